@@ -1,0 +1,74 @@
+"""What can go wrong, as one tree.
+
+TunegateError              exit status 1: it was tried and failed
+├── UsageError             exit status 2: it was asked wrongly
+├── StoreError             the model store can't be reached, or refuses
+│   ├── NotFoundError      no such version or document
+│   └── DigestError        bytes differ from their manifest
+├── DataError              a data set or suite can't be used
+├── ModelError             a model folder can't be used
+├── TrainingError          a training run can't start or go on
+├── EvaluationError        an evaluation can't be made
+├── ServingError           a server or its engine can't run
+├── ProcessError           a child process did not start
+└── FeedbackError          feedback that is refused
+    └── ForgedIdError      a response id that this deployment did not sign
+
+Every message is one sentence (or two) that names the remedy.
+"""
+
+from __future__ import annotations
+
+
+class TunegateError(Exception):
+    """Anything tunegate refuses or fails at; the message is for the user as it stands."""
+
+    exit_code = 1
+
+
+class UsageError(TunegateError):
+    exit_code = 2
+
+
+class StoreError(TunegateError):
+    pass
+
+
+class NotFoundError(StoreError):
+    pass
+
+
+class DigestError(StoreError):
+    pass
+
+
+class DataError(TunegateError):
+    pass
+
+
+class ModelError(TunegateError):
+    pass
+
+
+class TrainingError(TunegateError):
+    pass
+
+
+class EvaluationError(TunegateError):
+    pass
+
+
+class ServingError(TunegateError):
+    pass
+
+
+class ProcessError(TunegateError):
+    pass
+
+
+class FeedbackError(TunegateError):
+    pass
+
+
+class ForgedIdError(FeedbackError):
+    pass

@@ -1,0 +1,46 @@
+"""What an evaluation says: one result for one version and one suite."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from tunegate.api.resource import Resource
+
+
+class Metric(Resource, frozen=True, kw_only=True):
+    """A number with its standard error over `n` items. `value` is None when it could not be measured."""
+
+    name: str
+    value: float | None
+    stderr: float | None
+    n: int
+    higher_is_better: bool = True
+
+
+class Record(Resource, frozen=True, kw_only=True):
+    """One question: what was asked, expected and answered, and each rule's score in 0..1."""
+
+    id: str
+    prompt: str
+    expected: str
+    answer: str
+    scores: dict[str, float]
+
+
+class Evaluation(Resource, frozen=True, kw_only=True):
+    """The result of one suite on one version, by digest: the bytes that were measured."""
+
+    schema: Literal["tunegate.io/evaluation/v1"] = "tunegate.io/evaluation/v1"
+    version: str
+    digest: str
+    suite: str
+    suite_digest: str
+    metrics: tuple[Metric, ...]
+    records: tuple[Record, ...]
+    code_version: str
+    started: datetime
+    seconds: float
+
+    def metric(self, name: str) -> Metric | None:
+        return next((metric for metric in self.metrics if metric.name == name), None)

@@ -1,0 +1,112 @@
+"""Promotion: one attempt to make a candidate the stable version; its status is the audit record."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from tunegate.api.feedback import Tally
+from tunegate.api.resource import Resource
+from tunegate.api.versions import ModelVersion
+
+Phase = Literal[
+    "Pending",
+    "Verifying",
+    "Evaluating",
+    "AwaitingApproval",
+    "Progressing",
+    "Paused",
+    "Promoting",
+    "Baking",
+    "RollingBack",
+    "RolledBack",
+    "Succeeded",
+    "Rejected",
+    "Failed",
+    "Aborted",
+    "Superseded",
+]
+TERMINAL: frozenset[Phase] = frozenset({"RolledBack", "Succeeded", "Rejected", "Failed", "Aborted", "Superseded"})
+
+Outcome = Literal["Worse", "NotWorse", "Inconclusive"]
+
+
+class GateResult(Resource, frozen=True, kw_only=True):
+    """One gate, decided. `passed` is None when the numbers it needs are missing: that is never a pass."""
+
+    suite: str
+    metric: str
+    bound: Literal["min", "max", "maxRegression"]
+    threshold: float
+    passed: bool | None
+    observed: float | None = None
+    stderr: float | None = None
+    n: int = 0
+    stable: float | None = None
+    message: str
+
+
+class Comparison(Resource, frozen=True, kw_only=True):
+    """The sequential test at one look: evidence as e-values, to be held against 1/alpha.
+
+    answers_needed: judged answers of the candidate still needed for a conclusion if rates stay as seen; None when
+    that can't be told.
+    """
+
+    outcome: Outcome
+    candidate: Tally | None
+    stable: Tally | None
+    evidence_worse: float
+    evidence_not_worse: float
+    threshold: float
+    answers_needed: int | None = None
+    message: str
+
+
+class Decision(Resource, frozen=True, kw_only=True):
+    """How the attempt ended: in one word, with the reason and who decided."""
+
+    outcome: Literal["Promoted", "Rejected", "RolledBack", "Failed", "Aborted", "Superseded"]
+    reason: str
+    message: str
+    time: datetime
+    actor: str = "tunegate"
+
+
+class Transition(Resource, frozen=True, kw_only=True):
+    phase: Phase
+    time: datetime
+    reason: str
+    message: str
+
+
+class PromotionStatus(Resource, frozen=True, kw_only=True):
+    """What happened so far. `weight` is the observed share of the candidate in percent, never the wished one."""
+
+    phase: Phase = "Pending"
+    stable: ModelVersion | None = None
+    step: int = 0
+    weight: int = 0
+    canary_started: datetime | None = None
+    step_observed: datetime | None = None
+    gates: tuple[GateResult, ...] = ()
+    comparison: Comparison | None = None
+    decision: Decision | None = None
+    history: tuple[Transition, ...] = ()
+
+
+class Approval(Resource, frozen=True, kw_only=True):
+    verdict: Literal["Approved", "Rejected"]
+    actor: str
+    message: str = ""
+
+
+class Promotion(Resource, frozen=True, kw_only=True):
+    """One attempt. `approval` and `abort` are what a person says; everything in `status` is ours."""
+
+    name: str
+    created: datetime
+    candidate: ModelVersion
+    approval: Approval | None = None
+    abort: str = ""
+    status: PromotionStatus = PromotionStatus()

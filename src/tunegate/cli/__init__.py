@@ -1,0 +1,57 @@
+"""`tunegate`: one thin verb for each thing the library does.
+
+Verbs are imported when they are called, so that `tunegate --help` never waits for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from tunegate import __version__
+from tunegate.api.errors import TunegateError
+
+# verb -> (module, one line of help); the module holds a click command or group named `command`
+VERBS = {
+    "quickstart": ("tunegate.cli.quickstart", "The whole story on this machine, from a base model to a rollback."),
+    "train": ("tunegate.cli.train", "Fine-tune a model and publish its checkpoints."),
+    "evaluate": ("tunegate.cli.evaluate", "Measure versions on suites."),
+    "serve": ("tunegate.cli.serve", "Serve one version over HTTP."),
+    "models": ("tunegate.cli.models", "Publish, fetch, list, show and verify versions in the store."),
+    "promotions": ("tunegate.cli.promotions", "List promotions and explain why they ended as they did."),
+    "feedback": ("tunegate.cli.feedback", "Send and list what users say of answers."),
+    "local": ("tunegate.cli.local", "The promotion loop on this machine: up, status, down."),
+}
+
+
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(VERBS[name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def root() -> None:
+    """From a dialogue corpus to a promoted, feedback-watched language model."""
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """Run the command line; our own errors become one sentence and their exit status."""
+    try:
+        return root.main(argv, prog_name="tunegate", standalone_mode=True)
+    except TunegateError as error:
+        click.echo(f"tunegate: {error}", err=True)
+        sys.exit(error.exit_code)

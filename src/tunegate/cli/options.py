@@ -1,0 +1,51 @@
+"""What several verbs share: where the store is, and how results are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from tunegate.store import Store
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def store_options(command: F) -> F:
+    """Add `--store` and `--endpoint-url`, passed on as `store_uri` and `endpoint_url`."""
+    command = click.option(
+        "--endpoint-url",
+        envvar="AWS_ENDPOINT_URL",
+        help="The S3 endpoint, where it is not AWS's. Credentials come from the usual AWS variables or files.",
+    )(command)
+    return click.option(
+        "--store",
+        "store_uri",
+        envvar="TUNEGATE_STORE",
+        required=True,
+        metavar="s3://BUCKET[/PREFIX]",
+        help="The model store; also read from TUNEGATE_STORE.",
+    )(command)
+
+
+def json_option(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts instead of a table.")(command)
+
+
+def open_store(store_uri: str, endpoint_url: str | None) -> Store:
+    from tunegate.store import Store
+
+    return Store.open(store_uri, endpoint_url=endpoint_url)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table for a person, as wide as the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console().print(table)

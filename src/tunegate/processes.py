@@ -1,0 +1,139 @@
+"""Child processes that never outlive us.
+
+A guard (this module run as a program) stands between us and each child: it starts the child in a process group of
+its own and ends that group when told to, or when the pipe from us closes, which the kernel does for us even on
+kill -9. That works the same on Linux and macOS, for programs that are not ours, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from tunegate.api.errors import ProcessError
+
+GRACE_SECONDS = 10.0
+
+
+class Child:
+    """A running program and its log file. Close it, or use it in a `with`; a closed child is gone."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.name = name
+        self.log = log
+        self._process = process
+
+    @classmethod
+    def start(cls, name: str, argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> Child:
+        """Start `argv` with `env` added to ours, its output appended to `log`.
+
+        Raises ProcessError when the program does not exist.
+        """
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tunegate.processes", *argv],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+            )
+        return cls(name, process, log)
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    def wait_until(self, ready: Callable[[], bool], *, seconds: float) -> None:
+        """Wait for `ready`. Raises ProcessError with the end of the log when the child ends or time runs out."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if self.exit_code is not None:
+                raise ProcessError(f"{self.name} ended with status {self.exit_code}: {self.tail()} (log: {self.log})")
+            if time.monotonic() > deadline:
+                raise ProcessError(f"{self.name} was not ready after {seconds:.0f} s: {self.tail()} (log: {self.log})")
+            time.sleep(0.05)
+
+    def tail(self) -> str:
+        """The last line of the log that says something."""
+        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
+        return lines[-1].strip() if lines else "it printed nothing"
+
+    def stop(self) -> None:
+        """End the child and everything it started; returns when it is gone."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def free_port() -> int:
+    """A loopback TCP port that was free a moment ago."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of `url` gives a 2xx answer now."""
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _guard(argv: list[str]) -> int:
+    """Run `argv` until it ends, or until standard input closes."""
+    try:
+        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
+    except OSError as error:
+        print(f"{argv[0]} can't be started: {error.strerror}", flush=True)
+        return 127
+    # Ctrl-C and friends are for the process that holds the pipe; it decides when we end.
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
+    threading.Thread(target=_end_with_pipe, args=(child,), daemon=True).start()
+    code = child.wait()
+    _signal_group(child.pid, signal.SIGKILL)  # whatever it left behind
+    return code if code >= 0 else 128 - code
+
+
+def _end_with_pipe(child: subprocess.Popen[bytes]) -> None:
+    while os.read(0, 1024):
+        pass
+    _signal_group(child.pid, signal.SIGTERM)
+    try:
+        child.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        _signal_group(child.pid, signal.SIGKILL)
+
+
+def _signal_group(pid: int, name: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, name)
+
+
+if __name__ == "__main__":
+    sys.exit(_guard(sys.argv[1:]))
