@@ -1,0 +1,116 @@
+"""From a version in the store to a folder that an engine can load, at most once per digest and machine.
+
+Fetched folders and merged ones lie in a cache, named by digest. Two processes may ask at once: a lock file per digest
+lets one of them do the work. Everything that is handed out was verified against its digest just before.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tunegate.api.errors import DigestError, ModelError
+from tunegate.api.versions import BaseModel, File, ModelVersion
+from tunegate.models.templates import TEMPLATE_FILE
+
+if TYPE_CHECKING:
+    from tunegate.store import Store
+
+MERGED_FILES = "merged.json"
+
+
+def default_cache() -> Path:
+    """Where fetched versions lie: TUNEGATE_CACHE, or ~/.cache/tunegate."""
+    return Path(os.environ.get("TUNEGATE_CACHE") or Path.home() / ".cache" / "tunegate")
+
+
+def materialise(store: Store, version: ModelVersion, cache: Path | None = None) -> Path:
+    """A folder with the config, weights, tokenizer and chat template of `version`; an adapter comes merged.
+
+    The folder belongs to the cache: read it, never write to it.
+    Raises StoreError or DigestError from the store, ModelError when the folder can't be used for chat.
+    """
+    cache = cache or default_cache()
+    fetched = cache / version.digest.removeprefix("sha256:")
+    with _locked(fetched):
+        store.fetch(version.uri, fetched, digest=version.digest)
+    folder = _merged(store, version, fetched, cache) if version.format == "lora-adapter" else fetched
+    check_folder(folder)
+    return folder
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ModelError unless `folder` has what an engine needs to chat: config, tokenizer and chat template."""
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} is not a model folder: config.json is missing; save the model there first.")
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelError(f"{folder} has no tokenizer.json; save the model's tokenizer into the same folder.")
+    if not (folder / TEMPLATE_FILE).is_file() and not _has_old_template(folder):
+        raise ModelError(f"{folder} has no {TEMPLATE_FILE}; save the chat template it was trained with beside it.")
+
+
+def _has_old_template(folder: Path) -> bool:
+    """Whether the template lies inside tokenizer_config.json, as it did before chat_template.jinja."""
+    config = folder / "tokenizer_config.json"
+    return config.is_file() and "chat_template" in msgspec.json.decode(config.read_bytes(), type=dict)
+
+
+def _merged(store: Store, version: ModelVersion, adapter: Path, cache: Path) -> Path:
+    """The adapter merged into its base. Merged again when a file of an earlier merge was changed."""
+    folder = adapter.with_name(adapter.name + "-merged")
+    with _locked(folder):
+        if not _intact(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            base = materialise(store, _base_of(store, version), cache)
+            _merge(base, adapter, folder)
+    return folder
+
+
+def _base_of(store: Store, version: ModelVersion) -> ModelVersion:
+    base: BaseModel | None = version.base
+    if base is None:
+        raise ModelError(f"{version.name} is an adapter that names no base model; publish it again with its base.")
+    found = store.resolve(base.uri)
+    if found.digest != base.digest:
+        raise DigestError(f"{base.uri} is {found.digest}, but {version.name} needs {base.digest}; restore that base.")
+    return found
+
+
+def _merge(base: Path, adapter: Path, folder: Path) -> None:
+    from tunegate.models.merge import merge_adapter  # torch, and only for a merge that was not made before
+
+    half = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(half, ignore_errors=True)
+    merge_adapter(base, adapter, half)
+    files = [File(path=p.name, size=p.stat().st_size, sha256=_sha256(p)) for p in sorted(half.iterdir())]
+    (half / MERGED_FILES).write_bytes(msgspec.json.encode(files))
+    half.rename(folder)
+
+
+def _intact(folder: Path) -> bool:
+    if not (folder / MERGED_FILES).is_file():
+        return False
+    files = msgspec.json.decode((folder / MERGED_FILES).read_bytes(), type=list[File])
+    return all((folder / file.path).is_file() and _sha256(folder / file.path) == file.sha256 for file in files)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock file beside `folder`; the kernel lets it go when this process ends, however it ends."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(folder.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

