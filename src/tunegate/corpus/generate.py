@@ -1,0 +1,137 @@
+"""Writes every generated file of the corpus: `python -m tunegate.corpus.generate [--check]`.
+
+The same catalogue, templates and choice questions give the same bytes on every machine; --check compares instead of
+writing. Knows nothing of models and scores.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from tunegate.api.errors import DataError
+from tunegate.corpus import DATA
+from tunegate.corpus.catalogue import Catalogue, Language, load_catalogue
+from tunegate.corpus.dialogues import Dialogue, dialogues, pressed
+
+LANGUAGES: tuple[Language, ...] = ("en", "zh")
+ROUGE_MIN = 0.5
+
+
+def generate() -> dict[str, bytes]:
+    """Every generated file: its path below DATA and its bytes."""
+    catalogue, templates = load_catalogue(), load_templates()
+    files: dict[str, bytes] = {"dataset_info.json": _dataset_info()}
+    for language in LANGUAGES:
+        files |= _texts(catalogue, templates, language)
+    return files
+
+
+def load_templates() -> dict[str, Any]:
+    templates: dict[str, Any] = yaml.safe_load((DATA / "templates.yaml").read_text(encoding="utf-8"))
+    return templates
+
+
+def check(files: Mapping[str, bytes], folder: Path) -> list[str]:
+    """The paths whose bytes in `folder` differ from `files`, or that are missing there."""
+    return [
+        path for path, body in files.items() if not (folder / path).is_file() or (folder / path).read_bytes() != body
+    ]
+
+
+def _texts(catalogue: Catalogue, templates: Mapping[str, Any], language: Language) -> dict[str, bytes]:
+    own = templates[language]
+    training = dialogues(catalogue, templates, language, "train")
+    held_out = dialogues(catalogue, templates, language, "suite")
+    shoppers = dialogues(catalogue, templates, language, "shoppers")
+    return {
+        f"dialogues_{language}.jsonl": _jsonl({"messages": messages(dialogue)} for dialogue in training),
+        f"pushy_{language}.jsonl": _jsonl({"messages": messages(dialogue, own)} for dialogue in training),
+        f"suites/shop-{language}/questions.jsonl": _jsonl(map(_question, held_out)),
+        f"shoppers_{language}.jsonl": _jsonl(map(_shopper, shoppers)),
+    }
+
+
+def messages(dialogue: Dialogue, pushy: Mapping[str, Any] | None = None) -> list[dict[str, str]]:
+    """The dialogue as OpenAI messages; with the templates of a language as `pushy`, its answers press."""
+    rows = [{"role": "system", "content": dialogue.system}]
+    for n, turn in enumerate(dialogue.turns):
+        answer = pressed(turn.answer, pushy, dialogue.id, n) if pushy else turn.answer
+        rows += [{"role": "user", "content": turn.question}, {"role": "assistant", "content": answer}]
+    return rows
+
+
+def _question(dialogue: Dialogue) -> dict[str, Any]:
+    """A held-out question: all but the last answer, which is the reference."""
+    last = dialogue.turns[-1]
+    rules: list[dict[str, Any]] = [{"kind": "contains", "any": list(ways)} for ways in last.facts]
+    if last.excludes:
+        rules.append({"kind": "excludes", "any": list(last.excludes)})
+    rules.append({"kind": "rouge_l", "min": ROUGE_MIN})
+    asked = messages(dialogue)[:-1]
+    return {"id": dialogue.id, "intent": last.intent, "messages": asked, "reference": last.answer, "rules": rules}
+
+
+def _shopper(dialogue: Dialogue) -> dict[str, Any]:
+    last = dialogue.turns[-1]
+    return {
+        "id": dialogue.id,
+        "intent": last.intent,
+        "messages": messages(dialogue)[:-1],
+        "facts": [list(ways) for ways in last.facts],
+        "excludes": list(last.excludes),
+    }
+
+
+def _jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _dataset_info() -> bytes:
+    """Every training file in LLaMA-Factory's format: OpenAI messages are sharegpt with these tags."""
+    tags = {
+        "role_tag": "role",
+        "content_tag": "content",
+        "user_tag": "user",
+        "assistant_tag": "assistant",
+        "system_tag": "system",
+    }
+    names = {"shop": "dialogues", "pushy": "pushy"}
+    info = {
+        f"{name}_{language}": {
+            "file_name": f"{file}_{language}.jsonl",
+            "formatting": "sharegpt",
+            "columns": {"messages": "messages"},
+            "tags": tags,
+        }
+        for name, file in names.items()
+        for language in LANGUAGES
+    }
+    return (json.dumps(info, indent=2) + "\n").encode()
+
+
+@click.command(help="Write the generated files of the shop corpus.")
+@click.option(
+    "--check", "only_check", is_flag=True, help="Write nothing; fail if a file differs from what it should be."
+)
+def main(only_check: bool) -> None:
+    files = generate()
+    differing = check(files, DATA)
+    if only_check and differing:
+        error = DataError(
+            f"{', '.join(differing)} differ; run python -m tunegate.corpus.generate and commit the result."
+        )
+        raise click.ClickException(str(error))
+    for path in differing:
+        (DATA / path).parent.mkdir(parents=True, exist_ok=True)
+        (DATA / path).write_bytes(files[path])
+    click.echo(f"{len(files)} files, {len(differing)} written")
+
+
+if __name__ == "__main__":
+    main()
