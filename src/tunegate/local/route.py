@@ -1,0 +1,116 @@
+"""Which version answers which conversation.
+
+The platform writes a `Route` to a file and the proxy follows it; everything here is pure, so both sides and the tests
+agree on it. A conversation belongs to one version for as long as the salt stays and the canary only grows. Nothing here
+knows of HTTP clients, servers or files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from tunegate.api.resource import Resource
+
+CONVERSATION_HEADER = "x-conversation-id"
+
+Percent = Annotated[int, Meta(ge=0, le=100)]
+BaseUrl = Annotated[str, Meta(pattern="^http://[^/]+$")]
+
+
+class Backend(Resource, frozen=True, kw_only=True):
+    """A server of one version.
+
+    version: digest of the version.
+    url: where its server listens, without a path: `http://127.0.0.1:8101`.
+    weight: percent of the conversations.
+    """
+
+    version: str
+    url: BaseUrl
+    weight: Percent
+
+
+class Route(Resource, frozen=True, kw_only=True):
+    """Who serves now: nobody, the stable version alone, or the stable version and, listed last, its canary.
+
+    salt: the shuffle of the conversations. It should change with each promotion, so that it is not always the same
+    people who try a candidate, and must stay the same during one.
+    """
+
+    salt: str
+    backends: tuple[Backend, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.backends:
+            return
+        if len(self.backends) > 2:
+            raise ValueError("a route has one stable backend and at most one canary after it")
+        if len({backend.version for backend in self.backends}) < len(self.backends):
+            raise ValueError(f"both backends of the route serve version {self.backends[0].version}")
+        if (total := sum(backend.weight for backend in self.backends)) != 100:
+            raise ValueError(f"the weights of a route add up to 100, not to {total}")
+
+
+class ObservedBackend(Backend, frozen=True, kw_only=True):
+    """A backend as the proxy uses it, with what happened to the chat completions that were sent to it.
+
+    answers: answers (2xx) that went to clients since the proxy started; answers_since_change: since this route is used.
+    errors: connections that failed, answers with a 5xx status and answers that broke off, since the proxy started.
+    """
+
+    answers: int
+    answers_since_change: int
+    errors: int
+
+
+class ObservedRoute(Resource, frozen=True, kw_only=True):
+    """The route that decides the next request; `problem` says why the newest route file is not it, if so."""
+
+    salt: str
+    backends: tuple[ObservedBackend, ...]
+    problem: str = ""
+
+
+def choose(route: Route, conversation: str) -> Backend:
+    """The backend of a conversation. `route` has at least one.
+
+    The canary owns the positions below its weight: when the weight grows, conversations that are on the canary stay
+    there and only some of the stable version's move.
+    """
+    stable, canary = route.backends[0], route.backends[-1]
+    return canary if _position(route.salt, conversation) < canary.weight else stable
+
+
+def conversation_of(headers: Mapping[str, str], body: bytes) -> str:
+    """What stays the same through a conversation, from the request of any of its turns. Names of headers in lower case.
+
+    That is the header `x-conversation-id`; without it, a hash of OpenAI's `user` field and the messages up to the
+    first one of the user, which clients send again with each turn. `user` alone is not enough: an application that
+    puts its own name there would send everybody to one version, and the weights would not hold.
+    A body that is no chat completion is hashed as it is; saying what is wrong with it is for the server.
+    """
+    if given := headers.get(CONVERSATION_HEADER):
+        return given
+    try:
+        request = msgspec.json.decode(body, type=_ChatRequest)
+    except msgspec.DecodeError:
+        return hashlib.sha256(body).hexdigest()
+    roles = [message.get("role") for message in request.messages]
+    opening = request.messages[: roles.index("user") + 1] if "user" in roles else request.messages
+    return hashlib.sha256(msgspec.json.encode([request.user, opening], order="sorted")).hexdigest()
+
+
+class _ChatRequest(msgspec.Struct):
+    messages: list[dict[str, Any]]
+    user: str | None = None
+
+
+def _position(salt: str, conversation: str) -> int:
+    # A header can hold any bytes; aiohttp carries those that are not UTF-8 as surrogates.
+    text = f"{salt}\n{conversation}".encode(errors="surrogateescape")
+    return int.from_bytes(hashlib.sha256(text).digest()[:8]) % 100
