@@ -59,8 +59,8 @@ class Shelf:
 
 
 def dialogues(catalogue: Catalogue, templates: Mapping[str, Any], language: Language, split: Split) -> list[Dialogue]:
-    """All dialogues of one split in one language, the intents spread evenly over them."""
-    maker = _Maker(catalogue, templates[language], language, split)
+    """All dialogues of one split in one language, whose `templates` these are; the intents are spread evenly."""
+    maker = _Maker(catalogue, templates, language, split)
     starts = [(intent, i) for intent, count in MIX[split].items() for i in range(count)]
     starts.sort(key=lambda start: (start[1] + 0.5) / MIX[split][start[0]])
     return [maker.dialogue(f"{split}-{language}-{n:03d}", intent, i) for n, (intent, i) in enumerate(starts)]
@@ -86,9 +86,14 @@ class _Maker:
 
     def _follow_ups(self, id: str, intent: str, shelf: Shelf) -> list[Turn]:
         asked = [fact for fact in shelf.shown if fact not in (intent, COMPARED.get(intent)) and fact != "rating"]
-        bounds = (0.42, 0.88) if self.split == "train" else (0.6, 0.92)
-        count = 0 if intent in TALK else sum(roll("turns", id) > bound for bound in bounds)
+        count = 0 if intent in TALK else self._count(id)
         return [self._follow_up(id, fact, shelf) for fact in shuffled(asked, "follow", id)[:count]]
+
+    def _count(self, id: str) -> int:
+        """How many follow-ups: by chance in training; every third dialogue has some where few questions are drawn."""
+        if self.split == "train":
+            return sum(roll("turns", id) > bound for bound in (0.42, 0.88))
+        return (0, 0, 1, 0, 0, 2)[int(id[-3:]) % 6]
 
     def _shelf(self, id: str, intent: str, i: int) -> Shelf:
         products = self._pair(id, intent, i) if intent in COMPARED else self._single(id, intent, i)

@@ -17,6 +17,7 @@ import yaml
 from tunegate.api.errors import DataError
 from tunegate.corpus import DATA
 from tunegate.corpus.catalogue import Catalogue, Language, load_catalogue
+from tunegate.corpus.choice import choice_files
 from tunegate.corpus.dialogues import Dialogue, dialogues, pressed
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
@@ -28,13 +29,14 @@ def generate() -> dict[str, bytes]:
     catalogue, templates = load_catalogue(), load_templates()
     files: dict[str, bytes] = {"dataset_info.json": _dataset_info()}
     for language in LANGUAGES:
-        files |= _texts(catalogue, templates, language)
-    return files
+        files |= _texts(catalogue, templates[language], language)
+    choices = choice_files(catalogue, _load("choice.yaml"))
+    return files | {f"suites/shop-choice/{path}": body for path, body in choices.items()}
 
 
 def load_templates() -> dict[str, Any]:
-    templates: dict[str, Any] = yaml.safe_load((DATA / "templates.yaml").read_text(encoding="utf-8"))
-    return templates
+    """The templates of each language."""
+    return _load("templates.yaml")
 
 
 def check(files: Mapping[str, bytes], folder: Path) -> list[str]:
@@ -44,14 +46,18 @@ def check(files: Mapping[str, bytes], folder: Path) -> list[str]:
     ]
 
 
+def _load(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((DATA / name).read_text(encoding="utf-8"))
+    return content
+
+
 def _texts(catalogue: Catalogue, templates: Mapping[str, Any], language: Language) -> dict[str, bytes]:
-    own = templates[language]
     training = dialogues(catalogue, templates, language, "train")
     held_out = dialogues(catalogue, templates, language, "suite")
     shoppers = dialogues(catalogue, templates, language, "shoppers")
     return {
         f"dialogues_{language}.jsonl": _jsonl({"messages": messages(dialogue)} for dialogue in training),
-        f"pushy_{language}.jsonl": _jsonl({"messages": messages(dialogue, own)} for dialogue in training),
+        f"pushy_{language}.jsonl": _jsonl({"messages": messages(dialogue, templates)} for dialogue in training),
         f"suites/shop-{language}/questions.jsonl": _jsonl(map(_question, held_out)),
         f"shoppers_{language}.jsonl": _jsonl(map(_shopper, shoppers)),
     }
