@@ -1,0 +1,84 @@
+"""What `decide` looks at and what it answers with: frozen values, the same for pods and for processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tunegate.api.evaluation import Evaluation
+from tunegate.api.feedback import Tally
+from tunegate.api.policy import PromotionPolicy
+from tunegate.api.promotion import Promotion, PromotionStatus
+from tunegate.api.versions import ModelVersion
+
+
+@dataclass(frozen=True)
+class EvaluationState:
+    """One suite on one version: a result, or how often it failed and what it last said."""
+
+    result: Evaluation | None = None
+    failures: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """One version's server. `failed` means that it will not come up by itself."""
+
+    ready: bool = False
+    failed: bool = False
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything there is to see at one moment.
+
+    initial: the version that serves before anything was promoted.
+    versions: the complete versions of the policy's model, oldest first.
+    promotions: every attempt so far, oldest first.
+    evaluations: by (digest, suite). servers: by digest.
+    weights: the observed share of each version in percent, by digest; None when the route can't be read.
+    tallies: verdicts on answers given since the running canary started, by digest; None when they can't be read.
+    """
+
+    policy: PromotionPolicy
+    initial: ModelVersion
+    versions: tuple[ModelVersion, ...] = ()
+    promotions: tuple[Promotion, ...] = ()
+    evaluations: Mapping[tuple[str, str], EvaluationState] = field(default_factory=dict)
+    servers: Mapping[str, ServerState] = field(default_factory=dict)
+    weights: Mapping[str, int] | None = None
+    tallies: Mapping[str, Tally] | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    version: ModelVersion
+    suite: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a person may want to know, once per transition."""
+
+    promotion: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What should be true next. It names wished states, never steps, so that applying it twice changes nothing.
+
+    create: promotions to record. statuses: the new status of those that changed, by name.
+    evaluations: results that are wanted and missing, most urgent first. servers: versions to keep serving.
+    weights: the wished share of each version in percent, by digest; they add up to 100.
+    """
+
+    create: tuple[Promotion, ...] = ()
+    statuses: Mapping[str, PromotionStatus] = field(default_factory=dict)
+    evaluations: tuple[EvaluationJob, ...] = ()
+    servers: tuple[ModelVersion, ...] = ()
+    weights: Mapping[str, int] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()

@@ -1,0 +1,53 @@
+"""Small values for tests: say what matters, take the rest as given."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+
+from tunegate.api.evaluation import Evaluation, Metric
+from tunegate.api.policy import CanaryStep, FeedbackGuard, Gate, PromotionPolicy
+from tunegate.api.versions import ModelVersion
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def make_version(run: str, *, created: float = 0, model: str = "shop", step: int = 10) -> ModelVersion:
+    name = f"{model}/{run}/checkpoint-{step}"
+    digest = "sha256:" + hashlib.sha256(name.encode()).hexdigest()
+    return ModelVersion(
+        model=model, name=name, uri=f"s3://models/{name}/", digest=digest, format="huggingface", created=at(created)
+    )
+
+
+def make_evaluation(version: ModelVersion, suite: str = "quality", **metrics: float | None) -> Evaluation:
+    return Evaluation(
+        version=version.name,
+        digest=version.digest,
+        suite=suite,
+        suite_digest=f"sha256:{suite}",
+        metrics=tuple(Metric(name=name, value=value, stderr=0.01, n=100) for name, value in metrics.items()),
+        records=(),
+        code_version="test",
+        started=START,
+        seconds=1.0,
+    )
+
+
+def make_policy(**changes: object) -> PromotionPolicy:
+    fields: dict[str, object] = {
+        "model": "shop",
+        "initial_version": "s3://models/base/base/checkpoint-0/",
+        "suites": ("quality",),
+        "gates": (Gate(suite="quality", metric="score", min=0.5),),
+        "steps": (CanaryStep(weight=10, pause_seconds=5, min_verdicts=3), CanaryStep(weight=50, min_verdicts=10)),
+        "feedback": FeedbackGuard(alpha=0.05, margin=0.2, min_verdicts=5),
+        "baking_seconds": 60,
+        "evaluation_timeout_seconds": 100,
+        "deadline_seconds": 1000,
+    }
+    return PromotionPolicy(**(fields | changes))  # type: ignore[arg-type]

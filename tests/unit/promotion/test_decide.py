@@ -1,0 +1,418 @@
+"""Every transition of a promotion, and what missing data does to it.
+
+`World` is the smallest thing that can hold a plan: it keeps records as the platforms do and lets a test say what the
+cluster shows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.builders import at, make_evaluation, make_policy, make_version
+from tunegate.api.feedback import Tally
+from tunegate.api.policy import CanaryStep, Gate, PromotionPolicy
+from tunegate.api.promotion import TERMINAL, Approval, Phase, Promotion
+from tunegate.api.versions import ModelVersion
+from tunegate.promotion.decide import decide, stable_version
+from tunegate.promotion.snapshot import EvaluationState, Plan, ServerState, Snapshot
+
+BASE = make_version("base", model="base", step=0)
+GOOD, BAD, SAME = Tally(up=38, down=2), Tally(up=4, down=36), Tally(up=20, down=20)
+
+
+@dataclass
+class World:
+    """What a test sees and says. `follow_*` make the cluster do at once what the plan wishes."""
+
+    policy: PromotionPolicy = field(default_factory=make_policy)
+    seen: Snapshot = field(init=False)
+    now: float = 0
+    follow_servers: bool = True
+    follow_weights: bool = True
+    plan: Plan = field(default_factory=Plan)
+
+    def __post_init__(self) -> None:
+        ready = {BASE.digest: ServerState(ready=True)}
+        self.seen = Snapshot(self.policy, BASE, servers=ready, weights={BASE.digest: 100}, tallies={})
+
+    def see(self, **changes: Any) -> World:
+        self.seen = replace(self.seen, **changes)
+        return self
+
+    def publish(self, version: ModelVersion, score: float | None = 0.9) -> World:
+        self.see(versions=(*self.seen.versions, version))
+        return self if score is None else self.evaluate(version, score=score)
+
+    def evaluate(self, version: ModelVersion, **metrics: float | None) -> World:
+        state = EvaluationState(make_evaluation(version, **metrics))
+        return self.see(evaluations={**self.seen.evaluations, (version.digest, "quality"): state})
+
+    def vote(self, version: ModelVersion, tally: Tally, stable: Tally = GOOD) -> World:
+        return self.see(tallies={version.digest: tally, stable_version(self.seen).digest: stable})
+
+    def step(self, times: int = 1, seconds: float = 1) -> World:
+        for _ in range(times):
+            self.now += seconds
+            self.plan = decide(self.seen, at(self.now))
+            kept = tuple(
+                msgspec.structs.replace(old, status=self.plan.statuses.get(old.name, old.status))
+                for old in self.seen.promotions
+            )
+            self.see(promotions=(*kept, *self.plan.create))
+            if self.follow_servers:
+                self.see(servers={v.digest: ServerState(ready=True) for v in self.plan.servers})
+            if self.follow_weights:
+                self.see(weights=dict(self.plan.weights))
+        return self
+
+    def until(self, phase: Phase, limit: int = 30) -> World:
+        for _ in range(limit):
+            if self.seen.promotions and self.last.status.phase == phase:
+                return self
+            self.step()
+        raise AssertionError(f"never {phase}: {self.last.status}")
+
+    @property
+    def last(self) -> Promotion:
+        return self.seen.promotions[-1]
+
+    def say(self, **words: Any) -> World:
+        return self.see(promotions=(*self.seen.promotions[:-1], msgspec.structs.replace(self.last, **words)))
+
+    def phases(self) -> list[str]:
+        return [step.phase for step in self.last.status.history]
+
+
+@pytest.fixture
+def candidate() -> ModelVersion:
+    return make_version("run-1", created=1)
+
+
+@pytest.fixture
+def world(candidate: ModelVersion) -> World:
+    return World().publish(candidate)
+
+
+def test_a_good_candidate_is_promoted_step_by_step(world: World, candidate: ModelVersion) -> None:
+    world.vote(candidate, GOOD).until("Succeeded", limit=100)
+    assert world.phases() == [
+        "Verifying",
+        "Evaluating",
+        "Progressing",
+        "Paused",
+        "Progressing",
+        "Paused",
+        "Promoting",
+        "Baking",
+        "Succeeded",
+    ]
+    assert stable_version(world.seen) == candidate
+    assert world.step().plan.weights == {candidate.digest: 100}
+    assert [version.digest for version in world.step().plan.servers] == [candidate.digest]
+
+
+def test_nothing_happens_twice_after_the_end(world: World, candidate: ModelVersion) -> None:
+    world.vote(candidate, GOOD).until("Succeeded", limit=100)
+    record = world.last
+    world.step(20)
+    assert world.seen.promotions == (record,)
+    assert not world.plan.statuses
+    assert not world.plan.events
+
+
+def test_a_candidate_below_a_gate_is_rejected_and_never_shown(candidate: ModelVersion) -> None:
+    world = World().publish(candidate, score=0.2).until("Rejected")
+    assert world.last.status.decision is not None
+    assert world.last.status.decision.reason == "GateFailed"
+    assert "0.2" in world.last.status.decision.message
+    assert world.plan.weights == {BASE.digest: 100}
+    assert world.step(5).seen.promotions[0].status.phase == "Rejected"
+
+
+def test_a_rejected_digest_is_not_tried_again_under_another_name(candidate: ModelVersion) -> None:
+    world = World().publish(candidate, score=0.2).until("Rejected")
+    again = msgspec.structs.replace(make_version("run-2", created=50), digest=candidate.digest)
+    world.publish(again, score=0.9).step(10)
+    assert len(world.seen.promotions) == 1
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        pytest.param({}, id="no-such-metric"),
+        pytest.param({"score": None}, id="none"),
+        pytest.param({"score": math.nan}, id="nan"),
+        pytest.param({"score": math.inf}, id="inf"),
+    ],
+)
+def test_a_gate_without_its_number_fails_and_does_not_pass(candidate: ModelVersion, metrics: dict[str, float]) -> None:
+    world = World().publish(candidate, score=None).evaluate(candidate, **metrics).until("Failed")
+    assert world.last.status.decision is not None
+    assert world.last.status.decision.reason == "GateUndecided"
+    assert "Progressing" not in world.phases()
+
+
+def test_a_regression_gate_waits_for_the_stable_and_compares(candidate: ModelVersion) -> None:
+    gate = Gate(suite="quality", metric="score", max_regression=0.05)
+    world = World(make_policy(gates=(gate,))).publish(candidate, score=0.6).step(10)
+    assert world.last.status.phase == "Evaluating"
+    assert (BASE, "quality") in [(job.version, job.suite) for job in world.plan.evaluations]
+    world.evaluate(BASE, score=0.9).until("Rejected")
+    assert world.last.status.gates[0].stable == 0.9
+
+
+def test_evaluation_that_fails_too_often_ends_in_failed(candidate: ModelVersion) -> None:
+    world = World().publish(candidate, score=None).until("Evaluating")
+    assert [job.version for job in world.plan.evaluations][0] == candidate
+    world.see(evaluations={(candidate.digest, "quality"): EvaluationState(failures=1, message="killed")}).step()
+    assert world.last.status.phase == "Evaluating"
+    world.see(evaluations={(candidate.digest, "quality"): EvaluationState(failures=2, message="killed")}).step()
+    assert world.last.status.phase == "Failed"
+    assert "killed" in world.last.status.decision.message  # type: ignore[union-attr]
+    assert not [job for job in world.plan.evaluations if job.version == candidate]
+
+
+def test_evaluation_that_never_ends_times_out(candidate: ModelVersion) -> None:
+    world = World().publish(candidate, score=None).until("Evaluating").step(1, seconds=101)
+    assert world.last.status.decision.reason == "EvaluationTimeout"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        pytest.param({"versions": ()}, "VersionMissing", id="gone"),
+        pytest.param({"versions": "changed"}, "DigestMismatch", id="other-bytes"),
+    ],
+)
+def test_a_version_that_changed_in_the_store_is_not_evaluated(
+    world: World, candidate: ModelVersion, change: dict[str, Any], reason: str
+) -> None:
+    world.until("Verifying")
+    if change["versions"] == "changed":
+        change = {"versions": (msgspec.structs.replace(candidate, digest="sha256:" + "0" * 64),)}
+    world.see(**change).step()
+    assert world.last.status.phase == "Failed"
+    assert world.last.status.decision.reason == reason  # type: ignore[union-attr]
+
+
+def test_manual_approval_waits_for_a_person(candidate: ModelVersion) -> None:
+    world = World(make_policy(approval="Manual")).publish(candidate).until("AwaitingApproval").step(5)
+    assert world.last.status.phase == "AwaitingApproval"
+    assert world.plan.weights == {BASE.digest: 100}
+    world.say(approval=Approval(verdict="Approved", actor="an owner")).step()
+    assert world.last.status.phase == "Progressing"
+
+
+def test_a_person_may_reject(candidate: ModelVersion) -> None:
+    world = World(make_policy(approval="Manual")).publish(candidate).until("AwaitingApproval")
+    world.say(approval=Approval(verdict="Rejected", actor="an owner", message="tone")).step()
+    assert world.last.status.phase == "Rejected"
+    assert world.last.status.decision.actor == "an owner"  # type: ignore[union-attr]
+
+
+def test_no_traffic_before_the_candidate_is_ready(world: World, candidate: ModelVersion) -> None:
+    world.follow_servers = False
+    world.until("Progressing").step(5)
+    assert candidate in world.plan.servers
+    assert world.plan.weights == {BASE.digest: 100}
+    assert world.last.status.canary_started is None
+
+
+def test_the_clock_starts_at_the_observed_weight(world: World, candidate: ModelVersion) -> None:
+    world.follow_weights = False
+    world.vote(candidate, GOOD).until("Progressing").step(20)
+    assert world.last.status.weight == 0
+    assert world.last.status.step_observed is None
+    world.see(weights={BASE.digest: 90, candidate.digest: 10}).step()
+    assert world.last.status.weight == 10
+    assert world.last.status.canary_started == at(world.now)
+
+
+def test_a_weight_someone_moved_stops_the_clock_and_is_shown_as_seen(world: World, candidate: ModelVersion) -> None:
+    world.until("Paused")
+    world.follow_weights = False
+    world.see(weights={BASE.digest: 70, candidate.digest: 30}).step()
+    assert world.last.status.weight == 30
+    assert world.last.status.step_observed is None
+    assert world.plan.weights == {BASE.digest: 90, candidate.digest: 10}
+
+
+def test_a_disliked_candidate_is_rolled_back_with_the_counts(world: World, candidate: ModelVersion) -> None:
+    world.until("Paused").vote(candidate, BAD).step()
+    assert world.last.status.phase == "RollingBack"
+    assert world.plan.weights == {BASE.digest: 100}
+    world.until("RolledBack")
+    decision = world.last.status.decision
+    assert decision is not None
+    assert decision.reason == "FeedbackWorse"
+    assert world.last.status.comparison.candidate == BAD  # type: ignore[union-attr]
+    assert stable_version(world.seen) == BASE
+
+
+def test_rolled_back_only_when_the_route_shows_it(world: World, candidate: ModelVersion) -> None:
+    world.until("Paused").vote(candidate, BAD)
+    world.follow_weights = False
+    world.step(10)
+    assert world.last.status.phase == "RollingBack"
+    assert candidate in world.plan.servers
+    world.see(weights=None).step(3)
+    assert world.last.status.phase == "RollingBack"
+    world.see(weights={BASE.digest: 100}).step()
+    assert world.last.status.phase == "RolledBack"
+
+
+def test_rollback_needs_neither_feedback_nor_store_nor_evaluator(world: World, candidate: ModelVersion) -> None:
+    world.until("Paused").vote(candidate, BAD).step()
+    world.see(tallies=None, versions=(), evaluations={}).until("RolledBack")
+
+
+@pytest.mark.parametrize(
+    "tallies", [pytest.param(None, id="unreadable"), pytest.param({}, id="empty"), pytest.param("few", id="too-few")]
+)
+def test_without_enough_verdicts_nothing_grows(world: World, candidate: ModelVersion, tallies: Any) -> None:
+    few = {candidate.digest: Tally(up=2), BASE.digest: GOOD}
+    world.until("Paused").see(tallies=few if tallies == "few" else tallies).step(50)
+    assert world.last.status.phase == "Paused"
+    assert world.last.status.step == 0
+    assert world.plan.weights == {BASE.digest: 90, candidate.digest: 10}
+
+
+def test_an_inconclusive_comparison_waits_before_full_traffic_and_says_for_how_many(
+    world: World, candidate: ModelVersion
+) -> None:
+    world.until("Paused").vote(candidate, SAME, stable=SAME).step(50)
+    assert world.last.status.phase == "Paused"
+    assert world.last.status.weight == 50
+    assert world.last.status.comparison.answers_needed  # type: ignore[union-attr]
+
+
+def test_an_undecided_promotion_fails_at_its_deadline_and_the_stable_keeps_the_traffic(
+    world: World, candidate: ModelVersion
+) -> None:
+    world.until("Paused").vote(candidate, SAME, stable=SAME).step(20).step(1, seconds=1001)
+    assert world.last.status.phase == "RollingBack"
+    world.until("Failed")
+    assert world.last.status.decision.reason == "DeadlineExceeded"  # type: ignore[union-attr]
+    assert world.plan.weights == {BASE.digest: 100}
+
+
+def test_the_pause_of_a_step_is_waited_for(world: World, candidate: ModelVersion) -> None:
+    world.vote(candidate, GOOD).until("Paused").step(3)
+    assert world.last.status.step == 0
+    world.step(3)
+    assert world.last.status.step == 1
+
+
+def test_a_canary_that_never_becomes_ready_fails(world: World, candidate: ModelVersion) -> None:
+    world.follow_servers = False
+    world.until("Progressing")
+    world.see(servers={**world.seen.servers, candidate.digest: ServerState(failed=True, message="out of memory")})
+    world.until("Failed")
+    assert world.last.status.decision.reason == "CanaryNotReady"  # type: ignore[union-attr]
+    assert "out of memory" in world.last.status.decision.message  # type: ignore[union-attr]
+
+
+def test_a_candidate_that_is_down_for_a_moment_gets_no_more_traffic_than_it_had(
+    world: World, candidate: ModelVersion
+) -> None:
+    world.until("Paused")
+    world.follow_servers = False
+    world.see(servers={BASE.digest: ServerState(ready=True), candidate.digest: ServerState()}).step(3)
+    assert world.plan.weights == {BASE.digest: 90, candidate.digest: 10}
+    world.see(weights={BASE.digest: 100}).step()
+    assert world.plan.weights == {BASE.digest: 100}
+
+
+def test_harm_seen_while_baking_rolls_back_a_promoted_candidate(world: World, candidate: ModelVersion) -> None:
+    world.vote(candidate, GOOD).until("Baking")
+    assert BASE in world.plan.servers
+    world.vote(candidate, BAD).until("RolledBack")
+    assert stable_version(world.seen) == BASE
+    assert world.plan.weights == {BASE.digest: 100}
+
+
+def test_a_server_that_dies_while_baking_rolls_back(world: World, candidate: ModelVersion) -> None:
+    world.vote(candidate, GOOD).until("Baking")
+    world.follow_servers = False
+    world.see(servers={BASE.digest: ServerState(ready=True), candidate.digest: ServerState(failed=True)})
+    world.until("RolledBack")
+    assert world.last.status.decision.reason == "CandidateDown"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Evaluating", "Progressing", "Paused", "Baking"])
+def test_a_person_may_abort_in_any_phase(candidate: ModelVersion, phase: Phase) -> None:
+    world = World().publish(candidate, score=None).step()
+    if phase not in ("Pending", "Evaluating"):
+        world.evaluate(candidate, score=0.9).vote(candidate, GOOD)
+    world.until(phase, limit=60).say(abort="an owner").until("Aborted")
+    assert world.last.status.decision.actor == "an owner"  # type: ignore[union-attr]
+    assert world.plan.weights == {BASE.digest: 100}
+
+
+def test_the_newest_candidate_wins_while_none_is_shown(candidate: ModelVersion) -> None:
+    newer = make_version("run-2", created=2)
+    world = World().publish(candidate, score=None).until("Evaluating").publish(newer).step(2)
+    assert [promotion.status.phase for promotion in world.seen.promotions] == ["Superseded", "Verifying"]
+
+
+def test_one_candidate_at_a_time_is_shown(world: World, candidate: ModelVersion) -> None:
+    newer = make_version("run-2", created=2)
+    world.until("Paused").publish(newer).step(10)
+    assert [promotion.status.phase for promotion in world.seen.promotions] == ["Paused", "Pending"]
+    world.vote(candidate, GOOD)
+    while world.seen.promotions[0].status.phase not in TERMINAL:
+        world.step()
+    world.step(3)
+    assert world.last.status.stable == candidate
+
+
+def test_after_a_rollback_users_are_left_in_peace(candidate: ModelVersion) -> None:
+    world = World(make_policy(hold_seconds=100)).publish(candidate).until("Paused").vote(candidate, BAD)
+    world.until("RolledBack").publish(make_version("run-2", created=50)).step(20)
+    assert world.last.status.phase == "Pending"
+    world.step(1, seconds=100).step()
+    assert world.last.status.phase == "Evaluating"
+
+
+def test_suspend_starts_nothing_new(candidate: ModelVersion) -> None:
+    world = World(make_policy(suspend=True)).publish(candidate).step(5)
+    assert not world.seen.promotions
+    assert world.plan.weights == {BASE.digest: 100}
+
+
+def test_without_canary_steps_traffic_switches_at_once_and_bakes(candidate: ModelVersion) -> None:
+    world = World(make_policy(steps=(CanaryStep(weight=100),))).publish(candidate).until("Succeeded", limit=100)
+    assert world.phases()[2:5] == ["Promoting", "Baking", "Succeeded"]
+
+
+def test_every_checkpoint_is_evaluated_and_waiting_ones_come_first(candidate: ModelVersion) -> None:
+    older = make_version("run-0", created=0.5)
+    world = World().publish(older, score=None).publish(candidate, score=None).until("Evaluating")
+    assert [job.version for job in world.plan.evaluations] == [candidate, BASE, older]
+
+
+def test_each_transition_makes_one_event(world: World, candidate: ModelVersion) -> None:
+    world.vote(candidate, GOOD)
+    events = []
+    while not world.seen.promotions or world.last.status.phase not in TERMINAL:
+        events += world.step().plan.events
+    assert [event.reason for event in events] == [step.reason for step in world.last.status.history]
+
+
+def test_the_same_snapshot_gives_the_same_plan(world: World, candidate: ModelVersion) -> None:
+    world.vote(candidate, GOOD).until("Paused")
+    assert decide(world.seen, at(world.now)) == decide(world.seen, at(world.now))
+
+
+def test_a_platform_that_was_away_goes_on_where_it_was(world: World, candidate: ModelVersion) -> None:
+    """All it needs is in the records: phases come from status, not from memory."""
+    world.until("Paused")
+    copied = msgspec.json.decode(msgspec.json.encode(world.last), type=Promotion)
+    world.see(promotions=(copied,), servers={}, weights=None).step()
+    assert world.last.status.phase == "Progressing"
+    assert set(world.plan.servers) == {BASE, candidate}
