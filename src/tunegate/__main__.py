@@ -1,0 +1,5 @@
+"""`python -m tunegate`."""
+
+from tunegate.cli import main
+
+main()

@@ -1,0 +1,82 @@
+"""Talking to a platform from outside its process: stop it, ask it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+from openai import APIStatusError, OpenAI
+
+from tunegate.api.errors import ServingError
+from tunegate.local.home import Home
+from tunegate.local.platform import Platform, PlatformConfig
+from tunegate.processes import answers, free_port
+
+STOP_SECONDS = 60.0
+
+
+def stop_platform(home: Home) -> bool:
+    """End the platform that holds `home` and wait until it let go; False when there is none.
+
+    Raises ServingError when it is still there after a minute.
+    """
+    running = home.running()
+    if running is None:
+        return False
+    os.kill(running.pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    while home.running():
+        if time.monotonic() > deadline:
+            raise ServingError(f"Process {running.pid} does not stop; end it with: kill -9 {running.pid}")
+        time.sleep(0.1)
+    return True
+
+
+def ask(home: Home, question: str, system: str = "") -> Iterator[str]:
+    """The streamed answer of the model that serves now; the platform is started and stopped where none runs.
+
+    Raises ServingError when no model answers.
+    """
+    messages = [{"role": "system", "content": system}] if system else []
+    with _platform_url(home) as url:
+        client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        try:
+            stream = client.chat.completions.create(  # type: ignore[call-overload]
+                model=home.policy().model,
+                messages=[*messages, {"role": "user", "content": question}],
+                stream=True,
+            )
+            for chunk in stream:
+                if chunk.choices and chunk.choices[0].delta.content:
+                    yield chunk.choices[0].delta.content
+        except APIStatusError as error:
+            raise ServingError(f"The model did not answer: {error.message}") from None
+
+
+@contextlib.contextmanager
+def _platform_url(home: Home) -> Iterator[str]:
+    if running := home.running():
+        yield running.url
+        return
+    stop = threading.Event()
+    with Platform.open(PlatformConfig(home=home, port=free_port())) as platform:
+        loop = threading.Thread(target=platform.run, args=(stop, lambda event: None), name="platform")
+        loop.start()
+        try:
+            _wait_until_serving(platform.url)
+            yield platform.url
+        finally:
+            stop.set()
+            loop.join()
+
+
+def _wait_until_serving(url: str, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not answers(f"{url}/v1/models"):
+        if time.monotonic() > deadline:
+            raise ServingError(f"No model was ready after {seconds:.0f} s; see the logs in the home folder.")
+        time.sleep(0.2)

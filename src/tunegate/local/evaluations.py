@@ -1,0 +1,66 @@
+"""Evaluations as child processes, one at a time: two would only take each other's processor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tunegate.api.evaluation import Evaluation
+from tunegate.api.versions import ModelVersion
+from tunegate.processes import Child
+from tunegate.promotion.snapshot import EvaluationJob, EvaluationState
+
+Key = tuple[str, str]  # digest, suite
+
+
+@dataclass
+class Evaluations:
+    """`start` measures suites on a version and leaves the results where `find` finds them."""
+
+    start: Callable[[ModelVersion, Sequence[str]], Child]
+    find: Callable[[str, str], Evaluation | None]
+    _results: dict[Key, Evaluation] = field(default_factory=dict)
+    _looked: set[Key] = field(default_factory=set)
+    _failures: Counter[Key] = field(default_factory=Counter)
+    _messages: dict[Key, str] = field(default_factory=dict)
+    _running: tuple[Child, tuple[Key, ...]] | None = None
+
+    def states(self, wanted: Sequence[Key]) -> Mapping[Key, EvaluationState]:
+        """What is known of each wanted result. The store is asked once, and again whenever a child has ended."""
+        self._reap()
+        for key in wanted:
+            if key not in self._results and key not in self._looked:
+                self._looked.add(key)
+                if result := self.find(*key):
+                    self._results[key] = result
+        return {
+            key: EvaluationState(self._results.get(key), self._failures[key], self._messages.get(key, ""))
+            for key in wanted
+        }
+
+    def ensure(self, jobs: Sequence[EvaluationJob]) -> None:
+        """Start the most urgent job, with all missing suites of that version, unless one is running."""
+        if self._running or not jobs:
+            return
+        version = jobs[0].version
+        suites = [job.suite for job in jobs if job.version == version]
+        keys = tuple((version.digest, suite) for suite in suites)
+        self._running = (self.start(version, suites), keys)
+
+    def close(self) -> None:
+        if self._running:
+            self._running[0].stop()
+            self._running = None
+
+    def _reap(self) -> None:
+        if self._running is None or self._running[0].exit_code is None:
+            return
+        child, keys = self._running
+        child.stop()
+        self._running = None
+        for key in keys:
+            self._looked.discard(key)
+            if self.find(*key) is None:
+                self._failures[key] += 1
+                self._messages[key] = f"{child.tail()} (log: {child.log})"

@@ -1,0 +1,121 @@
+"""The folder in which a local platform keeps what it must not forget.
+
+Everything is a small file that is replaced whole, so that a platform killed between any two writes finds a state it
+can go on from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tunegate.api.errors import NotFoundError, TunegateError
+from tunegate.api.policy import PromotionPolicy
+from tunegate.api.promotion import Promotion
+from tunegate.api.resource import Resource, from_json, from_yaml, to_json
+
+
+class Running(Resource, frozen=True, kw_only=True):
+    """A platform that is up: its process and the addresses it answers on."""
+
+    pid: int
+    url: str
+    store: str
+    endpoint_url: str
+    started: datetime
+
+
+class Home:
+    """Paths and records of one local platform."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.store = self.folder / "store"
+        self.cache = self.folder / "cache"
+        self.logs = self.folder / "logs"
+        self.policy_file = self.folder / "policy.yaml"
+        self.route_file = self.folder / "route.json"
+        self._promotions = self.folder / "promotions"
+        self._running = self.folder / "running.json"
+        self._lock = self.folder / "lock"
+
+    def policy(self) -> PromotionPolicy:
+        """Raises NotFoundError when nobody wrote one yet, UsageError when it is malformed."""
+        if not self.policy_file.exists():
+            raise NotFoundError(f"{self.policy_file} does not exist; write a PromotionPolicy there or pass --policy.")
+        return from_yaml(self.policy_file.read_bytes(), PromotionPolicy, str(self.policy_file))
+
+    def promotions(self) -> tuple[Promotion, ...]:
+        """Every attempt on record, oldest first."""
+        found = [from_json(path.read_bytes(), Promotion, str(path)) for path in sorted(self._promotions.glob("*.json"))]
+        return tuple(sorted(found, key=lambda promotion: (promotion.candidate.created, promotion.name)))
+
+    def save(self, promotion: Promotion) -> None:
+        write(self._promotions / f"{promotion.name}.json", to_json(promotion))
+
+    def feedback_key(self) -> str:
+        """The hex key that signs response ids: made once, readable by its owner alone."""
+        path = self.folder / "feedback.key"
+        if not path.exists():
+            write(path, secrets.token_hex(32).encode())
+        return path.read_text()
+
+    def running(self) -> Running | None:
+        """The platform that holds this folder now, if any."""
+        if not self._lock.exists():
+            return None
+        with self._lock.open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = self._running.read_bytes() if self._running.exists() else None
+                return None if text is None else from_json(text, Running, str(self._running))
+        return None
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Be the only platform on this folder; the kernel lets go when we die.
+
+        Raises TunegateError when another one holds it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._lock.open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TunegateError(
+                    f"A platform already runs on {self.folder}; stop it with: tunegate local down --home {self.folder}"
+                ) from None
+            try:
+                yield
+            finally:
+                self._running.unlink(missing_ok=True)
+
+    def announce(self, url: str, store: str, endpoint_url: str) -> None:
+        """Say where the platform answers, for `status`, `ask` and `down`."""
+        running = Running(pid=os.getpid(), url=url, store=store, endpoint_url=endpoint_url, started=datetime.now(UTC))
+        write(self._running, to_json(running))
+
+
+def write(path: Path, body: bytes) -> None:
+    """Replace `path` whole, readable by its owner alone; after a crash it holds the old text or the new one.
+
+    Raises TunegateError when the disk is full or the folder can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise TunegateError(
+            f"{path} can't be written: {error.strerror}. Free some space or choose another --home."
+        ) from None

@@ -1,0 +1,228 @@
+"""The promotion loop on one machine: gather, decide, apply, with processes in place of pods.
+
+It decides nothing itself. Whatever it needs after a crash is in the home folder, in the store, or in the route that
+the proxy reports, so a platform that is killed and started again goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import msgspec
+
+from tunegate.api.errors import StoreError, UsageError
+from tunegate.api.feedback import Tally
+from tunegate.api.resource import to_json
+from tunegate.api.versions import ModelVersion, short
+from tunegate.evaluation import find
+from tunegate.feedback import FeedbackLog
+from tunegate.local.evaluations import Evaluations
+from tunegate.local.home import Home, write
+from tunegate.local.route import Backend, Route
+from tunegate.local.servers import Servers
+from tunegate.processes import Child, answers
+from tunegate.promotion.decide import SHOWN, decide, stable_version
+from tunegate.promotion.snapshot import Event, Plan, Snapshot
+from tunegate.store import EmbeddedStore, Store
+
+TICK_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class PlatformConfig:
+    """Where a platform runs.
+
+    store_uri: a store of your own; None starts the embedded one in the home folder.
+    evaluation_limit: how many questions of each suite are asked; None asks all.
+    engine_url, engine_model: an engine that is already running, instead of one per server.
+    """
+
+    home: Home
+    port: int
+    store_uri: str | None = None
+    endpoint_url: str | None = None
+    evaluation_limit: int | None = None
+    engine_url: str | None = None
+    engine_model: str | None = None
+
+
+class Platform:
+    """A running platform; `Platform.open` holds its home folder until the `with` ends."""
+
+    def __init__(self, config: PlatformConfig, store: Store) -> None:
+        self.config = config
+        self.store = store
+        self.url = f"http://127.0.0.1:{config.port}"
+        self._log = FeedbackLog(store)
+        self._servers = Servers(self._start_server)
+        self._evaluations = Evaluations(self._start_evaluation, lambda digest, suite: find(store, digest, suite))
+        self._initial: ModelVersion | None = None
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, config: PlatformConfig) -> Iterator[Platform]:
+        """Start the store and the proxy; on the way out stop every process again.
+
+        Raises TunegateError when the folder is held by another platform or the port is in use.
+        """
+        home = config.home
+        with home.hold(), contextlib.ExitStack() as stack:
+            _require_free(config.port)
+            environment = {"TUNEGATE_FEEDBACK_KEY": home.feedback_key(), "TUNEGATE_CACHE": str(home.cache)}
+            if config.store_uri:
+                environment |= {"TUNEGATE_STORE": config.store_uri}
+                environment |= {"AWS_ENDPOINT_URL": config.endpoint_url} if config.endpoint_url else {}
+            else:
+                environment |= stack.enter_context(EmbeddedStore.start(home.store)).environment
+            stack.enter_context(_environment({"HF_HUB_OFFLINE": "1", **environment}))
+            store = Store.open(os.environ["TUNEGATE_STORE"], endpoint_url=os.environ.get("AWS_ENDPOINT_URL"))
+            stack.enter_context(_start_proxy(home, config.port))
+            platform = cls(config, store)
+            stack.callback(platform._close)
+            home.announce(platform.url, store.uri, store.endpoint_url or "")
+            yield platform
+
+    def run(self, stop: threading.Event, report: Callable[[Event], None]) -> None:
+        """Tick until `stop` is set. The store or a reader failing for a moment is reported once and tried again."""
+        said = ""
+        while not stop.is_set():
+            try:
+                for event in self.tick(datetime.now(UTC)).events:
+                    report(event)
+                said = ""
+            except StoreError as error:
+                if str(error) != said:
+                    said = str(error)
+                    report(Event("", "StoreUnreachable", said))
+            stop.wait(TICK_SECONDS)
+
+    def tick(self, now: datetime) -> Plan:
+        """Look, decide and act once."""
+        seen = self.gather()
+        plan = decide(seen, now)
+        self.apply(seen, plan)
+        return plan
+
+    def gather(self) -> Snapshot:
+        """Everything `decide` wants to see. What can't be read is None, never a guess."""
+        policy = self.config.home.policy()
+        if self._initial is None or self._initial.uri != policy.initial_version:
+            self._initial = self.store.resolve(policy.initial_version)
+        promotions = self.config.home.promotions()
+        versions = tuple(self.store.list(policy.model))
+        keys = [(version.digest, suite) for version in (self._initial, *versions) for suite in policy.suites]
+        seen = Snapshot(
+            policy=policy,
+            initial=self._initial,
+            versions=versions,
+            promotions=promotions,
+            evaluations=self._evaluations.states(keys),
+            servers=self._servers.states(),
+            weights=self._observed_weights(),
+        )
+        return replace(seen, tallies=self._tallies(seen))
+
+    def apply(self, seen: Snapshot, plan: Plan) -> None:
+        """Make the plan true: records first, so that what users see can always be explained."""
+        home = self.config.home
+        for promotion in plan.create:
+            home.save(promotion)
+        for promotion in seen.promotions:
+            if promotion.name in plan.statuses:
+                home.save(msgspec.structs.replace(promotion, status=plan.statuses[promotion.name]))
+        self._evaluations.ensure(plan.evaluations)
+        self._servers.ensure(plan.servers)
+        self._write_route(seen, plan)
+
+    def _write_route(self, seen: Snapshot, plan: Plan) -> None:
+        urls = self._servers.urls()
+        backends = tuple(
+            Backend(version=digest, url=urls[digest], weight=weight)
+            for digest, weight in plan.weights.items()
+            if digest in urls
+        )
+        # A new shuffle for each promotion: it should not be the same conversations that try every candidate.
+        shown = next((promotion.name for promotion in seen.promotions if promotion.status.phase in SHOWN), "")
+        if sum(backend.weight for backend in backends) == 100:
+            text = to_json(Route(salt=shown, backends=backends))
+            file = self.config.home.route_file
+            if not file.exists() or file.read_bytes() != text:
+                write(file, text)
+
+    def _observed_weights(self) -> Mapping[str, int] | None:
+        try:
+            with urllib.request.urlopen(f"{self.url}/_tunegate/route", timeout=2) as answer:
+                route = json.load(answer)
+        except (OSError, ValueError):
+            return None
+        return {backend["version"]: backend["weight"] for backend in route["backends"]}
+
+    def _tallies(self, seen: Snapshot) -> Mapping[str, Tally]:
+        """Verdicts on answers given since the running canary began, of the candidate and its concurrent stable."""
+        shown = next((promotion for promotion in seen.promotions if promotion.status.phase in SHOWN), None)
+        if shown is None or shown.status.canary_started is None:
+            return {}
+        since = shown.status.canary_started
+        digests = (shown.candidate.digest, (shown.status.stable or stable_version(seen)).digest)
+        return {digest: self._log.tally(digest, since) for digest in digests}
+
+    def _start_server(self, version: ModelVersion, port: int) -> Child:
+        argv = ["serve", version.uri, "--port", str(port), "--model-name", self.config.home.policy().model]
+        if self.config.engine_url:
+            argv += ["--engine-url", self.config.engine_url, "--engine-model", self.config.engine_model or ""]
+        return self._start(f"serve-{short(version.digest)}", argv)
+
+    def _start_evaluation(self, version: ModelVersion, suites: Sequence[str]) -> Child:
+        argv = ["evaluate", version.uri, *(part for suite in suites for part in ("--suite", suite))]
+        if self.config.evaluation_limit:
+            argv += ["--limit", str(self.config.evaluation_limit)]
+        return self._start(f"evaluate-{short(version.digest)}", argv)
+
+    def _start(self, name: str, argv: Sequence[str]) -> Child:
+        log = self.config.home.logs / f"{name}.log"
+        return Child.start(name, [sys.executable, "-m", "tunegate", *argv], log=log)
+
+    def _close(self) -> None:
+        self._evaluations.close()
+        self._servers.close()
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for the store's client and for every child, and put them back in the end."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _start_proxy(home: Home, port: int) -> Child:
+    argv = [sys.executable, "-m", "tunegate.local.proxy", "--port", str(port), "--route", str(home.route_file)]
+    proxy = Child.start("proxy", argv, log=home.logs / "proxy.log")
+    try:
+        proxy.wait_until(lambda: answers(f"http://127.0.0.1:{port}/_tunegate/route"), seconds=30)
+    except BaseException:
+        proxy.stop()
+        raise
+    return proxy
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UsageError(f"Port {port} can't be used ({error.strerror}); choose another one with --port.") from None
