@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from tunegate.local.home import Home
     from tunegate.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,6 +29,25 @@ def store_options(command: F) -> F:
         required=True,
         metavar="s3://BUCKET[/PREFIX]",
         help="The model store; also read from TUNEGATE_STORE.",
+    )(command)
+
+
+def home_option(command: F) -> F:
+    """Add `--home`, passed on as a `Home`."""
+
+    def to_home(_ctx: click.Context, _param: click.Parameter, folder: Path) -> Home:
+        from tunegate.local.home import Home
+
+        return Home(folder)
+
+    return click.option(
+        "--home",
+        envvar="TUNEGATE_HOME",
+        default=".tunegate",
+        show_default=True,
+        type=click.Path(file_okay=False, path_type=Path),
+        callback=to_home,
+        help="The folder of the local platform; also read from TUNEGATE_HOME.",
     )(command)
 
 

@@ -1,0 +1,98 @@
+"""`tunegate local`: the promotion loop on this machine."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tunegate.api.errors import TunegateError
+from tunegate.api.resource import to_json
+from tunegate.cli.options import home_option, json_option, print_table
+
+if TYPE_CHECKING:
+    from tunegate.local.home import Home
+    from tunegate.promotion.snapshot import Event
+
+
+@click.group()
+def command() -> None:
+    """The promotion loop on this machine, with processes in place of pods."""
+
+
+@command.command()
+@home_option
+@click.option(
+    "--policy", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A PromotionPolicy (YAML)."
+)
+@click.option("--port", default=8080, show_default=True, help="Where applications ask, on 127.0.0.1.")
+@click.option(
+    "--store", "store_uri", envvar="TUNEGATE_STORE", metavar="s3://BUCKET", help="Default: an embedded store."
+)
+@click.option("--endpoint-url", envvar="AWS_ENDPOINT_URL", help="The S3 endpoint, where it is not AWS's.")
+@click.option("--limit", type=click.IntRange(min=1), help="Ask only the first N questions of each suite.")
+@click.option("--engine-url", help="An engine that is already running, instead of one for each server.")
+@click.option("--engine-model", help="The name under which that engine knows the model.")
+def up(home: Home, policy: Path | None, port: int, limit: int | None, **where: Any) -> None:
+    """Run until Ctrl-C, or `tunegate local down`. Started again after a crash, it goes on where it was."""
+    from tunegate.local.home import write
+    from tunegate.local.platform import Platform, PlatformConfig
+
+    if policy:
+        write(home.policy_file, policy.read_bytes())
+    home.policy()
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    config = PlatformConfig(home=home, port=port, evaluation_limit=limit, **where)
+    with Platform.open(config) as platform:
+        click.echo(f"Answers on {platform.url}/v1/chat/completions; records in {home.folder}. Ctrl-C stops it.")
+        platform.run(stop, _print_event)
+    click.echo("Stopped; start it again to go on.")
+
+
+@command.command()
+@home_option
+@json_option
+def status(home: Home, as_json: bool) -> None:
+    """Show where the platform answers and what it is doing."""
+    running = home.running()
+    promotions = home.promotions()
+    if as_json:
+        click.echo(to_json({"running": running, "promotions": promotions}), nl=False)
+        return
+    click.echo(f"Running since {running.started:%H:%M:%S} on {running.url}" if running else "Not running.")
+    rows = [(p.name, p.candidate.name, p.status.phase, f"{p.status.weight} %") for p in promotions]
+    print_table("Promotions", ("promotion", "candidate", "phase", "weight"), rows)
+
+
+@command.command()
+@home_option
+def down(home: Home) -> None:
+    """Stop the platform and everything it started."""
+    from tunegate.local.control import stop_platform
+
+    if stop_platform(home):
+        click.echo("Stopped.")
+    else:
+        raise TunegateError(f"No platform runs on {home.folder}; `tunegate local status` shows what there is.")
+
+
+@command.command()
+@click.argument("question")
+@home_option
+@click.option("--system", default="", help="A system message, such as facts to answer from.")
+def ask(question: str, home: Home, system: str) -> None:
+    """Ask the promoted model, on the running platform or on one that is started just for this."""
+    from tunegate.local.control import ask as ask_platform
+
+    for text in ask_platform(home, question, system):
+        click.echo(text, nl=False)
+    click.echo()
+
+
+def _print_event(event: Event) -> None:
+    click.echo(f"{event.promotion}  {event.reason}: {event.message}")
