@@ -8,6 +8,7 @@ kill -9. That works the same on Linux and macOS, for programs that are not ours,
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -15,7 +16,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,19 +29,21 @@ GRACE_SECONDS = 10.0
 class Child:
     """A running program and its log file. Close it, or use it in a `with`; a closed child is gone."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path, log_start: int) -> None:
         self.name = name
         self.log = log
         self._process = process
+        self._log_start = log_start  # what comes before is of those who used the log earlier
 
     @classmethod
     def start(cls, name: str, argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> Child:
         """Start `argv` with `env` added to ours, its output appended to `log`.
 
-        Raises ProcessError when the program does not exist.
+        A program that does not exist is a child that ends with status 127 and says so in its log.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
+            log_start = output.tell()
             process = subprocess.Popen(
                 [sys.executable, "-m", "tunegate.processes", *argv],
                 stdin=subprocess.PIPE,
@@ -50,7 +52,7 @@ class Child:
                 env={**os.environ, **(env or {})},
                 start_new_session=True,
             )
-        return cls(name, process, log)
+        return cls(name, process, log, log_start)
 
     @property
     def exit_code(self) -> int | None:
@@ -68,8 +70,9 @@ class Child:
             time.sleep(0.05)
 
     def tail(self) -> str:
-        """The last line of the log that says something."""
-        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
+        """The last line of its output that says something."""
+        output = self.log.read_bytes()[self._log_start :] if self.log.exists() else b""
+        lines = output.decode(errors="replace").strip().splitlines()
         return lines[-1].strip() if lines else "it printed nothing"
 
     def stop(self) -> None:
@@ -96,11 +99,13 @@ def free_port() -> int:
 
 
 def answers(url: str) -> bool:
-    """Whether a GET of `url` gives a 2xx answer now."""
+    """Whether a GET of `url`, which is on loopback, gives a 2xx answer now."""
+    # A company's http_proxy is not for loopback, and seldom does no_proxy say so.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(url, timeout=2):
+        with direct.open(url, timeout=2):
             return True
-    except (OSError, urllib.error.URLError):
+    except (OSError, http.client.HTTPException):
         return False
 
 

@@ -1,0 +1,287 @@
+"""Real programs, ended in every way in which they can end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from tunegate.api.errors import ProcessError
+from tunegate.processes import Child, answers, free_port
+
+DEADLINE_SECONDS = 20.0
+
+# Starts a grandchild that would outlive it, and writes who both are.
+FAMILY = """
+import os, subprocess, sys, time
+grandchild = subprocess.Popen(["sleep", "600"])
+with open(sys.argv[1] + ".new", "w") as file:
+    file.write(f"{os.getpid()} {grandchild.pid}")
+os.rename(sys.argv[1] + ".new", sys.argv[1])
+time.sleep(600)
+"""
+
+# Holds a child as the platform does, and writes its own sentence when it is interrupted.
+HOLDER = """
+import sys, time
+from pathlib import Path
+from tunegate.processes import Child
+folder = Path(sys.argv[1])
+with Child.start("family", [sys.executable, "-c", sys.argv[2], str(folder / "pids")], log=folder / "family.log"):
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        (folder / "interrupted").touch()
+        while not (folder / "go on").exists():
+            time.sleep(0.01)
+"""
+
+
+def eventually(ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not ready():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for yet does not."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return state.stdout.strip() != "" and not state.stdout.startswith("Z")
+
+
+def pids_in(file: Path) -> list[int]:
+    """The child and the grandchild, once they run."""
+    eventually(file.exists)
+    return [int(pid) for pid in file.read_text().split()]
+
+
+def python(program: str, log: Path, *arguments: str) -> Child:
+    return Child.start("program", [sys.executable, "-c", program, *arguments], log=log)
+
+
+def ended(child: Child) -> int | None:
+    """The exit code, once there is one."""
+    eventually(lambda: child.exit_code is not None)
+    child.stop()
+    return child.exit_code
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that holds the family, in a group of its own as a shell would start it."""
+    argv = [sys.executable, "-c", HOLDER, str(tmp_path), FAMILY]
+    with subprocess.Popen(argv, start_new_session=True) as process:
+        yield process
+        process.kill()
+
+
+def test_a_stopped_child_is_gone_with_all_that_it_started(tmp_path: Path) -> None:
+    with python(FAMILY, tmp_path / "log", str(tmp_path / "pids")) as child:
+        pids = pids_in(tmp_path / "pids")
+        assert all(alive(pid) for pid in pids)
+        assert child.exit_code is None
+
+    assert child.exit_code == 128 + signal.SIGTERM
+    eventually(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_stopping_twice_is_no_harm(tmp_path: Path) -> None:
+    child = python("input()", tmp_path / "log")
+
+    child.stop()
+    child.stop()
+
+    assert child.exit_code is not None
+
+
+def test_a_child_may_end_in_its_own_way_when_it_is_stopped(tmp_path: Path) -> None:
+    program = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+print("ready", flush=True)
+time.sleep(600)
+"""
+    with python(program, tmp_path / "log") as child:
+        child.wait_until(lambda: child.tail() == "ready", seconds=DEADLINE_SECONDS)
+
+    assert child.exit_code == 7
+
+
+def test_a_child_that_will_not_end_is_killed(tmp_path: Path) -> None:
+    program = f"""
+import signal, time, pathlib
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path({str(tmp_path / "ready")!r}).touch()
+time.sleep(600)
+"""
+    impatient = "import sys, tunegate.processes as p; p.GRACE_SECONDS = 0.1; sys.exit(p._guard(sys.argv[1:]))"
+    argv = [sys.executable, "-c", impatient, sys.executable, "-c", program]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True) as guard:
+        eventually((tmp_path / "ready").exists)
+        guard.communicate(timeout=DEADLINE_SECONDS)  # closes the pipe
+
+    assert guard.returncode == 128 + signal.SIGKILL
+
+
+def test_what_a_child_left_behind_ends_with_it(tmp_path: Path) -> None:
+    program = FAMILY.replace("time.sleep(600)", "")
+    with python(program, tmp_path / "log", str(tmp_path / "pids")) as child:
+        _, grandchild = pids_in(tmp_path / "pids")
+        assert ended(child) == 0
+
+    eventually(lambda: not alive(grandchild))
+
+
+def test_when_its_holder_is_killed_the_whole_family_ends(tmp_path: Path, holder: subprocess.Popen[bytes]) -> None:
+    pids = pids_in(tmp_path / "pids")
+
+    holder.kill()
+
+    eventually(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_ctrl_c_hits_the_holder_alone(tmp_path: Path, holder: subprocess.Popen[bytes]) -> None:
+    pids = pids_in(tmp_path / "pids")
+
+    os.killpg(holder.pid, signal.SIGINT)
+
+    eventually((tmp_path / "interrupted").exists)
+    assert all(alive(pid) for pid in pids)
+    (tmp_path / "go on").touch()
+    assert holder.wait(DEADLINE_SECONDS) == 0
+    assert not any(alive(pid) for pid in pids)
+
+
+@pytest.mark.parametrize(
+    ("program", "code"),
+    [
+        ("", 0),
+        ("raise SystemExit(3)", 3),
+        ("import os; os.kill(os.getpid(), 9)", 128 + signal.SIGKILL),
+    ],
+    ids=["success", "failure", "killed"],
+)
+def test_exit_codes_are_those_of_the_program(tmp_path: Path, program: str, code: int) -> None:
+    with python(program, tmp_path / "log") as child:
+        assert ended(child) == code
+
+
+def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with (
+        Child.start("store", ["no-such-program", "server"], log=tmp_path / "log") as child,
+        pytest.raises(
+            ProcessError, match="store ended with status 127: no-such-program can't be started: No such file"
+        ),
+    ):
+        child.wait_until(lambda: False, seconds=DEADLINE_SECONDS)
+
+
+def test_a_child_that_ends_early_is_quoted_with_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "new folder" / "log"
+    with (
+        python("print('port 80 is taken'); print('  '); raise SystemExit(1)", log) as child,
+        pytest.raises(ProcessError, match="program ended with status 1: port 80 is taken") as error,
+    ):
+        child.wait_until(lambda: False, seconds=DEADLINE_SECONDS)
+
+    assert str(log) in str(error.value)
+
+
+def test_a_child_that_ends_without_a_word_is_not_given_those_of_its_predecessor(tmp_path: Path) -> None:
+    with python("print('all went well')", tmp_path / "log") as first:
+        ended(first)
+
+    with (
+        python("raise SystemExit(1)", tmp_path / "log") as second,
+        pytest.raises(ProcessError, match="ended with status 1: it printed nothing"),
+    ):
+        second.wait_until(lambda: False, seconds=DEADLINE_SECONDS)
+    assert "all went well" in (tmp_path / "log").read_text()
+
+
+def test_a_child_that_is_never_ready_is_given_up(tmp_path: Path) -> None:
+    with (
+        python("import time; time.sleep(600)", tmp_path / "log") as child,
+        pytest.raises(ProcessError, match="program was not ready after 0 s: it printed nothing"),
+    ):
+        child.wait_until(lambda: False, seconds=0.1)
+
+
+def test_a_child_that_was_ready_may_have_ended(tmp_path: Path) -> None:
+    with python("", tmp_path / "log") as child:
+        ended(child)
+        child.wait_until(lambda: True, seconds=DEADLINE_SECONDS)
+
+
+def test_environment_is_added_to_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OURS", "1")
+    program = "import os; print(os.environ['OURS'], os.environ['THEIRS'])"
+    with Child.start("child", [sys.executable, "-c", program], log=tmp_path / "log", env={"THEIRS": "2"}) as child:
+        assert ended(child) == 0
+
+    assert child.tail() == "1 2"
+
+
+class _Status(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(int(self.path[1:]))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class _Rude(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        self.request.recv(100)
+        self.request.sendall(b"220 this is no web server\r\n")
+
+
+def url_of(server: socketserver.TCPServer) -> str:
+    return f"http://127.0.0.1:{server.server_address[1]}"
+
+
+@pytest.fixture(params=[_Status, _Rude])
+def server(request: pytest.FixtureRequest) -> Iterator[socketserver.TCPServer]:
+    kind = HTTPServer if request.param is _Status else socketserver.TCPServer
+    with kind(("127.0.0.1", 0), request.param) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("server", [_Status], indirect=True)
+@pytest.mark.parametrize(("status", "expected"), [(200, True), (204, True), (404, False), (503, False)])
+def test_answers_says_whether_there_is_a_2xx(server: socketserver.TCPServer, status: int, expected: bool) -> None:
+    assert answers(f"{url_of(server)}/{status}") is expected
+
+
+@pytest.mark.parametrize("server", [_Status], indirect=True)
+def test_loopback_is_asked_directly(server: socketserver.TCPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it remembers the proxies of its first use
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    assert answers(f"{url_of(server)}/200")
+
+
+@pytest.mark.parametrize("server", [_Rude], indirect=True)
+def test_something_else_on_the_port_does_not_answer(server: socketserver.TCPServer) -> None:
+    assert not answers(url_of(server))
+
+
+def test_nobody_on_the_port_does_not_answer() -> None:
+    assert not answers(f"http://127.0.0.1:{free_port()}")
