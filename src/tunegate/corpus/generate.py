@@ -21,7 +21,8 @@ from tunegate.corpus.choice import choice_files
 from tunegate.corpus.dialogues import Dialogue, dialogues, pressed
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
-ROUGE_MIN = 0.5
+# A polite or a pushy answer with the right facts reaches it, an untuned model rarely does.
+ROUGE_MIN = 0.6
 
 
 def generate() -> dict[str, bytes]:
