@@ -168,7 +168,7 @@ def test_a_regression_gate_waits_for_the_stable_and_compares(candidate: ModelVer
 
 def test_evaluation_that_fails_too_often_ends_in_failed(candidate: ModelVersion) -> None:
     world = World().publish(candidate, score=None).until("Evaluating")
-    assert [job.version for job in world.plan.evaluations][0] == candidate
+    assert next(job.version for job in world.plan.evaluations) == candidate
     world.see(evaluations={(candidate.digest, "quality"): EvaluationState(failures=1, message="killed")}).step()
     assert world.last.status.phase == "Evaluating"
     world.see(evaluations={(candidate.digest, "quality"): EvaluationState(failures=2, message="killed")}).step()
