@@ -1,0 +1,9 @@
+"""What users say of answers: signed response ids, and the log that keeps one verdict for each of them.
+
+Nothing here knows of HTTP, engines or promotions.
+"""
+
+from tunegate.feedback.ids import ResponseId, ResponseIds, parse_key
+from tunegate.feedback.log import FeedbackLog
+
+__all__ = ["FeedbackLog", "ResponseId", "ResponseIds", "parse_key"]

@@ -1,0 +1,90 @@
+"""Signed response ids: who holds one was given that answer by that version of that served model, at that time.
+
+An id says everything itself, so any replica with the same key can check it without asking anyone. Nothing here knows
+where ids or feedback are kept.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from tunegate.api.errors import ForgedIdError, UsageError
+
+PREFIX = "chatcmpl-"  # what OpenAI's tools expect of the id of an answer
+KEY_VARIABLE = "TUNEGATE_FEEDBACK_KEY"
+
+_DIGEST, _TIME, _NONCE, _MAC = 32, 6, 9, 16  # bytes; 63 together, so base64 has no spare bits to play with
+_PAYLOAD = _DIGEST + _TIME + _NONCE
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DOMAIN = b"tunegate response id v1\0"
+_NEW_KEY = 'make one with: python -c "import secrets; print(secrets.token_hex(32))"'
+
+
+@dataclass(frozen=True)
+class ResponseId:
+    """What a response id says: the version by its full digest, when it answered (to the millisecond), and a nonce."""
+
+    text: str
+    digest: str
+    answered: datetime
+    nonce: str
+
+
+class ResponseIds:
+    """Issues and reads the ids of one served model; `model` is bound into the signature."""
+
+    def __init__(self, key: bytes, model: str) -> None:
+        self._key = key
+        self._context = _DOMAIN + model.encode() + b"\0"
+
+    def issue(self, digest: str, now: datetime) -> str:
+        """A new id for an answer that the version with `digest` gives now: URL-safe, 93 characters."""
+        milliseconds = (now - _EPOCH) // timedelta(milliseconds=1)
+        payload = bytes.fromhex(digest.removeprefix("sha256:")) + milliseconds.to_bytes(_TIME) + secrets.token_bytes(9)
+        return PREFIX + base64.urlsafe_b64encode(payload + self._sign(payload)).decode()
+
+    def read(self, text: str) -> ResponseId:
+        """What `text` says. Raises ForgedIdError unless this key signed exactly this text for this model."""
+        payload, mac = _unpack(text)
+        if not hmac.compare_digest(mac, self._sign(payload)):
+            raise ForgedIdError("This response id was not issued here; send the id of an answer just as it was given.")
+        milliseconds = int.from_bytes(payload[_DIGEST : _DIGEST + _TIME])
+        return ResponseId(
+            text=text,
+            digest="sha256:" + payload[:_DIGEST].hex(),
+            answered=_EPOCH + timedelta(milliseconds=milliseconds),
+            nonce=payload[-_NONCE:].hex(),
+        )
+
+    def _sign(self, payload: bytes) -> bytes:
+        return hmac.digest(self._key, self._context + payload, "sha256")[:_MAC]
+
+
+def parse_key(text: str | None) -> bytes:
+    """The signing key from its hex form. Raises UsageError when there is none, or when it is too short to be one."""
+    if not text:
+        raise UsageError(f"{KEY_VARIABLE} is not set, so answers can't be signed; {_NEW_KEY}")
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) < 32:
+        raise UsageError(f"{KEY_VARIABLE} must be at least 64 hex digits; {_NEW_KEY}")
+    return key
+
+
+def _unpack(text: str) -> tuple[bytes, bytes]:
+    """Payload and signature. Only the one canonical spelling passes: a second spelling would be a second vote."""
+    body = text.removeprefix(PREFIX)
+    try:
+        raw = base64.urlsafe_b64decode(body)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != _PAYLOAD + _MAC or PREFIX + base64.urlsafe_b64encode(raw).decode() != text:
+        raise ForgedIdError("This is not a response id; send the `id` of an answer just as it was given.")
+    return raw[:_PAYLOAD], raw[_PAYLOAD:]

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import base64
+import re
+from datetime import UTC, datetime
+
+import pytest
+
+from tunegate.api.errors import ForgedIdError, UsageError
+from tunegate.feedback import ResponseIds, parse_key
+
+KEY = bytes(range(32))
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+NOW = datetime(2026, 3, 4, 5, 6, 7, 891234, tzinfo=UTC)
+
+
+@pytest.fixture
+def ids() -> ResponseIds:
+    return ResponseIds(KEY, "shop-assistant")
+
+
+def test_an_id_says_which_version_answered_and_when(ids: ResponseIds) -> None:
+    read = ids.read(ids.issue(DIGEST, NOW))
+
+    assert read.digest == DIGEST
+    assert read.answered == NOW.replace(microsecond=891000)
+
+
+def test_ids_are_unique_url_safe_and_look_like_openais(ids: ResponseIds) -> None:
+    issued = {ids.issue(DIGEST, NOW) for _ in range(1000)}
+
+    assert len(issued) == 1000
+    assert all(re.fullmatch(r"chatcmpl-[A-Za-z0-9_-]{84}", each) for each in issued)
+
+
+def test_another_replica_with_the_same_key_reads_it(ids: ResponseIds) -> None:
+    assert ResponseIds(KEY, "shop-assistant").read(ids.issue(DIGEST, NOW)).digest == DIGEST
+
+
+@pytest.mark.parametrize(
+    "other",
+    [ResponseIds(bytes(32), "shop-assistant"), ResponseIds(KEY, "shop-assistan"), ResponseIds(KEY, "other")],
+    ids=["another key", "a shorter model", "another model"],
+)
+def test_ids_of_others_are_refused(ids: ResponseIds, other: ResponseIds) -> None:
+    with pytest.raises(ForgedIdError, match="not issued here"):
+        ids.read(other.issue(DIGEST, NOW))
+
+
+def test_any_changed_character_is_refused(ids: ResponseIds) -> None:
+    text = ids.issue(DIGEST, NOW)
+    for at in range(len(text)):
+        changed = text[:at] + ("A" if text[at] != "A" else "B") + text[at + 1 :]
+        with pytest.raises(ForgedIdError):
+            ids.read(changed)
+
+
+def test_there_is_only_one_spelling_of_an_id(ids: ResponseIds) -> None:
+    text = next(text for text in iter(lambda: ids.issue(DIGEST, NOW), "") if "-" in text[9:] and "_" in text)
+    body = text[9:]
+    spellings = [text + "\n", text + "=", text + "====", "chatcmpl-" + body.replace("-", "+"), body, text.upper()]
+    spellings += ["chatcmpl-" + body.replace("_", "/"), "chatcmpl-!" + body, "chatcmpl-" + text, " " + text]
+
+    for spelling in spellings:
+        with pytest.raises(ForgedIdError):
+            ids.read(spelling)
+
+
+@pytest.mark.parametrize("text", ["", "chatcmpl-", "chatcmpl-123", "x" * 512, "chatcmpl-夏天", "\ud800", "A" * 84])
+def test_what_is_no_id_is_refused(ids: ResponseIds, text: str) -> None:
+    with pytest.raises(ForgedIdError):
+        ids.read(text)
+
+
+def test_a_signature_for_one_part_does_not_fit_another(ids: ResponseIds) -> None:
+    one, two = (base64.urlsafe_b64decode(ids.issue(DIGEST, NOW)[9:]) for _ in range(2))
+    mixed = "chatcmpl-" + base64.urlsafe_b64encode(one[:47] + two[47:]).decode()
+
+    with pytest.raises(ForgedIdError):
+        ids.read(mixed)
+
+
+def test_a_key_is_read_from_hex() -> None:
+    assert parse_key(KEY.hex()) == KEY
+
+
+@pytest.mark.parametrize("text", [None, "", "secret", "ab" * 31, "zz" * 32])
+def test_a_missing_or_weak_key_names_the_remedy(text: str | None) -> None:
+    with pytest.raises(UsageError, match=r"TUNEGATE_FEEDBACK_KEY.*secrets\.token_hex\(32\)"):
+        parse_key(text)
