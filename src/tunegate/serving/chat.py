@@ -1,0 +1,167 @@
+"""`POST /v1/chat/completions`: the engine's answer, passed through as it comes, under an id that we signed.
+
+Bytes are forwarded as the engine sends them and no faster than the client takes them. When the client goes, the
+request to the engine is closed, which ends its work. Nothing that is asked or answered is ever logged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from time import perf_counter
+from typing import Any
+
+import aiohttp
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tunegate.feedback import ResponseIds
+from tunegate.serving.http import ApiError, ClientGoneError, bad_request, read_body, while_connected
+from tunegate.serving.metrics import Metrics
+from tunegate.serving.requests import ChatRequest, Rules, prepare
+from tunegate.serving.stream import Rewriter
+
+logger = logging.getLogger(__name__)
+_BROKE = "The engine broke off; ask again."
+
+
+@dataclass(frozen=True)
+class Chat:
+    """The route as an ASGI application. `ready` says whether the engine is warm."""
+
+    digest: str
+    rules: Rules
+    engine_url: str
+    session: aiohttp.ClientSession
+    ids: ResponseIds
+    metrics: Metrics
+    ready: Callable[[], bool]
+    clock: Callable[[], datetime]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = perf_counter()
+        sending = _Sending(send)
+        try:
+            body = await read_body(receive)
+            self._check_ready()
+            answer = _Answer(self, prepare(body, self.rules), started)
+            await while_connected(receive, answer.give(scope, receive, sending))
+            self.metrics.answered(perf_counter() - started)
+        except ClientGoneError:
+            self.metrics.failed("disconnect")
+        except ApiError as error:
+            await self._fail(error, scope, receive, sending)
+        except Exception as error:
+            logger.error("answer failed", extra={"kind": type(error).__name__})  # noqa: TRY400 - a trace may quote texts
+            await self._fail(ApiError(500, "The server failed.", reason="internal"), scope, receive, sending)
+
+    def _check_ready(self) -> None:
+        if not self.ready():
+            raise ApiError(503, "The model is not ready; ask again in a moment.", reason="unavailable")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"x-tunegate-version": self.digest}
+
+    async def _fail(self, error: ApiError, scope: Scope, receive: Receive, sending: _Sending) -> None:
+        self.metrics.failed(error.reason)
+        if not sending.started:
+            await error.response(self.headers)(scope, receive, sending)
+        elif error.message:  # too late for a status: the stream ends with an error event and without [DONE]
+            await sending.body(b"data: " + error.body() + b"\n\n", more=False)
+        else:
+            await sending.body(b"", more=False)
+
+
+class _Sending:
+    """ASGI's send that remembers whether the answer began."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    async def __call__(self, message: Any) -> None:
+        self.started = True
+        await self._send(message)
+
+    async def body(self, data: bytes, *, more: bool = True) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+class _Answer:
+    """One request to the engine and its answer to the client."""
+
+    def __init__(self, chat: Chat, request: ChatRequest, started: float) -> None:
+        self._chat = chat
+        self._request = request
+        self._started = started
+        self._id = chat.ids.issue(chat.digest, chat.clock())
+
+    async def give(self, scope: Scope, receive: Receive, sending: _Sending) -> None:
+        try:
+            async with self._ask() as reply:
+                if self._request.stream:
+                    await self._stream(reply, sending)
+                else:
+                    await self._whole(await reply.read())(scope, receive, sending)
+        except aiohttp.ClientConnectorError:
+            raise ApiError(503, "The engine is down; ask again in a moment.", reason="unavailable") from None
+        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
+            raise ApiError(502, _BROKE, reason="engine") from None
+
+    @asynccontextmanager
+    async def _ask(self) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The engine's answer; its refusals become ours. Raises ApiError."""
+        headers = {"content-type": "application/json", "x-request-id": self._id}
+        url = f"{self._chat.engine_url}/v1/chat/completions"
+        async with self._chat.session.post(url, data=self._request.body, headers=headers) as reply:
+            if reply.status != 200:
+                raise _refusal(reply.status, await reply.content.read(1 << 16))
+            yield reply
+
+    def _whole(self, body: bytes) -> Response:
+        answer = msgspec.json.decode(body, type=dict[str, Any])
+        answer |= {"id": self._id, "model": self._chat.rules.model}
+        return Response(msgspec.json.encode(answer), 200, self._chat.headers, "application/json")
+
+    async def _stream(self, reply: aiohttp.ClientResponse, sending: _Sending) -> None:
+        rewriter = Rewriter({"id": self._id, "model": self._chat.rules.model})
+        headers = {**self._chat.headers, "cache-control": "no-cache", "content-type": "text/event-stream"}
+        encoded = [(key.encode(), value.encode()) for key, value in headers.items()]
+        await sending({"type": "http.response.start", "status": 200, "headers": encoded})
+        waiting = True
+        async for data in reply.content.iter_any():
+            if lines := rewriter.feed(data):
+                await sending.body(lines)
+            if waiting and rewriter.answering:
+                waiting = False
+                self._chat.metrics.first_token(perf_counter() - self._started)
+        last = rewriter.end()
+        if rewriter.failed:  # the client has the engine's own words
+            raise ApiError(502, "", reason="engine")
+        await sending.body(last, more=False)
+
+
+def _refusal(status: int, body: bytes) -> ApiError:
+    """What the client is told when the engine answers with `status`."""
+    if status in (429, 503):
+        return ApiError(status, "The engine takes no requests now; ask again in a moment.", reason="unavailable")
+    if status >= 500:
+        return ApiError(502, "The engine failed; ask again.", reason="engine")
+    return bad_request(f"The engine refused the request: {_message(body)}")
+
+
+def _message(body: bytes) -> str:
+    """The engine's reason, in the forms that engines use."""
+    try:
+        reply = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return "it gave no reason."
+    if not isinstance(reply, dict):
+        return "it gave no reason."
+    error = reply.get("error", reply.get("detail", reply.get("message")))
+    return str(error.get("message") if isinstance(error, dict) else error)[:500]

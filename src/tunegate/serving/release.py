@@ -1,0 +1,27 @@
+"""What a version says about serving it, read from the store and held against its digest.
+
+It knows nothing of weights, engines or HTTP.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from tunegate.api.errors import DigestError, ModelError
+from tunegate.api.resource import from_yaml
+from tunegate.api.versions import RELEASE, ModelVersion, Release
+
+if TYPE_CHECKING:
+    from tunegate.store import Store
+
+
+def read_release(store: Store, version: ModelVersion) -> Release:
+    """The release of `version`. Raises DigestError when its bytes aren't those the digest covers."""
+    listed = next((file for file in store.manifest(version.digest).files if file.path == RELEASE), None)
+    body = store.get(f"{version.name}/{RELEASE}")
+    if listed is None or body is None:
+        raise ModelError(f"{version.name} has no {RELEASE}; publish it again with one.")
+    if hashlib.sha256(body).hexdigest() != listed.sha256:
+        raise DigestError(f"{version.name}/{RELEASE} in the store is not what the manifest says; publish it again.")
+    return from_yaml(body, Release, f"{version.name}/{RELEASE}")

@@ -1,0 +1,154 @@
+"""The routes beside the chat: which model is served, and what users say of its answers.
+
+Feedback is acknowledged only when the store has it. Nothing that people write is ever logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tunegate.api.errors import ForgedIdError, StoreError
+from tunegate.api.feedback import Feedback, FeedbackRecord
+from tunegate.api.versions import ModelVersion
+from tunegate.feedback import FeedbackLog, ResponseIds
+from tunegate.serving.http import ApiError, ClientGoneError, bad_request, json_response, read_body
+from tunegate.serving.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+STORE_SECONDS = 10.0
+_MODEL = re.compile(r"/v1/models/[^/:]+")
+
+
+class Front:
+    """Our routes, each also under /openai, before KServe's application, which has all others.
+
+    They don't pass through its middleware, which would cost time for every chunk of every answer.
+    """
+
+    def __init__(self, routes: Mapping[tuple[str, str], ASGIApp], model: ASGIApp, behind: ASGIApp) -> None:
+        self._routes = routes
+        self._paths = {path for _, path in routes}
+        self._model = model
+        self._behind = behind
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._behind(scope, receive, send)
+        path, method = scope["path"].removeprefix("/openai"), scope["method"]
+        if route := self._routes.get((method, path)):
+            return await route(scope, receive, send)
+        if path in self._paths:
+            refusal = bad_request(f"{method} is not what {path} is for.", status=405)
+            return await refusal.response()(scope, receive, send)
+        if method == "GET" and _MODEL.fullmatch(path):
+            return await self._model(scope, receive, send)
+        await self._behind(scope, receive, send)
+
+
+@dataclass(frozen=True)
+class Models:
+    """`GET /v1/models` and `/v1/models/NAME`, in OpenAI's form with KServe's fields beside it."""
+
+    name: str
+    version: ModelVersion
+    ready: Callable[[], bool]
+
+    async def listing(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = {"object": "list", "data": [self._entry()], "models": [self.name]}
+        await json_response(body)(scope, receive, send)
+
+    async def one(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = scope["path"].rpartition("/")[2]
+        if asked != self.name:
+            message = f"The model {asked[:100]!r} does not exist here; the model served is {self.name!r}."
+            error = bad_request(message, "model", "model_not_found", status=404)
+            return await error.response()(scope, receive, send)
+        body = {**self._entry(), "name": self.name, "ready": self.ready()}
+        await json_response(body, 200 if self.ready() else 503)(scope, receive, send)
+
+    def _entry(self) -> dict[str, Any]:
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": int(self.version.created.timestamp()),
+            "owned_by": "tunegate",
+            "version": self.version.name,
+            "digest": self.version.digest,
+        }
+
+
+class FeedbackRoute:
+    """`POST /v1/feedback`: 202 when the verdict is in the store, 200 when it was there before."""
+
+    def __init__(
+        self, ids: ResponseIds, log: FeedbackLog, metrics: Metrics, clock: Callable[[], datetime], version: str
+    ) -> None:
+        self._ids = ids
+        self._log = log
+        self._metrics = metrics
+        self._clock = clock
+        self._headers = {"x-tunegate-version": version}
+        self._pool = ThreadPoolExecutor(8, thread_name_prefix="feedback")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            new = await self._accept(await read_body(receive))
+            response = json_response({"status": "accepted" if new else "repeat"}, 202 if new else 200, self._headers)
+        except ApiError as error:
+            response = error.response(self._headers)
+        except ClientGoneError:
+            return
+        await response(scope, receive, send)
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self._pool.shutdown()
+
+    async def _accept(self, body: bytes) -> bool:
+        feedback = _decode(body)
+        try:
+            answer = self._ids.read(feedback.response_id)
+        except ForgedIdError as error:
+            raise bad_request(str(error), "response_id", "forged_response_id", status=403) from None
+        record = FeedbackRecord(
+            digest=answer.digest, answered=answer.answered, received=self._clock(), feedback=feedback
+        )
+        writing = asyncio.get_running_loop().run_in_executor(self._pool, self._write, record)
+        try:
+            return await asyncio.wait_for(asyncio.shield(writing), STORE_SECONDS)
+        except (StoreError, TimeoutError) as error:
+            logger.warning("feedback was not stored", extra={"kind": type(error).__name__})
+            message = "The feedback could not be stored and is not counted; send it again."
+            raise ApiError(503, message, reason="unavailable") from None
+
+    def _write(self, record: FeedbackRecord) -> bool:
+        """Store and then count it, even when nobody waits for it any more."""
+        new = self._log.record(record)
+        if new:
+            self._metrics.judged(record.digest, record.feedback.verdict)
+        return new
+
+
+def _decode(body: bytes) -> Feedback:
+    try:
+        return msgspec.json.decode(body, type=Feedback)
+    except msgspec.ValidationError as error:
+        raise bad_request(f"This is not feedback: {error}.", _field(str(error)), status=422) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise bad_request(f"The body is not JSON: {error}.") from None
+
+
+def _field(error: str) -> str | None:
+    """The field that a message of msgspec is about."""
+    found = re.search(r"at `\$\.(\w+)", error) or re.search(r"field `(\w+)`", error)
+    return found[1] if found else None

@@ -1,0 +1,220 @@
+"""One process that serves one version: KServe's model server with our routes, in front of an engine.
+
+It answers probes from the start and is ready when the engine is warm. When the engine ends, the server ends, with an
+error: whoever supervises it starts both again, which is simpler than to repair one half. Nothing here knows of
+promotions or of other versions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import kserve
+import uvicorn
+import uvloop
+from kserve.protocol.dataplane import DataPlane
+from kserve.protocol.rest.server import RESTServer
+from starlette.types import ASGIApp
+
+from tunegate.api.errors import ServingError
+from tunegate.api.versions import ModelVersion, Release
+from tunegate.feedback import FeedbackLog, ResponseIds
+from tunegate.feedback.log import Documents
+from tunegate.serving import engine as engines
+from tunegate.serving.chat import Chat
+from tunegate.serving.engine import Engine
+from tunegate.serving.metrics import Metrics
+from tunegate.serving.requests import Rules
+from tunegate.serving.routes import FeedbackRoute, Front, Models
+
+logger = logging.getLogger(__name__)
+GRACE_SECONDS = 8  # for answers under way; less than a supervisor waits before it kills (processes.GRACE_SECONDS)
+KEEP_ALIVE_SECONDS = 65  # longer than proxies keep idle connections, so that they close them first
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """What to serve and where.
+
+    model: the name clients ask for, which response ids are bound to.
+    folder: the verified weights of `version`; with `engine_url`, where the engine has loaded them itself, None.
+    engine_model: what the engine at `engine_url` calls the model.
+    """
+
+    version: ModelVersion
+    release: Release
+    model: str
+    feedback_key: bytes
+    store: Documents
+    folder: Path | None
+    engine_log: Path
+    engine_url: str | None = None
+    engine_model: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+
+def run(config: ServeConfig, on_ready: Callable[[str], None] = lambda url: None) -> None:
+    """Serve until SIGTERM or SIGINT, then finish the answers under way. `on_ready` gets our URL when it is warm.
+
+    Raises ServingError when the port is in use, the engine can't start, or it ended.
+    """
+    listener = _listen(config.host, config.port)
+    with contextlib.closing(listener):
+        uvloop.run(_serve(config, listener, on_ready))
+
+
+class _Served(kserve.Model):  # type: ignore[misc]
+    """The entry in KServe's registry that its health routes ask."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.ready = False
+
+
+class _DataPlane(DataPlane):  # type: ignore[misc]
+    """KServe says that it is ready whatever its models say; ours is as ready as its model."""
+
+    async def ready(self) -> bool:
+        models = self.model_registry.get_models().values()
+        return all(model.ready for model in models)
+
+
+class _Uvicorn(uvicorn.Server):
+    """Leaves signals to us: uvicorn's own handling would end the process by the signal instead of with status 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(config: ServeConfig, listener: socket.socket, on_ready: Callable[[str], None]) -> None:
+    served = _Served(config.model)
+    engine, rules = _engine(config)
+    try:
+        async with engines.session() as session:
+            metrics = Metrics(config.version.digest, config.model)
+            ids = ResponseIds(config.feedback_key, config.model)
+            feedback = FeedbackRoute(ids, FeedbackLog(config.store), metrics, _now, config.version.digest)
+
+            def ready() -> bool:
+                return bool(served.ready)
+
+            chat = Chat(config.version.digest, rules, engine.url, session, ids, metrics, ready, _now)
+            app = front(chat, Models(config.model, config.version, ready), feedback, _kserve_app(served))
+            watch = _watch(engine, session, served, lambda: on_ready(_url(config.host, listener)))
+            await _until_stopped(_uvicorn(app), listener, watch)
+            feedback.close()
+    finally:
+        await asyncio.to_thread(engine.stop)
+
+
+async def _watch(engine: Engine, session: aiohttp.ClientSession, served: _Served, on_ready: Callable[[], None]) -> None:
+    """Say when the engine is warm, and raise ServingError when it is gone."""
+    try:
+        await engine.until_warm(session)
+        served.ready = True
+        on_ready()
+        await engine.until_ended(session)
+    finally:
+        served.ready = False
+
+
+async def _until_stopped(server: _Uvicorn, listener: socket.socket, watching: Coroutine[Any, Any, None]) -> None:
+    """Serve until a signal comes or `watching` fails; answers under way may end."""
+
+    def stop() -> None:
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop)
+    watch = asyncio.ensure_future(watching)
+    watch.add_done_callback(lambda _: stop())
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watch
+
+
+def _engine(config: ServeConfig) -> tuple[Engine, Rules]:
+    release = config.release
+    if config.engine_url is not None:
+        engine = Engine(config.engine_url.rstrip("/"), config.engine_model or config.model)
+        return engine, Rules(config.model, engine.model, release.system_prompt, release.generation)
+    if config.folder is None:
+        raise ServingError("There are no weights to serve; give a folder, or the URL of an engine that has them.")
+    embedded = engines.limits(config.folder, release)
+    engine = engines.start(config.folder, release, config.engine_log)
+    return engine, Rules(config.model, engine.model, release.system_prompt, release.generation, embedded)
+
+
+def front(chat: Chat, models: Models, feedback: FeedbackRoute, behind: ASGIApp) -> Front:
+    """All routes: ours, and behind them those of another application."""
+    routes: dict[tuple[str, str], ASGIApp] = {
+        ("POST", "/v1/chat/completions"): chat,
+        ("POST", "/v1/feedback"): feedback,
+        ("GET", "/v1/models"): models.listing,
+    }
+    return Front(routes, models.one, behind)
+
+
+def _kserve_app(served: _Served) -> ASGIApp:
+    """KServe's application: health, V1 and V2 routes, metrics.
+
+    ModelServer.start() would bind 0.0.0.0, refuse a model that is not ready yet and leave uvloop aside, so we run its
+    application ourselves.
+    """
+    server = kserve.ModelServer(enable_grpc=False)
+    logging.getLogger("kserve.trace").setLevel(logging.WARNING)  # two lines for each probe
+    server.register_model(served)
+    plane = _DataPlane(model_registry=server.registered_models)
+    RESTServer("kserve.model_server:app", plane, server.model_repository_extension, 0).create_application()
+    app: ASGIApp = kserve.model_server.app
+    return app
+
+
+def _uvicorn(app: ASGIApp) -> _Uvicorn:
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    return _Uvicorn(config)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        raise ServingError(f"Can't listen on {host} port {port}: {error.strerror}; choose another --port.") from None
+    return listener
+
+
+def _url(host: str, listener: socket.socket) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listener.getsockname()[1]}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,72 @@
+"""The engine's event stream under our id and name, without reading each chunk as JSON.
+
+The first event says how the engine spells its id and model; from then on those exact bytes are replaced. Inside a JSON
+string every quote is escaped, so text that a model writes can never look like them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+_DONE = re.compile(rb"^data:\s*\[DONE\]", re.MULTILINE)
+_ERROR = re.compile(rb'^data:\s*\{\s*"error"', re.MULTILINE)
+_TEXT = re.compile(rb'"(?:reasoning_)?content"\s*:\s*"[^"]|"tool_calls"\s*:\s*\[')
+_FIELD = rb'("%s"\s*:\s*)("(?:[^"\\]|\\.)*")'
+
+
+class Rewriter:
+    """Feed it bytes as they come; it gives back whole lines.
+
+    answering: whether text has come; failed: whether the engine reported an error within the stream.
+    """
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self.answering = False
+        self.failed = False
+        self._names = names
+        self._replace: list[tuple[bytes, bytes]] | None = None
+        self._tail = b""
+        self._done = False
+
+    def feed(self, data: bytes) -> bytes:
+        if self._tail:
+            data = self._tail + data
+        cut = data.rfind(b"\n") + 1
+        lines, self._tail = data[:cut], data[cut:]
+        if self._replace is None:
+            self._replace = self._learn(lines)
+        for old, new in self._replace or ():
+            lines = lines.replace(old, new)
+        self._note(lines)
+        return lines
+
+    def end(self) -> bytes:
+        """What is left at the end of the engine's stream. Not every engine says [DONE], but clients wait for it."""
+        last = self.feed(b"\n") if self._tail else b""
+        return last if self._done or self.failed else last + b"data: [DONE]\n\n"
+
+    def _note(self, lines: bytes) -> None:
+        if not self.answering and _TEXT.search(lines):
+            self.answering = True
+        if not self._done and _DONE.search(lines):
+            self._done = True
+        if _ERROR.search(lines):
+            self.failed = True
+
+    def _learn(self, lines: bytes) -> list[tuple[bytes, bytes]] | None:
+        """What to replace by what, once the first chunk has come."""
+        for line in lines.splitlines():
+            if line.startswith(b"data:") and b'"choices"' in line:
+                chunk = msgspec.json.decode(line[5:], type=dict[str, msgspec.Raw])
+                swaps = (self._swap(line, name, bytes(chunk[name])) for name in self._names if name in chunk)
+                return [swap for swap in swaps if swap is not None]
+        return None
+
+    def _swap(self, line: bytes, name: str, value: bytes) -> tuple[bytes, bytes] | None:
+        for spelt in re.finditer(_FIELD % name.encode(), line):
+            if spelt[2] == value:
+                return spelt[0], spelt[1] + msgspec.json.encode(self._names[name])
+        return None
