@@ -1,0 +1,140 @@
+"""What a training run is asked to do, checked before anything is started.
+
+The names are LLaMA-Factory's, where it has one. Nothing here knows of torch, the store or the command line.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from tunegate.api.errors import UsageError
+from tunegate.api.resource import Resource
+from tunegate.models.templates import load_template
+
+ZERO2 = Path(__file__).with_name("zero2.json")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+# What may differ when a run goes on: where things lie, and what is only shown.
+_NOT_PART_OF_THE_RUN = {
+    "dataset_dir",
+    "endpoint_url",
+    "logging_steps",
+    "max_rejected",
+    "model_name_or_path",
+    "output_dir",
+    "resume",
+    "store",
+}
+
+
+class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
+    """One training run. Its checkpoints become the versions `<model>/<run>/checkpoint-<step>` of `store`.
+
+    model_name_or_path: a version in the store (name, URI or digest), or a folder.
+    dataset: names of entries in `dataset_dir`/dataset_info.json, used together.
+    cutoff_len: most tokens of one dialogue; turns that don't fit are left out from the end.
+    max_samples: rows used of each data set, None for all.
+    max_steps: stop after so many optimizer steps; -1 for `num_train_epochs`.
+    warmup_ratio: share of the steps in which the learning rate grows from 0.
+    max_rejected: share of unusable rows, 0..1, above which the run is refused.
+    bf16: "auto" computes in bfloat16 where the processor has instructions for it, in float32 elsewhere.
+    deepspeed: a DeepSpeed configuration file; None for ZeRO-2.
+    resume: go on from the newest complete checkpoint; False refuses a run that has one.
+    """
+
+    model_name_or_path: str
+    dataset_dir: str
+    dataset: tuple[str, ...]
+    output_dir: str
+    model: str
+    run: str
+    store: str
+    endpoint_url: str | None = None
+    finetuning_type: Literal["lora", "full"] = "lora"
+    template: str = "chatml"
+    per_device_train_batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 5e-5
+    num_train_epochs: float = 3.0
+    max_steps: int = -1
+    lr_scheduler_type: str = "cosine"
+    warmup_ratio: float = 0.0
+    cutoff_len: int = 2048
+    seed: int = 42
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    max_samples: int | None = None
+    nproc_per_node: int = 2
+    deepspeed: str | None = None
+    bf16: Literal["auto", "true", "false"] = "auto"
+    logging_steps: int = 5
+    max_rejected: float = 0.01
+    resume: bool = True
+
+
+def check_config(config: TrainConfig) -> None:
+    """Raise UsageError for the first setting that can't work. Reads only the DeepSpeed file and template names."""
+    for name in ("model", "run"):
+        if not _NAME.fullmatch(getattr(config, name)):
+            raise UsageError(
+                f"--{name} {getattr(config, name)!r} can't be part of a version's name; "
+                "use lower-case letters, digits, '.', '_' and '-'."
+            )
+    if not config.dataset:
+        raise UsageError("No data set was named; give --dataset the name of an entry in dataset_info.json.")
+    for name, least in _AT_LEAST.items():
+        value = getattr(config, name)
+        if value is not None and not value >= least:
+            raise UsageError(f"--{name} is {value}; it must be at least {least}.")
+    for name in ("learning_rate", "num_train_epochs"):
+        if not getattr(config, name) > 0:
+            raise UsageError(f"--{name} is {getattr(config, name)}; it must be greater than 0.")
+    for name in ("warmup_ratio", "lora_dropout", "max_rejected"):
+        if not 0 <= getattr(config, name) < 1:
+            raise UsageError(f"--{name} is {getattr(config, name)}; it is a share and must be in 0..1, without 1.")
+    if config.max_steps == 0 or config.max_steps < -1:
+        raise UsageError(f"--max_steps is {config.max_steps}; give at least 1, or -1 to train for --num_train_epochs.")
+    if config.lr_scheduler_type not in SCHEDULES:
+        raise UsageError(f"--lr_scheduler_type {config.lr_scheduler_type!r} is not one of: {', '.join(SCHEDULES)}.")
+    load_template(config.template)
+    load_deepspeed(config)
+
+
+SCHEDULES = ("constant", "constant_with_warmup", "cosine", "linear")
+_AT_LEAST = {
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "cutoff_len": 16,
+    "lora_rank": 1,
+    "lora_alpha": 1,
+    "max_samples": 1,
+    "nproc_per_node": 1,
+    "logging_steps": 1,
+    "seed": 0,
+}
+
+
+def load_deepspeed(config: TrainConfig) -> dict[str, Any]:
+    """The DeepSpeed configuration. Raises UsageError when it can't be read, or hides the schedule asked for."""
+    path = Path(config.deepspeed) if config.deepspeed else ZERO2
+    try:
+        loaded: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        raise UsageError(f"The DeepSpeed configuration {path} can't be read: {error.strerror}.") from None
+    except msgspec.DecodeError as error:
+        raise UsageError(f"The DeepSpeed configuration {path} is not a JSON object: {error}.") from None
+    if "scheduler" in loaded:
+        raise UsageError(f"{path} has a scheduler, which would replace --lr_scheduler_type; remove it from the file.")
+    return loaded
+
+
+def arguments_of(config: TrainConfig) -> dict[str, Any]:
+    """The settings that decide what a run computes: the same ones are needed to go on with it."""
+    settings: dict[str, Any] = msgspec.to_builtins(config)
+    kept = {name: value for name, value in settings.items() if name not in _NOT_PART_OF_THE_RUN}
+    return {**kept, "deepspeed": load_deepspeed(config)}

@@ -1,0 +1,157 @@
+"""Checkpoints of a run: which of them are complete, which is the newest, and how they reach the store.
+
+A checkpoint folder holds what is served (weights or adapter, tokenizer, chat template) and, under resume/, what it
+takes to go on exactly. The marker inside resume/ is written last, so a checkpoint without it is none. Knows no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from tunegate.api.resource import Resource, from_json, to_json
+from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.store import Store
+
+RESUME = "resume"
+MARKER = "complete.json"
+_NOT_KEPT = {"README.md", "training_args.bin", "zero_to_fp32.py", "zero_to_torch.py"}
+_SERVED = {
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "chat_template.jinja",
+    "config.json",
+    "generation_config.json",
+}
+
+
+class Marker(Resource, frozen=True, kw_only=True):
+    """Says that a checkpoint is complete: every file of it with its size in bytes, and where in the run it stands."""
+
+    step: int
+    total_steps: int
+    epoch: float
+    loss: float | None
+    files: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    folder: Path
+    marker: Marker
+
+    @property
+    def step(self) -> int:
+        return self.marker.step
+
+    @property
+    def is_last(self) -> bool:
+        return self.marker.step >= self.marker.total_steps
+
+    @property
+    def resume(self) -> Path:
+        """The folder that the trainer resumes from."""
+        return self.folder / RESUME
+
+
+def seal(folder: Path, *, step: int, total_steps: int, epoch: float, loss: float | None) -> Checkpoint:
+    """Bring a checkpoint that every rank has finished writing into its final layout, and mark it complete."""
+    resume = folder / RESUME
+    resume.mkdir()
+    for path in list(folder.iterdir()):
+        if path.name in _NOT_KEPT:
+            path.unlink()
+        elif path != resume and not _is_served(path.name):
+            path.rename(resume / path.name)
+    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    marker = Marker(step=step, total_steps=total_steps, epoch=epoch, loss=loss, files=files)
+    half = resume / f"{MARKER}.partial"
+    with half.open("wb") as stream:
+        stream.write(to_json(marker))
+        stream.flush()
+        os.fsync(stream.fileno())
+    half.rename(resume / MARKER)
+    return Checkpoint(folder, marker)
+
+
+def complete_checkpoints(output_dir: Path) -> list[Checkpoint]:
+    """The complete checkpoints, oldest first."""
+    found = [_read(folder) for folder in output_dir.glob("checkpoint-*")]
+    return sorted((checkpoint for checkpoint in found if checkpoint), key=lambda checkpoint: checkpoint.step)
+
+
+def remove_incomplete(output_dir: Path) -> None:
+    """Remove what a killed run left half-written."""
+    for folder in output_dir.glob("checkpoint-*"):
+        if _read(folder) is None:
+            shutil.rmtree(folder)
+
+
+def fetch_checkpoint(store: Store, version: ModelVersion, output_dir: Path) -> Checkpoint | None:
+    """Bring a published checkpoint back with its resume state; None when it was published without one."""
+    folder = output_dir / version.name.rsplit("/", 1)[1]
+    half = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(half, ignore_errors=True)
+    store.fetch(version.uri, half, digest=version.digest, include_resume=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    half.rename(folder)
+    return _read(folder)
+
+
+class Publisher:
+    """Publishes checkpoints one after the other while the caller goes on; `close` waits and tells what failed."""
+
+    def __init__(self, publish: Callable[[Checkpoint], ModelVersion]) -> None:
+        self._publish = publish
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
+        self._futures: list[Future[ModelVersion]] = []
+
+    def submit(self, checkpoint: Checkpoint) -> None:
+        self._futures.append(self._thread.submit(self._publish, checkpoint))
+
+    def close(self) -> list[ModelVersion]:
+        """Wait for every upload. Raises the first StoreError; the others were tried, too."""
+        self._thread.shutdown(wait=True)
+        return [future.result() for future in self._futures]
+
+    def cancel(self) -> None:
+        """Give up what has not begun; the next start of the run publishes it."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def publish_checkpoint(
+    store: Store, checkpoint: Checkpoint, name: str, release: Release, producer: Producer
+) -> ModelVersion:
+    """Publish `checkpoint` as the version `name`/checkpoint-<step>, with where it stands in the run."""
+    marker = checkpoint.marker
+    made = msgspec.structs.replace(
+        producer,
+        step=marker.step,
+        epoch=marker.epoch,
+        loss=marker.loss,
+        notes={**producer.notes, "totalSteps": str(marker.total_steps)},
+    )
+    return store.publish(checkpoint.folder, f"{name}/checkpoint-{marker.step}", release=release, producer=made)
+
+
+def _is_served(name: str) -> bool:
+    return name in _SERVED or name.startswith(("model", "tokenizer", "special_tokens", "vocab", "merges"))
+
+
+def _read(folder: Path) -> Checkpoint | None:
+    """The checkpoint in `folder`, or None when it has no marker or a file differs from it in size."""
+    path = folder / RESUME / MARKER
+    if folder.name.endswith(".partial") or not path.is_file():
+        return None
+    marker = from_json(path.read_bytes(), Marker, str(path))
+    for name, size in marker.files.items():
+        file = folder / name
+        if not file.is_file() or file.stat().st_size != size:
+            return None
+    return Checkpoint(folder, marker)

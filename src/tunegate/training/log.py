@@ -1,0 +1,75 @@
+"""What a run says while it goes on: one JSON line for each logging step, read by whoever watches.
+
+The file is trainer_log.jsonl, as LLaMA-Factory calls it. Rank 0 writes it; a resumed run goes on in the same file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+
+from tunegate.api.resource import Resource, from_json
+
+LOG = "trainer_log.jsonl"
+VERSIONS = "versions.jsonl"
+T = TypeVar("T", bound=Resource)
+
+
+class Progress(Resource, frozen=True, kw_only=True, rename=None):
+    """One logging step.
+
+    loss: mean over the trained tokens since the last logging step.
+    tokens_per_second: tokens read, without padding, by all ranks since the last logging step (rank 0's, times ranks).
+    padding: share of the positions computed since the last logging step that were padding, 0..1.
+    elapsed_seconds, remaining_seconds: of the steps, without start-up.
+    """
+
+    current_steps: int
+    total_steps: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    tokens_per_second: float
+    padding: float
+    elapsed_seconds: float
+    remaining_seconds: float
+
+
+def append(path: Path, value: Resource) -> None:
+    """Add `value` as one line."""
+    with path.open("ab") as stream:
+        stream.write(msgspec.json.encode(value) + b"\n")
+
+
+def read_log(output_dir: Path) -> list[Progress]:
+    """Every logging step of the run so far."""
+    path = output_dir / LOG
+    return list(Follower(path, Progress).new()) if path.is_file() else []
+
+
+def cut_log(output_dir: Path, step: int) -> None:
+    """Forget what was logged after `step`: the run is about to compute it again."""
+    kept = [progress for progress in read_log(output_dir) if progress.current_steps <= step]
+    (output_dir / LOG).write_bytes(b"".join(msgspec.json.encode(progress) + b"\n" for progress in kept))
+
+
+class Follower(Generic[T]):
+    """Reads the lines that were added to a file since the last look."""
+
+    def __init__(self, path: Path, kind: type[T], *, from_end: bool = False) -> None:
+        self._path = path
+        self._kind = kind
+        self._offset = path.stat().st_size if from_end and path.is_file() else 0
+
+    def new(self) -> Iterator[T]:
+        if not self._path.is_file():
+            return
+        with self._path.open("rb") as stream:
+            stream.seek(self._offset)
+            whole, newline, _ = stream.read().rpartition(b"\n")
+        self._offset += len(whole) + len(newline)
+        for line in whole.splitlines():
+            yield from_json(line, self._kind, str(self._path))

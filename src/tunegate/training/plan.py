@@ -1,0 +1,190 @@
+"""What a run will do, decided before a process is started: base, data, provenance, and where it goes on from.
+
+The plan is a file, so the processes of the run read what was checked here. Knows no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_NB, flock
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+import tunegate
+from tunegate.api.errors import ModelError, UsageError
+from tunegate.api.resource import Resource, from_json, from_yaml, to_json
+from tunegate.api.versions import (
+    RELEASE,
+    BaseModel,
+    Dataset,
+    File,
+    Manifest,
+    ModelVersion,
+    Producer,
+    Release,
+    digest_of,
+)
+from tunegate.models import materialise
+from tunegate.store import Store
+from tunegate.training.arguments import TrainConfig, arguments_of
+from tunegate.training.datasets import Corpus, check_account, load_corpora, write_rejected
+
+PLAN = "plan.json"
+RECORD = "run.json"
+REJECTED = "rejected.jsonl"
+
+
+class RunRecord(Resource, frozen=True, kw_only=True):
+    """What makes two starts the same run: the settings, the bytes of the data and those of the base model."""
+
+    arguments: dict[str, Any]
+    datasets: dict[str, str]
+    base: str
+
+
+class Plan(Resource, frozen=True, kw_only=True):
+    """Everything a training process needs. `resume_from` is a checkpoint's resume folder, or None."""
+
+    config: TrainConfig
+    base_folder: str
+    release: Release
+    producer: Producer
+    resume_from: str | None = None
+
+
+def make_plan(config: TrainConfig, store: Store, output_dir: Path) -> Plan:
+    """Read the data, find the base model, and put both into words.
+
+    Raises UsageError, DataError, ModelError or StoreError for what can't be used.
+    """
+    corpora = load_corpora(Path(config.dataset_dir), config.dataset, max_samples=config.max_samples)
+    _check_rows(corpora, config, output_dir)
+    folder, base, digest = _find_base(config, store)
+    inherited = _release_beside(folder)
+    release = Release(
+        format="lora-adapter" if config.finetuning_type == "lora" else "huggingface",
+        base=base,
+        system_prompt=inherited.system_prompt if inherited else "",
+        generation=inherited.generation if inherited else {},
+    )
+    producer = Producer(
+        kind="tunegate train",
+        run=config.run,
+        arguments=arguments_of(config),
+        seed=config.seed,
+        code_version=code_version(),
+        datasets=tuple(Dataset(name=one.name, digest=one.digest, rows=len(one.rows)) for one in corpora),
+        notes={"base": digest},
+    )
+    return Plan(config=config, base_folder=str(folder), release=release, producer=producer)
+
+
+def record_of(producer: Producer) -> RunRecord:
+    datasets = {dataset.name: dataset.digest for dataset in producer.datasets}
+    return RunRecord(arguments=producer.arguments, datasets=datasets, base=producer.notes.get("base", ""))
+
+
+def check_same_run(plan: Plan, output_dir: Path, published: Manifest | None) -> None:
+    """Raise UsageError when the run began with something else; else keep its record in `output_dir`."""
+    wanted = record_of(plan.producer)
+    path = output_dir / RECORD
+    begun = from_json(path.read_bytes(), RunRecord, str(path)) if path.is_file() else None
+    if begun is None and published is not None:
+        begun = record_of(published.producer)
+    if begun is not None and (changes := _changes(begun, wanted)):
+        raise UsageError(
+            f"The run {plan.config.run} began with {changes}; start it as it began, "
+            "or give a new --run and --output_dir."
+        )
+    path.write_bytes(to_json(wanted))
+
+
+def code_version() -> str:
+    """tunegate's version, with the commit when it runs from a source checkout."""
+    root = Path(tunegate.__file__).parents[2]
+    if not (root / ".git").exists():
+        return tunegate.__version__
+    described = subprocess.run(
+        ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"], capture_output=True, text=True
+    )
+    return f"{tunegate.__version__}+{described.stdout.strip()}" if described.returncode == 0 else tunegate.__version__
+
+
+@contextmanager
+def owned(output_dir: Path) -> Iterator[None]:
+    """Hold `output_dir` for one run at a time. Raises UsageError when it can't be written or is in use."""
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        lock = (output_dir / ".lock").open("w")
+    except OSError as error:
+        raise UsageError(f"{output_dir} can't be written: {error.strerror}; give another --output_dir.") from None
+    with lock:
+        try:
+            flock(lock, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"Another run is using {output_dir}; wait for it, or give another --output_dir.") from None
+        yield
+
+
+def _check_rows(corpora: tuple[Corpus, ...], config: TrainConfig, output_dir: Path) -> None:
+    rejected = [row for corpus in corpora for row in corpus.rejected]
+    write_rejected(output_dir / REJECTED, rejected)
+    check_account(sum(len(corpus.rows) for corpus in corpora), rejected, config.max_rejected)
+
+
+def _find_base(config: TrainConfig, store: Store) -> tuple[Path, BaseModel | None, str]:
+    """The folder to train from, what adapters and tuned weights name as their base, and its digest."""
+    folder = Path(config.model_name_or_path)
+    if not folder.is_dir():
+        version: ModelVersion = store.resolve(config.model_name_or_path)
+        base = BaseModel(uri=version.uri, digest=version.digest)
+        return materialise(store, version), base, version.digest
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} is not a model folder: it has no config.json; save the model there first.")
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelError(f"{folder} has no tokenizer.json; save the model's tokenizer into the same folder.")
+    if config.finetuning_type == "lora":
+        raise UsageError(
+            f"An adapter needs its base model in the store, and {folder} is a folder; publish it with "
+            "`tunegate models publish` and give the version's name, or use --finetuning_type full."
+        )
+    return folder, None, _digest_of_folder(folder)
+
+
+def _digest_of_folder(folder: Path) -> str:
+    files = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as stream:
+            sha256 = file_digest(stream, "sha256").hexdigest()
+        files.append(File(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256))
+    return digest_of(files)
+
+
+def _release_beside(folder: Path) -> Release | None:
+    path = folder / RELEASE
+    return from_yaml(path.read_bytes(), Release, str(path)) if path.is_file() else None
+
+
+def _changes(begun: RunRecord, wanted: RunRecord) -> str:
+    """What differs, in words; empty when nothing does."""
+    said = [
+        f"--{name} {begun.arguments.get(name)}, not {value}"
+        for name, value in wanted.arguments.items()
+        if begun.arguments.get(name) != value
+    ]
+    said += [
+        f"other bytes in the data set {name}"
+        for name, digest in wanted.datasets.items()
+        if name in begun.datasets and begun.datasets[name] != digest
+    ]
+    if begun.base != wanted.base:
+        said.append(f"the base model {begun.base}, not {wanted.base}")
+    return ", ".join(said)
+
+
+def threads_per_process(processes: int) -> int:
+    return max(1, (os.cpu_count() or 1) // processes)

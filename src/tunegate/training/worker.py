@@ -1,0 +1,55 @@
+"""One training process of a run, as torchrun starts it: read the plan, train, and leave a word when it fails.
+
+It never outlives torchrun: ranks have sessions of their own, so each looks whether its parent is still there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+
+from tunegate.api.errors import TunegateError
+from tunegate.api.resource import from_json, to_json
+from tunegate.training.launch import Failure
+from tunegate.training.plan import Plan
+from tunegate.training.trainer import run
+
+_SMALLEST_FREE_SPACE = 16 * 1024**2
+
+
+def main(path: Path) -> int:
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    plan = from_json(path.read_bytes(), Plan, str(path))
+    try:
+        run(plan, path.parent)
+    except Exception as error:
+        failure = explain(error, path.parent)
+        (path.parent / f"failure-{os.environ['RANK']}.json").write_bytes(to_json(failure))
+        raise
+    return 0
+
+
+def explain(error: Exception, output_dir: Path) -> Failure:
+    """Put an error into words for the user. Writers of weights say "disk full" in many ways, so look at the disk."""
+    if isinstance(error, TunegateError):
+        return Failure(message=str(error), explained=True)
+    if shutil.disk_usage(output_dir).free < _SMALLEST_FREE_SPACE or "No space left" in str(error):
+        message = f"The disk of {output_dir} is full; free some space and run the same command again to go on."
+        return Failure(message=message, explained=True)
+    return Failure(
+        message=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", explained=False
+    )
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
