@@ -2,12 +2,14 @@
 
 A guard (this module run as a program) stands between us and each child: it starts the child in a process group of
 its own and ends that group when told to, or when the pipe from us closes, which the kernel does for us even on
-kill -9. That works the same on Linux and macOS, for programs that are not ours, too.
+kill -9. That works the same on Linux and macOS, for programs that are not ours, too. On Linux the guard also ends
+what the child started in other sessions, as torchrun does with its workers.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import http.client
 import os
 import signal
@@ -24,6 +26,7 @@ from types import TracebackType
 from tunegate.api.errors import ProcessError
 
 GRACE_SECONDS = 10.0
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 class Child:
@@ -111,6 +114,7 @@ def answers(url: str) -> bool:
 
 def _guard(argv: list[str]) -> int:
     """Run `argv` until it ends, or until standard input closes."""
+    _adopt_orphans()
     try:
         child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
     except OSError as error:
@@ -122,6 +126,7 @@ def _guard(argv: list[str]) -> int:
     threading.Thread(target=_end_with_pipe, args=(child,), daemon=True).start()
     code = child.wait()
     _signal_group(child.pid, signal.SIGKILL)  # whatever it left behind
+    _end_orphans()
     return code if code >= 0 else 128 - code
 
 
@@ -138,6 +143,30 @@ def _end_with_pipe(child: subprocess.Popen[bytes]) -> None:
 def _signal_group(pid: int, name: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, name)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of whatever our child leaves behind, in whichever session. Only Linux has that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _end_orphans() -> None:
+    """End the processes that are our children now, and wait for them; they get the same grace as our child."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    told: set[int] = set()
+    while True:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0]:
+                continue
+        except ChildProcessError:
+            return
+        late = time.monotonic() > deadline
+        for pid in map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()):
+            if late or pid not in told:
+                os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
+                told.add(pid)
+        time.sleep(0.02)
 
 
 if __name__ == "__main__":

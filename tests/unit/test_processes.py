@@ -143,6 +143,26 @@ def test_what_a_child_left_behind_ends_with_it(tmp_path: Path) -> None:
     eventually(lambda: not alive(grandchild))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a guard adopt orphans")
+@pytest.mark.parametrize("killed", [False, True], ids=["it ends", "it is killed"])
+def test_what_a_child_left_in_another_session_ends_with_it(tmp_path: Path, killed: bool) -> None:
+    program = FAMILY.replace('"600"]', '"600"], start_new_session=True').replace("600)", "600 if sys.argv[2:] else 0)")
+    with python(program, tmp_path / "log", str(tmp_path / "pids"), *["stay"] * killed) as child:
+        pid, grandchild = pids_in(tmp_path / "pids")
+        if killed:
+            os.kill(pid, signal.SIGKILL)
+        ended(child)
+
+        assert not alive(grandchild)
+
+
+def test_a_child_that_holds_children_is_gone_with_them(tmp_path: Path) -> None:
+    with python(HOLDER, tmp_path / "log", str(tmp_path), FAMILY):
+        pids = pids_in(tmp_path / "pids")
+
+    eventually(lambda: not any(alive(pid) for pid in pids))
+
+
 def test_when_its_holder_is_killed_the_whole_family_ends(tmp_path: Path, holder: subprocess.Popen[bytes]) -> None:
     pids = pids_in(tmp_path / "pids")
 
