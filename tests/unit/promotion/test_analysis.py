@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import itertools
+import math
+import random
+
+import pytest
+
+from tunegate.api.feedback import Tally
+from tunegate.api.policy import FeedbackGuard
+from tunegate.api.promotion import Comparison
+from tunegate.api.resource import from_json, to_json
+from tunegate.promotion.analysis import compare
+
+GUARD = FeedbackGuard()
+
+
+def tally(down: int, n: int) -> Tally:
+    return Tally(up=n - down, down=down)
+
+
+def at(candidate: tuple[int, int], stable: tuple[int, int], guard: FeedbackGuard = GUARD) -> Comparison:
+    return compare(tally(*candidate), tally(*stable), guard)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "stable", "outcome"),
+    [
+        pytest.param((12, 15), (9, 95), "Worse", id="most answers disliked"),
+        pytest.param((40, 40), (0, 400), "Worse", id="all against none"),
+        pytest.param((80, 200), (40, 200), "Worse", id="40 % against 20 %"),
+        pytest.param((100, 500), (100, 500), "NotWorse", id="equal at 20 %"),
+        pytest.param((40, 200), (40, 200), "Inconclusive", id="equal at 20 %, not enough"),
+        pytest.param((20, 200), (100, 200), "NotWorse", id="better"),
+        pytest.param((0, 100), (0, 100), "NotWorse", id="nobody dislikes anything"),
+        pytest.param((3, 20), (9, 95), "Inconclusive", id="too little to tell"),
+        pytest.param((20, 20), (20, 20), "Inconclusive", id="everything disliked, few"),
+        pytest.param((200_000, 10**6), (150_000, 10**6), "NotWorse", id="worse for sure, but within the margin"),
+    ],
+)
+def test_outcome_follows_from_the_counts(candidate, stable, outcome):
+    assert at(candidate, stable).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("candidate", "stable", "names"),
+    [
+        pytest.param(None, tally(1, 10**6), "the candidate are", id="candidate"),
+        pytest.param(tally(10**6, 10**6), None, "the stable are", id="stable"),
+        pytest.param(None, None, "the candidate and the stable are", id="both"),
+    ],
+)
+def test_missing_counts_never_decide(candidate, stable, names):
+    result = compare(candidate, stable, GUARD)
+
+    assert (result.outcome, result.answers_needed) == ("Inconclusive", None)
+    assert (result.evidence_worse, result.evidence_not_worse) == (1.0, 1.0)
+    assert f"{names} missing" in result.message
+
+
+@pytest.mark.parametrize("down", [0, 9], ids=["none disliked", "all disliked"])
+def test_fewer_judged_answers_than_the_minimum_never_decide(down):
+    result = at((down, 9), (50, 10**6))
+
+    assert result.outcome == "Inconclusive"
+    assert result.answers_needed is not None
+    assert at((9, 9), (50, 10**6)).evidence_worse > result.threshold
+
+
+def test_overwhelming_evidence_decides_at_the_minimum():
+    assert at((9, 9), (5, 100)).answers_needed == 1
+    assert at((10, 10), (5, 100)).outcome == "Worse"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "stable", "reason"),
+    [
+        pytest.param((0, 0), (0, 0), "no answer of the candidate", id="nothing judged"),
+        pytest.param((0, 0), (5, 100), "no answer of the candidate", id="candidate not judged"),
+        pytest.param((50, 50), (0, 0), "no answer of the stable", id="stable not judged"),
+    ],
+)
+def test_an_unjudged_version_is_inconclusive(candidate, stable, reason):
+    result = at(candidate, stable)
+
+    assert (result.outcome, result.answers_needed) == ("Inconclusive", None)
+    assert reason in result.message
+
+
+def test_messages_carry_the_numbers():
+    assert at((12, 15), (9, 95)).message == (
+        "12 of 15 answers disliked against 9 of 95 of the stable: worse (evidence 4.4e+04, needed 20)"
+    )
+    assert at((40, 400), (40, 400)).message.startswith(
+        "40 of 400 answers disliked against 40 of 400 of the stable: not worse by 0.1 or more (evidence "
+    )
+    assert at((4, 20), (5, 20)).message == (
+        "inconclusive: 4 of 20 answers disliked against 5 of 20 of the stable; "
+        "about 140 more judged answers of the candidate are needed at these rates"
+    )
+
+
+def test_forecast_comes_true_when_the_rates_stay():
+    for candidate, stable in [((4, 20), (4, 20)), ((10, 100), (10, 100)), ((8, 20), (36, 180)), ((12, 60), (30, 200))]:
+        needed = at(candidate, stable).answers_needed
+        grown = 1 + 1.1 * needed / candidate[1]
+        later = [(round(down * grown), round(n * grown)) for down, n in (candidate, stable)]
+        assert at(*later).outcome != "Inconclusive"
+        half = (1 + grown) / 2
+        sooner = [(round(down * half), round(n * half)) for down, n in (candidate, stable)]
+        assert at(*sooner).outcome == "Inconclusive"
+
+
+def test_no_forecast_where_the_rates_lead_nowhere():
+    # exactly on the edge of the margin, and too small a difference to be seen in a million answers
+    guard = FeedbackGuard(margin=0.001)
+    result = at((501, 1000), (500, 1000), guard)
+
+    assert (result.outcome, result.answers_needed) == ("Inconclusive", None)
+    assert "no conclusion is in sight" in result.message
+
+
+def test_a_dislike_of_the_candidate_never_speaks_for_it():
+    for up, stable in itertools.product((0, 3, 40), [(0, 5), (3, 10), (50, 100), (90, 100)]):
+        results = [compare(Tally(up=up, down=down), tally(*stable), GUARD) for down in range(1, 60, 3)]
+        worse = [result.evidence_worse for result in results]
+        not_worse = [result.evidence_not_worse for result in results]
+        assert all(a <= b * (1 + 1e-6) for a, b in itertools.pairwise(worse))
+        assert all(a * (1 + 1e-6) >= b for a, b in itertools.pairwise(not_worse))
+
+
+def test_a_dislike_of_the_stable_never_speaks_against_the_candidate():
+    results = [compare(tally(12, 30), Tally(up=20, down=down), GUARD) for down in range(60)]
+    worse = [result.evidence_worse for result in results]
+
+    assert all(a * (1 + 1e-6) >= b for a, b in itertools.pairwise(worse))
+
+
+def test_the_two_arms_are_treated_alike():
+    """Worse downs on one side are worse ups on the other: swapping both changes nothing."""
+    one = at((12, 30), (20, 90))
+    other = compare(Tally(up=20, down=70), Tally(up=12, down=18), GUARD)
+
+    assert one.evidence_worse == pytest.approx(other.evidence_worse, rel=1e-6)
+    assert one.evidence_not_worse == pytest.approx(other.evidence_not_worse, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "stable"),
+    list(itertools.product([(0, 1), (0, 10**6), (10**6, 10**6), (200_000, 10**6), (1, 10**6)], repeat=2)),
+)
+def test_huge_and_extreme_counts_stay_finite(candidate, stable):
+    result = at(candidate, stable)
+
+    assert 0 <= result.evidence_worse < math.inf
+    assert 0 <= result.evidence_not_worse < math.inf
+    assert from_json(to_json(result), Comparison, "test") == result
+
+
+def test_evidence_against_equal_counts_is_small():
+    assert all(at((k, 100), (k, 100)).evidence_worse <= 1.0 for k in range(0, 101, 5))
+
+
+def test_smaller_alpha_needs_more_evidence():
+    strict = at((14, 20), (20, 100), FeedbackGuard(alpha=1e-6))
+
+    assert at((14, 20), (20, 100)).outcome == "Worse"
+    assert strict.outcome == "Inconclusive"
+    assert strict.threshold == pytest.approx(1e6)
+    assert strict.evidence_worse == at((14, 20), (20, 100)).evidence_worse
+
+
+def test_same_counts_give_the_same_answer():
+    assert at((7, 31), (11, 120)) == at((7, 31), (11, 120))
+
+
+def test_evidence_is_the_least_product_of_two_bets():
+    """Against a plain grid over p, with capitals computed from the definition, answer by answer."""
+    shares = (0.2, 0.05, 0.1, 0.2, 0.25, 0.2)
+    effects = (0.0, 0.04, 0.1, 0.25, 0.6, 1.5)
+
+    def capital(hits: int, misses: int, rate: float) -> float:
+        total = 0.0
+        for share, effect in zip(shares, effects, strict=True):
+            odds = math.exp(effect)
+            money = share
+            for hit in [True] * hits + [False] * misses:
+                money *= (odds if hit else 1.0) / (1 - rate + rate * odds)
+            total += money
+        return total
+
+    for (down, n), (stable_down, stable_n) in [((7, 12), (5, 40)), ((2, 30), (9, 20)), ((0, 10), (0, 8))]:
+        worse = min(
+            capital(down, n - down, p / 500) * capital(stable_n - stable_down, stable_down, 1 - p / 500)
+            for p in range(501)
+        )
+        not_worse = min(
+            capital(stable_down, stable_n - stable_down, p / 500) * capital(n - down, down, 0.9 - p / 500)
+            for p in range(451)
+        )
+        result = at((down, n), (stable_down, stable_n))
+        assert result.evidence_worse == pytest.approx(worse, rel=1e-3)
+        assert result.evidence_not_worse == pytest.approx(not_worse, rel=1e-3)
+
+
+# --- the promise: false alarms over whole runs, looked at after every answer ---------------------------------------
+
+
+def first_conclusion(
+    rng: random.Random, shares: tuple[float, float], split: float, guard: FeedbackGuard, answers: int, wanted: str
+) -> int | None:
+    """Judged answers until `wanted` is first heard, looking after each; None when it is not. Seeded, pure otherwise.
+
+    A look is left out only where no method could conclude: the likelihood ratio of the best two rates over the best
+    rates without a difference bounds the evidence from above.
+    """
+    down, n = [0, 0], [0, 0]
+    for answer in range(1, answers + 1):
+        arm = 0 if rng.random() < split else 1
+        n[arm] += 1
+        down[arm] += rng.random() < shares[arm]
+        if n[0] < guard.min_verdicts or n[1] == 0 or not could_conclude(down, n, guard, wanted):
+            continue
+        if at((down[0], n[0]), (down[1], n[1]), guard).outcome == wanted:
+            return answer
+    return None
+
+
+def could_conclude(down: list[int], n: list[int], guard: FeedbackGuard, wanted: str) -> bool:
+    gap = guard.margin if wanted == "NotWorse" else 0.0
+    pooled = min(max((down[0] + down[1] - gap * n[0]) / (n[0] + n[1]), 0.0), 1.0 - gap)
+    rates = (pooled + gap, pooled)
+    seen = [(d, k - d, r) for d, k, r in zip(down, n, rates, strict=True)]
+    ratio = 0.0
+    for hits, misses, rate in seen:
+        for count, share in ((hits, rate), (misses, 1 - rate)):
+            if count and share:
+                ratio += count * math.log(count / (hits + misses) / share)
+            elif count:
+                return True
+    return ratio >= -math.log(guard.alpha)
+
+
+def binomial_tail(successes: int, trials: int, p: float) -> float:
+    """P(X >= successes)."""
+    return sum(math.comb(trials, k) * p**k * (1 - p) ** (trials - k) for k in range(successes, trials + 1))
+
+
+@pytest.mark.parametrize("split", [0.5, 0.1], ids=["even split", "10/90"])
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+def test_an_equal_candidate_is_seldom_called_worse(share, split):
+    guard, runs = FeedbackGuard(alpha=0.1, min_verdicts=1), 100
+    rng = random.Random(7)  # noqa: S311
+    alarms = sum(first_conclusion(rng, (share, share), split, guard, 400, "Worse") is not None for _ in range(runs))
+
+    assert binomial_tail(alarms, runs, guard.alpha) > 1e-6, f"{alarms} false alarms in {runs} runs"
+
+
+@pytest.mark.parametrize("split", [0.5, 0.1], ids=["even split", "10/90"])
+def test_a_candidate_worse_by_the_margin_is_seldom_called_not_worse(split):
+    guard, runs = FeedbackGuard(alpha=0.1, margin=0.1, min_verdicts=1), 100
+    rng = random.Random(7)  # noqa: S311
+    alarms = sum(first_conclusion(rng, (0.3, 0.2), split, guard, 400, "NotWorse") is not None for _ in range(runs))
+
+    assert binomial_tail(alarms, runs, guard.alpha) > 1e-6, f"{alarms} false alarms in {runs} runs"
+
+
+def test_a_split_that_reacts_to_the_votes_does_not_raise_false_alarms():
+    """The worst player we can think of: after each dislike of the candidate it asks the candidate again."""
+    guard, runs, alarms = FeedbackGuard(alpha=0.1, min_verdicts=1), 100, 0
+    rng = random.Random(7)  # noqa: S311
+    for _ in range(runs):
+        down, n, arm = [0, 0], [0, 0], 0
+        for _ in range(400):
+            disliked = rng.random() < 0.2
+            n[arm] += 1
+            down[arm] += disliked
+            possible = n[1] and could_conclude(down, n, guard, "Worse")
+            if possible and at((down[0], n[0]), (down[1], n[1]), guard).outcome == "Worse":
+                alarms += 1
+                break
+            arm = 0 if (arm == 0) == disliked else 1
+    assert binomial_tail(alarms, runs, guard.alpha) > 1e-6, f"{alarms} false alarms in {runs} runs"
+
+
+def test_a_candidate_twice_as_disliked_is_called_worse():
+    rng = random.Random(7)  # noqa: S311
+    answers = [first_conclusion(rng, (0.4, 0.2), 0.5, GUARD, 1200, "Worse") for _ in range(40)]
+
+    assert None not in answers
+    assert 100 <= sorted(answers)[20] <= 240
+
+
+def test_looking_again_and_again_with_a_fixed_sample_test_cries_wolf():
+    """Why the comparison is sequential: the usual z-test at the same level, looked at after every answer."""
+    alpha, runs, alarms = 0.05, 150, 0
+    rng = random.Random(7)  # noqa: S311
+    for _ in range(runs):
+        down, n = [0, 0], [0, 0]
+        for _ in range(500):
+            arm = rng.random() < 0.5
+            n[arm] += 1
+            down[arm] += rng.random() < 0.2
+            if min(n) >= 10:
+                pooled = sum(down) / sum(n)
+                error = math.sqrt(pooled * (1 - pooled) * (1 / n[0] + 1 / n[1]))
+                if error and (down[0] / n[0] - down[1] / n[1]) / error > 1.6449:
+                    alarms += 1
+                    break
+    assert binomial_tail(alarms, runs, alpha) < 1e-6, f"{alarms} false alarms in {runs} runs"
