@@ -1,0 +1,178 @@
+"""`tunegate models`: versions in the store, from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from tunegate.api.resource import to_json
+from tunegate.api.versions import BaseModel, Format, Manifest, ModelVersion, Producer, Release, short
+from tunegate.cli.options import json_option, open_store, print_table, store_options
+
+if TYPE_CHECKING:
+    from tunegate.store import Progress
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.group()
+def command() -> None:
+    """Publish, fetch, list, show and verify versions in the store.
+
+    A VERSION is a name MODEL/RUN/checkpoint-STEP, its URI, or at least 8 digits of its digest.
+    """
+
+
+@command.command()
+@click.argument("folder", type=FOLDER)
+@click.argument("name")
+@click.option("--base", metavar="VERSION", help="The version that an adapter needs, or that was tuned.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["huggingface", "lora-adapter"]),
+    help="What FOLDER holds; by default lora-adapter when it has an adapter_config.json.",
+)
+@store_options
+@json_option
+def publish(
+    folder: Path,
+    name: str,
+    base: str | None,
+    format_: str | None,
+    store_uri: str,
+    endpoint_url: str | None,
+    as_json: bool,
+) -> None:
+    """Publish FOLDER as the version NAME; the same bytes again change nothing."""
+    if format_ is None:
+        format_ = "lora-adapter" if (folder / "adapter_config.json").exists() else "huggingface"
+    if format_ == "lora-adapter" and base is None:
+        raise click.UsageError("a lora-adapter needs its base model: add --base VERSION")
+    store = open_store(store_uri, endpoint_url)
+    tuned = store.resolve(base) if base else None
+    release = Release(
+        format=cast("Format", format_), base=BaseModel(uri=tuned.uri, digest=tuned.digest) if tuned else None
+    )
+    with _progress(f"Publishing {name}") as progress:
+        version = store.publish(folder, name, release=release, producer=Producer(kind="cli"), progress=progress)
+    _print_version(version, as_json)
+
+
+@command.command()
+@click.argument("version")
+@click.argument("folder", type=FOLDER)
+@click.option("--digest", help="Refuse the version if its digest is another one.")
+@click.option("--resume", is_flag=True, help="Also fetch what only a training run that goes on needs.")
+@store_options
+@json_option
+def fetch(
+    version: str,
+    folder: Path,
+    digest: str | None,
+    resume: bool,
+    store_uri: str,
+    endpoint_url: str | None,
+    as_json: bool,
+) -> None:
+    """Fetch VERSION into FOLDER: complete and verified, or not at all."""
+    store = open_store(store_uri, endpoint_url)
+    with _progress(f"Fetching {version}") as progress:
+        store.fetch(version, folder, digest=digest, include_resume=resume, progress=progress)
+    _print_version(store.resolve(version), as_json)
+
+
+@command.command("list")
+@click.argument("model", required=False)
+@store_options
+@json_option
+def list_(model: str | None, store_uri: str, endpoint_url: str | None, as_json: bool) -> None:
+    """List the complete versions, of MODEL or of all, oldest first."""
+    versions = open_store(store_uri, endpoint_url).list(model)
+    if as_json:
+        click.echo(to_json(versions), nl=False)
+        return
+    rows = [(v.name, short(v.digest), v.format, _local(v.created)) for v in versions]
+    print_table(f"{len(versions)} versions in {store_uri}", ("Name", "Digest", "Format", "Created"), rows)
+
+
+@command.command()
+@click.argument("version")
+@store_options
+@json_option
+def show(version: str, store_uri: str, endpoint_url: str | None, as_json: bool) -> None:
+    """Show the manifest of VERSION: its files, and what it was made from."""
+    manifest = open_store(store_uri, endpoint_url).manifest(version)
+    if as_json:
+        click.echo(to_json(manifest), nl=False)
+        return
+    print_table(manifest.name, ("", ""), _facts(manifest))
+    files = [(file.path, f"{file.size:,}", file.sha256[:12]) for file in manifest.files]
+    print_table(f"{len(files)} files, {manifest.size:,} bytes", ("File", "Bytes", "sha256"), files)
+
+
+@command.command()
+@click.argument("version")
+@store_options
+@json_option
+def verify(version: str, store_uri: str, endpoint_url: str | None, as_json: bool) -> None:
+    """Read every byte of VERSION again and compare it with the manifest."""
+    store = open_store(store_uri, endpoint_url)
+    with _progress(f"Verifying {version}") as progress:
+        manifest = store.verify(version, progress)
+    if as_json:
+        click.echo(to_json(manifest), nl=False)
+    else:
+        click.echo(
+            f"{manifest.name} is intact: {len(manifest.files)} files, {manifest.size:,} bytes, {manifest.digest}"
+        )
+
+
+def _facts(manifest: Manifest) -> list[tuple[str, object]]:
+    producer = manifest.producer
+    facts = [
+        ("Digest", manifest.digest),
+        ("Format", manifest.format),
+        ("Created", _local(manifest.created)),
+        ("Base model", f"{manifest.base.uri} {short(manifest.base.digest)}" if manifest.base else ""),
+        ("Made by", " ".join(part for part in (producer.kind, producer.run, producer.code_version) if part)),
+        ("Data sets", ", ".join(f"{data.name} {short(data.digest)} ({data.rows} rows)" for data in producer.datasets)),
+        ("Step", producer.step),
+        ("Loss", producer.loss),
+    ]
+    return [(name, value) for name, value in facts if value not in (None, "")]
+
+
+def _print_version(version: ModelVersion, as_json: bool) -> None:
+    click.echo(to_json(version) if as_json else f"{version.uri} {version.digest}", nl=not as_json)
+
+
+def _local(time: datetime) -> str:
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Progress | None]:
+    """A bar on standard error when a person looks at it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        bar = bars.add_task(title, total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)

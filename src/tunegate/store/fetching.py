@@ -1,0 +1,144 @@
+"""A version becomes a folder: complete and verified, or not there at all.
+
+Files are collected in a folder beside the wanted one, which takes its place in one step at the end. What an
+interrupted fetch left there is hashed and kept if it is right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tunegate.api.errors import DigestError, StoreError, UsageError
+from tunegate.api.versions import File, Manifest
+from tunegate.store.client import Bucket, explained
+from tunegate.store.transfer import Meter, Progress, Source, Transfers, Wanted
+
+RESUME = "resume/"
+"""The folder of a version that only a training run that goes on needs."""
+
+
+def fetch(bucket: Bucket, manifest: Manifest, into: Path, *, include_resume: bool, progress: Progress | None) -> Path:
+    """Bring the version's files to `into`. Raises DigestError naming a file that differs, UsageError when `into`
+    holds files of something else."""
+    files = [file for file in manifest.files if include_resume or not file.path.startswith(RESUME)]
+    meter = Meter(sum(file.size for file in files), progress)
+    into = into.absolute()
+    with _disk(into), _partial_folder(into) as partial:
+        _refuse_foreign(into, manifest)
+        if into.is_dir() and all(_is_right(into, file) for file in files):
+            meter.add(sum(file.size for file in files))
+            return into
+        missing = [file for file in files if not _take_over(into, partial, file)]
+        meter.add(sum(file.size for file in files) - sum(file.size for file in missing))
+        _drop_others(partial, files)
+        _download(bucket, manifest, missing, partial, meter)
+        _put_in_place(partial, into)
+    return into
+
+
+def verify(bucket: Bucket, manifest: Manifest, progress: Progress | None) -> None:
+    """Read every byte of the version from the store. Raises DigestError naming the file that differs."""
+    _download(bucket, manifest, manifest.files, None, Meter(manifest.size, progress))
+
+
+def _download(bucket: Bucket, manifest: Manifest, files: Iterable[File], folder: Path | None, meter: Meter) -> None:
+    sizes = {entry.key: entry.size for entry in bucket.entries(f"{manifest.name}/")}
+
+    def get(file: File) -> None:
+        key = f"{manifest.name}/{file.path}"
+        target = folder / file.path if folder else None
+        where = f"{bucket.location.uri}/{key}"
+        if key not in sizes:
+            raise DigestError(f"{where} is missing from the store; publish the version again under another name.")
+        if sizes[key] == file.size and transfers.download(Wanted(key, file.size, target)) == file.sha256:
+            return
+        if target:
+            target.unlink(missing_ok=True)
+        raise DigestError(f"{where} differs from its manifest; publish the version again under another name.")
+
+    with explained(bucket.location.uri), Transfers(bucket, meter) as transfers:
+        transfers.each(get, sorted(files, key=lambda file: -file.size))
+
+
+@contextlib.contextmanager
+def _partial_folder(into: Path) -> Iterator[Path]:
+    """The folder beside `into` that collects its files; one process at a time has it."""
+    partial = into.with_name(f"{into.name}.partial")
+    while True:
+        partial.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(partial, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Whoever held the lock before may have put the folder in place.
+            if partial.exists() and os.path.samestat(os.fstat(descriptor), partial.stat()):
+                yield partial
+                return
+        finally:
+            with contextlib.suppress(OSError):  # not empty: it is for the next attempt
+                partial.rmdir()
+            os.close(descriptor)
+
+
+def _refuse_foreign(into: Path, manifest: Manifest) -> None:
+    if into.exists() and not into.is_dir():
+        raise UsageError(f"{into} is a file; name a folder for {manifest.name}.")
+    expected = {file.path for file in manifest.files}
+    if foreign := sorted(_files_below(into) - expected):
+        raise UsageError(f"{into} holds {foreign[0]}, which is not of {manifest.name}; name a new or empty folder.")
+
+
+def _is_right(folder: Path, file: File) -> bool:
+    path = folder / file.path
+    if not path.is_file() or path.stat().st_size != file.size:
+        return False
+    return Source(file.path, file.size, path).sha256() == file.sha256
+
+
+def _take_over(into: Path, partial: Path, file: File) -> bool:
+    """Whether the partial folder has the file now, from an earlier attempt or from `into`."""
+    if _is_right(partial, file):
+        return True
+    (partial / file.path).unlink(missing_ok=True)
+    if not _is_right(into, file):
+        return False
+    (partial / file.path).parent.mkdir(parents=True, exist_ok=True)
+    os.link(into / file.path, partial / file.path)
+    return True
+
+
+def _drop_others(partial: Path, files: Iterable[File]) -> None:
+    for stray in _files_below(partial) - {file.path for file in files}:
+        (partial / stray).unlink()
+
+
+def _put_in_place(partial: Path, into: Path) -> None:
+    if into.is_dir() and any(into.iterdir()):  # damaged or partial files of this version, linked or replaced
+        old = into.with_name(f"{into.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        into.rename(old)
+        partial.rename(into)
+        shutil.rmtree(old)
+    else:
+        partial.replace(into)
+
+
+def _files_below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+
+
+@contextlib.contextmanager
+def _disk(into: Path) -> Iterator[None]:
+    """Say in a sentence what the disk refused."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or into
+        raise StoreError(
+            f"{place} can't be written: {error.strerror or error}; make room or choose another folder, then fetch "
+            "again: what is complete is kept."
+        ) from error

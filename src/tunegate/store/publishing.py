@@ -1,0 +1,145 @@
+"""A folder becomes a version: files first, the manifest last, nothing moved that the store already holds.
+
+It knows the layout of a version in the store; finding and reading versions is in versions.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from tunegate.api.errors import StoreError, UsageError
+from tunegate.api.resource import to_json
+from tunegate.api.versions import MANIFEST, RELEASE, File, Manifest, Producer, Release, digest_of
+from tunegate.store.claims import Claim, Finished, claimed
+from tunegate.store.client import Bucket, explained
+from tunegate.store.transfer import Meter, Progress, Source, Transfers
+
+
+def collect(folder: Path, release: Release) -> tuple[Source, ...]:
+    """The files of a version in the making: all of `folder`, and the release.
+
+    A `release.yaml` or `manifest.json` at the top of the folder is from an earlier version and left out. Raises
+    UsageError when there is nothing to publish or something that isn't a file.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder; name the folder that holds the model's files.")
+    sources = [_source(folder, path) for path in _walk(folder)]
+    sources = [source for source in sources if source.path not in (MANIFEST, RELEASE)]
+    if not sources:
+        raise UsageError(f"{folder} holds no files; name the folder that holds the model's files.")
+    text = msgspec.yaml.encode(release)
+    return tuple(sorted([*sources, Source(RELEASE, len(text), text)], key=lambda source: source.path))
+
+
+def publish(
+    bucket: Bucket,
+    name: str,
+    sources: tuple[Source, ...],
+    *,
+    release: Release,
+    producer: Producer,
+    find: Callable[[], Manifest | None],
+    siblings: Callable[[], Iterable[Manifest]],
+    progress: Progress | None,
+) -> Manifest:
+    """Publish `sources` as `name`; `find` reads the manifest under that name, `siblings` those with files to share.
+
+    Raises StoreError when the name belongs to other bytes, when a file changes meanwhile, or the store fails.
+    """
+    meter = Meter(sum(source.size for source in sources), progress)
+    if existing := find():
+        return _require_same(existing, sources, meter)
+    with claimed(bucket, name) as claim:
+        if existing := find():
+            return _require_same(existing, sources, meter)
+        with explained(bucket.location.uri), Transfers(bucket, meter) as transfers:
+            files = _store(bucket, name, sources, claim, transfers, meter, list(siblings()))
+        manifest = Manifest(
+            model=name.split("/")[0],
+            name=name,
+            format=release.format,
+            digest=digest_of(files),
+            files=tuple(files),
+            base=release.base,
+            producer=producer,
+            created=datetime.now(UTC).replace(microsecond=0),
+        )
+        claim.confirm()
+        if not bucket.put_new(f"{name}/{MANIFEST}", to_json(manifest)):
+            raise StoreError(f"{name} was published by someone else meanwhile; choose another name.")
+    return manifest
+
+
+def _store(
+    bucket: Bucket,
+    name: str,
+    sources: tuple[Source, ...],
+    claim: Claim,
+    transfers: Transfers,
+    meter: Meter,
+    siblings: list[Manifest],
+) -> list[File]:
+    """Bring every source into the store: kept from an earlier attempt, copied from a sibling, or sent."""
+    there = {entry.key: entry for entry in bucket.entries(f"{name}/")}
+    kept = {
+        path: done
+        for path, done in claim.finished.items()
+        if (entry := there.get(f"{name}/{path}")) and (entry.size, entry.etag) == (done.size, done.etag)
+    }
+    shared = {(file.size, file.sha256): f"{m.name}/{file.path}" for m in siblings for file in m.files}
+    sizes = {size for size, _ in shared} | {done.size for done in kept.values()}
+    files: dict[str, File] = {}
+
+    def place(source: Source) -> None:
+        key = f"{name}/{source.path}"
+        # Reading a file twice is cheaper than sending it, but only worth it where its size is known in the store.
+        sha256 = source.sha256() if source.size in sizes else ""
+        done = kept.get(source.path)
+        if done is not None and done.sha256 == sha256:
+            meter.add(source.size)
+        elif origin := shared.get((source.size, sha256)):
+            done = Finished(size=source.size, sha256=sha256, etag=transfers.copy(origin, key, source.size))
+            meter.add(source.size)
+        else:
+            sent = transfers.upload(source, key)
+            done = Finished(size=sent.size, sha256=sent.sha256, etag=sent.etag)
+        claim.note(source.path, done)
+        files[source.path] = File(path=source.path, size=done.size, sha256=done.sha256)
+
+    transfers.each(place, sorted(sources, key=lambda source: -source.size))
+    for stray in there.keys() - {f"{name}/{path}" for path in files}:
+        bucket.delete(stray)  # an interrupted attempt with other files; a version's folder holds the version
+    return [files[path] for path in sorted(files)]
+
+
+def _require_same(existing: Manifest, sources: tuple[Source, ...], meter: Meter) -> Manifest:
+    """The version that is already there, if it is made of these bytes; sizes settle most of it without reading."""
+    taken = (
+        f"{existing.name} is taken by other bytes ({existing.digest}); a version never changes: choose another name."
+    )
+    if {file.path: file.size for file in existing.files} != {source.path: source.size for source in sources}:
+        raise StoreError(taken)
+    expected = {file.path: file.sha256 for file in existing.files}
+    for source in sources:
+        if source.sha256() != expected[source.path]:
+            raise StoreError(taken)
+        meter.add(source.size)
+    return existing
+
+
+def _walk(folder: Path) -> Iterable[Path]:
+    for root, folders, names in os.walk(folder):
+        for linked in (name for name in folders if os.path.islink(os.path.join(root, name))):
+            raise UsageError(f"{os.path.join(root, linked)} is a link to a folder; replace it by the folder itself.")
+        yield from (Path(root, name) for name in names)
+
+
+def _source(folder: Path, path: Path) -> Source:
+    if not path.is_file():
+        raise UsageError(f"{path} is not a regular file; remove it from the folder.")
+    return Source(path.relative_to(folder).as_posix(), path.stat().st_size, path)

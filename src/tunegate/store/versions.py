@@ -1,0 +1,206 @@
+"""The model store as the rest of tunegate sees it: versions by name, URI or digest, and small documents.
+
+A folder of the store is a version when its manifest is there; without one nobody sees it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tunegate.api.errors import DigestError, NotFoundError, UsageError
+from tunegate.api.resource import from_json
+from tunegate.api.versions import MANIFEST, Manifest, ModelVersion, Producer, Release, digest_of
+from tunegate.store import fetching, publishing
+from tunegate.store.client import Bucket, Entry, Location, check, connect, parse_uri
+from tunegate.store.transfer import Progress
+
+_SEGMENT = r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?"
+_NAME = re.compile(rf"{_SEGMENT}/{_SEGMENT}/checkpoint-(?:0|[1-9][0-9]{{0,17}})")
+_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{8,64})")
+_READERS = 8
+
+
+class Store:
+    """Versions and documents in one bucket, under one prefix. Safe to share between threads."""
+
+    def __init__(self, client: Any, location: Location, endpoint_url: str | None) -> None:
+        self._bucket = Bucket(client, location)
+        self._manifests: dict[Entry, Manifest] = {}  # immutable, so what was read once stays true
+        self.uri = location.uri
+        self.endpoint_url = endpoint_url
+
+    def __repr__(self) -> str:
+        return f"Store({self.uri})"
+
+    @classmethod
+    def open(cls, uri: str, *, endpoint_url: str | None = None) -> Store:
+        """The store at `s3://bucket[/prefix]` or `oss://...`; credentials come from where AWS tools look for them.
+
+        Raises UsageError for another URI, StoreError when it can't be reached, refuses us or has no such bucket.
+        """
+        location = parse_uri(uri)
+        client = connect(location, endpoint_url)
+        check(client, location)
+        return cls(client, location, endpoint_url)
+
+    def publish(
+        self, folder: Path, name: str, *, release: Release, producer: Producer, progress: Progress | None = None
+    ) -> ModelVersion:
+        """Make `folder` the version `name`; the same bytes again are the same version, and are not sent again.
+
+        `release` becomes the version's release.yaml. Raises StoreError when the name belongs to other bytes or a file
+        changes meanwhile, UsageError for a name or folder that can't be one.
+        """
+        require_name(name)
+        manifest = publishing.publish(
+            self._bucket,
+            name,
+            publishing.collect(folder, release),
+            release=release,
+            producer=producer,
+            find=lambda: self._read(name),
+            siblings=lambda: self._complete(name.split("/")[0]),
+            progress=progress,
+        )
+        return self._version(manifest)
+
+    def fetch(
+        self,
+        version: str,
+        into: Path,
+        *,
+        digest: str | None = None,
+        include_resume: bool = False,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Bring a version's files to the folder `into`: complete and verified, or not there at all.
+
+        `digest` is the one that is expected; files under `resume/` come only when asked for. Raises DigestError naming
+        what differs, NotFoundError, or StoreError when the disk or the store fails; fetching again goes on.
+        """
+        manifest = self.manifest(version)
+        if digest is not None and manifest.digest != digest:
+            raise DigestError(f"{manifest.name} is {manifest.digest}, not {digest}; ask for the version by its digest.")
+        return fetching.fetch(self._bucket, manifest, into, include_resume=include_resume, progress=progress)
+
+    def verify(self, version: str, progress: Progress | None = None) -> Manifest:
+        """Read every byte of a version again. Raises DigestError naming the file that differs."""
+        manifest = self.manifest(version)
+        fetching.verify(self._bucket, manifest, progress)
+        return manifest
+
+    def list(self, model: str | None = None) -> builtins.list[ModelVersion]:
+        """The complete versions, of one model or of all, oldest first."""
+        return [self._version(manifest) for manifest in self._complete(model)]
+
+    def manifest(self, version: str) -> Manifest:
+        """The manifest of a version given by name, URI, or at least 8 digits of its digest. Raises NotFoundError."""
+        if digits := _DIGEST.fullmatch(version):
+            return self._by_digest(digits[1])
+        name = require_name(version.removeprefix(f"{self.uri}/").rstrip("/"))
+        if manifest := self._read(name):
+            return manifest
+        known = [manifest.name for manifest in self._complete(name.split("/")[0])]
+        raise NotFoundError(f"no version {name} in {self.uri}; {self._tell(known)}")
+
+    def resolve(self, version: str) -> ModelVersion:
+        """The version given by name, URI, or at least 8 digits of its digest. Raises NotFoundError."""
+        return self._version(self.manifest(version))
+
+    def put(self, key: str, body: bytes) -> None:
+        """Write a small document, over an older one."""
+        self._bucket.put(key, body)
+
+    def put_new(self, key: str, body: bytes) -> bool:
+        """Write a small document unless there is one; says whether it was written."""
+        return self._bucket.put_new(key, body)
+
+    def get(self, key: str) -> bytes | None:
+        return self._bucket.get(key)
+
+    def keys(self, prefix: str) -> builtins.list[str]:
+        """The keys that start with `prefix`, sorted."""
+        return sorted(entry.key for entry in self._bucket.entries(prefix))
+
+    def delete(self, key: str) -> None:
+        """Remove a document; one that is not there is no error."""
+        self._bucket.delete(key)
+
+    def _complete(self, model: str | None) -> builtins.list[Manifest]:
+        models = [model] if model else [name for name in self._bucket.folders("") if not name.startswith(".")]
+        entries = [entry for name in models for entry in self._bucket.entries(f"{name}/")]
+        entries = [entry for entry in entries if _NAME.fullmatch(entry.key.removesuffix(f"/{MANIFEST}"))]
+        unread = [entry for entry in entries if entry not in self._manifests]
+        if unread:
+            with ThreadPoolExecutor(min(_READERS, len(unread))) as readers:
+                for entry, manifest in zip(unread, readers.map(self._read_entry, unread), strict=True):
+                    if manifest:
+                        self._manifests[entry] = manifest
+        found = [manifest for entry in entries if (manifest := self._manifests.get(entry))]
+        return sorted(found, key=lambda manifest: (manifest.created, manifest.name))
+
+    def _read_entry(self, entry: Entry) -> Manifest | None:
+        return self._read(entry.key.removesuffix(f"/{MANIFEST}"))
+
+    def _read(self, name: str) -> Manifest | None:
+        body = self._bucket.get(f"{name}/{MANIFEST}")
+        return (
+            None if body is None else check_manifest(from_json(body, Manifest, f"{self.uri}/{name}/{MANIFEST}"), name)
+        )
+
+    def _by_digest(self, digits: str) -> Manifest:
+        every = self._complete(None)
+        found = [manifest for manifest in every if manifest.digest.removeprefix("sha256:").startswith(digits)]
+        if not found:
+            known = [f"{manifest.name} ({manifest.digest[7:19]})" for manifest in every]
+            raise NotFoundError(f"no version with digest {digits} in {self.uri}; {self._tell(known)}")
+        if len({manifest.digest for manifest in found}) > 1:
+            names = ", ".join(manifest.name for manifest in found)
+            raise UsageError(f"digest {digits} fits several versions ({names}); give more digits.")
+        return found[0]  # the same bytes under several names are one version; the oldest name stands for it
+
+    def _version(self, manifest: Manifest) -> ModelVersion:
+        return ModelVersion(
+            model=manifest.model,
+            name=manifest.name,
+            uri=f"{self.uri}/{manifest.name}/",
+            digest=manifest.digest,
+            format=manifest.format,
+            created=manifest.created,
+            base=manifest.base,
+        )
+
+    @staticmethod
+    def _tell(known: builtins.list[str]) -> str:
+        shown = ", ".join(known[-5:])
+        return f"there are: {shown}{' and older ones' if len(known) > 5 else ''}." if known else "there are none."
+
+
+def require_name(name: str) -> str:
+    """The name, when it is `<model>/<run>/checkpoint-<step>`. Raises UsageError."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is not a version; write MODEL/RUN/checkpoint-STEP in lower-case letters, digits, '-' and '.', "
+            "its URI in this store, or at least 8 digits of its digest."
+        )
+    return name
+
+
+def check_manifest(manifest: Manifest, name: str) -> Manifest:
+    """The manifest, when it is of `name`, agrees with itself and stays in its folder. Raises DigestError."""
+    if manifest.name != name or manifest.model != name.split("/")[0]:
+        raise DigestError(f"the manifest under {name} is of {manifest.name}; publish the version again.")
+    if bad := [file.path for file in manifest.files if not _is_inside(file.path)]:
+        raise DigestError(f"the manifest of {name} names {bad[0]!r}, which is outside its folder; don't trust it.")
+    if digest_of(manifest.files) != manifest.digest:
+        raise DigestError(f"the manifest of {name} disagrees with its own digest; publish the version again.")
+    return manifest
+
+
+def _is_inside(path: str) -> bool:
+    parts = path.split("/")
+    return all(part not in ("", ".", "..") for part in parts) and "\\" not in path and "\0" not in path

@@ -1,0 +1,29 @@
+"""What several packages' tests share: a real model store on loopback."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from tunegate.store import EmbeddedStore, Store
+
+_FRESH = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def embedded_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
+    """SeaweedFS in a folder of its own, shared by the tests of this run."""
+    with EmbeddedStore.start(tmp_path_factory.mktemp("store")) as running:
+        yield running
+
+
+@pytest.fixture
+def store(embedded_store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """An empty store: a prefix of its own; the environment names it, as it would for a child process."""
+    for name, value in embedded_store.environment.items():
+        monkeypatch.setenv(name, value)
+    uri = f"{embedded_store.uri}/test-{next(_FRESH)}"
+    monkeypatch.setenv("TUNEGATE_STORE", uri)
+    return Store.open(uri, endpoint_url=embedded_store.endpoint_url)
