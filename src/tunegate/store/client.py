@@ -52,7 +52,8 @@ def connect(location: Location, endpoint_url: str | None, **keys: str) -> Any:
     """An S3 client for the location, safe to share between threads.
 
     oss:// is Alibaba Cloud's S3 interface, which only knows virtual-hosted addresses; other endpoints of one's own
-    are reached by path. Raises StoreError or UsageError when no such client can be made.
+    are reached by path. `keys` are for boto3's session where its own ways of finding credentials won't do.
+    Raises StoreError when no such client can be made.
     """
     addressing = "virtual" if location.scheme == "oss" else "path" if endpoint_url else "auto"
     config = Config(

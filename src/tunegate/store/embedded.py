@@ -6,11 +6,14 @@ It knows how to start and stop `weed`; what is kept in the store is none of its 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import secrets
 import shutil
 import sys
+import time
+import urllib.request
 from pathlib import Path
 from types import TracebackType
 
@@ -20,17 +23,19 @@ from tunegate.store.client import connect, explained, parse_uri
 
 BUCKET = "tunegate"
 _START_SECONDS = 30.0
-_PORTS = ("master", "volume", "filer", "s3", "admin")
+_STOP_SECONDS = 15.0
 
 
 class EmbeddedStore:
     """A running SeaweedFS and the folder that holds its data, credentials and log. Close it, or use it in a `with`."""
 
-    def __init__(self, child: Child, port: int, access_key: str, secret_key: str) -> None:
+    def __init__(self, child: Child, folder: Path, ports: dict[str, int], keys: tuple[str, str]) -> None:
         self._child = child
-        self._keys = (access_key, secret_key)
+        self._folder = folder
+        self._ports = ports
+        self._keys = keys
         self.uri = f"s3://{BUCKET}"
-        self.endpoint_url = f"http://127.0.0.1:{port}"
+        self.endpoint_url = f"http://127.0.0.1:{ports['s3.port']}"
 
     def __repr__(self) -> str:
         return f"EmbeddedStore({self.endpoint_url})"
@@ -44,8 +49,9 @@ class EmbeddedStore:
         weed = _find_weed()
         folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        access_key, secret_key = _credentials(folder)
-        port = _write_options(folder, access_key, secret_key)
+        _await_predecessor(folder)
+        keys = _credentials(folder)
+        ports = _write_options(folder)
         child = Child.start(
             "the embedded store",
             [weed, "-logtostderr=true", "mini", f"-options={folder / 'weed.options'}"],
@@ -54,12 +60,12 @@ class EmbeddedStore:
             # server from growing to a multiple of what it holds.
             env={"WEED_MASTER_VOLUME_GROWTH_COPY_1": "3", "GOMEMLIMIT": "512MiB"},
         )
-        store = cls(child, port, access_key, secret_key)
+        store = cls(child, folder, ports, keys)
         try:
             child.wait_until(lambda: answers(f"{store.endpoint_url}/healthz"), seconds=_START_SECONDS)
             store._make_bucket()
         except BaseException:
-            child.stop()
+            store.stop()
             raise
         return store
 
@@ -75,7 +81,10 @@ class EmbeddedStore:
         }
 
     def stop(self) -> None:
+        """End the server; what it holds is there at the next start."""
         self._child.stop()
+        _remove_sockets(self._ports)
+        (self._folder / "weed.options").unlink(missing_ok=True)
 
     def _make_bucket(self) -> None:
         client = connect(
@@ -119,9 +128,9 @@ def _credentials(folder: Path) -> tuple[str, str]:
     return keys["accessKey"], keys["secretKey"]
 
 
-def _write_options(folder: Path, access_key: str, secret_key: str) -> int:
-    """Write the options of the next start and return its S3 port. They hold a password, so they are a file."""
-    ports = {name: (free_port(), free_port()) for name in _PORTS}
+def _write_options(folder: Path) -> dict[str, int]:
+    """Write the options of the next start, in a file because one is a password; returns the ports by option."""
+    ports = _choose_ports()
     options = {
         "dir": folder / "data",
         "ip": "127.0.0.1",
@@ -130,21 +139,67 @@ def _write_options(folder: Path, access_key: str, secret_key: str) -> int:
         "s3.autoCreateBucket": "false",
         "s3.port.iceberg": 0,
         "s3.port.lance": 0,
-        "filer.localSocket": folder / "filer.sock",
-        "s3.localSocket": folder / "s3.sock",
         "master.telemetry": "false",
         "master.volumePreallocate": "false",
+        "master.volumeSizeLimitMB": 1024,
         "webdav": "false",
         "admin.ui": "false",
-        "admin.password": secret_key,
+        "admin.password": secrets.token_hex(16),
+        **ports,
     }
-    for name, (http, grpc) in ports.items():
-        options |= {f"{name}.port": http, f"{name}.port.grpc": grpc}
-    (folder / "data").mkdir(exist_ok=True)
-    for stale in (folder / "data").glob("m[0-9]*"):  # the master's election state, one folder a port
-        shutil.rmtree(stale, ignore_errors=True)
+    data = folder / "data"
+    data.mkdir(exist_ok=True, mode=0o700)
+    # What a start leaves behind that the next must not read: its options, and the master's state, a folder a port.
+    (data / "mini.options").unlink(missing_ok=True)
+    for stale in data.glob("m[0-9]*"):
+        shutil.rmtree(stale)
     _write_private(folder / "weed.options", "".join(f"{name}={value}\n" for name, value in options.items()))
-    return ports["s3"][0]
+    return ports
+
+
+def _choose_ports() -> dict[str, int]:
+    ports = {
+        f"{server}.port{kind}": free_port() for server in ("master", "volume", "filer", "s3") for kind in ("", ".grpc")
+    }
+    # seaweedfs 4.48: the maintenance worker looks for the admin server's gRPC 10,000 above its HTTP port, whatever
+    # admin.port.grpc says.
+    admin = next(port for port in iter(free_port, None) if port < 55_000 and port + 10_000 not in ports.values())
+    return {**ports, "admin.port": admin, "admin.port.grpc": admin + 10_000}
+
+
+def _read_ports(folder: Path) -> dict[str, int]:
+    """The ports of the last start in this folder; none when it was stopped properly."""
+    path = folder / "weed.options"
+    rows = [row.split("=", 1) for row in path.read_text().splitlines()] if path.exists() else []
+    return {name: int(value) for name, value in rows if name.endswith((".port", ".port.grpc"))}
+
+
+def _await_predecessor(folder: Path) -> None:
+    """Wait for a store that is just ending in this folder: two on the same data would spoil it."""
+    ports = _read_ports(folder)
+    deadline = time.monotonic() + _STOP_SECONDS
+    while ports and _is_seaweed(ports["s3.port"]):
+        if time.monotonic() > deadline:
+            raise StoreError(
+                f"{folder} is in use by another embedded store (port {ports['s3.port']}); stop that first."
+            )
+        time.sleep(0.1)
+    _remove_sockets(ports)
+
+
+def _is_seaweed(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2) as answer:
+            return "SeaweedFS" in (answer.headers["Server"] or "")
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def _remove_sockets(ports: dict[str, int]) -> None:
+    """Remove the Unix sockets that weed makes beside its ports and leaves behind."""
+    for port in ports.values():
+        for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - weed's choice
+            path.unlink(missing_ok=True)
 
 
 def _write_private(path: Path, text: str) -> None:
