@@ -1,0 +1,133 @@
+"""`tunegate evaluate`: measure a version on suites and keep the results in the store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tunegate.api.errors import UsageError
+from tunegate.api.evaluation import Evaluation
+from tunegate.api.resource import to_json
+from tunegate.api.versions import ModelVersion, short
+from tunegate.cli.options import json_option, open_store, print_table, store_options
+
+if TYPE_CHECKING:
+    from tunegate.evaluation import Suite
+    from tunegate.store import Store
+
+
+@click.command()
+@click.argument("version")
+@click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    required=True,
+    metavar="NAME|FOLDER",
+    help="A suite that comes with tunegate, by name, or any by its folder; give it again for more.",
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Ask only the first N questions of each suite.")
+@click.option("--force", is_flag=True, help="Measure again, also where the store holds the result.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write the results to a file.")
+@json_option
+@store_options
+def command(
+    version: str,
+    suites: tuple[str, ...],
+    limit: int | None,
+    force: bool,
+    output: Path | None,
+    as_json: bool,
+    store_uri: str,
+    endpoint_url: str | None,
+) -> None:
+    """Measure VERSION (name, URI or digest) on suites.
+
+    A result that the store holds for the same version and the same questions is shown, not measured again. A result
+    of --limit is kept, but never in place of one over more questions.
+    """
+    from tunegate.evaluation import load_suite
+
+    if output and not output.parent.is_dir():
+        raise UsageError(f"The folder {output.parent} does not exist; make it or choose another --output.")
+    loaded = [load_suite(suite, limit) for suite in dict.fromkeys(suites)]
+    _refuse_same_names([suite.name for suite in loaded])
+    store = open_store(store_uri, endpoint_url)
+    results = _results(store, store.resolve(version), loaded, limit, force)
+    if output:
+        output.write_bytes(to_json(results))
+    if as_json:
+        click.echo(to_json(results), nl=False)
+    else:
+        for result in results:
+            _print(result)
+
+
+def _results(
+    store: Store, version: ModelVersion, suites: Sequence[Suite], limit: int | None, force: bool
+) -> list[Evaluation]:
+    """The result of each suite: as the store holds it, or measured and saved."""
+    from tunegate.evaluation import find, save
+
+    held = {suite.name: find(store, version.digest, suite.name) for suite in suites}
+    current = {
+        suite.name: result
+        for suite in suites
+        if not force and (result := held[suite.name]) and result.suite_digest == suite.digest
+    }
+    missing = [suite for suite in suites if suite.name not in current]
+    for result in _measure(store, version, missing) if missing else []:
+        current[result.suite] = result
+        before = held[result.suite]
+        if limit is None or before is None or len(before.records) <= len(result.records):
+            save(store, result)
+    return [current[suite.name] for suite in suites]
+
+
+def _refuse_same_names(names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"Two suites call themselves {name}; change the name in one suite.yaml.")
+
+
+def _measure(store: Store, version: ModelVersion, suites: Sequence[Suite]) -> list[Evaluation]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from tunegate.models import materialise
+    from tunegate.serving.release import read_release
+
+    # Beside servers on the same processors, threads that wait by spinning slow each other down several times over.
+    # The OpenMP runtime reads this when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("fetching the version", total=None)
+        folder = materialise(store, version)
+        prompt = read_release(store, version).system_prompt
+        bar.update(task, description="loading the model")
+        from tunegate.evaluation.run import evaluate_all
+
+        def show(answered: int, total: int) -> None:
+            bar.update(task, description="asking questions", completed=answered, total=total)
+
+        return evaluate_all(folder, version, suites, system_prompt=prompt, progress=show)
+
+
+def _print(result: Evaluation) -> None:
+    rows = [(metric.name, _number(metric.value), _number(metric.stderr), metric.n) for metric in result.metrics]
+    print_table(f"{result.suite} on {result.version} ({short(result.digest)})", ("metric", "value", "±", "n"), rows)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,122 @@
+"""Business suites: dialogues with reference answers and rules.
+
+Pure but for reading the questions; answers come from elsewhere, and which model gave them is of no concern here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from tunegate.api.errors import DataError
+from tunegate.api.evaluation import Metric, Record
+from tunegate.evaluation import rules, scores
+
+QUESTIONS = "questions.jsonl"
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A dialogue that ends in what the user asks; an answer passes when it keeps every rule."""
+
+    id: str
+    messages: tuple[Message, ...]
+    rules: tuple[rules.Rule, ...]
+    intent: str = ""
+    reference: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.messages or self.messages[-1].role != "user":
+            raise ValueError("messages must end with the user's question")
+        if not self.rules:
+            raise ValueError("at least one rule is needed, or no answer could fail")
+        if not self.reference and any(rules.needs_reference(rule) for rule in self.rules):
+            raise ValueError("exact and rouge_l rules need a reference")
+
+
+@dataclass(frozen=True)
+class BusinessSuite:
+    """max_tokens: the longest answer, in tokens."""
+
+    name: str
+    digest: str
+    max_tokens: int
+    questions: tuple[Question, ...]
+
+
+def read_questions(path: Path) -> tuple[Question, ...]:
+    """Read one question a line. Raises DataError naming file and line of the first that can't be used."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing; a business suite keeps its questions there, one JSON object a line.")
+    questions: dict[str, Question] = {}
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            question = msgspec.json.decode(line, type=Question)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}:{number} is not a usable question: {error}.") from None
+        if question.id in questions:
+            raise DataError(f"{path}:{number} repeats the id {question.id}; give each question its own.")
+        questions[question.id] = question
+    if not questions:
+        raise DataError(f"{path} holds no question; a suite needs at least one.")
+    return tuple(questions.values())
+
+
+def dialogue(question: Question, system_prompt: str) -> list[dict[str, str]]:
+    """What the model is given: the messages, under the release's system prompt unless they begin with their own."""
+    messages = [{"role": message.role, "content": message.content} for message in question.messages]
+    if system_prompt and messages[0]["role"] != "system":
+        return [{"role": "system", "content": system_prompt}, *messages]
+    return messages
+
+
+def records(questions: Sequence[Question], answers: Sequence[str | None]) -> tuple[Record, ...]:
+    """Score each answer. None says that the model gave none because its numbers were not finite: it fails every rule,
+    also those that an empty answer would keep.
+    """
+    return tuple(_record(question, answer) for question, answer in zip(questions, answers, strict=True))
+
+
+def metrics(measured: Sequence[Record]) -> tuple[Metric, ...]:
+    """`score` (all rules kept), `rouge_l` (mean F1), each rule's share among its questions, and `answered`."""
+    shares = [name for name in _names(measured) if name != "rouge_l"]
+    means = [scores.mean("rouge_l", _values(measured, "rouge_l"))] if "rouge_l" in _names(measured) else []
+    return (*(scores.share(name, [value == 1 for value in _values(measured, name)]) for name in shares), *means)
+
+
+def _record(question: Question, answer: str | None) -> Record:
+    text = answer or ""
+    kept: dict[str, bool] = {}
+    for rule in question.rules:
+        passed = answer is not None and rules.passes(rule, text, question.reference)
+        kept[rules.kind(rule)] = kept.get(rules.kind(rule), True) and passed
+    values = {"score": float(all(kept.values())), "answered": float(answer is not None)}
+    values |= {name: float(passed) for name, passed in kept.items()}
+    if question.reference:
+        values["rouge_l"] = rules.rouge_l(text, question.reference)
+    return Record(
+        id=question.id,
+        prompt=question.messages[-1].content,
+        expected=question.reference,
+        answer=text,
+        scores=values,
+    )
+
+
+def _names(measured: Sequence[Record]) -> list[str]:
+    """Every score's name, once, `score` first."""
+    return list(dict.fromkeys(name for record in measured for name in record.scores))
+
+
+def _values(measured: Sequence[Record], name: str) -> list[float]:
+    return [record.scores[name] for record in measured if name in record.scores]

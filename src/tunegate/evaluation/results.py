@@ -1,0 +1,27 @@
+"""Evaluations in the store: one document for each version digest and suite. Knows nothing of how they were made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunegate.api.evaluation import Evaluation
+from tunegate.api.resource import from_json, to_json
+
+if TYPE_CHECKING:
+    from tunegate.store import Store
+
+
+def save(store: Store, evaluation: Evaluation) -> None:
+    """Keep `evaluation` in place of an earlier one of the same digest and suite."""
+    store.put(_key(evaluation.digest, evaluation.suite), to_json(evaluation))
+
+
+def find(store: Store, digest: str, suite: str) -> Evaluation | None:
+    """The last saved evaluation of the version with `digest` on `suite`, by name; None when there is none."""
+    key = _key(digest, suite)
+    body = store.get(key)
+    return None if body is None else from_json(body, Evaluation, key)
+
+
+def _key(digest: str, suite: str) -> str:
+    return f".tunegate/evaluations/{digest.removeprefix('sha256:')}/{suite}.json"

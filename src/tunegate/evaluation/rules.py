@@ -1,0 +1,100 @@
+"""Rules that an answer must keep, each scored in 0..1.
+
+Pure text in, numbers out; nothing here knows of models, suites as files or the store.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+import msgspec
+from rapidfuzz.distance import Indel
+
+
+class _Rule(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_unknown_fields=True):
+    pass
+
+
+class Contains(_Rule, frozen=True, kw_only=True, tag="contains"):
+    """The answer holds at least one of `any`, or each of `all`; exactly one of the two is given."""
+
+    any: tuple[str, ...] = ()
+    all: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.any) == bool(self.all):
+            raise ValueError("a contains rule needs either any or all, with at least one text")
+        _refuse_blank(self.any + self.all)
+
+
+class Excludes(_Rule, frozen=True, kw_only=True, tag="excludes"):
+    """The answer holds none of `any`."""
+
+    any: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.any:
+            raise ValueError("an excludes rule needs any, with at least one text")
+        _refuse_blank(self.any)
+
+
+class Exact(_Rule, frozen=True, kw_only=True, tag="exact"):
+    """The answer is the reference, but for case, width and white space."""
+
+
+class RougeL(_Rule, frozen=True, kw_only=True, tag="rouge_l"):
+    """The character ROUGE-L F1 of answer and reference is at least `min`."""
+
+    min: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min <= 1:
+            raise ValueError("a rouge_l rule needs min above 0 and at most 1")
+
+
+Rule = Contains | Excludes | Exact | RougeL
+
+
+def kind(rule: Rule) -> str:
+    """The rule's name in records and metrics; `rouge_l` there is the F1 itself, so its bound is `rouge_l_min`."""
+    name = str(rule.__struct_config__.tag)
+    return "rouge_l_min" if name == "rouge_l" else name
+
+
+def needs_reference(rule: Rule) -> bool:
+    return isinstance(rule, Exact | RougeL)
+
+
+def passes(rule: Rule, answer: str, reference: str) -> bool:
+    """Whether `answer` keeps `rule`, both texts normalised first."""
+    text = normalise(answer)
+    match rule:
+        case Contains(any=(), all=needed):
+            return all(normalise(part) in text for part in needed)
+        case Contains(any=options):
+            return any(normalise(part) in text for part in options)
+        case Excludes(any=banned):
+            return not any(normalise(part) in text for part in banned)
+        case Exact():
+            return text == normalise(reference)
+        case RougeL(min=least):
+            return rouge_l(answer, reference) >= least
+
+
+def rouge_l(answer: str, reference: str) -> float:
+    """ROUGE-L F1 over the characters of the normalised texts, 0..1.
+
+    Characters, because word ROUGE finds no words in Chinese. F1 of the longest common subsequence is
+    2 LCS / (m + n), which is the normalised similarity of the insert-delete distance.
+    """
+    return float(Indel.normalized_similarity(normalise(answer), normalise(reference)))
+
+
+def normalise(text: str) -> str:
+    """Full-width forms become plain (NFKC), case is folded, and runs of white space become one space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _refuse_blank(texts: tuple[str, ...]) -> None:
+    if not all(text.strip() for text in texts):
+        raise ValueError("a rule's texts must not be blank")

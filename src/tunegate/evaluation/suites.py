@@ -1,0 +1,88 @@
+"""Suites: folders of questions that a version is measured on.
+
+Reads and checks them before any model is loaded; knows nothing of models or of the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from tunegate.api.errors import DataError, UsageError
+from tunegate.api.resource import Resource, from_yaml
+from tunegate.evaluation import business, choice
+
+SHIPPED = Path(str(files("tunegate"))) / "corpus" / "shop" / "suites"
+SUITE = "suite.yaml"
+
+Suite = business.BusinessSuite | choice.ChoiceSuite
+
+
+class SuiteFile(Resource, frozen=True, kw_only=True, rename=None):
+    """`suite.yaml`: what the folder holds and how it is asked.
+
+    max_tokens: the longest answer to a business question, in tokens.
+    shots: solved examples before each choice question; split: the questions asked.
+    """
+
+    name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]*$")]
+    kind: Literal["business", "choice"]
+    language: str
+    description: str
+    license: str
+    max_tokens: Annotated[int, Meta(ge=1)] = 64
+    shots: Annotated[int, Meta(ge=0, le=5)] = 5
+    split: choice.Split = "val"
+
+
+def load_suite(path_or_name: str | Path, limit: int | None = None) -> Suite:
+    """Read a shipped suite by name, or any suite by its folder; `limit` keeps the first questions only.
+
+    Raises UsageError for an unknown name, an unusable `suite.yaml` or limit, DataError for unusable questions.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"A limit of {limit} leaves no question; give 1 or more.")
+    folder = _folder(path_or_name)
+    about = from_yaml((folder / SUITE).read_bytes(), SuiteFile, str(folder / SUITE))
+    digest = _digest(folder, limit)
+    if about.kind == "choice":
+        subjects = choice.read_subjects(folder, about.split, about.shots, limit)
+        return choice.ChoiceSuite(name=about.name, digest=digest, subjects=subjects)
+    questions = business.read_questions(folder / business.QUESTIONS)[:limit]
+    return business.BusinessSuite(name=about.name, digest=digest, max_tokens=about.max_tokens, questions=questions)
+
+
+def shipped_suites() -> list[str]:
+    """The names of the suites that come with tunegate."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{SUITE}"))
+
+
+def _folder(path_or_name: str | Path) -> Path:
+    if str(path_or_name) in shipped_suites():
+        return SHIPPED / path_or_name
+    folder = Path(path_or_name)
+    if not folder.is_dir():
+        names = ", ".join(shipped_suites()) or "none"
+        raise UsageError(f"No suite {path_or_name}; give a folder with a {SUITE} or a shipped one: {names}.")
+    if not (folder / SUITE).is_file():
+        raise UsageError(f"{folder} has no {SUITE}, so it is not a suite; see a shipped one for an example.")
+    return folder
+
+
+def _digest(folder: Path, limit: int | None) -> str:
+    """sha256 over the paths and bytes of all files, and over the limit, so that a part never passes as the whole."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path} can't be read ({error.strerror}); check its permissions.") from None
+        name = path.relative_to(folder).as_posix().encode()
+        digest.update(b"%d %s %d " % (len(name), name, len(content)) + content)
+    if limit is not None:
+        digest.update(b"limit %d" % limit)
+    return f"sha256:{digest.hexdigest()}"

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.unit.evaluation.builders import LEARNED, SYSTEM
+from tunegate.api.errors import EvaluationError, ModelError
+from tunegate.evaluation.model import Model, _batches, _FiniteLogits, _shared_length
+
+DIALOGUES = [
+    [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
+    for question in [*LEARNED, "Is the lamp in stock?", "好的，多少钱？" * 9, "?"]
+]
+
+
+def _nothing(_: int) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def model(learned: Path) -> Model:
+    return Model(learned, dtype=torch.float32)
+
+
+def test_learned_answers_come_without_special_tokens_in_the_order_asked(model: Model) -> None:
+    assert model.answer(DIALOGUES, 16, 4, _nothing)[: len(LEARNED)] == list(LEARNED.values())
+
+
+def test_answers_do_not_depend_on_the_batch(model: Model) -> None:
+    alone = [model.answer([dialogue], 16, 1, _nothing)[0] for dialogue in DIALOGUES]
+    assert model.answer(DIALOGUES, 16, 2, _nothing) == alone
+    assert model.answer(DIALOGUES, 16, 16, _nothing) == alone
+
+
+def test_answers_end_at_max_tokens(model: Model, learned: Path) -> None:
+    (answer,) = model.answer(DIALOGUES[:1], 2, 1, _nothing)
+    assert answer is not None
+    assert LEARNED["What does the kettle cost?"].startswith(answer)
+    assert len(AutoTokenizer.from_pretrained(learned)(answer)["input_ids"]) == 2
+
+
+def test_generation_defaults_of_the_folder_do_not_count(learned: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(learned, tmp_path / "sampling")
+    config = json.loads((folder / "generation_config.json").read_text())
+    config |= {"do_sample": True, "temperature": 5.0, "repetition_penalty": 9.0, "max_length": 3}
+    (folder / "generation_config.json").write_text(json.dumps(config))
+    answers = Model(folder, dtype=torch.float32).answer(DIALOGUES, 16, 4, _nothing)
+    assert answers[: len(LEARNED)] == list(LEARNED.values())
+
+
+def test_next_logits_are_those_of_each_text_alone(model: Model, learned: Path) -> None:
+    texts = ["水壶多少钱？答案：", "水壶多少钱？", "水壶售价26元。水壶多少钱？答案："]
+    for asked in (texts, texts[:1], ["It costs", "水壶"]):
+        for batch_size in (1, 2, 16):
+            found = model.next_logits(asked, ("A", "B", "C", "D"), batch_size, _nothing)
+            assert found == [pytest.approx(row, abs=1e-4) for row in _plain_logits(learned, asked)]
+
+
+def test_progress_adds_up_to_the_questions(model: Model) -> None:
+    steps: list[int] = []
+    model.answer(DIALOGUES, 2, 4, steps.append)
+    assert steps == [4, 2]
+
+
+def test_a_choice_of_several_tokens_is_refused(model: Model) -> None:
+    with pytest.raises(EvaluationError, match="tokens of 'neither of them'"):
+        model.next_logits(["a"], ("A", "neither of them"), 1, _nothing)
+
+
+def test_a_question_longer_than_the_context_is_refused(model: Model) -> None:
+    with pytest.raises(EvaluationError, match="takes 2048; lower max_tokens or shots"):
+        model.answer(DIALOGUES[:1], 2048, 1, _nothing)
+    with pytest.raises(EvaluationError, match="takes 2048; lower max_tokens or shots"):
+        model.next_logits(["? " * 2048], ("A",), 1, _nothing)
+
+
+def test_a_model_that_is_not_finite_gives_no_answers(broken: Path) -> None:
+    model = Model(broken)
+    assert model.answer(DIALOGUES, 8, 4, _nothing) == [None] * len(DIALOGUES)
+    assert all(row != row for row in model.next_logits(["a"], ("A", "B"), 1, _nothing)[0])
+
+
+def test_only_the_rows_that_are_not_finite_end() -> None:
+    finite = _FiniteLogits(4, stop=1)
+    scores = torch.tensor([[1.0, 0, 2], [1.0, torch.nan, 2], [torch.inf, 0, 1], [-torch.inf, 0, 1]])
+    chosen = finite(torch.zeros(4, 1), scores).argmax(dim=-1).tolist()
+    assert (finite.failed, chosen) == ([False, True, True, False], [2, 1, 1, 2])
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "chat_template.jinja"])
+def test_a_folder_that_lacks_a_file_is_refused(learned: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(learned, tmp_path / "model")
+    (folder / name).unlink()
+    with pytest.raises(ModelError, match=name):
+        Model(folder)
+
+
+def test_unusable_files_are_refused(learned: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(learned, tmp_path / "model")
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ModelError, match="can't be loaded as a language model"):
+        Model(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="can't be loaded as a language model"):
+        Model(folder)
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(ModelError, match="no usable tokenizer"):
+        Model(folder)
+
+
+def test_missing_weights_are_not_made_up(learned: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(learned, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks weights, such as model\.norm\.weight"):
+        Model(folder)
+
+
+def test_a_template_that_refuses_a_dialogue_is_named(learned: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(learned, tmp_path / "model")
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no system turn') }}")
+    with pytest.raises(ModelError, match="refuses a dialogue: no system turn"):
+        Model(folder).answer(DIALOGUES, 2, 1, _nothing)
+
+
+def test_batches_hold_every_question_once_the_longest_first() -> None:
+    assert list(_batches([3, 9, 5, 7, 1], 2)) == [[1, 3], [2, 0], [4]]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "length"),
+    [
+        ([[1, 2, 3], [1, 2, 4]], 2),
+        ([[1, 2, 3], [1, 2]], 1),
+        ([[1, 2], [1, 2]], 1),
+        ([[1, 2, 3]], 2),
+        ([[1], [2]], 0),
+        ([[7, 1], [1, 1]], 0),
+    ],
+)
+def test_what_prompts_share_leaves_one_token_of_each(prompts: list[list[int]], length: int) -> None:
+    assert _shared_length(prompts) == length
+
+
+def _plain_logits(folder: Path, texts: Sequence[str]) -> list[list[float]]:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    letters = [tokenizer(letter)["input_ids"][0] for letter in "ABCD"]
+    with torch.inference_mode():
+        rows = [network(**tokenizer(text, return_tensors="pt")).logits[0, -1, letters] for text in texts]
+    return [row.tolist() for row in rows]

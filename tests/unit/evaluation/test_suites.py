@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.evaluation.builders import write_business
+from tunegate.api.errors import UsageError
+from tunegate.evaluation import load_suite, shipped_suites
+from tunegate.evaluation.business import BusinessSuite
+from tunegate.evaluation.choice import ChoiceSuite
+
+ROWS = [
+    {"id": str(i), "messages": [{"role": "user", "content": "?"}], "rules": [{"kind": "contains", "any": ["a"]}]}
+    for i in range(3)
+]
+
+
+@pytest.mark.parametrize("name", ["shop-choice", "shop-en", "shop-zh"])
+def test_each_shipped_suite_loads(name: str) -> None:
+    suite = load_suite(name)
+    assert suite.name == name
+    assert isinstance(suite, ChoiceSuite if name == "shop-choice" else BusinessSuite)
+
+
+def test_a_suite_is_read_from_its_folder(tmp_path: Path) -> None:
+    suite = load_suite(write_business(tmp_path, ROWS, name="mine", max_tokens=9))
+    assert isinstance(suite, BusinessSuite)
+    assert (suite.name, suite.max_tokens, [question.id for question in suite.questions]) == ("mine", 9, ["0", "1", "2"])
+
+
+def test_an_unknown_name_lists_the_shipped_suites() -> None:
+    with pytest.raises(UsageError, match=r"No suite shop-fr; .* shop-choice, shop-en, shop-zh"):
+        load_suite("shop-fr")
+    assert shipped_suites() == ["shop-choice", "shop-en", "shop-zh"]
+
+
+def test_a_folder_that_is_no_suite_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"has no suite\.yaml"):
+        load_suite(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "about", [{"kind": "essay"}, {"name": "../up"}, {"max_tokens": 0}, {"shots": 6}, {"split": "dev"}, {"maxTokens": 9}]
+)
+def test_an_unusable_suite_file_is_refused(tmp_path: Path, about: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=r"suite\.yaml is not a valid SuiteFile"):
+        load_suite(write_business(tmp_path, ROWS, **about))
+
+
+def test_a_limit_keeps_the_first_questions_and_changes_the_digest(tmp_path: Path) -> None:
+    write_business(tmp_path, ROWS)
+    whole, two, three = (load_suite(tmp_path, limit) for limit in (None, 2, 3))
+    assert isinstance(two, BusinessSuite)
+    assert [question.id for question in two.questions] == ["0", "1"]
+    assert len({whole.digest, two.digest, three.digest}) == 3
+    with pytest.raises(UsageError, match="leaves no question"):
+        load_suite(tmp_path, 0)
+
+
+def test_the_digest_covers_names_and_bytes_of_all_files(tmp_path: Path) -> None:
+    first, second = (write_business(tmp_path / name, ROWS) for name in ("first", "second"))
+    assert load_suite(first).digest == load_suite(second).digest
+    (second / "notes.txt").write_text("")
+    renamed = load_suite(second).digest
+    assert renamed != load_suite(first).digest
+    (second / "notes.txt").write_text("x")
+    assert load_suite(second).digest not in (renamed, load_suite(first).digest)
+
+
+def test_loading_suites_needs_no_torch() -> None:
+    code = "import sys, tunegate.evaluation as e; e.load_suite('shop-en'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
