@@ -78,24 +78,21 @@ class _Counts(NamedTuple):
 
 
 class _Evidence(NamedTuple):
-    """Natural logarithms of the two e-values."""
+    """Natural logarithms of the two e-values; below `enough` only that much is sure."""
 
     worse: float
     not_worse: float
 
     @classmethod
-    def of(cls, counts: _Counts, margin: float) -> _Evidence:
+    def of(cls, counts: _Counts, margin: float, enough: float = -math.inf) -> _Evidence:
         candidate_down, candidate_n, stable_down, stable_n = counts
+        candidate_up, stable_up = candidate_n - candidate_down, stable_n - stable_down
         return cls(
             # no worse: share down of the candidate + share up of the stable <= 1
-            worse=_log_evidence(candidate_down, candidate_n, stable_n - stable_down, stable_n, total=1.0),
+            worse=_log_evidence(candidate_down, candidate_n, stable_up, stable_n, 1.0, enough),
             # worse by the margin: share down of the stable + share up of the candidate <= 1 - margin
-            not_worse=_log_evidence(stable_down, stable_n, candidate_n - candidate_down, candidate_n, 1.0 - margin),
+            not_worse=_log_evidence(stable_down, stable_n, candidate_up, candidate_n, 1.0 - margin, enough),
         )
-
-    @property
-    def larger(self) -> float:
-        return max(self)
 
 
 def _outcome(candidate: Tally, stable: Tally, evidence: _Evidence, guard: FeedbackGuard) -> Outcome:
@@ -107,14 +104,17 @@ def _outcome(candidate: Tally, stable: Tally, evidence: _Evidence, guard: Feedba
     return "Worse" if evidence.worse >= enough else "Inconclusive"
 
 
-def _log_evidence(hits_a: float, n_a: float, hits_b: float, n_b: float, total: float) -> float:
+def _log_evidence(
+    hits_a: float, n_a: float, hits_b: float, n_b: float, total: float, enough: float = -math.inf
+) -> float:
     """Log of the e-value against "rate of a + rate of b <= total": the least, over q, of betting on a > q, b > total-q.
 
     Both terms are convex in q, so Newton's steps inside a shrinking bracket find the minimum, and the slope times the
-    width of the bracket bounds what is left: that much is subtracted, so the evidence is never overstated.
+    width of the bracket bounds what is left: that much is subtracted, so the evidence is never overstated. The search
+    ends early, with a number below `enough`, once it is known that the minimum lies there.
     """
-    if n_a <= 0 or n_b <= 0:
-        return 0.0
+    if n_a == 0 or n_b == 0:  # the threshold for the other is then the worst there is
+        return _log_capital(hits_a, n_a, total)[0] + _log_capital(hits_b, n_b, total)[0]
     excess = hits_a / n_a + hits_b / n_b - total
     low, high = 0.0, total
     q = min(max(hits_a / n_a - excess * n_b / (n_a + n_b), low), high)
@@ -124,7 +124,7 @@ def _log_evidence(hits_a: float, n_a: float, hits_b: float, n_b: float, total: f
         slope, curve = slope_a - slope_b, curve_a + curve_b
         low, high = (low, q) if slope > 0 else (q, high)
         slack = abs(slope) * (high - low)
-        if slack <= _PRECISION:
+        if slack <= _PRECISION or value_a + value_b < enough:
             break
         q -= slope / curve
         if not low < q < high:
@@ -161,15 +161,18 @@ def _answers_needed(candidate: Tally, stable: Tally, guard: FeedbackGuard) -> in
     if candidate.n == 0 or stable.n == 0:
         return None
     counts, enough = _Counts.of(candidate, stable), -math.log(guard.alpha)
+
+    def concludes(factor: float) -> bool:
+        return max(_Evidence.of(counts.times(factor), guard.margin, enough)) >= enough
+
     few, many = 1.0, 1.0
-    while _Evidence.of(counts.times(many), guard.margin).larger < enough:
+    while not concludes(many):
         few, many = many, many * 2
         if few * candidate.n > _FARTHEST:
             return None
     while (many - few) > 0.02 * many:
         middle = (few + many) / 2
-        reached = _Evidence.of(counts.times(middle), guard.margin).larger >= enough
-        few, many = (few, middle) if reached else (middle, many)
+        few, many = (few, middle) if concludes(middle) else (middle, many)
     missing = math.ceil(many * candidate.n) - candidate.n
     return max(missing, guard.min_verdicts - candidate.n, 1)
 

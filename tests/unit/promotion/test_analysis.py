@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import random
@@ -122,7 +123,7 @@ def test_no_forecast_where_the_rates_lead_nowhere():
 
 def test_a_dislike_of_the_candidate_never_speaks_for_it():
     for up, stable in itertools.product((0, 3, 40), [(0, 5), (3, 10), (50, 100), (90, 100)]):
-        results = [compare(Tally(up=up, down=down), tally(*stable), GUARD) for down in range(1, 60, 3)]
+        results = [compare(Tally(up=up, down=down), tally(*stable), GUARD) for down in range(0, 60, 3)]
         worse = [result.evidence_worse for result in results]
         not_worse = [result.evidence_not_worse for result in results]
         assert all(a <= b * (1 + 1e-6) for a, b in itertools.pairwise(worse))
@@ -201,6 +202,52 @@ def test_evidence_is_the_least_product_of_two_bets():
         result = at((down, n), (stable_down, stable_n))
         assert result.evidence_worse == pytest.approx(worse, rel=1e-3)
         assert result.evidence_not_worse == pytest.approx(not_worse, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "candidate", "stable"),
+    [
+        *[pytest.param("worse", p, p, id=f"worse, both {p:.0%}") for p in (0.05, 0.2, 0.5, 0.8)],
+        pytest.param("worse", 0.2, 0.5, id="worse, candidate better"),
+        *[
+            pytest.param("not_worse", p + 0.1, p, id=f"not worse, {p + 0.1:.0%} against {p:.0%}")
+            for p in (0.05, 0.2, 0.5)
+        ],
+        pytest.param("not_worse", 0.6, 0.2, id="not worse, far worse"),
+    ],
+)
+def test_no_stopping_rule_and_no_split_makes_evidence_on_average(all_evidence, wanted, candidate, stable):
+    """Exact, by backward induction: a player who knows the true shares, chooses which version answers next and when to
+    stop, within 12 judged answers. If the evidence is an e-process, even this player gets no more than 1 on average."""
+    shares = (candidate, stable)
+
+    @functools.cache
+    def best(down: int, n: int, stable_down: int, stable_n: int) -> float:
+        stop = all_evidence[down, n, stable_down, stable_n][wanted]
+        if n + stable_n == HORIZON:
+            return stop
+        ask_candidate = shares[0] * best(down + 1, n + 1, stable_down, stable_n)
+        ask_candidate += (1 - shares[0]) * best(down, n + 1, stable_down, stable_n)
+        ask_stable = shares[1] * best(down, n, stable_down + 1, stable_n + 1)
+        ask_stable += (1 - shares[1]) * best(down, n, stable_down, stable_n + 1)
+        return max(stop, ask_candidate, ask_stable)
+
+    assert best(0, 0, 0, 0) <= 1 + 1e-9
+
+
+HORIZON = 12
+
+
+@pytest.fixture(scope="module")
+def all_evidence() -> dict[tuple[int, int, int, int], dict[str, float]]:
+    found = {}
+    for n in range(HORIZON + 1):
+        for stable_n in range(HORIZON + 1 - n):
+            for down, stable_down in itertools.product(range(n + 1), range(stable_n + 1)):
+                result = at((down, n), (stable_down, stable_n), FeedbackGuard(alpha=0.9))
+                evidence = {"worse": result.evidence_worse, "not_worse": result.evidence_not_worse}
+                found[down, n, stable_down, stable_n] = evidence
+    return found
 
 
 # --- the promise: false alarms over whole runs, looked at after every answer ---------------------------------------
