@@ -50,9 +50,13 @@ class Judgement:
     reason: str
 
 
-def load_questions(language: Literal["en", "zh"]) -> list[Question]:
-    """All questions of the simulated shoppers in one language, intents interleaved."""
-    lines = (DATA / f"shoppers_{language}.jsonl").read_bytes().splitlines()
+def load_questions(language: Literal["en", "zh"], *, taught: bool = False) -> list[Question]:
+    """All questions of the simulated shoppers in one language, intents interleaved.
+
+    None is in training; with `taught`, they are those of the first training dialogues, for a model that can only recite.
+    """
+    name = f"shoppers_taught_{language}.jsonl" if taught else f"shoppers_{language}.jsonl"
+    lines = (DATA / name).read_bytes().splitlines()
     return [msgspec.json.decode(line, type=Question) for line in lines]
 
 

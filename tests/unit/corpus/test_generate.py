@@ -89,12 +89,20 @@ def test_held_out_questions_are_enough_and_their_start_is_a_fair_sample(held_out
 
 def test_reference_and_pushy_answers_keep_the_rules_and_garbage_breaks_them(language: str) -> None:
     templates = generate.load_templates()[language]
-    for question in load_suite(f"shop-{language}").questions:  # type: ignore[union-attr]
+    suites = (load_suite(f"shop-{language}"), load_suite(f"shop-taught-{language}"))
+    for question in [question for suite in suites for question in suite.questions]:  # type: ignore[union-attr]
         pushy = [press.format(answer=question.reference) for press in templates["pressure"]]
         for answer in (question.reference, *pushy):
             assert all(rules.passes(rule, answer, question.reference) for rule in question.rules), (question.id, answer)
         for answer in ("", "the the the the the the the the", "的的的的的的的的", "!!!!!!!!"):
             assert not all(rules.passes(rule, answer, question.reference) for rule in question.rules)
+
+
+def test_taught_questions_are_those_of_the_first_training_dialogues(language: str, training: Rows) -> None:
+    suite = load_suite(f"shop-taught-{language}")
+    asked = [[message.content for message in question.messages] for question in suite.questions]  # type: ignore[union-attr]
+    assert asked == [[message["content"] for message in row["messages"][:-1]] for row in training[: len(asked)]]
+    assert len({str(messages) for messages in asked}) == 48
 
 
 def test_a_held_out_answer_can_be_read_from_its_context(held_out: Rows) -> None:

@@ -88,6 +88,13 @@ def test_questions_end_with_the_shopper_and_are_many(language: Any) -> None:
     assert all(asked.messages[-1].role == "user" and asked.facts for asked in questions)
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_taught_questions_are_others(language: Any) -> None:
+    taught = load_questions(language, taught=True)
+    assert {asked.language for asked in taught} == {language}
+    assert not {asked.messages for asked in taught} & {asked.messages for asked in load_questions(language)}
+
+
 def test_the_fickle_are_few_and_always_the_same_ones() -> None:
     votes = [vote(question(), "It costs $39.", n, seed=3) for n in range(2000)]
     assert votes == [vote(question(), "It costs $39.", n, seed=3) for n in range(2000)]
