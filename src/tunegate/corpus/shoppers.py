@@ -53,7 +53,7 @@ class Judgement:
 def load_questions(language: Literal["en", "zh"], *, taught: bool = False) -> list[Question]:
     """All questions of the simulated shoppers in one language, intents interleaved.
 
-    None is in training; with `taught`, they are those of the first training dialogues, for a model that can only recite.
+    None is in training. With `taught` they are those of the first training dialogues, for a model that only recites.
     """
     name = f"shoppers_taught_{language}.jsonl" if taught else f"shoppers_{language}.jsonl"
     lines = (DATA / name).read_bytes().splitlines()
