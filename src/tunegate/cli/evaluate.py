@@ -63,8 +63,7 @@ def command(
     if as_json:
         click.echo(to_json(results), nl=False)
     else:
-        for result in results:
-            _print(result)
+        _print(results)
 
 
 def _results(
@@ -124,9 +123,14 @@ def _measure(store: Store, version: ModelVersion, suites: Sequence[Suite]) -> li
         return evaluate_all(folder, version, suites, system_prompt=prompt, progress=show)
 
 
-def _print(result: Evaluation) -> None:
-    rows = [(metric.name, _number(metric.value), _number(metric.stderr), metric.n) for metric in result.metrics]
-    print_table(f"{result.suite} on {result.version} ({short(result.digest)})", ("metric", "value", "±", "n"), rows)
+def _print(results: Sequence[Evaluation]) -> None:
+    rows = [
+        (result.suite, metric.name, _number(metric.value), _number(metric.stderr), metric.n)
+        for result in results
+        for metric in result.metrics
+    ]
+    title = f"{results[0].version} ({short(results[0].digest)})"
+    print_table(title, ("suite", "metric", "value", "±", "n"), rows)
 
 
 def _number(value: float | None) -> str:

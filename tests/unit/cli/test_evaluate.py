@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.unit.evaluation.builders import write_business, write_choice
+from tunegate.api.evaluation import Evaluation
+from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.cli import main
+from tunegate.evaluation import find
+from tunegate.models import make_tiny
+from tunegate.store import Store
+
+QUESTIONS = [
+    {
+        "id": str(i),
+        "messages": [{"role": "user", "content": f"Price {i}?"}],
+        "reference": f"${i}",
+        "rules": [{"kind": "exact"}],
+    }
+    for i in range(3)
+]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("tiny") / "model", ["Price of the kettle?", "答案：水壶"])
+
+
+@pytest.fixture
+def version(store: Store, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelVersion:
+    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
+    release = Release(format="huggingface", system_prompt="You are Xuan.")
+    return store.publish(tiny, "shop/base/checkpoint-0", release=release, producer=Producer(kind="test"))
+
+
+@pytest.fixture
+def business(tmp_path: Path) -> Path:
+    return write_business(tmp_path / "business", QUESTIONS, max_tokens=4)
+
+
+@pytest.fixture
+def choice(tmp_path: Path) -> Path:
+    return write_choice(tmp_path / "choice", {"care": "AB"})
+
+
+def evaluate(*words: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", *(str(word) for word in words)])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def found(store: Store, version: ModelVersion, suite: str) -> Evaluation:
+    evaluation = find(store, version.digest, suite)
+    assert evaluation is not None
+    return evaluation
+
+
+def test_results_are_shown_saved_and_written(
+    store: Store,
+    version: ModelVersion,
+    business: Path,
+    choice: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "results.json"
+    assert evaluate(version.name, "--suite", business, "--suite", choice, "--output", output) == 0
+    shown = capsys.readouterr()
+    assert "shop/base/checkpoint-0" in shown.out
+    assert re.search(r"shop-test +│ rouge_l +│ 0\.\d+ ", shown.out)
+    assert re.search(r"choice-test +│ accuracy/care ", shown.out)
+    assert "asking questions" in shown.err
+    saved = [found(store, version, "shop-test"), found(store, version, "choice-test")]
+    assert msgspec.json.decode(output.read_bytes(), type=list[Evaluation]) == saved
+    assert saved[0].digest == version.digest
+    assert [record.prompt for record in saved[0].records] == ["Price 0?", "Price 1?", "Price 2?"]
+
+
+def test_a_result_is_reused_until_forced_or_the_suite_changes(
+    store: Store, version: ModelVersion, business: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(version.digest, "--suite", business, "--json") == 0
+    first = json.loads(capsys.readouterr().out)
+    assert evaluate(version.uri, "--suite", business, "--json") == 0
+    again = capsys.readouterr()
+    assert (json.loads(again.out), again.err) == (first, "")
+    assert evaluate(version.name, "--suite", business, "--force") == 0
+    forced = found(store, version, "shop-test")
+    assert msgspec.to_builtins(forced.started) > first[0]["started"]
+    write_business(business, QUESTIONS[:2], max_tokens=4)
+    assert evaluate(version.name, "--suite", business) == 0
+    assert len(found(store, version, "shop-test").records) == 2
+
+
+def test_a_limited_result_is_kept_but_never_instead_of_a_larger_one(
+    store: Store, version: ModelVersion, business: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(version.name, "--suite", business, "--limit", 1) == 0
+    assert len(found(store, version, "shop-test").records) == 1
+    assert evaluate(version.name, "--suite", business) == 0
+    whole = found(store, version, "shop-test")
+    assert len(whole.records) == 3
+    capsys.readouterr()
+    assert evaluate(version.name, "--suite", business, "--limit", 2, "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)[0]["records"]) == 2
+    assert found(store, version, "shop-test") == whole
+
+
+def test_bytes_that_differ_from_their_manifest_are_not_measured(
+    store: Store, version: ModelVersion, business: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = f"{version.name}/chat_template.jinja"
+    store.put(key, (store.get(key) or b"").replace(b"helpful", b"hateful"))
+    assert evaluate(version.name, "--suite", business) == 1
+    assert "chat_template.jinja differs from its manifest" in capsys.readouterr().err
+    assert find(store, version.digest, "shop-test") is None
+
+
+def test_a_cached_folder_that_was_altered_is_not_measured(
+    store: Store, version: ModelVersion, business: Path, tmp_path: Path
+) -> None:
+    assert evaluate(version.name, "--suite", business) == 0
+    before = found(store, version, "shop-test")
+    cached = tmp_path / "cache" / version.digest[7:] / "model.safetensors"
+    cached.write_bytes(cached.read_bytes()[:-4000] + bytes(4000))
+    assert evaluate(version.name, "--suite", business, "--force") == 0
+    assert found(store, version, "shop-test").records == before.records
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        pytest.param(["shop/base/checkpoint-0"], 2, "Missing option '--suite'", id="no suite"),
+        pytest.param(
+            ["shop/base/checkpoint-0", "--suite", "shop-fr"],
+            2,
+            "a shipped one: shop-choice, shop-en",
+            id="unknown suite",
+        ),
+        pytest.param(["shop/base/checkpoint-0", "--suite", "shop-en", "--limit", "0"], 2, "--limit", id="limit"),
+        pytest.param(["shop/base/checkpoint-9", "--suite", "shop-en"], 1, "no version shop", id="unknown version"),
+        pytest.param(
+            ["shop/base/checkpoint-0", "--suite", "shop-en", "--output", "/nowhere/x.json"],
+            2,
+            "/nowhere does not exist",
+            id="no output folder",
+        ),
+    ],
+)
+def test_what_can_not_be_done_is_said_in_a_sentence(
+    store: Store, words: list[str], status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(*words) == status
+    assert message in capsys.readouterr().err
+
+
+def test_two_suites_of_one_name_are_refused(
+    store: Store, business: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_business(tmp_path / "other", QUESTIONS)
+    assert evaluate("shop/base/checkpoint-0", "--suite", business, "--suite", other) == 2
+    assert "Two suites call themselves shop-test" in capsys.readouterr().err
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys, tunegate.cli as c\n"
+        "try: c.main(['evaluate', '--help'])\n"
+        "except SystemExit: sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
