@@ -1,7 +1,8 @@
 """From a version in the store to a folder that an engine can load, at most once per digest and machine.
 
-Fetched folders and merged ones lie in a cache, named by digest. Two processes may ask at once: a lock file per digest
-lets one of them do the work. Everything that is handed out was verified against its digest just before.
+Fetched folders and merged ones lie in a cache, named by digest. Two processes may ask at once: the store's fetch allows
+for that, and a lock file beside each merged folder lets one of them merge. Everything that is handed out was verified
+just before, against the version's digest or against what the merge wrote.
 """
 
 from __future__ import annotations
@@ -39,9 +40,7 @@ def materialise(store: Store, version: ModelVersion, cache: Path | None = None) 
     Raises StoreError or DigestError from the store, ModelError when the folder can't be used for chat.
     """
     cache = cache or default_cache()
-    fetched = cache / version.digest.removeprefix("sha256:")
-    with _locked(fetched):
-        store.fetch(version.uri, fetched, digest=version.digest)
+    fetched = store.fetch(version.uri, cache / version.digest.removeprefix("sha256:"), digest=version.digest)
     folder = _merged(store, version, fetched, cache) if version.format == "lora-adapter" else fetched
     check_folder(folder)
     return folder
@@ -110,7 +109,6 @@ def _sha256(path: Path) -> str:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock file beside `folder`; the kernel lets it go when this process ends, however it ends."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(folder.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -16,7 +16,7 @@ from tunegate.api.resource import Resource
 from tunegate.models.templates import load_template
 
 ZERO2 = Path(__file__).with_name("zero2.json")
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?")
 
 # What may differ when a run goes on: where things lie, and what is only shown.
 _NOT_PART_OF_THE_RUN = {
@@ -83,7 +83,7 @@ def check_config(config: TrainConfig) -> None:
         if not _NAME.fullmatch(getattr(config, name)):
             raise UsageError(
                 f"--{name} {getattr(config, name)!r} can't be part of a version's name; "
-                "use lower-case letters, digits, '.', '_' and '-'."
+                "use lower-case letters, digits, '.' and '-'."
             )
     if not config.dataset:
         raise UsageError("No data set was named; give --dataset the name of an entry in dataset_info.json.")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from tunegate.api.errors import TrainingError
 from tunegate.api.resource import Resource, from_json, to_json
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.store import Store
@@ -93,15 +94,13 @@ def remove_incomplete(output_dir: Path) -> None:
             shutil.rmtree(folder)
 
 
-def fetch_checkpoint(store: Store, version: ModelVersion, output_dir: Path) -> Checkpoint | None:
-    """Bring a published checkpoint back with its resume state; None when it was published without one."""
+def fetch_checkpoint(store: Store, version: ModelVersion, output_dir: Path) -> Checkpoint:
+    """Bring a published checkpoint back with its resume state. Raises TrainingError when it has none."""
     folder = output_dir / version.name.rsplit("/", 1)[1]
-    half = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(half, ignore_errors=True)
-    store.fetch(version.uri, half, digest=version.digest, include_resume=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    half.rename(folder)
-    return _read(folder)
+    checkpoint = _read(store.fetch(version.uri, folder, digest=version.digest, include_resume=True))
+    if checkpoint is None:
+        raise TrainingError(f"{version.name} was published without what it takes to go on; give a new --run.")
+    return checkpoint
 
 
 class Publisher:
@@ -147,7 +146,7 @@ def _is_served(name: str) -> bool:
 def _read(folder: Path) -> Checkpoint | None:
     """The checkpoint in `folder`, or None when it has no marker or a file differs from it in size."""
     path = folder / RESUME / MARKER
-    if folder.name.endswith(".partial") or not path.is_file():
+    if not path.is_file():
         return None
     marker = from_json(path.read_bytes(), Marker, str(path))
     for name, size in marker.files.items():

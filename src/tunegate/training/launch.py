@@ -15,7 +15,7 @@ import msgspec
 
 from tunegate.api.errors import TrainingError, UsageError
 from tunegate.api.resource import Resource, from_json, to_json
-from tunegate.api.versions import ModelVersion
+from tunegate.api.versions import Manifest, ModelVersion
 from tunegate.processes import Child
 from tunegate.store import Store
 from tunegate.training.arguments import TrainConfig, check_config
@@ -52,19 +52,27 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
         store = Store.open(config.store, endpoint_url=config.endpoint_url)
         plan = make_plan(config, store, output_dir)
         published = _versions(store, config)
-        check_same_run(plan, output_dir, store.manifest(published[-1].uri) if published else None)
-        newest = _newest(store, published, output_dir)
-        if newest is not None and not config.resume:
-            raise UsageError(f"The run {config.run} has checkpoint-{newest.step}; leave out --no-resume to go on.")
-        if newest is None or not newest.is_last:
-            _run(plan, newest, output_dir, report or _ignore)
-        _publish_rest(store, plan, output_dir)
+        latest = store.manifest(published[-1].uri) if published else None
+        check_same_run(plan, output_dir, latest)
+        remove_incomplete(output_dir)
+        if not config.resume and (published or complete_checkpoints(output_dir)):
+            raise UsageError(
+                f"The run {config.run} has checkpoints; leave out --no-resume to go on, or give a new --run."
+            )
+        if latest is None or not _is_last(latest):
+            newest = _newest(store, published, output_dir)
+            if newest is None or not newest.is_last:
+                _run(plan, newest, output_dir, report or _ignore)
+            _publish_rest(store, plan, output_dir)
         return _versions(store, config)
+
+
+def _is_last(manifest: Manifest) -> bool:
+    return str(manifest.producer.step) == manifest.producer.notes.get("totalSteps")
 
 
 def _newest(store: Store, published: list[ModelVersion], output_dir: Path) -> Checkpoint | None:
     """The newest complete checkpoint, fetched if only the store has it."""
-    remove_incomplete(output_dir)
     local = complete_checkpoints(output_dir)
     newest = local[-1] if local else None
     if published and (newest is None or step_of(published[-1]) > newest.step):

@@ -1,15 +1,10 @@
-"""One training process of a run, as torchrun starts it: read the plan, train, and leave a word when it fails.
-
-It never outlives torchrun: ranks have sessions of their own, so each looks whether its parent is still there.
-"""
+"""One training process of a run, as torchrun starts it: read the plan, train, and leave a word when it fails."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-import threading
-import time
 from pathlib import Path
 
 from tunegate.api.errors import TunegateError
@@ -22,7 +17,6 @@ _SMALLEST_FREE_SPACE = 16 * 1024**2
 
 
 def main(path: Path) -> int:
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     plan = from_json(path.read_bytes(), Plan, str(path))
     try:
         run(plan, path.parent)
@@ -43,12 +37,6 @@ def explain(error: Exception, output_dir: Path) -> Failure:
     return Failure(
         message=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", explained=False
     )
-
-
-def _end_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 if __name__ == "__main__":
