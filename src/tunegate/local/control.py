@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from openai import APIStatusError, OpenAI
 
@@ -41,15 +42,12 @@ def ask(home: Home, question: str, system: str = "") -> Iterator[str]:
 
     Raises ServingError when no model answers.
     """
-    messages = [{"role": "system", "content": system}] if system else []
+    said = [{"role": "system", "content": system}] if system else []
+    messages: Any = [*said, {"role": "user", "content": question}]
     with _platform_url(home) as url:
         client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
         try:
-            stream = client.chat.completions.create(  # type: ignore[call-overload]
-                model=home.policy().model,
-                messages=[*messages, {"role": "user", "content": question}],
-                stream=True,
-            )
+            stream = client.chat.completions.create(model=home.policy().model, messages=messages, stream=True)
             for chunk in stream:
                 if chunk.choices and chunk.choices[0].delta.content:
                     yield chunk.choices[0].delta.content

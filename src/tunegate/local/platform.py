@@ -35,6 +35,8 @@ from tunegate.promotion.snapshot import Event, Plan, Snapshot
 from tunegate.store import EmbeddedStore, Store
 
 TICK_SECONDS = 0.3
+# Nobody here asks a model hub, and no proxy of the company stands between two processes of one machine.
+_LOOPBACK = {"HF_HUB_OFFLINE": "1", "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Platform:
                 environment |= {"AWS_ENDPOINT_URL": config.endpoint_url} if config.endpoint_url else {}
             else:
                 environment |= stack.enter_context(EmbeddedStore.start(home.store)).environment
-            stack.enter_context(_environment({"HF_HUB_OFFLINE": "1", **environment}))
+            stack.enter_context(_environment({**_LOOPBACK, **environment}))
             store = Store.open(os.environ["TUNEGATE_STORE"], endpoint_url=os.environ.get("AWS_ENDPOINT_URL"))
             stack.enter_context(_start_proxy(home, config.port))
             platform = cls(config, store)
@@ -151,7 +153,8 @@ class Platform:
             if digest in urls
         )
         # A new shuffle for each promotion: it should not be the same conversations that try every candidate.
-        shown = next((promotion.name for promotion in seen.promotions if promotion.status.phase in SHOWN), "")
+        statuses = {promotion.name: promotion.status for promotion in seen.promotions} | dict(plan.statuses)
+        shown = next((name for name, status in statuses.items() if status.phase in SHOWN), "")
         if sum(backend.weight for backend in backends) == 100:
             text = to_json(Route(salt=shown, backends=backends))
             file = self.config.home.route_file

@@ -1,0 +1,85 @@
+"""`tunegate quickstart`: the whole story on this machine."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tunegate.api.errors import UsageError
+from tunegate.api.resource import to_json
+
+if TYPE_CHECKING:
+    from tunegate.local.report import Report
+
+DONE = "quickstart.json"
+
+
+@click.command()
+@click.option(
+    "--home", default=".tunegate/quickstart", show_default=True, type=click.Path(file_okay=False, path_type=Path)
+)
+@click.option(
+    "--base",
+    default="smollm2-135m-instruct",
+    show_default=True,
+    type=click.Choice(["smollm2-135m-instruct", "tiny"]),
+    help="What to start from; tiny is a model of 0.8 M parameters made on the spot.",
+)
+@click.option("--port", type=int, help="Where applications ask, on 127.0.0.1. Default: any free one.")
+@click.option("--keep", is_flag=True, help="Leave it all running until Ctrl-C.")
+@click.option("--output", default=DONE, show_default=True, type=click.Path(dir_okay=False, path_type=Path))
+def command(home: Path, base: str, port: int | None, keep: bool, output: Path) -> None:
+    """From a base model to a promoted one, with a rejection and a rollback on the way, in about five minutes.
+
+    Stopped half-way it goes on where it was; after its end it starts anew.
+    """
+    from tunegate.local.home import Home, write
+    from tunegate.local.quickstart import Quickstart
+    from tunegate.local.report import render
+    from tunegate.local.story import STORIES
+    from tunegate.processes import free_port
+
+    _make_room(home)
+    began = time.monotonic()
+    quickstart = Quickstart(Home(home), STORIES[base], port or free_port(), lambda line: _say(began, line))
+    with quickstart.run() as (platform, report):
+        write(home / DONE, to_json(report))
+        output.write_bytes(to_json(report))
+        click.echo(render(report))
+        click.echo(
+            f"\nAsked on the one URL: {report.sample.question}\nAnswered by the promoted model: {report.sample.answer}"
+        )
+        click.echo(f"\nAsk it yourself:\n  {_ask_line(home, report)}")
+        click.echo(
+            f"\nRecords: {output} and {home}; why a version is live: tunegate promotions explain --home {home} NAME"
+        )
+        if keep:
+            click.echo(f"Everything runs on {platform.url} until Ctrl-C.")
+            threading.Event().wait()
+
+
+def _make_room(home: Path) -> None:
+    """A finished quickstart makes room for a new one; the converted base model stays."""
+    if not (home / DONE).exists():
+        if home.exists() and not (home / "lock").exists() and any(home.iterdir()):
+            raise UsageError(f"{home} holds something else; name an empty folder with --home.")
+        return
+    for path in home.iterdir():
+        if path.name not in ("cache", "lock"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _say(began: float, line: str) -> None:
+    click.echo(f"[{time.monotonic() - began:4.0f} s] {line}")
+
+
+def _ask_line(home: Path, report: Report) -> str:
+    words = ["local", "ask", "--home", str(home), "--system", report.sample.system, report.sample.question]
+    return shlex.join([sys.argv[0], *words])

@@ -1,0 +1,153 @@
+"""`tunegate quickstart`: the loop on one machine, from a base model to a promotion, a rejection and a rollback.
+
+It drives the same platform, trainer and API as everybody else, and only waits and tells. Every step can be done
+again, so a quickstart that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+from openai import OpenAI
+
+from tunegate.api.errors import TunegateError
+from tunegate.api.promotion import TERMINAL, Phase, Promotion
+from tunegate.api.versions import ModelVersion
+from tunegate.corpus import DATA
+from tunegate.corpus.shoppers import load_questions
+from tunegate.evaluation import find
+from tunegate.local.base_models import publish_base
+from tunegate.local.home import Home, write
+from tunegate.local.platform import Platform, PlatformConfig
+from tunegate.local.report import Answer, Report, VersionReport, report_version
+from tunegate.local.story import MODEL, Run, Story
+from tunegate.local.traffic import Crowd
+from tunegate.promotion.decide import SHOWN, stable_version
+from tunegate.promotion.snapshot import Event
+from tunegate.training import Progress, TrainConfig, train
+
+END_SECONDS = 900.0  # a promotion that takes longer than this in a quickstart hangs
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """say: told one line at a time what happens."""
+
+    home: Home
+    story: Story
+    port: int
+    say: Callable[[str], None]
+
+    @contextlib.contextmanager
+    def run(self) -> Iterator[tuple[Platform, Report]]:
+        """Tell the story; the platform stays up until the `with` ends."""
+        began = time.monotonic()
+        with Platform.open(
+            PlatformConfig(self.home, self.port, evaluation_limit=self.story.evaluation_limit)
+        ) as platform:
+            self.say(f"model store up at {platform.store.endpoint_url}, one URL for applications: {platform.url}")
+            base = publish_base(self.story.base, platform.store, self.home.cache)
+            self.say(f"base model {base.name} published, {base.digest[:19]}; it is the stable version")
+            write(self.home.policy_file, msgspec.yaml.encode(self.story.policy(base.uri)))
+            with self._loop(platform):
+                tuned = [self._tune(platform, base, run) for run in self.story.runs]
+                yield platform, self._report(platform, base, tuned, time.monotonic() - began)
+
+    @contextlib.contextmanager
+    def _loop(self, platform: Platform) -> Iterator[None]:
+        stop = threading.Event()
+        loop = threading.Thread(target=platform.run, args=(stop, self._tell), name="platform")
+        loop.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            loop.join()
+
+    def _tune(self, platform: Platform, base: ModelVersion, run: Run) -> tuple[Run, ModelVersion]:
+        """Train one run, and let gates and users decide about its last checkpoint."""
+        self.say(f"{run.name}: {run.about}")
+        version = self._train(platform, base, run)
+        self._wait(platform, version)
+        return run, version
+
+    def _train(self, platform: Platform, base: ModelVersion, run: Run) -> ModelVersion:
+        where = {
+            "model_name_or_path": base.uri,
+            "dataset_dir": str(DATA),
+            "output_dir": str(self.home.folder / "runs" / run.name),
+            "model": MODEL,
+            "run": run.name,
+            "store": platform.store.uri,
+            "endpoint_url": platform.store.endpoint_url,
+        }
+        config = msgspec.convert({**self.story.arguments, **run.arguments, **where}, TrainConfig)
+        return train(config, self._tell_training)[-1]
+
+    def _wait(self, platform: Platform, version: ModelVersion) -> None:
+        """Until `version` is decided; simulated shoppers come in while it is shown to users."""
+        crowd = Crowd(platform.url, MODEL, load_questions(self.story.language), self.story.shoppers)
+        deadline = time.monotonic() + END_SECONDS
+        with contextlib.ExitStack() as shop:
+            while (phase := self._phase(version)) not in TERMINAL:
+                if phase in SHOWN and not crowd.is_open:
+                    self.say(f"{self.story.shoppers} simulated shoppers ask and vote by rules on the answers they get")
+                    shop.enter_context(crowd)
+                if time.monotonic() > deadline:
+                    raise TunegateError(f"{version.name} was not decided; the logs are in {self.home.logs}.")
+                time.sleep(0.2)
+
+    def _tell_training(self, news: Progress | ModelVersion) -> None:
+        if isinstance(news, ModelVersion):
+            self.say(f"  published {news.name}, {news.digest[:19]}")
+            return
+        done = f"step {news.current_steps}/{news.total_steps}"
+        speed = f"{news.tokens_per_second:.0f} tokens/s, {news.remaining_seconds:.0f} s left"
+        self.say(f"  {done}: loss {news.loss:.3f}, {speed}")
+
+    def _phase(self, version: ModelVersion) -> Phase:
+        promotion = self._promotion(version)
+        return promotion.status.phase if promotion else "Pending"
+
+    def _promotion(self, version: ModelVersion) -> Promotion | None:
+        found = (record for record in self.home.promotions() if record.candidate.digest == version.digest)
+        return next(found, None)
+
+    def _tell(self, event: Event) -> None:
+        self.say(f"  {event.reason}: {event.message}")
+
+    def _report(
+        self, platform: Platform, base: ModelVersion, tuned: list[tuple[Run, ModelVersion]], seconds: float
+    ) -> Report:
+        stable = stable_version(platform.gather())
+        rows = [(base, "as it came"), *((version, run.about) for run, version in tuned)]
+        return Report(
+            seconds=round(seconds, 1),
+            stable=stable.digest,
+            versions=tuple(self._row(platform, version, about) for version, about in rows),
+            sample=self._sample(platform),
+        )
+
+    def _row(self, platform: Platform, version: ModelVersion, about: str) -> VersionReport:
+        found = [find(platform.store, version.digest, suite) for suite in self.home.policy().suites]
+        return report_version(version, about, [result for result in found if result], self._promotion(version))
+
+    def _sample(self, platform: Platform) -> Answer:
+        """Ask the one URL a question that nobody trained on."""
+        question = load_questions(self.story.language)[0]
+        with OpenAI(base_url=f"{platform.url}/v1", api_key="none") as client:
+            raw = client.chat.completions.with_raw_response.create(
+                model=MODEL, messages=msgspec.to_builtins(question.messages), max_tokens=64, temperature=0
+            )
+        text = raw.parse().choices[0].message.content or ""
+        return Answer(
+            system=question.messages[0].content,
+            question=question.messages[-1].content,
+            answer=text,
+            digest=raw.headers["x-tunegate-version"],
+        )

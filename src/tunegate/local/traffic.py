@@ -1,0 +1,72 @@
+"""Simulated shoppers: they ask through the real API and vote by rules on the answers they get.
+
+They know the one URL and nothing of versions, so a version can only be liked or disliked for what it says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Sequence
+
+import msgspec
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+
+from tunegate.corpus.shoppers import Question, vote
+
+MAX_TOKENS = 64
+
+
+class Crowd:
+    """Shoppers at work in a thread of their own, until the `with` ends: each asks the next question in turn."""
+
+    def __init__(self, url: str, model: str, questions: Sequence[Question], shoppers: int) -> None:
+        self.votes = 0
+        self._url = url
+        self._model = model
+        self._questions = questions
+        self._shoppers = shoppers
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._open()), name="shoppers")
+
+    @property
+    def is_open(self) -> bool:
+        return self._thread.is_alive()
+
+    def __enter__(self) -> Crowd:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    async def _open(self) -> None:
+        turns = itertools.count()
+        async with AsyncOpenAI(base_url=f"{self._url}/v1", api_key="none", max_retries=0) as client:
+            await asyncio.gather(*(self._shop(client, turns) for _ in range(self._shoppers)))
+
+    async def _shop(self, client: AsyncOpenAI, turns: itertools.count[int]) -> None:
+        while not self._stop.is_set():
+            turn = next(turns)
+            try:
+                await self._ask(client, turn)
+                self.votes += 1
+            except (APIConnectionError, APIStatusError):
+                # The platform or one of its servers is on its way; a shopper comes back.
+                await asyncio.sleep(0.5)
+
+    async def _ask(self, client: AsyncOpenAI, turn: int) -> None:
+        round_, place = divmod(turn, len(self._questions))
+        question = self._questions[place]
+        answer = await client.chat.completions.create(
+            model=self._model,
+            messages=msgspec.to_builtins(question.messages),
+            max_tokens=MAX_TOKENS,
+            temperature=0,
+            extra_headers={"x-conversation-id": f"shopper-{turn}"},
+        )
+        judgement = vote(question, answer.choices[0].message.content or "", round_)
+        body = {"response_id": answer.id, "verdict": judgement.verdict, "comment": judgement.reason}
+        await client.post("/feedback", body=body, cast_to=object)
