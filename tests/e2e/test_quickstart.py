@@ -1,0 +1,97 @@
+"""The story of quickstart with the smallest model: the same processes, the same API, the same decisions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import processes_about
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("quickstart") / "home"
+
+
+@pytest.fixture(scope="module")
+def told(home: Path) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "tunegate", "quickstart", "--base", "tiny", "--home", str(home)]
+    output = home.parent / "quickstart.json"
+    done = subprocess.run([*argv, "--output", str(output)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def report(home: Path, told: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((home.parent / "quickstart.json").read_text())
+    return loaded
+
+
+def test_one_is_promoted_one_rejected_and_one_rolled_back(report: dict[str, Any]) -> None:
+    base, good, broken, pushy = report["versions"]
+    assert base["decision"] is None
+    assert good["decision"]["outcome"] == "Promoted"
+    assert broken["decision"]["reason"] == "GateFailed"
+    assert pushy["decision"]["reason"] == "FeedbackWorse"
+    assert report["stable"] == good["digest"]
+
+
+def test_the_rejected_one_was_never_shown_and_the_numbers_say_why(report: dict[str, Any]) -> None:
+    broken = report["versions"][2]
+    assert broken["feedback"] is None
+    assert [gate for gate in broken["gates"] if gate["passed"] is False]
+
+
+def test_the_one_rolled_back_had_passed_its_gates_and_was_disliked(report: dict[str, Any]) -> None:
+    pushy = report["versions"][3]
+    assert all(gate["passed"] for gate in pushy["gates"])
+    assert pushy["feedback"]["down"] > pushy["feedback"]["up"]
+    assert pushy["stableFeedback"]["up"] > pushy["stableFeedback"]["down"]
+
+
+def test_the_sample_answer_came_from_the_promoted_version(report: dict[str, Any]) -> None:
+    assert report["sample"]["digest"] == report["versions"][1]["digest"]
+    assert report["sample"]["answer"]
+
+
+def test_every_version_has_scores_with_intervals(report: dict[str, Any]) -> None:
+    for version in report["versions"]:
+        assert [score["suite"] for score in version["scores"]] == ["shop-en", "shop-choice"]
+        assert all(score["low"] <= score["value"] <= score["high"] for score in version["scores"])
+
+
+def test_the_output_ends_with_a_line_to_copy(told: subprocess.CompletedProcess[str]) -> None:
+    assert "local ask --home" in told.stdout
+
+
+def test_nothing_is_left_running(home: Path, told: subprocess.CompletedProcess[str]) -> None:
+    assert processes_about(home) == []
+
+
+def test_the_line_to_copy_asks_the_promoted_model(home: Path, report: dict[str, Any]) -> None:
+    sample = report["sample"]
+    argv = ["local", "ask", "--home", str(home), "--system", sample["system"], sample["question"]]
+    asked = subprocess.run(
+        [sys.executable, "-m", "tunegate", *argv], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout.strip() == sample["answer"].strip()
+    assert processes_about(home) == []
+
+
+def test_why_is_answered_afterwards(home: Path, report: dict[str, Any]) -> None:
+    argv = [sys.executable, "-m", "tunegate", "promotions", "list", "--json", "--home", str(home)]
+    listed = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+    assert [promotion["status"]["phase"] for promotion in listed] == ["Succeeded", "Rejected", "RolledBack"]
+    argv = [sys.executable, "-m", "tunegate", "promotions", "explain", listed[2]["name"], "--home", str(home)]
+    explained = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert "RolledBack by tunegate" in explained
+    assert "disliked" in explained
