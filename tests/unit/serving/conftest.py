@@ -1,0 +1,88 @@
+"""The stand-in engine and our routes in front of it, both on loopback in threads of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import uvicorn
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from starlette.responses import Response
+
+from tests.unit.serving.standin import DIGEST, KEY, MODEL, VERSION, Documents, Server, StandIn, in_thread, now
+from tunegate.feedback import FeedbackLog, ResponseIds
+from tunegate.processes import free_port
+from tunegate.serving import engine as engines
+from tunegate.serving.chat import Chat
+from tunegate.serving.metrics import Metrics
+from tunegate.serving.requests import Rules
+from tunegate.serving.routes import FeedbackRoute, Models
+from tunegate.serving.server import front
+
+
+@pytest.fixture
+def engine() -> Iterator[StandIn]:
+    stand_in = StandIn()
+
+    async def main(stop: asyncio.Event, started: Callable[[], None]) -> None:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", stand_in.chat)
+        app.router.add_get("/health", stand_in.health)
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
+        await runner.setup()
+        port = free_port()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        stand_in.url = f"http://127.0.0.1:{port}"
+        started()
+        await stop.wait()
+        stand_in.go_on.set()
+        await runner.cleanup()
+
+    end = in_thread(main)
+    yield stand_in
+    end()
+
+
+@pytest.fixture
+def store() -> Documents:
+    return Documents()
+
+
+@pytest.fixture
+def server(engine: StandIn, store: Documents) -> Iterator[Server]:
+    registry, state = CollectorRegistry(), SimpleNamespace(ready=True)
+    ids = ResponseIds(KEY, MODEL)
+    metrics = Metrics(DIGEST, MODEL, registry)
+    served = Server(f"http://127.0.0.1:{free_port()}", engine, registry, store, ids, state)
+
+    @asynccontextmanager
+    async def routes() -> AsyncIterator[Any]:
+        async with engines.session() as session:
+            rules = Rules(MODEL, engine.model, system_prompt="Be brief.", defaults={"max_tokens": 9})
+            chat = Chat(DIGEST, rules, engine.url, session, ids, metrics, lambda: state.ready, now)
+            feedback = FeedbackRoute(ids, FeedbackLog(store), metrics, now, DIGEST)
+            yield front(chat, Models(MODEL, VERSION, lambda: state.ready), feedback, Response("kserve", 404))
+            feedback.close()
+
+    async def main(stop: asyncio.Event, started: Callable[[], None]) -> None:
+        async with routes() as app:
+            config = uvicorn.Config(app, port=int(served.url.rpartition(":")[2]), log_config=None, lifespan="off", ws="none")
+            uvicorn_server = uvicorn.Server(config)
+            serving = asyncio.ensure_future(uvicorn_server.serve())
+            while not uvicorn_server.started:
+                await asyncio.sleep(0.01)
+            started()
+            await stop.wait()
+            uvicorn_server.should_exit = True
+            await serving
+
+    end = in_thread(main)
+    yield served
+    end()
+
+

@@ -1,0 +1,178 @@
+"""An engine that does as it is told, a store in memory, and a thread to run servers in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import uvicorn
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from starlette.responses import Response
+
+from tunegate.api.versions import ModelVersion
+from tunegate.feedback import FeedbackLog, ResponseIds
+from tunegate.processes import free_port
+from tunegate.serving import engine as engines
+from tunegate.serving.chat import Chat
+from tunegate.serving.metrics import Metrics
+from tunegate.serving.requests import Embedded, Rules, Sampling
+from tunegate.serving.routes import FeedbackRoute, Models
+from tunegate.serving.server import front
+
+DIGEST = "sha256:" + "ab" * 32
+KEY = bytes(range(32))
+MODEL = "shop-assistant"
+VERSION = ModelVersion(
+    model=MODEL,
+    name=f"{MODEL}/run-1/checkpoint-10",
+    uri=f"s3://models/{MODEL}/run-1/checkpoint-10/",
+    digest=DIGEST,
+    format="huggingface",
+    created=datetime(2026, 1, 2, tzinfo=UTC),
+)
+
+
+class Documents:
+    """The part of a store that feedback needs, in memory; `down` makes it fail as an unreachable one does."""
+
+    def __init__(self) -> None:
+        self.bodies: dict[str, bytes] = {}
+        self.failure: Exception | None = None
+        self.gets = 0
+
+    def put_new(self, key: str, body: bytes) -> bool:
+        if self.failure:
+            raise self.failure
+        return self.bodies.setdefault(key, body) is body
+
+    def get(self, key: str) -> bytes | None:
+        self.gets += 1
+        return self.bodies.get(key)
+
+    def keys(self, prefix: str) -> list[str]:
+        return sorted(key for key in self.bodies if key.startswith(prefix))
+
+
+@dataclass
+class StandIn:
+    """An engine whose answer depends on what the last message asks for.
+
+    `own_ids` makes it name answers itself and end with [DONE], as vLLM does.
+    """
+
+    url: str = ""
+    model: str = "/models/x@main"
+    own_ids: bool = False
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event = field(default_factory=threading.Event)
+
+    async def health(self, request: web.Request) -> web.Response:
+        return web.json_response({})
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.asked.append(body)
+        text = body["messages"][-1]["content"]
+        given = "chatcmpl-engine" if self.own_ids else request.headers["x-request-id"]
+        if text == "fail":
+            raise web.HTTPInternalServerError(text="CUDA went away")
+        if text == "refuse":
+            return web.json_response({"detail": "too clever"}, status=422)
+        if text == "garbage":
+            return web.Response(text="<html>")
+        if not body.get("stream"):
+            return web.json_response(self._whole(given))
+        return await self._stream(request, given, text)
+
+    async def _stream(self, request: web.Request, given: str, text: str) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        try:
+            await response.write(self._chunk(given, {"role": "assistant"}))
+            await response.write(self._chunk(given, {"content": 'a "model":"/models/x@main" '}))
+            if text == "break off":
+                assert request.transport is not None
+                request.transport.abort()
+                return response
+            if text == "report":
+                await response.write(b'data: {"error": "cache is full"}\n\n')
+                return response
+            while text == "go on" and not self.go_on.is_set():
+                await response.write(self._chunk(given, {"content": "x" * 1000}))
+                await asyncio.sleep(0.005)
+            for byte in self._chunk(given, {"content": "夏"}):  # split anywhere
+                await response.write(bytes([byte]))
+            await response.write(self._chunk(given, {}, "stop") + (b"data: [DONE]\n\n" if self.own_ids else b""))
+        except (ConnectionError, asyncio.CancelledError):
+            self.ended.set()
+            raise
+        return response
+
+    def _whole(self, given: str) -> dict[str, Any]:
+        message = {"role": "assistant", "content": "Blue."}
+        choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+        usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+        return self._around(given, "chat.completion") | {"choices": choices, "usage": usage}
+
+    def _chunk(self, given: str, delta: dict[str, str], finish: str | None = None) -> bytes:
+        chunk = self._around(given, "chat.completion.chunk")
+        chunk["choices"] = [{"index": 0, "delta": delta, "finish_reason": finish}]
+        return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+    def _around(self, given: str, kind: str) -> dict[str, Any]:
+        return {"id": given, "created": 1, "model": self.model, "object": kind}
+
+
+@dataclass
+class Server:
+    """Our routes, running."""
+
+    url: str
+    engine: StandIn
+    registry: CollectorRegistry
+    store: Documents
+    ids: ResponseIds
+    state: SimpleNamespace
+
+    def count(self, name: str, **labels: str) -> float:
+        """A counter or gauge by name; model_version is filled in."""
+        return self.registry.get_sample_value(name, {"model_version": "ab" * 6, **labels}) or 0.0
+
+
+def in_thread(main: Callable[[asyncio.Event, Callable[[], None]], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """Run `main(stop, started)` on a loop of its own; returns once it has started, with a function that ends it."""
+    loop = asyncio.new_event_loop()
+    stop, started = asyncio.Event(), threading.Event()
+
+    def work() -> None:
+        loop.run_until_complete(main(stop, started.set))
+        loop.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert started.wait(20)
+
+    def end() -> None:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(20)
+        assert not thread.is_alive()
+
+    return end
+
+
+def embedded(context: int = 100) -> Embedded:
+    return Embedded(Sampling(0.0), context, lambda texts: sum(len(text.split()) for text in texts))
+
+
+def now() -> datetime:
+    return datetime(2026, 3, 4, 5, 6, 7, 890000, tzinfo=UTC)
