@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tunegate.api.errors import UsageError
+from tunegate.api.errors import EvaluationError, UsageError
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.resource import to_json
 from tunegate.api.versions import ModelVersion, short
@@ -59,7 +59,7 @@ def command(
     store = open_store(store_uri, endpoint_url)
     results = _results(store, store.resolve(version), loaded, limit, force)
     if output:
-        output.write_bytes(to_json(results))
+        _write(output, to_json(results))
     if as_json:
         click.echo(to_json(results), nl=False)
     else:
@@ -121,6 +121,13 @@ def _measure(store: Store, version: ModelVersion, suites: Sequence[Suite]) -> li
             bar.update(task, description="asking questions", completed=answered, total=total)
 
         return evaluate_all(folder, version, suites, system_prompt=prompt, progress=show)
+
+
+def _write(path: Path, text: bytes) -> None:
+    try:
+        path.write_bytes(text)
+    except OSError as error:
+        raise EvaluationError(f"{path} can't be written ({error.strerror}); the store has the results.") from None
 
 
 def _print(results: Sequence[Evaluation]) -> None:

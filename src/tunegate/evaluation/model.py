@@ -81,7 +81,7 @@ class Model:
         prompts = [self._encode(text, special=True) for text in texts]
         self._refuse_too_long(prompts, 1)
         shared = _shared_length(prompts)
-        start = self._network.base_model(input_ids=self._tensor([prompts[0][:shared]])) if shared else None
+        start = self._start(prompts[0][:shared]) if shared else None
         logits: list[tuple[float, ...]] = [()] * len(prompts)
         for batch in _batches([len(prompt) for prompt in prompts], batch_size):
             rows = self._last_logits(start, [prompts[i][shared:] for i in batch], ids)
@@ -100,11 +100,19 @@ class Model:
             attention_mask=self._tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]),
             logits_processor=LogitsProcessorList([finite]),
             generation_config=GenerationConfig(
-                do_sample=False, max_new_tokens=max_tokens, eos_token_id=self._stops, pad_token_id=pad
+                do_sample=False,
+                max_new_tokens=max_tokens,
+                eos_token_id=self._stops,
+                pad_token_id=pad,
+                use_cache=True,  # a trainer may have left it off in the folder
             ),
         )
         answers = [self._decode(row) for row in output[:, width:].tolist()]
         return [None if failed else text for text, failed in zip(answers, finite.failed, strict=True)]
+
+    def _start(self, ids: list[int]) -> Any:
+        """The key-value cache after `ids`, for one row."""
+        return self._network.base_model(input_ids=self._tensor([ids]), use_cache=True).past_key_values
 
     def _last_logits(self, start: Any, suffixes: Sequence[list[int]], ids: list[int]) -> list[list[float]]:
         """Right padding: what comes after a text's last token can't change what that token sees.
@@ -115,7 +123,7 @@ class Model:
         width = max(len(suffix) for suffix in suffixes)
         cache = None
         if start is not None:
-            cache = copy.deepcopy(start.past_key_values)
+            cache = copy.deepcopy(start)
             cache.batch_repeat_interleave(len(suffixes))
         padded = self._tensor([suffix + [self._stops[0]] * (width - len(suffix)) for suffix in suffixes])
         hidden = self._network.base_model(input_ids=padded, past_key_values=cache).last_hidden_state

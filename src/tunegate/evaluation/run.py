@@ -19,7 +19,7 @@ from tunegate.evaluation.model import Done, Model
 from tunegate.evaluation.suites import Suite
 
 Progress = Callable[[int, int], None]  # answered questions, all questions
-BATCH_SIZE = 16  # questions at once: more is faster until the memory is full
+BATCH_SIZE = 32  # questions at once: more is faster until the memory is full
 Measured = tuple[tuple[Metric, ...], tuple[Record, ...]]
 
 

@@ -94,6 +94,17 @@ def test_only_the_rows_that_are_not_finite_end() -> None:
     assert (finite.failed, chosen) == ([False, True, True, False], [2, 1, 1, 2])
 
 
+def test_a_folder_that_was_trained_without_cache_is_measured_the_same(learned: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(learned, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text()) | {"use_cache": False}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = Model(folder, dtype=torch.float32)
+    assert model.answer(DIALOGUES[:1], 16, 1, _nothing) == [LEARNED["What does the kettle cost?"]]
+    texts = ["水壶多少钱？答案：", "水壶多少钱？"]
+    found = model.next_logits(texts, ("A", "B", "C", "D"), 2, _nothing)
+    assert found == [pytest.approx(row, abs=1e-4) for row in _plain_logits(learned, texts)]
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "chat_template.jinja"])
 def test_a_folder_that_lacks_a_file_is_refused(learned: Path, tmp_path: Path, name: str) -> None:
     folder = shutil.copytree(learned, tmp_path / "model")
