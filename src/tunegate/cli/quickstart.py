@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import sys
@@ -62,7 +63,8 @@ def command(home: Path, base: str, port: int | None, keep: bool, output: Path) -
         )
         if keep:
             click.echo(f"Everything runs on {platform.url} until Ctrl-C.")
-            threading.Event().wait()
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()
 
 
 def _make_room(home: Path) -> None:
