@@ -135,6 +135,6 @@ def load_deepspeed(config: TrainConfig) -> dict[str, Any]:
 
 def arguments_of(config: TrainConfig) -> dict[str, Any]:
     """The settings that decide what a run computes: the same ones are needed to go on with it."""
-    settings: dict[str, Any] = msgspec.to_builtins(config)
+    settings: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(config))  # as it will be read back
     kept = {name: value for name, value in settings.items() if name not in _NOT_PART_OF_THE_RUN}
     return {**kept, "deepspeed": load_deepspeed(config)}

@@ -49,29 +49,19 @@ class LengthGroupedSampler(Sampler[int]):
 
 
 class Collator:
-    """Pads a batch on the right to its longest example, and counts what it did since it was last asked."""
+    """Pads a batch on the right to its longest example."""
 
     def __init__(self, padding: int) -> None:
         self._padding = padding
-        self._tokens = 0
-        self._positions = 0
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         width = max(len(example.input_ids) for example in examples)
         lengths = [len(example.input_ids) for example in examples]
-        self._tokens += sum(lengths)
-        self._positions += width * len(examples)
         return {
             "input_ids": self._rows([example.input_ids for example in examples], width, self._padding),
             "attention_mask": self._rows([[1] * length for length in lengths], width, 0),
             "labels": self._rows([example.labels for example in examples], width, IGNORED),
         }
-
-    def count(self) -> tuple[int, int]:
-        """Tokens read and positions computed since the last call."""
-        counted = self._tokens, self._positions
-        self._tokens = self._positions = 0
-        return counted
 
     def _rows(self, rows: Sequence[Sequence[int]], width: int, fill: int) -> torch.Tensor:
         return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])

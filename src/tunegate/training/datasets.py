@@ -132,7 +132,9 @@ def _entry(folder: Path, name: str, entry: Any) -> Entry:
     try:
         return msgspec.convert(entry, Entry)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{folder / INFO}, data set {name!r}: {error}.") from None
+        raise UsageError(
+            f"{folder / INFO}, data set {name!r}: {error}; an entry has file_name, formatting, columns and tags."
+        ) from None
 
 
 def _load_corpus(folder: Path, name: str, entry: Entry, max_samples: int | None) -> Corpus:

@@ -54,16 +54,15 @@ def run(plan: Plan, output_dir: Path) -> None:
     tokenizer = load_tokenizer(Path(plan.base_folder), config.template)
     examples = _load_examples(config, tokenizer, output_dir, is_first=arguments.process_index == 0)
     model = _load_model(plan, tokenizer, arguments)
-    collator = Collator(tokenizer.pad_token_id or 0)  # its value is never read
     trainer = Tuner(
         model=model,
         args=arguments,
         train_dataset=examples,
-        data_collator=collator,
+        data_collator=Collator(tokenizer.pad_token_id or 0),  # a masked position: its value is never read
         processing_class=tokenizer,
     )
     publisher = _publisher(plan, output_dir) if trainer.is_world_process_zero() else None
-    trainer.add_callback(_Record(plan, output_dir, model, collator, publisher))
+    trainer.add_callback(_Record(plan, output_dir, trainer, publisher))
     try:
         trainer.train(resume_from_checkpoint=plan.resume_from)
     except BaseException:
@@ -92,11 +91,20 @@ class Tuner(Trainer):  # type: ignore[misc]
 
     def __init__(self, *, model: Any, **options: Any) -> None:
         self._trained = TrainedPositions(model)
+        self._masks: list[torch.Tensor] = []
         super().__init__(model=model, compute_loss_func=self._trained.loss, **options)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
         self._trained.expect(inputs["labels"])
+        self._masks.append(inputs["attention_mask"])
         return super().compute_loss(model, inputs, *arguments, **options)
+
+    def count(self) -> tuple[int, int]:
+        """Tokens read, and positions computed for them, in this rank since the last call."""
+        tokens = sum(int(mask.sum()) for mask in self._masks)
+        positions = sum(mask.numel() for mask in self._masks)
+        self._masks.clear()
+        return tokens, positions
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         dataset: Sequence[Example] = self.train_dataset
@@ -196,13 +204,10 @@ def _publisher(plan: Plan, output_dir: Path) -> Publisher:
 class _Record(TrainerCallback):  # type: ignore[misc]
     """Writes the log, seals each checkpoint when every rank has written it, and hands it to the publisher."""
 
-    def __init__(
-        self, plan: Plan, output_dir: Path, model: Any, collator: Collator, publisher: Publisher | None
-    ) -> None:
+    def __init__(self, plan: Plan, output_dir: Path, trainer: Tuner, publisher: Publisher | None) -> None:
         self._plan = plan
         self._output_dir = output_dir
-        self._model = model
-        self._collator = collator
+        self._trainer = trainer
         self._publisher = publisher
         self._loss: float | None = None
         self._first_step = 0
@@ -231,7 +236,7 @@ class _Record(TrainerCallback):  # type: ignore[misc]
         if self._publisher is None:
             return
         folder = self._output_dir / f"checkpoint-{state.global_step}"
-        _make_servable(folder, self._model, self._plan)
+        _make_servable(folder, self._trainer.model, self._plan)
         checkpoint = seal(
             folder, step=state.global_step, total_steps=state.max_steps, epoch=state.epoch or 0.0, loss=self._loss
         )
@@ -239,7 +244,7 @@ class _Record(TrainerCallback):  # type: ignore[misc]
 
     def _progress(self, args: TrainingArguments, state: TrainerState, logs: dict[str, Any]) -> Progress:
         now = time.monotonic()
-        tokens, positions = self._collator.count()
+        tokens, positions = self._trainer.count()
         elapsed = now - self._begun
         done = state.global_step - self._first_step
         progress = Progress(

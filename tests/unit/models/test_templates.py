@@ -20,7 +20,8 @@ USER: dict[str, str] = {"role": "user", "content": "Hi {{ 7 * 7 }}"}
         pytest.param(
             [{"role": "system", "content": "Be brief."}, USER],
             {"add_generation_prompt": True},
-            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi {{ 7 * 7 }}<|im_end|>\n<|im_start|>assistant\n",
+            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi {{ 7 * 7 }}<|im_end|>\n"
+            "<|im_start|>assistant\n",
             id="own system",
         ),
         pytest.param(

@@ -1,0 +1,243 @@
+"""Runs for real: torchrun, two processes, DeepSpeed, and a model store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from transformers import AutoTokenizer
+
+from tests.processes import processes_about
+from tests.unit.training.builders import dialogues, write_dialogues
+from tests.unit.training.conftest import Run, Shop
+from tunegate.api.errors import TrainingError, UsageError
+from tunegate.api.resource import from_yaml
+from tunegate.api.versions import RELEASE, BaseModel, ModelVersion, Producer, Release
+from tunegate.models import materialise
+from tunegate.store import Store
+from tunegate.training import Progress, TrainConfig, train
+from tunegate.training.checkpoints import complete_checkpoints
+from tunegate.training.log import read_log
+
+STEPS = [3, 6, 9, 12]
+
+
+def test_every_epoch_becomes_a_version_that_says_how_it_was_made(full: Run, shop: Shop) -> None:
+    assert [version.name for version in full.versions] == [f"tiny/full/checkpoint-{step}" for step in STEPS]
+
+    manifest = shop.store.manifest(full.versions[1].name)
+    made = manifest.producer
+    assert (made.kind, made.run, made.seed, made.step, made.epoch) == ("tunegate train", "full", 42, 6, 2.0)
+    assert made.loss == read_log(full.output)[5].loss
+    assert made.arguments["learning_rate"] == 1e-3
+    assert [(dataset.name, dataset.rows) for dataset in made.datasets] == [("shop", 24)]
+    assert made.code_version.startswith("0.")
+    assert manifest.base == BaseModel(uri=shop.base.uri, digest=shop.base.digest)
+
+
+def test_the_release_goes_on_from_the_base(full: Run, shop: Shop) -> None:
+    folder = materialise(shop.store, full.versions[-1])
+
+    release = from_yaml((folder / RELEASE).read_bytes(), Release, RELEASE)
+
+    assert release.format == "huggingface"
+    assert release.system_prompt == "Be kind."
+    assert release.generation == {"temperature": 0.5}
+
+
+def test_a_version_is_in_the_store_before_training_ends(full: Run) -> None:
+    last = complete_checkpoints(full.output)[-1].resume / "complete.json"
+
+    assert full.versions[0].created.timestamp() < last.stat().st_mtime
+
+
+def test_progress_and_versions_are_told_as_they_come(full: Run) -> None:
+    steps = [news for news in full.news if isinstance(news, Progress)]
+    assert [step.current_steps for step in steps] == list(range(1, 13))
+    assert all(step.total_steps == 12 for step in steps)
+    assert all(0 <= step.padding < 0.5 for step in steps)
+    assert steps[-1].loss < steps[0].loss
+    assert [news.name for news in full.news if isinstance(news, ModelVersion)] == [one.name for one in full.versions]
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_a_version_renders_the_prompts_it_was_trained_with(
+    kind: str, shop: Shop, request: pytest.FixtureRequest
+) -> None:
+    run: Run = request.getfixturevalue(kind)
+    folder = materialise(shop.store, run.versions[-1])
+    trained = AutoTokenizer.from_pretrained(shop.folder / "model")  # its template is the one training writes
+    messages = [{"role": "user", "content": "水壶多少钱？"}]
+
+    served = AutoTokenizer.from_pretrained(folder)
+
+    for tokenize in (False, True):
+        options = {"add_generation_prompt": True, "tokenize": tokenize}
+        assert served.apply_chat_template(messages, **options) == trained.apply_chat_template(messages, **options)
+
+
+def test_an_adapter_is_published_without_its_base_and_merges_into_it(lora: Run, shop: Shop) -> None:
+    version = lora.versions[-1]
+    files = {file.path: file.size for file in shop.store.manifest(version.name).files if "/" not in file.path}
+    assert "adapter_model.safetensors" in files
+    assert "model.safetensors" not in files
+
+    merged = materialise(shop.store, version)
+
+    weights, base = merged / "model.safetensors", shop.folder / "model" / "model.safetensors"
+    assert weights.stat().st_size == base.stat().st_size
+    assert weights.read_bytes() != base.read_bytes()
+
+
+def test_a_run_whose_launcher_was_killed_goes_on_to_the_same_end(full: Run, shop: Shop) -> None:
+    config = shop.config("killed", run="killed")
+    output = Path(config.output_dir)
+    launcher = _start(config)
+    try:
+        _wait(lambda: (output / "checkpoint-3" / "resume" / "complete.json").exists(), launcher)
+    finally:
+        launcher.kill()
+        launcher.wait()
+    _wait(lambda: not processes_about(output))
+    assert not (output / "checkpoint-12" / "resume" / "complete.json").exists()
+
+    versions = train(config)
+
+    assert [version.name for version in versions] == [f"tiny/killed/checkpoint-{step}" for step in STEPS]
+    assert _losses(output) == _losses(full.output)
+    assert _weights(output) == _weights(full.output)
+
+
+def test_a_run_whose_rank_was_killed_and_whose_folder_was_lost_goes_on_from_the_store(lora: Run, shop: Shop) -> None:
+    config = shop.config("lost", run="lost", finetuning_type="lora", lora_dropout=0.1)
+    output = Path(config.output_dir)
+
+    def kill_a_rank(news: Progress | ModelVersion) -> None:
+        if isinstance(news, ModelVersion):
+            for pid in _ranks(output, "1"):
+                os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(TrainingError, match="run the same command again"):
+        train(config, kill_a_rank)
+    assert not processes_about(output)
+    shutil.rmtree(output)
+
+    versions = train(config)
+
+    assert [version.name for version in versions] == [f"tiny/lost/checkpoint-{step}" for step in STEPS]
+    again = _losses(output)
+    assert 0 < len(again) < 12
+    assert again == _losses(lora.output)[-len(again) :]
+    assert _weights(output) == _weights(lora.output)
+
+
+def test_a_complete_run_only_reports(full: Run, shop: Shop, tmp_path: Path) -> None:
+    log = (full.output / "train.log").read_bytes()
+    assert train(full.config) == full.versions
+    assert (full.output / "train.log").read_bytes() == log
+
+    assert train(shop.config("full-again", run="full")) == full.versions
+    assert not (shop.folder / "full-again" / "train.log").exists()
+
+
+def test_what_was_complete_but_not_published_is_published(full: Run, shop: Shop) -> None:
+    elsewhere = Store.open(f"{shop.store.uri}/elsewhere", endpoint_url=shop.store.endpoint_url)
+    release = Release(format="huggingface", system_prompt="Be kind.", generation={"temperature": 0.5})
+    elsewhere.publish(shop.folder / "model", shop.base.name, release=release, producer=Producer(kind="test"))
+
+    versions = train(msgspec.structs.replace(full.config, store=elsewhere.uri))
+
+    assert [version.name for version in versions] == [version.name for version in full.versions]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param({"learning_rate": 2e-3}, r"began with --learning_rate 0.001, not 0.002", id="argument"),
+        pytest.param({"resume": False}, "has checkpoints", id="no resume"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_settings(full: Run, shop: Shop, change: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        train(shop.config("full", run="full", **change))
+    with pytest.raises(UsageError, match=said):  # the store remembers, too
+        train(shop.config("full-elsewhere", run="full", **change))
+
+
+def test_a_run_does_not_go_on_with_other_data(full: Run, shop: Shop, tmp_path: Path) -> None:
+    other = write_dialogues(tmp_path, dialogues(23))
+
+    with pytest.raises(UsageError, match="other bytes in the data set shop"):
+        train(shop.config("full", run="full", dataset_dir=str(other)))
+
+
+def test_what_a_process_can_not_do_is_told_in_a_sentence(shop: Shop) -> None:
+    config = shop.config("short", run="short", cutoff_len=16, nproc_per_node=1)
+
+    with pytest.raises(TrainingError, match=r"None of the 24 rows can be used.*--cutoff_len 16"):
+        train(config)
+
+    assert len((Path(config.output_dir) / "rejected.jsonl").read_text().splitlines()) == 24
+
+
+def test_one_process_trains_a_folder_in_all_its_weights(shop: Shop) -> None:
+    config = shop.config(
+        "alone",
+        run="alone",
+        nproc_per_node=1,
+        max_steps=2,
+        bf16="auto",
+        gradient_accumulation_steps=2,
+        model_name_or_path=str(shop.folder / "model"),
+    )
+
+    versions = train(config)
+
+    assert [version.name for version in versions] == ["tiny/alone/checkpoint-2"]
+    assert versions[0].base is None
+
+
+def _start(config: TrainConfig) -> subprocess.Popen[bytes]:
+    """`tunegate train` as a program."""
+    names = ("model_name_or_path", "dataset_dir", "output_dir", "model", "run", "finetuning_type", "learning_rate")
+    names += ("per_device_train_batch_size", "num_train_epochs", "logging_steps", "bf16", "cutoff_len")
+    options = [word for name in names for word in (f"--{name}", str(getattr(config, name)))]
+    argv = [sys.executable, "-m", "tunegate", "train", *options, "--dataset", "shop", "--store", config.store]
+    return subprocess.Popen(argv)
+
+
+def _wait(done: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
+    deadline = time.monotonic() + 120
+    while not done():
+        assert time.monotonic() < deadline, "it took too long"
+        assert process is None or process.poll() is None, "it ended too early"
+        time.sleep(0.02)
+
+
+def _ranks(output: Path, rank: str) -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words, around = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if str(output).encode() in words and f"\0RANK={rank}\0".encode() in around:
+            found.append(int(process.name))
+    return found
+
+
+def _losses(output: Path) -> list[tuple[int, float]]:
+    return [(progress.current_steps, progress.loss) for progress in read_log(output)]
+
+
+def _weights(output: Path) -> bytes:
+    (path,) = (output / "checkpoint-12").glob("*model.safetensors")
+    return path.read_bytes()
