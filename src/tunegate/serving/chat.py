@@ -50,7 +50,6 @@ class Chat:
             self._check_ready()
             answer = _Answer(self, prepare(body, self.rules), started)
             await while_connected(receive, answer.give(scope, receive, sending))
-            self.metrics.answered(perf_counter() - started)
         except ClientGoneError:
             self.metrics.failed("disconnect")
         except ApiError as error:
@@ -107,7 +106,9 @@ class _Answer:
                 if self._request.stream:
                     await self._stream(reply, sending)
                 else:
-                    await self._whole(await reply.read())(scope, receive, sending)
+                    whole = self._whole(await reply.read())
+                    self._count()
+                    await whole(scope, receive, sending)
         except aiohttp.ClientConnectorError:
             raise ApiError(503, "The engine is down; ask again in a moment.", reason="unavailable") from None
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
@@ -143,7 +144,12 @@ class _Answer:
         last = rewriter.end()
         if rewriter.failed:  # the client has the engine's own words
             raise ApiError(502, "", reason="engine")
+        self._count()
         await sending.body(last, more=False)
+
+    def _count(self) -> None:
+        """Before the last byte: clients close at it, and whoever has an answer should find it counted."""
+        self._chat.metrics.answered(perf_counter() - self._started)
 
 
 def _refusal(status: int, body: bytes) -> ApiError:

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import signal
 import socket
+import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,8 +23,12 @@ import aiohttp
 import kserve
 import uvicorn
 import uvloop
+from fastapi import FastAPI
+from kserve.errors import ModelNotReady, ServerNotReady
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.rest.server import RESTServer
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from tunegate.api.errors import ServingError
@@ -33,6 +38,7 @@ from tunegate.feedback.log import Documents
 from tunegate.serving import engine as engines
 from tunegate.serving.chat import Chat
 from tunegate.serving.engine import Engine
+from tunegate.serving.http import json_response
 from tunegate.serving.metrics import Metrics
 from tunegate.serving.requests import Rules
 from tunegate.serving.routes import FeedbackRoute, Front, Models
@@ -69,6 +75,7 @@ def run(config: ServeConfig, on_ready: Callable[[str], None] = lambda url: None)
 
     Raises ServingError when the port is in use, the engine can't start, or it ended.
     """
+    warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")  # KServe's; once for each kind of probe
     listener = _listen(config.host, config.port)
     with contextlib.closing(listener):
         uvloop.run(_serve(config, listener, on_ready))
@@ -182,8 +189,14 @@ def _kserve_app(served: _Served) -> ASGIApp:
     server.register_model(served)
     plane = _DataPlane(model_registry=server.registered_models)
     RESTServer("kserve.model_server:app", plane, server.model_repository_extension, 0).create_application()
-    app: ASGIApp = kserve.model_server.app
+    app: FastAPI = kserve.model_server.app
+    app.add_exception_handler(ServerNotReady, _not_ready)  # KServe's own logs a traceback for each probe
+    app.add_exception_handler(ModelNotReady, _not_ready)
     return app
+
+
+def _not_ready(request: Request, error: Exception) -> Response:
+    return json_response({"error": str(error)}, 503)
 
 
 def _uvicorn(app: ASGIApp) -> _Uvicorn:

@@ -20,7 +20,8 @@ _FIELD = rb'("%s"\s*:\s*)("(?:[^"\\]|\\.)*")'
 class Rewriter:
     """Feed it bytes as they come; it gives back whole lines.
 
-    answering: whether text has come; failed: whether the engine reported an error within the stream.
+    answering: whether text has come; failed: whether the engine reported an error within the stream; done: whether it
+    said [DONE]. Those last lines are kept for `end`, when the engine's connection is free for the next request.
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:
@@ -29,7 +30,8 @@ class Rewriter:
         self._names = names
         self._replace: list[tuple[bytes, bytes]] | None = None
         self._tail = b""
-        self._done = False
+        self.done = False
+        self._last = b""
 
     def feed(self, data: bytes) -> bytes:
         if self._tail:
@@ -41,18 +43,21 @@ class Rewriter:
         for old, new in self._replace or ():
             lines = lines.replace(old, new)
         self._note(lines)
+        if self.done:
+            self._last += lines
+            return b""
         return lines
 
     def end(self) -> bytes:
         """What is left at the end of the engine's stream. Not every engine says [DONE], but clients wait for it."""
         last = self.feed(b"\n") if self._tail else b""
-        return last if self._done or self.failed else last + b"data: [DONE]\n\n"
+        return self._last if self.done else last if self.failed else last + b"data: [DONE]\n\n"
 
     def _note(self, lines: bytes) -> None:
         if not self.answering and _TEXT.search(lines):
             self.answering = True
-        if not self._done and _DONE.search(lines):
-            self._done = True
+        if not self.done and _DONE.search(lines):
+            self.done = True
         if _ERROR.search(lines):
             self.failed = True
 
