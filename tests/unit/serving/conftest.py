@@ -49,29 +49,31 @@ def engine() -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def store() -> Documents:
+def documents() -> Documents:
     return Documents()
 
 
 @pytest.fixture
-def server(engine: StandIn, store: Documents) -> Iterator[Server]:
+def server(engine: StandIn, documents: Documents) -> Iterator[Server]:
     registry, state = CollectorRegistry(), SimpleNamespace(ready=True)
     ids = ResponseIds(KEY, MODEL)
     metrics = Metrics(DIGEST, MODEL, registry)
-    served = Server(f"http://127.0.0.1:{free_port()}", engine, registry, store, ids, state)
+    served = Server(f"http://127.0.0.1:{free_port()}", engine, registry, documents, ids, state)
 
     @asynccontextmanager
     async def routes() -> AsyncIterator[Any]:
         async with engines.session() as session:
             rules = Rules(MODEL, engine.model, system_prompt="Be brief.", defaults={"max_tokens": 9})
             chat = Chat(DIGEST, rules, engine.url, session, ids, metrics, lambda: state.ready, now)
-            feedback = FeedbackRoute(ids, FeedbackLog(store), metrics, now, DIGEST)
+            feedback = FeedbackRoute(ids, FeedbackLog(documents), metrics, now, DIGEST)
             yield front(chat, Models(MODEL, VERSION, lambda: state.ready), feedback, Response("kserve", 404))
             feedback.close()
 
     async def main(stop: asyncio.Event, started: Callable[[], None]) -> None:
         async with routes() as app:
-            config = uvicorn.Config(app, port=int(served.url.rpartition(":")[2]), log_config=None, lifespan="off", ws="none")
+            config = uvicorn.Config(
+                app, port=int(served.url.rpartition(":")[2]), log_config=None, lifespan="off", ws="none"
+            )
             uvicorn_server = uvicorn.Server(config)
             serving = asyncio.ensure_future(uvicorn_server.serve())
             while not uvicorn_server.started:
@@ -84,5 +86,3 @@ def server(engine: StandIn, store: Documents) -> Iterator[Server]:
     end = in_thread(main)
     yield served
     end()
-
-

@@ -5,28 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-import uvicorn
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from starlette.responses import Response
 
 from tunegate.api.versions import ModelVersion
-from tunegate.feedback import FeedbackLog, ResponseIds
-from tunegate.processes import free_port
-from tunegate.serving import engine as engines
-from tunegate.serving.chat import Chat
-from tunegate.serving.metrics import Metrics
-from tunegate.serving.requests import Embedded, Rules, Sampling
-from tunegate.serving.routes import FeedbackRoute, Models
-from tunegate.serving.server import front
+from tunegate.feedback import ResponseIds
+from tunegate.serving.requests import Embedded, Sampling
 
 DIGEST = "sha256:" + "ab" * 32
 KEY = bytes(range(32))
@@ -170,7 +160,7 @@ def in_thread(main: Callable[[asyncio.Event, Callable[[], None]], Coroutine[Any,
     return end
 
 
-def embedded(context: int = 100) -> Embedded:
+def embedded(context: int = 1000) -> Embedded:
     return Embedded(Sampling(0.0), context, lambda texts: sum(len(text.split()) for text in texts))
 
 

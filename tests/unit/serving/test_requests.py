@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.serving.standin import embedded
+from tunegate.serving.http import ApiError
+from tunegate.serving.requests import Embedded, Rules, Sampling, prepare
+
+ASK = [{"role": "user", "content": "hello"}]
+
+
+def rules(engine: Embedded | None = None, **fields: Any) -> Rules:
+    return Rules("shop", "/models/x", embedded=engine, **fields)
+
+
+def asked(rules: Rules, **fields: Any) -> dict[str, Any]:
+    """What the engine is asked when a client asks so."""
+    request = prepare(json.dumps({"model": "shop", "messages": ASK, **fields}).encode(), rules)
+    body: dict[str, Any] = json.loads(request.body)
+    return body
+
+
+def test_an_engine_of_its_own_mind_gets_all_fields() -> None:
+    fields = {"temperature": 0.3, "n": 2, "response_format": {"type": "json_object"}, "user": "u", "top_k": 5}
+
+    assert asked(rules(), **fields) == {"model": "/models/x", "messages": ASK, **fields}
+
+
+def test_the_embedded_engine_gets_only_what_it_knows() -> None:
+    fields = {"user": "u", "metadata": {}, "store": True, "stream_options": {"include_usage": True}, "seed": 1, "n": 1}
+    fields |= {"stop": None, "response_format": {"type": "text"}, "temperature": 0, "top_p": 0.5, "max_tokens": 3}
+
+    assert asked(rules(embedded()), stream=True, **fields) == {
+        "model": "/models/x",
+        "messages": ASK,
+        "stream": True,
+        "max_tokens": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("n", 2),
+        ("stop", ["\n"]),
+        ("response_format", {"type": "json_object"}),
+        ("tools", [{"type": "function"}]),
+        ("logprobs", True),
+        ("logit_bias", {"1": 5}),
+        ("presence_penalty", 1),
+        ("temperature", 0.7),
+        ("best_of", 3),
+        ("generation_config", "{}"),
+        ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
+        ("messages", [{"role": "user"}]),
+        ("messages", [{"content": "hi"}]),
+        ("messages", [{"role": "user", "content": 5}]),
+        ("max_tokens", 0),
+        ("max_tokens", "many"),
+        ("max_tokens", True),
+        ("max_tokens", 1.5),
+    ],
+)
+def test_what_the_embedded_engine_cannot_honour_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(ApiError) as caught:
+        asked(rules(embedded()), **{field: value})
+
+    assert (caught.value.status, caught.value.param, caught.value.reason) == (400, field, "request")
+
+
+def test_the_sampling_of_the_release_may_be_asked_for() -> None:
+    engine = Embedded(Sampling(0.7, 0.9), 100, len)
+
+    assert asked(rules(engine), temperature=0.7, top_p=0.9)["max_tokens"]
+    with pytest.raises(ApiError, match=r"top_p of 0\.9"):
+        asked(rules(engine), top_p=0.5)
+
+
+def test_the_systems_prompt_stands_first_unless_the_client_brings_one() -> None:
+    brief = rules(system_prompt="Be brief.")
+    own = [{"role": "system", "content": "Be verbose."}, *ASK]
+
+    assert asked(brief)["messages"] == [{"role": "system", "content": "Be brief."}, *ASK]
+    assert asked(brief, messages=own)["messages"] == own
+    assert asked(rules())["messages"] == ASK
+
+
+def test_the_releases_defaults_fill_what_is_left_open() -> None:
+    given = rules(defaults={"max_tokens": 50, "temperature": 0.2})
+
+    assert asked(given)["max_tokens"] == 50
+    assert asked(given)["temperature"] == 0.2
+    assert asked(given, temperature=1)["temperature"] == 1
+    assert "max_tokens" not in asked(given, max_completion_tokens=7)
+
+
+def test_the_embedded_engine_knows_one_word_for_the_length() -> None:
+    assert asked(rules(embedded(), defaults={"max_tokens": 5}))["max_tokens"] == 5
+    assert asked(rules(embedded()), max_completion_tokens=7)["max_tokens"] == 7
+    assert asked(rules(embedded()), max_completion_tokens=7, max_tokens=8)["max_tokens"] == 7
+
+
+def test_a_length_left_open_is_cut_to_what_fits() -> None:
+    assert 1 <= asked(rules(embedded(200)))["max_tokens"] < 200
+
+
+def test_what_would_outgrow_the_cache_is_refused() -> None:
+    long = [{"role": "user", "content": "word " * 950}]
+
+    for fields in ({"messages": long}, {"max_tokens": 990}):
+        with pytest.raises(ApiError, match="must fit 1000 tokens") as caught:
+            asked(rules(embedded(1000)), **fields)
+        assert caught.value.code == "context_length_exceeded"
+
+
+def test_tokens_are_counted_only_where_bytes_leave_it_open() -> None:
+    counted: list[int] = []
+
+    def count(texts: Any) -> int:
+        counted.append(len(texts))
+        return 1
+
+    engine = Embedded(Sampling(0.0), 1000, count)
+    asked(rules(engine), max_tokens=10)
+    assert counted == []
+    asked(rules(engine), max_tokens=10, messages=[{"role": "user", "content": "夏" * 400}])
+    assert len(counted) == 1

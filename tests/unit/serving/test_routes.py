@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import openai
+import pytest
+
+from tests.unit.serving.standin import DIGEST, KEY, MODEL, Server, now
+from tunegate.api.errors import StoreError
+from tunegate.api.feedback import Tally
+from tunegate.feedback import FeedbackLog, ResponseIds
+
+
+def call(url: str, body: bytes | None = None) -> tuple[int, Any]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=20) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        text = error.read()
+        return error.code, json.loads(text) if text.startswith(b"{") else text
+
+
+def judge(server: Server, response_id: str, verdict: str = "up", **said: Any) -> tuple[int, Any]:
+    body = {"response_id": response_id, "verdict": verdict, **said}
+    return call(f"{server.url}/v1/feedback", json.dumps(body).encode())
+
+
+def test_a_verdict_is_accepted_once(server: Server) -> None:
+    answer = server.ids.issue(DIGEST, now())
+
+    assert judge(server, answer, "down", rating=2, tags=["rude"], comment="No.") == (202, {"status": "accepted"})
+    assert judge(server, answer, "up") == (200, {"status": "repeat"})
+    assert server.count("tunegate_feedback_total", verdict="down") == 1
+    assert server.count("tunegate_feedback_total", verdict="up") == 0
+    assert FeedbackLog(server.store).tally(DIGEST) == Tally(down=1)
+
+
+def test_an_answer_given_by_the_chat_can_be_judged(server: Server) -> None:
+    client = openai.OpenAI(base_url=server.url + "/openai/v1", api_key="none")
+    answer = client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}])
+
+    assert judge(server, answer.id)[0] == 202
+    assert [record.digest for record in FeedbackLog(server.store).list(DIGEST)] == [DIGEST]
+
+
+def test_feedback_on_another_version_is_kept_and_counted_there(server: Server) -> None:
+    other = "sha256:" + "cd" * 32
+
+    assert judge(server, ResponseIds(KEY, MODEL).issue(other, now()))[0] == 202
+    assert FeedbackLog(server.store).tally(other) == Tally(up=1)
+    assert FeedbackLog(server.store).tally(DIGEST) == Tally()
+    assert server.registry.get_sample_value("tunegate_feedback_total", {"model_version": "cd" * 6, "verdict": "up"})
+
+
+def test_forged_and_foreign_ids_are_refused(server: Server) -> None:
+    for ids in (ResponseIds(bytes(32), MODEL), ResponseIds(KEY, "other-model")):
+        status, body = judge(server, ids.issue(DIGEST, now()))
+        assert (status, body["error"]["param"]) == (403, "response_id")
+    assert judge(server, "chatcmpl-123")[0] == 403
+    assert server.store.bodies == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        (b"{", 400, None),
+        (b"", 400, None),
+        (b"\xff", 400, None),
+        (b"[]", 422, None),
+        (b'{"verdict": "up"}', 422, "response_id"),
+        (b'{"response_id": "x"}', 422, "verdict"),
+        (b'{"response_id": "x", "verdict": "meh"}', 422, "verdict"),
+        (b'{"response_id": "x", "verdict": "up", "rating": 6}', 422, "rating"),
+        (b'{"response_id": "x", "verdict": "up", "tags": ["' + b"x" * 65 + b'"]}', 422, "tags"),
+        (b'{"response_id": "x", "verdict": "up", "note": 1}', 422, "note"),
+    ],
+)
+def test_malformed_feedback_names_the_field(server: Server, body: bytes, status: int, field: str | None) -> None:
+    got, answer = call(f"{server.url}/v1/feedback", body)
+
+    assert (got, answer["error"]["param"]) == (status, field)
+
+
+def test_feedback_that_is_too_large_is_refused(server: Server) -> None:
+    assert call(f"{server.url}/v1/feedback", b"x" * (1 << 21))[0] == 413
+
+
+def test_nothing_counts_while_the_store_is_down_and_the_client_may_try_again(server: Server) -> None:
+    answer = server.ids.issue(DIGEST, now())
+    server.store.failure = StoreError("s3://models can't be reached.")
+    assert judge(server, answer)[0] == 503
+    assert server.count("tunegate_feedback_total", verdict="up") == 0
+
+    server.store.failure = None
+    assert judge(server, answer)[0] == 202
+    assert server.count("tunegate_feedback_total", verdict="up") == 1
+
+
+def test_one_of_many_at_the_same_time_is_the_first(server: Server) -> None:
+    answer = server.ids.issue(DIGEST, now())
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda _: judge(server, answer)[0], range(24)))
+
+    assert sorted(statuses) == [200] * 23 + [202]
+    assert server.count("tunegate_feedback_total", verdict="up") == 1
+
+
+@pytest.mark.parametrize("prefix", ["", "/openai"])
+def test_the_served_model_is_listed_with_its_digest(server: Server, prefix: str) -> None:
+    client = openai.OpenAI(base_url=f"{server.url}{prefix}/v1", api_key="none")
+    (listed,) = client.models.list().data
+
+    assert (listed.id, listed.object, listed.to_dict()["digest"]) == (MODEL, "model", DIGEST)
+    assert client.models.retrieve(MODEL).id == MODEL
+    assert call(f"{server.url}/v1/models")[1]["models"] == [MODEL]
+
+
+def test_one_model_is_as_ready_as_the_engine(server: Server) -> None:
+    server.state.ready = False
+
+    assert call(f"{server.url}/v1/models/{MODEL}")[0] == 503
+    assert call(f"{server.url}/v1/models/other")[0] == 404
+
+
+def test_other_paths_are_kserves_and_other_methods_are_refused(server: Server) -> None:
+    assert call(f"{server.url}/v2/health/live") == (404, b"kserve")
+    assert call(f"{server.url}/v1/chat/completions")[0] == 405
+    assert server.count("tunegate_model_info", digest=DIGEST, model=MODEL) == 1
