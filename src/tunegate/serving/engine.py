@@ -76,7 +76,7 @@ class Engine:
         url = f"{self.url}/v1/chat/completions"
         try:
             async with session.post(url, json={**body, **(self.warm_up or {})}) as reply:
-                text = await reply.text()
+                text = " ".join((await reply.text()).split())
         except (aiohttp.ClientError, TimeoutError) as error:
             self._check_child()
             raise ServingError(f"The engine at {self.url} broke off its first answer ({error}); see its log.") from None

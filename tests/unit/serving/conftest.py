@@ -10,11 +10,21 @@ from typing import Any
 
 import pytest
 import uvicorn
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 from starlette.responses import Response
 
-from tests.unit.serving.standin import DIGEST, KEY, MODEL, VERSION, Documents, Server, StandIn, in_thread, now
+from tests.unit.serving.standin import (
+    DIGEST,
+    KEY,
+    MODEL,
+    VERSION,
+    Documents,
+    Server,
+    StandIn,
+    in_thread,
+    now,
+    run_engine,
+)
 from tunegate.feedback import FeedbackLog, ResponseIds
 from tunegate.processes import free_port
 from tunegate.serving import engine as engines
@@ -27,25 +37,8 @@ from tunegate.serving.server import front
 
 @pytest.fixture
 def engine() -> Iterator[StandIn]:
-    stand_in = StandIn()
-
-    async def main(stop: asyncio.Event, started: Callable[[], None]) -> None:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", stand_in.chat)
-        app.router.add_get("/health", stand_in.health)
-        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
-        await runner.setup()
-        port = free_port()
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-        stand_in.url = f"http://127.0.0.1:{port}"
-        started()
-        await stop.wait()
-        stand_in.go_on.set()
-        await runner.cleanup()
-
-    end = in_thread(main)
-    yield stand_in
-    end()
+    with run_engine() as running:
+        yield running
 
 
 @pytest.fixture

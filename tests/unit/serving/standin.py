@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from tunegate.api.versions import ModelVersion
 from tunegate.feedback import ResponseIds
+from tunegate.processes import free_port
 from tunegate.serving.requests import Embedded, Sampling
 
 DIGEST = "sha256:" + "ab" * 32
@@ -73,7 +75,7 @@ class StandIn:
         body = await request.json()
         self.asked.append(body)
         text = body["messages"][-1]["content"]
-        given = "chatcmpl-engine" if self.own_ids else request.headers["x-request-id"]
+        given = "chatcmpl-engine" if self.own_ids else request.headers.get("x-request-id", "none given")
         if text == "fail":
             raise web.HTTPInternalServerError(text="CUDA went away")
         if text == "refuse":
@@ -158,6 +160,31 @@ def in_thread(main: Callable[[asyncio.Event, Callable[[], None]], Coroutine[Any,
         assert not thread.is_alive()
 
     return end
+
+
+@contextmanager
+def run_engine() -> Iterator[StandIn]:
+    stand_in = StandIn()
+
+    async def main(stop: asyncio.Event, started: Callable[[], None]) -> None:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", stand_in.chat)
+        app.router.add_get("/health", stand_in.health)
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
+        await runner.setup()
+        port = free_port()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        stand_in.url = f"http://127.0.0.1:{port}"
+        started()
+        await stop.wait()
+        stand_in.go_on.set()
+        await runner.cleanup()
+
+    end = in_thread(main)
+    try:
+        yield stand_in
+    finally:
+        end()
 
 
 def embedded(context: int = 1000) -> Embedded:

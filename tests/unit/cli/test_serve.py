@@ -1,0 +1,228 @@
+"""`tunegate serve` as a process: with the real engine on a tiny model, and in front of a stand-in."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.processes import processes_about
+from tests.unit.serving.standin import StandIn, run_engine
+from tunegate.api.feedback import Tally
+from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.feedback import FeedbackLog
+from tunegate.models import make_tiny
+from tunegate.processes import Child, answers, free_port
+from tunegate.store import EmbeddedStore, Store
+
+KEY = "5e" * 32
+ASK: list[Any] = [{"role": "user", "content": "Price of the kettle?"}]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("tiny") / "model", ["Price of the kettle?", "答案：水壶"])
+
+
+@pytest.fixture
+def version(store: Store, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelVersion:
+    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TUNEGATE_FEEDBACK_KEY", KEY)
+    release = Release(format="huggingface", system_prompt="You are Xuan.", generation={"max_tokens": 5})
+    return store.publish(tiny, "shop/base/checkpoint-0", release=release, producer=Producer(kind="test"))
+
+
+@pytest.fixture
+def engine() -> Iterator[StandIn]:
+    with run_engine() as running:
+        yield running
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as opened:
+        yield opened
+
+
+@contextmanager
+def serving(log: Path, *words: str, port: int | None = None, env: Mapping[str, str] | None = None) -> Iterator[Any]:
+    """A server process and its URL."""
+    port = port or free_port()
+    argv = [sys.executable, "-m", "tunegate", "serve", *words, "--port", str(port)]
+    with Child.start("the server", argv, log=log, env=env) as child:
+        yield child, f"http://127.0.0.1:{port}"
+
+
+def until_ready(child: Child, url: str) -> None:
+    child.wait_until(lambda: answers(f"{url}/v2/health/ready"), seconds=120)
+
+
+def until_ended(child: Child) -> int:
+    deadline = time.monotonic() + 60
+    while child.exit_code is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert child.exit_code is not None
+    return child.exit_code
+
+
+def get(url: str) -> tuple[int, Any]:
+    try:
+        with urllib.request.urlopen(url, timeout=20) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def judge(url: str, response_id: str) -> int:
+    body = json.dumps({"response_id": response_id, "verdict": "up"}).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/feedback", body), timeout=60) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def process_of(word: str, folder: Path) -> int:
+    """The process whose command line has `word` and whose environment or words have `folder`."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            around = (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if word.encode() in words and b"tunegate.processes" not in words and str(folder).encode() in around:
+            return int(process.name)
+    raise AssertionError(f"no process has {word}")
+
+
+def test_a_real_engine_answers_is_judged_and_takes_the_server_with_it(
+    version: ModelVersion, store: Store, tmp_path: Path
+) -> None:
+    with serving(tmp_path / "log", version.name) as (child, url):
+        child.wait_until(lambda: answers(f"{url}/v2/health/live"), seconds=120)
+        assert get(f"{url}/v2/health/ready")[0] == 503  # it takes the engine seconds
+        until_ready(child, url)
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+
+        raw = client.chat.completions.with_raw_response.create(model="shop", messages=ASK, temperature=0)
+        whole = raw.parse()
+        assert raw.headers["x-tunegate-version"] == version.digest
+        assert whole.usage is not None
+        assert whole.usage.completion_tokens <= 5
+
+        chunks = list(client.chat.completions.create(model="shop", messages=ASK, stream=True, max_tokens=3))
+        assert {(chunk.id, chunk.model) for chunk in chunks} == {(chunks[0].id, "shop")}
+        with pytest.raises(openai.BadRequestError, match="temperature"):
+            client.chat.completions.create(model="shop", messages=ASK, temperature=1.5)
+        with pytest.raises(openai.BadRequestError, match="must fit"):
+            client.chat.completions.create(model="shop", messages=[{"role": "user", "content": "水 " * 20_000}])
+
+        assert [judge(url, whole.id), judge(url, whole.id), judge(url, chunks[0].id)] == [202, 200, 202]
+        assert FeedbackLog(store).tally(version.digest) == Tally(up=2)
+        _, metrics = get(f"{url}/metrics")
+        label = f'model_version="{version.digest[7:19]}"'
+        assert f"tunegate_answers_total{{{label}}} 2.0" in metrics
+        assert f'tunegate_feedback_total{{{label},verdict="up"}} 2.0' in metrics
+        assert json.loads(get(f"{url}/v1/models")[1])["data"][0]["digest"] == version.digest
+
+        os.kill(process_of("--continuous-batching", tmp_path), signal.SIGKILL)
+        assert until_ended(child) == 1
+        assert "The engine ended with status" in child.tail()
+    log = (tmp_path / "log").read_text()
+    assert "kettle" not in log
+    assert "Traceback" not in log
+
+
+def test_sigterm_lets_answers_end_and_leaves_nothing(version: ModelVersion, engine: StandIn, tmp_path: Path) -> None:
+    with serving(tmp_path / "log", version.digest, "--engine-url", engine.url) as (child, url):
+        until_ready(child, url)
+        client = openai.OpenAI(base_url=f"{url}/openai/v1", api_key="none")
+        stream = client.chat.completions.create(
+            model="shop", messages=[{"role": "user", "content": "go on"}], stream=True
+        )
+        next(stream)
+        os.kill(process_of("serve", tmp_path), signal.SIGTERM)
+        child.wait_until(lambda: not answers(f"{url}/v2/health/live"), seconds=20)
+        engine.go_on.set()
+
+        assert list(stream)[-1].choices[0].finish_reason == "stop"
+        assert until_ended(child) == 0
+    assert not processes_about(tmp_path)
+
+
+def test_a_verdict_outlives_the_server_and_waits_for_the_store(
+    tiny: Path, engine: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stack: ExitStack
+) -> None:
+    monkeypatch.setenv("TUNEGATE_FEEDBACK_KEY", KEY)
+    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
+    embedded = stack.enter_context(EmbeddedStore.start(tmp_path / "store"))
+    with pytest.MonkeyPatch.context() as inner:
+        for name, value in embedded.environment.items():
+            inner.setenv(name, value)
+        store = Store.open(embedded.uri, endpoint_url=embedded.endpoint_url)
+    release = Release(format="huggingface")
+    version = store.publish(tiny, "shop/base/checkpoint-0", release=release, producer=Producer(kind="test"))
+    words = (version.uri, "--engine-url", engine.url, "--engine-model", "theirs", "--model-name", "xuan")
+    with serving(tmp_path / "one.log", *words, env=embedded.environment) as (child, url):
+        until_ready(child, url)
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+        ids = [client.chat.completions.create(model="xuan", messages=ASK).id for _ in range(2)]
+        assert engine.asked[-1]["model"] == "theirs"
+        assert judge(url, ids[0]) == 202
+        embedded.stop()
+        assert judge(url, ids[1]) == 503
+        assert 'verdict="up"} 1.0' in get(f"{url}/metrics")[1]
+    restarted = stack.enter_context(EmbeddedStore.start(tmp_path / "store"))
+    with serving(tmp_path / "two.log", *words, env=restarted.environment) as (child, url):
+        until_ready(child, url)
+        assert [judge(url, ids[0]), judge(url, ids[1])] == [200, 202]
+
+
+def test_a_port_in_use_is_one_clear_sentence(version: ModelVersion, engine: StandIn, tmp_path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        with serving(tmp_path / "log", version.name, "--engine-url", engine.url, port=port) as (child, _):
+            assert until_ended(child) == 1
+            assert child.tail().startswith(f"tunegate: Can't listen on 127.0.0.1 port {port}: Address already in use;")
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "said", "status"),
+    [
+        (["shop/base/checkpoint-0"], "", "TUNEGATE_FEEDBACK_KEY is not set", 2),
+        (["shop/base/checkpoint-0"], "abc", "TUNEGATE_FEEDBACK_KEY must be", 2),
+        (["shop/base/checkpoint-9"], KEY, "checkpoint-9", 1),
+        (["shop/base/checkpoint-0", "--engine-model", "x"], KEY, "--engine-url", 2),
+        (["shop/base/checkpoint-0", "--engine-url", "127.0.0.1:1"], KEY, "http://HOST:PORT", 2),
+        (["shop/base/checkpoint-0", "--port", "99999"], KEY, "99999", 2),
+    ],
+)
+def test_wrong_words_are_told(
+    version: ModelVersion,
+    words: list[str],
+    key: str,
+    said: str,
+    status: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tunegate.cli import main
+
+    monkeypatch.setenv("TUNEGATE_FEEDBACK_KEY", key)
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", *words])
+
+    assert ended.value.code == status
+    assert said in capsys.readouterr().err
