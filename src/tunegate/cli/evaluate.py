@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,7 +112,8 @@ def _measure(store: Store, version: ModelVersion, suites: Sequence[Suite]) -> li
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    # libraries print as they load; standard output is for results
+    with redirect_stdout(sys.stderr), Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("fetching the version", total=None)
         folder = materialise(store, version)
         prompt = read_release(store, version).system_prompt

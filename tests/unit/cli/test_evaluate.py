@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import msgspec
 import pytest
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from tests.unit.evaluation.builders import write_business, write_choice
 from tunegate.api.evaluation import Evaluation
-from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
 from tunegate.cli import main
 from tunegate.evaluation import find
 from tunegate.models import make_tiny
@@ -112,6 +115,30 @@ def test_a_limited_result_is_kept_but_never_instead_of_a_larger_one(
     assert evaluate(version.name, "--suite", business, "--limit", 2, "--json") == 0
     assert len(json.loads(capsys.readouterr().out)[0]["records"]) == 2
     assert found(store, version, "shop-test") == whole
+
+
+# peft 0.21 asks for the name that transformers 5.23 deprecates
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_an_adapter_is_measured_with_its_base_and_only_the_result_is_printed(
+    store: Store, version: ModelVersion, tiny: Path, business: Path, tmp_path: Path
+) -> None:
+    network = AutoModelForCausalLM.from_pretrained(tiny)
+    folder = tmp_path / "adapter"
+    get_peft_model(network, LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear")).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(tiny / name, folder / name)
+    adapter = store.publish(
+        folder,
+        "shop/run/checkpoint-1",
+        release=Release(format="lora-adapter", base=BaseModel(uri=version.uri, digest=version.digest)),
+        producer=Producer(kind="test"),
+    )
+    words = ["evaluate", adapter.name, "--suite", str(business), "--json"]
+    # a process of its own: what libraries print when they are first imported would be seen
+    done = subprocess.run([sys.executable, "-m", "tunegate", *words], check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    (result,) = msgspec.json.decode(done.stdout, type=list[Evaluation])
+    assert result == found(store, adapter, "shop-test")
 
 
 def test_bytes_that_differ_from_their_manifest_are_not_measured(
