@@ -93,7 +93,7 @@ def _limit(client: Any) -> tuple[Move, Move]:
 
 def _curl(transfers: list[tuple[str, Path, str]]) -> None:
     config = "\nnext\n".join(f'url = "{url}"\n{option} = "{path}"\nfail\nsilent' for option, path, url in transfers)
-    _run(["curl", "--parallel", "--parallel-immediate", "--config", "-"], config)
+    _run(["curl", "--no-progress-meter", "--parallel", "--parallel-immediate", "--config", "-"], config)
 
 
 def _sha256sum(paths: list[Path]) -> None:

@@ -36,9 +36,12 @@ class Finished(Resource, frozen=True, kw_only=True):
 
 
 class Owner(Resource, frozen=True, kw_only=True):
+    """A claim's process: where its pid means something, the pid, and what tells it from a later one with that pid."""
+
     host: str
     pid: int
     process: str
+    claim: str
 
 
 class ClaimRecord(Resource, frozen=True, kw_only=True):
@@ -51,9 +54,10 @@ class ClaimRecord(Resource, frozen=True, kw_only=True):
 class Claim:
     """The right to publish one name, renewed in the background until the `with` of `claimed` ends."""
 
-    def __init__(self, bucket: Bucket, key: str, etag: str, found: dict[str, Finished]) -> None:
+    def __init__(self, bucket: Bucket, name: str, owner: Owner, etag: str, found: dict[str, Finished]) -> None:
         self._bucket = bucket
-        self._key = key
+        self._name = name
+        self._owner = owner
         self._etag: str | None = etag
         self._files = dict(found)
         self._ended = threading.Event()
@@ -66,6 +70,11 @@ class Claim:
         """Files that this or an earlier attempt finished."""
         return dict(self._files)
 
+    def require(self) -> None:
+        """Raises StoreError when another publisher is known to have taken the claim."""
+        if self._etag is None:
+            raise StoreError(f"another publisher took over {self._name} while this one stood still; publish again.")
+
     def note(self, path: str, file: Finished) -> None:
         """Remember a finished file; it is saved with the next renewal."""
         with self._lock:
@@ -73,9 +82,8 @@ class Claim:
 
     def confirm(self) -> None:
         """Make sure that the claim is still ours. Raises StoreError when another publisher took it."""
-        self._save(_me())
-        if self._etag is None:
-            raise StoreError(f"another publisher took over {self._key} while this one stood still; publish again.")
+        self._save(self._owner)
+        self.require()
 
     def end(self, *, published: bool) -> None:
         """Give the claim up: nothing is left of it after a publish, the finished files after a failure."""
@@ -84,27 +92,26 @@ class Claim:
         if self._etag is None:
             return
         if published:
-            self._bucket.delete(self._key)
+            self._bucket.delete(_key(self._name))
         else:
             self._save(None)
 
     def _renew(self) -> None:
         while not self._ended.wait(RENEW_SECONDS):
             with contextlib.suppress(StoreError):  # unreachable for now; confirm() decides in the end
-                self._save(_me())
+                self._save(self._owner)
 
     def _save(self, owner: Owner | None) -> None:
         with self._lock:
             if self._etag is not None:
                 body = msgspec.json.encode(ClaimRecord(owner=owner, files=self._files))
-                self._etag = self._bucket.put_if(self._key, body, IfMatch=self._etag)
+                self._etag = self._bucket.put_if(_key(self._name), body, IfMatch=self._etag)
 
 
 @contextlib.contextmanager
 def claimed(bucket: Bucket, name: str) -> Iterator[Claim]:
     """Hold the claim on a name, after waiting for a publisher that is at work. Raises StoreError."""
-    key = f".tunegate/publishing/{name}.json"
-    while (claim := _take(bucket, key)) is None:
+    while (claim := _take(bucket, name)) is None:
         time.sleep(0.2)
     try:
         yield claim
@@ -115,16 +122,17 @@ def claimed(bucket: Bucket, name: str) -> Iterator[Claim]:
     claim.end(published=True)
 
 
-def _take(bucket: Bucket, key: str) -> Claim | None:
+def _take(bucket: Bucket, name: str) -> Claim | None:
     """Take the claim if it is free; None means that it is not."""
-    found = _look(bucket, key)
+    found = _look(bucket, _key(name))
     record, etag, age = found if found else (ClaimRecord(owner=None), None, 0.0)
     if record.owner is not None and age < STALE_SECONDS and not _is_dead(record.owner):
         return None
     condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
-    body = msgspec.json.encode(ClaimRecord(owner=_me(), files=record.files))
-    taken = bucket.put_if(key, body, **condition)
-    return Claim(bucket, key, taken, record.files) if taken else None
+    owner = Owner(host=_host(), pid=os.getpid(), process=_PROCESS, claim=uuid.uuid4().hex)
+    body = msgspec.json.encode(ClaimRecord(owner=owner, files=record.files))
+    taken = bucket.put_if(_key(name), body, **condition)
+    return Claim(bucket, name, owner, taken, record.files) if taken else None
 
 
 def _look(bucket: Bucket, key: str) -> tuple[ClaimRecord, str, float] | None:
@@ -141,13 +149,21 @@ def _look(bucket: Bucket, key: str) -> tuple[ClaimRecord, str, float] | None:
     return record, answer["ETag"], (now - answer["LastModified"]).total_seconds()
 
 
-def _me() -> Owner:
-    return Owner(host=platform.node(), pid=os.getpid(), process=_PROCESS)
+def _key(name: str) -> str:
+    return f".tunegate/publishing/{name}.json"
+
+
+def _host() -> str:
+    """Where a pid means something: the host, and on Linux the pid namespace, which containers don't share."""
+    try:
+        return f"{platform.node()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return platform.node()
 
 
 def _is_dead(owner: Owner) -> bool:
     """Whether the owner certainly runs no more; that can only be told on its own host."""
-    if owner.host != platform.node() or owner.process == _PROCESS:
+    if owner.host != _host() or owner.process == _PROCESS:
         return False
     if owner.pid == os.getpid():
         return True  # the number is ours now

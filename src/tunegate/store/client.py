@@ -5,7 +5,6 @@ Nothing here knows of versions; credentials never leave botocore and appear in n
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import Any
 
 import boto3
 import botocore.exceptions
-import botocore.session
+import urllib3.exceptions
 from botocore.config import Config
 
 from tunegate.api.errors import StoreError, UsageError
@@ -22,6 +21,16 @@ from tunegate.api.errors import StoreError, UsageError
 CONNECTIONS = 32
 _URI = re.compile(r"(?P<scheme>s3|oss)://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?")
 _MISSING = {"404", "NoSuchKey", "NotFound"}
+BROKEN = (
+    botocore.exceptions.HTTPClientError,
+    botocore.exceptions.ConnectionError,
+    botocore.exceptions.IncompleteReadError,
+    botocore.exceptions.ResponseStreamingError,
+    urllib3.exceptions.HTTPError,
+    ConnectionError,
+    TimeoutError,
+)
+"""What a lost connection raises, at whatever moment it was lost."""
 _SIGN_IN = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "InvalidClientTokenId"}
 
 
@@ -53,7 +62,7 @@ def connect(location: Location, endpoint_url: str | None, **keys: str) -> Any:
 
     oss:// is Alibaba Cloud's S3 interface, which only knows virtual-hosted addresses; other endpoints of one's own
     are reached by path. `keys` are for boto3's session where its own ways of finding credentials won't do.
-    Raises StoreError when no such client can be made.
+    Raises UsageError or StoreError when no such client can be made.
     """
     addressing = "virtual" if location.scheme == "oss" else "path" if endpoint_url else "auto"
     config = Config(
@@ -67,7 +76,10 @@ def connect(location: Location, endpoint_url: str | None, **keys: str) -> Any:
         response_checksum_validation="when_required",
     )
     with explained(location.uri):
-        return boto3.session.Session(**keys).client("s3", endpoint_url=endpoint_url, config=config)
+        try:
+            return boto3.session.Session(**keys).client("s3", endpoint_url=endpoint_url, config=config)
+        except ValueError as error:
+            raise UsageError(f"{endpoint_url!r} is not an endpoint; write http://HOST:PORT or https://HOST.") from error
 
 
 def check(client: Any, location: Location) -> None:
@@ -112,6 +124,7 @@ class Bucket:
             self.client.put_object(**self.place(key), Body=body)
 
     def put_new(self, key: str, body: bytes) -> bool:
+        """Put unless there is one. False: there was."""
         return self.put_if(key, body, IfNoneMatch="*") is not None
 
     def put_if(self, key: str, body: bytes, **condition: str) -> str | None:
@@ -120,9 +133,16 @@ class Bucket:
             try:
                 return str(self.client.put_object(**self.place(key), Body=body, **condition)["ETag"])
             except botocore.exceptions.ClientError as error:
-                if is_precondition(error) or is_missing(error):
-                    return None
-                raise
+                if not (is_precondition(error) or is_missing(error)):
+                    raise
+                if error.response["ResponseMetadata"].get("RetryAttempts"):
+                    return self._own_etag(key, body)
+                return None
+
+    def _own_etag(self, key: str, body: bytes) -> str | None:
+        """The ETag if the document is ours after all: a put whose answer was lost refuses its own repetition."""
+        answer = self.client.get_object(**self.place(key))
+        return str(answer["ETag"]) if answer["Body"].read() == body else None
 
     def delete(self, key: str) -> None:
         with explained(self.location.uri):
@@ -175,20 +195,13 @@ def explained(where: str) -> Iterator[None]:
         ) from error
     except botocore.exceptions.PartialCredentialsError as error:
         raise StoreError(f"the credentials for {where} are incomplete; set both halves of the key.") from error
-    except (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError) as error:
-        endpoint = error.kwargs.get("endpoint_url") or where
+    except BROKEN as error:
         raise StoreError(
-            f"{where} can't be reached at {_origin(endpoint)}; check that the store runs and that --endpoint-url "
+            f"{where} can't be reached{_at(error)}; check that the store runs and that --endpoint-url "
             "(AWS_ENDPOINT_URL) is right."
         ) from error
-    except (botocore.exceptions.BotoCoreError, ValueError) as error:
+    except botocore.exceptions.BotoCoreError as error:
         raise StoreError(f"{where} can't be used: {error}".rstrip(".") + ".") from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise StoreError(
-                f"the disk is full at {error.filename or where}; free some space and run it again."
-            ) from error
-        raise
 
 
 def _explain_answer(where: str, error: botocore.exceptions.ClientError) -> str:
@@ -204,5 +217,6 @@ def _explain_answer(where: str, error: botocore.exceptions.ClientError) -> str:
     return f"{where} failed at {error.operation_name}: {code}: {message.rstrip('.')}; look into the store's log."
 
 
-def _origin(url: str) -> str:
-    return "/".join(url.split("/")[:3])
+def _at(error: Exception) -> str:
+    url = getattr(error, "kwargs", {}).get("endpoint_url")
+    return " at " + "/".join(url.split("/")[:3]) if url else ""

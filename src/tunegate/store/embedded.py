@@ -58,7 +58,7 @@ class EmbeddedStore:
             log=folder / "weed.log",
             # One server needs few volumes to write in parallel; each costs two open files. Go's own limit keeps the
             # server from growing to a multiple of what it holds.
-            env={"WEED_MASTER_VOLUME_GROWTH_COPY_1": "3", "GOMEMLIMIT": "512MiB"},
+            env={"WEED_MASTER_VOLUME_GROWTH_COPY_1": "3", "GOMEMLIMIT": "768MiB"},
         )
         store = cls(child, folder, ports, keys)
         try:

@@ -6,7 +6,8 @@ It knows the layout of a version in the store; finding and reading versions is i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tunegate.api.errors import StoreError, UsageError
 from tunegate.api.resource import to_json
 from tunegate.api.versions import MANIFEST, RELEASE, File, Manifest, Producer, Release, digest_of
 from tunegate.store.claims import Claim, Finished, claimed
-from tunegate.store.client import Bucket, explained
+from tunegate.store.client import BROKEN, Bucket, explained
 from tunegate.store.transfer import Meter, Progress, Source, Transfers
 
 
@@ -57,7 +58,8 @@ def publish(
     with claimed(bucket, name) as claim:
         if existing := find():
             return _require_same(existing, sources, meter)
-        with explained(bucket.location.uri), Transfers(bucket, meter) as transfers:
+        with explained(bucket.location.uri), _readable(), Transfers(bucket, meter) as transfers:
+            transfers.abort_uploads(f"{name}/")
             files = _store(bucket, name, sources, claim, transfers, meter, list(siblings()))
         manifest = Manifest(
             model=name.split("/")[0],
@@ -70,7 +72,7 @@ def publish(
             created=datetime.now(UTC).replace(microsecond=0),
         )
         claim.confirm()
-        if not bucket.put_new(f"{name}/{MANIFEST}", to_json(manifest)):
+        if not bucket.put_new(f"{name}/{MANIFEST}", to_json(manifest)):  # by one who doesn't know of claims
             raise StoreError(f"{name} was published by someone else meanwhile; choose another name.")
     return manifest
 
@@ -97,6 +99,7 @@ def _store(
 
     def place(source: Source) -> None:
         key = f"{name}/{source.path}"
+        claim.require()
         # Reading a file twice is cheaper than sending it, but only worth it where its size is known in the store.
         sha256 = source.sha256() if source.size in sizes else ""
         done = kept.get(source.path)
@@ -130,6 +133,18 @@ def _require_same(existing: Manifest, sources: tuple[Source, ...], meter: Meter)
             raise StoreError(taken)
         meter.add(source.size)
     return existing
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except BROKEN:
+        raise
+    except OSError as error:
+        raise StoreError(
+            f"{error.filename} can't be read: {error.strerror}; make it readable and publish again."
+        ) from error
 
 
 def _walk(folder: Path) -> Iterable[Path]:

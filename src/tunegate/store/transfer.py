@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import botocore.exceptions
-import urllib3.exceptions
 
 from tunegate.api.errors import StoreError
-from tunegate.store.client import Bucket
+from tunegate.store.client import BROKEN, Bucket
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
@@ -34,19 +33,11 @@ Progress = Callable[[int, int], None]
 
 PART = 16 << 20  # bytes; S3 allows 10,000 parts, so files up to 156 GiB keep this size
 _MAX_PARTS = 10_000
+_CHUNK = 256 << 10  # bytes read at once: written and hashed without another copy, while they are in the cache
 _COPY_PART = 256 << 20
 _SENDERS = 4  # parts in flight
 _FILES = 3  # files in flight
 _ATTEMPTS = 6
-_BROKEN = (
-    botocore.exceptions.HTTPClientError,
-    botocore.exceptions.ConnectionError,
-    botocore.exceptions.IncompleteReadError,
-    botocore.exceptions.ResponseStreamingError,
-    urllib3.exceptions.HTTPError,
-    ConnectionError,
-    TimeoutError,
-)
 
 
 class Meter:
@@ -147,6 +138,13 @@ class Transfers:
                 raise StoreError(f"{source.path} changed while it was published; publish when nothing writes to it.")
         return sent
 
+    def abort_uploads(self, prefix: str) -> None:
+        """Drop the parts that killed publishers left under a prefix; they are invisible, but they take room."""
+        client, where = self._bucket.client, self._bucket.place(prefix)
+        answer = client.list_multipart_uploads(Bucket=where["Bucket"], Prefix=where["Key"])
+        for upload in answer.get("Uploads", ()):
+            client.abort_multipart_upload(Bucket=where["Bucket"], Key=upload["Key"], UploadId=upload["UploadId"])
+
     def copy(self, source_key: str, key: str, size: int) -> str:
         """Copy inside the store, no bytes through here; returns the ETag."""
         client, where = self._bucket.client, self._bucket.place(key)
@@ -169,15 +167,17 @@ class Transfers:
         """Read one file, to its target if it has one; returns the sha256 of what was read."""
         digest = hashlib.sha256()
         with _target(wanted) as descriptor:
-            pending: deque[Future[bytearray]] = deque()
+            pending: deque[Future[list[bytes]]] = deque()
             starts = deque(range(0, wanted.size, PART))
             while starts or pending:
+                self._go_on()
                 if starts and len(pending) <= _SENDERS:
                     start = starts.popleft()
                     length = min(PART, wanted.size - start)
                     pending.append(self._parts.submit(self._read, wanted.key, start, length, descriptor))
                 else:
-                    digest.update(pending.popleft().result())
+                    for chunk in pending.popleft().result():
+                        digest.update(chunk)
         return digest.hexdigest()
 
     def _upload_whole(self, source: Source, file: io.FileIO | io.BytesIO, key: str) -> Sent:
@@ -197,6 +197,7 @@ class Transfers:
         parts: list[dict[str, Any]] = []
         with self._multipart(where) as (upload_id, finish):
             while body := file.read(part_size):
+                self._go_on()
                 digest.update(body)
                 size += len(body)
                 part = {**where, "UploadId": upload_id, "PartNumber": len(parts) + len(pending) + 1}
@@ -232,33 +233,36 @@ class Transfers:
                 client.abort_multipart_upload(**where, UploadId=upload_id)
             raise
 
-    def _read(self, key: str, start: int, length: int, descriptor: int | None) -> bytearray:
-        """Read a range; a broken stream goes on where it broke."""
-        buffer = bytearray(length)
-        view, done, failures = memoryview(buffer), 0, 0
-        while done < length:
+    def _read(self, key: str, start: int, length: int, descriptor: int | None) -> list[bytes]:
+        """Read a range in chunks and write them; a broken stream goes on where it broke."""
+        chunks: list[bytes] = []
+        end, failures = start + length, 0
+        while start < end:
             try:
-                for count in self._stream(key, start + done, view[done:]):
-                    done, failures = done + count, 0
-                    self._meter.add(count)
-            except _BROKEN as error:
+                for chunk in self._stream(key, start, end):
+                    if descriptor is not None:
+                        _write_all(descriptor, chunk, start)
+                    chunks.append(chunk)
+                    start, failures = start + len(chunk), 0
+                    self._meter.add(len(chunk))
+            except BROKEN as error:
                 failures += 1
                 self._pause(failures, error)
-        if descriptor is not None:
-            _write_all(descriptor, view, start)
-        return buffer
+        return chunks
 
-    def _stream(self, key: str, start: int, view: memoryview) -> Iterator[int]:
-        span = f"bytes={start}-{start + len(view) - 1}"
+    def _stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
+        span = f"bytes={start}-{end - 1}"
         with self._bucket.client.get_object(**self._bucket.place(key), Range=span)["Body"] as body:
-            done = 0
-            while done < len(view):
-                chunk = body.read(min(1 << 20, len(view) - done))
+            while start < end:
+                chunk = body.read(min(_CHUNK, end - start))
                 if not chunk:
                     raise ConnectionError("the stream ended early")
-                view[done : done + len(chunk)] = chunk
-                done += len(chunk)
-                yield len(chunk)
+                start += len(chunk)
+                yield chunk
+
+    def _go_on(self) -> None:
+        if self._failed.is_set():
+            raise _StoppedError
 
     def _again(self, call: Callable[[], T]) -> T:
         """Call until it works: broken connections and the store's own failures cost a pause, up to a point."""
@@ -266,7 +270,7 @@ class Transfers:
         while True:
             try:
                 return call()
-            except _BROKEN as error:
+            except BROKEN as error:
                 failures += 1
                 self._pause(failures, error)
             except botocore.exceptions.ClientError as error:
@@ -310,7 +314,8 @@ def _target(wanted: Wanted) -> Iterator[int | None]:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, view: memoryview, start: int) -> None:
+def _write_all(descriptor: int, chunk: bytes, start: int) -> None:
+    view = memoryview(chunk)
     while view:
         written = os.pwrite(descriptor, view, start)
         view, start = view[written:], start + written

@@ -20,6 +20,7 @@ from tunegate.store.transfer import Progress
 
 _SEGMENT = r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"{_SEGMENT}/{_SEGMENT}/checkpoint-(?:0|[1-9][0-9]{{0,17}})")
+_MANIFEST_KEY = re.compile(rf"{_NAME.pattern}/{re.escape(MANIFEST)}")
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{8,64})")
 _READERS = 8
 
@@ -133,7 +134,7 @@ class Store:
     def _complete(self, model: str | None) -> builtins.list[Manifest]:
         models = [model] if model else [name for name in self._bucket.folders("") if not name.startswith(".")]
         entries = [entry for name in models for entry in self._bucket.entries(f"{name}/")]
-        entries = [entry for entry in entries if _NAME.fullmatch(entry.key.removesuffix(f"/{MANIFEST}"))]
+        entries = [entry for entry in entries if _MANIFEST_KEY.fullmatch(entry.key)]
         unread = [entry for entry in entries if entry not in self._manifests]
         if unread:
             with ThreadPoolExecutor(min(_READERS, len(unread))) as readers:
