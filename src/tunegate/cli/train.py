@@ -50,6 +50,8 @@ def _option(name: str, **settings: Any) -> Callable[[F], F]:
 @_option("max_samples", type=int, help="Use only the first so many rows of each data set.")
 @_option("nproc_per_node", type=int, default=2, help="Training processes.")
 @_option("deepspeed", metavar="FILE", help="A DeepSpeed configuration instead of ours (ZeRO-2).")
+@_option("save_strategy", type=click.Choice(["epoch", "steps"]), default="epoch", help="When to publish a checkpoint.")
+@_option("save_steps", type=int, default=500, help="Steps between checkpoints with --save_strategy steps.")
 @_option("bf16", type=click.Choice(["auto", "true", "false"]), default="auto", help="Compute in bfloat16.")
 @_option("logging_steps", type=int, default=5, help="Steps between two lines of progress.")
 @_option("max_rejected", type=float, default=0.01, help="Largest share of unusable rows before the run is refused.")
@@ -61,7 +63,7 @@ def _option(name: str, **settings: Any) -> Callable[[F], F]:
 def command(store_uri: str, dataset: str, as_json: bool, **settings: Any) -> None:
     """Fine-tune a model with DeepSpeed under torchrun, on this machine.
 
-    Every epoch ends in a checkpoint that is published to the store while training goes on. A run that was killed goes
+    Every epoch ends in a checkpoint (or every --save_steps steps), published to the store while training goes on. A run that was killed goes
     on from its newest complete checkpoint when the same command is given again; one that is complete only reports.
     """
     from tunegate.training import TrainConfig, train

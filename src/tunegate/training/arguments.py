@@ -41,6 +41,7 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
     max_steps: stop after so many optimizer steps; -1 for `num_train_epochs`.
     warmup_ratio: share of the steps in which the learning rate grows from 0.
     max_rejected: share of unusable rows, 0..1, above which the run is refused.
+    save_strategy: publish a checkpoint after each epoch, or every `save_steps` steps; always one at the end.
     bf16: "auto" computes in bfloat16 where the processor has instructions for it, in float32 elsewhere.
     deepspeed: a DeepSpeed configuration file; None for ZeRO-2.
     resume: go on from the newest complete checkpoint; False refuses a run that has one.
@@ -71,6 +72,8 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
     max_samples: int | None = None
     nproc_per_node: int = 2
     deepspeed: str | None = None
+    save_strategy: Literal["epoch", "steps"] = "epoch"
+    save_steps: int = 500
     bf16: Literal["auto", "true", "false"] = "auto"
     logging_steps: int = 5
     max_rejected: float = 0.01
@@ -115,6 +118,7 @@ _AT_LEAST = {
     "max_samples": 1,
     "nproc_per_node": 1,
     "logging_steps": 1,
+    "save_steps": 1,
     "seed": 0,
 }
 

@@ -97,7 +97,7 @@ class Tuner(Trainer):  # type: ignore[misc]
     def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
         self._trained.expect(inputs["labels"])
         self._masks.append(inputs["attention_mask"])
-        return super().compute_loss(model, inputs, *arguments, **options)
+        return super().compute_loss(model, {**inputs, "use_cache": False}, *arguments, **options)
 
     def count(self) -> tuple[int, int]:
         """Tokens read, and positions computed for them, in this rank since the last call."""
@@ -130,7 +130,8 @@ def _training_arguments(config: TrainConfig, output_dir: Path) -> TrainingArgume
         deepspeed=load_deepspeed(config),
         logging_steps=config.logging_steps,
         logging_nan_inf_filter=False,
-        save_strategy="epoch",
+        save_strategy=config.save_strategy,
+        save_steps=config.save_steps,
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
@@ -165,7 +166,6 @@ def _load_examples(config: TrainConfig, tokenizer: Any, output_dir: Path, *, is_
 def _load_model(plan: Plan, tokenizer: Any, arguments: TrainingArguments) -> Any:
     dtype = torch.bfloat16 if arguments.bf16 else torch.float32
     model = AutoModelForCausalLM.from_pretrained(plan.base_folder, dtype=dtype)
-    model.config.use_cache = False
     model.generation_config.eos_token_id = _stop_tokens(model, tokenizer)
     config = plan.config
     if config.finetuning_type == "full":
