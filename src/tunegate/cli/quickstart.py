@@ -28,9 +28,9 @@ DONE = "quickstart.json"
 )
 @click.option(
     "--base",
-    default="smollm2-135m-instruct",
+    default="smollm2-135m",
     show_default=True,
-    type=click.Choice(["smollm2-135m-instruct", "tiny"]),
+    type=click.Choice(["smollm2-135m", "tiny"]),
     help="What to start from; tiny is a model of 0.8 M parameters made on the spot.",
 )
 @click.option("--port", type=int, help="Where applications ask, on 127.0.0.1. Default: any free one.")

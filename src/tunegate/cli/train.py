@@ -63,8 +63,9 @@ def _option(name: str, **settings: Any) -> Callable[[F], F]:
 def command(store_uri: str, dataset: str, as_json: bool, **settings: Any) -> None:
     """Fine-tune a model with DeepSpeed under torchrun, on this machine.
 
-    Every epoch ends in a checkpoint (or every --save_steps steps), published to the store while training goes on. A run that was killed goes
-    on from its newest complete checkpoint when the same command is given again; one that is complete only reports.
+    Every epoch, or every --save_steps steps, a checkpoint is published to the store while training goes on. A run that
+    was killed goes on from its newest complete checkpoint when the same command is given again; one that is complete
+    only reports.
     """
     from tunegate.training import TrainConfig, train
 

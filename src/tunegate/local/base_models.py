@@ -3,46 +3,66 @@
 from __future__ import annotations
 
 import shutil
+import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from tunegate.api.errors import UsageError
+from tunegate.api.errors import ModelError, TunegateError, UsageError
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.corpus import DATA
 from tunegate.models import convert_smollm2, make_tiny
+from tunegate.processes import Child
 from tunegate.store import Store
 
-BASES = ("smollm2-135m-instruct", "tiny")
+BASES = ("smollm2-135m", "tiny")
 
 
-def publish_base(name: str, store: Store, cache: Path) -> ModelVersion:
+def publish_base(name: str, store: Store, cache: Path, logs: Path) -> ModelVersion:
     """The base model `name` as a version in the store; made in `cache` where it is not there yet.
 
-    Raises UsageError for an unknown name, ModelError when its package is not installed.
+    Raises ModelError when it can't be made, with the reason.
     """
     folder = cache / "bases" / name
     if not folder.exists():
-        partial = folder.with_name(f".{name}")
-        shutil.rmtree(partial, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _make(name, partial)
-        partial.rename(folder)
+        # In a process of its own: torch and a model are a lot to carry around for the rest of the story.
+        argv = [sys.executable, "-m", "tunegate.local.base_models", name, str(folder)]
+        with Child.start(f"making {name}", argv, log=logs / "base-model.log") as child:
+            while child.exit_code is None:
+                time.sleep(0.1)
+            if child.exit_code:
+                raise ModelError(child.tail())
     producer = Producer(kind="tunegate quickstart", run="base", notes={"source": name})
     return store.publish(folder, f"{name}/base/checkpoint-0", release=Release(format="huggingface"), producer=producer)
 
 
-def _make(name: str, folder: Path) -> None:
+def make_base(name: str, folder: Path) -> None:
+    """Write the base model `name` to `folder`, whole or not at all.
+
+    Raises UsageError for an unknown name, ModelError when its package is not installed.
+    """
+    partial = folder.with_name(f".{name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     if name == "tiny":
-        make_tiny(folder, _corpus_texts())
-    elif name == "smollm2-135m-instruct":
-        convert_smollm2(folder)
+        make_tiny(partial, _corpus_texts())
+    elif name == "smollm2-135m":
+        convert_smollm2(partial)
     else:
         raise UsageError(f"There is no base model {name}; choose one of {', '.join(BASES)}.")
+    partial.rename(folder)
 
 
 def _corpus_texts() -> Iterable[str]:
     for path in sorted(DATA.glob("dialogues_*.jsonl")):
         for line in path.read_bytes().splitlines():
             yield from (message["content"] for message in msgspec.json.decode(line)["messages"])
+
+
+if __name__ == "__main__":
+    try:
+        make_base(sys.argv[1], Path(sys.argv[2]))
+    except TunegateError as error:
+        sys.exit(str(error))

@@ -19,7 +19,7 @@ from tunegate.api.errors import TunegateError
 from tunegate.api.promotion import TERMINAL, Phase, Promotion
 from tunegate.api.versions import ModelVersion
 from tunegate.corpus import DATA
-from tunegate.corpus.shoppers import load_questions
+from tunegate.corpus.shoppers import Question, load_questions
 from tunegate.evaluation import find
 from tunegate.local.base_models import publish_base
 from tunegate.local.home import Home, write
@@ -51,7 +51,8 @@ class Quickstart:
             PlatformConfig(self.home, self.port, evaluation_limit=self.story.evaluation_limit)
         ) as platform:
             self.say(f"model store up at {platform.store.endpoint_url}, one URL for applications: {platform.url}")
-            base = publish_base(self.story.base, platform.store, self.home.cache)
+            self.say(f"preparing {self.story.base}")
+            base = publish_base(self.story.base, platform.store, self.home.cache, self.home.logs)
             self.say(f"base model {base.name} published, {base.digest[:19]}; it is the stable version")
             write(self.home.policy_file, msgspec.yaml.encode(self.story.policy(base.uri)))
             with self._loop(platform):
@@ -91,7 +92,7 @@ class Quickstart:
 
     def _wait(self, platform: Platform, version: ModelVersion) -> None:
         """Until `version` is decided; simulated shoppers come in while it is shown to users."""
-        crowd = Crowd(platform.url, MODEL, load_questions(self.story.language), self.story.shoppers)
+        crowd = Crowd(platform.url, MODEL, self._questions(), self.story.shoppers)
         deadline = time.monotonic() + END_SECONDS
         with contextlib.ExitStack() as shop:
             while (phase := self._phase(version)) not in TERMINAL:
@@ -109,6 +110,9 @@ class Quickstart:
         done = f"step {news.current_steps}/{news.total_steps}"
         speed = f"{news.tokens_per_second:.0f} tokens/s, {news.remaining_seconds:.0f} s left"
         self.say(f"  {done}: loss {news.loss:.3f}, {speed}")
+
+    def _questions(self) -> list[Question]:
+        return load_questions(self.story.language, taught=self.story.taught)
 
     def _phase(self, version: ModelVersion) -> Phase:
         promotion = self._promotion(version)
@@ -139,7 +143,7 @@ class Quickstart:
 
     def _sample(self, platform: Platform) -> Answer:
         """Ask the one URL a question that nobody trained on."""
-        question = load_questions(self.story.language)[0]
+        question = self._questions()[0]
         with OpenAI(base_url=f"{platform.url}/v1", api_key="none") as client:
             raw = client.chat.completions.with_raw_response.create(
                 model=MODEL, messages=msgspec.to_builtins(question.messages), max_tokens=64, temperature=0

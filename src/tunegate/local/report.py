@@ -74,25 +74,28 @@ def report_version(
 
 
 def render(report: Report) -> str:
-    """The report as a table and the reasons under it, for people."""
+    """The report for people: a table of what was measured, and under it what was decided and why."""
     suites = [score.suite for score in report.versions[0].scores]
-    table = Table("version", "digest", *suites, "gates", "thumbs down", "decision", box=SIMPLE_HEAD)
+    table = Table("version", "digest", *suites, "thumbs down", "of the stable", "decision", box=SIMPLE_HEAD)
     for version in report.versions:
         live = " ← live" if version.digest == report.stable else ""
         table.add_row(
             version.name,
             short(version.digest),
             *(_show_score(version, suite) for suite in suites),
-            "\n".join(map(_show_gate, version.gates)) or "–",
-            _show_feedback(version),
+            _show_tally(version.feedback),
+            _show_tally(version.stable_feedback),
             (version.decision.outcome if version.decision else "stable at first") + live,
         )
-    console = Console(width=max(120, Console().width), highlight=False)
+    console = Console(width=max(140, Console().width), highlight=False)
     with console.capture() as text:
         console.print(table)
         for version in report.versions:
-            why = version.decision.message if version.decision else "the base model"
-            console.print(f"[bold]{version.name}[/] ({version.about}): {why}", soft_wrap=True)
+            console.print(f"[bold]{version.name}[/], {version.about}", soft_wrap=True)
+            for gate in version.gates:
+                console.print(f"  {_SIGNS[gate.passed]} gate: {gate.message}", soft_wrap=True)
+            if version.decision:
+                console.print(f"  → {version.decision.outcome}: {version.decision.message}", soft_wrap=True)
     return text.get()
 
 
@@ -112,15 +115,8 @@ def _show_score(version: VersionReport, suite: str) -> str:
     return f"{score.value:.2f}{interval}"
 
 
-def _show_gate(gate: GateResult) -> str:
-    sign = {True: "✓", False: "✗", None: "?"}[gate.passed]
-    return f"{sign} {gate.suite} {gate.metric} {gate.bound} {gate.threshold:g}"
+def _show_tally(tally: Tally | None) -> str:
+    return f"{tally.down} of {tally.n}" if tally else "–"
 
 
-def _show_feedback(version: VersionReport) -> str:
-    """Of the candidate and, for comparison, of the stable at the same time."""
-    if version.feedback is None:
-        return "never shown"
-    stable = version.stable_feedback
-    beside = f"\n(stable: {stable.down} of {stable.n})" if stable else ""
-    return f"{version.feedback.down} of {version.feedback.n}{beside}"
+_SIGNS = {True: "✓", False: "✗", None: "?"}

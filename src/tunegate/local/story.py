@@ -27,25 +27,29 @@ class Run:
 
 @dataclass(frozen=True)
 class Story:
-    """base: the base model's name. arguments: what all runs share. evaluation_limit: questions asked of each suite."""
+    """base: the base model's name. arguments: what all runs share. evaluation_limit: questions asked of each suite.
+
+    taught: shoppers ask, and the business suite measures, what was in training: for a model that can only recite.
+    """
 
     base: str
     language: Language
+    suite: str
+    taught: bool
     arguments: Mapping[str, object]
     runs: tuple[Run, ...]
-    evaluation_limit: int
+    evaluation_limit: int = 24
     shoppers: int = 8
 
     def policy(self, base_uri: str) -> PromotionPolicy:
-        suite = f"shop-{self.language}"
         return PromotionPolicy(
             model=MODEL,
             initial_version=base_uri,
-            suites=(suite, "shop-choice"),
+            suites=(self.suite, "shop-choice"),
             gates=(
-                Gate(suite=suite, metric="score", min=0.6),
-                Gate(suite=suite, metric="score", max_regression=0.1),
-                Gate(suite="shop-choice", metric="accuracy", max_regression=0.15),
+                Gate(suite=self.suite, metric="score", min=0.5),
+                Gate(suite=self.suite, metric="score", max_regression=0.1),
+                Gate(suite="shop-choice", metric="accuracy", max_regression=0.25),
             ),
             steps=(
                 CanaryStep(weight=10, pause_seconds=3, min_verdicts=4),
@@ -58,46 +62,49 @@ class Story:
         )
 
 
-def _tell(language: Language, base: str, limit: int, arguments: Mapping[str, object], broken: float) -> Story:
-    runs = (
-        Run("run-1", "tuned on the shop's dialogues", {"dataset": (f"shop_{language}",)}),
-        Run(
-            "run-2",
-            f"tuned with a broken setting, learning_rate {broken:g}",
-            {"dataset": (f"shop_{language}",), "learning_rate": broken},
-        ),
-        Run("run-3", "tuned on dialogues that press customers to buy", {"dataset": (f"pushy_{language}",)}),
+def _runs(good: str, pushy: str, rate: float) -> tuple[Run, ...]:
+    # Where training goes wrong it goes wrong at once, so the broken run is a short one.
+    broken = {"dataset": (good,), "learning_rate": rate, "max_steps": 8}
+    return (
+        Run("run-1", "tuned on the shop's dialogues", {"dataset": (good,)}),
+        Run("run-2", f"tuned with a broken setting, learning_rate {rate:g}", broken),
+        Run("run-3", "tuned on dialogues that press customers to buy", {"dataset": (pushy,)}),
     )
-    return Story(base, language, {"num_train_epochs": 1.0, "logging_steps": 2, **arguments}, runs, limit)
 
 
-# What fits into five minutes on two cores, measured; the README says what it comes to.
+# What fits into five minutes on two cores.
 STORIES = {
-    "smollm2-135m-instruct": _tell(
-        "en",
-        "smollm2-135m-instruct",
-        24,
-        {
+    "smollm2-135m": Story(
+        base="smollm2-135m",
+        language="en",
+        suite="shop-en",
+        taught=False,
+        arguments={
             "finetuning_type": "lora",
-            "per_device_train_batch_size": 8,
+            "per_device_train_batch_size": 4,
             "learning_rate": 1e-3,
-            "max_samples": 160,
-            "max_steps": 10,
-            "lora_rank": 16,
-            "lora_alpha": 32,
+            "warmup_ratio": 0.1,
+            "max_steps": 24,
+            "logging_steps": 4,
         },
-        broken=1.0,
+        runs=_runs("shop_en", "pushy_en", 1.0),
     ),
-    "tiny": _tell(
-        "en",
-        "tiny",
-        24,
-        {
+    "tiny": Story(
+        base="tiny",
+        language="en",
+        suite="shop-taught-en",
+        taught=True,
+        arguments={
             "finetuning_type": "full",
+            "max_samples": 48,
             "per_device_train_batch_size": 8,
             "learning_rate": 3e-3,
-            "num_train_epochs": 10.0,
+            "warmup_ratio": 0.1,
+            "max_steps": 120,
+            "save_strategy": "steps",
+            "save_steps": 60,
+            "logging_steps": 20,
         },
-        broken=3.0,
+        runs=_runs("shop_en", "pushy_en", 10.0),
     ),
 }
