@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -120,6 +121,7 @@ async def _serve(config: ServeConfig, listener: socket.socket, on_ready: Callabl
             chat = Chat(config.version.digest, rules, engine.url, session, ids, metrics, ready, _now)
             app = front(chat, Models(config.model, config.version, ready), feedback, _kserve_app(served))
             watch = _watch(engine, session, served, lambda: on_ready(_url(config.host, listener)))
+            gc.freeze()  # what is loaded by now stays; collecting through it would hold up answers
             await _until_stopped(_uvicorn(app), listener, watch)
             feedback.close()
     finally:
