@@ -25,6 +25,7 @@ from tunegate.store.client import Bucket, explained, is_missing
 RENEW_SECONDS = 5.0
 STALE_SECONDS = 30.0
 _PROCESS = uuid.uuid4().hex
+_LIVE: set[str] = set()  # the claims that this process holds
 
 
 class Finished(Resource, frozen=True, kw_only=True):
@@ -61,6 +62,7 @@ class Claim:
         self._etag: str | None = etag
         self._files = dict(found)
         self._ended = threading.Event()
+        _LIVE.add(owner.claim)
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._renew, name="tunegate-claim", daemon=True)
         self._thread.start()
@@ -89,9 +91,10 @@ class Claim:
         """Give the claim up: nothing is left of it after a publish, the finished files after a failure."""
         self._ended.set()
         self._thread.join()
+        _LIVE.discard(self._owner.claim)
         if self._etag is None:
             return
-        if published:
+        if published or not self._files:
             self._bucket.delete(_key(self._name))
         else:
             self._save(None)
@@ -163,10 +166,10 @@ def _host() -> str:
 
 def _is_dead(owner: Owner) -> bool:
     """Whether the owner certainly runs no more; that can only be told on its own host."""
-    if owner.host != _host() or owner.process == _PROCESS:
+    if owner.host != _host():
         return False
-    if owner.pid == os.getpid():
-        return True  # the number is ours now
+    if owner.pid == os.getpid():  # this process, or one that had our number before
+        return owner.process != _PROCESS or owner.claim not in _LIVE
     try:
         os.kill(owner.pid, 0)
     except ProcessLookupError:

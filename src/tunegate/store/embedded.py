@@ -6,14 +6,13 @@ It knows how to start and stop `weed`; what is kept in the store is none of its 
 from __future__ import annotations
 
 import contextlib
-import http.client
+import fcntl
 import json
 import os
 import secrets
 import shutil
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from types import TracebackType
 
@@ -94,7 +93,8 @@ class EmbeddedStore:
             aws_secret_access_key=self._keys[1],
             region_name="us-east-1",
         )
-        with explained(self.uri), contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
+        known = (client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists)
+        with explained(self.uri), contextlib.suppress(*known):
             client.create_bucket(Bucket=BUCKET)
 
     def __enter__(self) -> EmbeddedStore:
@@ -176,23 +176,23 @@ def _read_ports(folder: Path) -> dict[str, int]:
 
 def _await_predecessor(folder: Path) -> None:
     """Wait for a store that is just ending in this folder: two on the same data would spoil it."""
-    ports = _read_ports(folder)
     deadline = time.monotonic() + _STOP_SECONDS
-    while ports and _is_seaweed(ports["s3.port"]):
+    while not _is_free(folder):
         if time.monotonic() > deadline:
-            raise StoreError(
-                f"{folder} is in use by another embedded store (port {ports['s3.port']}); stop that first."
-            )
+            raise StoreError(f"{folder} is in use by another embedded store; stop that first.")
         time.sleep(0.1)
-    _remove_sockets(ports)
+    _remove_sockets(_read_ports(folder))
 
 
-def _is_seaweed(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2) as answer:
-            return "SeaweedFS" in (answer.headers["Server"] or "")
-    except (OSError, http.client.HTTPException):
-        return False
+def _is_free(folder: Path) -> bool:
+    """Whether no server has the data: weed keeps its LevelDB locked for as long as it runs."""
+    for path in (folder / "data" / "filerldb2").glob("*/LOCK"):
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+    return True
 
 
 def _remove_sockets(ports: dict[str, int]) -> None:

@@ -69,7 +69,7 @@ def publish(
             files=tuple(files),
             base=release.base,
             producer=producer,
-            created=datetime.now(UTC).replace(microsecond=0),
+            created=datetime.now(UTC),
         )
         claim.confirm()
         if not bucket.put_new(f"{name}/{MANIFEST}", to_json(manifest)):  # by one who doesn't know of claims

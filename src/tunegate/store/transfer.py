@@ -195,7 +195,7 @@ class Transfers:
         part_size = max(PART, -(-source.size // _MAX_PARTS))
         pending: deque[Future[dict[str, Any]]] = deque()
         parts: list[dict[str, Any]] = []
-        with self._multipart(where) as (upload_id, finish):
+        with self._multipart(where, ChecksumAlgorithm="CRC32") as (upload_id, finish):
             while body := file.read(part_size):
                 self._go_on()
                 digest.update(body)
@@ -216,10 +216,12 @@ class Transfers:
         return {"PartNumber": part["PartNumber"], "ETag": answer["ETag"], "ChecksumCRC32": crc}
 
     @contextlib.contextmanager
-    def _multipart(self, where: dict[str, str]) -> Iterator[tuple[str, Callable[[list[dict[str, Any]]], str]]]:
+    def _multipart(
+        self, where: dict[str, str], **options: str
+    ) -> Iterator[tuple[str, Callable[[list[dict[str, Any]]], str]]]:
         """A multipart upload that leaves nothing behind when it fails: its id, and how to finish it."""
         client = self._bucket.client
-        upload_id = client.create_multipart_upload(**where, ChecksumAlgorithm="CRC32")["UploadId"]
+        upload_id = client.create_multipart_upload(**where, **options)["UploadId"]
 
         def finish(parts: list[dict[str, Any]]) -> str:
             answer = client.complete_multipart_upload(**where, UploadId=upload_id, MultipartUpload={"Parts": parts})

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+
+from tunegate.api.errors import StoreError, UsageError
+from tunegate.processes import free_port
+from tunegate.store import EmbeddedStore, Store
+from tunegate.store.client import Location, connect, parse_uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "location"),
+    [
+        ("s3://models", Location("s3", "models", "")),
+        ("s3://models/", Location("s3", "models", "")),
+        ("s3://models/team/a", Location("s3", "models", "team/a/")),
+        ("oss://models/team/", Location("oss", "models", "team/")),
+    ],
+)
+def test_uri_names_bucket_and_prefix(uri: str, location: Location) -> None:
+    assert parse_uri(uri) == location
+    assert location.uri == uri.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "uri", ["models", "s3://", "s3://A_b", "http://models", "s3://models/../x", "s3://models/a//b"]
+)
+def test_another_uri_is_a_usage_error(uri: str) -> None:
+    with pytest.raises(UsageError, match="write s3://BUCKET"):
+        Store.open(uri)
+
+
+@pytest.mark.usefixtures("store")
+def test_missing_bucket_is_told_with_the_command_that_creates_it(embedded_store: EmbeddedStore) -> None:
+    with pytest.raises(StoreError, match="bucket nowhere does not exist; create it with: aws s3 mb s3://nowhere"):
+        Store.open("s3://nowhere", endpoint_url=embedded_store.endpoint_url)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("AWS_SECRET_ACCESS_KEY", "wrong" * 8), ("AWS_ACCESS_KEY_ID", "unknown" * 3)]
+)
+def test_wrong_credentials_are_told_and_not_shown(
+    store: Store, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(StoreError, match=r"refuses the credentials .*; check AWS_ACCESS_KEY_ID") as caught:
+        Store.open(store.uri, endpoint_url=store.endpoint_url)
+    assert value not in str(caught.value)
+
+
+def test_missing_credentials_are_told(embedded_store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY", raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    with pytest.raises(StoreError, match="no credentials for s3://tunegate; set AWS_ACCESS_KEY_ID"):
+        Store.open(embedded_store.uri, endpoint_url=embedded_store.endpoint_url)
+
+
+def test_port_where_nobody_listens_is_told(store: Store) -> None:
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(StoreError, match=f"can't be reached at {endpoint}; check that the store runs"):
+        Store.open(store.uri, endpoint_url=endpoint)
+
+
+def test_endpoint_that_is_no_url_is_a_usage_error(store: Store) -> None:
+    with pytest.raises(UsageError, match="is not an endpoint"):
+        Store.open(store.uri, endpoint_url="localhost:1")
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("scheme", "endpoint", "url"),
+    [
+        ("s3", "http://127.0.0.1:9", "http://127.0.0.1:9/models/key"),
+        ("oss", "https://s3.oss.example.com", "https://models.s3.oss.example.com/key"),
+    ],
+)
+def test_oss_is_addressed_by_virtual_host_and_other_endpoints_by_path(scheme: str, endpoint: str, url: str) -> None:
+    client = connect(Location(scheme, "models", ""), endpoint)
+    signed = client.generate_presigned_url("get_object", Params={"Bucket": "models", "Key": "key"})
+    assert signed.startswith(f"{url}?")
+
+
+def test_credentials_are_in_no_repr(store: Store, embedded_store: EmbeddedStore) -> None:
+    secret = embedded_store.environment["AWS_SECRET_ACCESS_KEY"]
+    assert secret not in repr(embedded_store) + repr(store) + repr(vars(store))

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tunegate.api.errors import StoreError, UsageError
+from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.store import Progress, Store, transfer
+
+from .conftest import MIB, Proxy
+
+NAME = "tea/run/checkpoint-1"
+
+
+def publish(store: Store, folder: Path, name: str = NAME, progress: Progress | None = None) -> ModelVersion:
+    return store.publish(
+        folder, name, release=Release(format="huggingface"), producer=Producer(kind="test"), progress=progress
+    )
+
+
+def test_same_bytes_again_are_the_same_version(store: Store, model: Path) -> None:
+    assert publish(store, model) == publish(store, model)
+
+
+def test_other_bytes_under_the_same_name_are_refused(store: Store, model: Path) -> None:
+    version = publish(store, model)
+    (model / "config.json").write_text('{"architectures": [0]}'[:21])
+    with pytest.raises(StoreError, match=rf"{NAME} is taken by other bytes .* choose another name"):
+        publish(store, model)
+    (model / "more.json").touch()
+    with pytest.raises(StoreError, match="choose another name"):
+        publish(store, model)
+    assert store.list() == [version]
+    store.verify(NAME)
+
+
+def test_publishing_what_the_store_holds_moves_no_bytes(proxied: Store, proxy: Proxy, model: Path) -> None:
+    publish(proxied, model)
+    assert proxy.sent > 3 * MIB
+    before = proxy.sent + proxy.received
+    publish(proxied, model)
+    (model / "config.json").write_text("another version of the same model")
+    other = publish(proxied, model, "tea/other-run/checkpoint-2")
+    assert proxy.sent + proxy.received - before < 0.1 * MIB
+    assert proxied.verify(other.name).digest == other.digest
+
+
+def test_large_files_are_copied_in_parts(
+    proxied: Store, proxy: Proxy, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (model / "model.safetensors").write_bytes(os.urandom(12 * MIB))
+    publish(proxied, model)
+    monkeypatch.setattr(transfer, "_COPY_PART", 5 * MIB)
+    before = proxy.sent + proxy.received
+    copy = publish(proxied, model, "tea/other-run/checkpoint-2")
+    assert proxy.sent + proxy.received - before < 0.1 * MIB
+    proxied.verify(copy.name)
+
+
+def test_release_counts_as_bytes_of_the_version(store: Store, model: Path) -> None:
+    publish(store, model)
+    with pytest.raises(StoreError, match="choose another name"):
+        store.publish(
+            model, NAME, release=Release(format="huggingface", system_prompt="Hm."), producer=Producer(kind="test")
+        )
+
+
+def test_manifest_and_release_of_an_earlier_version_are_left_out(store: Store, model: Path) -> None:
+    version = publish(store, model)
+    (model / "manifest.json").write_text("stale")
+    (model / "release.yaml").write_text("stale")
+    assert publish(store, model) == version
+
+
+def test_progress_reaches_the_total_and_never_goes_back(store: Store, model: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    for _ in range(2):
+        calls.clear()
+        publish(store, model, progress=lambda done, total: calls.append((done, total)))
+        total = store.manifest(NAME).size
+        assert calls[-1] == (total, total)
+        assert calls == sorted(calls)
+
+
+def test_one_of_two_publishers_with_different_bytes_wins(store: Store, tmp_path: Path) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        for number in range(3):
+            (folder / f"{number}.bin").write_bytes(os.urandom(MIB))
+    barrier = threading.Barrier(2)
+
+    def attempt(folder: Path) -> ModelVersion | StoreError:
+        barrier.wait()
+        try:
+            return publish(store, folder)
+        except StoreError as error:
+            return error
+
+    with ThreadPoolExecutor(2) as both:
+        results = list(both.map(attempt, folders))
+    (version,) = [result for result in results if isinstance(result, ModelVersion)]
+    (refusal,) = [result for result in results if isinstance(result, StoreError)]
+    assert "choose another name" in str(refusal)
+    assert store.verify(NAME).digest == version.digest
+    assert store.keys(".tunegate/") == []
+
+
+def test_two_publishers_of_the_same_bytes_get_the_same_version(store: Store, model: Path) -> None:
+    with ThreadPoolExecutor(2) as both:
+        first, second = both.map(lambda _: publish(store, model), range(2))
+    assert first == second
+
+
+def test_file_that_changes_meanwhile_is_noticed(store: Store, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "PART", 5 * MIB)
+    (model / "model.safetensors").write_bytes(os.urandom(12 * MIB))
+
+    def append(done: int, total: int) -> None:
+        if done > 5 * MIB:
+            with (model / "model.safetensors").open("ab") as file:
+                file.write(b"late")
+
+    with pytest.raises(StoreError, match=r"model.safetensors changed while it was published"):
+        publish(store, model, progress=append)
+    assert store.list() == []
+
+
+def test_failed_publish_goes_on_where_it_stopped(
+    proxied: Store, proxy: Proxy, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "_FILES", 1)  # the largest first, alone
+    (model / "second.safetensors").write_bytes(os.urandom(2 * MIB))
+
+    def stop(done: int, total: int) -> None:
+        if done > 4 * MIB:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        publish(proxied, model, progress=stop)
+    assert proxied.list() == []
+    before = proxy.sent
+    (model / "stray.json").touch()
+    publish(proxied, model)
+    assert proxy.sent - before < 2.5 * MIB
+    proxied.verify(NAME)
+    assert proxied.keys(".tunegate/") == []
+
+
+def test_files_of_an_interrupted_attempt_are_no_part_of_the_version(store: Store, model: Path) -> None:
+    store.put(f"{NAME}/old.bin", b"left behind")
+    store.put(f"{NAME}/config.json", b"half a file")
+    publish(store, model)
+    assert f"{NAME}/old.bin" not in store.keys(f"{NAME}/")
+    store.verify(NAME)
+
+
+@pytest.mark.parametrize("broken", ["missing", "file", "empty", "linked", "pipe"])
+def test_folder_that_cannot_be_published_is_a_usage_error(store: Store, tmp_path: Path, broken: str) -> None:
+    folder = tmp_path / "folder"
+    if broken == "file":
+        folder.touch()
+    elif broken != "missing":
+        folder.mkdir()
+    if broken == "linked":
+        (folder / "link").symlink_to(tmp_path, target_is_directory=True)
+    if broken == "pipe":
+        os.mkfifo(folder / "pipe")
+    with pytest.raises(UsageError, match=r"folder|regular file"):
+        publish(store, folder)
+    assert store.keys("") == []
+
+
+def test_linked_files_are_published_as_files(store: Store, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.bin").write_bytes(b"blob")
+    (model / "linked.bin").symlink_to(tmp_path / "elsewhere.bin")
+    publish(store, model)
+    assert store.get(f"{NAME}/linked.bin") == b"blob"

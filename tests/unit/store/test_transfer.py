@@ -1,0 +1,103 @@
+"""Connections that break in the middle of a body cost a retry and never a byte."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tunegate.api.errors import StoreError
+from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.store import Store, transfer
+
+from .conftest import MIB, Proxy
+
+NAME = "tea/run/checkpoint-1"
+
+
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of several parts, with the smallest parts that S3 allows."""
+    monkeypatch.setattr(transfer, "PART", 5 * MIB)
+    folder = tmp_path / "large"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(os.urandom(23 * MIB + 1))
+    return folder
+
+
+def publish(store: Store, folder: Path) -> ModelVersion:
+    return store.publish(folder, NAME, release=Release(format="huggingface"), producer=Producer(kind="test"))
+
+
+def cut_each(mib: float, times: int) -> transfer.Callable[[Proxy], bool]:
+    """Cut the connection whose chunk completes another so many MiB, in either direction."""
+    done = 0
+
+    def cut(proxy: Proxy) -> bool:
+        nonlocal done
+        if done < times and proxy.sent + proxy.received > (done + 1) * mib * MIB:
+            done += 1
+            return True
+        return False
+
+    return cut
+
+
+@pytest.mark.parametrize("mib", [1.1, 3.7])
+def test_publish_survives_connections_that_break(proxied: Store, proxy: Proxy, large: Path, mib: float) -> None:
+    connections = proxy.connections
+    proxy.cut = cut_each(mib, times=6)
+    version = publish(proxied, large)
+    assert proxy.connections > connections + 3
+    assert proxied.verify(NAME).digest == version.digest
+
+
+@pytest.mark.parametrize("mib", [0.9, 4.3])
+def test_fetch_survives_connections_that_break(
+    store: Store, proxied: Store, proxy: Proxy, large: Path, tmp_path: Path, mib: float
+) -> None:
+    publish(store, large)
+    proxy.cut = cut_each(mib, times=5)
+    calls: list[int] = []
+    proxied.fetch(NAME, tmp_path / "out", progress=lambda done, total: calls.append(done))
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (large / "model.safetensors").read_bytes()
+    assert calls[-1] == store.manifest(NAME).size
+    assert proxy.received < 1.5 * store.manifest(NAME).size
+
+
+def test_store_that_stays_away_is_told(
+    proxied: Store, proxy: Proxy, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "_ATTEMPTS", 2)
+    proxy.cut = lambda proxy: proxy.sent > 6 * MIB
+    with pytest.raises(StoreError, match="can't be reached"):
+        publish(proxied, large)
+    proxy.cut = lambda proxy: False
+    assert proxied.list() == []
+    publish(proxied, large)
+    proxied.verify(NAME)
+
+
+def test_damage_on_the_way_to_the_store_is_sent_again_or_refused(
+    store: Store, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = transfer._crc32
+    monkeypatch.setattr(transfer, "_crc32", lambda body: right(body[:-1] + b"x"))
+    with pytest.raises(StoreError, match="BadDigest"):
+        publish(store, large)
+    assert store.list() == []
+
+
+def test_file_of_every_size_around_a_part_arrives_whole(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "PART", 5 * MIB)
+    folder = tmp_path / "sizes"
+    folder.mkdir()
+    for size in (0, 1, 5 * MIB - 1, 5 * MIB, 5 * MIB + 1, 10 * MIB):
+        (folder / f"{size}.bin").write_bytes(os.urandom(size))
+    publish(store, folder)
+    store.fetch(NAME, tmp_path / "out")
+    for path in folder.iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
