@@ -1,0 +1,114 @@
+"""`tunegate models` as a person and as a script use it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tunegate.cli import main, root
+from tunegate.store import Store
+
+NAME = "tea/run/checkpoint-1"
+
+
+def run(*argv: str) -> Result:
+    return CliRunner().invoke(root, ["models", *argv], catch_exceptions=False)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights" * 1000)
+    return folder
+
+
+@pytest.fixture
+def published(store: Store, model: Path) -> Store:
+    assert run("publish", str(model), NAME).exit_code == 0
+    return store
+
+
+def test_publish_prints_uri_and_digest(store: Store, model: Path) -> None:
+    result = run("publish", str(model), NAME)
+    version = store.resolve(NAME)
+    assert result.stdout == f"{version.uri} {version.digest}\n"
+    assert json.loads(run("publish", str(model), NAME, "--json").stdout)["digest"] == version.digest
+
+
+def test_adapter_is_recognised_and_needs_its_base(published: Store, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    refused = run("publish", str(adapter), "tea/tuned/checkpoint-5")
+    assert refused.exit_code == 2
+    assert "add --base VERSION" in refused.stderr
+    assert run("publish", str(adapter), "tea/tuned/checkpoint-5", "--base", NAME).exit_code == 0
+    version, base = published.resolve("tea/tuned/checkpoint-5"), published.resolve(NAME)
+    assert version.format == "lora-adapter"
+    assert version.base is not None
+    assert (version.base.uri, version.base.digest) == (base.uri, base.digest)
+
+
+def test_fetch_brings_the_folder(published: Store, model: Path, tmp_path: Path) -> None:
+    digest = published.resolve(NAME).digest
+    assert run("fetch", digest, str(tmp_path / "out"), "--digest", digest).exit_code == 0
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+
+
+@pytest.mark.usefixtures("published")
+def test_list_shows_a_table_or_json() -> None:
+    table = run("list").stdout
+    assert NAME in table
+    assert "Digest" in table
+    assert [version["name"] for version in json.loads(run("list", "tea", "--json").stdout)] == [NAME]
+    assert json.loads(run("list", "coffee", "--json").stdout) == []
+
+
+def test_show_tells_the_files_and_the_origin(published: Store) -> None:
+    shown = run("show", NAME).stdout
+    assert "model.safetensors" in shown
+    assert "7,000" in shown
+    assert json.loads(run("show", NAME, "--json").stdout)["digest"] == published.resolve(NAME).digest
+
+
+def test_verify_says_intact_or_names_the_file(published: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"{NAME} is intact: 3 files" in run("verify", NAME).stdout
+    published.put(f"{NAME}/model.safetensors", b"damaged")
+    with pytest.raises(SystemExit) as end:
+        main(["models", "verify", NAME])
+    assert end.value.code == 1
+    assert f"{NAME}/model.safetensors differs from its manifest" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (["show", "coffee/run/checkpoint-1"], 1, "no version coffee/run/checkpoint-1"),
+        (["show", "coffee"], 2, "write MODEL/RUN/checkpoint-STEP"),
+        (["publish", "nowhere", "tea/run/checkpoint-2"], 2, "is not a folder"),
+        (["list", "--endpoint-url", "http://127.0.0.1:9"], 1, "can't be reached"),
+        (["list", "--store", "nonsense"], 2, "write s3://BUCKET"),
+        (["lst"], 2, "No such command"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_a_status(argv: list[str], code: int, words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tunegate", "models", *argv], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_store_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TUNEGATE_STORE", raising=False)
+    assert run("list").exit_code == 2
