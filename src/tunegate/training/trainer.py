@@ -110,7 +110,8 @@ class Tuner(Trainer):  # type: ignore[misc]
         dataset: Sequence[Example] = self.train_dataset
         lengths = [len(example.input_ids) for example in dataset]
         global_batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return LengthGroupedSampler(lengths, global_batch, self.args.seed)
+        self.order = LengthGroupedSampler(lengths, global_batch, self.args.seed)
+        return self.order
 
 
 def _training_arguments(config: TrainConfig, output_dir: Path) -> TrainingArguments:
@@ -216,6 +217,10 @@ class _Record(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._first_step = state.global_step
         self._begun = self._logged = time.monotonic()
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # accelerate 1.15 does not tell the sampler when a run resumes in the middle of an epoch.
+        self._trainer.order.set_epoch(int(state.epoch or 0))
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any

@@ -16,6 +16,8 @@ from tunegate.store import EmbeddedStore, Store
 from tunegate.training import Progress, TrainConfig, train
 
 ROWS = 24
+# With dropout, and checkpoints in the middle of epochs: what is hardest to repeat exactly.
+LORA: dict[str, Any] = {"finetuning_type": "lora", "lora_dropout": 0.1, "save_strategy": "steps", "save_steps": 5}
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def full(shop: Shop) -> Run:
 
 @pytest.fixture(scope="module")
 def lora(shop: Shop) -> Run:
-    return _train(shop.config("lora", run="lora", finetuning_type="lora", lora_dropout=0.1))
+    return _train(shop.config("lora", run="lora", **LORA))
 
 
 def _train(config: TrainConfig) -> Run:
