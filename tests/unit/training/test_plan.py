@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues, write_lines
+from tunegate.api.errors import DataError, ModelError, NotFoundError, UsageError
+from tunegate.models import make_tiny
+from tunegate.store import Store
+from tunegate.training.plan import make_plan, owned
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("tiny") / "model", texts())
+
+
+def test_too_many_unusable_rows_are_refused_and_kept_by_name(store: Store, tiny: Path, tmp_path: Path) -> None:
+    data = write_dialogues(tmp_path / "data", dialogues(9))
+    with (data / "shop.jsonl").open("a") as stream:
+        stream.write("{\n")
+    config = make_config(store.uri, data, tmp_path, model_name_or_path=str(tiny))
+
+    with pytest.raises(DataError, match=r"1 of 10 rows were rejected.*shop\.jsonl:10: not valid JSON"):
+        make_plan(config, store, tmp_path)
+
+    assert '"line":10' in (tmp_path / "rejected.jsonl").read_text()
+
+
+def test_an_empty_corpus_is_refused(store: Store, tiny: Path, tmp_path: Path) -> None:
+    data = write_dialogues(tmp_path / "data", [])
+    write_lines(data / "shop.jsonl", [])
+
+    with pytest.raises(DataError, match="hold no rows"):
+        make_plan(make_config(store.uri, data, tmp_path, model_name_or_path=str(tiny)), store, tmp_path)
+
+
+def test_a_base_that_is_neither_folder_nor_version_names_what_there_is(store: Store, tmp_path: Path) -> None:
+    data = write_dialogues(tmp_path / "data", dialogues(3))
+
+    with pytest.raises(NotFoundError, match="no version tiny/base/checkpoint-0"):
+        make_plan(make_config(store.uri, data, tmp_path), store, tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json"])
+def test_a_base_folder_that_lacks_a_file_is_refused(store: Store, tiny: Path, tmp_path: Path, missing: str) -> None:
+    data = write_dialogues(tmp_path / "data", dialogues(3))
+    shutil.copytree(tiny, tmp_path / "model")
+    (tmp_path / "model" / missing).unlink()
+    config = make_config(store.uri, data, tmp_path, model_name_or_path=str(tmp_path / "model"))
+
+    with pytest.raises(ModelError, match=missing):
+        make_plan(config, store, tmp_path)
+
+
+def test_an_adapter_for_a_folder_is_refused_because_nobody_could_find_its_base(
+    store: Store, tiny: Path, tmp_path: Path
+) -> None:
+    data = write_dialogues(tmp_path / "data", dialogues(3))
+    config = make_config(store.uri, data, tmp_path, model_name_or_path=str(tiny), finetuning_type="lora")
+
+    with pytest.raises(UsageError, match="tunegate models publish"):
+        make_plan(config, store, tmp_path)
+
+
+def test_a_folder_is_held_by_one_run_at_a_time(tmp_path: Path) -> None:
+    with owned(tmp_path), pytest.raises(UsageError, match="Another run is using"), owned(tmp_path):
+        pass
+    with owned(tmp_path):
+        pass
+
+
+def test_a_folder_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with (
+        pytest.raises(UsageError, match="can't be written: Not a directory; give another --output_dir"),
+        owned(tmp_path / "file" / "out"),
+    ):
+        pass
+
+
+def test_the_package_imports_no_torch() -> None:
+    check = "import sys, tunegate.training; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", check]).returncode == 0
