@@ -268,7 +268,8 @@ def _rolling_back(view: _View) -> PromotionStatus:
     observed = _observed(view)
     if observed is None or observed > 0:
         return view.to("RollingBack", "", "", weight=view.status.weight if observed is None else observed)
-    return view.to(decision.outcome, decision.reason, decision.message, weight=0)
+    stable = view.status.stable or view.stable
+    return view.to(decision.outcome, "TrafficRestored", f"all of it goes to {stable.name}", weight=0)
 
 
 _PHASES: dict[Phase, Callable[[_View], PromotionStatus]] = {
