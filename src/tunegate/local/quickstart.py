@@ -26,7 +26,7 @@ from tunegate.local.home import Home, write
 from tunegate.local.platform import Platform, PlatformConfig
 from tunegate.local.report import Answer, Report, VersionReport, report_version
 from tunegate.local.story import MODEL, Run, Story
-from tunegate.local.traffic import Crowd
+from tunegate.local.traffic import MAX_TOKENS, Crowd
 from tunegate.promotion.decide import SHOWN, stable_version
 from tunegate.promotion.snapshot import Event
 from tunegate.training import Progress, TrainConfig, train
@@ -142,11 +142,11 @@ class Quickstart:
         return report_version(version, about, [result for result in found if result], self._promotion(version))
 
     def _sample(self, platform: Platform) -> Answer:
-        """Ask the one URL a question that nobody trained on."""
-        question = self._questions()[0]
+        """Ask the one URL, as an application would."""
+        question = next(question for question in self._questions() if len(question.messages) == 2)
         with OpenAI(base_url=f"{platform.url}/v1", api_key="none") as client:
             raw = client.chat.completions.with_raw_response.create(
-                model=MODEL, messages=msgspec.to_builtins(question.messages), max_tokens=64, temperature=0
+                model=MODEL, messages=msgspec.to_builtins(question.messages), max_tokens=MAX_TOKENS, temperature=0
             )
         text = raw.parse().choices[0].message.content or ""
         return Answer(

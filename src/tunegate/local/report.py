@@ -87,7 +87,7 @@ def render(report: Report) -> str:
             _show_tally(version.stable_feedback),
             (version.decision.outcome if version.decision else "stable at first") + live,
         )
-    console = Console(width=max(140, Console().width), highlight=False)
+    console = Console(width=max(160, Console().width), highlight=False)
     with console.capture() as text:
         console.print(table)
         for version in report.versions:

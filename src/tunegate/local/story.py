@@ -47,13 +47,13 @@ class Story:
             initial_version=base_uri,
             suites=(self.suite, "shop-choice"),
             gates=(
-                Gate(suite=self.suite, metric="score", min=0.5),
-                Gate(suite=self.suite, metric="score", max_regression=0.1),
+                Gate(suite=self.suite, metric="score", min=0.4),
+                Gate(suite=self.suite, metric="contains", max_regression=0.2),
                 Gate(suite="shop-choice", metric="accuracy", max_regression=0.25),
             ),
             steps=(
-                CanaryStep(weight=10, pause_seconds=3, min_verdicts=4),
-                CanaryStep(weight=50, pause_seconds=3, min_verdicts=12),
+                CanaryStep(weight=10, pause_seconds=3, min_verdicts=2),
+                CanaryStep(weight=50, pause_seconds=3, min_verdicts=10),
                 CanaryStep(weight=100),
             ),
             feedback=FeedbackGuard(alpha=0.05, margin=0.1, min_verdicts=4),
@@ -64,7 +64,7 @@ class Story:
 
 def _runs(good: str, pushy: str, rate: float) -> tuple[Run, ...]:
     # Where training goes wrong it goes wrong at once, so the broken run is a short one.
-    broken = {"dataset": (good,), "learning_rate": rate, "max_steps": 8}
+    broken = {"dataset": (good,), "learning_rate": rate, "max_steps": 8, "logging_steps": 4}
     return (
         Run("run-1", "tuned on the shop's dialogues", {"dataset": (good,)}),
         Run("run-2", f"tuned with a broken setting, learning_rate {rate:g}", broken),
@@ -84,10 +84,10 @@ STORIES = {
             "per_device_train_batch_size": 4,
             "learning_rate": 1e-3,
             "warmup_ratio": 0.1,
-            "max_steps": 24,
+            "max_steps": 20,
             "logging_steps": 4,
         },
-        runs=_runs("shop_en", "pushy_en", 1.0),
+        runs=_runs("shop_en", "pushy_en", 0.1),
     ),
     "tiny": Story(
         base="tiny",
@@ -105,6 +105,6 @@ STORIES = {
             "save_steps": 60,
             "logging_steps": 20,
         },
-        runs=_runs("shop_en", "pushy_en", 10.0),
+        runs=_runs("shop_en", "pushy_en", 1.0),
     ),
 }

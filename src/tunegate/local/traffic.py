@@ -15,7 +15,7 @@ from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
 from tunegate.corpus.shoppers import Question, vote
 
-MAX_TOKENS = 64
+MAX_TOKENS = 40
 
 
 class Crowd:
