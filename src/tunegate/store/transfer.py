@@ -17,7 +17,7 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,11 +31,11 @@ T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all, from any thread, never twice at once."""
 
-PART = 16 << 20  # bytes; S3 allows 10,000 parts, so files up to 156 GiB keep this size
+PART = 8 << 20  # bytes; files above 80 GB have larger ones, S3 allows 10,000 a file
 _MAX_PARTS = 10_000
 _CHUNK = 256 << 10  # bytes read at once: written and hashed without another copy, while they are in the cache
 _COPY_PART = 256 << 20
-_SENDERS = 4  # parts in flight
+_SENDERS = 4  # parts in flight; with those that wait for their turn, some 150 MB are in memory at most
 _FILES = 3  # files in flight
 _ATTEMPTS = 6
 
@@ -166,8 +166,7 @@ class Transfers:
     def download(self, wanted: Wanted) -> str:
         """Read one file, to its target if it has one; returns the sha256 of what was read."""
         digest = hashlib.sha256()
-        with _target(wanted) as descriptor:
-            pending: deque[Future[list[bytes]]] = deque()
+        with _target(wanted) as descriptor, self._under_way() as pending:
             starts = deque(range(0, wanted.size, PART))
             while starts or pending:
                 self._go_on()
@@ -193,9 +192,8 @@ class Transfers:
         where = self._bucket.place(key)
         digest, size = hashlib.sha256(), 0
         part_size = max(PART, -(-source.size // _MAX_PARTS))
-        pending: deque[Future[dict[str, Any]]] = deque()
         parts: list[dict[str, Any]] = []
-        with self._multipart(where, ChecksumAlgorithm="CRC32") as (upload_id, finish):
+        with self._multipart(where, ChecksumAlgorithm="CRC32") as (upload_id, finish), self._under_way() as pending:
             while body := file.read(part_size):
                 self._go_on()
                 digest.update(body)
@@ -214,6 +212,18 @@ class Transfers:
         answer = self._again(lambda: self._bucket.client.upload_part(**part, Body=body, ChecksumCRC32=crc))
         self._meter.add(len(body))
         return {"PartNumber": part["PartNumber"], "ETag": answer["ETag"], "ChecksumCRC32": crc}
+
+    @contextlib.contextmanager
+    def _under_way(self) -> Iterator[deque[Future[Any]]]:
+        """The parts of one file in their order. When this ends, none still uses the file's descriptor or upload."""
+        pending: deque[Future[Any]] = deque()
+        try:
+            yield pending
+        except BaseException:
+            self._failed.set()
+            raise
+        finally:
+            wait(pending)
 
     @contextlib.contextmanager
     def _multipart(
