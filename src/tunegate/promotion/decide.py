@@ -264,7 +264,8 @@ def _baking(view: _View) -> PromotionStatus:
 def _rolling_back(view: _View) -> PromotionStatus:
     """Needs nothing but the route: neither feedback, nor the store, nor the evaluator."""
     decision = view.status.decision
-    assert decision is not None and decision.outcome != "Promoted", "RollingBack is entered with its decision"
+    assert decision is not None, "RollingBack is entered with its decision"
+    assert decision.outcome != "Promoted"
     observed = _observed(view)
     if observed is None or observed > 0:
         return view.to("RollingBack", "", "", weight=view.status.weight if observed is None else observed)
