@@ -64,7 +64,7 @@ def test_the_sample_answer_came_from_the_promoted_version(report: dict[str, Any]
 
 def test_every_version_has_scores_with_intervals(report: dict[str, Any]) -> None:
     for version in report["versions"]:
-        assert [score["suite"] for score in version["scores"]] == ["shop-en", "shop-choice"]
+        assert [score["suite"] for score in version["scores"]] == ["shop-taught-en", "shop-choice"]
         assert all(score["low"] <= score["value"] <= score["high"] for score in version["scores"])
 
 
@@ -90,8 +90,10 @@ def test_the_line_to_copy_asks_the_promoted_model(home: Path, report: dict[str, 
 def test_why_is_answered_afterwards(home: Path, report: dict[str, Any]) -> None:
     argv = [sys.executable, "-m", "tunegate", "promotions", "list", "--json", "--home", str(home)]
     listed = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
-    assert [promotion["status"]["phase"] for promotion in listed] == ["Succeeded", "Rejected", "RolledBack"]
-    argv = [sys.executable, "-m", "tunegate", "promotions", "explain", listed[2]["name"], "--home", str(home)]
+    ended = {promotion["candidate"]["digest"]: promotion for promotion in listed}
+    told = [ended[version["digest"]] for version in report["versions"][1:]]
+    assert [promotion["status"]["phase"] for promotion in told] == ["Succeeded", "Rejected", "RolledBack"]
+    argv = [sys.executable, "-m", "tunegate", "promotions", "explain", told[2]["name"], "--home", str(home)]
     explained = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     assert "RolledBack by tunegate" in explained
     assert "disliked" in explained
