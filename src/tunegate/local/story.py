@@ -48,7 +48,7 @@ class Story:
             suites=(self.suite, "shop-choice"),
             gates=(
                 Gate(suite=self.suite, metric="score", min=0.4),
-                Gate(suite=self.suite, metric="contains", max_regression=0.2),
+                Gate(suite=self.suite, metric="contains", max_regression=0.4),
                 Gate(suite="shop-choice", metric="accuracy", max_regression=0.25),
             ),
             steps=(
@@ -81,11 +81,11 @@ STORIES = {
         taught=False,
         arguments={
             "finetuning_type": "lora",
-            "per_device_train_batch_size": 4,
+            "per_device_train_batch_size": 2,
             "learning_rate": 1e-3,
             "warmup_ratio": 0.1,
-            "max_steps": 20,
-            "logging_steps": 4,
+            "max_steps": 40,
+            "logging_steps": 8,
         },
         runs=_runs("shop_en", "pushy_en", 0.1),
     ),
