@@ -55,3 +55,11 @@ def main(argv: list[str] | None = None) -> Any:
     except TunegateError as error:
         click.echo(f"tunegate: {error}", err=True)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing == "tunegate":
+            raise
+        click.echo(
+            f"tunegate: {missing} is not installed; install it with: pip install 'tunegate[quickstart]'", err=True
+        )
+        sys.exit(1)
