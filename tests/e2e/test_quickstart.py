@@ -36,12 +36,18 @@ def report(home: Path, told: subprocess.CompletedProcess[str]) -> dict[str, Any]
 
 
 def test_one_is_promoted_one_rejected_and_one_rolled_back(report: dict[str, Any]) -> None:
-    base, good, broken, pushy = report["versions"]
-    assert base["decision"] is None
-    assert good["decision"]["outcome"] == "Promoted"
-    assert broken["decision"]["reason"] == "GateFailed"
-    assert pushy["decision"]["reason"] == "FeedbackWorse"
+    good, broken, pushy = report["decisions"]
+    assert (good["outcome"], broken["outcome"], pushy["outcome"]) == ("Promoted", "Rejected", "RolledBack"), report
+    assert broken["reason"] == "GateFailed"
+    assert pushy["reason"] == "FeedbackWorse"
     assert report["stable"] == good["digest"]
+
+
+def test_a_rollback_says_after_how_many_answers(report: dict[str, Any]) -> None:
+    good, broken, pushy = report["decisions"]
+    assert good["answers"] >= 10
+    assert broken["answers"] is None
+    assert pushy["answers"] >= 4
 
 
 def test_the_rejected_one_was_never_shown_and_the_numbers_say_why(report: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ Phase = Literal[
 TERMINAL: frozenset[Phase] = frozenset({"RolledBack", "Succeeded", "Rejected", "Failed", "Aborted", "Superseded"})
 
 Outcome = Literal["Worse", "NotWorse", "Inconclusive"]
+Ending = Literal["Promoted", "Rejected", "RolledBack", "Failed", "Aborted", "Superseded"]
 
 
 class GateResult(Resource, frozen=True, kw_only=True):
@@ -66,7 +67,7 @@ class Comparison(Resource, frozen=True, kw_only=True):
 class Decision(Resource, frozen=True, kw_only=True):
     """How the attempt ended: in one word, with the reason and who decided."""
 
-    outcome: Literal["Promoted", "Rejected", "RolledBack", "Failed", "Aborted", "Superseded"]
+    outcome: Ending
     reason: str
     message: str
     time: datetime

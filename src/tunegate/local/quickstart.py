@@ -24,7 +24,7 @@ from tunegate.evaluation import find
 from tunegate.local.base_models import publish_base
 from tunegate.local.home import Home, write
 from tunegate.local.platform import Platform, PlatformConfig
-from tunegate.local.report import Answer, Report, VersionReport, report_version
+from tunegate.local.report import Answer, Report, VersionReport, report_decision, report_version
 from tunegate.local.story import MODEL, Run, Story
 from tunegate.local.traffic import MAX_TOKENS, Crowd
 from tunegate.promotion.decide import SHOWN, stable_version
@@ -134,6 +134,7 @@ class Quickstart:
             seconds=round(seconds, 1),
             stable=stable.digest,
             versions=tuple(self._row(platform, version, about) for version, about in rows),
+            decisions=tuple(report_decision(ended) for _, version in tuned if (ended := self._promotion(version))),
             sample=self._sample(platform),
         )
 

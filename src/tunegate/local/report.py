@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.feedback import Tally
-from tunegate.api.promotion import Decision, GateResult, Promotion
+from tunegate.api.promotion import Ending, GateResult, Promotion
 from tunegate.api.resource import Resource
 from tunegate.api.versions import ModelVersion, short
 
@@ -35,7 +35,17 @@ class VersionReport(Resource, frozen=True, kw_only=True):
     gates: tuple[GateResult, ...] = ()
     feedback: Tally | None = None
     stable_feedback: Tally | None = None
-    decision: Decision | None = None
+
+
+class VersionDecision(Resource, frozen=True, kw_only=True):
+    """How a candidate ended, why, and after how many judged answers of it (None: no user ever saw it)."""
+
+    version: str
+    digest: str
+    outcome: Ending
+    reason: str
+    message: str
+    answers: int | None
 
 
 class Answer(Resource, frozen=True, kw_only=True):
@@ -52,6 +62,7 @@ class Report(Resource, frozen=True, kw_only=True):
     seconds: float
     stable: str
     versions: tuple[VersionReport, ...]
+    decisions: tuple[VersionDecision, ...]
     sample: Answer
 
 
@@ -69,33 +80,48 @@ def report_version(
         gates=status.gates if status else (),
         feedback=comparison.candidate if comparison else None,
         stable_feedback=comparison.stable if comparison else None,
-        decision=status.decision if status else None,
+    )
+
+
+def report_decision(promotion: Promotion) -> VersionDecision:
+    """The end of one promotion that has ended."""
+    decision, comparison = promotion.status.decision, promotion.status.comparison
+    assert decision is not None
+    return VersionDecision(
+        version=promotion.candidate.name,
+        digest=promotion.candidate.digest,
+        outcome=decision.outcome,
+        reason=decision.reason,
+        message=decision.message,
+        answers=comparison.candidate.n if comparison and comparison.candidate else None,
     )
 
 
 def render(report: Report) -> str:
     """The report for people: a table of what was measured, and under it what was decided and why."""
     suites = [score.suite for score in report.versions[0].scores]
+    ended = {decision.digest: decision for decision in report.decisions}
     table = Table("version", "digest", *suites, "thumbs down", "of the stable", "decision", box=SIMPLE_HEAD)
     for version in report.versions:
+        decision = ended.get(version.digest)
         live = " ← live" if version.digest == report.stable else ""
         table.add_row(
-            version.name,
+            version.name.replace("/", "/\n", 1),
             short(version.digest),
             *(_show_score(version, suite) for suite in suites),
             _show_tally(version.feedback),
             _show_tally(version.stable_feedback),
-            (version.decision.outcome if version.decision else "stable at first") + live,
+            (decision.outcome if decision else "stable at first") + live,
         )
-    console = Console(width=max(160, Console().width), highlight=False)
+    console = Console(width=max(124, Console().width), highlight=False)
     with console.capture() as text:
         console.print(table)
         for version in report.versions:
             console.print(f"[bold]{version.name}[/], {version.about}", soft_wrap=True)
             for gate in version.gates:
                 console.print(f"  {_SIGNS[gate.passed]} gate: {gate.message}", soft_wrap=True)
-            if version.decision:
-                console.print(f"  → {version.decision.outcome}: {version.decision.message}", soft_wrap=True)
+            if decision := ended.get(version.digest):
+                console.print(f"  → {decision.outcome}: {decision.message}", soft_wrap=True)
     return text.get()
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
 
 import msgspec
 
@@ -20,6 +19,7 @@ from tunegate.api.promotion import (
     TERMINAL,
     Comparison,
     Decision,
+    Ending,
     Phase,
     Promotion,
     PromotionStatus,
@@ -32,8 +32,6 @@ from tunegate.promotion.snapshot import EvaluationJob, EvaluationState, Event, P
 
 # Phases in which users may get answers of the candidate.
 SHOWN: frozenset[Phase] = frozenset({"Progressing", "Paused", "Promoting", "Baking", "RollingBack"})
-
-Outcome = Literal["Promoted", "Rejected", "RolledBack", "Failed", "Aborted", "Superseded"]
 
 
 def decide(seen: Snapshot, now: datetime) -> Plan:
@@ -117,7 +115,7 @@ class _View:
         return msgspec.structs.replace(status, phase=phase, history=(*status.history, step))
 
     def end(
-        self, outcome: Outcome, reason: str, message: str, actor: str = "tunegate", **changes: object
+        self, outcome: Ending, reason: str, message: str, actor: str = "tunegate", **changes: object
     ) -> PromotionStatus:
         """Decide; where users may see the candidate, the traffic goes back first."""
         decision = Decision(outcome=outcome, reason=reason, message=message, time=self.now, actor=actor)
