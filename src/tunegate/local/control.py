@@ -74,7 +74,7 @@ def _platform_url(home: Home) -> Iterator[str]:
 
 def _wait_until_serving(url: str, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
-    while not answers(f"{url}/v1/models"):
+    while not answers(f"{url}/v2/health/ready"):
         if time.monotonic() > deadline:
             raise ServingError(f"No model was ready after {seconds:.0f} s; see the logs in the home folder.")
         time.sleep(0.2)
