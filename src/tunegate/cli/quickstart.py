@@ -47,7 +47,7 @@ def command(home: Path, base: str, port: int | None, keep: bool, output: Path) -
     from tunegate.local.story import STORIES
     from tunegate.processes import free_port
 
-    _make_room(home)
+    make_room(home)
     began = time.monotonic()
     quickstart = Quickstart(Home(home), STORIES[base], port or free_port(), lambda line: _say(began, line))
     with quickstart.run() as (platform, report):
@@ -67,7 +67,7 @@ def command(home: Path, base: str, port: int | None, keep: bool, output: Path) -
                 threading.Event().wait()
 
 
-def _make_room(home: Path) -> None:
+def make_room(home: Path) -> None:
     """A finished quickstart makes room for a new one; the converted base model stays."""
     if not (home / DONE).exists():
         if home.exists() and not (home / "lock").exists() and any(home.iterdir()):
