@@ -70,10 +70,8 @@ class Chat:
         self.metrics.failed(error.reason)
         if not sending.started:
             await error.response(self.headers)(scope, receive, sending)
-        elif error.message:  # too late for a status: the stream ends with an error event and without [DONE]
+        else:  # too late for a status: the stream ends with an error event and without [DONE]
             await sending.body(b"data: " + error.body() + b"\n\n", more=False)
-        else:
-            await sending.body(b"", more=False)
 
 
 class _Sending:
@@ -136,15 +134,25 @@ class _Answer:
         await sending({"type": "http.response.start", "status": 200, "headers": encoded})
         waiting = True
         async for data in reply.content.iter_any():
-            if lines := rewriter.feed(data):
+            lines = rewriter.feed(data)
+            if rewriter.failed:
+                await self._break_off(lines, sending)
+                return
+            if lines:
                 await sending.body(lines)
             if waiting and rewriter.answering:
                 waiting = False
                 self._chat.metrics.first_token(perf_counter() - self._started)
         last = rewriter.end()
-        if rewriter.failed:  # the client has the engine's own words
-            raise ApiError(502, "", reason="engine")
+        if rewriter.failed:
+            await self._break_off(last, sending)
+            return
         self._count()
+        await sending.body(last, more=False)
+
+    async def _break_off(self, last: bytes, sending: _Sending) -> None:
+        """The client gets the engine's own words. Counted before: clients leave at them."""
+        self._chat.metrics.failed("engine")
         await sending.body(last, more=False)
 
     def _count(self) -> None:
