@@ -135,7 +135,7 @@ class Transfers:
                 self._upload_parts(source, file, key) if source.size > PART else self._upload_whole(source, file, key)
             )
             if sent.size != source.size or _stamp(file) != before:
-                raise StoreError(f"{source.path} changed while it was published; publish when nothing writes to it.")
+                raise _changed(source)
         return sent
 
     def abort_uploads(self, prefix: str) -> None:
@@ -203,6 +203,8 @@ class Transfers:
                 if len(pending) > _SENDERS:
                     parts.append(pending.popleft().result())
             parts += [future.result() for future in pending]
+            if size != source.size:  # a file that grew has a short part amid the others, which the store would refuse
+                raise _changed(source)
             return Sent(size, digest.hexdigest(), finish(parts))
 
     def _send(self, part: dict[str, Any], body: bytes) -> dict[str, Any]:
@@ -300,6 +302,10 @@ class Transfers:
 
 class _StoppedError(Exception):
     """This part was given up because another one failed."""
+
+
+def _changed(source: Source) -> StoreError:
+    return StoreError(f"{source.path} changed while it was published; publish when nothing writes to it.")
 
 
 def _crc32(body: bytes) -> str:
