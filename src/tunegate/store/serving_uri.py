@@ -1,0 +1,41 @@
+"""`tunegate://sha256-<64 hex>/<model>/<run>/checkpoint-<step>/`: a version as serving asks for it, pinned to its bytes.
+
+The digest is part of the URI, so what was evaluated and approved is what a server gets, or nothing. Which store holds
+it is not: that is for who fetches it to know. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tunegate.api.errors import UsageError
+from tunegate.api.versions import ModelVersion
+from tunegate.store.versions import require_name
+
+SCHEME = "tunegate://"
+_URI = re.compile(rf"{SCHEME}sha256-(?P<hex>[0-9a-f]{{64}})/(?P<name>.+)/")
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A version by its name and the digest that its bytes must have."""
+
+    name: str
+    digest: str
+
+
+def storage_uri(version: ModelVersion) -> str:
+    """What an InferenceService gives as its storageUri to be served exactly `version`."""
+    return f"{SCHEME}{version.digest.replace(':', '-')}/{version.name}/"
+
+
+def parse_storage_uri(uri: str) -> Pinned:
+    """Read what `storage_uri` wrote. Raises UsageError for anything else."""
+    match = _URI.fullmatch(uri)
+    if match is None:
+        raise UsageError(
+            f"{uri!r} is not a pinned version; write tunegate://sha256-<64 hex digits>/MODEL/RUN/checkpoint-STEP/ "
+            "with the slash at the end."
+        )
+    return Pinned(require_name(match["name"]), f"sha256:{match['hex']}")
