@@ -20,6 +20,7 @@ VERBS = {
     "train": ("tunegate.cli.train", "Fine-tune a model and publish its checkpoints."),
     "evaluate": ("tunegate.cli.evaluate", "Measure versions on suites."),
     "serve": ("tunegate.cli.serve", "Serve one version over HTTP."),
+    "initialize": ("tunegate.cli.initialize", "Bring a pinned version in front of a server."),
     "models": ("tunegate.cli.models", "Publish, fetch, list, show and verify versions in the store."),
     "promotions": ("tunegate.cli.promotions", "List promotions and explain why they ended as they did."),
     "feedback": ("tunegate.cli.feedback", "Send and list what users say of answers."),

@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +41,10 @@ def materialise(store: Store, version: ModelVersion, cache: Path | None = None) 
     """
     cache = cache or default_cache()
     fetched = store.fetch(version.uri, cache / version.digest.removeprefix("sha256:"), digest=version.digest)
-    folder = _merged(store, version, fetched, cache) if version.format == "lora-adapter" else fetched
+    folder = fetched
+    if version.format == "lora-adapter":
+        target = fetched.with_name(f"{fetched.name}-merged")
+        folder = merged(fetched, target, lambda: materialise(store, _base_of(store, version), cache))
     check_folder(folder)
     return folder
 
@@ -62,14 +65,13 @@ def _has_old_template(folder: Path) -> bool:
     return config.is_file() and "chat_template" in msgspec.json.decode(config.read_bytes(), type=dict)
 
 
-def _merged(store: Store, version: ModelVersion, adapter: Path, cache: Path) -> Path:
-    """The adapter merged into its base. Merged again when a file of an earlier merge was changed."""
-    folder = adapter.with_name(adapter.name + "-merged")
+def merged(adapter: Path, folder: Path, base: Callable[[], Path]) -> Path:
+    """`folder`, holding the adapter merged into its base; merged again when a file of an earlier merge was changed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         if not _intact(folder):
             shutil.rmtree(folder, ignore_errors=True)
-            base = materialise(store, _base_of(store, version), cache)
-            _merge(base, adapter, folder)
+            _merge(base(), adapter, folder)
     return folder
 
 
@@ -89,7 +91,7 @@ def _merge(base: Path, adapter: Path, folder: Path) -> None:
     half = folder.with_name(folder.name + ".partial")
     shutil.rmtree(half, ignore_errors=True)
     merge_adapter(base, adapter, half)
-    files = [File(path=p.name, size=p.stat().st_size, sha256=_sha256(p)) for p in sorted(half.iterdir())]
+    files = [File(path=p.name, size=p.stat().st_size, sha256=digest_of_file(p)) for p in sorted(half.iterdir())]
     (half / MERGED_FILES).write_bytes(msgspec.json.encode(files))
     half.rename(folder)
 
@@ -98,10 +100,11 @@ def _intact(folder: Path) -> bool:
     if not (folder / MERGED_FILES).is_file():
         return False
     files = msgspec.json.decode((folder / MERGED_FILES).read_bytes(), type=list[File])
-    return all((folder / file.path).is_file() and _sha256(folder / file.path) == file.sha256 for file in files)
+    return all((folder / file.path).is_file() and digest_of_file(folder / file.path) == file.sha256 for file in files)
 
 
-def _sha256(path: Path) -> str:
+def digest_of_file(path: Path) -> str:
+    """The hex sha256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -1,0 +1,46 @@
+"""`tunegate initialize`: bring one pinned version in front of a server, as KServe asks a storage initializer to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from tunegate.cli.options import open_store, store_options
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+@click.command(short_help="Bring a pinned version in front of a server.")
+@click.argument("uri")
+@click.argument("target", type=click.Path(file_okay=False, path_type=Path))
+@store_options
+def command(uri: str, target: Path, store_uri: str, endpoint_url: str | None) -> None:
+    """Fill the folder TARGET with the version that URI names and pins, as tunegate://sha256-<digest>/<version>/.
+
+    Every byte is verified. An adapter's base comes along, under TARGET/base. When it is started again it goes on.
+    """
+    from tunegate.store.serving_uri import parse_storage_uri
+
+    wanted = parse_storage_uri(uri)
+    store = open_store(store_uri, endpoint_url)
+    from tunegate.models.mounted import deliver
+
+    deliver(store, wanted, target, _teller())
+    click.echo(f"{wanted.name} ({wanted.digest}) is complete in {target}", err=True)
+
+
+def _teller() -> Callable[[int, int], None]:
+    """Tells every few seconds how far it is; a log has no line to draw a bar on."""
+    told = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= _SECONDS_BETWEEN_LINES or done == total:
+            told = now
+            click.echo(f"{done / 1e6:.0f} of {total / 1e6:.0f} MB", err=True)
+
+    return tell

@@ -1,0 +1,118 @@
+"""A version as it lies in front of a server in a pod: put there by the storage initializer, checked by the server.
+
+The folder holds the version's files and its manifest.json, and under base/ the same of the model that an adapter
+needs. It may be a mount, so it is filled from within: files arrive in a hidden folder of it and appear, the manifest
+last, as links. Both sides hold every byte against the manifest, so the server trusts nobody in between. Imports no
+torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tunegate.api.errors import DigestError, ModelError, StoreError
+from tunegate.api.resource import from_json, from_yaml
+from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, Manifest, Release
+from tunegate.models.folders import check_folder, digest_of_file, merged
+from tunegate.store import Progress, Store
+from tunegate.store.fetching import RESUME
+from tunegate.store.serving_uri import Pinned
+from tunegate.store.versions import check_manifest
+
+BASE = "base"
+_ARRIVING = ".arriving"
+
+
+def deliver(store: Store, wanted: Pinned, into: Path, progress: Progress | None = None) -> Manifest:
+    """Fill `into` with exactly the version that is wanted, and with its base if it is an adapter.
+
+    Files that are there and right are kept, so an attempt that was ended goes on. Raises DigestError when the store
+    has other bytes under that name, NotFoundError, or StoreError when the store or the disk fails.
+    """
+    manifest = store.manifest(wanted.name)
+    fetched = store.fetch(wanted.name, into / _ARRIVING / "version", digest=wanted.digest, progress=progress)
+    if manifest.format == "lora-adapter":
+        base = _base_of(manifest)
+        deliver(store, Pinned(store.resolve(base.uri).name, base.digest), into / BASE, progress)
+    _show(fetched, store.get(f"{wanted.name}/{MANIFEST}"), into)
+    return manifest
+
+
+def read_mounted(folder: Path) -> tuple[Manifest, Release]:
+    """What lies in `folder`, after every byte was held against its manifest.
+
+    Raises DigestError naming the file that differs, ModelError when it is no such folder.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ModelError(f"{folder} has no {MANIFEST}, so nobody filled it completely; run: tunegate initialize.")
+    manifest = from_json(path.read_bytes(), Manifest, str(path))
+    check_manifest(manifest, manifest.name)
+    for file in manifest.files:
+        if not file.path.startswith(RESUME):
+            _check(folder, file, manifest)
+    if manifest.format == "lora-adapter":
+        _check_base(folder, _base_of(manifest))
+    release = folder / RELEASE
+    if not release.is_file():
+        raise ModelError(f"{manifest.name} has no {RELEASE}; publish it again with one.")
+    return manifest, from_yaml(release.read_bytes(), Release, str(release))
+
+
+def servable(folder: Path, manifest: Manifest, cache: Path) -> Path:
+    """What an engine can load: `folder`, or for an adapter the result of merging it, which goes to `cache`.
+
+    `folder` was read by `read_mounted`. Raises ModelError when the result can't be used for chat.
+    """
+    if manifest.format == "lora-adapter":
+        beneath = from_json((folder / BASE / MANIFEST).read_bytes(), Manifest, str(folder / BASE / MANIFEST))
+        target = cache / f"{manifest.digest.removeprefix('sha256:')}-merged"
+        folder = merged(folder, target, lambda: servable(folder / BASE, beneath, cache))
+    check_folder(folder)
+    return folder
+
+
+def _check(folder: Path, file: File, manifest: Manifest) -> None:
+    path = folder / file.path
+    if not path.is_file() or path.stat().st_size != file.size or digest_of_file(path) != file.sha256:
+        raise DigestError(f"{path} is not the file that {manifest.name} ({manifest.digest}) has; fetch it again.")
+
+
+def _check_base(folder: Path, base: BaseModel) -> None:
+    found, _ = read_mounted(folder / BASE)
+    if found.digest != base.digest:
+        raise DigestError(f"{folder / BASE} holds {found.digest}, but the adapter needs {base.digest}; fetch it again.")
+
+
+def _base_of(manifest: Manifest) -> BaseModel:
+    if manifest.base is None:
+        raise ModelError(f"{manifest.name} is an adapter that names no base model; publish it again with its base.")
+    return manifest.base
+
+
+def _show(fetched: Path, manifest: bytes | None, into: Path) -> None:
+    """Let the files appear in `into`. The manifest comes last: where it lies, all else does."""
+    assert manifest is not None
+    with _disk(into):
+        for path in sorted(path for path in fetched.rglob("*") if path.is_file()):
+            _link(path, into / path.relative_to(fetched))
+        half = into / _ARRIVING / MANIFEST
+        half.write_bytes(manifest)
+        half.replace(into / MANIFEST)
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    os.link(source, target)
+
+
+@contextlib.contextmanager
+def _disk(into: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{error.filename or into} can't be written: {error.strerror}; use another folder.") from error
