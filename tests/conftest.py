@@ -1,4 +1,4 @@
-"""What several packages' tests share: a real model store on loopback."""
+"""What several packages' tests share: a real model store and a real Kubernetes API, both on loopback."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.apiserver import api_server, foreign_crds, namespace, tunegate_crds  # noqa: F401 (fixtures)
 from tunegate.store import EmbeddedStore, Store
 
 _FRESH = itertools.count()
