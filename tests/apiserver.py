@@ -269,12 +269,15 @@ def _documents(file: Path) -> list[dict[str, Any]]:
 
 
 def _served(client: ApiClient, crd: dict[str, Any]) -> bool:
+    """Whether its objects can be read, and discovery tells of it, which comes a little later."""
     from kubernetes.client import ApiException
 
-    spec = crd["spec"]
+    group, plural = crd["spec"]["group"], crd["spec"]["names"]["plural"]
     try:
-        for version in (v["name"] for v in spec["versions"] if v["served"]):
-            call(client, "GET", f"/apis/{spec['group']}/{version}/{spec['names']['plural']}", query={"limit": "1"})
+        for version in (v["name"] for v in crd["spec"]["versions"] if v["served"]):
+            call(client, "GET", f"/apis/{group}/{version}/{plural}", query={"limit": "1"})
+            if plural not in [each["name"] for each in call(client, "GET", f"/apis/{group}/{version}")["resources"]]:
+                return False
     except ApiException as error:
         if error.status not in (404, 429, 500, 503):
             raise
