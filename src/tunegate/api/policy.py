@@ -65,6 +65,7 @@ class PromotionPolicy(Resource, frozen=True, kw_only=True):
     initial_version: URI of the version that serves before anything was promoted.
     deadline_seconds: a promotion that has not ended by then is Failed and the stable keeps the traffic.
     hold_seconds: after a rollback no new candidate is shown to users for this long.
+    candidates: whether every checkpoint may be promoted, or only the last one of a run whose training job succeeded.
     """
 
     model: str
@@ -79,6 +80,7 @@ class PromotionPolicy(Resource, frozen=True, kw_only=True):
     evaluation_timeout_seconds: Seconds = 3600
     deadline_seconds: Seconds = 86400
     hold_seconds: Seconds = 0
+    candidates: Literal["EveryCheckpoint", "FinishedRuns"] = "EveryCheckpoint"
     suspend: bool = False
 
     def __post_init__(self) -> None:

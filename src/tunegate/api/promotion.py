@@ -102,6 +102,13 @@ class Approval(Resource, frozen=True, kw_only=True):
     message: str = ""
 
 
+class Abort(Resource, frozen=True, kw_only=True):
+    """A person's word to stop: where users see the candidate, the traffic goes back."""
+
+    actor: str
+    message: str = ""
+
+
 class Promotion(Resource, frozen=True, kw_only=True):
     """One attempt. `approval` and `abort` are what a person says; everything in `status` is ours."""
 
@@ -109,5 +116,5 @@ class Promotion(Resource, frozen=True, kw_only=True):
     created: datetime
     candidate: ModelVersion
     approval: Approval | None = None
-    abort: str = ""
+    abort: Abort | None = None
     status: PromotionStatus = PromotionStatus()

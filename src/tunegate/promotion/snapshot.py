@@ -35,21 +35,25 @@ class Snapshot:
     """Everything there is to see at one moment.
 
     initial: the version that serves before anything was promoted.
-    versions: the complete versions of the policy's model, oldest first.
+    versions: the complete versions of the policy's model, oldest first; None when the store can't be read.
+    finished_runs: the runs whose training job succeeded.
     promotions: every attempt so far, oldest first.
     evaluations: by (digest, suite). servers: by digest.
     weights: the observed share of each version in percent, by digest; None when the route can't be read.
     tallies: verdicts on answers given since the running canary started, by digest; None when they can't be read.
+    modified: who changed an object of ours by hand, and what; empty when nobody did.
     """
 
     policy: PromotionPolicy
     initial: ModelVersion
-    versions: tuple[ModelVersion, ...] = ()
+    versions: tuple[ModelVersion, ...] | None = ()
+    finished_runs: frozenset[str] = frozenset()
     promotions: tuple[Promotion, ...] = ()
     evaluations: Mapping[tuple[str, str], EvaluationState] = field(default_factory=dict)
     servers: Mapping[str, ServerState] = field(default_factory=dict)
     weights: Mapping[str, int] | None = None
     tallies: Mapping[str, Tally] | None = None
+    modified: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Plan:
 
     create: promotions to record. statuses: the new status of those that changed, by name.
     evaluations: results that are wanted and missing, most urgent first. servers: versions to keep serving.
-    weights: the wished share of each version in percent, by digest; they add up to 100.
+    weights: the wished share of each version in percent, by digest; they add up to 100. Empty: leave them alone.
     """
 
     create: tuple[Promotion, ...] = ()

@@ -16,7 +16,7 @@ import pytest
 from tests.builders import at, make_evaluation, make_policy, make_version
 from tunegate.api.feedback import Tally
 from tunegate.api.policy import CanaryStep, Gate, PromotionPolicy
-from tunegate.api.promotion import TERMINAL, Approval, Phase, Promotion
+from tunegate.api.promotion import TERMINAL, Abort, Approval, Phase, Promotion
 from tunegate.api.versions import ModelVersion
 from tunegate.promotion.decide import decide, stable_version
 from tunegate.promotion.snapshot import EvaluationState, Plan, ServerState, Snapshot
@@ -45,7 +45,7 @@ class World:
         return self
 
     def publish(self, version: ModelVersion, score: float | None = 0.9) -> World:
-        self.see(versions=(*self.seen.versions, version))
+        self.see(versions=(*(self.seen.versions or ()), version))
         return self if score is None else self.evaluate(version, score=score)
 
     def evaluate(self, version: ModelVersion, **metrics: float | None) -> World:
@@ -349,7 +349,7 @@ def test_a_person_may_abort_in_any_phase(candidate: ModelVersion, phase: Phase) 
     world = World().publish(candidate, score=None).step()
     if phase not in ("Pending", "Evaluating"):
         world.evaluate(candidate, score=0.9).vote(candidate, GOOD)
-    world.until(phase, limit=60).say(abort="an owner").until("Aborted")
+    world.until(phase, limit=60).say(abort=Abort(actor="an owner")).until("Aborted")
     assert world.last.status.decision.actor == "an owner"  # type: ignore[union-attr]
     assert world.plan.weights == {BASE.digest: 100}
 
@@ -416,3 +416,41 @@ def test_a_platform_that_was_away_goes_on_where_it_was(world: World, candidate: 
     world.see(promotions=(copied,), servers={}, weights=None).step()
     assert world.last.status.phase == "Progressing"
     assert set(world.plan.servers) == {BASE, candidate}
+
+
+def test_an_abort_names_who_said_it_and_why(world: World, candidate: ModelVersion) -> None:
+    world.until("Paused").say(abort=Abort(actor="ada", message="wrong prices")).until("Aborted")
+    assert world.last.status.decision is not None
+    assert (world.last.status.decision.actor, world.last.status.decision.message) == ("ada", "wrong prices")
+    assert world.seen.weights == {BASE.digest: 100}
+
+
+def test_a_change_by_hand_ends_the_promotion_and_leaves_the_traffic_as_it_was_set(
+    world: World, candidate: ModelVersion
+) -> None:
+    by_hand = {BASE.digest: 3, candidate.digest: 97}
+    world.until("Paused").see(modified="kubectl-edit changed the weights", weights=by_hand).step()
+    assert world.last.status.phase == "Failed"
+    assert world.last.status.decision is not None
+    assert world.last.status.decision.reason == "TargetModified"
+    assert world.plan.weights == {}
+    assert candidate in world.plan.servers, "it still has traffic"
+
+
+def test_nothing_new_starts_while_something_is_changed_by_hand(candidate: ModelVersion) -> None:
+    world = World().see(modified="somebody changed the route")
+    assert world.publish(candidate).step(3).seen.promotions == ()
+
+
+def test_a_store_that_cannot_be_read_decides_nothing_about_what_it_holds(world: World, candidate: ModelVersion) -> None:
+    versions = world.until("Verifying").seen.versions
+    assert world.see(versions=None).step(5).last.status.phase == "Verifying"
+    assert world.see(versions=versions).until("Paused")
+
+
+def test_of_finished_runs_only_the_last_checkpoint_is_promoted() -> None:
+    world = World(make_policy(candidates="FinishedRuns"))
+    first, last = make_version("run-1", created=1, step=10), make_version("run-1", created=2, step=20)
+    assert world.publish(first).publish(last).step(2).seen.promotions == ()
+    assert world.see(finished_runs=frozenset({"run-1"})).step().last.candidate == last
+    assert len(world.seen.promotions) == 1
