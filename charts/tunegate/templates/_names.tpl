@@ -1,0 +1,39 @@
+{{/* What the objects of this release are called; the names that users and the operator rely on are fixed instead. */}}
+{{- define "tunegate.fullname" -}}
+{{- if contains "tunegate" .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-tunegate" .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tunegate.operator" -}}{{ include "tunegate.fullname" . }}-operator{{- end -}}
+{{- define "tunegate.storage" -}}{{ include "tunegate.fullname" . }}-storage{{- end -}}
+
+{{/* The namespaces with promotion policies, as JSON: those of the values, else the release's own. */}}
+{{- define "tunegate.namespaces" -}}
+{{- .Values.namespaces | default (list .Release.Namespace) | uniq | sortAlpha | toJson -}}
+{{- end -}}
+
+{{/* Where the chart puts Secrets: beside the operator and beside the policies. */}}
+{{- define "tunegate.secretNamespaces" -}}
+{{- append .Values.namespaces .Release.Namespace | uniq | sortAlpha | toJson -}}
+{{- end -}}
+
+{{- define "tunegate.storeUri" -}}
+{{- if .Values.store.uri -}}
+{{- .Values.store.uri -}}
+{{- else if .Values.storage.enabled -}}
+s3://tunegate
+{{- else -}}
+{{- fail "Say where the models are: set store.uri to s3://BUCKET[/PREFIX], or storage.enabled=true for a store to try things out." -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tunegate.endpointUrl" -}}
+{{- if .Values.store.endpointUrl -}}
+{{- .Values.store.endpointUrl -}}
+{{- else if and .Values.storage.enabled (not .Values.store.uri) -}}
+http://{{ include "tunegate.storage" . }}.{{ .Release.Namespace }}.svc:8333
+{{- end -}}
+{{- end -}}
