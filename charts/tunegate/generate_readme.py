@@ -1,20 +1,20 @@
-"""Writes the chart's README.md: its table of values comes from the comments in values.yaml, so it can't be out of date."""
+"""Writes the chart's README.md, whose table of values comes from the comments in values.yaml."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 CHART = Path(__file__).parent
 HEAD = """# tunegate
 
-Promotes fine-tuned language models by evaluation gates and user feedback, on KServe. The chart installs the operator, the
-three kinds ModelVersion, PromotionPolicy and Promotion, and what KServe needs to serve their versions. KServe, the Gateway
-API and Prometheus it expects in the cluster; how to come by them and what to run first is in
-[docs/install.md](../../docs/install.md).
+Promotes fine-tuned language models by evaluation gates and user feedback, on KServe. The chart installs the operator,
+the three kinds ModelVersion, PromotionPolicy and Promotion, and what KServe needs to serve their versions. KServe, the
+Gateway API and Prometheus it expects in the cluster; what to run first is in [docs/install.md](../../docs/install.md).
 
 ```console
 $ helm install tunegate charts/tunegate --namespace tunegate --create-namespace --set store.uri=s3://models
@@ -52,9 +52,8 @@ def read_values(text: str) -> Iterator[tuple[str, object, str]]:
             sentence = ""
 
 
-def _find(values: object, names: list[str]) -> object:
+def _find(values: Any, names: list[str]) -> object:
     for name in names:
-        assert isinstance(values, dict)
         values = values[name]
     return values
 

@@ -1,0 +1,129 @@
+"""Values, their schema and their table say the same, and a mistake is answered with a sentence."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.rendering import API_VERSIONS, CHART, VALUES_FILES, helm, kinds, refusal, render
+
+VALUES = (CHART / "values.yaml").read_text()
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+
+
+def _readme_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate_readme", CHART / "generate_readme.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _resolve(schema: dict[str, Any]) -> dict[str, Any]:
+    reference = schema.get("$ref")
+    return SCHEMA["$defs"][reference.rpartition("/")[2]] if reference else schema
+
+
+def _leaves_of_schema(schema: dict[str, Any], path: str = "") -> set[str]:
+    schema = _resolve(schema)
+    # `resources` is one value to users, whatever it consists of.
+    if "properties" not in schema or "requests" in schema["properties"]:
+        return {path}
+    steps = schema["properties"].items()
+    return {leaf for key, each in steps for leaf in _leaves_of_schema(each, f"{path}.{key}".strip("."))}
+
+
+def test_the_schema_and_the_comments_list_the_same_values() -> None:
+    commented = {name for name, _, _ in _readme_script().read_values(VALUES)}
+    assert commented == _leaves_of_schema(SCHEMA) - {"global"}
+
+
+def test_every_value_has_a_comment() -> None:
+    def count(value: object) -> int:
+        if not isinstance(value, dict) or not value or "requests" in value or "grafana_dashboard" in value:
+            return 1
+        return sum(count(each) for each in value.values())
+
+    assert len(list(_readme_script().read_values(VALUES))) == count(yaml.safe_load(VALUES))
+
+
+def test_the_readme_is_what_the_script_writes() -> None:
+    assert (CHART / "README.md").read_text() == _readme_script().render(VALUES)
+
+
+def test_every_object_of_the_schema_is_closed() -> None:
+    def check(schema: Any, path: str) -> None:
+        if isinstance(schema, dict):
+            if "properties" in schema:
+                assert schema["additionalProperties"] is False, path
+            for key, each in schema.items():
+                check(each, f"{path}/{key}")
+
+    check({**SCHEMA, "$defs": SCHEMA["$defs"]}, "")
+
+
+@pytest.mark.parametrize("path", VALUES_FILES, ids=lambda path: path.name)
+def test_lint_is_content(path: Path) -> None:
+    helm("lint", "--strict", str(CHART), "--values", str(path))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"operater": {}}, "additional properties 'operater' not allowed"),
+        ({"operator": {"replcas": 2}}, "at '/operator': additional properties 'replcas' not allowed"),
+        ({"operator": {"replicas": 0}}, "at '/operator/replicas': minimum: got 0, want 1"),
+        ({"rbac": {"scope": "cluster"}}, "at '/rbac/scope': value must be one of 'Cluster', 'Namespaced'"),
+        ({"store": {"uri": "models"}}, "at '/store/uri': 'models' does not match pattern"),
+        ({"serving": {"image": {"digest": "abc"}}}, "at '/serving/image/digest'"),
+        ({"serving": {"resources": {"limit": {}}}}, "at '/serving/resources': additional properties 'limit'"),
+    ],
+    ids=["top", "nested", "range", "choice", "uri", "digest", "resources"],
+)
+def test_a_mistake_in_the_values_is_named(values: dict[str, Any], said: str) -> None:
+    assert said in refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("without", "values", "said"),
+    [
+        ("serving.kserve.io/v1beta1", {}, "KServe is missing from this cluster"),
+        ("serving.kserve.io/v1alpha1", {}, "KServe is missing from this cluster"),
+        ("gateway.networking.k8s.io/v1", {}, "The Gateway API is missing from this cluster"),
+        (
+            "monitoring.coreos.com/v1",
+            {"monitoring": {"rules": {"enabled": True}}},
+            "The Prometheus operator is missing",
+        ),
+        (None, {"store": {"uri": ""}}, "Say where the models are: set store.uri"),
+        (None, {"store": {"create": True}}, "set both."),
+    ],
+    ids=["kserve", "kserve-alpha", "gateway", "prometheus", "store", "credentials"],
+)
+def test_what_can_not_work_is_refused_with_one_sentence(without: str | None, values: dict[str, Any], said: str) -> None:
+    message = refusal(values, api_versions=[each for each in API_VERSIONS if each != without])
+    first, *rest = message.splitlines()
+    assert said in first
+    assert first.endswith(".")
+    assert [line for line in rest if line] == ["Use --debug flag to render out invalid YAML"]
+
+
+@pytest.mark.parametrize(
+    ("without", "values"),
+    [
+        ("serving.kserve.io", {"serving": {"enabled": False}}),
+        ("gateway.networking.k8s.io", {"traffic": {"gatewayApi": False}}),
+        ("monitoring.coreos.com", {}),
+    ],
+)
+def test_what_is_not_asked_for_may_be_missing(without: str, values: dict[str, Any]) -> None:
+    objects = render(values, api_versions=[each for each in API_VERSIONS if not each.startswith(without)])
+    assert "Deployment" in kinds(objects)
+    assert not [each for each in objects if each["apiVersion"].startswith(without)]
