@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tunegate_operator
 from kubernetes.client import ApiClient, Configuration
+
+import tunegate
+import tunegate_operator
+from tests.apiserver import ApiServer, call
+from tunegate.api.errors import UsageError
+from tunegate.processes import free_port
 from tunegate_operator.cluster import (
     EVENT,
     INFERENCE_SERVICE,
@@ -26,18 +30,7 @@ from tunegate_operator.cluster import (
     connect,
 )
 
-import tunegate
-from tests.apiserver import ApiServer, call
-from tunegate.api.errors import UsageError
-from tunegate.processes import free_port
-
 NOWHERE = Kind("nowhere.example", "v1", "things", "Thing")
-
-
-@pytest.fixture
-def cluster(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    with _client(api_server.kubeconfig, monkeypatch) as client:
-        yield Cluster(client, instance="operator-0")
 
 
 def test_applying_makes_and_then_changes_an_object(cluster: Cluster, namespace: str) -> None:
@@ -191,8 +184,10 @@ def test_a_server_that_says_nothing_is_unreachable(cluster: Cluster, api_server:
 
 
 def test_without_a_cluster_the_message_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     with pytest.raises(UsageError, match="KUBECONFIG"):
-        _client(tmp_path / "none", monkeypatch)
+        connect()
 
 
 def test_every_error_of_the_cluster_is_one_of_ours() -> None:
@@ -201,12 +196,6 @@ def test_every_error_of_the_cluster_is_one_of_ours() -> None:
 
 def test_the_operator_has_the_version_of_the_library() -> None:
     assert tunegate_operator.__version__ == tunegate.__version__
-
-
-def _client(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> ApiClient:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
-    return connect()
 
 
 def _service(namespace: str, *, port: int) -> Object:

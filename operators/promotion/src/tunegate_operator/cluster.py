@@ -127,9 +127,9 @@ def connect() -> ApiClient:
     configuration = client.Configuration()
     try:
         if os.environ.get("KUBERNETES_SERVICE_HOST"):
-            config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+            config.load_incluster_config(configuration)
         else:
-            config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            config.load_kube_config(client_configuration=configuration)
     except config.ConfigException as error:
         raise UsageError(f"No cluster to talk to ({error}); set KUBECONFIG, or run in a pod.") from None
     configuration.connection_pool_maxsize = CONNECTIONS
@@ -162,9 +162,10 @@ class Stream:
             self._response.close()
 
     def close(self) -> None:
-        # Closing the response would wait for the thread that reads it; shutting the socket wakes that thread.
+        # Closing the response would wait for the thread that reads it; shutting the socket down wakes that thread.
+        # Not by the TLS socket's own method, which would have that thread read on without TLS.
         with suppress(OSError, AttributeError):
-            self._response.connection.sock.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(self._response.connection.sock, socket.SHUT_RDWR)
 
 
 class Cluster:

@@ -1,0 +1,306 @@
+"""A copy of the cluster's objects in memory, kept up to date, so that reading costs the API server nothing.
+
+Each kind (and namespace, where they are listed) has a thread that lists, watches until the server ends the watch or
+the connection breaks, and then lists again: there is one way to catch up, and every fault leads to it. What is in
+memory may be late, never wrong for good. The client library's informer is not used: it retries without a pause, waits
+forever on a connection that died silently, can't tell whether it has listed yet, and needs a kind to be installed.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from tunegate_operator.cluster import TIMEOUT_SECONDS, Cluster, ClusterError, Kind, MissingError, Objects, Stream
+from tunegate_operator.resources import POLICY as POLICY_LABEL
+from tunegate_operator.resources import Object
+
+log = logging.getLogger(__name__)
+
+RESYNC_SECONDS = 600.0
+# The API server sends a bookmark about once a minute on a quiet watch.
+IDLE_SECONDS = 90.0
+# How soon to look again for a kind that isn't installed, and before believing that one was removed.
+ABSENT_SECONDS = 60.0
+FIRST_DELAY, LAST_DELAY = 1.0, 30.0
+# A watch that lasted this long had started well.
+SETTLED_SECONDS = 10.0
+
+OnChange = Callable[[Kind, Object | None, Object | None], None]
+
+
+class Watches:
+    """The objects of `kinds`, each with a label selector ("" for all). Objects are shared: don't change them.
+
+    namespaces: none means all.
+    with_managers: the kinds whose managedFields are kept; they are often the larger half of an object.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        kinds: Mapping[Kind, str],
+        namespaces: Collection[str] = (),
+        *,
+        with_managers: Collection[Kind] = (),
+        idle_seconds: float = IDLE_SECONDS,
+        absent_seconds: float = ABSENT_SECONDS,
+    ) -> None:
+        self._stores = {kind: _Store() for kind in kinds}
+        self._listeners: list[OnChange] = []
+        scopes: tuple[str | None, ...] = tuple(namespaces) or (None,)
+        self._mirrors = [
+            _Mirror(
+                cluster,
+                kind,
+                namespace,
+                selector,
+                self._stores[kind],
+                self._tell,
+                keep_managers=kind in with_managers,
+                idle_seconds=idle_seconds,
+                absent_seconds=absent_seconds,
+            )
+            for kind, selector in kinds.items()
+            for namespace in scopes
+        ]
+
+    def on_change(self, listener: OnChange) -> None:
+        """Call `listener(kind, old, new)` after each change, from several threads; register before `start`."""
+        self._listeners.append(listener)
+
+    def start(self) -> None:
+        for mirror in self._mirrors:
+            mirror.start()
+
+    def stop(self) -> None:
+        for mirror in self._mirrors:
+            mirror.ask_to_stop()
+        for mirror in self._mirrors:
+            if mirror.is_alive():
+                mirror.join(TIMEOUT_SECONDS)
+
+    def synced(self) -> bool:
+        """Whether everything was listed once, or is not installed."""
+        return all(mirror.synced for mirror in self._mirrors)
+
+    def installed(self, kind: Kind) -> bool:
+        """Whether the kind was there when it was last looked for."""
+        return any(mirror.installed for mirror in self._mirrors if mirror.kind == kind)
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        return self._stores[kind].get(namespace, name)
+
+    def list(self, kind: Kind, namespace: str | None = None, label: Mapping[str, str] | None = None) -> Objects:
+        """Those with all of these labels; cheap for a namespace, and for the label that names the policy."""
+        return self._stores[kind].list(namespace, label or {})
+
+    def _tell(self, kind: Kind, old: Object | None, new: Object | None) -> None:
+        for listener in self._listeners:
+            try:
+                listener(kind, old, new)
+            except Exception:
+                log.exception("a listener failed")
+
+
+class _Store:
+    """Objects of one kind: by namespace and name, and by namespace and policy."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._objects: dict[str, dict[str, Object]] = defaultdict(dict)
+        self._by_policy: dict[tuple[str, str], dict[str, Object]] = defaultdict(dict)
+
+    def get(self, namespace: str, name: str) -> Object | None:
+        with self._lock:
+            return self._objects.get(namespace, {}).get(name)
+
+    def list(self, namespace: str | None, labels: Mapping[str, str]) -> Objects:
+        with self._lock:
+            candidates = [each for group in self._groups(namespace, labels) for each in group.values()]
+        return [each for each in candidates if labels.items() <= _labels(each).items()]
+
+    def names(self, namespace: str | None) -> set[tuple[str, str]]:
+        with self._lock:
+            return {
+                (within, name)
+                for within, objects in self._objects.items()
+                if namespace in (None, within)
+                for name in objects
+            }
+
+    def put(self, obj: Object) -> Object | None:
+        """Returns what was there before."""
+        namespace, name = _key(obj)
+        with self._lock:
+            old = self._drop(namespace, name)
+            self._objects[namespace][name] = obj
+            if policy := _labels(obj).get(POLICY_LABEL):
+                self._by_policy[namespace, policy][name] = obj
+        return old
+
+    def remove(self, namespace: str, name: str) -> Object | None:
+        with self._lock:
+            return self._drop(namespace, name)
+
+    def _groups(self, namespace: str | None, labels: Mapping[str, str]) -> Iterable[Mapping[str, Object]]:
+        if namespace is None:
+            return self._objects.values()
+        if POLICY_LABEL in labels:
+            return [self._by_policy.get((namespace, labels[POLICY_LABEL]), {})]
+        return [self._objects.get(namespace, {})]
+
+    def _drop(self, namespace: str, name: str) -> Object | None:
+        old = self._objects[namespace].pop(name, None)
+        if old and (policy := _labels(old).get(POLICY_LABEL)):
+            self._by_policy[namespace, policy].pop(name)
+            if not self._by_policy[namespace, policy]:
+                del self._by_policy[namespace, policy]
+        if not self._objects[namespace]:
+            del self._objects[namespace]
+        return old
+
+
+class _Mirror(threading.Thread):
+    """Keeps a store equal to what the API server has of one kind, in one namespace or in all."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        kind: Kind,
+        namespace: str | None,
+        selector: str,
+        store: _Store,
+        tell: OnChange,
+        *,
+        keep_managers: bool,
+        idle_seconds: float,
+        absent_seconds: float,
+    ) -> None:
+        super().__init__(name=f"watch-{kind.plural}", daemon=True)
+        self.kind = kind
+        self.synced = False
+        self.installed = False
+        self._cluster = cluster
+        self._namespace = namespace
+        self._selector = selector
+        self._store = store
+        self._tell = tell
+        self._keep_managers = keep_managers
+        self._idle_seconds = idle_seconds
+        self._absent_seconds = absent_seconds
+        self._stopping = threading.Event()
+        self._stream: Stream | None = None
+        self._failures = 0
+        self._complaint = ""
+
+    def ask_to_stop(self) -> None:
+        self._stopping.set()
+        if self._stream is not None:
+            self._stream.close()
+
+    def run(self) -> None:
+        missed = 0
+        while not self._stopping.is_set():
+            try:
+                self._follow()
+                missed = 0
+            except MissingError:
+                missed += 1
+                # An API server that is starting up may deny for a moment a kind that it has.
+                if missed > 1 or not self.installed:
+                    self._forget()
+                self._stopping.wait(self._absent_seconds)
+            except ClusterError as error:
+                missed = 0
+                self._complain(str(error))
+                self._stopping.wait(self._next_delay())
+            except Exception:
+                log.exception("watching %s failed", self.kind)
+                self._stopping.wait(self._next_delay())
+
+    def _follow(self) -> None:
+        """List and watch, until the server ends the watch, as it was asked to. Raises ClusterError."""
+        since = self._list()
+        seconds = RESYNC_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 (so that not all list at the same time)
+        started = time.monotonic()
+        stream = self._cluster.watch(
+            self.kind, self._namespace, self._selector, since, seconds=seconds, idle_seconds=self._idle_seconds
+        )
+        self._stream = stream
+        if self._stopping.is_set():
+            stream.close()
+        try:
+            for event, obj in stream:
+                self._take(event, obj)
+        finally:
+            self._stream = None
+            if time.monotonic() - started > SETTLED_SECONDS:
+                self._failures, self._complaint = 0, ""
+        if time.monotonic() - started < SETTLED_SECONDS:
+            self._stopping.wait(self._next_delay())  # it was not asked to end this soon
+
+    def _list(self) -> str:
+        objects, since = self._cluster.list_at(self.kind, self._namespace, self._selector, self._strip)
+        gone = self._store.names(self._namespace) - {_key(obj) for obj in objects}
+        for obj in objects:
+            self._put(obj)
+        for namespace, name in gone:
+            self._remove(namespace, name)
+        if not self.installed:
+            log.info("watching %s", self.kind)
+        self.synced = self.installed = True
+        return since
+
+    def _take(self, event: str, obj: Object) -> None:
+        if event in ("ADDED", "MODIFIED"):
+            self._strip(obj)
+            self._put(obj)
+        elif event == "DELETED":
+            self._remove(*_key(obj))
+
+    def _put(self, obj: Object) -> None:
+        old = self._store.put(obj)
+        if old is None or old["metadata"]["resourceVersion"] != obj["metadata"]["resourceVersion"]:
+            self._tell(self.kind, old, obj)
+
+    def _remove(self, namespace: str, name: str) -> None:
+        old = self._store.remove(namespace, name)
+        if old is not None:
+            self._tell(self.kind, old, None)
+
+    def _forget(self) -> None:
+        """The kind is not installed, or not any more."""
+        if self.installed or not self.synced:
+            log.info("%s is not installed; looking for it every %.0f s", self.kind, self._absent_seconds)
+        self.installed, self.synced = False, True
+        for namespace, name in self._store.names(self._namespace):
+            self._remove(namespace, name)
+
+    def _strip(self, obj: Object) -> None:
+        if not self._keep_managers:
+            obj["metadata"].pop("managedFields", None)
+
+    def _complain(self, message: str) -> None:
+        """Say once why it does not work, not at every try."""
+        if not self._stopping.is_set() and message != self._complaint:
+            self._complaint = message
+            log.warning("watching %s: %s", self.kind, message)
+
+    def _next_delay(self) -> float:
+        delay = min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(self._failures, 10))
+        self._failures += 1
+        return delay * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
+
+
+def _key(obj: Object) -> tuple[str, str]:
+    return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+
+
+def _labels(obj: Object) -> Mapping[str, str]:
+    labels: Mapping[str, str] = obj["metadata"].get("labels") or {}
+    return labels
