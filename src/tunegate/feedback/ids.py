@@ -18,21 +18,27 @@ from tunegate.api.errors import ForgedIdError, UsageError
 PREFIX = "chatcmpl-"  # what OpenAI's tools expect of the id of an answer
 KEY_VARIABLE = "TUNEGATE_FEEDBACK_KEY"
 
-_DIGEST, _TIME, _NONCE, _MAC = 32, 6, 9, 16  # bytes; 63 together, so base64 has no spare bits to play with
-_PAYLOAD = _DIGEST + _TIME + _NONCE
+_DIGEST, _TIME, _NONCE, _USER, _MAC = 32, 6, 9, 6, 16  # bytes; 69 together, so base64 has no spare bits to play with
+_PAYLOAD = _DIGEST + _TIME + _NONCE + _USER
+_ANONYMOUS = bytes(_USER)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DOMAIN = b"tunegate response id v1\0"
+_USER_DOMAIN = b"tunegate user v1\0"
 _NEW_KEY = 'make one with: python -c "import secrets; print(secrets.token_hex(32))"'
 
 
 @dataclass(frozen=True)
 class ResponseId:
-    """What a response id says: the version by its full digest, when it answered (to the millisecond), and a nonce."""
+    """What a response id says: the version by its full digest, when it answered (to the millisecond), and to whom.
+
+    user: a tag that tells the users of one version apart and says nothing else of them; None for an unnamed one.
+    """
 
     text: str
     digest: str
     answered: datetime
     nonce: str
+    user: str | None
 
 
 class ResponseIds:
@@ -41,11 +47,14 @@ class ResponseIds:
     def __init__(self, key: bytes, model: str) -> None:
         self._key = key
         self._context = _DOMAIN + model.encode() + b"\0"
+        self._users = _USER_DOMAIN + model.encode() + b"\0"
 
-    def issue(self, digest: str, now: datetime) -> str:
-        """A new id for an answer that the version with `digest` gives now: URL-safe, 93 characters."""
+    def issue(self, digest: str, now: datetime, user: str | None = None) -> str:
+        """A new id for an answer that the version with `digest` gives `user` now: URL-safe, 101 characters."""
         milliseconds = (now - _EPOCH) // timedelta(milliseconds=1)
-        payload = bytes.fromhex(digest.removeprefix("sha256:")) + milliseconds.to_bytes(_TIME) + secrets.token_bytes(9)
+        version = bytes.fromhex(digest.removeprefix("sha256:"))
+        nonce = secrets.token_bytes(_NONCE)
+        payload = version + milliseconds.to_bytes(_TIME) + nonce + self._tag(version, user)
         return PREFIX + base64.urlsafe_b64encode(payload + self._sign(payload)).decode()
 
     def read(self, text: str) -> ResponseId:
@@ -58,8 +67,15 @@ class ResponseIds:
             text=text,
             digest="sha256:" + payload[:_DIGEST].hex(),
             answered=_EPOCH + timedelta(milliseconds=milliseconds),
-            nonce=payload[-_NONCE:].hex(),
+            nonce=payload[_DIGEST + _TIME : -_USER].hex(),
+            user=None if payload[-_USER:] == _ANONYMOUS else payload[-_USER:].hex(),
         )
+
+    def _tag(self, version: bytes, user: str | None) -> bytes:
+        """A keyed hash: without the key nobody finds out who it is, and nobody can be followed between versions."""
+        if not user:
+            return _ANONYMOUS
+        return hmac.digest(self._key, self._users + version + user.encode(), "sha256")[:_USER]
 
     def _sign(self, payload: bytes) -> bytes:
         return hmac.digest(self._key, self._context + payload, "sha256")[:_MAC]

@@ -1,15 +1,18 @@
 """The feedback log: one immutable document in the store for each judged answer.
 
 The key of a document follows from the response id alone and is written only if nothing is there, so an answer is
-judged once whichever replica hears of it. Nothing here knows how ids are signed or who sends feedback.
+judged once whichever replica hears of it. All verdicts are kept; of one user's on one version the first few count.
+Nothing here knows how ids are signed or who sends feedback.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -20,6 +23,9 @@ from tunegate.api.feedback import Feedback, FeedbackRecord, Tally, Verdict
 from tunegate.api.resource import to_json
 
 FOLDER = ".tunegate/feedback"
+VERDICTS_PER_USER = 3
+"""How many verdicts of one user on one version count, so that nobody decides alone."""
+_ANONYMOUS = "anonymous"
 _READERS = 8
 
 
@@ -31,31 +37,52 @@ class Documents(Protocol):
     def keys(self, prefix: str) -> list[str]: ...
 
 
+@dataclass(frozen=True)
+class _Counted:
+    """What a tally needs of a document."""
+
+    user: str
+    answered: datetime
+    received: datetime
+    verdict: Verdict
+
+
 class FeedbackLog:
     """Records and counts the feedback of all versions in a store."""
 
     def __init__(self, store: Documents) -> None:
         self._store = store
-        self._read: dict[str, dict[str, tuple[datetime, Verdict]]] = {}
+        self._read: dict[str, dict[str, _Counted]] = {}
 
-    def record(self, record: FeedbackRecord) -> bool:
+    def record(self, record: FeedbackRecord, user: str | None = None) -> bool:
         """Keep `record` durably; False when its answer was judged before. The caller has checked the response id.
 
-        Raises StoreError when the store can't be reached: then nothing was kept and it may be tried again.
+        `user` is the tag in that id. Raises StoreError when the store can't be reached: then nothing was kept and it
+        may be tried again.
         """
         kept = msgspec.structs.replace(record, feedback=without_controls(record.feedback))
-        return self._store.put_new(f"{_prefix(record.digest)}{record.feedback.response_id}.json", to_json(kept))
+        return self._store.put_new(f"{_folder(record.digest, user)}{record.feedback.response_id}.json", to_json(kept))
+
+    def counts(self, digest: str, user: str | None) -> bool:
+        """Whether the verdict of `user` that was just recorded is among the first few. When several of one user
+        arrive at once, fewer may count, never more."""
+        return user is None or len(self._store.keys(_folder(digest, user))) <= VERDICTS_PER_USER
 
     def list(self, digest: str) -> list[FeedbackRecord]:
         """All feedback on the version with `digest`, oldest first."""
         return sorted(self._fetch(self._store.keys(_prefix(digest))), key=lambda record: record.received)
 
     def tally(self, digest: str, since: datetime | None = None) -> Tally:
-        """Count the verdicts on answers given at or after `since`. Documents read once are not read again."""
+        """Count the verdicts on answers given at or after `since`: of each user the first few that were received.
+
+        Documents read once are not read again.
+        """
         read = self._read.setdefault(digest, {})
         new = [key for key in self._store.keys(_prefix(digest)) if key not in read]
-        read.update(zip(new, ((r.answered, r.feedback.verdict) for r in self._fetch(new)), strict=True))
-        verdicts = [verdict for answered, verdict in read.values() if since is None or answered >= since]
+        for key, record in zip(new, self._fetch(new), strict=True):
+            user = key.removeprefix(_prefix(digest)).partition("/")[0]
+            read[key] = _Counted(user, record.answered, record.received, record.feedback.verdict)
+        verdicts = _capped(each for each in read.values() if since is None or each.answered >= since)
         return Tally(up=verdicts.count("up"), down=verdicts.count("down"))
 
     def _fetch(self, keys: Iterable[str]) -> Iterable[FeedbackRecord]:
@@ -82,6 +109,22 @@ def without_controls(feedback: Feedback) -> Feedback:
 
 def _strip(text: str, keep: str = "\n\t") -> str:
     return "".join(c for c in text if c in keep or unicodedata.category(c) != "Cc")
+
+
+def _capped(found: Iterable[_Counted]) -> list[Verdict]:
+    """The verdicts that count; an unnamed user is not known again, so all of theirs do."""
+    votes: Counter[str] = Counter()
+    verdicts = []
+    for each in sorted(found, key=lambda each: each.received):
+        votes[each.user] += 1
+        if each.user == _ANONYMOUS or votes[each.user] <= VERDICTS_PER_USER:
+            verdicts.append(each.verdict)
+    return verdicts
+
+
+def _folder(digest: str, user: str | None) -> str:
+    """Where a user's feedback on a version lies: by the tag, so that one listing tells how much there is."""
+    return f"{_prefix(digest)}{user or _ANONYMOUS}/"
 
 
 def _prefix(digest: str) -> str:

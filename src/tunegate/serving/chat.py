@@ -96,7 +96,7 @@ class _Answer:
         self._chat = chat
         self._request = request
         self._started = started
-        self._id = chat.ids.issue(chat.digest, chat.clock())
+        self._id = chat.ids.issue(chat.digest, chat.clock(), request.user)
 
     async def give(self, scope: Scope, receive: Receive, sending: _Sending) -> None:
         try:

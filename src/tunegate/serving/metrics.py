@@ -43,7 +43,10 @@ class Metrics:
         info = Gauge("tunegate_model_info", "What is served.", [*by_version, "digest", "model"], registry=registry)
         info.labels(version, digest, model).set(1)
         self._feedback = Counter(
-            "tunegate_feedback", "Verdicts, each answer once.", [*by_version, "verdict"], registry=registry
+            "tunegate_feedback",
+            "Verdicts, each answer once and at most 3 of one user.",
+            [*by_version, "verdict"],
+            registry=registry,
         )
         self._answers = answers.labels(version)
         self._errors = {reason: errors.labels(version, reason) for reason in _REASONS}
@@ -63,5 +66,5 @@ class Metrics:
         self._errors[reason].inc()
 
     def judged(self, digest: str, verdict: Verdict) -> None:
-        """A first verdict on an answer of the version with `digest`, which may be another than the one served."""
+        """A verdict that counts, on an answer of the version with `digest`: it may be another than the one served."""
         self._feedback.labels(short(digest), verdict).inc()

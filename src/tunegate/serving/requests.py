@@ -74,10 +74,11 @@ class Rules:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """What is sent to the engine."""
+    """What is sent to the engine, and whom the answer is for, as far as the client says."""
 
     body: bytes
     stream: bool
+    user: str | None = None
 
 
 def prepare(body: bytes, rules: Rules) -> ChatRequest:
@@ -91,13 +92,14 @@ def prepare(body: bytes, rules: Rules) -> ChatRequest:
     stream = request.get("stream", False)
     if not isinstance(stream, bool):
         raise bad_request("stream must be true or false.", "stream")
+    user = _user(request)
     request["model"] = rules.engine_model
     request["messages"] = with_system_prompt(messages, rules.system_prompt)
     if rules.embedded is not None:
         request = _for_embedded(request, rules.embedded, rules.defaults)
     else:
         request = {**_missing(request, rules.defaults), **request}
-    return ChatRequest(msgspec.json.encode(request), stream)
+    return ChatRequest(msgspec.json.encode(request), stream, user)
 
 
 def with_system_prompt(messages: list[dict[str, Any]], prompt: str) -> list[dict[str, Any]]:
@@ -123,6 +125,14 @@ def _check_model(asked: Any, served: str) -> None:
     if asked != served:
         message = f"The model {asked[:100]!r} does not exist here; the model served is {served!r}."
         raise bad_request(message, "model", "model_not_found", status=404)
+
+
+def _user(request: Mapping[str, Any]) -> str | None:
+    """Who asks; `user` is OpenAI's older name of `safety_identifier`."""
+    for key in ("safety_identifier", "user"):
+        if not isinstance(request.get(key, ""), str):
+            raise bad_request(f"{key} must be a text that stands for the user.", key)
+    return request.get("safety_identifier") or request.get("user") or None
 
 
 def _missing(request: Mapping[str, Any], defaults: Mapping[str, float]) -> dict[str, float]:

@@ -123,7 +123,7 @@ class FeedbackRoute:
         record = FeedbackRecord(
             digest=answer.digest, answered=answer.answered, received=self._clock(), feedback=feedback
         )
-        writing = asyncio.get_running_loop().run_in_executor(self._pool, self._write, record)
+        writing = asyncio.get_running_loop().run_in_executor(self._pool, self._write, record, answer.user)
         try:
             return await asyncio.wait_for(asyncio.shield(writing), STORE_SECONDS)
         except (StoreError, TimeoutError) as error:
@@ -131,12 +131,19 @@ class FeedbackRoute:
             message = "The feedback could not be stored and is not counted; send it again."
             raise ApiError(503, message, reason="unavailable") from None
 
-    def _write(self, record: FeedbackRecord) -> bool:
+    def _write(self, record: FeedbackRecord, user: str | None) -> bool:
         """Store and then count it, even when nobody waits for it any more."""
-        new = self._log.record(record)
-        if new:
+        new = self._log.record(record, user)
+        if new and self._counts(record.digest, user):
             self._metrics.judged(record.digest, record.feedback.verdict)
         return new
+
+    def _counts(self, digest: str, user: str | None) -> bool:
+        try:
+            return self._log.counts(digest, user)
+        except StoreError:  # it is stored: to ask for it again would be wrong, and to count too much, too
+            logger.warning("feedback was stored but not counted")
+            return False
 
 
 def _decode(body: bytes) -> Feedback:

@@ -69,4 +69,4 @@ def test_the_store_must_be_named(version: ModelVersion, tmp_path: Path) -> None:
     done = initialize(storage_uri(version), str(tmp_path / "models"), TUNEGATE_STORE="")
 
     assert done.returncode == 2
-    assert "TUNEGATE_STORE" in done.stderr
+    assert "--store" in done.stderr

@@ -26,11 +26,30 @@ def test_an_id_says_which_version_answered_and_when(ids: ResponseIds) -> None:
     assert read.answered == NOW.replace(microsecond=891000)
 
 
+def test_an_id_tells_users_apart_without_naming_them(ids: ResponseIds) -> None:
+    anna, again, ben = (ids.read(ids.issue(DIGEST, NOW, user)).user for user in ("anna", "anna", "ben"))
+
+    assert anna == again != ben
+    assert re.fullmatch("[0-9a-f]{12}", anna or "")
+    assert ids.read(ids.issue(DIGEST, NOW)).user is None
+    assert ids.read(ids.issue(DIGEST, NOW, "")).user is None
+
+
+def test_a_user_can_not_be_followed_to_other_versions_models_or_keys(ids: ResponseIds) -> None:
+    others = [ids.issue("sha256:" + "9" * 64, NOW, "anna")]
+    tags = {ids.read(text).user for text in others} | {
+        other.read(other.issue(DIGEST, NOW, "anna")).user
+        for other in (ids, ResponseIds(KEY, "other"), ResponseIds(bytes(32), "shop-assistant"))
+    }
+
+    assert len(tags) == 4
+
+
 def test_ids_are_unique_url_safe_and_look_like_openais(ids: ResponseIds) -> None:
     issued = {ids.issue(DIGEST, NOW) for _ in range(1000)}
 
     assert len(issued) == 1000
-    assert all(re.fullmatch(r"chatcmpl-[A-Za-z0-9_-]{84}", each) for each in issued)
+    assert all(re.fullmatch(r"chatcmpl-[A-Za-z0-9_-]{92}", each) for each in issued)
 
 
 def test_another_replica_with_the_same_key_reads_it(ids: ResponseIds) -> None:
@@ -66,7 +85,7 @@ def test_there_is_only_one_spelling_of_an_id(ids: ResponseIds) -> None:
             ids.read(spelling)
 
 
-@pytest.mark.parametrize("text", ["", "chatcmpl-", "chatcmpl-123", "x" * 512, "chatcmpl-夏天", "\ud800", "A" * 84])
+@pytest.mark.parametrize("text", ["", "chatcmpl-", "chatcmpl-123", "x" * 512, "chatcmpl-夏天", "\ud800", "A" * 92])
 def test_what_is_no_id_is_refused(ids: ResponseIds, text: str) -> None:
     with pytest.raises(ForgedIdError):
         ids.read(text)

@@ -62,11 +62,43 @@ def test_the_first_verdict_counts_and_a_second_is_a_repeat(log: FeedbackLog, sto
     assert log.tally(ONE) == Tally(up=1)
 
 
-def test_the_key_is_the_digest_and_the_id(log: FeedbackLog, store: Documents) -> None:
+def test_the_key_is_the_digest_the_user_and_the_id(log: FeedbackLog, store: Documents) -> None:
     kept = record()
     log.record(kept)
+    log.record(kept, "0a1b")
 
-    assert list(store.bodies) == [f".tunegate/feedback/{'1' * 64}/{kept.feedback.response_id}.json"]
+    folder, name = f".tunegate/feedback/{'1' * 64}", f"{kept.feedback.response_id}.json"
+    assert list(store.bodies) == [f"{folder}/anonymous/{name}", f"{folder}/0a1b/{name}"]
+
+
+def test_of_one_user_the_first_three_count_and_all_are_kept(log: FeedbackLog, store: Documents) -> None:
+    counted = []
+    for hour in range(5):
+        log.record(record("up" if hour < 3 else "down", received=hour), "anna")
+        counted.append(FeedbackLog(store).counts(ONE, "anna"))  # on another replica
+    log.record(record("down"), "ben")
+
+    assert counted == [True, True, True, False, False]
+    assert log.counts(ONE, "ben")
+    assert log.counts(TWO, "anna")
+    assert log.tally(ONE) == Tally(up=3, down=1)
+    assert len(log.list(ONE)) == 6
+
+
+def test_a_user_of_long_ago_counts_again_in_a_later_span(log: FeedbackLog) -> None:
+    for minute in range(5):
+        log.record(record("up", minute=minute, received=minute), "anna")
+    log.record(record("down", minute=9, received=9), "anna")
+
+    assert log.tally(ONE, START + timedelta(minutes=4)) == Tally(up=1, down=1)
+
+
+def test_all_verdicts_of_unnamed_users_count(log: FeedbackLog) -> None:
+    for _ in range(5):
+        log.record(record("down"))
+        assert log.counts(ONE, None)
+
+    assert log.tally(ONE) == Tally(down=5)
 
 
 def test_versions_are_counted_apart(log: FeedbackLog) -> None:
@@ -124,7 +156,7 @@ def test_feedback_without_prose_stays_as_it_is() -> None:
 
 
 def test_a_damaged_document_is_named(log: FeedbackLog, store: Documents) -> None:
-    store.bodies[f".tunegate/feedback/{'1' * 64}/x.json"] = b"{}"
+    store.bodies[f".tunegate/feedback/{'1' * 64}/anonymous/x.json"] = b"{}"
 
     with pytest.raises(StoreError, match=r"x\.json in the store is not feedback"):
         log.tally(ONE)

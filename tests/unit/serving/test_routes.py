@@ -47,6 +47,34 @@ def test_an_answer_given_by_the_chat_can_be_judged(server: Server) -> None:
     assert [record.digest for record in FeedbackLog(server.store).list(DIGEST)] == [DIGEST]
 
 
+def test_one_user_counts_at_most_three_times(server: Server) -> None:
+    client = openai.OpenAI(base_url=server.url + "/v1", api_key="none")
+
+    def ask(**who: str) -> str:
+        return client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}], **who).id  # type: ignore[call-overload, no-any-return]
+
+    for who in [{"user": "anna"}] * 2 + [{"safety_identifier": "anna"}] * 3 + [{"user": "ben"}] + [{}] * 5:
+        assert judge(server, ask(**who), "down") == (202, {"status": "accepted"})
+
+    assert server.count("tunegate_feedback_total", verdict="down") == 3 + 1 + 5
+    assert FeedbackLog(server.store).tally(DIGEST) == Tally(down=9)
+    assert len(FeedbackLog(server.store).list(DIGEST)) == 11
+    assert "anna" not in "".join(server.store.bodies) + str(server.store.bodies)
+
+
+def test_feedback_that_can_not_be_counted_is_stored_all_the_same(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(prefix: str) -> list[str]:
+        raise StoreError("The store is away.")
+
+    monkeypatch.setattr(server.store, "keys", unreachable)
+
+    assert judge(server, server.ids.issue(DIGEST, now(), "anna"))[0] == 202
+    assert server.count("tunegate_feedback_total", verdict="up") == 0
+    assert len(server.store.bodies) == 1
+
+
 def test_feedback_on_another_version_is_kept_and_counted_there(server: Server) -> None:
     other = "sha256:" + "cd" * 32
 
