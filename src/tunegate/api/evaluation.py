@@ -12,8 +12,8 @@ class Metric(Resource, frozen=True, kw_only=True):
     """A number with its standard error over `n` items. `value` is None when it could not be measured."""
 
     name: str
-    value: float | None
-    stderr: float | None
+    value: float | None = None
+    stderr: float | None = None
     n: int
     higher_is_better: bool = True
 

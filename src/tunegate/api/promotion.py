@@ -39,7 +39,7 @@ class GateResult(Resource, frozen=True, kw_only=True):
     metric: str
     bound: Literal["min", "max", "maxRegression"]
     threshold: float
-    passed: bool | None
+    passed: bool | None = None
     observed: float | None = None
     stderr: float | None = None
     n: int = 0
@@ -55,8 +55,8 @@ class Comparison(Resource, frozen=True, kw_only=True):
     """
 
     outcome: Outcome
-    candidate: Tally | None
-    stable: Tally | None
+    candidate: Tally | None = None
+    stable: Tally | None = None
     evidence_worse: float
     evidence_not_worse: float
     threshold: float
