@@ -1,0 +1,236 @@
+"""The objects the operator wants to exist, as dicts: pure builders, one for each kind.
+
+Every name follows from what the object is about, so that building it twice is building it once. All pods pass Pod
+Security "restricted".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tunegate.api.versions import ModelVersion, Producer, short
+from tunegate.promotion.snapshot import EvaluationJob
+from tunegate.store.serving_uri import storage_uri
+from tunegate_operator.config import Config
+from tunegate_operator.resources import (
+    API_VERSION,
+    APPLIED,
+    DIGEST,
+    MANAGED_BY,
+    MODEL,
+    POLICY,
+    RUN,
+    SUITE,
+    VERSION,
+    ClusterPolicy,
+    Gateway,
+    Object,
+    Placement,
+    dns,
+    object_name,
+    server_name,
+    to_plain,
+)
+
+USER = 10001
+POD_SECURITY = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "fsGroup": USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+# A GPU or a crowded processor: a pod that is told to end gets the time to finish the answers under way.
+GRACE_SECONDS = 60
+
+
+def model_version(namespace: str, policy: str, version: ModelVersion, producer: Producer | None) -> Object:
+    """The record of a version. Nobody owns it: it outlives its policy, as the bytes in the store do."""
+    labels = {**MANAGED_BY, POLICY: policy, MODEL: version.model, RUN: version.run, VERSION: short(version.digest)}
+    spec = to_plain(version) | ({"producer": _producer(producer)} if producer else {})
+    return _object(API_VERSION, "ModelVersion", namespace, object_name(version), labels, spec)
+
+
+def promotion(namespace: str, policy: str, name: str, version: ModelVersion) -> Object:
+    """One attempt. It is the audit record, so deleting the policy does not delete it."""
+    labels = {**MANAGED_BY, POLICY: policy, MODEL: version.model, VERSION: short(version.digest)}
+    return _object(
+        API_VERSION, "Promotion", namespace, name, labels, {"policy": policy, "version": object_name(version)}
+    )
+
+
+def evaluation_name(job: EvaluationJob) -> str:
+    return dns(f"evaluate-{short(job.version.digest)}-{job.suite}")
+
+
+def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: EvaluationJob, config: Config) -> Object:
+    """Measures one suite on one version and leaves the result in the store; owned by the ModelVersion.
+
+    A failed one stays for a person to look at; deleting it tries again.
+    """
+    limit = ["--limit", str(policy.evaluation.limit)] if policy.evaluation.limit else []
+    container = {
+        "name": "evaluate",
+        "image": config.evaluation_image,
+        "args": ["evaluate", job.version.uri, "--suite", job.suite, *limit],
+        "env": [*_store_env(config), {"name": "TUNEGATE_CACHE", "value": "/cache"}],
+        "envFrom": [{"secretRef": {"name": config.store_secret}}],
+        "securityContext": CONTAINER_SECURITY,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, {"name": "cache", "mountPath": "/cache"}],  # noqa: S108
+        **({"resources": policy.evaluation.resources} if policy.evaluation.resources else {}),
+    }
+    pod = {
+        "restartPolicy": "Never",
+        "serviceAccountName": config.service_account,
+        "automountServiceAccountToken": False,
+        "securityContext": POD_SECURITY,
+        "containers": [container],
+        "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "cache", "emptyDir": {}}],
+        **_placement(policy.evaluation),
+    }
+    labels = {
+        **MANAGED_BY,
+        POLICY: name,
+        MODEL: policy.model,
+        VERSION: short(job.version.digest),
+        SUITE: dns(job.suite),
+    }
+    spec = {
+        "backoffLimit": policy.evaluation_attempts - 1,
+        "activeDeadlineSeconds": max(1, round(policy.evaluation_timeout_seconds)),
+        "template": {"metadata": {"labels": labels}, "spec": pod},
+    }
+    return _object("batch/v1", "Job", namespace, evaluation_name(job), labels, spec)
+
+
+def inference_service(
+    namespace: str, policy: ClusterPolicy, name: str, version: ModelVersion, config: Config
+) -> Object:
+    """Serves one version and is never edited: a canary is a second one, a rollback is a weight.
+
+    It has all its replicas from the start, so that a canary that is promoted can carry the whole traffic at once.
+    """
+    serving = policy.serving
+    digest_labels = {**MANAGED_BY, POLICY: name, MODEL: policy.model, VERSION: short(version.digest)}
+    feedback = {"secretKeyRef": {"name": config.feedback_secret, "key": "TUNEGATE_FEEDBACK_KEY"}}
+    model = {
+        "modelFormat": {"name": "tunegate"},
+        "runtime": config.serving_runtime + ("-vllm" if serving.engine == "VLLM" else ""),
+        "storageUri": storage_uri(version),
+        "env": [
+            *_store_env(config),
+            {"name": "TUNEGATE_MODEL_NAME", "value": policy.model},
+            {"name": "TUNEGATE_FEEDBACK_KEY", "valueFrom": feedback},
+        ],
+        "envFrom": [{"secretRef": {"name": config.store_secret}}],
+        **({"resources": serving.resources} if serving.resources else {}),
+    }
+    predictor = {
+        "minReplicas": serving.replicas,
+        "maxReplicas": serving.replicas,
+        "labels": digest_labels,
+        "automountServiceAccountToken": False,
+        "securityContext": POD_SECURITY,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "model": model,
+        **_placement(serving),
+    }
+    # Reached through our route only: no route of KServe's own.
+    labels = {**digest_labels, "networking.kserve.io/visibility": "cluster-local"}
+    annotations = {"serving.kserve.io/deploymentMode": "Standard", DIGEST: version.digest}
+    kind = ("serving.kserve.io/v1beta1", "InferenceService")
+    return _object(*kind, namespace, server_name(name, version.digest), labels, {"predictor": predictor}, annotations)
+
+
+def http_route(namespace: str, policy: ClusterPolicy, name: str, weights: Mapping[str, int]) -> Object:
+    """The one address of a policy's model, and who answers there; `weights` in percent by digest, stable first."""
+    traffic = policy.traffic
+    assert traffic.gateway is not None, "without a gateway there is no route"
+    backends = [
+        {"name": f"{server_name(name, digest)}-predictor", "port": 80, "weight": weight}
+        for digest, weight in weights.items()
+    ]
+    spec = {
+        "parentRefs": [_parent(traffic.gateway)],
+        **({"hostnames": list(traffic.hostnames)} if traffic.hostnames else {}),
+        "rules": [
+            {"matches": [{"path": {"type": "PathPrefix", "value": traffic.path_prefix}}], "backendRefs": backends}
+        ],
+    }
+    labels = {**MANAGED_BY, POLICY: name, MODEL: policy.model}
+    return _object("gateway.networking.k8s.io/v1", "HTTPRoute", namespace, name, labels, spec)
+
+
+def switch(namespace: str, policy: ClusterPolicy, name: str, digest: str) -> Object:
+    """The one address where there is no gateway: a Service that selects the pods of one version."""
+    spec = {
+        "selector": {"serving.kserve.io/inferenceservice": server_name(name, digest)},
+        "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}],
+    }
+    return _object("v1", "Service", namespace, name, {**MANAGED_BY, POLICY: name, MODEL: policy.model}, spec)
+
+
+def owned(obj: Object, owner: Object) -> Object:
+    """The same object, going when its owner goes."""
+    reference = {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+    return {**obj, "metadata": {**obj["metadata"], "ownerReferences": [reference]}}
+
+
+def remembered(obj: Object) -> Object:
+    """The same object, with its spec in an annotation: what later differs from it was changed by somebody else."""
+    annotations = {**obj["metadata"].get("annotations", {}), APPLIED: json.dumps(obj["spec"], sort_keys=True)}
+    return {**obj, "metadata": {**obj["metadata"], "annotations": annotations}}
+
+
+def _object(
+    api_version: str,
+    kind: str,
+    namespace: str,
+    name: str,
+    labels: Mapping[str, str],
+    spec: Mapping[str, Any],
+    annotations: Mapping[str, str] | None = None,
+) -> Object:
+    metadata: dict[str, Any] = {"name": name, "namespace": namespace, "labels": dict(labels)}
+    if annotations:
+        metadata["annotations"] = dict(annotations)
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": dict(spec)}
+
+
+def _store_env(config: Config) -> list[dict[str, str]]:
+    endpoint = [{"name": "AWS_ENDPOINT_URL", "value": config.endpoint_url}] if config.endpoint_url else []
+    return [{"name": "TUNEGATE_STORE", "value": config.store}, *endpoint]
+
+
+def _placement(pods: Placement) -> dict[str, Any]:
+    selector = {"nodeSelector": pods.node_selector} if pods.node_selector else {}
+    return selector | ({"tolerations": list(pods.tolerations)} if pods.tolerations else {})
+
+
+def _parent(gateway: Gateway) -> dict[str, str]:
+    optional = {"namespace": gateway.namespace, "sectionName": gateway.section_name}
+    return {"name": gateway.name, **{key: value for key, value in optional.items() if value}}
+
+
+# What a ModelVersion tells of its producer; the arguments and data sets are in the manifest in the store.
+_PRODUCER_FIELDS: Sequence[str] = ("kind", "run", "uid", "step", "image", "codeVersion", "loss")
+
+
+def _producer(producer: Producer) -> dict[str, Any]:
+    plain = to_plain(producer)
+    return {name: plain[name] for name in _PRODUCER_FIELDS if plain.get(name) not in (None, "")}

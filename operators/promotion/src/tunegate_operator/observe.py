@@ -1,0 +1,192 @@
+"""What the cluster's objects say, in the words of `decide`: pure functions over single objects.
+
+They read status and conditions only for the generation that is there now; what can't be told is None, never a guess.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tunegate.promotion.snapshot import ServerState
+from tunegate_operator.resources import APPLIED, DIGEST, MANAGER, MODEL, RUN, Object
+
+
+@dataclass(frozen=True)
+class JobState:
+    """An evaluation Job: over or not, and why it failed."""
+
+    done: bool = False
+    failed: bool = False
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class RouteState:
+    """weights: percent by digest; None while the gateway has not accepted what the route says now, see `problem`."""
+
+    weights: Mapping[str, int] | None
+    problem: str = ""
+
+
+def condition(obj: Object, kind: str) -> Object:
+    """The condition of that type, or an empty one."""
+    conditions = obj.get("status", {}).get("conditions", ())
+    return next((each for each in conditions if each.get("type") == kind), {})
+
+
+def is_true(obj: Object, kind: str) -> bool:
+    return condition(obj, kind).get("status") == "True"
+
+
+def job_state(job: Object) -> JobState:
+    if is_true(job, "Complete"):
+        return JobState(done=True)
+    if is_true(job, "Failed"):
+        failed = condition(job, "Failed")
+        return JobState(done=True, failed=True, message=f"{failed.get('reason', '')}: {failed.get('message', '')}")
+    return JobState()
+
+
+def server_state(
+    isvc: Object, now: datetime, *, had_traffic: bool, ready_timeout: float, unavailable: float
+) -> ServerState:
+    """Ready for the spec it has now; failed when it has not come up, or not come back, in time."""
+    status = isvc.get("status", {})
+    if is_true(isvc, "Ready") and status.get("observedGeneration", 0) >= isvc["metadata"].get("generation", 0):
+        return ServerState(ready=True)
+    name, ready = isvc["metadata"]["name"], condition(isvc, "Ready")
+    since = max(_time(isvc["metadata"]["creationTimestamp"]), _time(ready.get("lastTransitionTime")))
+    limit = unavailable if had_traffic else ready_timeout
+    reason = _why_not_ready(status, ready)
+    if (now - since).total_seconds() > limit:
+        look = f"see: kubectl describe inferenceservice {name} and the logs of its pods"
+        return ServerState(failed=True, message=f"{name} was not ready within {limit:.0f} s ({reason}); {look}")
+    return ServerState(message=f"{name} is not ready: {reason}")
+
+
+def route_state(route: Object | None, digests: Mapping[str, str]) -> RouteState:
+    """The weights of an HTTPRoute. `digests` are the digests of versions by the name of their server.
+
+    A route that is not there sends nothing anywhere. One that its gateway has not accepted as it stands now, or whose
+    backends it can't find, may send anything anywhere.
+    """
+    if route is None:
+        return RouteState({})
+    refs = route["spec"]["rules"][0].get("backendRefs", ())
+    weights = {digests.get(_server_of(ref), _server_of(ref)): int(ref.get("weight", 1)) for ref in refs}
+    if problem := _route_problem(route):
+        return RouteState(None, problem)
+    return RouteState(_percent(weights))
+
+
+def switch_state(service: Object | None, digests: Mapping[str, str]) -> RouteState:
+    """The weights of a Service that switches: all of the traffic for the server it selects."""
+    if service is None:
+        return RouteState({})
+    name = service["spec"].get("selector", {}).get("serving.kserve.io/inferenceservice", "")
+    return RouteState({digests.get(name, name): 100})
+
+
+def digest_by_server(servers: Iterable[Object]) -> dict[str, str]:
+    return {isvc["metadata"]["name"]: isvc["metadata"].get("annotations", {}).get(DIGEST, "") for isvc in servers}
+
+
+def modified(obj: Object) -> str:
+    """Who changed the spec by hand, as a sentence; empty when it still says what we applied last."""
+    metadata = obj["metadata"]
+    text = metadata.get("annotations", {}).get(APPLIED)
+    if text is None:
+        return ""
+    path = first_difference(json.loads(text), obj["spec"], "spec")
+    if not path:
+        return ""
+    others = [
+        (entry.get("time", ""), entry.get("manager", "somebody"))
+        for entry in metadata.get("managedFields", ())
+        if entry.get("manager") != MANAGER and not entry.get("subresource")
+    ]
+    who = max(others)[1] if others else "somebody"
+    return (
+        f"{who} changed {path} of {obj['kind']} {metadata['name']}; the traffic is left as it is. "
+        f"Put the value back, or delete the {obj['kind']} and tunegate makes it again"
+    )
+
+
+def first_difference(wanted: Any, found: Any, path: str = "") -> str:
+    """The path of the first thing in `wanted` that is not so in `found`; empty when all is.
+
+    Fields that only `found` has are defaults of the server. Lists are compared whole, as the server applies them.
+    """
+    if isinstance(wanted, dict):
+        if not isinstance(found, dict):
+            return path
+        for key, value in wanted.items():
+            if key not in found:
+                # the server drops what is empty
+                if value in ({}, [], None):
+                    continue
+                return f"{path}.{key}"
+            if inner := first_difference(value, found[key], f"{path}.{key}"):
+                return inner
+        return ""
+    if isinstance(wanted, list):
+        if not isinstance(found, list) or len(wanted) != len(found):
+            return path
+        pairs = enumerate(zip(wanted, found, strict=True))
+        return next((inner for i, (a, b) in pairs if (inner := first_difference(a, b, f"{path}[{i}]"))), "")
+    return "" if wanted == found else path
+
+
+def finished_runs(jobs: Iterable[Object], model: str) -> frozenset[str]:
+    """The runs of a model whose training job has succeeded (PyTorchJob) or completed (TrainJob)."""
+    labels = [
+        job["metadata"].get("labels", {}) for job in jobs if is_true(job, "Succeeded") or is_true(job, "Complete")
+    ]
+    return frozenset(each[RUN] for each in labels if each.get(MODEL) == model and RUN in each)
+
+
+def is_training(job: Object) -> bool:
+    """Whether the job may still write checkpoints. Its last condition is no guide: transitions are not clean."""
+    return not any(is_true(job, each) for each in ("Succeeded", "Complete", "Failed"))
+
+
+def _why_not_ready(status: Object, ready: Object) -> str:
+    failure = status.get("modelStatus", {}).get("lastFailureInfo", {})
+    said = [failure.get("reason"), failure.get("message"), ready.get("reason"), ready.get("message")]
+    return ": ".join(dict.fromkeys(each for each in said if each)) or "KServe has not said why yet"
+
+
+def _route_problem(route: Object) -> str:
+    name, generation = route["metadata"]["name"], route["metadata"].get("generation", 0)
+    parents = route.get("status", {}).get("parents", ())
+    if not parents:
+        wanted = ", ".join(ref.get("name", "") for ref in route["spec"].get("parentRefs", ()))
+        return f"HTTPRoute {name} has no status yet; check that the Gateway {wanted} exists and has a controller"
+    for parent in parents:
+        conditions = {each["type"]: each for each in parent.get("conditions", ())}
+        for kind in ("Accepted", "ResolvedRefs"):
+            found = conditions.get(kind, {})
+            if found.get("observedGeneration", 0) < generation:
+                return f"the gateway has not looked at the newest HTTPRoute {name} yet"
+            if found.get("status") != "True":
+                said = ": ".join(each for each in (found.get("reason"), found.get("message")) if each)
+                return f"HTTPRoute {name} is not {kind}: {said}; see: kubectl describe httproute {name}"
+    return ""
+
+
+def _server_of(ref: Object) -> str:
+    return str(ref.get("name", "")).removesuffix("-predictor")
+
+
+def _percent(weights: Mapping[str, int]) -> dict[str, int]:
+    """Weights are shares; ours add up to 100, and those a person wrote may not."""
+    total = sum(weights.values())
+    return {digest: round(100 * weight / total) for digest, weight in weights.items()} if total else dict(weights)
+
+
+def _time(text: str | None) -> datetime:
+    return datetime.fromisoformat(text) if text else datetime.fromisoformat("1970-01-01T00:00:00+00:00")

@@ -1,0 +1,219 @@
+"""Our custom resources as values, and back: the same types the store and the command line use.
+
+An object of the cluster is a dict with a JSON form; what `decide` sees is a frozen value. Nothing here talks to a
+cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from tunegate.api.errors import UsageError
+from tunegate.api.evaluation import Evaluation, Metric
+from tunegate.api.policy import Count, PromotionPolicy, Seconds
+from tunegate.api.promotion import Abort, Approval, Promotion, PromotionStatus
+from tunegate.api.resource import Resource
+from tunegate.api.versions import ModelVersion, Producer, short
+
+T = TypeVar("T")
+Object = dict[str, Any]
+
+GROUP = "tunegate.io"
+API_VERSION = f"{GROUP}/v1alpha1"
+MANAGER = "tunegate-operator"
+MANAGED_BY = {"app.kubernetes.io/managed-by": "tunegate"}
+# Labels: what belongs to which policy, and which version or suite it is about.
+POLICY = f"{GROUP}/policy"
+MODEL = f"{GROUP}/model"
+RUN = f"{GROUP}/run"
+VERSION = f"{GROUP}/version"
+SUITE = f"{GROUP}/suite"
+# Annotations: the full digest, the spec as we last applied it, since when nobody needs the object.
+DIGEST = f"{GROUP}/digest"
+APPLIED = f"{GROUP}/applied"
+UNUSED_SINCE = f"{GROUP}/unused-since"
+
+
+class Placement(Resource, frozen=True, kw_only=True):
+    """Where the pods of one kind may run and what they get; in the words of a pod's spec."""
+
+    resources: dict[str, Any] = {}
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[dict[str, Any], ...] = ()
+
+
+class EvaluationPods(Placement, frozen=True, kw_only=True):
+    """limit: how many questions of each suite are asked; None asks all."""
+
+    limit: Annotated[int, Meta(ge=1)] | None = None
+
+
+class ServingPods(Placement, frozen=True, kw_only=True):
+    """One version's servers.
+
+    ready_timeout_seconds: how long a new server may take before it counts as failed.
+    unavailable_seconds: how long one that had traffic may be away before it counts as failed.
+    """
+
+    replicas: Annotated[int, Meta(ge=1)] = 1
+    engine: Literal["Transformers", "VLLM"] = "Transformers"
+    ready_timeout_seconds: Seconds = 1800
+    unavailable_seconds: Seconds = 120
+
+
+class Gateway(Resource, frozen=True, kw_only=True):
+    name: str
+    namespace: str = ""
+    section_name: str = ""
+
+
+class Traffic(Resource, frozen=True, kw_only=True):
+    """Where users come in. Without a gateway the traffic can't be shared, only switched."""
+
+    gateway: Gateway | None = None
+    hostnames: tuple[str, ...] = ()
+    path_prefix: str = "/"
+
+
+class ClusterPolicy(PromotionPolicy, frozen=True, kw_only=True):
+    """The spec of a PromotionPolicy: the policy, and how its pods and its traffic look in the cluster.
+
+    history_limit: how many ended promotions are kept, besides the one that made the stable version.
+    """
+
+    history_limit: Annotated[int, Meta(ge=1)] = 10
+    evaluation: EvaluationPods = EvaluationPods()
+    serving: ServingPods = ServingPods()
+    traffic: Traffic = Traffic()
+
+
+class VersionSpec(ModelVersion, frozen=True, kw_only=True):
+    """The spec of a ModelVersion: the version, and who made it."""
+
+    producer: Producer | None = None
+
+
+class EvaluationSummary(Resource, frozen=True, kw_only=True):
+    """One suite's entry in a ModelVersion's status: the metrics, or how it failed."""
+
+    suite: str
+    suite_digest: str = ""
+    time: datetime | None = None
+    metrics: tuple[Metric, ...] = ()
+    failures: Count = 0
+    message: str = ""
+
+
+class _PromotionSpec(Resource, frozen=True, kw_only=True):
+    policy: str
+    version: str
+    approval: Approval | None = None
+    abort: Abort | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A Promotion as an object: `promotion` is None while its ModelVersion is unknown."""
+
+    name: str
+    policy: str
+    version: str
+    promotion: Promotion | None
+
+
+def read_policy(obj: Object) -> ClusterPolicy:
+    """Raises UsageError that names the field."""
+    return _convert(obj, obj["spec"], ClusterPolicy)
+
+
+def read_version(obj: Object) -> ModelVersion:
+    spec = _convert(obj, obj["spec"], VersionSpec)
+    return ModelVersion(**{name: getattr(spec, name) for name in ModelVersion.__struct_fields__})
+
+
+def read_summaries(obj: Object) -> tuple[EvaluationSummary, ...]:
+    return tuple(_convert(obj, each, EvaluationSummary) for each in obj.get("status", {}).get("evaluations", ()))
+
+
+def read_attempt(obj: Object, versions: Mapping[str, ModelVersion]) -> Attempt:
+    """`versions` are the known ones by the name of their object; the status remembers the candidate without it."""
+    spec = _convert(obj, obj["spec"], _PromotionSpec)
+    status = dict(obj.get("status", {}))
+    remembered = status.pop("candidate", None)
+    for ours in ("conditions", "observedGeneration"):
+        status.pop(ours, None)
+    candidate = _convert(obj, remembered, ModelVersion) if remembered else versions.get(spec.version)
+    name = obj["metadata"]["name"]
+    if candidate is None:
+        return Attempt(name, spec.policy, spec.version, None)
+    promotion = Promotion(
+        name=name,
+        created=_convert(obj, obj["metadata"]["creationTimestamp"], datetime),
+        candidate=candidate,
+        approval=spec.approval,
+        abort=spec.abort,
+        status=_convert(obj, status, PromotionStatus),
+    )
+    return Attempt(name, spec.policy, spec.version, promotion)
+
+
+def to_plain(value: Any) -> Any:
+    """The value as the dicts, lists, numbers and strings of JSON; what is None is left out, as the API server does."""
+    return _without_none(msgspec.to_builtins(value))
+
+
+def to_evaluation(version: ModelVersion, summary: EvaluationSummary) -> Evaluation:
+    """What the gates look at; the records stay in the store."""
+    assert summary.time is not None, "a summary without failures was measured"
+    return Evaluation(
+        version=version.name,
+        digest=version.digest,
+        suite=summary.suite,
+        suite_digest=summary.suite_digest,
+        metrics=summary.metrics,
+        records=(),
+        code_version="",
+        started=summary.time,
+        seconds=0,
+    )
+
+
+def to_summary(result: Evaluation) -> EvaluationSummary:
+    return EvaluationSummary(
+        suite=result.suite, suite_digest=result.suite_digest, time=result.started, metrics=result.metrics
+    )
+
+
+def object_name(version: ModelVersion) -> str:
+    """The name of a version's ModelVersion, and of the promotion that tunegate starts for it."""
+    return dns(f"{version.model}-{version.run}-{short(version.digest)}")
+
+
+def server_name(policy: str, digest: str) -> str:
+    """The name of a version's InferenceService: at most 53 characters, so that KServe's own fit into 63."""
+    return f"{policy}-{short(digest)}"
+
+
+def dns(name: str) -> str:
+    return name.replace(".", "-")
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(each) for key, each in value.items() if each is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(each) for each in value]
+    return value
+
+
+def _convert(obj: Object, value: Any, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{obj['kind']} {obj['metadata']['name']} can't be read: {error}.") from None
