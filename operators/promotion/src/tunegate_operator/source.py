@@ -1,0 +1,195 @@
+"""The model store, watched: what versions there are, and what their evaluations said.
+
+All talking to the store happens in one thread of its own, so that nothing else ever waits for it: a rollback must work
+while the store is away. Nothing here knows of the cluster.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tunegate.api.errors import DigestError, NotFoundError, StoreError, TunegateError, UsageError
+from tunegate.api.versions import ModelVersion, Producer
+from tunegate.evaluation.results import find
+from tunegate.store import Store
+from tunegate_operator.conditions import Problem
+from tunegate_operator.resources import EvaluationSummary, to_summary
+
+ResultKey = tuple[str, str, str]  # digest, suite, uid of the Job that was to measure it
+
+
+@dataclass
+class _Seen:
+    """What is known; replaced piece by piece by the thread, read by others."""
+
+    listings: dict[str, tuple[ModelVersion, ...] | None] = field(default_factory=dict)
+    problems: dict[str, Problem] = field(default_factory=dict)
+    versions: dict[str, ModelVersion] = field(default_factory=dict)
+    missing: dict[str, Problem] = field(default_factory=dict)
+    producers: dict[str, Producer] = field(default_factory=dict)
+    results: dict[ResultKey, EvaluationSummary] = field(default_factory=dict)
+
+
+class Source:
+    """`changed` hears the model whose versions or results are known anew; it must return at once."""
+
+    def __init__(
+        self, open_store: Callable[[], Store], changed: Callable[[str], None], scanned: Callable[[float], None]
+    ) -> None:
+        self._open, self._changed, self._scanned = open_store, changed, scanned
+        self._store: Store | None = None
+        self._seen = _Seen()
+        self._intervals: Mapping[str, float] = {}
+        self._due: dict[str, float] = {}
+        self._asked_versions: dict[str, str] = {}
+        self._asked_results: dict[ResultKey, str] = {}
+        self._wake = threading.Condition()
+
+    def follow(self, intervals: Mapping[str, float]) -> None:
+        """List these models every so many seconds from now on, and no others."""
+        with self._wake:
+            now = time.monotonic()
+            for model, seconds in intervals.items():
+                self._due[model] = min(self._due.get(model, now), now + seconds)
+            self._intervals = dict(intervals)
+            self._wake.notify()
+
+    def hurry(self, model: str) -> None:
+        """List `model` now: somebody knows that there is news."""
+        with self._wake:
+            if model in self._intervals:
+                self._due[model] = 0
+                self._wake.notify()
+
+    def listing(self, model: str) -> tuple[ModelVersion, ...] | None:
+        """The complete versions of `model` as last listed; None while that is not known."""
+        return self._seen.listings.get(model)
+
+    def problem(self, model: str) -> Problem | None:
+        """Why the store can't be listed, if it can't."""
+        return self._seen.problems.get(model)
+
+    def producer(self, digest: str) -> Producer | None:
+        return self._seen.producers.get(digest)
+
+    def version(self, uri: str, model: str) -> ModelVersion | Problem | None:
+        """The version at `uri`; None when it is not known yet: then `model` is told later."""
+        if known := self._seen.versions.get(uri):
+            return known
+        with self._wake:
+            self._asked_versions[uri] = model
+            self._due.setdefault(model, 0)
+            self._wake.notify()
+        return self._seen.missing.get(uri)
+
+    def result(self, key: ResultKey, model: str) -> EvaluationSummary | None:
+        """What the store holds after a Job has ended; None when it is not known yet: then `model` is told later."""
+        if known := self._seen.results.get(key):
+            return known
+        with self._wake:
+            if key not in self._asked_results:
+                self._asked_results[key] = model
+                self._wake.notify()
+        return None
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Work until `stop` says so; call `wake` after making it say so."""
+        while not stop():
+            with self._wake:
+                self._wake.wait(self._pause())
+            if not stop():
+                self._work()
+
+    def wake(self) -> None:
+        with self._wake:
+            self._wake.notify()
+
+    def _pause(self) -> float:
+        if self._asked_results or any(uri not in self._seen.missing for uri in self._asked_versions):
+            return 0
+        due = [self._due[model] for model in self._intervals if model in self._due]
+        return max(0.0, min(due) - time.monotonic()) if due else 60.0
+
+    def _work(self) -> None:
+        with self._wake:
+            now = time.monotonic()
+            due = [model for model in self._intervals if self._due.get(model, 0) <= now]
+            for model in due:
+                self._due[model] = now + self._intervals[model]
+            versions, results = dict(self._asked_versions), dict(self._asked_results)
+            self._asked_versions.clear()
+            self._asked_results.clear()
+        news = {model for uri, model in versions.items() if self._resolve(uri)}
+        news |= {model for key, model in results.items() if self._read_result(key, model)}
+        for model in due:
+            started = time.monotonic()
+            if self._list(model):
+                news.add(model)
+            self._scanned(time.monotonic() - started)
+        for model in sorted(news):
+            self._changed(model)
+
+    def _opened(self) -> Store:
+        if self._store is None:
+            self._store = self._open()
+        return self._store
+
+    def _resolve(self, uri: str) -> bool:
+        try:
+            self._seen.versions[uri] = self._opened().resolve(uri)
+        except TunegateError as error:
+            problem = problem_of(error)
+            is_news = self._seen.missing.get(uri) != problem
+            self._seen.missing[uri] = problem
+            return is_news
+        self._seen.missing.pop(uri, None)
+        return True
+
+    def _read_result(self, key: ResultKey, model: str) -> bool:
+        digest, suite, _ = key
+        try:
+            result = find(self._opened(), digest, suite)
+        except UsageError as error:
+            failed = f"the result in the store can't be read: {error}"
+            self._seen.results[key] = EvaluationSummary(suite=suite, failures=1, message=failed)
+            return True
+        except StoreError:
+            # the listing says what is wrong; the result is asked for again with the next reconcile
+            return False
+        if result is None or result.digest != digest:
+            failed = "the Job ended without leaving a result for this digest in the store; read the Job's logs"
+            self._seen.results[key] = EvaluationSummary(suite=suite, failures=1, message=failed)
+        else:
+            self._seen.results[key] = to_summary(result)
+        return True
+
+    def _list(self, model: str) -> bool:
+        """List a model; says whether anything is different from before."""
+        before = (self._seen.listings.get(model), self._seen.problems.get(model))
+        try:
+            store = self._opened()
+            versions = tuple(store.list(model))
+            for version in versions:
+                if version.digest not in self._seen.producers:
+                    self._seen.producers[version.digest] = store.manifest(version.uri).producer
+        except TunegateError as error:
+            self._seen.listings[model] = None
+            self._seen.problems[model] = problem_of(error)
+        else:
+            self._seen.listings[model] = versions
+            self._seen.problems.pop(model, None)
+        return before != (self._seen.listings[model], self._seen.problems.get(model))
+
+
+def problem_of(error: TunegateError) -> Problem:
+    """The store's error as a condition's reason; its message names the remedy already."""
+    if isinstance(error, DigestError):
+        reason = "DigestMismatch"
+    elif isinstance(error, NotFoundError | UsageError):
+        reason = "VersionMissing"
+    else:
+        reason = "CredentialsRefused" if "credentials" in str(error) else "StoreUnreachable"
+    return Problem("StoreReadable", reason, str(error))
