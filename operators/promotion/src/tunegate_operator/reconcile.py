@@ -1,0 +1,173 @@
+"""One look at one policy: gather, decide, apply. Everything between the watches and the writes meets here.
+
+Nothing is remembered from one look to the next but caches of what is immutable, so an operator that is stopped between
+any two calls goes on where it was, and so does another one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Literal
+
+from tunegate.api.errors import TunegateError
+from tunegate.api.promotion import Decision
+from tunegate.promotion.decide import decide
+from tunegate.store import Store
+from tunegate_operator import cluster as kinds
+from tunegate_operator.changes import Changes, changes, unready_changes
+from tunegate_operator.cluster import Cluster, ConflictError, Kind, kind_of
+from tunegate_operator.config import Config
+from tunegate_operator.gather import Caches, Gatherer, Unready
+from tunegate_operator.loop import Key
+from tunegate_operator.metrics import Metrics
+from tunegate_operator.observe import is_training
+from tunegate_operator.resources import MODEL, POLICY, Object
+from tunegate_operator.source import Source
+
+log = logging.getLogger(__name__)
+
+# While a training job runs, a new checkpoint should not wait for the slow scan.
+TRAINING_SCAN_SECONDS = 1.0
+
+
+class Reconciler:
+    """`clock` gives the time with its zone; `notify` hears the keys that should be looked at again."""
+
+    def __init__(
+        self,
+        config: Config,
+        cluster: Cluster,
+        watches: Caches,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+        notify: Callable[[Key], None] = lambda key: None,
+    ) -> None:
+        self._config, self._cluster, self._caches, self._metrics, self._clock = config, cluster, watches, metrics, clock
+        self.notify = notify
+        self._source = Source(
+            lambda: Store.open(config.store, endpoint_url=config.endpoint_url),
+            self._changed,
+            metrics.store_scan_seconds.observe,
+        )
+        self._gatherer = Gatherer(config, watches, self._source, self._pod_message)
+
+    def start(self, stop: threading.Event) -> threading.Thread:
+        """Watch the store until `stop` is set, in a thread of its own."""
+        self._follow()
+        thread = threading.Thread(target=self._source.run, args=(stop.is_set,), name="store", daemon=True)
+        thread.start()
+        return thread
+
+    def wake(self) -> None:
+        """Let the store's thread see that it should stop."""
+        self._source.wake()
+
+    def keys_for(self, kind: Kind, obj: Object) -> Iterable[Key]:
+        """The policies that an object of the cluster concerns."""
+        metadata = obj["metadata"]
+        namespace, labels = metadata["namespace"], metadata.get("labels", {})
+        if kind == kinds.POLICY:
+            self._follow()
+            return [Key(namespace, metadata["name"])]
+        if kind == kinds.PROMOTION:
+            return [Key(namespace, obj["spec"]["policy"])]
+        if kind in (kinds.PYTORCH_JOB, kinds.TRAIN_JOB):
+            self._follow()
+            self._source.hurry(labels.get(MODEL, ""))
+            return self._keys_of(labels.get(MODEL, ""), namespace)
+        return [Key(namespace, labels[POLICY])] if POLICY in labels else []
+
+    def reconcile(self, key: Key) -> float | None:
+        """Look at one policy; returns the seconds after which to look again, whatever happens meanwhile.
+
+        Raises ClusterError when the API server refuses or can't be reached: it is tried again later.
+        """
+        now = self._clock()
+        seen = self._gatherer.gather(*key, now)
+        if seen is None:
+            return None
+        decided: list[Decision | None] = []
+        if isinstance(seen, Unready):
+            todo = unready_changes(seen, now)
+        else:
+            plan = decide(seen.snapshot, now)
+            versions = (seen.initial, *(seen.snapshot.versions or ()))
+            producers = {each.digest: found for each in versions if (found := self._source.producer(each.digest))}
+            todo = changes(seen, plan, now, self._config, producers)
+            decided_before = {each.name for each in seen.snapshot.promotions if each.status.decision}
+            decided = [each.decision for name, each in plan.statuses.items() if name not in decided_before]
+        self._apply(todo)
+        for decision in decided:
+            if decision:
+                self._metrics.decisions.labels(decision.outcome).inc()
+        return todo.again_seconds
+
+    def _apply(self, todo: Changes) -> None:
+        for obj in todo.create:
+            self._cluster.create(obj)
+        for obj in todo.statuses:
+            self._cluster.apply(obj, status=True)
+        for note in todo.notes:
+            kind: Literal["Normal", "Warning"] = "Warning" if note.warning else "Normal"
+            self._cluster.emit(note.about, reason=note.reason, note=note.message, action="Promote", type=kind)
+        # One object that can't be written must not keep the others from it, least of all the route from going back.
+        failure: TunegateError | None = None
+        for obj in todo.apply:
+            try:
+                self._cluster.apply(obj)
+            except TunegateError as error:
+                log.warning("%s %s was not written: %s", obj["kind"], obj["metadata"]["name"], error)
+                failure = error
+        for obj in todo.delete:
+            self._delete(obj)
+        if failure:
+            raise failure
+
+    def _delete(self, obj: Object) -> None:
+        metadata = obj["metadata"]
+        try:
+            self._cluster.delete(kind_of(obj), metadata["namespace"], metadata["name"], uid=metadata["uid"])
+        except ConflictError:
+            return  # another object has its name by now
+        if obj["kind"] == kinds.PROMOTION.kind:
+            self._gatherer.forget(metadata["uid"])
+
+    def _pod_message(self, namespace: str, job: str) -> str:
+        """What the last failed pod of a Job said in the end."""
+        pods = self._cluster.list(kinds.POD, namespace, f"batch.kubernetes.io/job-name={job}")
+        said = [
+            (state["terminated"].get("finishedAt", ""), state["terminated"].get("message", ""))
+            for pod in pods
+            for container in pod.get("status", {}).get("containerStatuses", ())
+            if "terminated" in (state := container.get("state", {}))
+        ]
+        return " ".join(max(said)[1].split())[-1000:] if said else ""
+
+    def _changed(self, model: str) -> None:
+        for key in self._keys_of(model):
+            self.notify(key)
+
+    def _keys_of(self, model: str, namespace: str | None = None) -> list[Key]:
+        return [
+            Key(policy["metadata"]["namespace"], policy["metadata"]["name"])
+            for policy in self._policies()
+            if policy["spec"].get("model") == model and namespace in (None, policy["metadata"]["namespace"])
+        ]
+
+    def _follow(self) -> None:
+        """Tell the store's thread which models matter, and which of them are being trained now."""
+        training = {
+            job["metadata"].get("labels", {}).get(MODEL)
+            for kind in (kinds.PYTORCH_JOB, kinds.TRAIN_JOB)
+            for job in self._caches.list(kind, None)
+            if is_training(job)
+        }
+        models = {policy["spec"].get("model") for policy in self._policies()} - {None}
+        fast = min(TRAINING_SCAN_SECONDS, self._config.scan_seconds)
+        self._source.follow({each: fast if each in training else self._config.scan_seconds for each in models})
+
+    def _policies(self) -> Iterable[Object]:
+        return self._caches.list(kinds.POLICY, None)
