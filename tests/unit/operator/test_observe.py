@@ -1,0 +1,155 @@
+"""What single objects say, and what they don't."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tunegate_operator.observe import finished_runs, first_difference, job_state, modified, route_state, server_state
+
+from tests.builders import at
+
+Object = dict[str, Any]
+
+
+def make_isvc(ready: str | None = "True", *, since: float = 0, generation: int = 1, observed: int = 1) -> Object:
+    conditions = [{"type": "Ready", "status": ready, "lastTransitionTime": at(since).isoformat()}] if ready else []
+    return {
+        "metadata": {"name": "shop-1", "generation": generation, "creationTimestamp": at(0).isoformat()},
+        "status": {"conditions": conditions, "observedGeneration": observed},
+    }
+
+
+@pytest.mark.parametrize(
+    ("isvc", "now", "had_traffic", "state"),
+    [
+        pytest.param(make_isvc(), 1, False, (True, False), id="ready"),
+        pytest.param(make_isvc(generation=2), 1, False, (False, False), id="ready for an older spec"),
+        pytest.param(make_isvc(None), 99, False, (False, False), id="starting"),
+        pytest.param(make_isvc(None), 101, False, (False, True), id="never came up"),
+        pytest.param(make_isvc("False", since=90), 99, True, (False, False), id="away for a moment"),
+        pytest.param(make_isvc("False", since=80), 99, True, (False, True), id="away for too long"),
+        pytest.param(make_isvc("Unknown", since=80), 99, False, (False, False), id="unknown, and still has time"),
+    ],
+)
+def test_a_server_is_ready_or_not_yet_or_failed(
+    isvc: Object, now: float, had_traffic: bool, state: tuple[bool, bool]
+) -> None:
+    found = server_state(isvc, at(now), had_traffic=had_traffic, ready_timeout=100, unavailable=10)
+    assert (found.ready, found.failed) == state
+
+
+def test_a_server_that_cannot_load_its_model_says_why() -> None:
+    isvc = make_isvc("False")
+    isvc["status"]["modelStatus"] = {"lastFailureInfo": {"reason": "ModelLoadFailed", "message": "no such digest"}}
+    found = server_state(isvc, at(1), had_traffic=False, ready_timeout=100, unavailable=10)
+    assert "ModelLoadFailed: no such digest" in found.message
+
+
+def make_route(*weights: int, conditions: dict[str, tuple[str, int]] | None = None, generation: int = 3) -> Object:
+    told = {"Accepted": ("True", 3), "ResolvedRefs": ("True", 3)} if conditions is None else conditions
+    parents = [
+        {
+            "conditions": [
+                {"type": kind, "status": status, "observedGeneration": seen, "reason": "Why", "message": "because"}
+                for kind, (status, seen) in told.items()
+            ]
+        }
+    ]
+    refs = [{"name": f"shop-{number}-predictor", "weight": weight} for number, weight in enumerate(weights)]
+    return {
+        "kind": "HTTPRoute",
+        "metadata": {"name": "shop", "generation": generation},
+        "spec": {"parentRefs": [{"name": "public"}], "rules": [{"backendRefs": refs}]},
+        "status": {"parents": parents if told else []},
+    }
+
+
+DIGESTS = {"shop-0": "old", "shop-1": "new"}
+
+
+def test_the_weights_are_those_the_gateway_has_accepted() -> None:
+    assert route_state(make_route(90, 10), DIGESTS).weights == {"old": 90, "new": 10}
+
+
+def test_weights_that_a_person_wrote_are_told_in_percent() -> None:
+    assert route_state(make_route(3, 1), DIGESTS).weights == {"old": 75, "new": 25}
+
+
+def test_a_route_that_is_not_there_sends_nothing_anywhere() -> None:
+    assert route_state(None, DIGESTS).weights == {}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "problem"),
+    [
+        pytest.param({}, "no status yet", id="no controller"),
+        pytest.param({"Accepted": ("True", 2), "ResolvedRefs": ("True", 2)}, "has not looked", id="older generation"),
+        pytest.param(
+            {"Accepted": ("False", 3), "ResolvedRefs": ("True", 3)}, "not Accepted: Why: because", id="refused"
+        ),
+        pytest.param({"Accepted": ("True", 3), "ResolvedRefs": ("False", 3)}, "not ResolvedRefs", id="no backend"),
+        pytest.param({"Accepted": ("True", 3)}, "has not looked", id="half a status"),
+    ],
+)
+def test_weights_are_unknown_until_the_gateway_accepts_the_route_as_it_is(
+    conditions: dict[str, tuple[str, int]], problem: str
+) -> None:
+    state = route_state(make_route(90, 10, conditions=conditions), DIGESTS)
+    assert state.weights is None
+    assert problem in state.problem
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "path"),
+    [
+        pytest.param({"a": 1}, {"a": 1, "b": 2}, "", id="defaults of the server are no difference"),
+        pytest.param({"a": {"b": 1}}, {"a": {"b": 2}}, ".a.b", id="a changed value"),
+        pytest.param({"a": [1, 2]}, {"a": [1]}, ".a", id="a shorter list"),
+        pytest.param({"a": [{"b": 1}]}, {"a": [{"b": 1, "c": 2}]}, "", id="defaults within a list"),
+        pytest.param({"a": 1}, {}, ".a", id="a removed value"),
+        pytest.param({"a": {}}, {}, "", id="what is empty may be dropped"),
+    ],
+)
+def test_the_first_difference_has_a_path(wanted: Object, found: Object, path: str) -> None:
+    assert first_difference(wanted, found) == path
+
+
+def test_an_edit_names_who_and_what() -> None:
+    route = make_route(90, 10)
+    route["metadata"]["annotations"] = {"tunegate.io/applied": json.dumps(make_route(50, 50)["spec"])}
+    route["metadata"]["managedFields"] = [
+        {"manager": "tunegate-operator", "time": "2026-01-01T00:00:02Z"},
+        {"manager": "gateway", "time": "2026-01-01T00:00:03Z", "subresource": "status"},
+        {"manager": "kubectl-edit", "time": "2026-01-01T00:00:01Z"},
+    ]
+    assert modified(route).startswith("kubectl-edit changed spec.rules[0].backendRefs[0].weight of HTTPRoute shop")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "done", "failed"),
+    [([], False, False), (["Complete"], True, False), (["Failed"], True, True), (["FailureTarget"], False, False)],
+)
+def test_a_job_is_over_when_it_says_so(conditions: list[str], done: bool, failed: bool) -> None:
+    state = job_state({"status": {"conditions": [{"type": each, "status": "True"} for each in conditions]}})
+    assert (state.done, state.failed) == (done, failed)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "finished"),
+    [
+        pytest.param([("Succeeded", "True")], True, id="PyTorchJob"),
+        pytest.param([("Complete", "True")], True, id="TrainJob"),
+        pytest.param([("Succeeded", "True"), ("Running", "False")], True, id="not the last condition"),
+        pytest.param([("Running", "True")], False, id="running"),
+        pytest.param([("Succeeded", "False")], False, id="not succeeded"),
+    ],
+)
+def test_a_run_is_finished_when_its_job_succeeded(conditions: list[tuple[str, str]], finished: bool) -> None:
+    job = {
+        "metadata": {"labels": {"tunegate.io/model": "shop", "tunegate.io/run": "run-1"}},
+        "status": {"conditions": [{"type": kind, "status": status} for kind, status in conditions]},
+    }
+    assert finished_runs([job], "shop") == (frozenset({"run-1"}) if finished else frozenset())
+    assert finished_runs([job], "other") == frozenset()

@@ -1,0 +1,261 @@
+"""The smallest thing that can hold what the operator writes, for its pure half: gather, decide and changes.
+
+It keeps objects as an API server would where that matters here (uid, resourceVersion, generation, no status on the
+main path) and lets a test say what KServe, the gateway, the Jobs and the store do. What only a real API server can
+show is tested on one, in tests/operator.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from tests.builders import at, make_evaluation, make_version
+from tunegate.api.feedback import Tally
+from tunegate.api.versions import ModelVersion, Producer
+from tunegate.promotion.decide import decide
+from tunegate.promotion.snapshot import Plan
+from tunegate_operator import cluster as kinds
+from tunegate_operator.changes import Changes, changes, unready_changes
+from tunegate_operator.cluster import Kind, kind_of
+from tunegate_operator.conditions import Problem
+from tunegate_operator.config import Config
+from tunegate_operator.gather import Gatherer, Seen, Unready
+from tunegate_operator.resources import DIGEST, EvaluationSummary, Object, read_version, server_name, to_summary
+
+NAMESPACE = "shop"
+BASE = make_version("base", step=0)
+CONFIG = Config(store="s3://models", evaluation_image="tunegate/trainer:1", endpoint_url="http://s3:8333")
+POLICY_SPEC: Object = {
+    "model": "shop",
+    "initialVersion": BASE.uri,
+    "suites": ["quality"],
+    "gates": [{"suite": "quality", "metric": "score", "min": 0.5}],
+    "steps": [{"weight": 10, "pauseSeconds": 5, "minVerdicts": 3}, {"weight": 50, "minVerdicts": 10}],
+    "feedback": {"alpha": 0.05, "margin": 0.2, "minVerdicts": 5},
+    "bakingSeconds": 60,
+    "deadlineSeconds": 10000,
+    "traffic": {"gateway": {"name": "public", "namespace": "gateways"}, "hostnames": ["shop.example"]},
+}
+
+
+class Store:
+    """What the store's thread would have seen."""
+
+    def __init__(self) -> None:
+        self.versions: tuple[ModelVersion, ...] | None = (BASE,)
+        self.trouble: Problem | None = None
+        self.results: dict[tuple[str, str], EvaluationSummary] = {}
+
+    def listing(self, model: str) -> tuple[ModelVersion, ...] | None:
+        return self.versions
+
+    def problem(self, model: str) -> Problem | None:
+        return self.trouble
+
+    def producer(self, digest: str) -> Producer | None:
+        return None
+
+    def version(self, uri: str, model: str) -> ModelVersion | Problem | None:
+        return next((each for each in self.versions or () if each.uri == uri), self.trouble)
+
+    def result(self, key: tuple[str, str, str], model: str) -> EvaluationSummary | None:
+        return self.results.get(key[:2])
+
+
+class World:
+    def __init__(self, config: Config = CONFIG, **spec: Any) -> None:
+        self.config = config
+        self.now = 0.0
+        self.objects: dict[tuple[str, str], Object] = {}
+        self.store = Store()
+        self.missing_kinds: set[Kind] = set()
+        self.tallies: Mapping[str, Tally] | Problem = {}
+        self.follow_servers = self.follow_route = True
+        self.notes: list[tuple[str, str]] = []
+        self.written = Changes()
+        self.plan = Plan()
+        self._ids = itertools.count(1)
+        self.gatherer = Gatherer(
+            config,
+            self,
+            self.store,  # type: ignore[arg-type]
+            lambda namespace, job: "the pod said why",
+        )
+        self.gatherer._tallies = self._tallies  # type: ignore[method-assign]
+        policy = {**POLICY_SPEC, **spec}
+        self.put(_object(kinds.POLICY, "shop", {k: v for k, v in policy.items() if v is not None}))
+
+    # what Gatherer reads
+    def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        return self.objects.get((kind.kind, name))
+
+    def installed(self, kind: Kind) -> bool:
+        return kind not in self.missing_kinds
+
+    def list(
+        self, kind: Kind, namespace: str | None = None, label: Mapping[str, str] | None = None
+    ) -> Iterable[Object]:
+        found = [obj for (each, _), obj in self.objects.items() if each == kind.kind]
+        return [obj for obj in found if (label or {}).items() <= obj["metadata"].get("labels", {}).items()]
+
+    def _tallies(self, namespace: str, seen: Any, now: datetime) -> Mapping[str, Tally] | Problem:
+        return self.tallies
+
+    # what a test does
+    def put(self, obj: Object) -> Object:
+        """Server-side apply, as far as it matters here."""
+        key = (obj["kind"], obj["metadata"]["name"])
+        before = self.objects.get(key)
+        changed = before is None or before["spec"] != obj["spec"]
+        metadata = {**(before or {"metadata": {"uid": f"uid-{next(self._ids)}"}})["metadata"], **obj["metadata"]}
+        metadata["generation"] = metadata.get("generation", 0) + changed
+        metadata.setdefault("creationTimestamp", at(self.now).isoformat())
+        metadata["resourceVersion"] = str(next(self._ids))
+        kept = {"status": before["status"]} if before and "status" in before else {}
+        self.objects[key] = copy.deepcopy({**obj, "metadata": metadata, **kept})
+        return self.objects[key]
+
+    def say(self, name: str, **words: Any) -> None:
+        obj = self.objects["Promotion", name]
+        self.put({**obj, "spec": {**obj["spec"], **words}})
+
+    def publish(self, version: ModelVersion, score: float | None = 0.9) -> World:
+        self.store.versions = (*(self.store.versions or ()), version)
+        if score is not None:
+            self.score(version, score)
+        return self
+
+    def score(self, version: ModelVersion, score: float) -> None:
+        self.store.results[version.digest, "quality"] = to_summary(make_evaluation(version, score=score))
+
+    def vote(self, candidate: ModelVersion, tally: Tally, stable: Tally, against: ModelVersion = BASE) -> World:
+        self.tallies = {candidate.digest: tally, against.digest: stable}
+        return self
+
+    def look(self) -> Seen | Unready | None:
+        return self.gatherer.gather(NAMESPACE, "shop", at(self.now))
+
+    def step(self, times: int = 1, seconds: float = 1) -> World:
+        for _ in range(times):
+            self.now += seconds
+            seen = self.look()
+            if seen is None:
+                self.written = Changes()
+                continue
+            if isinstance(seen, Unready):
+                self.written = unready_changes(seen, at(self.now))
+            else:
+                self.plan = decide(seen.snapshot, at(self.now))
+                self.written = changes(seen, self.plan, at(self.now), self.config, {})
+            self.make(self.written)
+            self.follow()
+        return self
+
+    def make(self, todo: Changes, limit: int | None = None) -> None:
+        """Write the changes; with `limit`, die after so many writes."""
+        writes = [
+            *((self._create, each) for each in todo.create),
+            *((self._write_status, each) for each in todo.statuses),
+            *((self.put, each) for each in todo.apply),
+            *((self._delete, each) for each in todo.delete),
+        ]
+        for write, obj in writes[:limit]:
+            write(obj)
+        if limit is None:
+            self.notes += [(note.reason, note.message) for note in todo.notes]
+
+    def follow(self) -> None:
+        """KServe and the gateway do at once what they are told; Jobs end at once."""
+        for obj in list(self.objects.values()):
+            if obj["kind"] == "InferenceService" and self.follow_servers:
+                self.ready(obj["metadata"]["name"])
+            if obj["kind"] == "HTTPRoute" and self.follow_route:
+                self.accept()
+            if obj["kind"] == "Job" and "status" not in obj:
+                digest = next(v.digest for v in self.known() if v.digest[7:19] in obj["metadata"]["name"])
+                if (digest, "quality") in self.store.results:
+                    obj["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+
+    def ready(self, server: str, status: str = "True") -> None:
+        obj = self.objects["InferenceService", server]
+        since = at(self.now).isoformat()
+        old = next(iter(obj.get("status", {}).get("conditions", ())), {})
+        if old.get("status") == status:
+            since = old["lastTransitionTime"]
+        obj["status"] = {
+            "conditions": [{"type": "Ready", "status": status, "lastTransitionTime": since}],
+            "observedGeneration": obj["metadata"]["generation"],
+        }
+
+    def accept(self, accepted: str = "True", resolved: str = "True", reason: str = "") -> None:
+        route = self.objects["HTTPRoute", "shop"]
+        generation = route["metadata"]["generation"]
+        conditions = [
+            {"type": kind, "status": status, "observedGeneration": generation, "reason": reason, "message": reason}
+            for kind, status in (("Accepted", accepted), ("ResolvedRefs", resolved))
+        ]
+        route["status"] = {"parents": [{"conditions": conditions}]}
+
+    def fail_job(self, name: str, reason: str = "BackoffLimitExceeded") -> None:
+        self.objects["Job", name]["status"] = {
+            "conditions": [{"type": "Failed", "status": "True", "reason": reason, "message": "it failed"}]
+        }
+
+    def until(self, phase: str, limit: int = 60) -> World:
+        for _ in range(limit):
+            if self.promotions() and self.promotion()["status"].get("phase") == phase:
+                return self
+            self.step()
+        raise AssertionError(f"never {phase}: {[each.get('status') for each in self.promotions()]}")
+
+    # what a test looks at
+    def known(self) -> list[ModelVersion]:
+        """Every version that has a record."""
+        return [read_version(obj) for (kind, _), obj in self.objects.items() if kind == "ModelVersion"]
+
+    def promotions(self) -> list[Object]:
+        found = [obj for (kind, _), obj in self.objects.items() if kind == "Promotion"]
+        return [obj for obj in found if "status" in obj]
+
+    def promotion(self) -> Object:
+        """The one with the newest candidate."""
+        return max(self.promotions(), key=lambda each: each["status"].get("candidate", {}).get("created", ""))
+
+    def policy(self) -> Object:
+        return self.objects["PromotionPolicy", "shop"]
+
+    def weights(self) -> dict[str, int]:
+        refs = self.objects["HTTPRoute", "shop"]["spec"]["rules"][0]["backendRefs"]
+        return {ref["name"].removesuffix("-predictor"): ref["weight"] for ref in refs}
+
+    def condition(self, obj: Object, kind: str) -> Object:
+        return next(each for each in obj["status"]["conditions"] if each["type"] == kind)
+
+    def _create(self, obj: Object) -> None:
+        if (obj["kind"], obj["metadata"]["name"]) not in self.objects:
+            self.put(obj)
+
+    def _write_status(self, obj: Object) -> None:
+        live = self.objects[obj["kind"], obj["metadata"]["name"]]
+        assert live["metadata"]["resourceVersion"] == obj["metadata"]["resourceVersion"]
+        live["status"] = copy.deepcopy(obj["status"])
+        live["metadata"]["resourceVersion"] = str(next(self._ids))
+
+    def _delete(self, obj: Object) -> None:
+        self.objects.pop((kind_of(obj).kind, obj["metadata"]["name"]), None)
+
+
+def server_of(version: ModelVersion) -> str:
+    return server_name("shop", version.digest)
+
+
+def _object(kind: Kind, name: str, spec: Object) -> Object:
+    metadata = {"name": name, "namespace": NAMESPACE, "uid": f"uid-{name}"}
+    return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "spec": spec}
+
+
+__all__ = ["BASE", "CONFIG", "DIGEST", "NAMESPACE", "World", "server_of"]
