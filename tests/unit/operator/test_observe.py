@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from tunegate_operator.observe import finished_runs, first_difference, job_state, modified, route_state, server_state
 
 from tests.builders import at
+from tunegate_operator.observe import finished_runs, first_difference, job_state, modified, route_state, server_state
 
 Object = dict[str, Any]
 
