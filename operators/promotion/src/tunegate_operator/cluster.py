@@ -233,7 +233,10 @@ class Cluster:
         return self._json("PATCH", path, obj, query=query)
 
     def create(self, obj: Object) -> Object | None:
-        """The created object, or None when one of that name exists already."""
+        """The created object, or None when one of that name exists already.
+
+        `apply` does not remove, later, a field that was set here: the server counts the two as different owners.
+        """
         path = kind_of(obj).path(obj["metadata"].get("namespace"))
         try:
             return self._json("POST", path, obj, query={"fieldManager": MANAGER, "fieldValidation": "Strict"})
