@@ -2,17 +2,13 @@
 {{- define "tunegate.operatorRules" -}}
 - apiGroups: [tunegate.io]
   resources: [promotionpolicies]
-  verbs: [get, list, watch, patch]
+  verbs: [get, list, watch]
 - apiGroups: [tunegate.io]
   resources: [modelversions, promotions]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [tunegate.io]
   resources: [promotionpolicies/status, modelversions/status, promotions/status]
   verbs: [get, patch]
-# Clusters that enforce it ask this of whoever makes an object that its owner's deletion waits for.
-- apiGroups: [tunegate.io]
-  resources: [promotionpolicies/finalizers, modelversions/finalizers]
-  verbs: [update]
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]

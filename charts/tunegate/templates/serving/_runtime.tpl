@@ -42,7 +42,7 @@ protocolVersions: [v1, v2]
 {{- include "tunegate.pullSecrets" . }}
 {{- end -}}
 
-{{/* Our server's container; takes (list $ IMAGE-ARGUMENTS). The operator adds the model's name, the store and the feedback key. */}}
+{{/* Our server's container; takes (list $ MORE-ARGUMENTS). The operator adds the model's name, the store and the feedback key. */}}
 {{- define "tunegate.predictorContainer" -}}
 {{- $root := index . 0 -}}
 name: kserve-container
@@ -61,6 +61,7 @@ env:
   - {name: HF_HUB_OFFLINE, value: "1"}
   - {name: OMP_WAIT_POLICY, value: PASSIVE}
   - {name: TUNEGATE_CACHE, value: /cache}
+  - {name: AWS_DEFAULT_REGION, value: {{ $root.Values.store.region | quote }}}
 ports:
   # KServe knows HTTP by this name.
   - name: http1

@@ -1,0 +1,23 @@
+"""Who may do what, as far as the objects say it; what an API server makes of it is in test_cluster.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chart.rendering import kinds, pick, render
+
+
+@pytest.mark.parametrize(
+    ("role", "joins"),
+    [("viewer", {"view", "edit", "admin"}), ("editor", {"edit", "admin"}), ("approver", set())],
+)
+def test_what_the_roles_join(role: str, joins: set[str]) -> None:
+    labels = pick(render(), "ClusterRole", f"tunegate-{role}")["metadata"]["labels"]
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    assert {label.removeprefix(prefix) for label in labels if label.startswith(prefix)} == joins
+
+
+def test_roles_and_admission_policy_can_be_left_to_somebody_else() -> None:
+    objects = render({"rbac": {"userRoles": False}, "approvals": {"verifyActor": False}})
+    assert [each["metadata"]["name"] for each in objects if each["kind"] == "ClusterRole"] == ["tunegate-operator"]
+    assert not {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"} & kinds(objects)

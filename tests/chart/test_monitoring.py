@@ -1,0 +1,132 @@
+"""Monitors, alerts and dashboard: they find what runs, and speak of metrics that exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+from tests.chart.rendering import CHART, REPOSITORY, Object, pick, render
+from tunegate.serving.metrics import Metrics
+
+ALERTS = CHART / "files/rules/alerts.yaml"
+DASHBOARD = json.loads((CHART / "files/dashboards/tunegate.json").read_text())
+RULES = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+EVERYTHING = {
+    "monitoring": {part: {"enabled": True} for part in ("predictors", "operator", "rules", "dashboard")}
+    | {"labels": {"release": "prometheus"}}
+}
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs `promtool`, of Prometheus")
+
+
+def _expressions() -> list[str]:
+    panels = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+    return [*panels, *(rule["expr"] for rule in RULES)]
+
+
+def _known() -> dict[str, set[str]]:
+    """The series of predictors and operator, with their labels."""
+    registry = CollectorRegistry()
+    Metrics("sha256:" + "a" * 64, "shop", registry)
+    known: dict[str, set[str]] = {}
+    for family in registry.collect():
+        for sample in family.samples:
+            known.setdefault(sample.name, set()).update(sample.labels)
+    source = (REPOSITORY / "operators/promotion/src/tunegate_operator/metrics.py").read_text()
+    for name in re.findall(r'"(tunegate_operator_\w+)"', source):
+        for suffix in ("", "_total", "_bucket", "_count", "_sum"):
+            known[name + suffix] = {"reason", "outcome", "result", "le"}
+    return known
+
+
+def test_alerts_and_dashboard_use_series_that_exist() -> None:
+    used = {name for text in _expressions() for name in re.findall(r"\btunegate_\w+", text)}
+    assert used <= set(_known())
+    assert {"tunegate_feedback_total", "tunegate_operator_leader"} <= used
+
+
+def test_alerts_and_dashboard_use_labels_that_exist() -> None:
+    # What Prometheus adds to a pod's series.
+    added = {"namespace", "pod", "instance", "job"}
+    for text in _expressions():
+        for name, matchers in re.findall(r"\b(tunegate_\w+)\{([^}]*)\}", text):
+            labels = set(re.findall(r"(\w+)=?[!=~]", matchers))
+            assert labels <= _known()[name] | added, text
+
+
+def test_every_panel_takes_its_source_from_the_dashboards_choice() -> None:
+    assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == {"${datasource}"}
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+@needs_promtool
+def test_prometheus_accepts_the_alerts() -> None:
+    done = subprocess.run(["promtool", "check", "rules", str(ALERTS)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(RULES)} rules found" in done.stdout
+
+
+@needs_promtool
+def test_alerts_fire_when_they_should_and_only_then() -> None:
+    words = ["promtool", "test", "rules", str(Path(__file__).with_name("alerts_test.yaml"))]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_tried() -> None:
+    text = Path(__file__).with_name("alerts_test.yaml").read_text()
+    tried = {each["alertname"] for test in yaml.safe_load(text)["tests"] for each in test["alert_rule_test"]}
+    assert tried == {rule["alert"] for rule in RULES}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_says_what_to_do(rule: Object) -> None:
+    assert set(rule["annotations"]) == {"summary", "description", "runbook"}
+    path, _, anchor = rule["annotations"]["runbook"].partition("#")
+    headings = re.findall(r"^#+ (.+)$", (REPOSITORY / path).read_text(), re.MULTILINE)
+    assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_the_rule_object_holds_the_file() -> None:
+    rule = pick(render(EVERYTHING), "PrometheusRule")
+    assert rule["spec"] == yaml.safe_load(ALERTS.read_text())
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_the_pod_monitor_finds_the_port_of_the_runtime() -> None:
+    objects = render(EVERYTHING | {"serving": {"vllm": {"enabled": True}}})
+    (endpoint,) = pick(objects, "PodMonitor")["spec"]["podMetricsEndpoints"]
+    for runtime in (each for each in objects if each["kind"] == "ClusterServingRuntime"):
+        assert endpoint["port"] in [port["name"] for port in runtime["spec"]["containers"][0]["ports"]]
+
+
+@pytest.mark.parametrize(
+    ("values", "where"),
+    [
+        ({}, {"any": True}),
+        ({"namespaces": ["a"]}, {"matchNames": ["a"]}),
+        ({"rbac": {"scope": "Namespaced"}}, {"matchNames": ["tunegate"]}),
+    ],
+    ids=["cluster", "listed", "own"],
+)
+def test_the_pod_monitor_looks_where_policies_are(values: Object, where: Object) -> None:
+    assert pick(render(EVERYTHING | values), "PodMonitor")["spec"]["namespaceSelector"] == where
+
+
+def test_the_service_monitor_finds_the_operators_service() -> None:
+    objects = render(EVERYTHING)
+    monitor, service = pick(objects, "ServiceMonitor")["spec"], pick(objects, "Service")
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert monitor["endpoints"][0]["port"] in [port["name"] for port in service["spec"]["ports"]]
+
+
+def test_grafana_finds_the_dashboard() -> None:
+    config = pick(render(EVERYTHING), "ConfigMap")
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(config["data"]["tunegate.json"]) == DASHBOARD
