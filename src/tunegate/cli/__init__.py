@@ -22,7 +22,7 @@ VERBS = {
     "serve": ("tunegate.cli.serve", "Serve one version over HTTP."),
     "initialize": ("tunegate.cli.initialize", "Bring a pinned version in front of a server."),
     "models": ("tunegate.cli.models", "Publish, fetch, list, show and verify versions in the store."),
-    "promotions": ("tunegate.cli.promotions", "List promotions and explain why they ended as they did."),
+    "promotions": ("tunegate.cli.promotions", "List, explain, approve, reject and abort promotions."),
     "feedback": ("tunegate.cli.feedback", "Send and list what users say of answers."),
     "local": ("tunegate.cli.local", "The promotion loop on this machine: up, status, down."),
 }

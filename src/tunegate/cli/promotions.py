@@ -1,12 +1,17 @@
-"""`tunegate promotions`: why a model is live, or isn't."""
+"""`tunegate promotions`: why a model is live, or isn't, and what a person says about it.
+
+The same verbs for the local platform and for a cluster: with --namespace they speak to the cluster of your kubeconfig.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
-from tunegate.api.errors import NotFoundError
+from tunegate.api.errors import NotFoundError, UsageError
+from tunegate.api.promotion import TERMINAL, Abort, Approval
 from tunegate.api.resource import to_json
 from tunegate.cli.options import home_option, json_option, print_table
 
@@ -14,18 +19,43 @@ if TYPE_CHECKING:
     from tunegate.api.promotion import Promotion
     from tunegate.local.home import Home
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Records(Protocol):
+    """Where promotions are kept. `actor` is who we are there."""
+
+    def promotions(self) -> tuple[Promotion, ...]: ...
+    def say(self, name: str, word: Approval | Abort) -> None: ...
+    def actor(self) -> str: ...
+
+
+def where_options(command: F) -> F:
+    """Add `--home` and `--namespace`."""
+    return home_option(
+        click.option(
+            "-n",
+            "--namespace",
+            envvar="TUNEGATE_NAMESPACE",
+            help="Speak to this namespace of the cluster in your kubeconfig, instead of to the local platform.",
+        )(command)
+    )
+
+
+message_option = click.option("-m", "--message", default="", help="Why; it is kept with the promotion.")
+
 
 @click.group()
 def command() -> None:
-    """List promotions and explain why they ended as they did."""
+    """List promotions, explain why they ended as they did, and approve, reject or abort them."""
 
 
 @command.command("list")
-@home_option
+@where_options
 @json_option
-def list_(home: Home, as_json: bool) -> None:
+def list_(home: Home, namespace: str | None, as_json: bool) -> None:
     """Every attempt, oldest first."""
-    promotions = home.promotions()
+    promotions = _records(home, namespace).promotions()
     if as_json:
         click.echo(to_json(promotions), nl=False)
         return
@@ -38,17 +68,92 @@ def list_(home: Home, as_json: bool) -> None:
 
 @command.command()
 @click.argument("name")
-@home_option
+@where_options
 @json_option
-def explain(name: str, home: Home, as_json: bool) -> None:
+def explain(name: str, home: Home, namespace: str | None, as_json: bool) -> None:
     """What was decided about NAME, on which numbers, by whom and when."""
-    found = [p for p in home.promotions() if p.name == name]
-    if not found:
-        raise NotFoundError(f"There is no promotion {name}; `tunegate promotions list` names them.")
+    found = _find(_records(home, namespace), name)
     if as_json:
-        click.echo(to_json(found[0]), nl=False)
+        click.echo(to_json(found), nl=False)
         return
-    _explain(found[0])
+    _explain(found)
+
+
+@command.command()
+@click.argument("name")
+@message_option
+@where_options
+def approve(name: str, message: str, home: Home, namespace: str | None) -> None:
+    """Let NAME, which waits for approval, be shown to users."""
+    _judge(_records(home, namespace), name, "Approved", message)
+
+
+@command.command()
+@click.argument("name")
+@message_option
+@where_options
+def reject(name: str, message: str, home: Home, namespace: str | None) -> None:
+    """End NAME, which waits for approval, before any user sees it."""
+    _judge(_records(home, namespace), name, "Rejected", message)
+
+
+@command.command()
+@click.argument("name")
+@message_option
+@where_options
+def abort(name: str, message: str, home: Home, namespace: str | None) -> None:
+    """Stop NAME wherever it is; where users see the candidate, the traffic goes back to the stable."""
+    records = _records(home, namespace)
+    _require_open(_find(records, name))
+    word = Abort(actor=records.actor(), message=message)
+    records.say(name, word)
+    click.echo(f"{name} is being aborted, as {word.actor} says.")
+
+
+def _judge(records: Records, name: str, verdict: Any, message: str) -> None:
+    found = _find(records, name)
+    _require_open(found)
+    if found.status.phase not in ("Pending", "Verifying", "Evaluating", "AwaitingApproval"):
+        raise UsageError(f"{name} is {found.status.phase}, past approval; to stop it: tunegate promotions abort {name}")
+    word = Approval(verdict=verdict, actor=records.actor(), message=message)
+    records.say(name, word)
+    click.echo(f"{name}: {verdict.lower()} by {word.actor}.")
+
+
+def _require_open(found: Promotion) -> None:
+    if found.status.phase in TERMINAL:
+        raise UsageError(f"{found.name} is over ({found.status.phase}); nothing can be said about it any more.")
+
+
+def _find(records: Records, name: str) -> Promotion:
+    found = next((each for each in records.promotions() if each.name == name), None)
+    if found is None:
+        raise NotFoundError(f"There is no promotion {name}; `tunegate promotions list` names them.")
+    return found
+
+
+def _records(home: Home, namespace: str | None) -> Records:
+    if namespace is None:
+        return _LocalRecords(home)
+    from tunegate.cli.cluster import ClusterRecords
+
+    return ClusterRecords(namespace)
+
+
+class _LocalRecords:
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def promotions(self) -> tuple[Promotion, ...]:
+        return self._home.promotions()
+
+    def say(self, name: str, word: Approval | Abort) -> None:
+        self._home.say(name, word)
+
+    def actor(self) -> str:
+        import getpass
+
+        return getpass.getuser()
 
 
 def _explain(promotion: Promotion) -> None:

@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tunegate.api.errors import NotFoundError, TunegateError
+import msgspec
+
+from tunegate.api.errors import NotFoundError, TunegateError, UsageError
 from tunegate.api.policy import PromotionPolicy
-from tunegate.api.promotion import Promotion
+from tunegate.api.promotion import Abort, Approval, Promotion
 from tunegate.api.resource import Resource, from_json, from_yaml, to_json
 
 
@@ -30,6 +32,13 @@ class Running(Resource, frozen=True, kw_only=True):
     started: datetime
 
 
+class Words(Resource, frozen=True, kw_only=True):
+    """What a person has said about a promotion; a file of its own, so that the platform never writes over it."""
+
+    approval: Approval | None = None
+    abort: Abort | None = None
+
+
 class Home:
     """Paths and records of one local platform."""
 
@@ -41,6 +50,7 @@ class Home:
         self.policy_file = self.folder / "policy.yaml"
         self.route_file = self.folder / "route.json"
         self._promotions = self.folder / "promotions"
+        self._words = self.folder / "words"
         self._running = self.folder / "running.json"
         self._lock = self.folder / "lock"
 
@@ -53,10 +63,31 @@ class Home:
     def promotions(self) -> tuple[Promotion, ...]:
         """Every attempt on record, oldest first."""
         found = [from_json(path.read_bytes(), Promotion, str(path)) for path in sorted(self._promotions.glob("*.json"))]
-        return tuple(sorted(found, key=lambda promotion: (promotion.candidate.created, promotion.name)))
+        heard = [self._heard(promotion) for promotion in found]
+        return tuple(sorted(heard, key=lambda promotion: (promotion.candidate.created, promotion.name)))
 
     def save(self, promotion: Promotion) -> None:
         write(self._promotions / f"{promotion.name}.json", to_json(promotion))
+
+    def say(self, name: str, word: Approval | Abort) -> None:
+        """Keep a person's word; the platform acts on it with its next look. Each kind of word is said once.
+
+        Raises UsageError when it was said before.
+        """
+        path = self._words / f"{name}.json"
+        said = self._said(name)
+        field = "abort" if isinstance(word, Abort) else "approval"
+        if before := getattr(said, field):
+            raise UsageError(f"{before.actor} has said so about {name} before; see: tunegate promotions explain {name}")
+        write(path, to_json(msgspec.structs.replace(said, **{field: word})))
+
+    def _said(self, name: str) -> Words:
+        path = self._words / f"{name}.json"
+        return from_json(path.read_bytes(), Words, str(path)) if path.exists() else Words()
+
+    def _heard(self, promotion: Promotion) -> Promotion:
+        said = self._said(promotion.name)
+        return msgspec.structs.replace(promotion, approval=said.approval, abort=said.abort)
 
     def feedback_key(self) -> str:
         """The hex key that signs response ids: made once, readable by its owner alone."""
