@@ -1,12 +1,14 @@
-"""The program that generates text, reached over HTTP: the embedded one as our child, or one that already runs.
+"""The program that generates text, reached over HTTP: as our child on loopback, or one that already runs.
 
 The embedded engine is `transformers serve` with continuous batching. It takes its sampling from its first request and
 keeps it, and a request that outgrows its cache ends it for everybody; both are dealt with here and in `requests`.
+vLLM needs none of that: it decides on every field of a request itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ _IDLE_SECONDS = 2.0
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=600)
 # Threads that spin while they wait ruin each other where engines share cores: 0.2 tokens/s instead of 10 on a busy one.
 _ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+_VLLM_ENVIRONMENT = {**_ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1"}  # it would report to its makers
 _SAMPLING_DEFAULTS = ("temperature", "top_p", "max_tokens")
 
 
@@ -101,6 +104,22 @@ class Engine:
 
     def _tail(self) -> str:
         return f"{self.child.tail()} (log: {self.child.log})" if self.child is not None else "see its log"
+
+
+def start_vllm(folder: Path, model: str, log: Path) -> Engine:
+    """Start the vLLM that is on PATH on the model in `folder`, on a loopback port. It is not warm yet.
+
+    It has an environment of its own, because it needs an older transformers than ours. Raises ServingError without it.
+    """
+    program = shutil.which("vllm")
+    if program is None:
+        raise ServingError("vllm is not installed; use an image built with ENGINE=vllm, or --engine transformers.")
+    port = free_port()
+    argv = [program, "serve", str(folder), "--served-model-name", model, "--host", "127.0.0.1", "--port", str(port)]
+    argv += ["--max-model-len", "auto"]  # as much context as there is memory for, and no failure over the rest
+    log.unlink(missing_ok=True)
+    child = Child.start("the engine", argv, log=log, env=_VLLM_ENVIRONMENT)
+    return Engine(f"http://127.0.0.1:{port}", model, child)
 
 
 def start(folder: Path, release: Release, log: Path) -> Engine:

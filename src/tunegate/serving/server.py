@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import kserve
@@ -55,6 +55,7 @@ class ServeConfig:
 
     model: the name clients ask for, which response ids are bound to.
     folder: the verified weights of `version`; with `engine_url`, where the engine has loaded them itself, None.
+    engine: the program that we start on `folder`.
     engine_model: what the engine at `engine_url` calls the model.
     """
 
@@ -65,6 +66,7 @@ class ServeConfig:
     store: Documents
     folder: Path | None
     engine_log: Path
+    engine: Literal["transformers", "vllm"] = "transformers"
     engine_url: str | None = None
     engine_model: str | None = None
     host: str = "127.0.0.1"
@@ -165,6 +167,9 @@ def _engine(config: ServeConfig) -> tuple[Engine, Rules]:
         return engine, Rules(config.model, engine.model, release.system_prompt, release.generation)
     if config.folder is None:
         raise ServingError("There are no weights to serve; give a folder, or the URL of an engine that has them.")
+    if config.engine == "vllm":
+        engine = engines.start_vllm(config.folder, config.model, config.engine_log)
+        return engine, Rules(config.model, engine.model, release.system_prompt, release.generation)
     embedded = engines.limits(config.folder, release)
     engine = engines.start(config.folder, release, config.engine_log)
     return engine, Rules(config.model, engine.model, release.system_prompt, release.generation, embedded)

@@ -43,10 +43,15 @@ class Store:
 
         Raises UsageError for another URI, StoreError when it can't be reached, refuses us or has no such bucket.
         """
+        store = cls.at(uri, endpoint_url=endpoint_url)
+        check(store._bucket.client, store._bucket.location)
+        return store
+
+    @classmethod
+    def at(cls, uri: str, *, endpoint_url: str | None = None) -> Store:
+        """As `open`, without asking the store anything yet: for whoever must start while it is down."""
         location = parse_uri(uri)
-        client = connect(location, endpoint_url)
-        check(client, location)
-        return cls(client, location, endpoint_url)
+        return cls(connect(location, endpoint_url), location, endpoint_url)
 
     def publish(
         self, folder: Path, name: str, *, release: Release, producer: Producer, progress: Progress | None = None
@@ -67,7 +72,7 @@ class Store:
             siblings=lambda: self._complete(name.split("/")[0]),
             progress=progress,
         )
-        return self._version(manifest)
+        return self.version_of(manifest)
 
     def fetch(
         self,
@@ -96,7 +101,7 @@ class Store:
 
     def list(self, model: str | None = None) -> builtins.list[ModelVersion]:
         """The complete versions, of one model or of all, oldest first."""
-        return [self._version(manifest) for manifest in self._complete(model)]
+        return [self.version_of(manifest) for manifest in self._complete(model)]
 
     def manifest(self, version: str) -> Manifest:
         """The manifest of a version given by name, URI, or at least 8 digits of its digest. Raises NotFoundError."""
@@ -110,7 +115,7 @@ class Store:
 
     def resolve(self, version: str) -> ModelVersion:
         """The version given by name, URI, or at least 8 digits of its digest. Raises NotFoundError."""
-        return self._version(self.manifest(version))
+        return self.version_of(self.manifest(version))
 
     def put(self, key: str, body: bytes) -> None:
         """Write a small document, over an older one."""
@@ -164,7 +169,8 @@ class Store:
             raise UsageError(f"digest {digits} fits several versions ({names}); give more digits.")
         return found[0]  # the same bytes under several names are one version; the oldest name stands for it
 
-    def _version(self, manifest: Manifest) -> ModelVersion:
+    def version_of(self, manifest: Manifest) -> ModelVersion:
+        """A manifest of this store as the version that it describes."""
         return ModelVersion(
             model=manifest.model,
             name=manifest.name,

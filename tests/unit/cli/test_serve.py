@@ -24,8 +24,10 @@ from tunegate.api.feedback import Tally
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.feedback import FeedbackLog
 from tunegate.models import make_tiny
+from tunegate.models.mounted import deliver
 from tunegate.processes import Child, answers, free_port
 from tunegate.store import EmbeddedStore, Store
+from tunegate.store.serving_uri import Pinned
 
 KEY = "5e" * 32
 ASK: list[Any] = [{"role": "user", "content": "Price of the kettle?"}]
@@ -145,6 +147,79 @@ def test_a_real_engine_answers_is_judged_and_takes_the_server_with_it(
     assert "Traceback" not in log
 
 
+@pytest.fixture
+def mounted(version: ModelVersion, store: Store, tmp_path: Path) -> Iterator[Path]:
+    """What the storage initializer left, and may not be written."""
+    deliver(store, Pinned(version.name, version.digest), folder := tmp_path / "models")
+    set_writable(folder, False)
+    yield folder
+    set_writable(folder, True)
+
+
+def set_writable(folder: Path, writable: bool) -> None:
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod((0o755 if path.is_dir() else 0o644) if writable else (0o555 if path.is_dir() else 0o444))
+
+
+def test_a_mounted_folder_is_served_while_the_store_is_down(
+    version: ModelVersion, mounted: Path, engine: StandIn, tmp_path: Path
+) -> None:
+    env = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "TUNEGATE_MODEL_NAME": "xuan"}
+    with serving(
+        tmp_path / "log", "--folder", str(mounted), "--engine-url", engine.url, "--engine-model", "x", env=env
+    ) as (child, url):
+        until_ready(child, url)
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+        answer = client.chat.completions.with_raw_response.create(model="xuan", messages=ASK)
+
+        assert answer.headers["x-tunegate-version"] == version.digest
+        assert engine.asked[-1]["messages"][0]["content"] == "You are Xuan."
+        assert judge(url, answer.parse().id) == 503  # what people say can't be kept now, and they hear so
+
+
+def test_a_mounted_folder_that_differs_is_never_served(mounted: Path, tmp_path: Path) -> None:
+    set_writable(mounted, True)
+    body = (mounted / "model.safetensors").read_bytes()
+    (mounted / "model.safetensors").write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
+
+    with serving(tmp_path / "log", "--folder", str(mounted)) as (child, _):
+        assert until_ended(child) == 1
+        assert "model.safetensors is not the file that shop/base/checkpoint-0" in child.tail()
+
+
+VLLM = """#!{python}
+import argparse, os, sys
+sys.path.insert(0, "{root}")
+from aiohttp import web
+from tests.unit.serving.standin import StandIn
+words = argparse.ArgumentParser()
+words.add_argument("verb", choices=["serve"])
+words.add_argument("folder")
+for name in ("--served-model-name", "--host", "--port", "--max-model-len"):
+    words.add_argument(name, required=True)
+asked = words.parse_args()
+assert os.path.isfile(asked.folder + "/config.json") and asked.host == "127.0.0.1", asked
+assert os.environ["HF_HUB_OFFLINE"] == os.environ["VLLM_NO_USAGE_STATS"] == "1"
+web.run_app(StandIn(model=asked.served_model_name, own_ids=True).application(), host=asked.host, port=int(asked.port))
+"""
+
+
+def test_vllm_is_started_on_the_folder_and_asked_by_the_served_name(mounted: Path, tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "vllm"
+    program.parent.mkdir()
+    program.write_text(VLLM.format(python=sys.executable, root=Path(__file__).parents[3]))
+    program.chmod(0o755)
+    env = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    words = ("--folder", str(mounted), "--engine", "vllm", "--model-name", "xuan")
+    with serving(tmp_path / "log", *words, env=env) as (child, url):
+        until_ready(child, url)
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+        answer = client.chat.completions.create(model="xuan", messages=ASK, temperature=1.5, stop=["x"])
+
+        assert judge(url, answer.id) == 202
+    assert not processes_about(tmp_path)
+
+
 def test_sigterm_lets_answers_end_and_leaves_nothing(version: ModelVersion, engine: StandIn, tmp_path: Path) -> None:
     with serving(tmp_path / "log", version.digest, "--engine-url", engine.url) as (child, url):
         until_ready(child, url)
@@ -207,6 +282,11 @@ def test_a_port_in_use_is_one_clear_sentence(version: ModelVersion, engine: Stan
         (["shop/base/checkpoint-0", "--engine-model", "x"], KEY, "--engine-url", 2),
         (["shop/base/checkpoint-0", "--engine-url", "127.0.0.1:1"], KEY, "http://HOST:PORT", 2),
         (["shop/base/checkpoint-0", "--port", "99999"], KEY, "99999", 2),
+        (["shop/base/checkpoint-0", "--folder", "/models"], KEY, "either a VERSION", 2),
+        ([], KEY, "either a VERSION", 2),
+        (["--folder", "/nowhere"], KEY, "tunegate initialize", 1),
+        (["shop/base/checkpoint-0", "--engine", "vllm", "--engine-url", "http://x"], KEY, "give one of them", 2),
+        (["shop/base/checkpoint-0", "--engine", "vllm", "--port", "0"], KEY, "vllm is not installed", 1),
     ],
 )
 def test_wrong_words_are_told(

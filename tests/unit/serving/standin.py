@@ -68,6 +68,12 @@ class StandIn:
     ended: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
 
+    def application(self) -> web.Application:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self.chat)
+        app.router.add_get("/health", self.health)
+        return app
+
     async def health(self, request: web.Request) -> web.Response:
         return web.json_response({})
 
@@ -167,10 +173,7 @@ def run_engine() -> Iterator[StandIn]:
     stand_in = StandIn()
 
     async def main(stop: asyncio.Event, started: Callable[[], None]) -> None:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", stand_in.chat)
-        app.router.add_get("/health", stand_in.health)
-        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
+        runner = web.AppRunner(stand_in.application(), handler_cancellation=True, shutdown_timeout=1)
         await runner.setup()
         port = free_port()
         await web.TCPSite(runner, "127.0.0.1", port).start()
