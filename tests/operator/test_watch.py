@@ -52,17 +52,16 @@ def test_objects_are_found_by_namespace_and_label(cluster: Cluster, api_server: 
         cluster.apply(_lease(within, name, labels=labels))
     with _watching(cluster, namespace, other) as (watches, _):
 
-        def names(within: str | None, *label: str) -> set[str]:
-            found = watches.list(LEASE, within, label or None)
-            return {each["metadata"]["name"] for each in found}
+        def names(within: str | None, **labels: str) -> set[str]:
+            return {each["metadata"]["name"] for each in watches.list(LEASE, within, labels)}
 
         assert names(namespace) == {"one", "two", "three"}
-        assert names(namespace, POLICY, "shop") == {"one", "two"}
-        assert names(namespace, "suite", "b") == {"two"}
-        assert names(None, POLICY, "shop") == {"one", "two", "four"}
+        assert names(namespace, **{POLICY: "shop"}) == {"one", "two"}
+        assert names(namespace, **{POLICY: "shop", "suite": "b"}) == {"two"}
+        assert names(None, **{POLICY: "shop"}) == {"one", "two", "four"}
         cluster.apply(_lease(namespace, "one", labels={POLICY: "help"}))
-        wait_for(lambda: names(namespace, POLICY, "help") == {"one", "three"})
-        assert names(namespace, POLICY, "shop") == {"two"}
+        wait_for(lambda: names(namespace, **{POLICY: "help"}) == {"one", "three"})
+        assert names(namespace, **{POLICY: "shop"}) == {"two"}
 
 
 def test_only_what_the_selector_asks_for_is_kept(cluster: Cluster, namespace: str) -> None:

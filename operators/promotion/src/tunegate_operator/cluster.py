@@ -121,7 +121,6 @@ def kind_of(obj: Object) -> Kind:
 
 def connect() -> ApiClient:
     """A client with the pod's service account, or with what KUBECONFIG says. Raises UsageError."""
-    import urllib3
     from kubernetes import client, config
 
     configuration = client.Configuration()
@@ -133,8 +132,8 @@ def connect() -> ApiClient:
     except config.ConfigException as error:
         raise UsageError(f"No cluster to talk to ({error}); set KUBECONFIG, or run in a pod.") from None
     configuration.connection_pool_maxsize = CONNECTIONS
-    # One more try covers a kept connection that the server closed meanwhile; everything slower is the caller's.
-    configuration.retries = urllib3.Retry(total=1, redirect=0, status=0, respect_retry_after_header=False)
+    # A try has its time limit; whether there is another one is the caller's business.
+    configuration.retries = False
     api = client.ApiClient(configuration)
     api.user_agent = f"tunegate-operator/{__version__}"
     return api
@@ -171,7 +170,7 @@ class Stream:
 class Cluster:
     """Read and write objects of any kind. Safe to use from several threads.
 
-    timeout: seconds that one request may take to connect, and between two bytes of its answer.
+    timeout: seconds that one request may take.
     instance: who reports events, the pod's name.
     """
 
@@ -220,7 +219,7 @@ class Cluster:
             "resourceVersion": since,
             "timeoutSeconds": str(max(1, int(seconds))),
         }
-        return Stream(self._send("GET", kind.path(namespace), query=query, read_seconds=idle_seconds))
+        return Stream(self._send("GET", kind.path(namespace), query=query, idle_seconds=idle_seconds))
 
     def apply(self, obj: Object, *, status: bool = False, force: bool = True) -> Object:
         """Server-side apply as our field manager; a resourceVersion in the metadata is a precondition.
@@ -302,7 +301,7 @@ class Cluster:
         return known
 
     def _json(self, method: str, path: str, body: Object | None = None, *, query: Mapping[str, str] = {}) -> Object:
-        response = self._send(method, path, body, query=query, read_seconds=self._timeout)
+        response = self._send(method, path, body, query=query)
         with _transport_errors():
             data = response.response.data
         try:
@@ -311,9 +310,15 @@ class Cluster:
             raise UnreachableError(f"{method} {path}: something answered that is no API server ({error}).") from None
 
     def _send(
-        self, method: str, path: str, body: Object | None = None, *, query: Mapping[str, str], read_seconds: float
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        *,
+        query: Mapping[str, str],
+        idle_seconds: float | None = None,
     ) -> RESTResponse:
-        """The answer, with its body not read yet. Raises ClusterError."""
+        """The answer, with its body not read yet, which may go on for as long as it isn't idle. Raises ClusterError."""
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         content: Any = body
         if method == "PATCH":
@@ -327,8 +332,9 @@ class Cluster:
             body=content,
             auth_settings=["BearerToken"],
         )
+        limit = (self._timeout, idle_seconds) if idle_seconds else self._timeout
         with _transport_errors():
-            response = self._client.call_api(*request, _request_timeout=(self._timeout, read_seconds))
+            response = self._client.call_api(*request, _request_timeout=limit)
             if response.status < 300:
                 return response
             message = _message(response.response.data)

@@ -95,9 +95,9 @@ class Watches:
     def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         return self._stores[kind].get(namespace, name)
 
-    def list(self, kind: Kind, namespace: str | None = None, label: tuple[str, str] | None = None) -> Objects:
-        """Those with that label; cheap for a namespace, and for the label that names the policy."""
-        return self._stores[kind].list(namespace, label)
+    def list(self, kind: Kind, namespace: str | None = None, label: Mapping[str, str] | None = None) -> Objects:
+        """Those with all of these labels; cheap for a namespace, and for the label that names the policy."""
+        return self._stores[kind].list(namespace, label or {})
 
     def _tell(self, kind: Kind, old: Object | None, new: Object | None) -> None:
         for listener in self._listeners:
@@ -119,10 +119,10 @@ class _Store:
         with self._lock:
             return self._objects.get(namespace, {}).get(name)
 
-    def list(self, namespace: str | None, label: tuple[str, str] | None) -> Objects:
+    def list(self, namespace: str | None, labels: Mapping[str, str]) -> Objects:
         with self._lock:
-            found = [each for group in self._groups(namespace, label) for each in group.values()]
-        return [each for each in found if label is None or label in _labels(each).items()]
+            found = [each for group in self._groups(namespace, labels) for each in group.values()]
+        return [each for each in found if labels.items() <= _labels(each).items()]
 
     def names(self, namespace: str | None) -> set[tuple[str, str]]:
         with self._lock:
@@ -147,11 +147,11 @@ class _Store:
         with self._lock:
             return self._drop(namespace, name)
 
-    def _groups(self, namespace: str | None, label: tuple[str, str] | None) -> Iterable[Mapping[str, Object]]:
+    def _groups(self, namespace: str | None, labels: Mapping[str, str]) -> Iterable[Mapping[str, Object]]:
         if namespace is None:
             return self._objects.values()
-        if label and label[0] == POLICY_LABEL:
-            return [self._by_policy.get((namespace, label[1]), {})]
+        if POLICY_LABEL in labels:
+            return [self._by_policy.get((namespace, labels[POLICY_LABEL]), {})]
         return [self._objects.get(namespace, {})]
 
     def _drop(self, namespace: str, name: str) -> Object | None:

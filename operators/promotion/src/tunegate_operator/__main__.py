@@ -1,0 +1,61 @@
+"""`python -m tunegate_operator`: the flags. What needs a cluster is imported when it runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from tunegate.api.errors import TunegateError
+from tunegate_operator import __version__
+from tunegate_operator.config import Config
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(__version__)
+@click.option("--store", required=True, envvar="TUNEGATE_STORE", show_envvar=True, help="s3://bucket[/prefix]")
+@click.option("--endpoint-url", envvar="AWS_ENDPOINT_URL", show_envvar=True, help="Where the store's API is.")
+@click.option("--evaluation-image", required=True, help="The image of the pods that evaluate: the trainer image.")
+@click.option(
+    "--namespace", "namespaces", multiple=True, help="Where to look for policies; repeatable, none means all."
+)
+@click.option("--store-secret", default="tunegate-store", help="The Secret that pods read the store's keys from.")
+@click.option("--feedback-secret", default="tunegate-feedback", help="The Secret with the key of response ids.")
+@click.option("--serving-runtime", default="tunegate-predictor", help="The ClusterServingRuntime of the servers.")
+@click.option("--service-account", default="default", help="The service account of the pods that evaluate.")
+@click.option("--prometheus-url", help="Where users' verdicts are counted. Without it canaries wait for a person.")
+@click.option("--scan-seconds", type=click.FloatRange(1), default=30.0, help="How often the store is listed.")
+@click.option("--lease-namespace", envvar="POD_NAMESPACE", show_envvar=True, help="Where replicas elect a leader.")
+@click.option("--no-lease", is_flag=True, help="Act without an election. Only for a single replica.")
+@click.option("--metrics-host", default="0.0.0.0", help="The address of /metrics, /healthz and /readyz.")  # noqa: S104
+@click.option("--metrics-port", type=click.IntRange(0, 65535), default=8080)
+@click.option("--log-level", type=click.Choice(LEVELS, case_sensitive=False), default="info")
+def command(*, no_lease: bool, **flags: Any) -> None:
+    """Promote model versions that are good enough, and roll back those that users dislike.
+
+    Talks to the cluster it runs in, or to the one that KUBECONFIG names. AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+    open the store.
+    """
+    from tunegate_operator.process import run
+
+    if no_lease:
+        flags["lease_namespace"] = None
+    elif not flags["lease_namespace"]:
+        raise click.UsageError("Give --lease-namespace, or --no-lease when there is only one replica.")
+    run(Config(**flags))
+
+
+def main() -> None:
+    """Our own errors become one sentence and their exit status."""
+    try:
+        command(prog_name="tunegate-operator")
+    except TunegateError as error:
+        click.echo(f"tunegate-operator: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

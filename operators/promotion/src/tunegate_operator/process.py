@@ -1,0 +1,157 @@
+"""One process of the operator, from its start to the signal that ends it: who is started when, and stopped how.
+
+Every replica keeps its copy of the cluster warm; only the one that holds the lease looks at policies.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from tunegate_operator import lease, logs
+from tunegate_operator.cluster import (
+    HTTP_ROUTE,
+    INFERENCE_SERVICE,
+    JOB,
+    MODEL_VERSION,
+    POLICY,
+    PROMOTION,
+    PYTORCH_JOB,
+    SERVICE,
+    TRAIN_JOB,
+    Cluster,
+    Kind,
+    connect,
+)
+from tunegate_operator.config import Config
+from tunegate_operator.lease import Election
+from tunegate_operator.loop import Loop
+from tunegate_operator.metrics import Endpoint, Metrics
+from tunegate_operator.reconcile import Reconciler
+from tunegate_operator.resources import MANAGED_BY, MODEL, Object
+from tunegate_operator.watch import Watches
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
+log = logging.getLogger(__name__)
+
+_OURS = ",".join(f"{name}={value}" for name, value in MANAGED_BY.items())
+# What is kept in memory, by label selector.
+WATCHED = {
+    POLICY: "",
+    PROMOTION: "",
+    MODEL_VERSION: "",
+    JOB: _OURS,
+    SERVICE: _OURS,
+    INFERENCE_SERVICE: _OURS,
+    HTTP_ROUTE: _OURS,
+    PYTORCH_JOB: MODEL,
+    TRAIN_JOB: MODEL,
+}
+# What people change by hand; who did is said in a condition.
+WITH_MANAGERS = (SERVICE, INFERENCE_SERVICE, HTTP_ROUTE)
+_STORE_SECONDS = 5.0
+
+
+def run(config: Config) -> None:
+    """Work until SIGTERM or SIGINT; then finish what is under way, and hand over the lease."""
+    logs.configure(config.log_level.upper())
+    stop = _Signals()
+    metrics = Metrics()
+    with ExitStack() as parts:
+        client = parts.enter_context(connect())
+        cluster = Cluster(client)
+        watches = Watches(cluster, WATCHED, config.namespaces, with_managers=WITH_MANAGERS)
+        reconciler = Reconciler(config, cluster, watches, metrics, lambda: datetime.now(UTC))
+        loop = Loop(reconciler.reconcile, metrics)
+        reconciler.notify = loop.add
+        watches.on_change(partial(_look_again, loop, reconciler))
+        endpoint = Endpoint(
+            metrics, config.metrics_host, config.metrics_port, alive=loop.is_alive, ready=watches.synced
+        )
+        parts.callback(endpoint.close)
+        watches.start()
+        parts.callback(watches.stop)
+        log.info("started", extra={"metrics_port": endpoint.port})
+        while not watches.synced():
+            if stop.wait(0.1):
+                return
+        leads = threading.Event()
+        if config.lease_namespace:
+            parts.callback(_elect(config, client, leads).release)
+        else:
+            leads.set()
+        while not leads.is_set():
+            if stop.wait(0.1):
+                return
+        metrics.leader.set(1)
+        with _working(loop, reconciler):
+            stop.wait()
+            log.info("stopping")
+
+
+class _Signals:
+    """SIGTERM and SIGINT. A queue and no Event: only its `put` may be called while the same thread is in `wait`."""
+
+    def __init__(self) -> None:
+        self._came: SimpleQueue[int] = SimpleQueue()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda number, frame: self._came.put(number))
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Whether one came within this time; with no time given, wait for it."""
+        try:
+            self._came.get(timeout=seconds)
+        except Empty:
+            return False
+        return True
+
+
+def _look_again(loop: Loop, reconciler: Reconciler, kind: Kind, old: Object | None, new: Object | None) -> None:
+    for key in {key for obj in (old, new) if obj for key in reconciler.keys_for(kind, obj)}:
+        loop.add(key)
+
+
+def _elect(config: Config, client: ApiClient, leads: threading.Event) -> Election:
+    """Take part in the election from now on; `leads` is set when it is won."""
+    assert config.lease_namespace
+    election = Election(
+        Cluster(client, timeout=lease.TIMEOUT_SECONDS),
+        config.lease_namespace,
+        # Unique, so that two processes on one machine, or one after the other, are never taken for one.
+        f"{socket.gethostname()}_{uuid.uuid4()}",
+        on_started=leads.set,
+        on_lost=_end_at_once,
+    )
+    election.start()
+    return election
+
+
+@contextmanager
+def _working(loop: Loop, reconciler: Reconciler) -> Iterator[None]:
+    stop = threading.Event()
+    store = reconciler.start(stop)
+    loop.start()
+    try:
+        yield
+    finally:
+        loop.stop()
+        stop.set()
+        reconciler.wake()
+        store.join(_STORE_SECONDS)
+
+
+def _end_at_once() -> None:
+    """Another replica may act by now, so nothing is finished. Kubernetes starts us again."""
+    os._exit(1)
