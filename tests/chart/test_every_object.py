@@ -125,7 +125,7 @@ def test_one_value_moves_every_image_to_a_mirror() -> None:
     }
     assert len(images) == 5
     assert all(image.startswith("mirror.example/x/") for image in images)
-    assert "--evaluation-image=mirror.example/x/tunegate/trainer:0.1.0" in json.dumps(pick(objects, "Deployment"))
+    assert "mirror.example/x/tunegate/trainer:0.1.0" in json.dumps(pick(objects, "Deployment"))
 
 
 def test_nothing_optional_is_there_by_default() -> None:

@@ -27,12 +27,15 @@ def test_the_operator_is_told_what_the_values_say() -> None:
         "operator": {"prometheusUrl": "http://prometheus:9090", "scanSeconds": 5, "logLevel": "debug"},
         "evaluation": {"serviceAccountName": "evaluator", "image": {"digest": DIGEST}},
     }
-    assert dict(_arguments(render(values))) == {
+    objects = render(values)
+    image = {"name": "EVALUATION_IMAGE", "value": f"tunegate/trainer@{DIGEST}"}
+    assert image in _container(objects)["env"]
+    assert dict(_arguments(objects)) == {
         "store": "oss://models/shop",
         "endpoint-url": "https://oss.example",
         "store-secret": "keys",
         "feedback-secret": "signing",
-        "evaluation-image": f"tunegate/trainer@{DIGEST}",
+        "evaluation-image": "$(EVALUATION_IMAGE)",
         "service-account": "evaluator",
         "serving-runtime": "tunegate-predictor",
         "prometheus-url": "http://prometheus:9090",
