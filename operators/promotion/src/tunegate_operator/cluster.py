@@ -134,6 +134,7 @@ def connect() -> ApiClient:
     configuration.connection_pool_maxsize = CONNECTIONS
     # A try has its time limit; whether there is another one is the caller's business.
     configuration.retries = False
+    configuration.keep_alive = True  # what stands between drops a connection that is quiet for long
     api = client.ApiClient(configuration)
     api.user_agent = f"tunegate-operator/{__version__}"
     return api

@@ -22,8 +22,8 @@ from tunegate_operator.resources import Object
 log = logging.getLogger(__name__)
 
 RESYNC_SECONDS = 600.0
-# The API server sends a bookmark about once a minute on a quiet watch.
-IDLE_SECONDS = 90.0
+# On a quiet watch the API server sends a bookmark every one to two minutes.
+IDLE_SECONDS = 180.0
 # How soon to look again for a kind that isn't installed, and before believing that one was removed.
 ABSENT_SECONDS = 60.0
 FIRST_DELAY, LAST_DELAY = 1.0, 30.0
