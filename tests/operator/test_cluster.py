@@ -14,6 +14,7 @@ from tunegate.api.errors import UsageError
 from tunegate.processes import free_port
 from tunegate_operator.cluster import (
     EVENT,
+    HTTP_ROUTE,
     INFERENCE_SERVICE,
     JOB,
     LEASE,
@@ -90,6 +91,20 @@ def test_a_field_that_the_kind_does_not_have_is_refused_by_name(cluster: Cluster
     wrong["spec"]["prots"] = []
     with pytest.raises(InvalidError, match=r"spec\.prots"):
         cluster.apply(wrong)
+
+
+@pytest.mark.usefixtures("foreign_crds")
+def test_a_field_that_an_installed_crd_does_not_know_is_refused_and_not_dropped(
+    cluster: Cluster, namespace: str
+) -> None:
+    route: Object = {
+        "apiVersion": HTTP_ROUTE.api_version,
+        "kind": HTTP_ROUTE.kind,
+        "metadata": {"name": "web", "namespace": namespace},
+        "spec": {"hostnames": ["a.example"], "of-a-later-version": {"a": 1}},
+    }
+    with pytest.raises(InvalidError, match=r"spec\.of-a-later-version"):
+        cluster.apply(route)
 
 
 def test_an_invalid_object_is_refused_with_every_cause(cluster: Cluster, namespace: str) -> None:
