@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.chart.rendering import REPOSITORY, Object, kinds, pick, render
+from tests.chart.rendering import CHART, REPOSITORY, Object, kinds, pick, read_yaml, render
 
 DIGEST = "sha256:" + "b" * 64
 
@@ -174,3 +174,13 @@ def test_crds_stay_when_the_release_goes() -> None:
         each for each in crds(keep=False) if each["metadata"].get("annotations", {}).get("helm.sh/resource-policy")
     ]
     assert crds(install=False) == []
+
+
+def test_helm_reads_the_kinds_as_they_are_written() -> None:
+    """Helm and kubectl take a bare `n` for false, which PyYAML does not."""
+    rendered = {each["metadata"]["name"]: each for each in render() if each["kind"] == "CustomResourceDefinition"}
+    files = sorted((CHART / "files/crds").glob("*.yaml"))
+    assert len(rendered) == len(files) == 3
+    for path in files:
+        (written,) = read_yaml(path.read_text())
+        assert rendered[written["metadata"]["name"]]["spec"] == written["spec"]
