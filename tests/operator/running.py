@@ -1,0 +1,334 @@
+"""The operator as users run it, among real parts: a Kubernetes API, a model store, Prometheus.
+
+What kubelets, KServe, gateways and evaluation pods would do is done by `Hands`, in a thread: they write status, and
+results into the store, and nothing else. Any of it can be told to stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prometheus_client import CollectorRegistry, start_http_server
+
+from tests.apiserver import ApiServer, wait_for
+from tests.builders import make_evaluation
+from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.evaluation.results import save
+from tunegate.processes import Child, answers, free_port
+from tunegate.serving.metrics import Metrics
+from tunegate.store import Store
+from tunegate_operator import cluster as kinds
+from tunegate_operator.cluster import Cluster, ClusterError, Kind
+from tunegate_operator.resources import object_name, server_name
+
+Object = dict[str, Any]
+POLICY_NAME = "shop"
+
+
+def policy_spec(initial: str, **changes: Any) -> Object:
+    spec = {
+        "model": "shop",
+        "initialVersion": initial,
+        "suites": ["quality"],
+        "gates": [{"suite": "quality", "metric": "score", "min": 0.5}],
+        "steps": [{"weight": 10, "minVerdicts": 5}, {"weight": 50, "minVerdicts": 10}],
+        "feedback": {"alpha": 0.05, "margin": 0.25, "minVerdicts": 5},
+        "bakingSeconds": 3,
+        "traffic": {"gateway": {"name": "public"}, "hostnames": ["shop.example"]},
+    }
+    return {key: value for key, value in (spec | changes).items() if value is not None}
+
+
+def publish(store: Store, folder: Path, run: str, model: str = "shop", step: int = 10) -> ModelVersion:
+    """A version with a few bytes for weights."""
+    source = folder / f"{model}-{run}-{step}"
+    source.mkdir(parents=True)
+    (source / "model.safetensors").write_bytes(f"{model} {run} {step}".encode())
+    release, producer = Release(format="huggingface"), Producer(kind="test", run=run, step=step)
+    return store.publish(source, f"{model}/{run}/checkpoint-{step}", release=release, producer=producer)
+
+
+class Hands:
+    """What the rest of the cluster does. `scores` by version name; versions without one leave no result."""
+
+    def __init__(self, cluster: Cluster, namespace: str, store: Store) -> None:
+        self.cluster, self.namespace, self.store = cluster, namespace, store
+        self.scores: dict[str, float] = {}
+        self.versions: dict[str, ModelVersion] = {}
+        self.serve = self.route = self.evaluate = True
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hands")
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def knows(self, version: ModelVersion, score: float | None = 0.9) -> ModelVersion:
+        self.versions[version.digest[7:19]] = version
+        if score is not None:
+            self.scores[version.name] = score
+        return version
+
+    def status(self, obj: Object, status: Object) -> None:
+        """Write a status as its controller would."""
+        metadata = {key: obj["metadata"][key] for key in ("name", "namespace")}
+        body = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": metadata, "status": status}
+        path = f"{kinds.kind_of(obj).path(self.namespace, metadata['name'])}/status"
+        self.cluster._json("PATCH", path, body, query={"fieldManager": "somebody", "force": "true"})
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.05):
+            with contextlib.suppress(ClusterError):
+                self._once()
+
+    def _once(self) -> None:
+        for isvc in self._list(kinds.INFERENCE_SERVICE) if self.serve else ():
+            if not isvc.get("status"):
+                self.ready(isvc)
+        for route in self._list(kinds.HTTP_ROUTE) if self.route else ():
+            parents = route.get("status", {}).get("parents", ())
+            if not parents or parents[0]["conditions"][0]["observedGeneration"] != route["metadata"]["generation"]:
+                self.accept(route)
+        for job in self._list(kinds.JOB) if self.evaluate else ():
+            if not job.get("status", {}).get("conditions"):
+                self._end(job)
+
+    def _list(self, kind: Kind) -> list[Object]:
+        found = self.cluster.list(kind, self.namespace)
+        return [{**obj, "apiVersion": kind.api_version, "kind": kind.kind} for obj in found]
+
+    def ready(self, isvc: Object, status: str = "True") -> None:
+        condition = {"type": "Ready", "status": status, "lastTransitionTime": _now()}
+        self.status(isvc, {"conditions": [condition], "observedGeneration": isvc["metadata"]["generation"]})
+
+    def accept(self, route: Object, resolved: str = "True") -> None:
+        conditions = [
+            {
+                "type": kind,
+                "status": status,
+                "reason": kind,
+                "message": "",
+                "observedGeneration": route["metadata"]["generation"],
+                "lastTransitionTime": _now(),
+            }
+            for kind, status in (("Accepted", "True"), ("ResolvedRefs", resolved))
+        ]
+        parent = {"parentRef": {"name": "public"}, "controllerName": "example.test/gateway", "conditions": conditions}
+        self.status(route, {"parents": [parent]})
+
+    def _end(self, job: Object) -> None:
+        version = self.versions.get(job["metadata"]["labels"]["tunegate.io/version"])
+        if version is None:
+            return
+        started = {"startTime": _now()}
+        if version.name in self.scores:
+            save(self.store, make_evaluation(version, score=self.scores[version.name]))
+            ends = [_condition("SuccessCriteriaMet"), _condition("Complete")]
+            self.status(job, {**started, "completionTime": _now(), "succeeded": 1, "conditions": ends})
+        else:
+            why = _condition("Failed", reason="BackoffLimitExceeded", message="Job has reached its backoff limit")
+            self.status(job, {**started, "failed": 2, "conditions": [_condition("FailureTarget"), why]})
+
+
+class Shop:
+    """One namespace with a policy, and everything around it that a test may hurt."""
+
+    def __init__(self, server: ApiServer, cluster: Cluster, namespace: str, store: Store, folder: Path) -> None:
+        self.server, self.cluster, self.namespace, self.store, self.folder = server, cluster, namespace, store, folder
+        self.prometheus_url: str | None = None
+        self.hands = Hands(cluster, namespace, store)
+        self.base = self.hands.knows(publish(store, folder, "base", step=0))
+        self.votes: dict[str, Metrics] = {}
+        self._registries: dict[str, CollectorRegistry] = {}
+        self._operators: list[Child] = []
+        self._stack = contextlib.ExitStack()
+        self._stack.callback(self.hands.close)
+
+    def close(self) -> None:
+        for operator in self._operators:
+            operator.stop()
+        self._stack.close()
+
+    def publish(self, run: str, score: float | None = 0.9) -> ModelVersion:
+        version = publish(self.store, self.folder, run)
+        return self.hands.knows(version, score)
+
+    def start_policy(self, **changes: Any) -> None:
+        metadata = {"name": POLICY_NAME, "namespace": self.namespace}
+        spec = policy_spec(self.base.uri, **changes)
+        self.cluster.apply(
+            {"apiVersion": "tunegate.io/v1alpha1", "kind": "PromotionPolicy", "metadata": metadata, "spec": spec}
+        )
+
+    def start_prometheus(self, program: str, *versions: ModelVersion) -> None:
+        """A real Prometheus that scrapes a real /metrics of each version's server, every second."""
+        targets = [self._serve_metrics(version) for version in versions]
+        labels = {"namespace": self.namespace}
+        static = [{"targets": [target], "labels": {**labels, "pod": f"pod-{n}"}} for n, target in enumerate(targets)]
+        scrape = {"job_name": "predictors", "static_configs": static}
+        config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [scrape]}
+        file, port = self.folder / "prometheus.yml", free_port()
+        file.write_text(yaml.safe_dump(config))
+        words = [f"--config.file={file}", f"--storage.tsdb.path={self.folder / 'tsdb'}"]
+        words += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]
+        child = Child.start("prometheus", [program, *words], log=self.folder / "prometheus.log")
+        self.prometheus = child
+        self._stack.callback(child.stop)
+        self.prometheus_url = f"http://127.0.0.1:{port}"
+        child.wait_until(lambda: answers(f"{self.prometheus_url}/-/ready"), seconds=30)
+
+    def _serve_metrics(self, version: ModelVersion) -> str:
+        registry = CollectorRegistry()
+        self.votes[version.digest] = Metrics(version.digest, "shop", registry)
+        server, thread = start_http_server(0, "127.0.0.1", registry)
+
+        def close() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        self._stack.callback(close)
+        return f"127.0.0.1:{server.server_port}"
+
+    def vote(self, version: ModelVersion, *, up: int = 0, down: int = 0) -> None:
+        metrics = self.votes[version.digest]
+        for _ in range(up):
+            metrics.judged(version.digest, "up")
+        for _ in range(down):
+            metrics.judged(version.digest, "down")
+
+    def start_operator(self, name: str = "operator-0", kubeconfig: Path | None = None, *words: str) -> Child:
+        """One replica; it runs until the test ends or kills it."""
+        arguments = ["--namespace", self.namespace, "--evaluation-image", "tunegate/trainer:0.1.0", *words]
+        arguments += ["--metrics-port", str(free_port()), "--scan-seconds", "1", "--lease-namespace", self.namespace]
+        if self.prometheus_url:
+            arguments += ["--prometheus-url", self.prometheus_url]
+        env = {
+            "KUBECONFIG": str(kubeconfig or self.server.kubeconfig),
+            "KUBERNETES_SERVICE_HOST": "",
+            "TUNEGATE_STORE": self.store.uri,
+            "POD_NAME": name,
+        }
+        child = Child.start(
+            name, [sys.executable, "-m", "tunegate_operator", *arguments], log=self.folder / f"{name}.log", env=env
+        )
+        self._operators.append(child)
+        return child
+
+    def kill_operator(self, name: str) -> None:
+        """Kill -9, as when its node dies: no lease is given back."""
+        mine = {f"POD_NAME={name}".encode(), f"TUNEGATE_STORE={self.store.uri}".encode()}
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (process / "cmdline").read_bytes().split(b"\0")
+                if words[1:3] == [b"-m", b"tunegate_operator"]:
+                    around = set((process / "environ").read_bytes().split(b"\0"))
+                    if mine <= around:
+                        os.kill(int(process.name), signal.SIGKILL)
+        operator = next(each for each in self._operators if each.name == name)
+        wait_for(lambda: operator.exit_code is not None, what=f"{name} to be gone")
+
+    # looking
+    def get(self, kind: Kind, name: str) -> Object:
+        found = self.cluster.get(kind, self.namespace, name)
+        assert found is not None, f"there is no {kind.kind} {name}"
+        return found
+
+    def promotion(self, version: ModelVersion) -> Object | None:
+        return self.cluster.get(kinds.PROMOTION, self.namespace, object_name(version))
+
+    def phase(self, version: ModelVersion) -> str:
+        found = self.promotion(version)
+        return str(found.get("status", {}).get("phase", "")) if found else ""
+
+    def until(self, version: ModelVersion, *phases: str, seconds: float = 60) -> Object:
+        wait_for(lambda: self.phase(version) in phases, seconds=seconds, what=f"{version.name} to be {phases}")
+        found = self.promotion(version)
+        assert found is not None
+        return found
+
+    def until_serving(self) -> None:
+        wait_for(lambda: self.policy_phase() == "Serving", seconds=60, what="the policy to serve")
+
+    def policy_phase(self) -> str:
+        found = self.cluster.get(kinds.POLICY, self.namespace, POLICY_NAME)
+        return str((found or {}).get("status", {}).get("phase", ""))
+
+    def weights(self) -> Mapping[str, int]:
+        route = self.get(kinds.HTTP_ROUTE, POLICY_NAME)
+        refs = route["spec"]["rules"][0]["backendRefs"]
+        return {ref["name"].removesuffix("-predictor"): ref["weight"] for ref in refs}
+
+    def server_of(self, version: ModelVersion) -> str:
+        return server_name(POLICY_NAME, version.digest)
+
+    def condition(self, kind: Kind, name: str, about: str) -> Object:
+        found = self.cluster.get(kind, self.namespace, name) or {}
+        conditions = found.get("status", {}).get("conditions", ())
+        return next((dict(each) for each in conditions if each["type"] == about), {})
+
+    def until_condition(self, about: str, reason: str, kind: Kind = kinds.POLICY, name: str = POLICY_NAME) -> Object:
+        def found() -> bool:
+            return bool(self.condition(kind, name, about).get("reason") == reason)
+
+        wait_for(found, seconds=60, what=f"{about} to be {reason}, not {self.condition(kind, name, about)}")
+        return self.condition(kind, name, about)
+
+    def events(self) -> list[tuple[str, str]]:
+        return [(each["reason"], each["note"]) for each in self.cluster.list(kinds.EVENT, self.namespace)]
+
+
+@contextlib.contextmanager
+def open_shop(server: ApiServer, cluster: Cluster, namespace: str, store: Store, folder: Path) -> Iterator[Shop]:
+    shop = Shop(server, cluster, namespace, store, folder)
+    try:
+        yield shop
+    finally:
+        shop.close()
+
+
+def keep_voting(shop: Shop, votes: Callable[[], None]) -> Callable[[], None]:
+    """Vote twice a second in a thread until the returned function is called."""
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.wait(0.5):
+            votes()
+
+    thread = threading.Thread(target=run, name="voters")
+    thread.start()
+
+    def end() -> None:
+        stop.set()
+        thread.join()
+
+    return end
+
+
+def _condition(kind: str, reason: str = "", message: str = "") -> Object:
+    now = _now()
+    return {
+        "type": kind,
+        "status": "True",
+        "reason": reason,
+        "message": message,
+        "lastProbeTime": now,
+        "lastTransitionTime": now,
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+__all__ = ["POLICY_NAME", "Hands", "Shop", "keep_voting", "open_shop", "policy_spec", "publish"]

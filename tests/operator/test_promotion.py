@@ -1,0 +1,222 @@
+"""Promotions on a real API server, with the operator as a process: the whole story, and what happens to it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.apiserver import ApiServer, wait_for
+from tests.operator.running import POLICY_NAME, Shop, keep_voting, open_shop
+from tunegate.store import Store
+from tunegate_operator import cluster as kinds
+from tunegate_operator.cluster import Cluster
+from tunegate_operator.resources import object_name
+
+PHASES = ["Verifying", "Evaluating", "Progressing", "Paused", "Progressing", "Paused", "Promoting", "Baking"]
+
+
+@pytest.fixture
+def shop(
+    api_server: ApiServer,
+    tunegate_crds: None,
+    foreign_crds: None,
+    cluster: Cluster,
+    namespace: str,
+    store: Store,
+    tmp_path: Path,
+) -> Iterator[Shop]:
+    program = shutil.which("prometheus")
+    if program is None:
+        pytest.skip("needs prometheus on the PATH (Debian's package prometheus)")
+    with open_shop(api_server, cluster, namespace, store, tmp_path) as shop:
+        yield shop
+
+
+@pytest.fixture
+def prometheus() -> str:
+    return shutil.which("prometheus") or ""
+
+
+def history(obj: dict[str, Any]) -> list[str]:
+    return [step["phase"] for step in obj["status"]["history"]]
+
+
+def test_a_good_checkpoint_is_promoted_and_a_disliked_one_rolled_back(shop: Shop, prometheus: str) -> None:
+    shop.start_policy()
+    good = shop.publish("run-1")
+    shop.start_prometheus(prometheus, shop.base, good)
+    shop.start_operator()
+    stop = keep_voting(shop, lambda: (shop.vote(good, up=4), shop.vote(shop.base, up=4)))  # type: ignore[func-returns-value]
+    try:
+        done = shop.until(good, "Succeeded", seconds=90)
+    finally:
+        stop()
+    assert history(done) == [*PHASES, "Succeeded"]
+    assert shop.weights() == {shop.server_of(good): 100}
+    wait_for(lambda: shop.policy_phase() == "Serving")
+    policy = shop.get(kinds.POLICY, POLICY_NAME)
+    assert policy["status"]["stable"]["digest"] == good.digest
+    record = shop.get(kinds.MODEL_VERSION, object_name(good))
+    assert record["status"]["evaluations"][0]["metrics"][0]["value"] == 0.9
+    assert record["spec"]["producer"]["run"] == "run-1"
+    assert "Baked" in [reason for reason, _ in shop.events()]
+
+
+def test_a_disliked_canary_is_rolled_back_and_the_stable_keeps_everybody(shop: Shop, prometheus: str) -> None:
+    shop.start_policy()
+    bad = shop.publish("run-1")
+    shop.start_prometheus(prometheus, shop.base, bad)
+    shop.start_operator()
+    stop = keep_voting(shop, lambda: (shop.vote(bad, down=5), shop.vote(shop.base, up=5)))  # type: ignore[func-returns-value]
+    try:
+        ended = shop.until(bad, "RolledBack", "Succeeded", seconds=90)
+    finally:
+        stop()
+    assert ended["status"]["phase"] == "RolledBack"
+    decision = ended["status"]["decision"]
+    assert decision["reason"] == "FeedbackWorse"
+    assert "disliked" in decision["message"]
+    assert shop.weights() == {shop.server_of(shop.base): 100}
+
+
+@pytest.mark.parametrize("phase", ["Evaluating", "Progressing", "Paused", "Promoting", "Baking", "RollingBack"])
+def test_an_operator_killed_in_any_phase_goes_on_from_the_status(shop: Shop, prometheus: str, phase: str) -> None:
+    """Each phase is held until the kill: by a Job, a server, a gateway or users that don't get on."""
+    shop.start_policy(steps=[{"weight": 50, "minVerdicts": 5}], bakingSeconds=5)
+    shop.hands.evaluate = phase != "Evaluating"
+    shop.hands.serve = phase != "Progressing"
+    version = shop.publish("run-1")
+    shop.start_prometheus(prometheus, shop.base, version)
+    shop.start_operator()
+    if phase in ("Promoting", "Baking"):
+        shop.until(version, "Paused")
+        shop.hands.route = phase != "Promoting"
+        shop.vote(version, up=60)
+        shop.vote(shop.base, up=60)
+    if phase == "RollingBack":
+        shop.until(version, "Paused")
+        shop.hands.route = False
+        shop.vote(version, down=60)
+        shop.vote(shop.base, up=60)
+    shop.until(version, phase)
+    shop.kill_operator("operator-0")
+    before = history(shop.promotion(version) or {})
+    shop.hands.evaluate = shop.hands.serve = shop.hands.route = True
+    shop.start_operator("operator-1")
+    up = 0 if phase == "RollingBack" else 10
+    stop = keep_voting(shop, lambda: (shop.vote(version, up=up), shop.vote(shop.base, up=10)))  # type: ignore[func-returns-value]
+    try:
+        ended = shop.until(version, "Succeeded", "RolledBack", seconds=90)
+    finally:
+        stop()
+    assert ended["status"]["phase"] == ("RolledBack" if phase == "RollingBack" else "Succeeded")
+    assert history(ended)[: len(before)] == before
+    assert len(history(ended)) == len(set(history(ended))), "no phase is entered twice"
+
+
+def test_a_second_replica_takes_over_when_the_leader_is_killed(shop: Shop, prometheus: str) -> None:
+    shop.start_policy(steps=[{"weight": 50, "minVerdicts": 5}])
+    version = shop.publish("run-1")
+    shop.start_prometheus(prometheus, shop.base, version)
+    shop.start_operator("operator-0")
+    shop.until(version, "Paused")
+    shop.start_operator("operator-1")
+    shop.kill_operator("operator-0")
+    shop.vote(version, up=60)
+    shop.vote(shop.base, up=60)
+    shop.until(version, "Succeeded", seconds=90)
+    assert history(shop.promotion(version) or {}).count("Promoting") == 1
+
+
+def test_a_persons_edit_stops_the_promotion_and_is_left_alone(shop: Shop, prometheus: str) -> None:
+    shop.start_policy()
+    version = shop.publish("run-1")
+    shop.start_prometheus(prometheus, shop.base, version)
+    shop.start_operator()
+    shop.until(version, "Paused")
+    patch = '[{"op":"replace","path":"/spec/rules/0/backendRefs/1/weight","value":0}]'
+    shop.server.kubectl(
+        "-n", shop.namespace, "patch", "httproute", POLICY_NAME, "--type=json", "-p", patch, "--field-manager=ada"
+    )
+    ended = shop.until(version, "Failed", seconds=30)
+    assert ended["status"]["decision"]["reason"] == "TargetModified"
+    assert "ada changed spec.rules[0].backendRefs[1].weight" in ended["status"]["decision"]["message"]
+    assert shop.weights()[shop.server_of(version)] == 0
+    shop.until_condition("Stalled", "TargetModified")
+    shop.server.kubectl("-n", shop.namespace, "delete", "httproute", POLICY_NAME)
+    wait_for(lambda: shop.cluster.get(kinds.HTTP_ROUTE, shop.namespace, POLICY_NAME), what="the route to be made again")
+    assert shop.weights() == {shop.server_of(shop.base): 100}
+
+
+def test_an_abort_works_with_store_and_prometheus_down(shop: Shop, prometheus: str, tmp_path: Path) -> None:
+    shop.start_policy()
+    version = shop.publish("run-1")
+    shop.start_prometheus(prometheus, shop.base, version)
+    shop.start_operator()
+    shop.until(version, "Paused")
+    shop.prometheus.stop()
+    shop.until_condition("FeedbackReadable", "PrometheusUnreachable")
+    abort = {"spec": {"abort": {"actor": "ada", "message": "wrong prices"}}}
+    import json
+
+    shop.server.kubectl(
+        "-n", shop.namespace, "patch", "promotion", object_name(version), "--type=merge", "-p", json.dumps(abort)
+    )
+    ended = shop.until(version, "Aborted", seconds=30)
+    assert ended["status"]["decision"]["actor"] == "ada"
+    assert shop.weights() == {shop.server_of(shop.base): 100}
+
+
+def test_a_failed_evaluation_says_why_and_deleting_the_job_tries_again(shop: Shop) -> None:
+    shop.start_policy()
+    version = shop.publish("run-1", score=None)
+    shop.start_operator()
+    ended = shop.until(version, "Failed")
+    assert ended["status"]["decision"]["reason"] == "EvaluationFailed"
+    job = f"evaluate-{version.digest[7:19]}-quality"
+    assert f"delete Job {job}" in ended["status"]["decision"]["message"]
+    shop.hands.knows(version, 0.9)
+    shop.server.kubectl("-n", shop.namespace, "delete", "job", job)
+    record = object_name(version)
+    wait_for(
+        lambda: shop.condition(kinds.MODEL_VERSION, record, "Evaluated").get("status") == "True",
+        what="the version to be evaluated again",
+    )
+
+
+def test_rubbish_in_place_of_a_result_is_a_failure_with_its_place(shop: Shop) -> None:
+    shop.start_policy()
+    shop.hands.evaluate = False
+    version = shop.publish("run-1")
+    shop.start_operator()
+    shop.until(version, "Evaluating")
+    shop.store.put(f".tunegate/evaluations/{version.digest[7:]}/quality.json", b'{"score": "high"}')
+    job = f"evaluate-{version.digest[7:19]}-quality"
+    wait_for(lambda: shop.cluster.get(kinds.JOB, shop.namespace, job))
+    obj = {**shop.get(kinds.JOB, job), "apiVersion": "batch/v1", "kind": "Job"}
+    from tests.operator.running import _condition, _now
+
+    ends = [_condition("SuccessCriteriaMet"), _condition("Complete")]
+    shop.hands.status(obj, {"startTime": _now(), "completionTime": _now(), "succeeded": 1, "conditions": ends})
+    ended = shop.until(version, "Failed")
+    assert "can't be read" in ended["status"]["decision"]["message"]
+
+
+def test_an_api_server_that_is_gone_for_a_while_loses_nothing(shop: Shop, prometheus: str) -> None:
+    shop.start_policy(steps=[{"weight": 50, "minVerdicts": 5}])
+    version = shop.publish("run-1")
+    shop.start_prometheus(prometheus, shop.base, version)
+    shop.start_operator("operator-0", None, "--no-lease")
+    shop.until(version, "Paused")
+    shop.server.kill()
+    shop.vote(version, up=60)
+    shop.vote(shop.base, up=60)
+    time.sleep(5)  # the operator must meet a server that is not there
+    shop.server.restart()
+    ended = shop.until(version, "Succeeded", seconds=120)
+    assert history(ended).count("Promoting") == 1
