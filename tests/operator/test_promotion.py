@@ -220,3 +220,16 @@ def test_an_api_server_that_is_gone_for_a_while_loses_nothing(shop: Shop, promet
     shop.server.restart()
     ended = shop.until(version, "Succeeded", seconds=120)
     assert history(ended).count("Promoting") == 1
+
+
+def test_somebody_elses_object_of_the_same_name_is_left_alone_and_told_of(shop: Shop) -> None:
+    mine = ["create", "service", "clusterip", POLICY_NAME, "--tcp=80:9999"]
+    shop.server.kubectl("-n", shop.namespace, *mine)
+    shop.start_policy(traffic=None)
+    shop.start_operator()
+    told = shop.until_condition("Stalled", "NameTaken")
+    assert f"Service {POLICY_NAME}" in told["message"]
+    service = shop.get(kinds.SERVICE, POLICY_NAME)
+    assert service["spec"]["ports"][0]["targetPort"] == 9999
+    shop.server.kubectl("-n", shop.namespace, "delete", "service", POLICY_NAME)
+    wait_for(lambda: shop.policy_phase() == "Serving", seconds=90, what="the policy to serve")

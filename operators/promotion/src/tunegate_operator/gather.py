@@ -118,6 +118,7 @@ class Gatherer:
 
     def __post_init__(self) -> None:
         self._parsed: dict[str, tuple[str, Attempt]] = {}
+        self.taken: dict[tuple[str, str], str] = {}  # policies whose names somebody else's objects have
 
     def gather(self, namespace: str, name: str, now: datetime) -> Seen | Unready | None:
         """None when the policy is gone: what it owned goes with it."""
@@ -296,6 +297,9 @@ class Gatherer:
 
     def _problems(self, obj: Object, policy: ClusterPolicy, seen: Snapshot, route: RouteState) -> list[Problem]:
         problems = []
+        key = (obj["metadata"]["namespace"], obj["metadata"]["name"])
+        if key in self.taken:
+            problems.append(Problem("Ready", "NameTaken", self.taken[key]))
         if seen.modified:
             problems.append(Problem("Ready", "TargetModified", seen.modified))
         if not self.caches.installed(kinds.INFERENCE_SERVICE):

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Literal
 
-from tunegate.api.errors import TunegateError
+from tunegate.api.errors import TunegateError, UsageError
 from tunegate.api.promotion import Decision
 from tunegate.promotion.decide import decide
 from tunegate.store import Store
 from tunegate_operator import cluster as kinds
 from tunegate_operator.changes import Changes, changes, unready_changes
-from tunegate_operator.cluster import Cluster, ConflictError, Kind, kind_of
+from tunegate_operator.cluster import Cluster, ConflictError, Kind, UnreachableError, kind_of
 from tunegate_operator.config import Config
 from tunegate_operator.gather import Caches, Gatherer, Unready
 from tunegate_operator.loop import Key
@@ -99,13 +99,13 @@ class Reconciler:
             todo = changes(seen, plan, now, self._config, producers)
             decided_before = {each.name for each in seen.snapshot.promotions if each.status.decision}
             decided = [each.decision for name, each in plan.statuses.items() if name not in decided_before]
-        self._apply(todo)
+        self._apply(key, todo)
         for decision in decided:
             if decision:
                 self._metrics.decisions.labels(decision.outcome).inc()
         return todo.again_seconds
 
-    def _apply(self, todo: Changes) -> None:
+    def _apply(self, key: Key, todo: Changes) -> None:
         for obj in todo.create:
             self._cluster.create(obj)
         for obj in todo.statuses:
@@ -117,7 +117,9 @@ class Reconciler:
         failure: TunegateError | None = None
         for obj in todo.apply:
             try:
-                self._cluster.apply(obj)
+                self._write(key, obj)
+            except UnreachableError:
+                raise
             except TunegateError as error:
                 log.warning("%s %s was not written: %s", obj["kind"], obj["metadata"]["name"], error)
                 failure = error
@@ -125,6 +127,20 @@ class Reconciler:
             self._delete(obj)
         if failure:
             raise failure
+
+    def _write(self, key: Key, obj: Object) -> None:
+        """Apply an object of ours; one of somebody else's by the same name is left alone and told of."""
+        metadata = obj["metadata"]
+        if "resourceVersion" not in metadata:
+            # What isn't ours isn't in the caches, and applying would take it over.
+            there = self._cluster.get(kind_of(obj), metadata["namespace"], metadata["name"])
+            if there and there["metadata"].get("labels", {}).get(POLICY) != key.policy:
+                self._gatherer.taken[key] = message = (
+                    f"{obj['kind']} {metadata['name']} is there and not tunegate's; rename or delete it"
+                )
+                raise UsageError(message)
+            self._gatherer.taken.pop(key, None)
+        self._cluster.apply(obj)
 
     def _delete(self, obj: Object) -> None:
         metadata = obj["metadata"]
