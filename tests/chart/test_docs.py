@@ -105,3 +105,12 @@ def test_every_value_that_is_named_exists(guide: str) -> None:
     groups = "rbac|store|feedback|operator|evaluation|traffic|storage|monitoring|networkPolicy|image|crds|approvals"
     named = set(re.findall(rf"(?:`|--set )((?:{groups})\.[A-Za-z.]+)", text))
     assert [name for name in named if f"`{name}`" not in readme] == []
+
+
+def test_every_reason_of_the_operator_has_its_entry() -> None:
+    sources = (REPOSITORY / "operators/promotion/src/tunegate_operator").glob("*.py")
+    named = {word for path in sources for word in re.findall(r'Problem\("\w+", "(\w+)"', path.read_text())}
+    entries = re.findall(r"^### (\w+)$", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(named) > 5
+    assert named - {"Waiting"} <= set(entries)
+    assert len(entries) == len(set(entries))
