@@ -1,0 +1,173 @@
+"""What users apply: every API server takes it, its pods are safe, and its words are words that tunegate knows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.apiserver import OWN_CRDS, ApiServer, find_assets, foreign_crds_folder
+from tests.chart.rendering import check_against_crd
+from tunegate.cli import root
+from tunegate.corpus import DATA
+from tunegate.training.arguments import TrainConfig, check_config
+
+PIPELINES = Path(__file__).parents[2] / "pipelines"
+FILES = sorted(PIPELINES.glob("*.yaml"))
+Object = dict[str, Any]
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+def objects(path: Path) -> list[Object]:
+    return [each for each in yaml.safe_load_all(path.read_text()) if each]
+
+
+def pods(path: Path) -> Iterator[Object]:
+    """The pod templates of a file, as a controller would make pods of them."""
+    for each in objects(path):
+        spec = each.get("spec", {})
+        templates = [replica["template"] for replica in spec.get("pytorchReplicaSpecs", {}).values()]
+        yield from templates or ([spec["template"]] if "template" in spec else [])
+
+
+CONTAINERS = [
+    pytest.param(container, id=f"{path.stem}-{container['name']}-{number}")
+    for path in FILES
+    for number, pod in enumerate(pods(path))
+    for container in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+]
+TUNEGATE = [param for param in CONTAINERS if "args" in param.values[0]]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    assets = find_assets()
+    if assets is None:
+        pytest.skip("needs a folder with etcd, kube-apiserver and kubectl in KUBEBUILDER_ASSETS (setup-envtest)")
+    folder = foreign_crds_folder()
+    server = ApiServer.start(assets, tmp_path_factory.mktemp("pipelines-api"))
+    server.install_crds([folder, OWN_CRDS])
+    yield server
+    server.stop()
+
+
+def parse(args: list[str]) -> click.Context:
+    """Read words as `tunegate` would, without doing what they say. Raises click.UsageError."""
+    context = root.make_context("tunegate", list(args))
+    command: click.Command = root
+    while isinstance(command, click.Group):
+        _, found, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        assert found
+        command, context = found, found.make_context(found.name, rest, parent=context)
+    return context
+
+
+@each_file
+def test_kubernetes_kubeflow_and_tunegate_know_every_field(path: Path) -> None:
+    folders = (OWN_CRDS, foreign_crds_folder())
+    crds = [crd for folder in folders for file in folder.glob("*.yaml") for crd in yaml.safe_load_all(file.read_text())]
+    kinds = {crd["spec"]["names"]["kind"]: crd for crd in crds}
+    for each in objects(path):
+        if crd := kinds.get(each["kind"]):
+            check_against_crd(each, crd)
+        else:
+            kubernetes_validate.validate(each, "1.36", strict=True)
+
+
+def test_an_api_server_takes_them_in_their_order(cluster: ApiServer) -> None:
+    for path in FILES:
+        cluster.kubectl("apply", "-f", str(path))
+
+
+@each_file
+def test_pods_pass_pod_security_restricted(path: Path, cluster: ApiServer) -> None:
+    namespace = cluster.new_namespace({"pod-security.kubernetes.io/enforce": "restricted"})
+    for pod in pods(path):
+        spec = {"restartPolicy": "Never", **pod["spec"]}
+        made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "pod-"}, "spec": spec}
+        cluster.kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(made))
+        assert spec["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_container_is_ours_and_writes_nothing_but_its_volumes(container: Object) -> None:
+    assert container["image"] == "tunegate/trainer:0.1.0"
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert "/tmp" in [mount["mountPath"] for mount in container["volumeMounts"]]  # noqa: S108
+    assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+
+
+@pytest.mark.parametrize("container", TUNEGATE)
+def test_tunegate_understands_the_words_of_a_container(container: Object, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in container["env"]:
+        monkeypatch.setenv(variable["name"], variable["value"])
+
+    context = parse(container["args"])
+
+    assert context.params["store_uri"] == "s3://tunegate"
+    assert context.params["endpoint_url"].startswith("http://tunegate-storage.")
+
+
+def test_a_word_that_tunegate_does_not_know_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEGATE_STORE", "s3://tunegate")
+    with pytest.raises(click.UsageError):
+        parse(["evaluate", "x", "--suit=y"])
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if "train" in path.name], ids=lambda path: path.stem)
+def test_a_training_job_can_begin(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEGATE_STORE", "s3://tunegate")
+    job = next(each for each in objects(path) if each["kind"] == "PyTorchJob")
+    (words,) = {tuple(pod["spec"]["containers"][0]["args"]) for pod in pods(path)}  # all pods run the same
+    params = parse(list(words)).params
+    config = {name: value for name, value in params.items() if name in TrainConfig.__struct_fields__}
+    config["dataset"] = tuple(params["dataset"].split(","))
+    if params["deepspeed"]:
+        config["deepspeed"] = str(PIPELINES / "deepspeed" / Path(params["deepspeed"]).name)
+
+    check_config(TrainConfig(**config, store=params["store_uri"]))
+
+    assert job["metadata"]["labels"] == {"tunegate.io/model": params["model"], "tunegate.io/run": params["run"]}
+    assert [pod["spec"]["containers"][0]["name"] for pod in pods(path)] == ["pytorch"] * len(list(pods(path)))
+    assert params["dataset_dir"] == "/opt/shop"
+    assert set(config["dataset"]) <= json.loads((DATA / "dataset_info.json").read_text()).keys()
+    assert (
+        f"ln -s {site_packages('corpus/shop')} /opt/shop"
+        in (PIPELINES.parent / "images/trainer/Dockerfile").read_text()
+    )
+
+
+def site_packages(path: str) -> str:
+    return f"/opt/tunegate/lib/python3.11/site-packages/tunegate/{path}"
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_each_stage_of_zero_is_a_configuration_that_training_takes(stage: int) -> None:
+    path = PIPELINES / "deepspeed" / f"zero{stage}.json"
+    words = {"model_name_or_path": "m", "dataset_dir": "d", "dataset": ("s",), "output_dir": "o", "model": "m"}
+
+    check_config(TrainConfig(**words, run="r", store="s3://bucket", deepspeed=str(path)))
+
+    assert json.loads(path.read_text())["zero_optimization"]["stage"] == stage
+
+
+def test_the_policy_asks_for_suites_that_exist_and_serves_what_the_first_files_publish() -> None:
+    (policy,) = objects(PIPELINES / "20-policy.yaml")
+    (base,) = objects(PIPELINES / "05-base-model.yaml")
+
+    assert all((DATA / "suites" / suite / "suite.yaml").exists() for suite in policy["spec"]["suites"])
+    published = base["spec"]["template"]["spec"]["containers"][0]["args"][-1]
+    assert policy["spec"]["initialVersion"] == f"s3://tunegate/{published}/"
+
+
+def test_the_readme_tells_of_every_file() -> None:
+    told = re.findall(r"\]\((\d\d-[a-z-]+\.yaml)\)", (PIPELINES / "README.md").read_text())
+
+    assert told == [path.name for path in FILES]
