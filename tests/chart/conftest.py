@@ -1,4 +1,4 @@
-"""What the tests of the chart share: that Helm is there, other projects' CRDs, and a cluster of their own."""
+"""What the tests of the chart share: other projects' CRDs, and a cluster of their own."""
 
 from __future__ import annotations
 
@@ -7,13 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.apiserver import ApiServer, find_assets, foreign_crds_folder
-from tests.chart.rendering import Object, has_helm, read_yaml
-
-
-@pytest.fixture(scope="session", autouse=True)
-def needs_helm() -> None:
-    if not has_helm():
-        pytest.skip("needs `helm` on PATH: the package of your system, or a release of the Helm project")
+from tests.chart.rendering import Object, read_yaml
 
 
 @pytest.fixture(scope="session")
@@ -23,9 +17,9 @@ def foreign() -> dict[str, Object]:
     return {crd["spec"]["names"]["kind"]: crd for crd in crds}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    """An API of these tests' own: what a chart installs holds for the whole cluster, and would be in others' way."""
+    """An API of one file's own: what a chart installs holds for the whole cluster, and would be in others' way."""
     assets = find_assets()
     if assets is None:
         pytest.skip("needs a folder with etcd, kube-apiserver and kubectl in KUBEBUILDER_ASSETS (setup-envtest)")

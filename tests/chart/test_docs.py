@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.apiserver import ApiServer, find_assets
-from tests.chart.rendering import REPOSITORY, read_yaml
+from tests.chart.rendering import REPOSITORY, need_helm, read_yaml
 
 DOCS = REPOSITORY / "docs"
 GUIDES = ("install.md", "install-kind.md", "air-gapped.md", "upgrade.md")
@@ -28,14 +27,14 @@ def _commands(guide: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def shell(cluster: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def shell(cluster: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A shell in the repository whose kubectl and helm speak to a cluster without tunegate."""
+    need_helm()
     folder = tmp_path_factory.mktemp("bin")
     assets = find_assets()
     assert assets is not None
     (folder / "kubectl").symlink_to(assets / "kubectl")
-    yield {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "KUBECONFIG": str(cluster.kubeconfig)}
-    cluster.kubectl("delete", "namespace", "tunegate", "shop", "--wait=false", "--ignore-not-found")
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "KUBECONFIG": str(cluster.kubeconfig)}
 
 
 def _run(command: str, environment: dict[str, str], folder: Path = REPOSITORY) -> str:

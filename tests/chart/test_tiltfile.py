@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.rendering import REPOSITORY, Object, read_yaml
+from tests.chart.rendering import REPOSITORY, Object, need_helm, read_yaml
 
 VENDORED = ("gateway.yaml", "prometheus.yaml", "training.yaml", "kserve.yaml", "self-signed-ca.sh")
 NOTED = (
@@ -76,6 +76,7 @@ def vendor(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tilt(vendor: Path, monkeypatch: pytest.MonkeyPatch) -> Tilt:
+    need_helm()
     monkeypatch.chdir(REPOSITORY)
     tilt = Tilt({"vendor": str(vendor)})
     tilt.run()
