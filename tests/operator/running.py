@@ -7,6 +7,7 @@ results into the store, and nothing else. Any of it can be told to stop.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -146,6 +147,7 @@ class Shop:
     def __init__(self, server: ApiServer, cluster: Cluster, namespace: str, store: Store, folder: Path) -> None:
         self.server, self.cluster, self.namespace, self.store, self.folder = server, cluster, namespace, store, folder
         self.prometheus_url: str | None = None
+        self.metrics_ports: dict[str, int] = {}  # by the operator's name
         self.hands = Hands(cluster, namespace, store)
         self.base = self.hands.knows(publish(store, folder, "base", step=0))
         self.votes: dict[str, Metrics] = {}
@@ -172,10 +174,10 @@ class Shop:
 
     def start_prometheus(self, program: str, *versions: ModelVersion) -> None:
         """A real Prometheus that scrapes a real /metrics of each version's server, every second."""
-        targets = [self._serve_metrics(version) for version in versions]
-        labels = {"namespace": self.namespace}
-        static = [{"targets": [target], "labels": {**labels, "pod": f"pod-{n}"}} for n, target in enumerate(targets)]
-        scrape = {"job_name": "predictors", "static_configs": static}
+        self._targets: list[Object] = []
+        for version in versions:
+            self.show(version)
+        scrape = {"job_name": "predictors", "file_sd_configs": [{"files": [str(self._targets_file)]}]}
         config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [scrape]}
         file, port = self.folder / "prometheus.yml", free_port()
         file.write_text(yaml.safe_dump(config))
@@ -186,6 +188,18 @@ class Shop:
         self._stack.callback(child.stop)
         self.prometheus_url = f"http://127.0.0.1:{port}"
         child.wait_until(lambda: answers(f"{self.prometheus_url}/-/ready"), seconds=30)
+
+    def show(self, version: ModelVersion) -> None:
+        """Have Prometheus scrape a server of this version, too, from now on."""
+        labels = {"namespace": self.namespace, "pod": f"pod-{len(self._targets)}"}
+        self._targets.append({"targets": [self._serve_metrics(version)], "labels": labels})
+        new = self._targets_file.with_suffix(".new")
+        new.write_text(json.dumps(self._targets))
+        new.rename(self._targets_file)
+
+    @property
+    def _targets_file(self) -> Path:
+        return self.folder / "targets.json"
 
     def _serve_metrics(self, version: ModelVersion) -> str:
         registry = CollectorRegistry()
@@ -207,10 +221,14 @@ class Shop:
         for _ in range(down):
             metrics.judged(version.digest, "down")
 
-    def start_operator(self, name: str = "operator-0", kubeconfig: Path | None = None, *words: str) -> Child:
+    def start_operator(
+        self, name: str = "operator-0", kubeconfig: Path | None = None, *words: str, scan_seconds: float = 1
+    ) -> Child:
         """One replica; it runs until the test ends or kills it."""
+        port = self.metrics_ports[name] = free_port()
         arguments = ["--namespace", self.namespace, "--evaluation-image", "tunegate/trainer:0.1.0", *words]
-        arguments += ["--metrics-port", str(free_port()), "--scan-seconds", "1", "--lease-namespace", self.namespace]
+        arguments += ["--metrics-port", str(port), "--metrics-host", "127.0.0.1"]
+        arguments += ["--scan-seconds", str(scan_seconds), "--lease-namespace", self.namespace]
         if self.prometheus_url:
             arguments += ["--prometheus-url", self.prometheus_url]
         env = {
