@@ -61,7 +61,7 @@ def _option(name: str, **settings: Any) -> Callable[[F], F]:
 @store_options
 @json_option
 def command(store_uri: str, dataset: str, as_json: bool, **settings: Any) -> None:
-    """Fine-tune a model with DeepSpeed under torchrun, on this machine.
+    """Fine-tune a model with DeepSpeed under torchrun, on this machine or as one node of a PyTorchJob.
 
     Every epoch, or every --save_steps steps, a checkpoint is published to the store while training goes on. A run that
     was killed goes on from its newest complete checkpoint when the same command is given again; one that is complete
@@ -75,6 +75,8 @@ def command(store_uri: str, dataset: str, as_json: bool, **settings: Any) -> Non
         from tunegate.api.resource import to_json
 
         click.echo(to_json(versions), nl=False)
+    elif not versions:
+        click.echo("This node's part of the run is complete; the first node tells of the versions.")
     else:
         click.echo(f"The run is complete; it has {len(versions)} versions, the newest is {versions[-1].name}")
 

@@ -87,6 +87,12 @@ def complete_checkpoints(output_dir: Path) -> list[Checkpoint]:
     return sorted((checkpoint for checkpoint in found if checkpoint), key=lambda checkpoint: checkpoint.step)
 
 
+def unpublished(store: Store, model: str, run: str, output_dir: Path) -> list[Checkpoint]:
+    """The complete checkpoints of a run that are not in the store yet, oldest first."""
+    known = {version.name for version in store.list(model)}
+    return [one for one in complete_checkpoints(output_dir) if f"{model}/{run}/checkpoint-{one.step}" not in known]
+
+
 def remove_incomplete(output_dir: Path) -> None:
     """Remove what a killed run left half-written."""
     for folder in output_dir.glob("checkpoint-*"):

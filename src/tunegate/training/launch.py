@@ -6,12 +6,12 @@ complete. Knows no torch.
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import msgspec
 
 from tunegate.api.errors import TrainingError, UsageError
 from tunegate.api.resource import Resource, from_json, to_json
@@ -25,11 +25,12 @@ from tunegate.training.checkpoints import (
     fetch_checkpoint,
     publish_checkpoint,
     remove_incomplete,
+    unpublished,
 )
 from tunegate.training.log import LOG, VERSIONS, Follower, Progress, cut_log
-from tunegate.training.plan import PLAN, Plan, check_same_run, make_plan, owned, threads_per_process
+from tunegate.training.nodes import Node, read_node
+from tunegate.training.plan import Plan, check_same_run, make_plan, owned, threads_per_process
 
-TRAIN_LOG = "train.log"
 Report = Callable[[Progress | ModelVersion], None]
 
 
@@ -41,13 +42,18 @@ class Failure(Resource, frozen=True, kw_only=True):
 
 
 def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersion]:
-    """Run `config` to its end and return the run's versions, oldest first.
+    """Run `config` to its end and return the run's versions, oldest first; on all nodes but the first, none.
 
+    Several nodes, as torchrun's variables in the environment say, share one `output_dir`.
     `report` hears of every logging step, and of every version as soon as it is in the store.
     Raises UsageError, DataError, ModelError or StoreError before anything starts, TrainingError when training fails.
     """
     check_config(config)
+    node = read_node(os.environ, platform.node())
     output_dir = Path(config.output_dir).absolute()
+    if not node.is_first:
+        _assist(config, node, output_dir)
+        return []
     with owned(output_dir):
         store = Store.open(config.store, endpoint_url=config.endpoint_url)
         plan = make_plan(config, store, output_dir)
@@ -62,9 +68,21 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
         if latest is None or not _is_last(latest):
             newest = _newest(store, published, output_dir)
             if newest is None or not newest.is_last:
-                _run(plan, newest, output_dir, report or _ignore)
+                cut_log(output_dir, newest.step if newest else 0)
+                _run(plan, node, output_dir, report or _ignore)
             _publish_rest(store, plan, output_dir)
         return _versions(store, config)
+
+
+def _assist(config: TrainConfig, node: Node, output_dir: Path) -> None:
+    """Train as one of several nodes. What is done once, the first node does before it lets training begin."""
+    store = Store.open(config.store, endpoint_url=config.endpoint_url)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    plan = make_plan(config, store, output_dir)
+    published, local = _versions(store, config), complete_checkpoints(output_dir)
+    if (published and _is_last(store.manifest(published[-1].uri))) or (local and local[-1].is_last):
+        return
+    _run(plan, node, output_dir, _ignore)
 
 
 def _is_last(manifest: Manifest) -> bool:
@@ -91,24 +109,21 @@ def step_of(version: ModelVersion) -> int:
 
 def _publish_rest(store: Store, plan: Plan, output_dir: Path) -> None:
     """Publish what a killed run completed and did not get to publish."""
-    known = {version.name for version in _versions(store, plan.config)}
-    name = f"{plan.config.model}/{plan.config.run}"
-    for checkpoint in complete_checkpoints(output_dir):
-        if f"{name}/checkpoint-{checkpoint.step}" not in known:
-            publish_checkpoint(store, checkpoint, name, plan.release, plan.producer)
+    model, run = plan.config.model, plan.config.run
+    for checkpoint in unpublished(store, model, run, output_dir):
+        publish_checkpoint(store, checkpoint, f"{model}/{run}", plan.release, plan.producer)
 
 
-def _run(plan: Plan, newest: Checkpoint | None, output_dir: Path, report: Report) -> None:
-    cut_log(output_dir, newest.step if newest else 0)
-    for stale in output_dir.glob("failure-*.json"):
-        stale.unlink()
-    plan = msgspec.structs.replace(plan, resume_from=str(newest.resume) if newest else None)
-    (output_dir / PLAN).write_bytes(to_json(plan))
+def _run(plan: Plan, node: Node, output_dir: Path, report: Report) -> None:
+    name = "" if node.is_first else f"-{node.index}"
+    for stale in output_dir.glob("failure-*.json") if node.is_first else ():
+        stale.unlink(missing_ok=True)
+    path = output_dir / f"plan{name}.json"  # the base model lies elsewhere on each node
+    path.write_bytes(to_json(plan))
     steps = Follower(output_dir / LOG, Progress, from_end=True)
     versions = Follower(output_dir / VERSIONS, ModelVersion, from_end=True)
-    with Child.start(
-        "training", _torchrun(plan, output_dir), log=output_dir / TRAIN_LOG, env=_environment(plan)
-    ) as child:
+    log = output_dir / f"train{name}.log"
+    with Child.start("training", _torchrun(plan, node, path), log=log, env=_environment(plan, node)) as child:
         running = True
         while running:
             running = child.exit_code is None
@@ -120,18 +135,20 @@ def _run(plan: Plan, newest: Checkpoint | None, output_dir: Path, report: Report
             raise TrainingError(_explain(output_dir, child))
 
 
-def _torchrun(plan: Plan, output_dir: Path) -> list[str]:
-    # --standalone finds a free port itself; the address keeps it on loopback.
-    rendezvous = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(plan.config.nproc_per_node)]
-    module = ["-m", "tunegate.training.worker", str(output_dir / PLAN)]
-    return [sys.executable, "-m", "torch.distributed.run", *rendezvous, *module]
+def _torchrun(plan: Plan, node: Node, path: Path) -> list[str]:
+    # --standalone finds a free port itself; the address keeps it on loopback. Several nodes meet as PET_* say.
+    rendezvous = ["--standalone", "--local-addr", "127.0.0.1"] if node.is_alone else []
+    module = ["-m", "tunegate.training.worker", str(path)]
+    processes = ["--nproc-per-node", str(plan.config.nproc_per_node)]
+    return [sys.executable, "-m", "torch.distributed.run", *rendezvous, *processes, *module]
 
 
-def _environment(plan: Plan) -> dict[str, str]:
-    """One node: ranks talk over loopback, share the processors evenly, and ask no model hub."""
+def _environment(plan: Plan, node: Node) -> dict[str, str]:
+    """Ranks share the processors evenly, and ask no model hub; on one node they talk over loopback."""
+    loopback = {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
     return {
         "OMP_NUM_THREADS": str(threads_per_process(plan.config.nproc_per_node)),
-        "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+        **(loopback if node.is_alone else {}),
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",

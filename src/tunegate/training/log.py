@@ -68,6 +68,7 @@ class Follower(Generic[T]):
         if not self._path.is_file():
             return
         with self._path.open("rb") as stream:
+            self._offset = min(self._offset, self._path.stat().st_size)  # cut for steps that are computed again
             stream.seek(self._offset)
             whole, newline, _ = stream.read().rpartition(b"\n")
         self._offset += len(whole) + len(newline)

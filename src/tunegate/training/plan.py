@@ -33,7 +33,6 @@ from tunegate.store import Store
 from tunegate.training.arguments import TrainConfig, arguments_of
 from tunegate.training.datasets import Corpus, check_account, load_corpora, write_rejected
 
-PLAN = "plan.json"
 RECORD = "run.json"
 REJECTED = "rejected.jsonl"
 
@@ -47,13 +46,12 @@ class RunRecord(Resource, frozen=True, kw_only=True):
 
 
 class Plan(Resource, frozen=True, kw_only=True):
-    """Everything a training process needs. `resume_from` is a checkpoint's resume folder, or None."""
+    """Everything a training process needs; where it goes on from, the run's folder says."""
 
     config: TrainConfig
     base_folder: str
     release: Release
     producer: Producer
-    resume_from: str | None = None
 
 
 def make_plan(config: TrainConfig, store: Store, output_dir: Path) -> Plan:

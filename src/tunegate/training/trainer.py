@@ -6,6 +6,7 @@ Rank 0 publishes each checkpoint in a thread of its own while training goes on.
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,15 +33,25 @@ from tunegate.models.templates import TURN_END, TURN_START, load_template
 from tunegate.store import Store
 from tunegate.training.arguments import TrainConfig, load_deepspeed
 from tunegate.training.batches import Collator, LengthGroupedSampler
-from tunegate.training.checkpoints import Checkpoint, Publisher, publish_checkpoint, seal
+from tunegate.training.checkpoints import (
+    Checkpoint,
+    Publisher,
+    complete_checkpoints,
+    publish_checkpoint,
+    remove_incomplete,
+    seal,
+    unpublished,
+)
 from tunegate.training.datasets import check_account, load_corpora, write_rejected
 from tunegate.training.encode import Example, encode_rows
-from tunegate.training.log import LOG, VERSIONS, Progress, append
+from tunegate.training.log import LOG, VERSIONS, Progress, append, cut_log
 from tunegate.training.loss import TrainedPositions
 from tunegate.training.plan import REJECTED, Plan
 
 # The one operator that DeepSpeed would compile for gloo; without it no compiler is needed, and nothing gets slower.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+_SHARED_SECONDS = 30.0  # network file systems remember for some seconds that a file is not there
 
 
 def run(plan: Plan, output_dir: Path) -> None:
@@ -51,6 +62,7 @@ def run(plan: Plan, output_dir: Path) -> None:
     disable_progress_bar()
     config = plan.config
     arguments = _training_arguments(config, output_dir)
+    resume_from = _settle(output_dir, is_first=arguments.process_index == 0)
     tokenizer = load_tokenizer(Path(plan.base_folder), config.template)
     examples = _load_examples(config, tokenizer, output_dir, is_first=arguments.process_index == 0)
     model = _load_model(plan, tokenizer, arguments)
@@ -64,7 +76,7 @@ def run(plan: Plan, output_dir: Path) -> None:
     publisher = _publisher(plan, output_dir) if trainer.is_world_process_zero() else None
     trainer.add_callback(_Record(plan, output_dir, trainer, publisher))
     try:
-        trainer.train(resume_from_checkpoint=plan.resume_from)
+        trainer.train(resume_from_checkpoint=resume_from)
     except BaseException:
         if publisher:
             publisher.cancel()
@@ -72,6 +84,34 @@ def run(plan: Plan, output_dir: Path) -> None:
     if publisher:
         publisher.close()
     torch.distributed.destroy_process_group()
+
+
+def _settle(output_dir: Path, *, is_first: bool) -> str | None:
+    """Where all ranks go on from: the newest complete checkpoint, once what a broken attempt left is cleared away.
+
+    torchrun may have started the ranks anew after it lost a node, so a plan can't know. Raises TrainingError when the
+    nodes don't see the same folder: each would keep a part of every checkpoint that no other can read.
+    """
+    token = [secrets.token_hex(8) if is_first else ""]
+    torch.distributed.broadcast_object_list(token)
+    mark = output_dir / f".shared-{token[0]}"
+    if is_first:
+        remove_incomplete(output_dir)
+        mark.touch()
+    torch.distributed.barrier()
+    deadline = time.monotonic() + _SHARED_SECONDS
+    while not mark.exists():
+        if time.monotonic() > deadline:
+            raise TrainingError(
+                f"{output_dir} is not the same folder on all nodes; mount one ReadWriteMany volume there on each."
+            )
+        time.sleep(0.5)
+    newest = next(reversed(complete_checkpoints(output_dir)), None)
+    torch.distributed.barrier()
+    if is_first:
+        mark.unlink()
+        cut_log(output_dir, newest.step if newest else 0)
+    return str(newest.resume) if newest else None
 
 
 def load_tokenizer(folder: Path, template: str) -> Any:
@@ -199,7 +239,10 @@ def _publisher(plan: Plan, output_dir: Path) -> Publisher:
         append(output_dir / VERSIONS, version)
         return version
 
-    return Publisher(publish)
+    publisher = Publisher(publish)
+    for left in unpublished(store, config.model, config.run, output_dir):  # by a broken attempt; before newer ones
+        publisher.submit(left)
+    return publisher
 
 
 class _Record(TrainerCallback):  # type: ignore[misc]
