@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.builders import at, make_version
-from tests.unit.operator.world import BASE, World, server_of
+from tests.unit.operator.world import BASE, CONFIG, World, server_of
 from tunegate.api.feedback import Tally
 from tunegate.api.promotion import TERMINAL
 from tunegate.api.versions import ModelVersion
@@ -267,6 +268,17 @@ def test_a_promoted_candidate_that_stays_away_is_rolled_back(world: World, candi
     world.step(1, seconds=130)
     world.until("RolledBack")
     assert world.promotion()["status"]["decision"]["reason"] == "CandidateDown"
+
+
+def test_an_evaluation_finds_the_store_and_gets_its_keys_from_the_kubelet(candidate: ModelVersion) -> None:
+    world = World(replace(CONFIG, region="cn-hangzhou")).publish(candidate, score=None).until("Evaluating").step(2)
+    pod = world.objects["Job", f"evaluate-{candidate.digest[7:19]}-quality"]["spec"]["template"]["spec"]
+    env = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+    assert env["TUNEGATE_STORE"] == "s3://models"
+    assert env["AWS_ENDPOINT_URL"] == "http://s3:8333"
+    assert env["AWS_DEFAULT_REGION"] == "cn-hangzhou"
+    assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "tunegate-store"}}]
+    assert pod["automountServiceAccountToken"] is False
 
 
 def test_a_job_that_fails_names_its_reason_and_what_its_pod_said(candidate: ModelVersion) -> None:

@@ -16,6 +16,7 @@ class Config:
     store: str
     evaluation_image: str
     endpoint_url: str | None = None
+    region: str | None = None
     namespaces: tuple[str, ...] = ()
     store_secret: str = "tunegate-store"  # noqa: S105 (the name of a Secret)
     feedback_secret: str = "tunegate-feedback"  # noqa: S105

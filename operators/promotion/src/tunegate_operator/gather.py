@@ -286,7 +286,7 @@ class Gatherer:
         if shown.status.phase == "RollingBack" or shown.abort or seen.modified:
             return {}
         if not self.config.prometheus_url:
-            remedy = "give the operator --prometheus-url (prometheus.url in the chart)"
+            remedy = "give the operator --prometheus-url (operator.prometheusUrl in the chart)"
             return Problem("FeedbackReadable", "PrometheusNotConfigured", f"there are no feedback counts; {remedy}")
         digests = [shown.candidate.digest, (shown.status.stable or stable_version(seen)).digest]
         since = shown.status.canary_started

@@ -213,8 +213,12 @@ def _object(
 
 
 def _store_env(config: Config) -> list[dict[str, str]]:
-    endpoint = [{"name": "AWS_ENDPOINT_URL", "value": config.endpoint_url}] if config.endpoint_url else []
-    return [{"name": "TUNEGATE_STORE", "value": config.store}, *endpoint]
+    known = {
+        "TUNEGATE_STORE": config.store,
+        "AWS_ENDPOINT_URL": config.endpoint_url,
+        "AWS_DEFAULT_REGION": config.region,
+    }
+    return [{"name": name, "value": value} for name, value in known.items() if value]
 
 
 def _placement(pods: Placement) -> dict[str, Any]:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import get_args
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from tunegate.api.promotion import Ending
 
 
 class Metrics:
@@ -33,6 +36,8 @@ class Metrics:
             "tunegate_operator_store_scan_seconds", "How long one listing of the model store took.", registry=registry
         )
         self.errors = Counter("tunegate_operator_errors", "Errors, by reason.", ["reason"], registry=registry)
+        for outcome in get_args(Ending):
+            self.decisions.labels(outcome)
         for result in ("ok", "error"):
             self.reconcile_seconds.labels(result)  # there from the start, so that a rate can be taken
 

@@ -99,6 +99,9 @@ class Reconciler:
             todo = changes(seen, plan, now, self._config, producers)
             decided_before = {each.name for each in seen.snapshot.promotions if each.status.decision}
             decided = [each.decision for name, each in plan.statuses.items() if name not in decided_before]
+        for problem in (seen.problem,) if isinstance(seen, Unready) else seen.problems:
+            if problem.stops:
+                self._metrics.errors.labels(problem.reason).inc()
         self._apply(key, todo)
         for decision in decided:
             if decision:
