@@ -193,22 +193,22 @@ sys.path.insert(0, "{root}")
 from aiohttp import web
 from tests.unit.serving.standin import StandIn
 words = argparse.ArgumentParser()
-words.add_argument("verb", choices=["serve"])
-words.add_argument("folder")
-for name in ("--served-model-name", "--host", "--port", "--max-model-len"):
+words.add_argument("-m", choices=["vllm.entrypoints.openai.api_server"])
+for name in ("--model", "--served-model-name", "--host", "--port", "--max-model-len"):
     words.add_argument(name, required=True)
 asked = words.parse_args()
-assert os.path.isfile(asked.folder + "/config.json") and asked.host == "127.0.0.1", asked
+assert os.path.isfile(asked.model + "/config.json") and asked.host == "127.0.0.1", asked
 assert os.environ["HF_HUB_OFFLINE"] == os.environ["VLLM_NO_USAGE_STATS"] == "1"
 web.run_app(StandIn(model=asked.served_model_name, own_ids=True).application(), host=asked.host, port=int(asked.port))
 """
 
 
 def test_vllm_is_started_on_the_folder_and_asked_by_the_served_name(mounted: Path, tmp_path: Path) -> None:
-    program = tmp_path / "bin" / "vllm"
+    program = tmp_path / "bin" / "python"
     program.parent.mkdir()
     program.write_text(VLLM.format(python=sys.executable, root=Path(__file__).parents[3]))
     program.chmod(0o755)
+    program.with_name("vllm").symlink_to(program)
     env = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
     words = ("--folder", str(mounted), "--engine", "vllm", "--model-name", "xuan")
     with serving(tmp_path / "log", *words, env=env) as (child, url):
