@@ -1,0 +1,127 @@
+"""The operator with nothing but what the chart allows it: a whole promotion, on an API server that enforces RBAC."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.apiserver import ApiServer, wait_for
+from tests.chart.rendering import render
+from tests.operator.running import Shop, open_shop
+from tunegate.store import Store
+from tunegate_operator.cluster import Cluster
+
+ACCOUNT = "tunegate-operator"
+RIGHTS = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
+
+
+@pytest.fixture
+def shop(
+    api_server: ApiServer,
+    tunegate_crds: None,
+    foreign_crds: None,
+    cluster: Cluster,
+    namespace: str,
+    store: Store,
+    tmp_path: Path,
+) -> Iterator[Shop]:
+    if shutil.which("helm") is None or shutil.which("prometheus") is None:
+        pytest.skip("needs helm and prometheus on the PATH")
+    with open_shop(api_server, cluster, namespace, store, tmp_path) as shop:
+        yield shop
+
+
+Grant = Callable[[str], None]
+
+
+@pytest.fixture
+def grant(shop: Shop) -> Iterator[Grant]:
+    """Gives the operator what the chart gives it, as if released into the shop's namespace; until the test ends."""
+    given: list[str] = []
+
+    def give(scope: str) -> None:
+        given.append(_rights(shop, scope))
+        shop.server.kubectl("apply", "-f", "-", stdin=given[-1])
+
+    yield give
+    for text in given:
+        shop.server.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=text)
+
+
+def _rights(shop: Shop, scope: str) -> str:
+    values = {"rbac": {"scope": scope}}
+    objects = [each for each in render(values, release="tunegate", namespace=shop.namespace) if each["kind"] in RIGHTS]
+    wanted = [each for each in objects if ACCOUNT in each["metadata"]["name"]]
+    assert {each["kind"] for each in wanted} >= {"ServiceAccount", "Role", "RoleBinding"}
+    return str(yaml.safe_dump_all(wanted))
+
+
+@pytest.mark.parametrize("scope", ["Cluster", "Namespaced"])
+def test_a_promotion_and_a_rollback_need_no_more_rights_than_the_chart_gives(
+    shop: Shop, grant: Grant, scope: str, tmp_path: Path
+) -> None:
+    grant(scope)
+    kubeconfig = shop.server.kubeconfig_as(shop.namespace, ACCOUNT, tmp_path)
+    shop.start_policy(steps=[{"weight": 50, "minVerdicts": 5}])
+    good = shop.publish("run-1")
+    shop.start_prometheus(shutil.which("prometheus") or "", shop.base, good)
+    operator = shop.start_operator("operator-0", kubeconfig)
+    shop.until(good, "Paused")
+    shop.vote(shop.base, up=60)
+    shop.vote(good, up=60)
+    shop.until(good, "Succeeded", seconds=90)
+    bad = shop.publish("run-2")
+    shop.show(bad)
+    shop.until(bad, "Paused", seconds=90)
+    shop.vote(good, up=60)
+    shop.vote(bad, down=60)
+    shop.until(bad, "RolledBack", seconds=90)
+    assert shop.weights() == {shop.server_of(good): 100}
+    assert {"Baked", "FeedbackWorse"} <= {reason for reason, _ in shop.events()}
+    log = operator.log.read_text()
+    assert "forbidden" not in log.lower(), log
+
+
+def test_what_the_operator_deletes_in_the_end_it_may_delete(shop: Shop, grant: Grant, tmp_path: Path) -> None:
+    """With a history of one, older attempts that have ended go."""
+    grant("Namespaced")
+    kubeconfig = shop.server.kubeconfig_as(shop.namespace, ACCOUNT, tmp_path)
+    shop.start_policy(historyLimit=1)
+    operator = shop.start_operator("operator-0", kubeconfig)
+    first = shop.publish("run-1", score=0.1)
+    shop.until(first, "Rejected")
+    second = shop.publish("run-2", score=0.2)
+    shop.until(second, "Rejected")
+    wait_for(lambda: shop.promotion(first) is None, what="the older attempt to go")
+    assert "forbidden" not in operator.log.read_text().lower()
+
+
+def test_without_a_right_the_operator_says_which_one(shop: Shop, tmp_path: Path) -> None:
+    kubeconfig = shop.server.kubeconfig_as(shop.namespace, "nobody", tmp_path)
+    operator = shop.start_operator("operator-0", kubeconfig)
+    wait_for(lambda: "promotionpolicies" in operator.log.read_text(), what="a word about what is forbidden")
+    log = operator.log.read_text()
+    assert "forbidden" in log
+    assert "tunegate.io" in log
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "get secrets",
+        "create pods/exec",
+        "list nodes",
+        "patch deployments.apps",
+        "get clusterroles.rbac.authorization.k8s.io",
+    ],
+)
+def test_the_same_account_has_no_other_rights(shop: Shop, grant: Grant, words: str) -> None:
+    grant("Cluster")
+    who = f"--as=system:serviceaccount:{shop.namespace}:{ACCOUNT}"
+    verb, what = words.split()
+    answer = shop.server.kubectl("auth", "can-i", verb, what, who, "-n", shop.namespace, check=False)
+    assert answer.stdout.strip() == "no", answer
