@@ -73,6 +73,7 @@ class Job:
         deadline = time.monotonic() + 60
         while processes_about(self._folder) and time.monotonic() < deadline:
             time.sleep(0.05)
+        assert not processes_about(self._folder)
 
 
 @pytest.fixture
