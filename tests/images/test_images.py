@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,35 @@ def test_every_package_is_pinned_by_hash_and_comes_from_no_particular_place(path
 def test_small_images_have_no_machine_learning(name: str) -> None:
     assert frozen(f"{name}/requirements.txt").keys() & HEAVY == set()
     assert "TORCH" not in dockerfile(name)
+
+
+# What a small image does, as modules; all that they import when they are imported has to be in it.
+WORK = {"operator": "tunegate_operator.process", "storage-initializer": "tunegate.models.mounted"}
+ONLY = """
+import importlib, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+module, *absent = sys.argv[1:]
+sys.meta_path.insert(0, Absent())
+importlib.import_module(module)
+"""
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_a_small_image_has_all_that_its_work_imports(name: str) -> None:
+    there = {*frozen(f"{name}/requirements.txt"), "tunegate", "tunegate-operator"}
+    absent = [
+        module
+        for module, packages in packages_distributions().items()
+        if not there & {canonicalize_name(package) for package in packages}
+    ]
+    assert "rapidfuzz" in absent, "this tells nothing where nothing else is installed"
+
+    done = subprocess.run([sys.executable, "-c", ONLY, WORK[name], *absent], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", ["predictor", "trainer"])
