@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -38,6 +39,8 @@ PAGE = 500
 # More than the watches and workers there are, so that no connection is thrown away.
 CONNECTIONS = 64
 DISCOVERY_SECONDS = 60.0
+# Clocks that are this near count as one: the API server tells its time in whole seconds, and an answer takes a while.
+SAME_TIME_SECONDS = 5.0
 
 
 class ClusterError(TunegateError):
@@ -173,14 +176,28 @@ class Cluster:
 
     timeout: seconds that one request may take.
     instance: who reports events, the pod's name.
+    clock: this machine's time, with its zone.
     """
 
-    def __init__(self, client: ApiClient, *, instance: str = "", timeout: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        client: ApiClient,
+        *,
+        instance: str = "",
+        timeout: float = TIMEOUT_SECONDS,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._client = client
         self._instance = instance or socket.gethostname()
         self._timeout = timeout
+        self._clock = clock
+        self._ahead = timedelta()  # of the API server's clock, before ours
         self._discovered: dict[Kind, tuple[float, bool]] = {}
         self._lock = threading.Lock()
+
+    def now(self) -> datetime:
+        """The time by the API server's clock: objects' times are its, and every replica sees the same one."""
+        return self._clock() + self._ahead
 
     def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
         try:
@@ -273,7 +290,7 @@ class Cluster:
                 "kind": regarding["kind"],
                 **{key: metadata[key] for key in ("namespace", "name", "uid", "resourceVersion") if key in metadata},
             },
-            "eventTime": micro_time(datetime.now(UTC)),
+            "eventTime": micro_time(self.now()),
             "reason": reason,
             "note": note[:1024],
             "action": action,
@@ -335,11 +352,25 @@ class Cluster:
         )
         limit = (self._timeout, idle_seconds) if idle_seconds else self._timeout
         with _transport_errors():
+            began = time.monotonic()
             response = self._client.call_api(*request, _request_timeout=limit)
+            if time.monotonic() - began < 1:
+                self._compare_clocks(response.response.headers.get("Date"))
             if response.status < 300:
                 return response
             message = _message(response.response.data)
         raise _error(response.status, f"{method} {path}: {message}")
+
+    def _compare_clocks(self, told: str | None) -> None:
+        """Go by the API server's clock when it differs from ours by so much that deadlines would be wrong."""
+        if told is None:
+            return
+        ahead = parsedate_to_datetime(told) - self._clock()
+        if abs(ahead - self._ahead).total_seconds() > SAME_TIME_SECONDS:
+            is_near = abs(ahead).total_seconds() <= SAME_TIME_SECONDS
+            self._ahead = timedelta() if is_near else ahead
+            apart = "as ours" if is_near else f"{ahead.total_seconds():+.0f} s from ours, and counts; set the clocks"
+            log.warning("the API server's clock is %s", apart)
 
 
 class _ExistsError(ConflictError):

@@ -13,7 +13,6 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -73,7 +72,7 @@ def run(config: Config) -> None:
         client = parts.enter_context(connect())
         cluster = Cluster(client)
         watches = Watches(cluster, WATCHED, config.namespaces, with_managers=WITH_MANAGERS)
-        reconciler = Reconciler(config, cluster, watches, metrics, lambda: datetime.now(UTC))
+        reconciler = Reconciler(config, cluster, watches, metrics, cluster.now)
         loop = Loop(reconciler.reconcile, metrics)
         reconciler.notify = loop.add
         watches.on_change(partial(_look_again, loop, reconciler))
