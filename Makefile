@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 # deepspeed is used without compiled operators, so no compiler is needed.
 export DS_BUILD_OPS := 0
 export HF_HUB_OFFLINE := 1
+# Tests call programs that the environment brings, such as hadolint.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 # More words for pip, such as an index with CPU builds of torch.
 PIP_ARGS ?=
 
-.PHONY: help quickstart test unit cluster e2e check format clean
+.PHONY: help quickstart test unit cluster e2e check format freeze clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,6 +39,9 @@ check: $(VENV)/installed ## format, lint, types, direction of imports
 format: $(VENV)/installed ## write the code in its one form
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+freeze: ## write the images' requirements anew, with hashes; needs uv
+	@images/freeze.sh
 
 clean: ## remove what was installed and what quickstart left
 	rm -rf $(VENV) .tunegate quickstart.json build
