@@ -31,7 +31,8 @@ _NEW_KEY = 'make one with: python -c "import secrets; print(secrets.token_hex(32
 class ResponseId:
     """What a response id says: the version by its full digest, when it answered (to the millisecond), and to whom.
 
-    user: a tag that tells the users of one version apart and says nothing else of them; None for an unnamed one.
+    user: a tag that tells the users of one version on one day apart and says nothing else of them; None for an unnamed
+    one.
     """
 
     text: str
@@ -54,7 +55,7 @@ class ResponseIds:
         milliseconds = (now - _EPOCH) // timedelta(milliseconds=1)
         version = bytes.fromhex(digest.removeprefix("sha256:"))
         nonce = secrets.token_bytes(_NONCE)
-        payload = version + milliseconds.to_bytes(_TIME) + nonce + self._tag(version, user)
+        payload = version + milliseconds.to_bytes(_TIME) + nonce + self._tag(version, user, now)
         return PREFIX + base64.urlsafe_b64encode(payload + self._sign(payload)).decode()
 
     def read(self, text: str) -> ResponseId:
@@ -71,11 +72,15 @@ class ResponseIds:
             user=None if payload[-_USER:] == _ANONYMOUS else payload[-_USER:].hex(),
         )
 
-    def _tag(self, version: bytes, user: str | None) -> bytes:
-        """A keyed hash: without the key nobody finds out who it is, and nobody can be followed between versions."""
+    def _tag(self, version: bytes, user: str | None, now: datetime) -> bytes:
+        """A keyed hash: without the key nobody finds out who it is, and nobody can be followed to another version or day.
+
+        Anew each day, so that people who use a version for weeks go on being heard.
+        """
         if not user:
             return _ANONYMOUS
-        return hmac.digest(self._key, self._users + version + user.encode(), "sha256")[:_USER]
+        day = now.astimezone(UTC).date().isoformat().encode()
+        return hmac.digest(self._key, self._users + version + day + user.encode(), "sha256")[:_USER]
 
     def _sign(self, payload: bytes) -> bytes:
         return hmac.digest(self._key, self._context + payload, "sha256")[:_MAC]

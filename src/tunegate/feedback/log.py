@@ -24,7 +24,7 @@ from tunegate.api.resource import to_json
 
 FOLDER = ".tunegate/feedback"
 VERDICTS_PER_USER = 3
-"""How many verdicts of one user on one version count, so that nobody decides alone."""
+"""How many verdicts of one user on the answers of one version on one day count, so that nobody decides alone."""
 _ANONYMOUS = "anonymous"
 _READERS = 8
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import base64
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -33,6 +33,11 @@ def test_an_id_tells_users_apart_without_naming_them(ids: ResponseIds) -> None:
     assert re.fullmatch("[0-9a-f]{12}", anna or "")
     assert ids.read(ids.issue(DIGEST, NOW)).user is None
     assert ids.read(ids.issue(DIGEST, NOW, "")).user is None
+
+
+def test_a_user_is_another_one_the_next_day(ids: ResponseIds) -> None:
+    today, tomorrow = (ids.read(ids.issue(DIGEST, NOW + timedelta(days=n), "anna")).user for n in (0, 1))
+    assert today != tomorrow
 
 
 def test_a_user_can_not_be_followed_to_other_versions_models_or_keys(ids: ResponseIds) -> None:
