@@ -105,6 +105,15 @@ def test_missing_counts_are_told_with_their_remedy(world: World) -> None:
     assert [reason for reason, _ in world.notes].count("PrometheusUnreachable") == 1
 
 
+def test_a_problem_that_begins_to_stop_promotions_is_an_event_although_it_was_known(world: World) -> None:
+    world.tallies = replace(NO_COUNTS, stops=False)
+    world.until("Paused").step(2)
+    assert "PrometheusUnreachable" not in [reason for reason, _ in world.notes]
+    world.tallies = NO_COUNTS
+    world.step(5)
+    assert [reason for reason, _ in world.notes].count("PrometheusUnreachable") == 1
+
+
 def test_the_clock_starts_at_the_observed_weight(world: World, candidate: ModelVersion) -> None:
     world.follow_route = False
     world.until("Progressing").step(100)

@@ -21,7 +21,7 @@ from tunegate_operator import conditions, manifests
 from tunegate_operator.conditions import Condition, Problem
 from tunegate_operator.config import Config
 from tunegate_operator.gather import Seen, Unready
-from tunegate_operator.observe import first_difference, job_state
+from tunegate_operator.observe import first_difference, is_true, job_state
 from tunegate_operator.resources import (
     API_VERSION,
     APPLIED,
@@ -321,8 +321,13 @@ def _notes(seen: Seen, plan: Plan) -> Iterable[Note]:
 
 
 def _problem_notes(obj: Object, problems: Iterable[Problem]) -> tuple[Note, ...]:
-    """One Event when a problem is new; it is in the conditions for as long as it lasts."""
-    said = {(each.get("type"), each.get("reason")) for each in obj.get("status", {}).get("conditions", ())}
+    """One Event when a problem begins to stop promotions; it is in the conditions for as long as it lasts."""
+    was_stalled = is_true(obj, "Stalled")
+    said = {
+        (each.get("type"), each.get("reason"))
+        for each in obj.get("status", {}).get("conditions", ())
+        if was_stalled  # else the problem was there, and nothing waited for it
+    }
     return tuple(
         Note(obj, each.reason, each.message, warning=True)
         for each in problems
