@@ -68,8 +68,6 @@ def unready_changes(seen: Unready, now: datetime) -> Changes:
     status = {**seen.obj.get("status", {}), "phase": phase}
     checks = [seen.problem.about] if seen.problem.about != "Ready" else []
     found = conditions.of_policy([seen.problem], checks, busy=False, phase=phase)
-    if not seen.problem.stops:
-        found = [Condition("Ready", "False", seen.problem.reason, seen.problem.message), *found[1:]]
     written = _status(seen.obj, status, found, now)
     notes = _problem_notes(seen.obj, [seen.problem])
     return Changes(statuses=written, notes=notes, again_seconds=10)
@@ -206,7 +204,9 @@ def _policy_phase(seen: Seen, running: Promotion | None, stable: ModelVersion) -
     if running:
         return "Promoting"
     server = seen.snapshot.servers.get(stable.digest)
-    return "Serving" if server and server.ready else "Pending"
+    # Once it was reached, a gateway that takes its time over a change doesn't stop its answering.
+    reached = seen.snapshot.weights is not None or is_true(seen.obj, "Ready")
+    return "Serving" if server and server.ready and reached else "Pending"
 
 
 def _url(seen: Seen) -> str:

@@ -89,13 +89,18 @@ def of_promotion(promotion: Promotion, problems: Sequence[Problem]) -> list[Cond
 
 
 def of_policy(problems: Sequence[Problem], checks: Sequence[str], busy: bool, phase: str) -> list[Condition]:
-    """One condition for each of `checks`, which a problem makes False, and the summary."""
+    """One condition for each of `checks`, which a problem makes False, and the summary.
+
+    Ready: users get answers, so not before the first server and its route are there.
+    """
     found = {problem.about: problem for problem in reversed(problems)}
     stopping = next((problem for problem in problems if problem.stops), None)
-    reason, message = (stopping.reason, stopping.message) if stopping else (phase, "")
+    pending = phase == "Pending"
+    first = stopping or (next(iter(problems), None) if pending else None)
+    reason, message = (first.reason, first.message) if first else (phase, "")
     return [
-        Condition("Ready", "False" if stopping else "True", reason, message),
-        Condition("Reconciling", "True" if busy and not stopping else "False", reason, message),
+        Condition("Ready", "False" if stopping or pending else "True", reason, message),
+        Condition("Reconciling", "True" if (busy or pending) and not stopping else "False", reason, message),
         Condition("Stalled", "True" if stopping else "False", reason, message),
         *(
             Condition(check, "False", found[check].reason, found[check].message)

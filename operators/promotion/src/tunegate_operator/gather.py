@@ -55,6 +55,8 @@ from tunegate_operator.source import Source
 
 # A first scrape takes its time; only then is a missing count something that a person must look at.
 _FIRST_COUNTS_SECONDS = 120
+# And a gateway's controller for a route it has not seen before.
+_ROUTE_SECONDS = 60
 
 
 class Caches(Protocol):
@@ -183,7 +185,8 @@ class Gatherer:
             modified=changed[0] if changed else "",
         )
         tallies = self._tallies(namespace, seen, now)
-        problems = [*self._problems(obj, policy, seen, state), *([tallies] if isinstance(tallies, Problem) else [])]
+        is_new = entry is None or _age(entry, now) < _ROUTE_SECONDS
+        problems = [*self._problems(obj, policy, seen, state, is_new), *([tallies] if isinstance(tallies, Problem) else [])]
         return Seen(
             obj=obj,
             policy=policy,
@@ -295,7 +298,9 @@ class Gatherer:
             return replace(found, stops=True)
         return found
 
-    def _problems(self, obj: Object, policy: ClusterPolicy, seen: Snapshot, route: RouteState) -> list[Problem]:
+    def _problems(
+        self, obj: Object, policy: ClusterPolicy, seen: Snapshot, route: RouteState, is_new: bool
+    ) -> list[Problem]:
         problems = []
         key = (obj["metadata"]["namespace"], obj["metadata"]["name"])
         if key in self.taken:
@@ -312,7 +317,8 @@ class Gatherer:
             message = "the cluster has no HTTPRoute (gateway.networking.k8s.io/v1); install the Gateway API"
             problems.append(Problem("TrafficSplit", "GatewayApiMissing", message))
         elif route.problem:
-            problems.append(Problem("TrafficSplit", "RouteNotAccepted", route.problem, stops=_is_old(obj, route)))
+            stops = _needs_a_person(obj, route, is_new)
+            problems.append(Problem("TrafficSplit", "RouteNotAccepted", route.problem, stops=stops))
         if problem := self.source.problem(policy.model):
             problems.append(problem)
         stable = seen.servers.get(stable_version(seen).digest)
@@ -321,9 +327,15 @@ class Gatherer:
         return problems
 
 
-def _is_old(obj: Object, route: RouteState) -> bool:
-    """A route that is about to be accepted is no reason to call anybody."""
-    return "has not looked" not in route.problem and is_true(obj, "Ready")
+def _needs_a_person(obj: Object, route: RouteState, is_new: bool) -> bool:
+    """A new route that is about to be accepted is no reason to call anybody; one that called somebody goes on to."""
+    if "has not looked" in route.problem:
+        return False
+    return not is_new or is_true(obj, "Ready") or is_true(obj, "Stalled")
+
+
+def _age(obj: Object, now: datetime) -> float:
+    return (now - datetime.fromisoformat(obj["metadata"]["creationTimestamp"])).total_seconds()
 
 
 def _start(obj: Object, initial: ModelVersion, promotions: Iterable[Promotion]) -> ModelVersion:
