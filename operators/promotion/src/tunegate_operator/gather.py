@@ -186,7 +186,10 @@ class Gatherer:
         )
         tallies = self._tallies(namespace, seen, now)
         is_new = entry is None or _age(entry, now) < _ROUTE_SECONDS
-        problems = [*self._problems(obj, policy, seen, state, is_new), *([tallies] if isinstance(tallies, Problem) else [])]
+        problems = [
+            *self._problems(obj, policy, seen, state, is_new),
+            *([tallies] if isinstance(tallies, Problem) else []),
+        ]
         return Seen(
             obj=obj,
             policy=policy,
