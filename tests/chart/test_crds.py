@@ -128,8 +128,12 @@ def compare_struct(kind: inspect.StructType, found: Object, path: str, ours: set
 
 
 def default_of(field: inspect.Field, path: str) -> object:
-    """The default in a spec. A status has none: what nobody has observed is absent, and not its default."""
-    if ".status" in path or field.required:
+    """The default in a spec, outside of lists.
+
+    A status has none: what nobody has observed is absent, and not its default. Nor has what stands in a list: tools
+    that compare files with the cluster take a list as one value, and would find a difference for ever.
+    """
+    if ".status" in path or "[]" in path or field.required:
         return None
     value = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
     if value in ABSENT:
