@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 # While a training job runs, a new checkpoint should not wait for the slow scan.
 TRAINING_SCAN_SECONDS = 1.0
+# A gateway writes the status of the route that we write: what it wrote comes by the watch, at once.
+AGAIN_SECONDS = 0.2
 
 
 class Reconciler:
@@ -102,7 +104,11 @@ class Reconciler:
         for problem in (seen.problem,) if isinstance(seen, Unready) else seen.problems:
             if problem.stops:
                 self._metrics.errors.labels(problem.reason).inc()
-        self._apply(key, todo)
+        try:
+            self._apply(key, todo)
+        except ConflictError as error:
+            log.info("%s; looking again", error)
+            return AGAIN_SECONDS
         for decision in decided:
             if decision:
                 self._metrics.decisions.labels(decision.outcome).inc()
@@ -123,6 +129,8 @@ class Reconciler:
                 self._write(key, obj)
             except UnreachableError:
                 raise
+            except ConflictError as error:
+                failure = failure or error
             except TunegateError as error:
                 log.warning("%s %s was not written: %s", obj["kind"], obj["metadata"]["name"], error)
                 failure = error
