@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,10 +46,13 @@ def abort(shop: Shop, name: str) -> None:
     shop.server.kubectl("-n", shop.namespace, "patch", "promotion", name, "--type=merge", "-p", spec)
 
 
-def told(shop: Shop, reason: str) -> str:
-    """The note of the Event with that reason, when it has come."""
-    wait_for(lambda: reason in dict(shop.events()), what=f"the Event {reason}, besides {shop.events()}")
-    return dict(shop.events())[reason]
+def is_told(shop: Shop, reason: str, text: str) -> None:
+    """Wait for an Event with that reason and these words."""
+
+    def came() -> bool:
+        return any(each == reason and text in note for each, note in shop.events())
+
+    wait_for(came, what=f"the Event {reason} with {text!r}, besides {shop.events()}")
 
 
 @contextmanager
@@ -98,4 +101,161 @@ def test_a_clock_that_is_off_fails_no_server_early_and_none_late(shop: Shop, sec
     waited = datetime.now(UTC) - datetime.fromisoformat(made)
     assert waited > timedelta(seconds=7), "no sooner than it was allowed to take, on anybody's clock"
     assert abs(datetime.fromisoformat(decision["time"]) - datetime.now(UTC)) < timedelta(seconds=60)
+    assert shop.weights() == {shop.server_of(shop.base): 100}
+
+
+def test_wrong_store_credentials_are_told_and_the_right_ones_go_on(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials are read when the operator starts, so a corrected Secret takes a restart."""
+    shop.start_policy()
+    with monkeypatch.context() as wrong:
+        wrong.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        operator = shop.start_operator()
+        found = shop.until_condition("StoreReadable", "CredentialsRefused")
+    assert found["status"] == "False"
+    assert "AWS_SECRET_ACCESS_KEY" in found["message"]
+    is_told(shop, "CredentialsRefused", "AWS_SECRET_ACCESS_KEY")
+    assert shop.cluster.get(kinds.HTTP_ROUTE, shop.namespace, POLICY_NAME) is None
+    operator.stop()
+    shop.start_operator("operator-1")
+    shop.until_serving()
+    assert shop.condition(kinds.POLICY, POLICY_NAME, "StoreReadable")["status"] == "True"
+
+
+def test_a_manifest_that_lies_stops_its_model_and_names_its_folder(shop: Shop) -> None:
+    shop.start_policy()
+    shop.start_operator()
+    shop.until_serving()
+    shown = shop.publish("run-1")
+    shop.until(shown, "Paused")
+    lying = shop.publish("run-2")
+    key = f"{lying.name}/{MANIFEST}"
+    manifest = json.loads(shop.store.get(key) or b"")
+    shop.store.put(key, json.dumps(manifest | {"digest": f"sha256:{'0' * 64}"}).encode())
+    found = shop.until_condition("StoreReadable", "DigestMismatch")
+    assert lying.name in found["message"]
+    is_told(shop, "DigestMismatch", lying.name)
+    assert shop.weights() == {shop.server_of(shop.base): 90, shop.server_of(shown): 10}
+    abort(shop, object_name(shown))
+    shop.until(shown, "Aborted")
+    assert shop.weights() == {shop.server_of(shop.base): 100}
+    shop.store.delete(key)
+    shop.until_condition("StoreReadable", "Readable")
+
+
+def test_an_evaluation_that_takes_too_long_fails_and_shows_nothing(shop: Shop) -> None:
+    shop.start_policy(evaluationTimeoutSeconds=3)
+    shop.start_operator()
+    shop.until_serving()
+    shop.hands.evaluate = False
+    version = shop.publish("run-1")
+    ended = shop.until(version, "Failed")
+    assert ended["status"]["decision"]["reason"] == "EvaluationTimeout"
+    is_told(shop, "EvaluationTimeout", "3 s")
+    assert shop.condition(kinds.PROMOTION, object_name(version), "Evaluated")["reason"] == "EvaluationTimeout"
+    assert shop.weights() == {shop.server_of(shop.base): 100}
+
+
+def test_a_canary_that_never_comes_up_gets_no_traffic(shop: Shop) -> None:
+    shop.start_policy(serving={"readyTimeoutSeconds": 3})
+    shop.start_operator()
+    shop.until_serving()
+    shop.hands.serve = False
+    version = shop.publish("run-1")
+    shop.until(version, "Failed")
+    is_told(shop, "CanaryNotReady", f"describe inferenceservice {shop.server_of(version)}")
+    assert shop.condition(kinds.PROMOTION, object_name(version), "Healthy")["reason"] == "CanaryNotReady"
+    assert shop.weights() == {shop.server_of(shop.base): 100}
+
+
+def test_a_route_whose_backends_are_not_found_moves_nothing_and_can_be_aborted(shop: Shop) -> None:
+    shop.start_policy()
+    shop.start_operator()
+    shop.until_serving()
+    version = shop.publish("run-1")
+    shop.until(version, "Paused")
+    shop.hands.route = False
+    before = shop.weights()
+    shop.hands.accept(
+        {**shop.get(kinds.HTTP_ROUTE, POLICY_NAME), "apiVersion": "gateway.networking.k8s.io/v1"}, "False"
+    )
+    found = shop.until_condition("TrafficSplit", "RouteNotAccepted")
+    assert "describe httproute" in found["message"]
+    is_told(shop, "RouteNotAccepted", "describe httproute")
+    shop.until_condition("Stalled", "RouteNotAccepted")
+    assert shop.weights() == before
+    abort(shop, object_name(version))
+    wait_for(lambda: shop.weights() == {shop.server_of(shop.base): 100}, what="the traffic to be sent back")
+    assert shop.phase(version) == "RollingBack", "nobody has confirmed it"
+    shop.hands.route = True
+    shop.until(version, "Aborted")
+
+
+def test_a_server_deleted_by_hand_is_made_again(shop: Shop) -> None:
+    """The stable keeps its share; the canary's goes to the stable until it is ready again."""
+    shop.start_policy()
+    shop.start_operator()
+    shop.until_serving()
+    version = shop.publish("run-1")
+    shop.until(version, "Paused")
+    shown = {shop.server_of(shop.base): 90, shop.server_of(version): 10}
+    shop.hands.serve = False
+    delete_server(shop, shop.server_of(shop.base))
+    assert shop.weights() == shown
+    delete_server(shop, shop.server_of(version))
+    wait_for(lambda: shop.weights() == {shop.server_of(shop.base): 100}, what="nobody to be sent to nothing")
+    shop.hands.serve = True
+    wait_for(lambda: shop.weights() == shown, what="the canary to be shown again")
+    shop.until(version, "Paused")
+
+
+def delete_server(shop: Shop, server: str) -> None:
+    """As a person would; returns when the operator has made it again."""
+    old = shop.get(kinds.INFERENCE_SERVICE, server)["metadata"]["uid"]
+    shop.server.kubectl("-n", shop.namespace, "delete", "inferenceservice", server)
+
+    def is_new() -> bool:
+        found = shop.cluster.get(kinds.INFERENCE_SERVICE, shop.namespace, server)
+        return found is not None and found["metadata"]["uid"] != old
+
+    wait_for(is_new, what=f"{server} to be made again")
+
+
+def test_a_prometheus_that_knows_nothing_lets_nothing_grow(shop: Shop) -> None:
+    program = shutil.which("prometheus")
+    if program is None:
+        pytest.skip("needs prometheus on the PATH (Debian's package prometheus)")
+    shop.start_prometheus(program)
+    shop.start_policy()
+    shop.start_operator()
+    shop.until_serving()
+    version = shop.publish("run-1")
+    found = shop.until_condition("FeedbackReadable", "NoFeedbackCounts")
+    assert "PodMonitor" in found["message"]
+    shop.until(version, "Paused")
+    assert shop.weights() == {shop.server_of(shop.base): 90, shop.server_of(version): 10}
+    abort(shop, object_name(version))
+    shop.until(version, "Aborted")
+
+
+def test_an_older_version_may_be_promoted_by_hand(shop: Shop) -> None:
+    shop.start_policy(steps=[{"weight": 100}], bakingSeconds=1)
+    shop.start_operator()
+    shop.until_serving()
+    older = shop.publish("run-1", score=0.1)
+    shop.until(older, "Rejected")
+    newer = shop.publish("run-2", score=0.1)
+    shop.until(newer, "Rejected")
+    by_hand = {
+        "apiVersion": "tunegate.io/v1alpha1",
+        "kind": "Promotion",
+        "metadata": {"name": "by-hand", "namespace": shop.namespace},
+        "spec": {"policy": POLICY_NAME, "version": object_name(older)},
+    }
+    shop.cluster.apply(by_hand)
+
+    def ended() -> bool:
+        found = shop.get(kinds.PROMOTION, "by-hand").get("status", {})
+        return bool(found.get("phase") == "Rejected")
+
+    wait_for(ended, seconds=60, what="the gates to hold for a person, too")
     assert shop.weights() == {shop.server_of(shop.base): 100}
