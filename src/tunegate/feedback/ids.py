@@ -73,7 +73,7 @@ class ResponseIds:
         )
 
     def _tag(self, version: bytes, user: str | None, now: datetime) -> bytes:
-        """A keyed hash: without the key nobody finds out who it is, and nobody can be followed to another version or day.
+        """A keyed hash: without the key nobody finds out who it is or follows them to another version or day.
 
         Anew each day, so that people who use a version for weeks go on being heard.
         """
