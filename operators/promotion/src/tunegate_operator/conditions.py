@@ -91,7 +91,7 @@ def of_promotion(promotion: Promotion, problems: Sequence[Problem]) -> list[Cond
 def of_policy(problems: Sequence[Problem], checks: Sequence[str], busy: bool, phase: str) -> list[Condition]:
     """One condition for each of `checks`, which a problem makes False, and the summary.
 
-    Ready: users get answers, so not before the first server and its route are there.
+    Ready is not said before the first server and its route are there.
     """
     found = {problem.about: problem for problem in reversed(problems)}
     stopping = next((problem for problem in problems if problem.stops), None)
