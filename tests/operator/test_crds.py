@@ -191,6 +191,9 @@ REFUSED = [
         "a folder in the store begins with s3:// or oss:// and ends in '/'",
         id="version-base-without-slash",
     ),
+    pytest.param(version(base={**BASE, "digest": HEX}), "spec.base.digest", id="version-base-digest"),
+    pytest.param(version(model="Shop", name="Shop/run-7/checkpoint-800"), "spec.model", id="version-model-in-capitals"),
+    pytest.param(policy(model="shop/en"), "spec.model", id="policy-model-with-a-slash"),
     pytest.param(version(created="yesterday"), "spec.created", id="version-created"),
     pytest.param(version(producer={"run": "x"}), "spec.producer.kind", id="producer-without-kind"),
     pytest.param(version(storageUri="s3://models/"), 'unknown field "spec.storageUri"', id="version-unknown-field"),
@@ -206,6 +209,7 @@ REFUSED = [
         policy(initialVersion="/models/base/"), "initialVersion begins with s3://", id="initial-version-scheme"
     ),
     pytest.param(policy(suites=[]), "should have at least 1 items", id="no-suites"),
+    pytest.param(policy(suites=["Shop EN"], gates=[]), "spec.suites[0]", id="suite-with-a-space"),
     pytest.param(policy(suites=["shop-en", "shop-en"]), 'Duplicate value: "shop-en"', id="suite-twice"),
     pytest.param(
         policy(gates=[{"suite": "shop-zh", "metric": "score", "min": 1}]),
@@ -231,7 +235,15 @@ REFUSED = [
     pytest.param(policy(serving={"replicas": 0}), "greater than or equal to 1", id="no-replicas"),
     pytest.param(policy(serving={"engine": "vllm"}), '"Transformers", "VLLM"', id="engine-word"),
     pytest.param(policy(evaluation={"limit": 0}), "greater than or equal to 1", id="limit-zero"),
-    pytest.param(policy(serving={"resources": {"limits": {"memory": "2GB"}}}), "limits.memory", id="quantity-misspelt"),
+    *(
+        pytest.param(
+            policy(**{pods: {"resources": {part: {"memory": "2GB"}}}}),
+            f"spec.{pods}.resources.{part}.memory",
+            id=f"{pods}-{part}-misspelt",
+        )
+        for pods in ("evaluation", "serving")
+        for part in ("requests", "limits")
+    ),
     pytest.param(policy(serving={"tolerations": [{"effect": "Never"}]}), '"NoSchedule"', id="toleration-effect"),
     pytest.param(policy(traffic={"gateway": {}}), "traffic.gateway.name: Required", id="gateway-without-name"),
     pytest.param(policy(traffic={"gateway": {"name": ""}}), "at least 1 chars", id="gateway-with-empty-name"),
