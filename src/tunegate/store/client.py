@@ -9,12 +9,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, cast
 
 import boto3
 import botocore.exceptions
+import botocore.session
 import urllib3.exceptions
 from botocore.config import Config
+from botocore.utils import parse_timestamp
 
 from tunegate.api.errors import StoreError, UsageError
 
@@ -77,9 +80,24 @@ def connect(location: Location, endpoint_url: str | None, **keys: str) -> Any:
     )
     with explained(location.uri):
         try:
-            return boto3.session.Session(**keys).client("s3", endpoint_url=endpoint_url, config=config)
+            session = boto3.session.Session(botocore_session=_session(), **keys)
+            return session.client("s3", endpoint_url=endpoint_url, config=config)
         except ValueError as error:
             raise UsageError(f"{endpoint_url!r} is not an endpoint; write http://HOST:PORT or https://HOST.") from error
+
+
+def _session() -> Any:
+    """botocore's session, reading times in a listing the quick way: dateutil takes a third of a listing's time."""
+    session = botocore.session.get_session()
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
+    return session
+
+
+def _time(value: Any) -> datetime:
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return cast(datetime, parse_timestamp(value))
 
 
 def check(client: Any, location: Location) -> None:

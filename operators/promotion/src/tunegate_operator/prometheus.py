@@ -32,10 +32,12 @@ def read_tallies(
     versions = "|".join(short(digest) for digest in digests)
     chosen = f'{{namespace="{namespace}",model_version=~"{versions}"}}'
     query = f"sum by (model_version, verdict, pod, instance) (tunegate_feedback_total{chosen})"
-    step = max(5.0, (now - since).total_seconds() / _MOST_POINTS)
+    span = (now - since).total_seconds() + _LOOKBACK_SECONDS
+    step = max(5.0, span / _MOST_POINTS)
+    start = now.timestamp() - math.ceil(span / step) * step  # so that the last point is now, not up to a step ago
     parameters = {
         "query": query,
-        "start": f"{since.timestamp() - _LOOKBACK_SECONDS:.3f}",
+        "start": f"{start:.3f}",
         "end": f"{now.timestamp():.3f}",
         "step": f"{step:.3f}",
         "timeout": f"{TIMEOUT_SECONDS:.0f}s",
