@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.builders import at
+from tests.builders import at, make_version
 from tests.unit.operator.world import CONFIG, NAMESPACE, World
+from tunegate.api.feedback import Tally
 from tunegate_operator.cluster import ClusterError, ConflictError
 from tunegate_operator.loop import Key
 from tunegate_operator.metrics import Metrics
@@ -29,9 +30,9 @@ class Refusing:
         self._world._write_status(obj) if status else self._world.put(obj)
 
 
-def reconcile(world: World, kind: str, error: ClusterError) -> float | None:
+def reconcile(world: World, kind: str, error: ClusterError, metrics: Metrics | None = None) -> float | None:
     cluster: Any = Refusing(world, kind, error)
-    reconciler = Reconciler(CONFIG, cluster, world, Metrics(), lambda: at(world.now))
+    reconciler = Reconciler(CONFIG, cluster, world, metrics or Metrics(), lambda: at(world.now))
     reconciler._gatherer = world.gatherer
     return reconciler.reconcile(Key(NAMESPACE, "shop"))
 
@@ -40,6 +41,17 @@ def test_what_was_written_since_it_was_looked_at_is_looked_at_again_and_no_error
     world = World()
     assert reconcile(world, "HTTPRoute", ConflictError("somebody wrote it")) == AGAIN_SECONDS
     assert [kind for kind, _ in world.objects if kind == "InferenceService"], "the others are written all the same"
+
+
+def test_a_decision_counts_also_when_the_route_has_to_wait_for_the_next_look() -> None:
+    candidate = make_version("run-1", created=1)
+    world = World().step(3).publish(candidate).vote(candidate, Tally(up=4, down=36), Tally(up=38, down=2))
+    world.until("Paused")
+    metrics = Metrics()
+    while not world.promotion()["status"].get("decision"):
+        world.now += 1
+        reconcile(world, "HTTPRoute", ConflictError("somebody wrote it"), metrics)
+    assert metrics.registry.get_sample_value("tunegate_operator_decisions_total", {"outcome": "RolledBack"}) == 1
 
 
 def test_any_other_refusal_is_an_error() -> None:

@@ -105,16 +105,18 @@ class Reconciler:
             if problem.stops:
                 self._metrics.errors.labels(problem.reason).inc()
         try:
+            self._record(todo)
+            for decision in decided:
+                if decision:
+                    self._metrics.decisions.labels(decision.outcome).inc()
             self._apply(key, todo)
         except ConflictError as error:
             log.info("%s; looking again", error)
             return AGAIN_SECONDS
-        for decision in decided:
-            if decision:
-                self._metrics.decisions.labels(decision.outcome).inc()
         return todo.again_seconds
 
-    def _apply(self, key: Key, todo: Changes) -> None:
+    def _record(self, todo: Changes) -> None:
+        """Write what was seen and decided, before anything is done about it."""
         for obj in todo.create:
             self._cluster.create(obj)
         for obj in todo.statuses:
@@ -122,6 +124,8 @@ class Reconciler:
         for note in todo.notes:
             kind: Literal["Normal", "Warning"] = "Warning" if note.warning else "Normal"
             self._cluster.emit(note.about, reason=note.reason, note=note.message, action="Promote", type=kind)
+
+    def _apply(self, key: Key, todo: Changes) -> None:
         # One object that can't be written must not keep the others from it, least of all the route from going back.
         failure: TunegateError | None = None
         for obj in todo.apply:
