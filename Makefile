@@ -25,7 +25,7 @@ unit: $(VENV)/installed ## the tests of single parts
 	@$(BIN)/python -m pytest tests/unit -q $(ARGS)
 
 cluster: $(VENV)/installed ## operator, chart, images, pipelines; against a real API server where KUBEBUILDER_ASSETS has one
-	@$(BIN)/python -m pytest tests/operator tests/chart tests/images tests/pipelines -q -rs $(ARGS)
+	@$(BIN)/python -m pytest tests/operator tests/chart tests/docs tests/images tests/pipelines -q -rs $(ARGS)
 
 e2e: $(VENV)/installed ## the whole loop with the smallest model
 	@$(BIN)/python -m pytest tests/e2e -q $(ARGS)
