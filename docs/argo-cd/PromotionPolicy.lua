@@ -19,5 +19,5 @@ end
 if status.phase == "Promoting" then
   return { status = "Healthy", message = "serves " .. status.stable.name .. "; under way: " .. (status.promotion or "") }
 end
-local ready = found.Ready or {}
-return { status = "Progressing", message = ready.message or "the stable version does not answer yet" }
+local why = found.Ready and found.Ready.message or ""
+return { status = "Progressing", message = why ~= "" and why or "the stable version does not answer yet" }

@@ -85,7 +85,13 @@ def job(*found: tuple[str, str]) -> Object:
 
 TABLE = [
     pytest.param(make("PromotionPolicy", None), "Progressing", "not looked at this spec yet", id="policy-new"),
-    pytest.param(policy("Pending"), "Progressing", "", id="policy-whose-stable-starts"),
+    pytest.param(policy("Pending"), "Progressing", "does not answer yet", id="policy-whose-stable-starts"),
+    pytest.param(
+        make("PromotionPolicy", {"phase": "Pending"}, [Condition("Ready", "False", "Waiting", "it is looked up")]),
+        "Progressing",
+        "it is looked up",
+        id="policy-whose-initial-version-is-looked-up",
+    ),
     pytest.param(policy("Serving"), "Healthy", "serves shop/run-7/checkpoint-10", id="policy-serving"),
     pytest.param(policy("Serving", NOTICE), "Healthy", "serves", id="policy-serving-without-a-gateway"),
     pytest.param(policy("Serving", generation=2), "Progressing", "not looked at", id="policy-just-changed"),
