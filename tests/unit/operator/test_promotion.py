@@ -301,6 +301,25 @@ def test_a_job_that_fails_names_its_reason_and_what_its_pod_said(candidate: Mode
     assert world.condition(record, "Evaluated")["status"] == "False"
 
 
+def test_the_job_of_a_recorded_evaluation_goes_after_an_hour_and_is_not_made_again(candidate: ModelVersion) -> None:
+    world = World().step(3).publish(candidate, score=0.2).until("Rejected")
+    job = ("Job", f"evaluate-{candidate.digest[7:19]}-quality")
+    world.objects[job]["status"]["completionTime"] = at(world.now).isoformat()
+    world.step(1, seconds=3590)
+    assert job in world.objects
+    world.step(1, seconds=20).step(3)
+    assert job not in world.objects
+
+
+def test_a_job_that_failed_stays_for_a_person_to_look_at(candidate: ModelVersion) -> None:
+    world = World().publish(candidate, score=None).until("Evaluating").step(2)
+    job = f"evaluate-{candidate.digest[7:19]}-quality"
+    world.fail_job(job)
+    world.objects["Job", job]["status"]["completionTime"] = at(world.now).isoformat()
+    world.step(2).step(1, seconds=10000)
+    assert ("Job", job) in world.objects
+
+
 def test_deleting_a_failed_job_evaluates_again(candidate: ModelVersion) -> None:
     world = World().publish(candidate, score=None).until("Evaluating").step(2)
     job = f"evaluate-{candidate.digest[7:19]}-quality"

@@ -25,8 +25,11 @@ from tunegate_operator.observe import first_difference, is_true, job_state
 from tunegate_operator.resources import (
     API_VERSION,
     APPLIED,
+    SUITE,
     UNUSED_SINCE,
+    VERSION,
     Object,
+    dns,
     object_name,
     read_version,
     server_name,
@@ -37,6 +40,8 @@ from tunegate_operator.resources import (
 MOST_JOBS = 4
 # How long a server that gets no more traffic stays, for answers under way and gateways that lag behind.
 DRAIN_SECONDS = 30
+# How long the Job of a recorded evaluation stays, with its logs.
+KEEP_JOB_SECONDS = 3600
 CHECKS = ("StoreReadable", "Serving", "TrafficSplit", "FeedbackReadable")
 
 
@@ -90,7 +95,12 @@ def changes(seen: Seen, plan: Plan, now: datetime, config: Config, producers: Ma
             *_policy_status(seen, plan, promotions, now),
         ),
         apply=(*_jobs(seen, plan, config), *_servers(seen, plan, config), *entry, *retired),
-        delete=(*drained, *_outdated(seen, promotions), *([seen.stale] if seen.stale and not entry else [])),
+        delete=(
+            *drained,
+            *_outdated(seen, promotions),
+            *_finished(seen, now),
+            *([seen.stale] if seen.stale and not entry else []),
+        ),
         notes=(*_notes(seen, plan), *_problem_notes(seen.obj, seen.problems)),
         again_seconds=_again(promotions, bool(retired)),
     )
@@ -287,6 +297,24 @@ def _marked(live: Object, now: datetime) -> Object:
         "metadata": {**kept, "annotations": annotations},
         "spec": spec,
     }
+
+
+def _finished(seen: Seen, now: datetime) -> Iterable[Object]:
+    """Evaluation Jobs that did their work a while ago: their numbers are recorded, and nobody reads their logs now."""
+    for job in seen.jobs.values():
+        state = job_state(job)
+        if state.failed or not state.done:
+            continue
+        ended = datetime.fromisoformat(job["status"].get("completionTime", now.isoformat()))
+        if (now - ended).total_seconds() >= KEEP_JOB_SECONDS and _is_recorded(seen, job):
+            yield job
+
+
+def _is_recorded(seen: Seen, job: Object) -> bool:
+    labels = job["metadata"].get("labels", {})
+    records = [each for each in seen.records.values() if short(each["spec"]["digest"]) == labels.get(VERSION)]
+    entries = [each for record in records for each in record.get("status", {}).get("evaluations", ())]
+    return any(dns(each["suite"]) == labels.get(SUITE) and not each.get("failures") for each in entries)
 
 
 def _outdated(seen: Seen, promotions: tuple[Promotion, ...]) -> Iterable[Object]:
