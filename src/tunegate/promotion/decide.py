@@ -30,6 +30,7 @@ from tunegate.promotion.analysis import compare
 from tunegate.promotion.gates import check_gates
 from tunegate.promotion.snapshot import EvaluationJob, EvaluationState, Event, Plan, ServerState, Snapshot
 
+MOST_TRANSITIONS = 400  # that are kept of one promotion
 # Phases in which users may get answers of the candidate.
 SHOWN: frozenset[Phase] = frozenset({"Progressing", "Paused", "Promoting", "Baking", "RollingBack"})
 
@@ -56,7 +57,7 @@ def decide(seen: Snapshot, now: datetime) -> Plan:
         events=tuple(
             Event(new.name, new.status.history[-1].reason, new.status.history[-1].message)
             for old, new in zip(seen.promotions, promotions, strict=True)
-            if len(new.status.history) > len(old.status.history)
+            if new.status.history[-1:] != old.status.history[-1:]
         ),
     )
 
@@ -112,7 +113,11 @@ class _View:
         if phase == status.phase:
             return status
         step = Transition(phase=phase, time=self.now, reason=reason, message=message)
-        return msgspec.structs.replace(status, phase=phase, history=(*status.history, step))
+        history = status.history
+        if len(history) >= MOST_TRANSITIONS:
+            # A gateway that wavers for days must not fill the record: how it began and what was last are kept.
+            history = (*history[: MOST_TRANSITIONS // 4], *history[-MOST_TRANSITIONS // 2 :])
+        return msgspec.structs.replace(status, phase=phase, history=(*history, step))
 
     def end(
         self, outcome: Ending, reason: str, message: str, actor: str = "tunegate", **changes: object
@@ -224,7 +229,10 @@ def _progressing(view: _View) -> PromotionStatus:
     if view.server.failed:
         return view.end("Failed", "CanaryNotReady", view.server.message)
     steps = canary_steps(view.policy)
-    step = steps[view.status.step]
+    if not steps:
+        return view.to("Promoting", "StepsRemoved", "the policy has no canary steps any more")
+    at = _step_index(view.status, steps)
+    step = steps[at]
     observed = _observed(view)
     if observed != step.weight:
         weight = view.status.weight if observed is None else observed
@@ -242,15 +250,18 @@ def _progressing(view: _View) -> PromotionStatus:
     comparison = _compare(view)
     if comparison.outcome == "Worse":
         return view.end("RolledBack", "FeedbackWorse", comparison.message, comparison=comparison)
-    is_last = view.status.step + 1 == len(steps)
+    is_last = at + 1 == len(steps)
     if not _is_step_done(view, step, comparison) or (is_last and comparison.outcome != "NotWorse"):
         return view.to("Paused", "Waiting", comparison.message, comparison=comparison)
     if is_last:
         return view.to("Promoting", "FeedbackNotWorse", comparison.message, comparison=comparison)
-    message = f"{steps[view.status.step + 1].weight} % next"
-    return view.to(
-        "Progressing", "StepDone", message, step=view.status.step + 1, step_observed=None, comparison=comparison
-    )
+    message = f"{steps[at + 1].weight} % next"
+    return view.to("Progressing", "StepDone", message, step=at + 1, step_observed=None, comparison=comparison)
+
+
+def _step_index(status: PromotionStatus, steps: tuple[CanaryStep, ...]) -> int:
+    """The step it is at; the last one when the policy has fewer by now."""
+    return min(status.step, len(steps) - 1)
 
 
 def _promoting(view: _View) -> PromotionStatus:
@@ -387,7 +398,8 @@ def _wanted_weights(seen: Snapshot, promotions: tuple[Promotion, ...]) -> dict[s
     share = 0
     if shown and shown.status.phase != "RollingBack":
         steps = canary_steps(seen.policy)
-        share = 100 if shown.status.phase in ("Promoting", "Baking") else steps[shown.status.step].weight
+        is_shared = steps and shown.status.phase not in ("Promoting", "Baking")
+        share = steps[_step_index(shown.status, steps)].weight if is_shared else 100
         if not seen.servers.get(shown.candidate.digest, ServerState()).ready:
             # Not ready yet, or down for a moment: traffic stays where it was last seen, but none goes there first.
             share = min(share, (seen.weights or {}).get(shown.candidate.digest, 0))

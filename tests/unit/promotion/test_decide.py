@@ -454,3 +454,27 @@ def test_of_finished_runs_only_the_last_checkpoint_is_promoted() -> None:
     assert world.publish(first).publish(last).step(2).seen.promotions == ()
     assert world.see(finished_runs=frozenset({"run-1"})).step().last.candidate == last
     assert len(world.seen.promotions) == 1
+
+
+@pytest.mark.parametrize("weights", [(10,), (100,)])
+def test_steps_that_were_removed_during_a_canary_leave_the_last_one_and_the_watch_on_users(
+    world: World, candidate: ModelVersion, weights: tuple[int, ...]
+) -> None:
+    world.vote(candidate, GOOD).until("Paused").until("Progressing").until("Paused")
+    assert world.last.status.step == 1
+    fewer = tuple(CanaryStep(weight=weight) for weight in weights)
+    world.see(policy=make_policy(steps=fewer)).vote(candidate, BAD).until("RolledBack")
+    assert world.seen.weights == {BASE.digest: 100}
+
+
+def test_a_gateway_that_wavers_for_days_does_not_fill_the_record(candidate: ModelVersion) -> None:
+    world = World(make_policy(deadline_seconds=1e6)).publish(candidate).until("Paused")
+    world.follow_weights = False
+    for _ in range(600):
+        world.see(weights=None).step()
+        world.see(weights={BASE.digest: 90, candidate.digest: 10}).step()
+    assert len(world.last.status.history) <= 400
+    assert world.last.status.history[0].phase == "Verifying"
+    assert len(world.plan.events) == 1, "and each transition is still an event"
+    world.follow_weights = True
+    world.vote(candidate, GOOD).until("Baking")
