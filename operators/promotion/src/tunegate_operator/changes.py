@@ -367,7 +367,7 @@ def _again(promotions: Iterable[Promotion], draining: bool) -> float:
     """Seconds until the next look without a change in the cluster: for clocks, Prometheus and gateways."""
     phases = {each.status.phase for each in promotions}
     if phases & SHOWN or draining:
-        return 2
+        return 5  # more often than Prometheus scrapes, as a rule
     return 15 if phases - TERMINAL else 120
 
 
