@@ -16,9 +16,9 @@ import yaml
 from msgspec import inspect
 
 from tests.apiserver import OWN_CRDS
+from tunegate.api.objects import PromotionSpec
 from tunegate.api.promotion import Abort, Approval, PromotionStatus
 from tunegate.api.versions import ModelVersion, Producer
-from tunegate_operator import resources
 from tunegate_operator.resources import ClusterPolicy, EvaluationSummary, VersionSpec
 
 Object = dict[str, Any]
@@ -65,7 +65,7 @@ BEHIND: list[tuple[str, str, Any, set[str]]] = [
     ("PromotionPolicy", "spec", ClusterPolicy, set()),
     ("PromotionPolicy", "status.stable", ModelVersion, set()),
     ("PromotionPolicy", "status.initial", ModelVersion, set()),
-    ("Promotion", "spec", resources._PromotionSpec, set()),
+    ("Promotion", "spec", PromotionSpec, set()),
     ("Promotion", "spec.approval", Approval, set()),
     ("Promotion", "spec.abort", Abort, set()),
     ("Promotion", "status", PromotionStatus, {"candidate", "conditions", "observedGeneration"}),
@@ -174,7 +174,7 @@ def compare_bounds(kind: inspect.IntType | inspect.FloatType, found: Object, pat
     ],
 )
 def test_a_schema_that_differs_is_found(kind: str, change: Any, words: str) -> None:
-    behind = {"PromotionPolicy": ClusterPolicy, "Promotion": resources._PromotionSpec}[kind]
+    behind = {"PromotionPolicy": ClusterPolicy, "Promotion": PromotionSpec}[kind]
     broken = msgspec.json.decode(msgspec.json.encode(schema(kind, "spec")))
     change(broken)
     assert words in "; ".join(compare(inspect.type_info(behind), broken, "spec"))

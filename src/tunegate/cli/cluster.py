@@ -5,27 +5,16 @@ Who the person is, the API server says; an admission policy of the chart holds e
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import msgspec
 from kubernetes import client, config
 
 from tunegate.api.errors import NotFoundError, TunegateError, UsageError
-from tunegate.api.promotion import Abort, Approval, Promotion, PromotionStatus
-from tunegate.api.resource import Resource
-from tunegate.api.versions import ModelVersion
+from tunegate.api.objects import GROUP, VERSION, read_promotion
+from tunegate.api.promotion import Abort, Approval, Promotion
 
-_GROUP, _VERSION = "tunegate.io", "v1alpha1"
-_OURS = ("candidate", "conditions", "observedGeneration")
 _TIMEOUT_SECONDS = 15
-
-
-class _Spec(Resource, frozen=True, kw_only=True):
-    policy: str
-    version: str
-    approval: Approval | None = None
-    abort: Abort | None = None
 
 
 class ClusterRecords:
@@ -41,16 +30,14 @@ class ClusterRecords:
 
     def promotions(self) -> tuple[Promotion, ...]:
         """Oldest first; one that tunegate has not looked at yet is left out: its candidate is not known."""
-        listing = self._call(self._api.list_namespaced_custom_object, _GROUP, _VERSION, self._namespace, "promotions")
-        found = [_read(each) for each in listing["items"] if each.get("status", {}).get("candidate")]
+        listing = self._call(self._api.list_namespaced_custom_object, GROUP, VERSION, self._namespace, "promotions")
+        found = [promotion for each in listing["items"] if (promotion := read_promotion(each))]
         return tuple(sorted(found, key=lambda each: (each.candidate.created, each.name)))
 
     def say(self, name: str, word: Approval | Abort) -> None:
         field = "abort" if isinstance(word, Abort) else "approval"
         body = {"spec": {field: msgspec.to_builtins(word)}}
-        self._call(
-            self._api.patch_namespaced_custom_object, _GROUP, _VERSION, self._namespace, "promotions", name, body
-        )
+        self._call(self._api.patch_namespaced_custom_object, GROUP, VERSION, self._namespace, "promotions", name, body)
 
     def actor(self) -> str:
         review = self._call(client.AuthenticationV1Api().create_self_subject_review, client.V1SelfSubjectReview())
@@ -77,16 +64,3 @@ def _explained(error: client.ApiException, namespace: str) -> TunegateError:
     if error.status == 403:
         return UsageError(f"{message}; ask for the role tunegate-approver in {namespace}.")
     return UsageError(f"The API server refused: {message}")
-
-
-def _read(obj: Any) -> Promotion:
-    spec = msgspec.convert(obj["spec"], _Spec)
-    status = {key: value for key, value in obj["status"].items() if key not in _OURS}
-    return Promotion(
-        name=obj["metadata"]["name"],
-        created=msgspec.convert(obj["metadata"]["creationTimestamp"], datetime),
-        candidate=msgspec.convert(obj["status"]["candidate"], ModelVersion),
-        approval=spec.approval,
-        abort=spec.abort,
-        status=msgspec.convert(status, PromotionStatus),
-    )

@@ -14,18 +14,19 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from tunegate.api import objects
 from tunegate.api.errors import UsageError
 from tunegate.api.evaluation import Evaluation, Metric
 from tunegate.api.policy import Count, PromotionPolicy, Seconds
-from tunegate.api.promotion import Abort, Approval, Promotion, PromotionStatus
+from tunegate.api.promotion import Promotion
 from tunegate.api.resource import Resource
 from tunegate.api.versions import ModelVersion, Producer, short
 
 T = TypeVar("T")
 Object = dict[str, Any]
 
-GROUP = "tunegate.io"
-API_VERSION = f"{GROUP}/v1alpha1"
+GROUP = objects.GROUP
+API_VERSION = f"{GROUP}/{objects.VERSION}"
 MANAGER = "tunegate-operator"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "tunegate"}
 # Labels: what belongs to which policy, and which version or suite it is about.
@@ -110,13 +111,6 @@ class EvaluationSummary(Resource, frozen=True, kw_only=True):
     message: str = ""
 
 
-class _PromotionSpec(Resource, frozen=True, kw_only=True):
-    policy: str
-    version: str
-    approval: Approval | None = None
-    abort: Abort | None = None
-
-
 @dataclass(frozen=True)
 class Attempt:
     """A Promotion as an object: `promotion` is None while its ModelVersion is unknown."""
@@ -143,24 +137,12 @@ def read_summaries(obj: Object) -> tuple[EvaluationSummary, ...]:
 
 def read_attempt(obj: Object, versions: Mapping[str, ModelVersion]) -> Attempt:
     """`versions` are the known ones by the name of their object; the status remembers the candidate without it."""
-    spec = _convert(obj, obj["spec"], _PromotionSpec)
-    status = dict(obj.get("status", {}))
-    remembered = status.pop("candidate", None)
-    for ours in ("conditions", "observedGeneration"):
-        status.pop(ours, None)
-    candidate = _convert(obj, remembered, ModelVersion) if remembered else versions.get(spec.version)
-    name = obj["metadata"]["name"]
-    if candidate is None:
-        return Attempt(name, spec.policy, spec.version, None)
-    promotion = Promotion(
-        name=name,
-        created=_convert(obj, obj["metadata"]["creationTimestamp"], datetime),
-        candidate=candidate,
-        approval=spec.approval,
-        abort=spec.abort,
-        status=_convert(obj, status, PromotionStatus),
-    )
-    return Attempt(name, spec.policy, spec.version, promotion)
+    spec = _convert(obj, obj["spec"], objects.PromotionSpec)
+    try:
+        promotion = objects.read_promotion(obj, versions.get(spec.version))
+    except msgspec.ValidationError as error:
+        raise _unreadable(obj, error) from None
+    return Attempt(obj["metadata"]["name"], spec.policy, spec.version, promotion)
 
 
 def to_plain(value: Any) -> Any:
@@ -216,4 +198,8 @@ def _convert(obj: Object, value: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{obj['kind']} {obj['metadata']['name']} can't be read: {error}.") from None
+        raise _unreadable(obj, error) from None
+
+
+def _unreadable(obj: Object, error: msgspec.ValidationError) -> UsageError:
+    return UsageError(f"{obj['kind']} {obj['metadata']['name']} can't be read: {error}.")
