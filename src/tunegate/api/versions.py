@@ -11,7 +11,7 @@ import msgspec
 
 from tunegate.api.resource import Resource
 
-Format = Literal["huggingface", "lora-adapter"]
+Format = Literal["huggingface", "lora-adapter", "prompt-adapter"]
 MANIFEST = "manifest.json"
 RELEASE = "release.yaml"
 

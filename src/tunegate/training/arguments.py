@@ -34,16 +34,29 @@ _NOT_PART_OF_THE_RUN = {
 class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
     """One training run. Its checkpoints become the versions `<model>/<run>/checkpoint-<step>` of `store`.
 
-    model_name_or_path: a version in the store (name, URI or digest), or a folder.
-    dataset: names of entries in `dataset_dir`/dataset_info.json, used together.
-    cutoff_len: most tokens of one dialogue; turns that don't fit are left out from the end.
+    model_name_or_path: a version in the store (name, URI or digest), or a folder, here or in a bucket.
+    dataset_dir, dataset: names of entries in `dataset_dir`/dataset_info.json, or files and folders by their path or URI.
+    store: where versions are published; None keeps checkpoints in `output_dir` only, and needs no model and run.
+    finetuning_type: all weights, a LoRA adapter, the last layers ("freeze"), or prompts that are learned: at the input
+        (P-tuning) or in every layer (P-tuning v2).
+    warmup_steps, warmup_ratio: steps in which the learning rate grows from 0, or their share of all; steps win.
+    cutoff_len, truncation: most tokens of one dialogue, and what happens to a longer one.
+    max_source_length, max_target_length: most tokens of a question and of an answer, by the rule of 2023 instead.
+    packing: several dialogues in one row of `cutoff_len` tokens, none of which sees another.
+    is_shuffle: False reads the rows in the order of their files.
+    mix_strategy, interleave_probs: how several data sets are mixed; until the first or the last of them is used up.
+    val_size: rows (above 1) or their share held out and measured with each checkpoint.
+    num_layer_trainable, name_module_trainable: the layers, counted from the last, and modules that "freeze" trains.
+    num_virtual_tokens, encoder_hidden_size: length of a learned prompt; width of P-tuning's encoder, None the model's.
     max_samples: rows used of each data set, None for all.
     max_steps: stop after so many optimizer steps; -1 for `num_train_epochs`.
-    warmup_ratio: share of the steps in which the learning rate grows from 0.
     max_rejected: share of unusable rows, 0..1, above which the run is refused.
-    save_strategy: publish a checkpoint after each epoch, or every `save_steps` steps; always one at the end.
+    save_strategy: keep a checkpoint after each epoch, or every `save_steps` steps; always one at the end.
+    save_total_limit: newest checkpoints that stay in `output_dir`, of those that are in the store; None for all.
     bf16: "auto" computes in bfloat16 where the processor has instructions for it, in float32 elsewhere.
+    gradient_checkpointing: "auto" saves memory at the cost of time on accelerators, not on processors.
     deepspeed: a DeepSpeed configuration file; None for ZeRO-2.
+    metrics_port: where the first process serves its metrics to Prometheus; None nowhere.
     resume: go on from the newest complete checkpoint; False refuses a run that has one.
     """
 
@@ -51,11 +64,11 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
     dataset_dir: str
     dataset: tuple[str, ...]
     output_dir: str
-    model: str
-    run: str
-    store: str
+    model: str = ""
+    run: str = ""
+    store: str | None = None
     endpoint_url: str | None = None
-    finetuning_type: Literal["lora", "full"] = "lora"
+    finetuning_type: Literal["full", "lora", "freeze", "p_tuning", "p_tuning_v2"] = "lora"
     template: str = "chatml"
     per_device_train_batch_size: int = 8
     gradient_accumulation_steps: int = 1
@@ -64,18 +77,40 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
     max_steps: int = -1
     lr_scheduler_type: str = "cosine"
     warmup_ratio: float = 0.0
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
     cutoff_len: int = 2048
+    truncation: Literal["keep_head", "keep_last_turns", "drop"] = "keep_head"
+    max_source_length: int | None = None
+    max_target_length: int | None = None
+    packing: bool = False
+    is_shuffle: bool = True
+    mix_strategy: Literal["concat", "interleave_under", "interleave_over"] = "concat"
+    interleave_probs: tuple[float, ...] = ()
+    val_size: float = 0.0
+    overwrite_cache: bool = False
     seed: int = 42
     lora_rank: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.0
+    lora_target: tuple[str, ...] = ("all",)
+    num_layer_trainable: int = 3
+    name_module_trainable: str = "mlp"
+    num_virtual_tokens: int = 20
+    encoder_hidden_size: int | None = None
     max_samples: int | None = None
     nproc_per_node: int = 2
     deepspeed: str | None = None
     save_strategy: Literal["epoch", "steps"] = "epoch"
     save_steps: int = 500
+    save_total_limit: int | None = None
     bf16: Literal["auto", "true", "false"] = "auto"
+    fp16: bool = False
+    gradient_checkpointing: Literal["auto", "true", "false"] = "auto"
     logging_steps: int = 5
+    report_to: Literal["none", "tensorboard"] = "none"
+    metrics_port: int | None = None
     max_rejected: float = 0.01
     resume: bool = True
 
