@@ -99,7 +99,7 @@ def changes(seen: Seen, plan: Plan, now: datetime, config: Config, producers: Ma
             *drained,
             *_outdated(seen, promotions),
             *_finished(seen, now),
-            *([seen.stale] if seen.stale and not entry else []),
+            *([seen.around.stale] if seen.around.stale and not entry else []),
         ),
         notes=(*_notes(seen, plan), *_problem_notes(seen.obj, seen.problems)),
         again_seconds=_again(promotions, bool(retired)),
@@ -109,7 +109,7 @@ def changes(seen: Seen, plan: Plan, now: datetime, config: Config, producers: Ma
 def _records(seen: Seen, producers: Mapping[str, Producer]) -> Iterable[Object]:
     versions = {each.digest: each for each in (seen.initial, *(seen.snapshot.versions or ()))}
     for version in versions.values():
-        if object_name(version) not in seen.records:
+        if object_name(version) not in seen.around.records:
             yield manifests.model_version(seen.namespace, seen.name, version, producers.get(version.digest))
 
 
@@ -138,7 +138,7 @@ def _unknown_statuses(seen: Seen, now: datetime) -> Iterable[Object]:
 
 def _version_statuses(seen: Seen, now: datetime) -> Iterable[Object]:
     listed = None if seen.snapshot.versions is None else {each.uri: each for each in seen.snapshot.versions}
-    for record in seen.records.values():
+    for record in seen.around.records.values():
         version = read_version(record)
         entries = [seen.summaries.get((version.digest, suite)) for suite in seen.policy.suites]
         kept = [
@@ -220,18 +220,18 @@ def _policy_phase(seen: Seen, running: Promotion | None, stable: ModelVersion) -
 
 
 def _url(seen: Seen) -> str:
-    if not seen.shares:
+    if not seen.policy.traffic.is_shared:
         return f"http://{seen.name}.{seen.namespace}.svc"
     host = seen.policy.traffic.hostnames[0] if seen.policy.traffic.hostnames else ""
     return f"http://{host}{seen.policy.traffic.path_prefix}" if host else ""
 
 
 def _jobs(seen: Seen, plan: Plan, config: Config) -> Iterable[Object]:
-    unfinished = sum(not job_state(job).done for job in seen.jobs.values())
+    unfinished = sum(not job_state(job).done for job in seen.around.jobs.values())
     for wanted in plan.evaluations:
-        if manifests.evaluation_name(wanted) in seen.jobs:
+        if manifests.evaluation_name(wanted) in seen.around.jobs:
             continue
-        record = seen.records.get(object_name(wanted.version))
+        record = seen.around.records.get(object_name(wanted.version))
         if record is None:
             continue  # it is being created; its Job comes with the next look
         if unfinished >= MOST_JOBS:
@@ -246,7 +246,7 @@ def _servers(seen: Seen, plan: Plan, config: Config) -> Iterable[Object]:
         return
     for version in plan.servers:
         wanted = manifests.inference_service(seen.namespace, seen.policy, seen.name, version, config)
-        live = seen.servers.get(wanted["metadata"]["name"])
+        live = seen.around.servers.get(wanted["metadata"]["name"])
         if live and UNUSED_SINCE not in live["metadata"].get("annotations", {}) and not _differs(wanted, live):
             continue
         yield _over(manifests.owned(manifests.remembered(wanted), seen.obj), live)
@@ -256,21 +256,21 @@ def _entry(seen: Seen, plan: Plan) -> tuple[Object, ...]:
     """The route or the switch; an empty plan leaves both alone."""
     if not plan.weights:
         return ()
-    if seen.shares:
+    if seen.policy.traffic.is_shared:
         wanted = manifests.http_route(seen.namespace, seen.policy, seen.name, plan.weights)
     else:
         digest = max(plan.weights, key=lambda each: plan.weights[each])
         wanted = manifests.switch(seen.namespace, seen.policy, seen.name, digest)
-    if seen.entry and not _differs(wanted, seen.entry):
+    if seen.around.entry and not _differs(wanted, seen.around.entry):
         return ()
-    return (_over(manifests.owned(manifests.remembered(wanted), seen.obj), seen.entry),)
+    return (_over(manifests.owned(manifests.remembered(wanted), seen.obj), seen.around.entry),)
 
 
 def _retire(seen: Seen, plan: Plan, now: datetime) -> tuple[list[Object], list[Object]]:
     """Servers nobody needs: first marked, and deleted once their last answers are over."""
     needed = {server_name(seen.name, version.digest) for version in plan.servers}
     marked, drained = [], []
-    for name, live in seen.servers.items():
+    for name, live in seen.around.servers.items():
         if name in needed or seen.snapshot.modified or seen.snapshot.weights is None:
             continue
         since = live["metadata"].get("annotations", {}).get(UNUSED_SINCE)
@@ -301,7 +301,7 @@ def _marked(live: Object, now: datetime) -> Object:
 
 def _finished(seen: Seen, now: datetime) -> Iterable[Object]:
     """Evaluation Jobs that did their work a while ago: their numbers are recorded, and nobody reads their logs now."""
-    for job in seen.jobs.values():
+    for job in seen.around.jobs.values():
         state = job_state(job)
         if state.failed or not state.done:
             continue
@@ -312,7 +312,7 @@ def _finished(seen: Seen, now: datetime) -> Iterable[Object]:
 
 def _is_recorded(seen: Seen, job: Object) -> bool:
     labels = job["metadata"].get("labels", {})
-    records = [each for each in seen.records.values() if short(each["spec"]["digest"]) == labels.get(VERSION)]
+    records = [each for each in seen.around.records.values() if short(each["spec"]["digest"]) == labels.get(VERSION)]
     entries = [each for record in records for each in record.get("status", {}).get("evaluations", ())]
     return any(dns(each["suite"]) == labels.get(SUITE) and not each.get("failures") for each in entries)
 
@@ -335,7 +335,7 @@ def _outdated(seen: Seen, promotions: tuple[Promotion, ...]) -> Iterable[Object]
     spoken_of = {each.digest for each in (seen.initial, seen.snapshot.initial, *seen.snapshot.versions)}
     names = {each.name for each in gone}
     spoken_of |= {each.candidate.digest for each in promotions if each.name not in names}
-    for record in seen.records.values():
+    for record in seen.around.records.values():
         if record["spec"]["digest"] not in spoken_of and record["spec"]["model"] == seen.policy.model:
             yield record
 

@@ -19,7 +19,7 @@ from tunegate.api.policy import CanaryStep
 from tunegate.api.promotion import Promotion
 from tunegate.api.versions import ModelVersion
 from tunegate.promotion.decide import SHOWN, stable_version
-from tunegate.promotion.snapshot import EvaluationJob, EvaluationState, Snapshot
+from tunegate.promotion.snapshot import EvaluationJob, EvaluationState, ServerState, Snapshot
 from tunegate_operator import cluster as kinds
 from tunegate_operator.cluster import Kind
 from tunegate_operator.conditions import Problem
@@ -38,12 +38,12 @@ from tunegate_operator.observe import (
 )
 from tunegate_operator.prometheus import read_tallies
 from tunegate_operator.resources import (
-    DIGEST,
     POLICY,
     Attempt,
     ClusterPolicy,
     EvaluationSummary,
     Object,
+    ServingPods,
     object_name,
     read_attempt,
     read_policy,
@@ -78,11 +78,25 @@ class Unready:
 
 
 @dataclass(frozen=True)
+class Around:
+    """The objects of the cluster around one policy, by name.
+
+    entry: the HTTPRoute or Service users come in by. stale: the entry of the other kind, if one was left.
+    """
+
+    records: Mapping[str, Object]
+    jobs: Mapping[str, Object]
+    servers: Mapping[str, Object]
+    entry: Object | None
+    stale: Object | None
+
+
+@dataclass(frozen=True)
 class Seen:
     """One policy and everything around it.
 
-    snapshot: what `decide` looks at. entry: the HTTPRoute or Service users come in by. summaries: by (digest, suite).
-    unknown: promotions whose ModelVersion is not there. stale: the entry of the other kind, if one was left.
+    snapshot: what `decide` looks at. attempts: promotions as objects. unknown: those whose ModelVersion is not there.
+    summaries: by (digest, suite).
     """
 
     obj: Object
@@ -92,12 +106,7 @@ class Seen:
     problems: tuple[Problem, ...]
     attempts: Mapping[str, Object]
     unknown: tuple[Attempt, ...]
-    records: Mapping[str, Object]
-    jobs: Mapping[str, Object]
-    servers: Mapping[str, Object]
-    entry: Object | None
-    stale: Object | None
-    shares: bool
+    around: Around
     summaries: Mapping[tuple[str, str], EvaluationSummary]
 
     @property
@@ -144,68 +153,58 @@ class Gatherer:
 
     def _seen(self, obj: Object, policy: ClusterPolicy, initial: ModelVersion, now: datetime) -> Seen:
         namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
-        of_policy = {POLICY: name}
         promotions, unknown, attempts = self._attempts(namespace, name)
-        start = _start(obj, initial, promotions)
-        shares = policy.traffic.gateway is not None
-        route, service = (self.caches.get(kind, namespace, name) for kind in (kinds.HTTP_ROUTE, kinds.SERVICE))
-        entry, stale = (route, service) if shares else (service, route)
-        servers = _by_name(self.caches.list(kinds.INFERENCE_SERVICE, namespace, of_policy))
-        digests = digest_by_server(servers.values())
-        state = route_state(entry, digests) if shares else switch_state(entry, digests)
-        jobs = _by_name(self.caches.list(kinds.JOB, namespace, of_policy))
-        listing = self.source.listing(policy.model)
+        start, listing = _start(obj, initial, promotions), self.source.listing(policy.model)
         known = _distinct((start, initial, *(listing or ()), *(each.candidate for each in promotions)))
-        records = {
-            object_name(each): record
-            for each in known
-            if (record := self.caches.get(kinds.MODEL_VERSION, namespace, object_name(each)))
-        }
-        records |= _by_name(self.caches.list(kinds.MODEL_VERSION, namespace, of_policy))
-        summaries = self._summaries(namespace, policy, known, records, jobs)
-        changed = [sentence for each in (entry, *servers.values()) if each and (sentence := modified(each))]
-        seen = Snapshot(
-            policy=policy if shares else _switching(policy),
+        around = self._around(namespace, name, policy, known)
+        summaries = self._summaries(namespace, policy, known, around)
+        digests = digest_by_server(around.servers.values())
+        route = _route(policy, around.entry, digests)
+        snapshot = Snapshot(
+            policy=policy if policy.traffic.is_shared else _switching(policy),
             initial=start,
             versions=listing,
             finished_runs=finished_runs(self._training_jobs(namespace), policy.model),
             promotions=promotions,
             evaluations=_states(policy, known, summaries),
-            servers={
-                each["metadata"]["annotations"][DIGEST]: server_state(
-                    each,
-                    now,
-                    had_traffic=bool((state.weights or {}).get(each["metadata"]["annotations"][DIGEST])),
-                    ready_timeout=policy.serving.ready_timeout_seconds,
-                    unavailable=policy.serving.unavailable_seconds,
-                )
-                for each in servers.values()
-            },
-            weights=state.weights,
-            modified=changed[0] if changed else "",
+            servers=_server_states(policy.serving, around.servers, digests, route.weights or {}, now),
+            weights=route.weights,
+            modified=_edit(around),
         )
-        tallies = self._tallies(namespace, seen, now)
-        is_new = entry is None or _age(entry, now) < _ROUTE_SECONDS
-        problems = [
-            *self._problems(obj, policy, seen, state, is_new),
-            *([tallies] if isinstance(tallies, Problem) else []),
-        ]
+        tallies = self._tallies(namespace, snapshot, now)
+        problems = self._problems(obj, policy, snapshot, route, _is_new(around.entry, now))
+        if isinstance(tallies, Problem):
+            problems.append(tallies)
         return Seen(
             obj=obj,
             policy=policy,
-            snapshot=replace(seen, tallies=None if isinstance(tallies, Problem) else tallies),
+            snapshot=replace(snapshot, tallies=None if isinstance(tallies, Problem) else tallies),
             initial=initial,
             problems=tuple(problems),
             attempts=attempts,
             unknown=unknown,
-            records=records,
-            jobs=jobs,
-            servers=servers,
-            entry=entry,
-            stale=stale if stale and stale["metadata"].get("labels", {}).get(POLICY) == name else None,
-            shares=shares,
+            around=around,
             summaries=summaries,
         )
+
+    def _around(self, namespace: str, name: str, policy: ClusterPolicy, versions: Iterable[ModelVersion]) -> Around:
+        of_policy = {POLICY: name}
+        route, service = (self.caches.get(kind, namespace, name) for kind in (kinds.HTTP_ROUTE, kinds.SERVICE))
+        entry, other = (route, service) if policy.traffic.is_shared else (service, route)
+        return Around(
+            records=self._records(namespace, name, versions),
+            jobs=_by_name(self.caches.list(kinds.JOB, namespace, of_policy)),
+            servers=_by_name(self.caches.list(kinds.INFERENCE_SERVICE, namespace, of_policy)),
+            entry=entry,
+            stale=other if other and other["metadata"].get("labels", {}).get(POLICY) == name else None,
+        )
+
+    def _records(self, namespace: str, policy: str, versions: Iterable[ModelVersion]) -> dict[str, Object]:
+        """The ModelVersions of these versions, whichever policy made them, and all that the policy made."""
+        names = [object_name(each) for each in versions]
+        known = {name: self.caches.get(kinds.MODEL_VERSION, namespace, name) for name in names}
+        own = _by_name(self.caches.list(kinds.MODEL_VERSION, namespace, {POLICY: policy}))
+        return {name: record for name, record in known.items() if record} | own
 
     def _attempts(
         self, namespace: str, policy: str
@@ -244,15 +243,14 @@ class Gatherer:
         namespace: str,
         policy: ClusterPolicy,
         versions: Iterable[ModelVersion],
-        records: Mapping[str, Object],
-        jobs: Mapping[str, Object],
+        around: Around,
     ) -> dict[tuple[str, str], EvaluationSummary]:
         found = {}
         for version in versions:
-            record = records.get(object_name(version))
+            record = around.records.get(object_name(version))
             recorded = {each.suite: each for each in read_summaries(record)} if record else {}
             for suite in policy.suites:
-                job = jobs.get(evaluation_name(EvaluationJob(version, suite)))
+                job = around.jobs.get(evaluation_name(EvaluationJob(version, suite)))
                 summary = self._summary(namespace, policy, version, suite, recorded.get(suite), job)
                 if summary:
                     found[version.digest, suite] = summary
@@ -313,7 +311,7 @@ class Gatherer:
         if not self.caches.installed(kinds.INFERENCE_SERVICE):
             message = "the cluster has no InferenceService (serving.kserve.io/v1beta1); install KServe, Standard mode"
             problems.append(Problem("Serving", "KServeMissing", message))
-        if policy.traffic.gateway is None:
+        if not policy.traffic.is_shared:
             message = "without traffic.gateway the traffic can't be shared: it switches from 0 to 100 %"
             problems.append(Problem("TrafficSplit", "NoGateway", message, stops=False))
         elif not self.caches.installed(kinds.HTTP_ROUTE):
@@ -337,8 +335,39 @@ def _needs_a_person(obj: Object, route: RouteState, is_new: bool) -> bool:
     return not is_new or is_true(obj, "Ready") or is_true(obj, "Stalled")
 
 
-def _age(obj: Object, now: datetime) -> float:
-    return (now - datetime.fromisoformat(obj["metadata"]["creationTimestamp"])).total_seconds()
+def _is_new(entry: Object | None, now: datetime) -> bool:
+    if entry is None:
+        return True
+    return (now - datetime.fromisoformat(entry["metadata"]["creationTimestamp"])).total_seconds() < _ROUTE_SECONDS
+
+
+def _route(policy: ClusterPolicy, entry: Object | None, digests: Mapping[str, str]) -> RouteState:
+    return route_state(entry, digests) if policy.traffic.is_shared else switch_state(entry, digests)
+
+
+def _server_states(
+    serving: ServingPods,
+    servers: Mapping[str, Object],
+    digests: Mapping[str, str],
+    weights: Mapping[str, int],
+    now: datetime,
+) -> dict[str, ServerState]:
+    return {
+        digests[name]: server_state(
+            server,
+            now,
+            had_traffic=bool(weights.get(digests[name])),
+            ready_timeout=serving.ready_timeout_seconds,
+            unavailable=serving.unavailable_seconds,
+        )
+        for name, server in servers.items()
+    }
+
+
+def _edit(around: Around) -> str:
+    """What a person changed by hand of what users depend on; the first of it."""
+    objects = [*([around.entry] if around.entry else []), *around.servers.values()]
+    return next((sentence for each in objects if (sentence := modified(each))), "")
 
 
 def _start(obj: Object, initial: ModelVersion, promotions: Iterable[Promotion]) -> ModelVersion:

@@ -81,6 +81,10 @@ class Traffic(Resource, frozen=True, kw_only=True):
     hostnames: tuple[str, ...] = ()
     path_prefix: str = "/"
 
+    @property
+    def is_shared(self) -> bool:
+        return self.gateway is not None
+
 
 class ClusterPolicy(PromotionPolicy, frozen=True, kw_only=True):
     """The spec of a PromotionPolicy: the policy, and how its pods and its traffic look in the cluster.
