@@ -25,6 +25,7 @@ from tunegate_operator.observe import first_difference, is_true, job_state
 from tunegate_operator.resources import (
     API_VERSION,
     APPLIED,
+    DIGEST,
     SUITE,
     UNUSED_SINCE,
     VERSION,
@@ -245,11 +246,13 @@ def _servers(seen: Seen, plan: Plan, config: Config) -> Iterable[Object]:
     if seen.snapshot.modified:
         return
     for version in plan.servers:
-        wanted = manifests.inference_service(seen.namespace, seen.policy, seen.name, version, config)
+        wanted = manifests.remembered(
+            manifests.inference_service(seen.namespace, seen.policy, seen.name, version, config)
+        )
         live = seen.around.servers.get(wanted["metadata"]["name"])
         if live and UNUSED_SINCE not in live["metadata"].get("annotations", {}) and not _differs(wanted, live):
             continue
-        yield _over(manifests.owned(manifests.remembered(wanted), seen.obj), live)
+        yield _over(manifests.owned(wanted, seen.obj), live)
 
 
 def _entry(seen: Seen, plan: Plan) -> tuple[Object, ...]:
@@ -261,9 +264,10 @@ def _entry(seen: Seen, plan: Plan) -> tuple[Object, ...]:
     else:
         digest = max(plan.weights, key=lambda each: plan.weights[each])
         wanted = manifests.switch(seen.namespace, seen.policy, seen.name, digest)
+    wanted = manifests.remembered(wanted)
     if seen.around.entry and not _differs(wanted, seen.around.entry):
         return ()
-    return (_over(manifests.owned(manifests.remembered(wanted), seen.obj), seen.around.entry),)
+    return (_over(manifests.owned(wanted, seen.obj), seen.around.entry),)
 
 
 def _retire(seen: Seen, plan: Plan, now: datetime) -> tuple[list[Object], list[Object]]:
@@ -290,12 +294,12 @@ def _marked(live: Object, now: datetime) -> Object:
         if key in metadata
     }
     annotations = {**metadata.get("annotations", {}), UNUSED_SINCE: now.isoformat()}
-    spec = json.loads(annotations[APPLIED])
+    applied = annotations.get(APPLIED)
     return {
         "apiVersion": live["apiVersion"],
         "kind": live["kind"],
         "metadata": {**kept, "annotations": annotations},
-        "spec": spec,
+        "spec": live["spec"] if applied is None else json.loads(applied),
     }
 
 
@@ -386,7 +390,10 @@ def _status(obj: Object, status: Object, found: list[Condition], now: datetime) 
 
 
 def _differs(wanted: Object, live: Object) -> bool:
-    return bool(first_difference(wanted["spec"], live["spec"], "spec"))
+    """Whether the spec is another, or somebody took away what we remember there."""
+    annotations = live["metadata"].get("annotations", {})
+    taken = [key for key in (DIGEST, APPLIED) if key in wanted["metadata"]["annotations"] and key not in annotations]
+    return bool(taken or first_difference(wanted["spec"], live["spec"], "spec"))
 
 
 def _over(wanted: Object, live: Object | None) -> Object:

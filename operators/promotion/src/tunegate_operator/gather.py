@@ -49,6 +49,7 @@ from tunegate_operator.resources import (
     read_policy,
     read_summaries,
     read_version,
+    server_name,
     to_evaluation,
 )
 from tunegate_operator.source import Source
@@ -158,7 +159,7 @@ class Gatherer:
         known = _distinct((start, initial, *(listing or ()), *(each.candidate for each in promotions)))
         around = self._around(namespace, name, policy, known)
         summaries = self._summaries(namespace, policy, known, around)
-        digests = digest_by_server(around.servers.values())
+        digests = _digests(name, around.servers, known)
         route = _route(policy, around.entry, digests)
         snapshot = Snapshot(
             policy=policy if policy.traffic.is_shared else _switching(policy),
@@ -345,6 +346,16 @@ def _route(policy: ClusterPolicy, entry: Object | None, digests: Mapping[str, st
     return route_state(entry, digests) if policy.traffic.is_shared else switch_state(entry, digests)
 
 
+def _digests(policy: str, servers: Mapping[str, Object], versions: Iterable[ModelVersion]) -> dict[str, str]:
+    """The digests of versions by the name of their server.
+
+    A server's name says it too: its annotations are anybody's to remove, and then it must not look as if it were gone.
+    """
+    named = {server_name(policy, each.digest): each.digest for each in versions}
+    said = digest_by_server(servers.values())
+    return {name: digest for name in servers if (digest := named.get(name) or said.get(name))}
+
+
 def _server_states(
     serving: ServingPods,
     servers: Mapping[str, Object],
@@ -353,14 +364,14 @@ def _server_states(
     now: datetime,
 ) -> dict[str, ServerState]:
     return {
-        digests[name]: server_state(
-            server,
+        digest: server_state(
+            servers[name],
             now,
-            had_traffic=bool(weights.get(digests[name])),
+            had_traffic=bool(weights.get(digest)),
             ready_timeout=serving.ready_timeout_seconds,
             unavailable=serving.unavailable_seconds,
         )
-        for name, server in servers.items()
+        for name, digest in digests.items()
     }
 
 

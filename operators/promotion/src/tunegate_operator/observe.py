@@ -92,7 +92,9 @@ def switch_state(service: Object | None, digests: Mapping[str, str]) -> RouteSta
 
 
 def digest_by_server(servers: Iterable[Object]) -> dict[str, str]:
-    return {isvc["metadata"]["name"]: isvc["metadata"].get("annotations", {}).get(DIGEST, "") for isvc in servers}
+    """What the servers' annotations say; one that has none is left out."""
+    annotations = {isvc["metadata"]["name"]: isvc["metadata"].get("annotations", {}) for isvc in servers}
+    return {name: each[DIGEST] for name, each in annotations.items() if DIGEST in each}
 
 
 def modified(obj: Object) -> str:
