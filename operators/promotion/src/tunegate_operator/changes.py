@@ -93,7 +93,7 @@ def changes(seen: Seen, plan: Plan, now: datetime, config: Config, producers: Ma
             *_promotion_statuses(seen, promotions, now),
             *_unknown_statuses(seen, now),
             *_version_statuses(seen, now),
-            *_policy_status(seen, plan, promotions, now),
+            *_policy_status(seen, promotions, now),
         ),
         apply=(*_jobs(seen, plan, config), *_servers(seen, plan, config), *entry, *retired),
         delete=(
@@ -162,10 +162,10 @@ def _version_statuses(seen: Seen, now: datetime) -> Iterable[Object]:
 
 
 def _verified(seen: Seen, version: ModelVersion, listed: Mapping[str, ModelVersion] | None) -> Condition:
-    if listed is None or version.model != seen.policy.model:
-        return Condition(
-            "Verified", "Unknown" if listed is None else "True", "Waiting" if listed is None else "Verified"
-        )
+    if listed is None:
+        return Condition("Verified", "Unknown", "Waiting")
+    if version.model != seen.policy.model:
+        return Condition("Verified", "True", "Verified")  # the listing says nothing of another model
     found = listed.get(version.uri)
     if found is None:
         return Condition("Verified", "False", "VersionMissing", f"{version.uri} is no longer in the store")
@@ -181,7 +181,7 @@ def _evaluated(done: bool, failures: list[str]) -> Condition:
     return Condition("Evaluated", "True", "Evaluated") if done else Condition("Evaluated", "Unknown", "Waiting")
 
 
-def _policy_status(seen: Seen, plan: Plan, promotions: tuple[Promotion, ...], now: datetime) -> Iterable[Object]:
+def _policy_status(seen: Seen, promotions: tuple[Promotion, ...], now: datetime) -> Iterable[Object]:
     running = next((each for each in promotions if each.status.phase in SHOWN), None)
     running = running or next((each for each in promotions if each.status.phase not in TERMINAL), None)
     stable = stable_version(replace(seen.snapshot, promotions=promotions))
