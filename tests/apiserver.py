@@ -310,18 +310,28 @@ def _post(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return dict(json.loads(answer.read()))
 
 
+@contextmanager
+def new_api_server(folder: Path, crds: Iterable[Path] = ()) -> Iterator[ApiServer]:
+    """An API of one's own in this folder, with these CRDs (files or folders); skips where there are no programs."""
+    assets = find_assets()
+    if assets is None:
+        pytest.skip("needs a folder with etcd, kube-apiserver and kubectl in KUBEBUILDER_ASSETS (setup-envtest)")
+    server = ApiServer.start(assets, folder)
+    try:
+        server.install_crds(crds)
+        yield server
+    finally:
+        server.stop()
+
+
 @pytest.fixture(scope="session")
 def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """The API of this test run: a cluster that TUNEGATE_TEST_KUBECONFIG names on purpose, else one of our own."""
     if given := os.environ.get("TUNEGATE_TEST_KUBECONFIG"):
         yield ApiServer.existing(Path(given))
         return
-    assets = find_assets()
-    if assets is None:
-        pytest.skip("needs a folder with etcd, kube-apiserver and kubectl in KUBEBUILDER_ASSETS (setup-envtest)")
-    server = ApiServer.start(assets, tmp_path_factory.mktemp("api"))
-    yield server
-    server.stop()
+    with new_api_server(tmp_path_factory.mktemp("api")) as server:
+        yield server
 
 
 @pytest.fixture

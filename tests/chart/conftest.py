@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.apiserver import ApiServer, find_assets, foreign_crds_folder
+from tests.apiserver import ApiServer, foreign_crds_folder, new_api_server
 from tests.chart.rendering import Object, read_yaml
 
 
@@ -20,11 +20,5 @@ def foreign() -> dict[str, Object]:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """An API of one file's own: what a chart installs holds for the whole cluster, and would be in others' way."""
-    assets = find_assets()
-    if assets is None:
-        pytest.skip("needs a folder with etcd, kube-apiserver and kubectl in KUBEBUILDER_ASSETS (setup-envtest)")
-    folder = foreign_crds_folder()
-    server = ApiServer.start(assets, tmp_path_factory.mktemp("chart-api"))
-    server.install_crds([folder])
-    yield server
-    server.stop()
+    with new_api_server(tmp_path_factory.mktemp("chart-api"), [foreign_crds_folder()]) as server:
+        yield server

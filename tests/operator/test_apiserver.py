@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from kubernetes.client import ApiException
 
-from tests.apiserver import ApiServer, call, find_assets
+from tests.apiserver import ApiServer, call, new_api_server
 
 
 def test_a_service_account_may_do_nothing_until_it_is_bound(api_server: ApiServer, namespace: str) -> None:
@@ -22,18 +22,12 @@ def test_pod_security_is_enforced(api_server: ApiServer) -> None:
 
 
 def test_what_was_written_survives_kill_9(tmp_path_factory: pytest.TempPathFactory) -> None:
-    assets = find_assets()
-    if assets is None:
-        pytest.skip("needs KUBEBUILDER_ASSETS")
-    server = ApiServer.start(assets, tmp_path_factory.mktemp("api"))
-    try:
+    with new_api_server(tmp_path_factory.mktemp("api")) as server:
         namespace = server.new_namespace()
         server.kill()
         server.restart()
         with server.client() as client:
             assert call(client, "GET", f"/api/v1/namespaces/{namespace}")["metadata"]["name"] == namespace
-    finally:
-        server.stop()
 
 
 @pytest.mark.usefixtures("foreign_crds")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.apiserver import ApiServer, find_assets, wait_for
+from tests.apiserver import ApiServer, new_api_server, wait_for
 from tunegate_operator.cluster import LEASE, SERVICE, Cluster, ExpiredError, Kind, UnreachableError
 from tunegate_operator.resources import POLICY, Object
 from tunegate_operator.watch import Watches
@@ -175,12 +175,8 @@ def test_history_that_the_server_forgot_is_listed_again(own_server: ApiServer) -
 @pytest.fixture(scope="module")
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """One that may be killed."""
-    assets = find_assets()
-    if assets is None:
-        pytest.skip("needs a folder with etcd, kube-apiserver and kubectl in KUBEBUILDER_ASSETS (setup-envtest)")
-    server = ApiServer.start(assets, tmp_path_factory.mktemp("api"))
-    yield server
-    server.stop()
+    with new_api_server(tmp_path_factory.mktemp("api")) as server:
+        yield server
 
 
 class _CutOff(Cluster):

@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.apiserver import OWN_CRDS, ApiServer, find_assets, foreign_crds_folder
+from tests.apiserver import OWN_CRDS, ApiServer, foreign_crds_folder, new_api_server
 from tests.chart.rendering import check_against_crd
 from tunegate.cli import root
 from tunegate.corpus import DATA
@@ -48,14 +48,8 @@ TUNEGATE = [param for param in CONTAINERS if "args" in param.values[0]]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    assets = find_assets()
-    if assets is None:
-        pytest.skip("needs a folder with etcd, kube-apiserver and kubectl in KUBEBUILDER_ASSETS (setup-envtest)")
-    folder = foreign_crds_folder()
-    server = ApiServer.start(assets, tmp_path_factory.mktemp("pipelines-api"))
-    server.install_crds([folder, OWN_CRDS])
-    yield server
-    server.stop()
+    with new_api_server(tmp_path_factory.mktemp("pipelines-api"), [foreign_crds_folder(), OWN_CRDS]) as server:
+        yield server
 
 
 def parse(args: list[str]) -> click.Context:
