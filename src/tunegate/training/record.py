@@ -51,19 +51,20 @@ class Record(TrainerCallback):  # type: ignore[misc]
                 "start a new run with a smaller --learning_rate."
             )
         self._loss = logs["loss"]
-        if self._publisher:
+        if self._trainer.is_world_process_zero():
             append(self._output_dir / LOG, self._progress(args, state, logs))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         torch.distributed.barrier()
-        if self._publisher is None:
+        if not self._trainer.is_world_process_zero():
             return
         folder = self._output_dir / f"checkpoint-{state.global_step}"
         make_servable(folder, self._trainer.model, self._plan)
         checkpoint = seal(
             folder, step=state.global_step, total_steps=state.max_steps, epoch=state.epoch or 0.0, loss=self._loss
         )
-        self._publisher.submit(checkpoint)
+        if self._publisher:
+            self._publisher.submit(checkpoint)
 
     def _progress(self, args: TrainingArguments, state: TrainerState, logs: dict[str, Any]) -> Progress:
         now = time.monotonic()

@@ -11,21 +11,21 @@ from typing import Any
 
 import deepspeed
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 from transformers.utils.logging import disable_progress_bar
 
 from tunegate.api.versions import ModelVersion
 from tunegate.store import Store
-from tunegate.training.arguments import TrainConfig, load_deepspeed
 from tunegate.training.batches import Collator, LengthGroupedSampler
 from tunegate.training.checkpoints import Checkpoint, Publisher, publish_checkpoint, unpublished
-from tunegate.training.encode import Example
+from tunegate.training.encode import IGNORED, Example
 from tunegate.training.log import VERSIONS, append
 from tunegate.training.loss import TrainedPositions
 from tunegate.training.methods import load_model, load_tokenizer
 from tunegate.training.plan import Plan
 from tunegate.training.record import Record
 from tunegate.training.resuming import settle
+from tunegate.training.settings import training_arguments
 from tunegate.training.tokens import load_examples
 
 # The one operator that DeepSpeed would compile for gloo; without it no compiler is needed, and nothing gets slower.
@@ -39,7 +39,7 @@ def run(plan: Plan, output_dir: Path) -> None:
     """
     disable_progress_bar()
     config = plan.config
-    arguments = _training_arguments(config, output_dir)
+    arguments = training_arguments(config, output_dir)
     resume_from = settle(output_dir, is_first=arguments.process_index == 0)
     tokenizer = load_tokenizer(Path(plan.base_folder), config.template)
     examples = load_examples(config, tokenizer, output_dir, is_first=arguments.process_index == 0)
@@ -51,7 +51,7 @@ def run(plan: Plan, output_dir: Path) -> None:
         data_collator=Collator(tokenizer.pad_token_id or 0),  # a masked position: its value is never read
         processing_class=tokenizer,
     )
-    publisher = _publisher(plan, output_dir) if trainer.is_world_process_zero() else None
+    publisher = _publisher(plan, output_dir) if config.store and trainer.is_world_process_zero() else None
     trainer.add_callback(Record(plan, output_dir, trainer, publisher))
     try:
         trainer.train(resume_from_checkpoint=resume_from)
@@ -65,24 +65,61 @@ def run(plan: Plan, output_dir: Path) -> None:
 
 
 class Tuner(Trainer):  # type: ignore[misc]
-    """Trainer with our order of examples, and our loss."""
+    """Trainer with our order of examples, our loss, and a validation loss that depends on no number of processes."""
 
     def __init__(self, *, model: Any, **options: Any) -> None:
         self._trained = TrainedPositions(model)
-        self._masks: list[torch.Tensor] = []
+        self._tokens: list[torch.Tensor] = []
+        self._positions = 0
         super().__init__(model=model, compute_loss_func=self._trained.loss, **options)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
+        inputs = {**inputs, "use_cache": False}
+        mask = inputs.get("attention_mask")
+        self._tokens.append(inputs.pop("tokens") if mask is None else inputs.pop("tokens", mask.sum()))
+        self._positions += inputs["input_ids"].numel()
         self._trained.expect(inputs["labels"])
-        self._masks.append(inputs["attention_mask"])
-        return super().compute_loss(model, {**inputs, "use_cache": False}, *arguments, **options)
+        return super().compute_loss(model, inputs, *arguments, **options)
 
     def count(self) -> tuple[int, int]:
         """Tokens read, and positions computed for them, in this rank since the last call."""
-        tokens = sum(int(mask.sum()) for mask in self._masks)
-        positions = sum(mask.numel() for mask in self._masks)
-        self._masks.clear()
-        return tokens, positions
+        counted = sum(int(tokens) for tokens in self._tokens), self._positions
+        self._tokens.clear()
+        self._positions = 0
+        return counted
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Log and return the mean loss of all trained tokens that were held out."""
+        metrics = {"eval_loss": self._validation_loss(self.eval_dataset)}
+        self.log(metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    @torch.no_grad()
+    def _validation_loss(self, examples: Sequence[Example]) -> float:
+        """Every process does as many batches as the others: under ZeRO-3 each needs all of them for a layer."""
+        model = self.model_wrapped.eval()
+        rows, first = self.args.per_device_train_batch_size, self.args.process_index
+        total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        for start in range(0, len(examples), rows * self.args.world_size):
+            begin = start + first * rows
+            mine = [examples[index] for index in range(begin, min(begin + rows, len(examples)))]
+            batch = self._prepare_inputs(self.data_collator(mine or [examples[0]]))
+            batch.pop("tokens", None)
+            labels = batch.pop("labels") if mine else torch.full_like(batch.pop("labels"), IGNORED)
+            self._trained.expect(labels)
+            with self.compute_loss_context_manager():
+                outputs = model(**batch, use_cache=False)
+            total += torch.stack([self._trained.loss(outputs, labels, 1).double(), (labels[:, 1:] != IGNORED).sum()])
+        torch.distributed.all_reduce(total)
+        return float(total[0] / total[1])
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """Leave out weights that are others by a second name: under ZeRO-1 and 2 they would be written twice."""
+        if state_dict:
+            tied = self.model.all_tied_weights_keys
+            state_dict = {name: weight for name, weight in state_dict.items() if name not in tied}
+        super()._save(output_dir, state_dict)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         dataset: Sequence[Example] = self.train_dataset
@@ -92,48 +129,9 @@ class Tuner(Trainer):  # type: ignore[misc]
         return self.order
 
 
-def _training_arguments(config: TrainConfig, output_dir: Path) -> TrainingArguments:
-    on_cpu = not torch.accelerator.is_available()
-    return TrainingArguments(
-        output_dir=str(output_dir),
-        per_device_train_batch_size=config.per_device_train_batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        learning_rate=config.learning_rate,
-        num_train_epochs=config.num_train_epochs,
-        max_steps=config.max_steps,
-        lr_scheduler_type=config.lr_scheduler_type,
-        warmup_steps=config.warmup_ratio,  # below 1 it is a share of all steps
-        seed=config.seed,
-        use_cpu=on_cpu,
-        bf16=computes_in_bfloat16(config.bf16),
-        deepspeed=load_deepspeed(config),
-        logging_steps=config.logging_steps,
-        logging_nan_inf_filter=False,
-        save_strategy=config.save_strategy,
-        save_steps=config.save_steps,
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=not on_cpu,
-    )
-
-
-def computes_in_bfloat16(wish: str) -> bool:
-    """Whether to compute in bfloat16: as wished, or on "auto" where the device has instructions for it.
-
-    On a processor without them bfloat16 is emulated and slower than float32. float16 is no choice: DeepSpeed has none
-    on the processor, and Qwen2 overflows in it.
-    """
-    if wish != "auto":
-        return wish == "true"
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
 def _publisher(plan: Plan, output_dir: Path) -> Publisher:
     config = plan.config
+    assert config.store is not None
     store = Store.open(config.store, endpoint_url=config.endpoint_url)
 
     def publish(checkpoint: Checkpoint) -> ModelVersion:

@@ -8,7 +8,7 @@ import pytest
 
 from tunegate.api.errors import DataError
 from tunegate.training import worker
-from tunegate.training.trainer import computes_in_bfloat16
+from tunegate.training.settings import computes_in_bfloat16
 from tunegate.training.worker import explain
 
 
