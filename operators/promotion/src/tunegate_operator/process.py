@@ -13,6 +13,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -63,6 +64,48 @@ WITH_MANAGERS = (SERVICE, INFERENCE_SERVICE, HTTP_ROUTE)
 _STORE_SECONDS = 5.0
 
 
+@dataclass(frozen=True)
+class Joined:
+    """A copy of the cluster, and what looks at policies whenever it changes."""
+
+    watches: Watches
+    reconciler: Reconciler
+    loop: Loop
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Fill the copy, and keep it up to date."""
+        self.watches.start()
+        try:
+            yield
+        finally:
+            self.watches.stop()
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Look at the store and at policies; in the end finish what is under way. Needs a copy that is complete."""
+        stop = threading.Event()
+        store = self.reconciler.start(stop)
+        self.loop.start()
+        try:
+            yield
+        finally:
+            self.loop.stop()
+            stop.set()
+            self.reconciler.wake()
+            store.join(_STORE_SECONDS)
+
+
+def join(config: Config, cluster: Cluster, metrics: Metrics) -> Joined:
+    """The parts, none of which does anything yet."""
+    watches = Watches(cluster, WATCHED, config.namespaces, with_managers=WITH_MANAGERS)
+    reconciler = Reconciler(config, cluster, watches, metrics, cluster.now)
+    loop = Loop(reconciler.reconcile, metrics)
+    reconciler.notify = loop.add
+    watches.on_change(partial(_look_again, loop, reconciler))
+    return Joined(watches, reconciler, loop)
+
+
 def run(config: Config) -> None:
     """Work until SIGTERM or SIGINT; then finish what is under way, and hand over the lease."""
     logs.configure(config.log_level.upper())
@@ -70,20 +113,13 @@ def run(config: Config) -> None:
     metrics = Metrics()
     with ExitStack() as parts:
         client = parts.enter_context(connect())
-        cluster = Cluster(client)
-        watches = Watches(cluster, WATCHED, config.namespaces, with_managers=WITH_MANAGERS)
-        reconciler = Reconciler(config, cluster, watches, metrics, cluster.now)
-        loop = Loop(reconciler.reconcile, metrics)
-        reconciler.notify = loop.add
-        watches.on_change(partial(_look_again, loop, reconciler))
-        endpoint = Endpoint(
-            metrics, config.metrics_host, config.metrics_port, alive=loop.is_alive, ready=watches.synced
-        )
+        joined = join(config, Cluster(client), metrics)
+        is_alive, is_synced = joined.loop.is_alive, joined.watches.synced
+        endpoint = Endpoint(metrics, config.metrics_host, config.metrics_port, alive=is_alive, ready=is_synced)
         parts.callback(endpoint.close)
-        watches.start()
-        parts.callback(watches.stop)
+        parts.enter_context(joined.watching())
         log.info("started", extra={"metrics_port": endpoint.port})
-        while not watches.synced():
+        while not is_synced():
             if stop.wait(0.1):
                 return
         leads = threading.Event()
@@ -95,7 +131,7 @@ def run(config: Config) -> None:
             if stop.wait(0.1):
                 return
         metrics.leader.set(1)
-        with _working(loop, reconciler):
+        with joined.working():
             stop.wait()
             log.info("stopping")
 
@@ -135,20 +171,6 @@ def _elect(config: Config, client: ApiClient, leads: threading.Event) -> Electio
     )
     election.start()
     return election
-
-
-@contextmanager
-def _working(loop: Loop, reconciler: Reconciler) -> Iterator[None]:
-    stop = threading.Event()
-    store = reconciler.start(stop)
-    loop.start()
-    try:
-        yield
-    finally:
-        loop.stop()
-        stop.set()
-        reconciler.wake()
-        store.join(_STORE_SECONDS)
 
 
 def _end_at_once() -> None:
