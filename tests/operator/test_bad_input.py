@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
-from tests.apiserver import ApiServer, wait_for
-from tests.operator.running import POLICY_NAME, Shop, open_shop
+from tests.apiserver import wait_for
+from tests.operator.running import POLICY_NAME, Shop
 from tunegate.api.versions import MANIFEST
-from tunegate.store import Store
 from tunegate_operator import cluster as kinds
 from tunegate_operator.cluster import Cluster
 from tunegate_operator.config import Config
-from tunegate_operator.loop import Loop
 from tunegate_operator.metrics import Metrics
-from tunegate_operator.process import WATCHED, WITH_MANAGERS, _look_again
-from tunegate_operator.reconcile import Reconciler
+from tunegate_operator.process import join
 from tunegate_operator.resources import object_name
-from tunegate_operator.watch import Watches
-
-
-@pytest.fixture
-def shop(
-    api_server: ApiServer,
-    tunegate_crds: None,
-    foreign_crds: None,
-    cluster: Cluster,
-    namespace: str,
-    store: Store,
-    tmp_path: Path,
-) -> Iterator[Shop]:
-    with open_shop(api_server, cluster, namespace, store, tmp_path) as shop:
-        yield shop
 
 
 def abort(shop: Shop, name: str) -> None:
@@ -57,31 +36,23 @@ def is_told(shop: Shop, reason: str, text: str) -> None:
 
 @contextmanager
 def operator_whose_clock_is_off(shop: Shop, seconds: float) -> Iterator[None]:
-    """The parts that `run` puts together, in this process."""
+    """In this process, and without an election."""
 
     def clock() -> datetime:
         return datetime.now(UTC) + timedelta(seconds=seconds)
 
-    config = Config(store=shop.store.uri, evaluation_image="tunegate/trainer:0.1.0", scan_seconds=1)
+    config = Config(
+        store=shop.store.uri,
+        evaluation_image="tunegate/trainer:0.1.0",
+        namespaces=(shop.namespace,),
+        scan_seconds=1,
+    )
     with shop.server.client() as client:
-        cluster, metrics, stop = Cluster(client, clock=clock), Metrics(), threading.Event()
-        watches = Watches(cluster, WATCHED, [shop.namespace], with_managers=WITH_MANAGERS)
-        reconciler = Reconciler(config, cluster, watches, metrics, cluster.now)
-        loop = Loop(reconciler.reconcile, metrics)
-        reconciler.notify = loop.add
-        watches.on_change(lambda kind, old, new: _look_again(loop, reconciler, kind, old, new))
-        watches.start()
-        wait_for(watches.synced, what="the watches")
-        thread = reconciler.start(stop)
-        loop.start()
-        try:
-            yield
-        finally:
-            loop.stop()
-            stop.set()
-            reconciler.wake()
-            thread.join()
-            watches.stop()
+        operator = join(config, Cluster(client, clock=clock), Metrics())
+        with operator.watching():
+            wait_for(operator.watches.synced, what="the watches")
+            with operator.working():
+                yield
 
 
 @pytest.mark.parametrize("seconds", [600, -600], ids=["ahead", "behind"])
@@ -220,11 +191,8 @@ def delete_server(shop: Shop, server: str) -> None:
     wait_for(is_new, what=f"{server} to be made again")
 
 
-def test_a_prometheus_that_knows_nothing_lets_nothing_grow(shop: Shop) -> None:
-    program = shutil.which("prometheus")
-    if program is None:
-        pytest.skip("needs prometheus on the PATH (Debian's package prometheus)")
-    shop.start_prometheus(program)
+def test_a_prometheus_that_knows_nothing_lets_nothing_grow(shop: Shop, prometheus: str) -> None:
+    shop.start_prometheus(prometheus)
     shop.start_policy()
     shop.start_operator()
     shop.until_serving()

@@ -4,39 +4,19 @@ from __future__ import annotations
 
 import http.client
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 
-import pytest
-
-from tests.apiserver import ApiServer, wait_for
+from tests.apiserver import wait_for
 from tests.builders import make_version
-from tests.operator.running import POLICY_NAME, Shop, open_shop
+from tests.operator.running import POLICY_NAME, Shop
 from tunegate.api.promotion import Decision, PromotionStatus, Transition
-from tunegate.store import Store
 from tunegate_operator import cluster as kinds
 from tunegate_operator import manifests
-from tunegate_operator.cluster import Cluster
 from tunegate_operator.resources import object_name, to_plain
 
 MANY = 1000
 READY_SECONDS = 60
-
-
-@pytest.fixture
-def shop(
-    api_server: ApiServer,
-    tunegate_crds: None,
-    foreign_crds: None,
-    cluster: Cluster,
-    namespace: str,
-    store: Store,
-    tmp_path: Path,
-) -> Iterator[Shop]:
-    with open_shop(api_server, cluster, namespace, store, tmp_path) as shop:
-        yield shop
 
 
 def make_ended(shop: Shop, number: int) -> None:

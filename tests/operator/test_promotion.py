@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.apiserver import ApiServer, wait_for
-from tests.operator.running import POLICY_NAME, Shop, keep_voting, open_shop
-from tunegate.store import Store
+from tests.apiserver import wait_for
+from tests.operator.running import POLICY_NAME, Shop, keep_voting
 from tunegate_operator import cluster as kinds
-from tunegate_operator.cluster import Cluster
 from tunegate_operator.resources import object_name
 
+UNREACHABLE = "The API server can't be reached"
 PHASES = ["Verifying", "Evaluating", "Progressing", "Paused", "Progressing", "Paused", "Promoting", "Baking"]
-
-
-@pytest.fixture
-def shop(
-    api_server: ApiServer,
-    tunegate_crds: None,
-    foreign_crds: None,
-    cluster: Cluster,
-    namespace: str,
-    store: Store,
-    tmp_path: Path,
-) -> Iterator[Shop]:
-    program = shutil.which("prometheus")
-    if program is None:
-        pytest.skip("needs prometheus on the PATH (Debian's package prometheus)")
-    with open_shop(api_server, cluster, namespace, store, tmp_path) as shop:
-        yield shop
-
-
-@pytest.fixture
-def prometheus() -> str:
-    return shutil.which("prometheus") or ""
 
 
 def history(obj: dict[str, Any]) -> list[str]:
@@ -212,12 +186,13 @@ def test_an_api_server_that_is_gone_for_a_while_loses_nothing(shop: Shop, promet
     shop.start_policy(steps=[{"weight": 50, "minVerdicts": 5}])
     version = shop.publish("run-1")
     shop.start_prometheus(prometheus, shop.base, version)
-    shop.start_operator("operator-0", None, "--no-lease")
+    operator = shop.start_operator("operator-0", None, "--no-lease")
     shop.until(version, "Paused")
+    assert UNREACHABLE not in operator.log.read_text()
     shop.server.kill()
     shop.vote(version, up=60)
     shop.vote(shop.base, up=60)
-    time.sleep(5)  # the operator must meet a server that is not there
+    wait_for(lambda: UNREACHABLE in operator.log.read_text(), what="the operator to meet a server that is not there")
     shop.server.restart()
     ended = shop.until(version, "Succeeded", seconds=120)
     assert history(ended).count("Promoting") == 1

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.apiserver import ApiServer, wait_for
+from tests.apiserver import wait_for
 from tests.chart.rendering import render
-from tests.operator.running import Shop, open_shop
-from tunegate.store import Store
-from tunegate_operator.cluster import Cluster
+from tests.operator.running import Shop
 
 ACCOUNT = "tunegate-operator"
 RIGHTS = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
-
-
-@pytest.fixture
-def shop(
-    api_server: ApiServer,
-    tunegate_crds: None,
-    foreign_crds: None,
-    cluster: Cluster,
-    namespace: str,
-    store: Store,
-    tmp_path: Path,
-) -> Iterator[Shop]:
-    if shutil.which("helm") is None or shutil.which("prometheus") is None:
-        pytest.skip("needs helm and prometheus on the PATH")
-    with open_shop(api_server, cluster, namespace, store, tmp_path) as shop:
-        yield shop
 
 
 Grant = Callable[[str], None]
@@ -62,13 +43,13 @@ def _rights(shop: Shop, scope: str) -> str:
 
 @pytest.mark.parametrize("scope", ["Cluster", "Namespaced"])
 def test_a_promotion_and_a_rollback_need_no_more_rights_than_the_chart_gives(
-    shop: Shop, grant: Grant, scope: str, tmp_path: Path
+    shop: Shop, prometheus: str, grant: Grant, scope: str, tmp_path: Path
 ) -> None:
     grant(scope)
     kubeconfig = shop.server.kubeconfig_as(shop.namespace, ACCOUNT, tmp_path)
     shop.start_policy(steps=[{"weight": 50, "minVerdicts": 5}])
     good = shop.publish("run-1")
-    shop.start_prometheus(shutil.which("prometheus") or "", shop.base, good)
+    shop.start_prometheus(prometheus, shop.base, good)
     operator = shop.start_operator("operator-0", kubeconfig)
     shop.until(good, "Paused")
     shop.vote(shop.base, up=60)
