@@ -140,7 +140,31 @@ def check_config(config: TrainConfig) -> None:
     if config.lr_scheduler_type not in SCHEDULES:
         raise UsageError(f"--lr_scheduler_type {config.lr_scheduler_type!r} is not one of: {', '.join(SCHEDULES)}.")
     load_template(config.template)
-    load_deepspeed(config)
+    _check_method(config, load_deepspeed(config))
+
+
+def _check_method(config: TrainConfig, deepspeed: dict[str, Any]) -> None:
+    """Raise UsageError for what a way of fine-tuning can't be used with."""
+    method = config.finetuning_type
+    if config.fp16 and config.bf16 == "true":
+        raise UsageError("--fp16 and --bf16 true can't both be; leave one out.")
+    if method not in ("p_tuning", "p_tuning_v2"):
+        return
+    if config.packing:
+        raise UsageError(
+            f"--packing can't be used with --finetuning_type {method}, whose prompt stands before one dialogue; "
+            "leave it out."
+        )
+    if deepspeed.get("zero_optimization", {}).get("stage") == 3:
+        raise UsageError(
+            f"--finetuning_type {method} can't be used with ZeRO-3, under which peft would wait for ever at the first "
+            "checkpoint; give --deepspeed a file with stage 2, or leave it out."
+        )
+    if method == "p_tuning_v2" and config.gradient_checkpointing == "true":
+        raise UsageError(
+            "--gradient_checkpointing true can't be used with --finetuning_type p_tuning_v2, whose prompts are a cache "
+            "that a layer computed again would add to; leave it out."
+        )
 
 
 SCHEDULES = ("constant", "constant_with_warmup", "cosine", "linear")
