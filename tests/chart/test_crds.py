@@ -1,6 +1,6 @@
 """The custom resources' schemas say what the types say: the same names, the same bounds, the same defaults.
 
-What only an API server can tell (that the rules hold, and what they answer) is in tests/operator/test_crds.py.
+What only an API server can tell (that the rules hold, and what they answer) is in tests/operator/test_crds_*.py.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pytest
 from kubernetes.client import ApiClient
 
 from tests.apiserver import ApiServer
+from tests.operator.objects import Api
 from tests.operator.running import Shop, open_shop
 from tunegate.store import Store
 from tunegate_operator.cluster import Cluster, connect
@@ -30,6 +31,11 @@ def client(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[A
 @pytest.fixture
 def cluster(client: ApiClient) -> Cluster:
     return Cluster(client, instance="operator-0")
+
+
+@pytest.fixture
+def api(client: ApiClient, namespace: str) -> Api:
+    return Api(client, namespace)
 
 
 @pytest.fixture
