@@ -107,9 +107,10 @@ class Quickstart:
         if isinstance(news, ModelVersion):
             self.say(f"  published {news.name}, {news.digest[:19]}")
             return
-        done = f"step {news.current_steps}/{news.total_steps}"
-        speed = f"{news.tokens_per_second:.0f} tokens/s, {news.remaining_seconds:.0f} s left"
-        self.say(f"  {done}: loss {news.loss:.3f}, {speed}")
+        if news.loss is not None and news.tokens_per_second is not None:
+            done = f"step {news.current_steps}/{news.total_steps}"
+            speed = f"{news.tokens_per_second:.0f} tokens/s, {news.remaining_time} left"
+            self.say(f"  {done}: loss {news.loss:.3f}, {speed}")
 
     def _questions(self) -> list[Question]:
         return load_questions(self.story.language, taught=self.story.taught)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from tunegate.api.errors import TrainingError
 from tunegate.api.resource import Resource, from_json, to_json
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.store import Store
+from tunegate.training.log import PICTURE
 
 RESUME = "resume"
 MARKER = "complete.json"
@@ -29,17 +30,22 @@ _SERVED = {
     "chat_template.jinja",
     "config.json",
     "generation_config.json",
+    PICTURE,
 }
 
 
 class Marker(Resource, frozen=True, kw_only=True):
-    """Says that a checkpoint is complete: every file of it with its size in bytes, and where in the run it stands."""
+    """Says that a checkpoint is complete: every file of it with its size in bytes, and where in the run it stands.
+
+    notes: how it was trained, for the version it becomes.
+    """
 
     step: int
     total_steps: int
     epoch: float
     loss: float | None
     files: dict[str, int]
+    notes: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,15 @@ class Checkpoint:
         return self.folder / RESUME
 
 
-def seal(folder: Path, *, step: int, total_steps: int, epoch: float, loss: float | None) -> Checkpoint:
+def seal(
+    folder: Path,
+    *,
+    step: int,
+    total_steps: int,
+    epoch: float,
+    loss: float | None,
+    notes: Mapping[str, str] | None = None,
+) -> Checkpoint:
     """Bring a checkpoint that every rank has finished writing into its final layout, and mark it complete."""
     resume = folder / RESUME
     resume.mkdir()
@@ -71,7 +85,7 @@ def seal(folder: Path, *, step: int, total_steps: int, epoch: float, loss: float
         elif path != resume and not _is_served(path.name):
             path.rename(resume / path.name)
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    marker = Marker(step=step, total_steps=total_steps, epoch=epoch, loss=loss, files=files)
+    marker = Marker(step=step, total_steps=total_steps, epoch=epoch, loss=loss, files=files, notes=dict(notes or {}))
     half = resume / f"{MARKER}.partial"
     with half.open("wb") as stream:
         stream.write(to_json(marker))
@@ -140,7 +154,7 @@ def publish_checkpoint(
         step=marker.step,
         epoch=marker.epoch,
         loss=marker.loss,
-        notes={**producer.notes, "totalSteps": str(marker.total_steps)},
+        notes={**producer.notes, **marker.notes, "totalSteps": str(marker.total_steps)},
     )
     return store.publish(checkpoint.folder, f"{name}/checkpoint-{marker.step}", release=release, producer=made)
 

@@ -1,6 +1,7 @@
 """What a run says while it goes on: one JSON line for each logging step, read by whoever watches.
 
-The file is trainer_log.jsonl, as LLaMA-Factory calls it. Rank 0 writes it; a resumed run goes on in the same file.
+The file and its keys are those of LLaMA-Factory, with ours after them, so that what draws its curves draws ours.
+Rank 0 writes it; a resumed run goes on in the same file.
 """
 
 from __future__ import annotations
@@ -15,27 +16,39 @@ from tunegate.api.resource import Resource, from_json
 
 LOG = "trainer_log.jsonl"
 VERSIONS = "versions.jsonl"
+PICTURE = "training_loss.png"
 T = TypeVar("T", bound=Resource)
 
 
-class Progress(Resource, frozen=True, kw_only=True, rename=None):
-    """One logging step.
+class Progress(Resource, frozen=True, kw_only=True, rename=None, omit_defaults=True):
+    """One logging step, or one look at the rows that were held out; what is None has no place in the line.
 
     loss: mean over the trained tokens since the last logging step.
+    eval_loss: mean over the trained tokens that were held out.
+    elapsed_time, remaining_time: of the steps, without start-up, as h:mm:ss.
     tokens_per_second: tokens read, without padding, by all ranks since the last logging step (rank 0's, times ranks).
     padding: share of the positions computed since the last logging step that were padding, 0..1.
-    elapsed_seconds, remaining_seconds: of the steps, without start-up.
+    mfu: share of the devices' arithmetic that the model's own work took since the last logging step, 0..1.
     """
 
     current_steps: int
     total_steps: int
+    loss: float | None = None
+    eval_loss: float | None = None
+    lr: float | None = None
     epoch: float
-    loss: float
-    learning_rate: float
-    tokens_per_second: float
-    padding: float
-    elapsed_seconds: float
-    remaining_seconds: float
+    percentage: float
+    elapsed_time: str
+    remaining_time: str
+    tokens_per_second: float | None = None
+    padding: float | None = None
+    mfu: float | None = None
+
+
+def clock(seconds: float) -> str:
+    """`seconds` as h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def append(path: Path, value: Resource) -> None:

@@ -5,6 +5,7 @@ Rank 0 publishes each checkpoint in a thread of its own while training goes on.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tunegate.training.encode import IGNORED, Example
 from tunegate.training.log import VERSIONS, append
 from tunegate.training.loss import TrainedPositions
 from tunegate.training.methods import load_model, load_tokenizer
+from tunegate.training.metrics import Metrics, host_for
 from tunegate.training.plan import Plan
 from tunegate.training.record import Record
 from tunegate.training.resuming import settle
@@ -40,6 +42,9 @@ def run(plan: Plan, output_dir: Path) -> None:
     disable_progress_bar()
     config = plan.config
     arguments = training_arguments(config, output_dir)
+    metrics = Metrics()
+    if config.metrics_port is not None and arguments.process_index == 0:
+        metrics.serve(config.metrics_port, host_for(os.environ))
     resume_from = settle(output_dir, is_first=arguments.process_index == 0)
     tokenizer = load_tokenizer(Path(plan.base_folder), config.template)
     examples = load_examples(config, tokenizer, output_dir, is_first=arguments.process_index == 0)
@@ -51,8 +56,8 @@ def run(plan: Plan, output_dir: Path) -> None:
         data_collator=Collator(tokenizer.pad_token_id or 0),  # a masked position: its value is never read
         processing_class=tokenizer,
     )
-    publisher = _publisher(plan, output_dir) if config.store and trainer.is_world_process_zero() else None
-    trainer.add_callback(Record(plan, output_dir, trainer, publisher))
+    publisher = _publisher(plan, output_dir, metrics) if config.store and trainer.is_world_process_zero() else None
+    trainer.add_callback(Record(plan, output_dir, trainer, publisher, metrics))
     try:
         trainer.train(resume_from_checkpoint=resume_from)
     except BaseException:
@@ -129,7 +134,7 @@ class Tuner(Trainer):  # type: ignore[misc]
         return self.order
 
 
-def _publisher(plan: Plan, output_dir: Path) -> Publisher:
+def _publisher(plan: Plan, output_dir: Path, metrics: Metrics) -> Publisher:
     config = plan.config
     assert config.store is not None
     store = Store.open(config.store, endpoint_url=config.endpoint_url)
@@ -138,6 +143,7 @@ def _publisher(plan: Plan, output_dir: Path) -> Publisher:
         name = f"{config.model}/{config.run}"
         version = publish_checkpoint(store, checkpoint, name, plan.release, plan.producer)
         append(output_dir / VERSIONS, version)
+        metrics.published()
         return version
 
     publisher = Publisher(publish)

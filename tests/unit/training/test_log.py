@@ -1,22 +1,42 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from tunegate.training.log import LOG, Follower, Progress, append, cut_log, read_log
+import pytest
+
+from tunegate.training.log import LOG, Follower, Progress, append, clock, cut_log, read_log
 
 
 def _progress(step: int) -> Progress:
     return Progress(
         current_steps=step,
         total_steps=9,
-        epoch=step / 3,
         loss=1 / step,
-        learning_rate=1e-3,
+        lr=1e-3,
+        epoch=step / 3,
+        percentage=11.11 * step,
+        elapsed_time=clock(step),
+        remaining_time=clock(9 - step),
         tokens_per_second=100.0,
         padding=0.1,
-        elapsed_seconds=float(step),
-        remaining_seconds=9.0 - step,
     )
+
+
+def test_a_line_has_llama_factorys_keys_then_ours(tmp_path: Path) -> None:
+    append(tmp_path / LOG, _progress(1))
+
+    line = json.loads((tmp_path / LOG).read_text())
+
+    theirs = "current_steps total_steps loss lr epoch percentage elapsed_time remaining_time"
+    assert list(line) == [*theirs.split(), "tokens_per_second", "padding"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, "0:00:00"), (59.6, "0:01:00"), (3723, "1:02:03"), (90_000, "25:00:00")]
+)
+def test_times_are_hours_minutes_and_seconds(seconds: float, shown: str) -> None:
+    assert clock(seconds) == shown
 
 
 def test_what_comes_after_the_checkpoint_is_cut(tmp_path: Path) -> None:
