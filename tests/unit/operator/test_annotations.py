@@ -7,7 +7,7 @@ import pytest
 from tests.builders import make_version
 from tests.unit.operator.world import BASE, DIGEST, World, server_of
 from tunegate.api.feedback import Tally
-from tunegate.api.versions import ModelVersion
+from tunegate.api.versions import ModelVersion, short
 from tunegate_operator.changes import DRAIN_SECONDS
 from tunegate_operator.resources import APPLIED, UNUSED_SINCE, Object
 
@@ -76,6 +76,16 @@ def test_a_server_that_nobody_needs_goes_without_annotations_too(world: World) -
     assert server(world, CANDIDATE)["spec"] == spec, "it goes on with the answers under way"
     world.step(seconds=DRAIN_SECONDS)
     assert ("InferenceService", server_of(CANDIDATE)) not in world.objects
+
+
+def test_a_server_of_a_version_that_nobody_knows_any_more_is_told_by_its_annotation(world: World) -> None:
+    world.until("Paused")
+    world.objects = {key: obj for key, obj in world.objects.items() if key[0] != "Promotion"}
+    world.store.versions = (BASE,)
+    world.step()
+    shown = {each["version"]: each["weight"] for each in world.policy()["status"]["weights"]}
+    assert shown == {short(BASE.digest): 90, short(CANDIDATE.digest): 10}, "as it was seen"
+    assert world.weights() == {server_of(BASE): 100}
 
 
 def take_all(world: World) -> None:
