@@ -16,6 +16,7 @@ import yaml
 from tests.apiserver import OWN_CRDS, ApiServer, foreign_crds_folder, new_api_server
 from tests.chart.rendering import check_against_crd
 from tunegate.cli import root
+from tunegate.cli.train import config_of
 from tunegate.corpus import DATA
 from tunegate.training.arguments import TrainConfig, check_config
 
@@ -121,17 +122,16 @@ def test_a_training_job_can_begin(path: Path, monkeypatch: pytest.MonkeyPatch) -
     job = next(each for each in objects(path) if each["kind"] == "PyTorchJob")
     (words,) = {tuple(pod["spec"]["containers"][0]["args"]) for pod in pods(path)}  # all pods run the same
     params = parse(list(words)).params
-    config = {name: value for name, value in params.items() if name in TrainConfig.__struct_fields__}
-    config["dataset"] = tuple(params["dataset"].split(","))
     if params["deepspeed"]:
-        config["deepspeed"] = str(PIPELINES / "deepspeed" / Path(params["deepspeed"]).name)
+        params["deepspeed"] = str(PIPELINES / "deepspeed" / Path(params["deepspeed"]).name)
 
-    check_config(TrainConfig(**config, store=params["store_uri"]))
+    config = config_of({name: value for name, value in params.items() if name != "as_json"})
 
-    assert job["metadata"]["labels"] == {"tunegate.io/model": params["model"], "tunegate.io/run": params["run"]}
+    check_config(config)
+    assert job["metadata"]["labels"] == {"tunegate.io/model": config.model, "tunegate.io/run": config.run}
     assert [pod["spec"]["containers"][0]["name"] for pod in pods(path)] == ["pytorch"] * len(list(pods(path)))
-    assert params["dataset_dir"] == "/opt/shop"
-    assert set(config["dataset"]) <= json.loads((DATA / "dataset_info.json").read_text()).keys()
+    assert config.dataset_dir == "/opt/shop"
+    assert set(config.dataset) <= json.loads((DATA / "dataset_info.json").read_text()).keys()
     assert (
         f"ln -s {site_packages('corpus/shop')} /opt/shop"
         in (PIPELINES.parent / "images/trainer/Dockerfile").read_text()

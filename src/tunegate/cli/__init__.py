@@ -13,6 +13,7 @@ import click
 
 from tunegate import __version__
 from tunegate.api.errors import TunegateError
+from tunegate.training.words import without_rank
 
 # verb -> (module, one line of help); the module holds a click command or group named `command`
 VERBS = {
@@ -51,8 +52,9 @@ def root() -> None:
 
 def main(argv: list[str] | None = None) -> Any:
     """Run the command line; our own errors become one sentence and their exit status."""
+    words = without_rank(sys.argv[1:] if argv is None else argv)
     try:
-        return root.main(argv, prog_name="tunegate", standalone_mode=True)
+        return root.main(words, prog_name="tunegate", standalone_mode=True)
     except TunegateError as error:
         click.echo(f"tunegate: {error}", err=True)
         sys.exit(error.exit_code)

@@ -61,9 +61,9 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
     """
 
     model_name_or_path: str
-    dataset_dir: str
     dataset: tuple[str, ...]
     output_dir: str
+    dataset_dir: str = "data"
     model: str = ""
     run: str = ""
     store: str | None = None

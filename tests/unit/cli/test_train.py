@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
+import msgspec
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from tests.builders import make_version
-from tunegate import training
-from tunegate.cli.train import command
+from tunegate import cli, training
+from tunegate.api.errors import TunegateError, UsageError
+from tunegate.cli.train import GROUPS, command
 from tunegate.training import Progress, TrainConfig
 
-NEEDED = ["--model", "shop", "--run", "r1", "--dataset", "a, b", "--store", "s3://models"]
-UNDERSCORES = ["--model_name_or_path", "base", "--dataset_dir", "d", "--output_dir", "o", "--learning_rate", "2e-6"]
+PLACES = ["--model_name_or_path", "base", "--dataset_dir", "d", "--output_dir", "out/r1", "--dataset", "a, b"]
+STORE = ["--model", "shop", "--store", "s3://models"]
 
 
 @pytest.fixture
@@ -24,61 +27,180 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
         configs.append(config)
         version = make_version("r1")
         if report:
-            numbers = {"epoch": 0.5, "loss": 1.25, "learning_rate": 1e-3, "padding": 0.1, "elapsed_seconds": 9.0}
-            report(
-                Progress(current_steps=5, total_steps=10, tokens_per_second=512.4, remaining_seconds=75.2, **numbers)
-            )
+            at: dict[str, Any] = {"total_steps": 10, "elapsed_time": "0:00:09", "remaining_time": "0:01:15"}
+            report(Progress(current_steps=5, epoch=0.5, percentage=50.0, loss=1.25, tokens_per_second=512.4, **at))
+            report(Progress(current_steps=5, epoch=0.5, percentage=50.0, eval_loss=1.5, **at))
             report(version)
-        return [version]
+        return [version] if config.store else []
 
     monkeypatch.setattr(training, "train", train)
+    for name in ("TUNEGATE_STORE", "AWS_ENDPOINT_URL", "RANK"):
+        monkeypatch.delenv(name, raising=False)
     return configs
 
 
-def test_underscores_and_dashes_mean_the_same(asked: list[TrainConfig]) -> None:
-    dashes = [word.replace("_", "-") if word.startswith("--") else word for word in UNDERSCORES]
-    for words in (UNDERSCORES, dashes):
-        result = CliRunner().invoke(command, [*words, *NEEDED])
-        assert result.exit_code == 0, result.output
+def run(*words: str) -> Result:
+    return CliRunner().invoke(command, [*PLACES, *words], catch_exceptions=True)
 
-    assert asked[0] == asked[1]
-    assert asked[0].dataset == ("a", "b")
-    assert asked[0].learning_rate == 2e-6
-    assert asked[0].store == "s3://models"
+
+def refusal(result: Result) -> str:
+    """Our own sentence, or click's."""
+    if isinstance(result.exception, TunegateError):
+        assert result.exception.exit_code == 2
+        return str(result.exception)
+    assert result.exit_code == 2, result.exception
+    return result.output
+
+
+def test_every_setting_of_a_run_is_an_option_that_the_help_tells_of() -> None:
+    names = [name for names in GROUPS.values() for name in names]
+
+    assert sorted(names) == sorted(TrainConfig.__struct_fields__)
+    shown = CliRunner().invoke(command, ["--help"]).output
+    assert [name for name in names if f"  --{name} " not in shown] == []
 
 
 def test_options_left_out_mean_what_the_library_means(asked: list[TrainConfig]) -> None:
-    CliRunner().invoke(command, [*UNDERSCORES[:6], *NEEDED])
+    assert run().exit_code == 0
 
-    places = {"model_name_or_path": "base", "dataset_dir": "d", "output_dir": "o"}
-    assert asked == [TrainConfig(**places, dataset=("a", "b"), model="shop", run="r1", store="s3://models")]
-
-
-def test_progress_is_one_line_a_step_and_versions_are_named(asked: list[TrainConfig]) -> None:
-    result = CliRunner().invoke(command, [*UNDERSCORES, *NEEDED])
-
-    assert "step 5/10  epoch 0.50  loss 1.2500  512 tokens/s  1:15 left" in result.stdout
-    assert "published shop/r1/checkpoint-10  sha256:" in result.stdout
-    assert "1 versions, the newest is shop/r1/checkpoint-10" in result.stdout
+    places = {"model_name_or_path": "base", "dataset_dir": "d", "output_dir": "out/r1"}
+    assert asked == [TrainConfig(**places, dataset=("a", "b"), run="r1")]
 
 
-def test_json_is_the_versions_and_nothing_else(asked: list[TrainConfig]) -> None:
-    result = CliRunner().invoke(command, [*UNDERSCORES, *NEEDED, "--json"])
+def test_every_option_reaches_the_run_as_a_value_of_its_type(asked: list[TrainConfig]) -> None:
+    result = run(
+        *STORE,
+        *("--endpoint_url=http://127.0.0.1:1", "--learning_rate", "2e-6", "--warmup_steps", "7", "--max_steps", "-1"),
+        *("--interleave_probs", "0.7,0.3", "--lora_target", "q_proj,v_proj", "--val_size", "0.1", "--packing"),
+        *("--is_shuffle", "False", "--bf16", "--gradient_checkpointing", "False", "--metrics_port", "9400"),
+    )
 
-    assert [version["name"] for version in json.loads(result.stdout)] == ["shop/r1/checkpoint-10"]
+    assert result.exit_code == 0, result.output
+    config = asked[0]
+    assert (config.store, config.endpoint_url, config.model, config.run) == (
+        "s3://models",
+        "http://127.0.0.1:1",
+        "shop",
+        "r1",
+    )
+    assert (config.learning_rate, config.warmup_steps, config.max_steps) == (2e-6, 7, -1)
+    assert (config.interleave_probs, config.lora_target, config.val_size) == ((0.7, 0.3), ("q_proj", "v_proj"), 0.1)
+    assert (config.packing, config.is_shuffle, config.bf16, config.gradient_checkpointing, config.metrics_port) == (
+        True,
+        False,
+        "true",
+        "false",
+        9400,
+    )
+    assert msgspec.json.decode(msgspec.json.encode(config), type=TrainConfig) == config
+
+
+@pytest.mark.parametrize(
+    ("words", "changed"),
+    [
+        pytest.param(["--learning-rate=1e-3"], {"learning_rate": 1e-3}, id="dashes"),
+        pytest.param([r"\--seed", "7", "\\", r"\--packing"], {"seed": 7, "packing": True}, id="backslashes"),
+        pytest.param(["--local-rank=1", "--seed", "7", "--local_rank=1"], {"seed": 7}, id="a launcher's rank"),
+        pytest.param(["--stage", "sft", "--do_train", "--seed", "7"], {"seed": 7}, id="nothing else is done"),
+        pytest.param(["--pre_seq_len", "128"], {"num_virtual_tokens": 128}, id="ChatGLM's name"),
+        pytest.param(["--freeze_trainable_layers=2"], {"num_layer_trainable": 2}, id="today's name"),
+        pytest.param(["--neat_packing"], {"packing": True}, id="today's name, alone"),
+        pytest.param(["--disable_shuffling"], {"is_shuffle": False}, id="the opposite"),
+        pytest.param(["--disable_shuffling", "False"], {"is_shuffle": True}, id="not the opposite"),
+        pytest.param(["--no-resume"], {"resume": False}, id="our opposite"),
+        pytest.param(["--finetuning_type", "P-Tuning-v2"], {"finetuning_type": "p_tuning_v2"}, id="another spelling"),
+        pytest.param(["--finetuning_type=ptuning"], {"finetuning_type": "p_tuning"}, id="a third one"),
+        pytest.param(["--fp16", "--bf16", "False"], {"fp16": True, "bf16": "false"}, id="alone it means yes"),
+        pytest.param(["--overwrite_output_dir", "False", "--seed", "7"], {"seed": 7}, id="a refused thing's no"),
+        pytest.param(["--save_strategy", "epoch", "--save_steps", "10000"], {"save_steps": 10000}, id="epochs win"),
+    ],
+)
+def test_spellings_of_2023_and_of_today_are_ours(
+    asked: list[TrainConfig], words: list[str], changed: dict[str, object]
+) -> None:
+    result = run(*words)
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    default = TrainConfig(model_name_or_path="base", dataset_dir="d", output_dir="out/r1", dataset=("a", "b"), run="r1")
+    assert asked == [msgspec.structs.replace(default, **changed)]
+
+
+def test_what_has_no_effect_is_said_once_by_the_first_process(
+    asked: list[TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = "--use_fast_tokenizer has no effect: every tokenizer is a fast one.\n"
+    assert run("--use_fast_tokenizer", "False").stderr == note
+
+    monkeypatch.setenv("RANK", "1")
+    assert run("--use_fast_tokenizer", "False").output == ""
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        pytest.param(["--learning_rat", "1"], "--learning_rat", id="misspelt"),
+        pytest.param(["--learning_rat", "1"], "'--learning_rat'. Did you mean '--learning_rate'?", id="misspelt"),
         pytest.param(["--learning_rate", "fast"], "'fast' is not a valid float", id="no number"),
-        pytest.param(["--finetuning_type", "freeze"], "'lora', 'full'", id="no such method"),
+        pytest.param(["--finetuning_type", "oft"], "'full', 'lora', 'freeze', 'p_tuning', 'p_tuning_v2'", id="method"),
+        pytest.param(["--packing", "perhaps"], "'perhaps' is not a valid boolean", id="neither yes nor no"),
+        pytest.param(["--interleave_probs", "0.7,x"], "'x' is not a valid float", id="no number among several"),
+        pytest.param(["--stage", "dpo", "--dpo_beta", "1"], "--stage dpo is not for tunegate", id="stage"),
+        pytest.param(["--dpo_beta", "0.1"], "--dpo_beta is not for tunegate: .*answers only", id="of another stage"),
+        pytest.param(["--overwrite_output_dir"], "give a new --output_dir", id="deletes"),
+        pytest.param(["--quantization_bit", "4"], "`tunegate quantize`", id="quantised base"),
+        pytest.param(["--use-lora"], "--use_lora is not for tunegate: give --finetuning_type lora", id="of Qwen"),
+        pytest.param(["--store", "s3://models"], "Versions in s3://models need a name; give --model", id="no name"),
     ],
 )
-def test_wrong_words_are_usage_errors(asked: list[TrainConfig], words: list[str], said: str) -> None:
-    result = CliRunner().invoke(command, [*UNDERSCORES, *NEEDED, *words])
+def test_wrong_words_are_refused_with_a_remedy(asked: list[TrainConfig], words: list[str], said: str) -> None:
+    message = refusal(run(*words))
 
-    assert result.exit_code == 2
-    assert said in result.output
+    assert re.search(said if ".*" in said else re.escape(said), " ".join(message.split())), message
     assert not asked
+
+
+def test_everything_that_is_missing_is_named_at_once(asked: list[TrainConfig]) -> None:
+    result = CliRunner().invoke(command, ["--output_dir", "o"])
+
+    assert refusal(result).startswith("A run needs --model_name_or_path and --dataset;")
+
+
+def test_a_run_is_named_by_its_folder_unless_it_is_given_a_name(asked: list[TrainConfig]) -> None:
+    for words in (["--output_dir", "runs/File_Path 3/"], ["--run", "r2"]):
+        run(*STORE, *words)
+
+    assert [config.run for config in asked] == ["file-path-3", "r2"]
+
+
+def test_a_launcher_may_put_a_rank_before_the_verb(asked: list[TrainConfig]) -> None:
+    for rank in ("--local-rank=1", "--local_rank=1"):
+        with pytest.raises(SystemExit) as end:
+            cli.main([rank, "train", *PLACES])
+        assert end.value.code == 0
+
+    assert len(asked) == 2
+
+
+def test_progress_is_one_line_a_step_and_versions_are_named(asked: list[TrainConfig]) -> None:
+    result = run(*STORE)
+
+    assert "step 5/10  epoch 0.50  loss 1.2500  512 tokens/s  0:01:15 left\n" in result.stdout
+    assert "step 5/10  epoch 0.50  held-out loss 1.5000  0:01:15 left\n" in result.stdout
+    assert "published shop/r1/checkpoint-10  sha256:" in result.stdout
+    assert "1 versions, the newest is shop/r1/checkpoint-10" in result.stdout
+
+
+def test_a_run_without_a_store_says_where_its_checkpoints_are(asked: list[TrainConfig]) -> None:
+    assert run().stdout.endswith("The run is complete; its checkpoints are in out/r1.\n")
+
+
+def test_json_is_the_versions_and_nothing_else(asked: list[TrainConfig]) -> None:
+    result = run(*STORE, "--json", "--use_fast_tokenizer", "True")
+
+    assert [version["name"] for version in json.loads(result.stdout)] == ["shop/r1/checkpoint-10"]
+
+
+def test_a_refusal_is_one_sentence_of_our_own(asked: list[TrainConfig], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", *PLACES, "--store", "s3://models"])
+
+    assert (end.value.code, capsys.readouterr().err.count("\n")) == (UsageError.exit_code, 1)

@@ -1,0 +1,188 @@
+"""What LLaMA-Factory's flags mean here: those of 2023 and of today become ours; what can't be meant is refused by name.
+
+Pure: words in, words out. Which options there are, and of what kind, the command line knows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tunegate.api.errors import UsageError
+
+SAME = {
+    "freeze_trainable_layers": "num_layer_trainable",
+    "freeze_trainable_modules": "name_module_trainable",
+    "neat_packing": "packing",
+    "pre_seq_len": "num_virtual_tokens",
+}
+"""Another name, and ours for the same thing."""
+
+OPPOSITE = {
+    "disable_gradient_checkpointing": "gradient_checkpointing",
+    "disable_shuffling": "is_shuffle",
+    "no_resume": "resume",
+}
+"""A name, and ours for its opposite."""
+
+_ALWAYS = "what it asks for always happens"
+_ONCE = "rows are read once, before training, by one process"
+_WITH_CHECKPOINTS = "the rows of --val_size are measured with each checkpoint"
+WITHOUT_EFFECT = {
+    "buffer_size": "tokens are read from disk, in any order",
+    "dataloader_num_workers": "tokens are read from disk, without work to share",
+    "ddp_timeout": "no process waits for another while rows are read",
+    "do_eval": _WITH_CHECKPOINTS,
+    "do_train": "",
+    "eval_steps": _WITH_CHECKPOINTS,
+    "eval_strategy": _WITH_CHECKPOINTS,
+    "evaluation_strategy": _WITH_CHECKPOINTS,
+    "include_num_input_tokens_seen": _ALWAYS,
+    "local_rank": "",
+    "per_device_eval_batch_size": "they are measured in batches of --per_device_train_batch_size",
+    "plot_loss": "",
+    "preprocessing_num_workers": _ONCE,
+    "save_safetensors": _ALWAYS,
+    "stage": "",
+    "streaming": "tokens are read from disk, however many there are",
+    "use_fast_tokenizer": "every tokenizer is a fast one",
+}
+"""Accepted, and why nothing comes of it; the empty reason goes without saying."""
+
+_SFT = "tunegate trains on given answers only (--stage sft); leave it out"
+_LORA = "LoRA is trained as in its first paper; leave it out"
+_AFTER = "train in bfloat16, and make a smaller version afterwards with `tunegate quantize`"
+_NO_HUB = "models are folders or versions in a store, and no hub is asked; leave it out"
+_ADAM = "AdamW with its usual moments is used; name another optimizer in the file of --deepspeed"
+REFUSED = {
+    "adam_beta1": _ADAM,
+    "adam_beta2": _ADAM,
+    "adam_epsilon": _ADAM,
+    "adapter_name_or_path": "merge the adapter with `tunegate merge`, and give the result to --model_name_or_path",
+    "cache_dir": "set TUNEGATE_CACHE in the environment instead",
+    "checkpoint_dir": "merge the adapter with `tunegate merge`, and give the result to --model_name_or_path",
+    "create_new_adapter": _LORA,
+    "default_system": "write it into the rows of the data set, as their system turn",
+    "do_predict": "measure a version with `tunegate evaluate`",
+    "double_quantization": _AFTER,
+    "dpo_beta": _SFT,
+    "eval_dataset": "hold rows out with --val_size",
+    "flash_attn": "the fastest attention that the machine has is used; leave it out",
+    "freeze_extra_modules": "name the modules in --name_module_trainable",
+    "group_by_length": "dialogues of like lengths always share a batch; leave it out",
+    "hf_hub_token": _NO_HUB,
+    "loraplus_lr_ratio": _LORA,
+    "mask_history": "every answer of a dialogue is trained; split the rows where only the last should be",
+    "model_max_length": "give --cutoff_len",
+    "model_revision": _NO_HUB,
+    "no_cuda": "a GPU is used where there is one; hide it with CUDA_VISIBLE_DEVICES=''",
+    "optim": _ADAM,
+    "overwrite_output_dir": "a run is never deleted by another: give a new --output_dir, or leave it out to go on",
+    "pissa_init": _LORA,
+    "ppo_score_norm": _SFT,
+    "pref_beta": _SFT,
+    "pref_loss": _SFT,
+    "predict_with_generate": "measure a version with `tunegate evaluate`",
+    "push_to_hub": _NO_HUB,
+    "q_lora": _AFTER,
+    "quantization_bit": _AFTER,
+    "quantization_method": _AFTER,
+    "quantization_type": _AFTER,
+    "ref_model": _SFT,
+    "resume_from_checkpoint": "a run goes on from its newest complete checkpoint by itself; leave it out",
+    "resume_lora_training": "a run goes on from its newest complete checkpoint by itself; leave it out",
+    "reward_model": _SFT,
+    "rope_scaling": "write it into the config.json of the base model",
+    "save_only_model": "a checkpoint without its state can't be gone on from; bound them with --save_total_limit",
+    "shift_attn": "the fastest attention that the machine has is used; leave it out",
+    "split": "name the file of the split in dataset_info.json",
+    "system_prompt": "write it into the rows of the data set, as their system turn",
+    "tokenized_path": "tokens are kept under TUNEGATE_CACHE by the digest of the data; leave it out",
+    "train_on_prompt": "only answers are trained; leave it out",
+    "trust_remote_code": "no code of a model's folder is ever run; take a base that transformers knows",
+    "use_auth_token": _NO_HUB,
+    "use_badam": _ADAM,
+    "use_cpu": "a GPU is used where there is one; hide it with CUDA_VISIBLE_DEVICES=''",
+    "use_dora": _LORA,
+    "use_galore": _ADAM,
+    "use_lora": "give --finetuning_type lora",
+    "use_rslora": _LORA,
+    "use_unsloth": "install nothing for it: leave it out",
+}
+"""What tunegate does not do, and what to do instead. Their False is what tunegate does, and goes without saying."""
+
+_FALSE = {"false", "0", "no", "none", "off"}
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words in our names, and sentences about those that have no effect."""
+
+    words: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def understand(words: Sequence[str], known: frozenset[str]) -> Words:
+    """`words` in the names of `known`. Raises UsageError for what LLaMA-Factory knows and tunegate refuses.
+
+    Backslashes where a pasted command broke its lines are dropped. A word nobody knows stays as it is.
+    """
+    kept: list[str] = []
+    notes: list[str] = []
+    for word, flag, value in _flags(_without_backslashes(words)):
+        if flag in known:
+            kept.append(f"--{flag}" + word[len(flag) + 2 :])
+            kept += [value] if value is not None and "=" not in word else []
+        elif flag in SAME:
+            kept += [f"--{SAME[flag]}"] + ([value] if value is not None else [])
+        elif flag in OPPOSITE:
+            kept += [f"--{OPPOSITE[flag]}", str(_is_false(value))]
+        elif flag in REFUSED and not _is_false(value):
+            raise UsageError(f"--{flag} is not for tunegate: {REFUSED[flag]}.")
+        elif flag in WITHOUT_EFFECT or flag in REFUSED:
+            _check_stage(flag, value)
+            notes += [f"--{flag} has no effect: {reason}."] if (reason := WITHOUT_EFFECT.get(flag)) else []
+        else:
+            kept += [word] + ([value] if value is not None and "=" not in word else [])
+    return Words(tuple(kept), tuple(notes))
+
+
+def without_rank(words: Sequence[str]) -> list[str]:
+    """`words` without the rank that a launcher puts before the script's own; the environment has it, too."""
+    return [word for word in words if not re.match(r"--local[_-]rank=", word)]
+
+
+def name_of(output_dir: str) -> str:
+    """The folder's name, fit to be part of a version's; empty when nothing of it is."""
+    last = output_dir.rstrip("/").rpartition("/")[2].lower()
+    return re.sub(r"[^a-z0-9.]+", "-", last)[:63].strip("-.")
+
+
+def _without_backslashes(words: Sequence[str]) -> list[str]:
+    stripped = (re.sub(r"^\\+(?=--)", "", word) for word in words)
+    return [word for word in stripped if word.strip("\\\n\r ") or not word]
+
+
+def _flags(words: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
+    """Each word; the name, with underscores, of the flag it is (or ""); and the flag's value where it has one."""
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if not name.startswith("--"):
+            yield word, "", None
+        elif equals:
+            yield word, name[2:].replace("-", "_"), value
+        else:
+            has_value = bool(rest) and not rest[0].startswith("--")
+            yield word, name[2:].replace("-", "_"), rest.pop(0) if has_value else None
+
+
+def _is_false(value: str | None) -> bool:
+    return value is not None and value.lower() in _FALSE
+
+
+def _check_stage(flag: str, value: str | None) -> None:
+    if flag == "stage" and value != "sft":
+        raise UsageError(f"--stage {value or ''} is not for tunegate, which trains on given answers: give --stage sft.")
