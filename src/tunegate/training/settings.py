@@ -84,7 +84,8 @@ def _deepspeed(config: TrainConfig) -> dict[str, Any]:
     Under ZeRO-3 each process holds a part of the weights: they are put together for every checkpoint, to be served.
     """
     ours = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
-    loaded = {**dict.fromkeys(ours, "auto"), **load_deepspeed(config)}
+    dtypes = {name: {"enabled": "auto"} for name in ("bf16", "fp16")}  # without them DeepSpeed computes in float32
+    loaded = {**dict.fromkeys(ours, "auto"), **dtypes, **load_deepspeed(config)}
     zero = loaded.get("zero_optimization", {})
     if zero.get("stage") == 3:
         loaded["zero_optimization"] = {**zero, "stage3_gather_16bit_weights_on_model_save": True}
