@@ -16,6 +16,7 @@ ACCEPTED = [
     pytest.param(version(), id="version"),
     pytest.param(version(uri="oss://b/prefix/shop/run-7/checkpoint-800/"), id="version-in-oss-under-a-prefix"),
     pytest.param(version(format="lora-adapter", base=BASE), id="adapter-with-base"),
+    pytest.param(version(format="prompt-adapter", base=BASE), id="prompt-with-base"),
     pytest.param(version(base=BASE), id="full-weights-with-base"),
     pytest.param(
         version(

@@ -37,8 +37,9 @@ REFUSED = [
     ),
     pytest.param(version(digest="sha256:abc"), "spec.digest", id="version-digest-short"),
     pytest.param(version(digest=HEX), "spec.digest", id="version-digest-without-algorithm"),
-    pytest.param(version(format="gguf"), '"huggingface", "lora-adapter"', id="version-format"),
-    pytest.param(version(format="lora-adapter"), "a lora-adapter needs base", id="adapter-without-base"),
+    pytest.param(version(format="gguf"), '"huggingface", "lora-adapter", "prompt-adapter"', id="version-format"),
+    pytest.param(version(format="lora-adapter"), "an adapter needs base", id="adapter-without-base"),
+    pytest.param(version(format="prompt-adapter"), "an adapter needs base", id="prompt-without-base"),
     pytest.param(
         version(base={**BASE, "uri": "s3://models/shop/base/checkpoint-0"}),
         "a folder in the store begins with s3:// or oss:// and ends in '/'",
