@@ -115,7 +115,7 @@ def _measure(store: Store, version: ModelVersion, suites: Sequence[Suite]) -> li
     # libraries print as they load; standard output is for results
     with redirect_stdout(sys.stderr), Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("fetching the version", total=None)
-        folder = materialise(store, version)
+        folder = materialise(store, version, whole=False)
         prompt = read_release(store, version).system_prompt
         bar.update(task, description="loading the model")
         from tunegate.evaluation.run import evaluate_all

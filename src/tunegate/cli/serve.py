@@ -65,10 +65,11 @@ def command(
     if engine_url and engine != "transformers":
         raise UsageError("--engine starts an engine, and --engine-url names one that runs; give one of them.")
     key = _feedback_key()
+    whole = engine != "transformers" or engine_url is not None
     served = (
-        _mounted(folder, store_uri, endpoint_url)
+        _mounted(folder, whole, store_uri, endpoint_url)
         if folder
-        else _from_store(str(version), engine_url is None, store_uri, endpoint_url)
+        else _from_store(str(version), whole, engine_url is None, store_uri, endpoint_url)
     )
     config = _config(served, key, engine=engine, engine_url=engine_url, engine_model=engine_model, **settings)
     from tunegate.serving.server import run
@@ -95,16 +96,22 @@ def _feedback_key() -> bytes:
     return parse_key(os.environ.get(KEY_VARIABLE))
 
 
-def _from_store(version: str, fetch: bool, store_uri: str, endpoint_url: str | None) -> _Served:
+def _from_store(version: str, whole: bool, fetch: bool, store_uri: str, endpoint_url: str | None) -> _Served:
+    """`whole`: the engine takes whole models only."""
     store = open_store(store_uri, endpoint_url)
     found = store.resolve(version)
     from tunegate.models import materialise
+    from tunegate.models.folders import refuse_prefix
+    from tunegate.models.prompts import ADAPTER_CONFIG, kind_of
     from tunegate.serving.release import read_release
 
-    return _Served(found, read_release(store, found), materialise(store, found) if fetch else None, store)
+    if whole and found.format == "prompt-adapter":
+        refuse_prefix(kind_of(store.get(f"{found.name}/{ADAPTER_CONFIG}"), found.name), found.name)
+    folder = materialise(store, found, whole=whole) if fetch else None
+    return _Served(found, read_release(store, found), folder, store)
 
 
-def _mounted(folder: Path, store_uri: str, endpoint_url: str | None) -> _Served:
+def _mounted(folder: Path, whole: bool, store_uri: str, endpoint_url: str | None) -> _Served:
     """Nothing is asked of the store: a server that starts again while the store is down must still answer."""
     from tunegate.models import default_cache
     from tunegate.models.mounted import read_mounted, servable
@@ -112,7 +119,7 @@ def _mounted(folder: Path, store_uri: str, endpoint_url: str | None) -> _Served:
 
     store = Store.at(store_uri, endpoint_url=endpoint_url)
     manifest, release = read_mounted(folder)
-    return _Served(store.version_of(manifest), release, servable(folder, manifest, default_cache()), store)
+    return _Served(store.version_of(manifest), release, servable(folder, manifest, default_cache(), whole=whole), store)
 
 
 def _config(served: _Served, key: bytes, *, model_name: str | None, port: int, **settings: Any) -> ServeConfig:

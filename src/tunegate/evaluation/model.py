@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from tunegate.api.errors import EvaluationError, ModelError
 from tunegate.models import check_folder
+from tunegate.models.prompts import has_prefix, leading_tokens, prompt_length
 
 Done = Callable[[int], None]  # how many more questions are answered
 END_OF_TURN = "<|im_end|>"
@@ -45,10 +46,14 @@ class Model:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer = _load_tokenizer(folder)
         self._network = _load_network(folder, dtype or _fast_dtype(self._device)).to(self._device)
+        self._prefixed = self._under_prefix() if has_prefix(folder) else None
+        self._prompt = self._encode(leading_tokens(folder), special=False)
         self._stops = self._stop_ids()
         # generate() fills what is not said to it from here, such as a repetition penalty
         self._network.generation_config = GenerationConfig()
         self._context = int(getattr(self._network.config, "max_position_embeddings", 0)) or None
+        if self._context and self._prefixed:
+            self._context -= prompt_length(folder)
 
     @torch.inference_mode()
     def answer(
@@ -78,10 +83,10 @@ class Model:
         text is longer than the model's context.
         """
         ids = self._single_tokens(choices)
-        prompts = [self._encode(text, special=True) for text in texts]
+        prompts = [self._prompt + self._encode(text, special=True) for text in texts]
         self._refuse_too_long(prompts, 1)
         shared = _shared_length(prompts)
-        start = self._start(prompts[0][:shared]) if shared else None
+        start = self._start(prompts[0][:shared])
         logits: list[tuple[float, ...]] = [()] * len(prompts)
         for batch in _batches([len(prompt) for prompt in prompts], batch_size):
             rows = self._last_logits(start, [prompts[i][shared:] for i in batch], ids)
@@ -95,7 +100,7 @@ class Model:
         width = max(len(prompt) for prompt in prompts)
         pad = self._stops[0]
         finite = _FiniteLogits(len(prompts), pad)
-        output = self._network.generate(
+        output = (self._prefixed or self._network).generate(
             input_ids=self._tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts]),
             attention_mask=self._tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]),
             logits_processor=LogitsProcessorList([finite]),
@@ -110,9 +115,19 @@ class Model:
         answers = [self._decode(row) for row in output[:, width:].tolist()]
         return [None if failed else text for text, failed in zip(answers, finite.failed, strict=True)]
 
+    def _under_prefix(self) -> Any:
+        from tunegate.models.prefix import under_prefix  # peft, which no other model needs
+
+        return under_prefix(self._network, self._folder).to(self._device)
+
     def _start(self, ids: list[int]) -> Any:
-        """The key-value cache after `ids`, for one row."""
-        return self._network.base_model(input_ids=self._tensor([ids]), use_cache=True).past_key_values
+        """The key-value cache after `ids`, for one row; None where there is nothing before what follows."""
+        cache = self._prefixed.get_prompt(batch_size=1) if self._prefixed else None
+        if not ids:
+            return cache
+        return self._network.base_model(
+            input_ids=self._tensor([ids]), past_key_values=cache, use_cache=True
+        ).past_key_values
 
     def _last_logits(self, start: Any, suffixes: Sequence[list[int]], ids: list[int]) -> list[list[float]]:
         """Right padding: what comes after a text's last token can't change what that token sees.
@@ -219,6 +234,9 @@ def _load_network(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     if about["missing_keys"]:
         # transformers fills what is missing with random numbers
         raise ModelError(f"{folder} lacks weights, such as {min(about['missing_keys'])}; publish the whole model.")
+    if hasattr(network.config, "quantization_config"):
+        with torch.inference_mode():
+            network(input_ids=torch.zeros(1, 1, dtype=torch.long))  # quantised weights are unpacked by a first pass
     return network.eval()
 
 

@@ -2,7 +2,8 @@
 
 Fetched folders and merged ones lie in a cache, named by digest. Two processes may ask at once: the store's fetch allows
 for that, and a lock file beside each merged folder lets one of them merge. Everything that is handed out was verified
-just before, against the version's digest or against what the merge wrote.
+just before, against the version's digest or against what the merge wrote. A learned prefix can't be merged: it lies
+beside its base model, for those who ask for it.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tunegate.api.errors import DigestError, ModelError
-from tunegate.api.versions import BaseModel, File, ModelVersion
+from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, ModelVersion
+from tunegate.models.prompts import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, kind_in
 from tunegate.models.templates import TEMPLATE_FILE
 
 if TYPE_CHECKING:
     from tunegate.store import Store
 
+ADAPTERS = ("lora-adapter", "prompt-adapter")  # the formats that need a base
 MERGED_FILES = "merged.json"
+_NOT_OF_THE_BASE = (MERGED_FILES, MANIFEST, RELEASE)
 
 
 def default_cache() -> Path:
@@ -33,18 +37,20 @@ def default_cache() -> Path:
     return Path(os.environ.get("TUNEGATE_CACHE") or Path.home() / ".cache" / "tunegate")
 
 
-def materialise(store: Store, version: ModelVersion, cache: Path | None = None) -> Path:
+def materialise(store: Store, version: ModelVersion, cache: Path | None = None, *, whole: bool = True) -> Path:
     """A folder with the config, weights, tokenizer and chat template of `version`; an adapter comes merged.
 
-    The folder belongs to the cache: read it, never write to it.
+    The folder belongs to the cache: read it, never write to it. With `whole` False it may also be the base model with
+    a learned prefix beside it (`prompts.has_prefix`), which only the base's own loader would mistake for a model.
     Raises StoreError or DigestError from the store, ModelError when the folder can't be used for chat.
     """
     cache = cache or default_cache()
-    fetched = store.fetch(version.uri, cache / version.digest.removeprefix("sha256:"), digest=version.digest)
-    folder = fetched
-    if version.format == "lora-adapter":
-        target = fetched.with_name(f"{fetched.name}-merged")
-        folder = merged(fetched, target, lambda: materialise(store, _base_of(store, version), cache))
+    folder = store.fetch(version.uri, cache / version.digest.removeprefix("sha256:"), digest=version.digest)
+    if version.format in ADAPTERS:
+        target = folder.with_name(f"{folder.name}-merged")
+        if whole:
+            refuse_prefix(kind_in(folder, version.name), version.name)
+        folder = on_base(folder, target, lambda: materialise(store, _base_of(store, version), cache))
     check_folder(folder)
     return folder
 
@@ -65,14 +71,27 @@ def _has_old_template(folder: Path) -> bool:
     return config.is_file() and "chat_template" in msgspec.json.decode(config.read_bytes(), type=dict)
 
 
-def merged(adapter: Path, folder: Path, base: Callable[[], Path]) -> Path:
-    """`folder`, holding the adapter merged into its base; merged again when a file of an earlier merge was changed."""
+def on_base(adapter: Path, folder: Path, base: Callable[[], Path]) -> Path:
+    """`folder`, holding the adapter merged into its base, or beside it where it is a prefix.
+
+    It is made again when a file of an earlier time was changed.
+    """
+    join = _put_beside if kind_in(adapter) == "PREFIX_TUNING" else _merge
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         if not _intact(folder):
             shutil.rmtree(folder, ignore_errors=True)
-            _merge(base(), adapter, folder)
+            _make(folder, lambda half: join(base(), adapter, half))
     return folder
+
+
+def refuse_prefix(kind: str, name: str) -> None:
+    """Raise ModelError when `kind` is what only our own engine and evaluation can use."""
+    if kind == "PREFIX_TUNING":
+        raise ModelError(
+            f"{name} is a prefix for every layer (P-tuning v2) and no whole model; it can be evaluated, and served "
+            "with --engine transformers, and nothing else."
+        )
 
 
 def _base_of(store: Store, version: ModelVersion) -> ModelVersion:
@@ -85,13 +104,30 @@ def _base_of(store: Store, version: ModelVersion) -> ModelVersion:
     return found
 
 
-def _merge(base: Path, adapter: Path, folder: Path) -> None:
+def _merge(base: Path, adapter: Path, into: Path) -> None:
     from tunegate.models.merge import merge_adapter  # torch, and only for a merge that was not made before
 
+    merge_adapter(base, adapter, into)
+
+
+def _put_beside(base: Path, adapter: Path, into: Path) -> None:
+    """The base's files as links, what is said about text from the adapter, and the prefix in a folder of its own."""
+    (into / PREFIX).mkdir(parents=True)
+    theirs = [path for path in adapter.iterdir() if path.is_file() and path.name not in (MANIFEST, ADAPTER_WEIGHTS)]
+    for path in theirs:
+        shutil.copyfile(path, into / (PREFIX if path.name == ADAPTER_CONFIG else "") / path.name)
+    (into / PREFIX / ADAPTER_WEIGHTS).symlink_to((adapter / ADAPTER_WEIGHTS).resolve())
+    for path in sorted(base.iterdir()):
+        if path.is_file() and path.name not in _NOT_OF_THE_BASE and not (into / path.name).exists():
+            (into / path.name).symlink_to(path.resolve())
+
+
+def _make(folder: Path, fill: Callable[[Path], None]) -> None:
     half = folder.with_name(folder.name + ".partial")
     shutil.rmtree(half, ignore_errors=True)
-    merge_adapter(base, adapter, half)
-    files = [File(path=p.name, size=p.stat().st_size, sha256=digest_of_file(p)) for p in sorted(half.iterdir())]
+    fill(half)
+    paths = sorted(path for path in half.rglob("*") if path.is_file())
+    files = [File(path=p.relative_to(half).as_posix(), size=p.stat().st_size, sha256=digest_of_file(p)) for p in paths]
     (half / MERGED_FILES).write_bytes(msgspec.json.encode(files))
     half.rename(folder)
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from tunegate.api.errors import DigestError, ModelError, StoreError
 from tunegate.api.resource import from_json, from_yaml
 from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, Manifest, Release
-from tunegate.models.folders import check_folder, digest_of_file, merged
+from tunegate.models.folders import ADAPTERS, check_folder, digest_of_file, on_base, refuse_prefix
+from tunegate.models.prompts import kind_in
 from tunegate.store import Progress, Store
 from tunegate.store.fetching import RESUME
 from tunegate.store.serving_uri import Pinned
@@ -34,7 +35,7 @@ def deliver(store: Store, wanted: Pinned, into: Path, progress: Progress | None 
     """
     manifest = store.manifest(wanted.name)
     fetched = store.fetch(wanted.name, into / _ARRIVING / "version", digest=wanted.digest, progress=progress)
-    if manifest.format == "lora-adapter":
+    if manifest.format in ADAPTERS:
         base = _base_of(manifest)
         deliver(store, Pinned(store.resolve(base.uri).name, base.digest), into / BASE, progress)
     _show(fetched, store.get(f"{wanted.name}/{MANIFEST}"), into)
@@ -54,7 +55,7 @@ def read_mounted(folder: Path) -> tuple[Manifest, Release]:
     for file in manifest.files:
         if not file.path.startswith(RESUME):
             _check(folder, file, manifest)
-    if manifest.format == "lora-adapter":
+    if manifest.format in ADAPTERS:
         _check_base(folder, _base_of(manifest))
     release = folder / RELEASE
     if not release.is_file():
@@ -62,15 +63,19 @@ def read_mounted(folder: Path) -> tuple[Manifest, Release]:
     return manifest, from_yaml(release.read_bytes(), Release, str(release))
 
 
-def servable(folder: Path, manifest: Manifest, cache: Path) -> Path:
+def servable(folder: Path, manifest: Manifest, cache: Path, *, whole: bool = True) -> Path:
     """What an engine can load: `folder`, or for an adapter the result of merging it, which goes to `cache`.
 
-    `folder` was read by `read_mounted`. Raises ModelError when the result can't be used for chat.
+    `folder` was read by `read_mounted`. `whole` False is as in `folders.materialise`. Raises ModelError when the
+    result can't be used for chat.
     """
-    if manifest.format == "lora-adapter":
-        beneath = from_json((folder / BASE / MANIFEST).read_bytes(), Manifest, str(folder / BASE / MANIFEST))
+    if manifest.format in ADAPTERS:
+        mounted = folder
+        beneath = from_json((mounted / BASE / MANIFEST).read_bytes(), Manifest, str(mounted / BASE / MANIFEST))
         target = cache / f"{manifest.digest.removeprefix('sha256:')}-merged"
-        folder = merged(folder, target, lambda: servable(folder / BASE, beneath, cache))
+        if whole:
+            refuse_prefix(kind_in(mounted, manifest.name), manifest.name)
+        folder = on_base(mounted, target, lambda: servable(mounted / BASE, beneath, cache))
     check_folder(folder)
     return folder
 

@@ -2,7 +2,8 @@
 
 The embedded engine is `transformers serve` with continuous batching. It takes its sampling from its first request and
 keeps it, and a request that outgrows its cache ends it for everybody; both are dealt with here and in `requests`.
-vLLM needs none of that: it decides on every field of a request itself.
+A model with a learned prefix is answered for by `prefix_engine`, the same program without batching. vLLM needs none of
+that: it decides on every field of a request itself.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tokenizers import Tokenizer
 
 from tunegate.api.errors import ModelError, ServingError
 from tunegate.api.versions import Release
+from tunegate.models.prompts import has_prefix, prompt_length
 from tunegate.processes import Child, free_port
 from tunegate.serving.requests import Embedded, Sampling
 
@@ -129,7 +131,7 @@ def start(folder: Path, release: Release, log: Path) -> Engine:
 
     Raises ServingError when the release can't be served so, ProcessError when the program can't be started.
     """
-    generation = generation_config(folder, release)
+    generation = msgspec.json.encode(generation_config(folder, release)).decode()
     program = Path(sys.executable).with_name("transformers")
     if not program.exists():
         raise ServingError(f"{program} is missing; install the engine with: pip install 'tunegate[serve]'")
@@ -137,10 +139,11 @@ def start(folder: Path, release: Release, log: Path) -> Engine:
     argv = [str(program), "serve", str(folder), "--continuous-batching", "--host", "127.0.0.1", "--port", str(port)]
     limits = {"--cb-block-size": PAGE_TOKENS, "--cb-num-blocks": PAGES, "--cb-max-batch-tokens": BATCH_TOKENS}
     argv += [str(part) for limit in limits.items() for part in limit]
+    if has_prefix(folder):
+        argv = [sys.executable, "-m", "tunegate.serving.prefix_engine", str(folder), str(port), generation]
     log.unlink(missing_ok=True)
     child = Child.start("the engine", argv, log=log, env=_ENVIRONMENT)
-    warm_up = {"generation_config": msgspec.json.encode(generation).decode()}
-    return Engine(f"http://127.0.0.1:{port}", str(folder), child, warm_up)
+    return Engine(f"http://127.0.0.1:{port}", str(folder), child, {"generation_config": generation})
 
 
 def limits(folder: Path, release: Release) -> Embedded:
@@ -156,7 +159,7 @@ def limits(folder: Path, release: Release) -> Embedded:
 
     config = _read(folder / "config.json")
     longest = min(CONTEXT_TOKENS, int(config.get("max_position_embeddings", CONTEXT_TOKENS)))
-    return Embedded(sampling, longest, count)
+    return Embedded(sampling, longest - prompt_length(folder), count)
 
 
 def generation_config(folder: Path, release: Release) -> dict[str, Any]:
