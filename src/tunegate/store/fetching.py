@@ -28,7 +28,7 @@ def fetch(bucket: Bucket, manifest: Manifest, into: Path, *, include_resume: boo
     files = [file for file in manifest.files if include_resume or not file.path.startswith(RESUME)]
     meter = Meter(sum(file.size for file in files), progress)
     into = into.absolute()
-    with _disk(into), _partial_folder(into) as partial:
+    with disk_explained(into), partial_folder(into) as partial:
         _refuse_foreign(into, manifest)
         if into.is_dir() and all(_is_right(into, file) for file in files):
             meter.add(sum(file.size for file in files))
@@ -37,7 +37,7 @@ def fetch(bucket: Bucket, manifest: Manifest, into: Path, *, include_resume: boo
         meter.add(sum(file.size for file in files) - sum(file.size for file in missing))
         _drop_others(partial, files)
         _download(bucket, manifest, missing, partial, meter)
-        _put_in_place(partial, into)
+        put_in_place(partial, into)
     return into
 
 
@@ -66,7 +66,7 @@ def _download(bucket: Bucket, manifest: Manifest, files: Iterable[File], folder:
 
 
 @contextlib.contextmanager
-def _partial_folder(into: Path) -> Iterator[Path]:
+def partial_folder(into: Path) -> Iterator[Path]:
     """The folder beside `into` that collects its files; one process at a time has it."""
     partial = into.with_name(f"{into.name}.partial")
     while True:
@@ -116,7 +116,7 @@ def _drop_others(partial: Path, files: Iterable[File]) -> None:
         (partial / stray).unlink()
 
 
-def _put_in_place(partial: Path, into: Path) -> None:
+def put_in_place(partial: Path, into: Path) -> None:
     if into.is_dir() and any(into.iterdir()):  # damaged or partial files of this version, linked or replaced
         old = into.with_name(f"{into.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -132,7 +132,7 @@ def _files_below(folder: Path) -> set[str]:
 
 
 @contextlib.contextmanager
-def _disk(into: Path) -> Iterator[None]:
+def disk_explained(into: Path) -> Iterator[None]:
     """Say in a sentence what the disk refused."""
     try:
         yield

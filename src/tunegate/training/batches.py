@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
 
 from tunegate.training.encode import IGNORED, Example
+from tunegate.training.order import Lengths, Packs, order_of
+from tunegate.training.tokens import Examples
 
-_BATCHES_SORTED_TOGETHER = 16
 
+class Order(Sampler[int]):
+    """The order of each epoch's examples, in which those of one global batch have about one length.
 
-class LengthGroupedSampler(Sampler[int]):
-    """Orders examples so that those of one global batch have about one length.
-
-    The order depends on nothing but the lengths, the seed and the epoch: every rank and every resumed run sees the
-    same one. (Trainer's own sampler draws from the process's random numbers, which dropout lets drift apart.)
+    It depends on nothing but the lengths, the seed and the epoch: every rank and every resumed run sees the same one.
+    (Trainer's own sampler draws from the process's random numbers, which dropout lets drift apart.)
     """
 
-    def __init__(self, lengths: Sequence[int], global_batch: int, seed: int) -> None:
+    def __init__(self, lengths: Lengths, global_batch: int, seed: int, *, shuffled: bool = True) -> None:
         self._lengths = lengths
         self._global_batch = global_batch
         self._seed = seed
+        self._shuffled = shuffled
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -33,35 +33,52 @@ class LengthGroupedSampler(Sampler[int]):
         return len(self._lengths)
 
     def __iter__(self) -> Iterator[int]:
-        dice = random.Random(self._seed * 1_000_003 + self._epoch)  # noqa: S311
-        order = list(range(len(self._lengths)))
-        dice.shuffle(order)
-        span = self._global_batch * _BATCHES_SORTED_TOGETHER
-        grouped: list[int] = []
-        for start in range(0, len(order), span):
-            grouped += sorted(order[start : start + span], key=lambda index: self._lengths[index])
-        batches = [grouped[start : start + self._global_batch] for start in range(0, len(grouped), self._global_batch)]
-        short = [batch for batch in batches if len(batch) < self._global_batch]
-        full = [batch for batch in batches if len(batch) == self._global_batch]
-        dice.shuffle(full)
-        # The short one stays last: before it, every global batch is cut where it was grouped.
-        return iter([index for batch in (*full, *short) for index in batch])
+        order = order_of(self._lengths, self._global_batch, self._seed, self._epoch, shuffled=self._shuffled)
+        return map(int, order)
+
+
+class Packed(Sequence[tuple[Example, ...]]):
+    """Examples, several to a row."""
+
+    def __init__(self, examples: Examples, packs: Packs) -> None:
+        self._examples = examples
+        self._packs = packs
+        self.lengths = packs.lengths(examples.lengths)
+
+    def __len__(self) -> int:
+        return len(self._packs)
+
+    def __getitem__(self, index: int) -> tuple[Example, ...]:  # type: ignore[override]
+        return tuple(self._examples[int(row)] for row in self._packs[index])
 
 
 class Collator:
-    """Pads a batch on the right to its longest example."""
+    """Pads a batch on the right to its longest row; a row is an example, or several that don't see each other.
+
+    The model keeps those apart by their positions, which begin at 0 in each: with them, and without an attention mask,
+    transformers lets no token look beyond its own dialogue. The padding is one more dialogue, that nothing trains.
+    """
 
     def __init__(self, padding: int) -> None:
         self._padding = padding
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        width = max(len(example.input_ids) for example in examples)
-        lengths = [len(example.input_ids) for example in examples]
-        return {
-            "input_ids": self._rows([example.input_ids for example in examples], width, self._padding),
-            "attention_mask": self._rows([[1] * length for length in lengths], width, 0),
-            "labels": self._rows([example.labels for example in examples], width, IGNORED),
-        }
-
-    def _rows(self, rows: Sequence[Sequence[int]], width: int, fill: int) -> torch.Tensor:
-        return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])
+    def __call__(self, rows: Sequence[Example | tuple[Example, ...]]) -> dict[str, torch.Tensor]:
+        packs = [row if isinstance(row, tuple) else (row,) for row in rows]
+        lengths = [sum(len(example.input_ids) for example in pack) for pack in packs]
+        shape = len(rows), max(lengths)
+        input_ids, labels = torch.full(shape, self._padding), torch.full(shape, IGNORED)
+        mask, positions = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+        for row, pack in enumerate(packs):
+            start = 0
+            for example in pack:
+                end = start + len(example.input_ids)
+                input_ids[row, start:end] = torch.tensor(example.input_ids)
+                labels[row, start:end] = torch.tensor(example.labels)
+                positions[row, start:end] = torch.arange(end - start)
+                start = end
+            mask[row, :start] = 1
+            positions[row, start:] = torch.arange(shape[1] - start)
+        batch = {"input_ids": input_ids, "labels": labels, "tokens": torch.tensor(sum(lengths))}
+        if isinstance(rows[0], tuple):
+            return {**batch, "position_ids": positions}
+        return {**batch, "attention_mask": mask}

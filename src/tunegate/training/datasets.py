@@ -1,262 +1,210 @@
-"""Dialogues from files, with an account of every row: what is used, and what is refused and why.
+"""Which data sets a run names, where their files are, and in which layout their rows: dataset_info.json, paths, URIs.
 
-Reads dataset_info.json as LLaMA-Factory lays it out, with rows in its alpaca and sharegpt formats or as OpenAI
-messages. Knows nothing of tokens, models or torch.
+Reads dataset_info.json as LLaMA-Factory lays it out, of 2023 and of today. What is in a bucket is brought here first.
+Knows nothing of tokens, models or torch.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from tunegate.api.errors import DataError, UsageError
-from tunegate.api.resource import Resource
-from tunegate.models.templates import TURN_END, TURN_START
+from tunegate.models.folders import default_cache
+from tunegate.store.plain import fetch_plain, is_uri
+from tunegate.training.records import READERS, read_records
+from tunegate.training.rows import Columns, Formatting, Layout, Tags, layout_of, recognise
 
 INFO = "dataset_info.json"
-Message = dict[Literal["role", "content"], str]
+_HUBS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url")
+_BLOCK = 1 << 20
 
 
-class Columns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which key of a row holds what. Where an entry names columns, those it leaves out are not read."""
+class Entry(msgspec.Struct, frozen=True):
+    """One data set in dataset_info.json; `file_name` is a file, or a folder of files, here or in a bucket."""
 
-    prompt: str | None = None
-    query: str | None = None
-    response: str | None = None
-    history: str | None = None
-    system: str | None = None
-    messages: str | None = None
-
-
-class Tags(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a message says who speaks and what is said."""
-
-    role_tag: str = "from"
-    content_tag: str = "value"
-    user_tag: str = "human"
-    assistant_tag: str = "gpt"
-    system_tag: str = "system"
-
-
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One data set in dataset_info.json; `file_name` is a file, or a folder of files of one kind."""
-
-    file_name: str
-    formatting: Literal["alpaca", "sharegpt", "openai"] = "alpaca"
+    file_name: str = ""
+    cloud_file_name: str = ""
+    file_sha1: str | None = None
+    formatting: Formatting = "alpaca"
     columns: Columns | None = None
     tags: Tags | None = None
-
-
-_COLUMNS = {
-    "alpaca": Columns(prompt="instruction", query="input", response="output", history="history", system="system"),
-    "sharegpt": Columns(messages="conversations", system="system"),
-    "openai": Columns(messages="messages"),
-}
-_OPENAI_TAGS = Tags("role", "content", "user", "assistant", "system")
+    num_samples: int | None = None
+    ranking: bool = False
 
 
 @dataclass(frozen=True)
-class Row:
-    """A usable dialogue: an optional system message, then user and assistant in turn. `line` counts from 1."""
-
-    file: str
-    line: int
-    messages: tuple[Message, ...]
-
-
-class Rejected(Resource, frozen=True, kw_only=True):
-    file: str
-    line: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """One data set as read: `digest` is the sha256 of its files' bytes."""
+class DataSet:
+    """Files whose rows have one layout; `digest` is the sha256 of their bytes, `num_samples` how many rows to draw."""
 
     name: str
+    layout: Layout
+    files: tuple[Path, ...]
     digest: str
-    rows: tuple[Row, ...]
-    rejected: tuple[Rejected, ...]
+    num_samples: int | None = None
+
+    @property
+    def size(self) -> int:
+        return sum(path.stat().st_size for path in self.files)
 
 
-def load_corpora(folder: Path, names: Sequence[str], *, max_samples: int | None = None) -> tuple[Corpus, ...]:
-    """Read the named data sets.
+def find_datasets(folder: str, names: Sequence[str], endpoint_url: str | None = None) -> tuple[DataSet, ...]:
+    """Find what --dataset names: entries of `folder`/dataset_info.json, or files and folders by their path or URI.
 
-    Raises UsageError for an unknown name or an unreadable dataset_info.json, DataError for a file that can't be read.
+    Raises UsageError for what is not there or not described right, DataError for a file that can't be used.
     """
-    entries = _load_info(folder)
-    if unknown := [name for name in names if name not in entries]:
-        raise UsageError(f"{folder / INFO} has no data set {unknown[0]!r}; it has: {', '.join(sorted(entries))}.")
-    return tuple(_load_corpus(folder, name, _entry(folder, name, entries[name]), max_samples) for name in names)
+    if twice := [name for index, name in enumerate(names) if name in names[:index]]:
+        raise UsageError(f"--dataset names {twice[0]} twice; name it once, with a weight in --interleave_probs.")
+    by_name = [name for name in names if not _is_path(name)]
+    where = f"{folder.rstrip('/')}/{INFO}"
+    info = _load_info(_local(folder, INFO, endpoint_url, where), where) if by_name else {}
+    for name in by_name:
+        if name not in info:
+            there = f"it has: {', '.join(sorted(info))}" if info else "it has none"
+            raise UsageError(f"{where} has no data set {name!r}{_nearest(name, info)}; {there}.")
+    return tuple(
+        _from_entry(folder, name, _entry(where, name, info[name]), endpoint_url)
+        if name in info
+        else _from_path(name, endpoint_url)
+        for name in names
+    )
 
 
-def check_account(used: int, rejected: Sequence[Rejected], allowed: float) -> None:
-    """Raise DataError when nothing is left to train on, or too large a share of the rows was rejected."""
-    total = used + len(rejected)
-    if total == 0:
-        raise DataError("The data sets hold no rows; check the file_name entries in dataset_info.json.")
-    first = f"the first is {rejected[0].file}:{rejected[0].line}: {rejected[0].reason}" if rejected else ""
-    if used == 0:
-        raise DataError(f"None of the {total} rows can be used; {first}.")
-    if len(rejected) / total > allowed:
+def _is_path(name: str) -> bool:
+    return "/" in name or name.endswith(tuple(READERS))
+
+
+def _from_entry(folder: str, name: str, entry: Entry, endpoint_url: str | None) -> DataSet:
+    path = _local(folder, entry.cloud_file_name or entry.file_name, endpoint_url, f"The data set {name!r}")
+    files = _files(path, f"The data set {name!r} names")
+    digest, sha1 = _digests(files)
+    if entry.file_sha1 and entry.file_sha1.lower() != sha1:
         raise DataError(
-            f"{len(rejected)} of {total} rows were rejected, more than --max_rejected {allowed:g} allows; {first}."
+            f"{path} has the SHA-1 {sha1}, not {entry.file_sha1} as {INFO} says for {name!r}; "
+            "restore the file, or correct file_sha1."
         )
+    layout = layout_of(entry.formatting, entry.columns, entry.tags)
+    return DataSet(name, layout, files, digest, entry.num_samples)
 
 
-def write_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
-    """Write one JSON line for each rejected row."""
-    path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rejected))
+def _from_path(name: str, endpoint_url: str | None) -> DataSet:
+    path = _local("", name, endpoint_url, "--dataset")
+    if (path / INFO).is_file():
+        raise UsageError(f"{name} holds a {INFO}; give it as --dataset_dir, and --dataset the name of an entry.")
+    files = _files(path, "--dataset names")
+    with files[0].open("rb") as stream:
+        _, record = next(read_records(files[0], stream))
+    layout = recognise(record)
+    if layout is None:
+        keys = f"the keys {', '.join(map(str, record))}" if isinstance(record, dict) else "no keys"
+        raise DataError(
+            f"The layout of {name} can't be told from its first row, which has {keys}; "
+            f"describe it in a {INFO} with formatting and columns."
+        )
+    return DataSet(name, layout, files, _digests(files)[0])
 
 
-def _load_info(folder: Path) -> dict[str, Any]:
+def _local(folder: str, name: str, endpoint_url: str | None, asks: str) -> Path:
+    """The path of `name` in `folder`, either of which may be a URI; what is in a bucket is fetched."""
+    if is_uri(name) or is_uri(folder):
+        uri = name if is_uri(name) else f"{folder.rstrip('/')}/{name}"
+        return fetch_plain(uri, default_cache(), endpoint_url=endpoint_url)
+    if "://" in name:
+        raise UsageError(f"{asks} asks for {name}, which can't be read from there; use s3://, oss:// or a path.")
+    return Path(folder) / name
+
+
+def _load_info(path: Path, where: str) -> dict[str, Any]:
     try:
-        return msgspec.json.decode((folder / INFO).read_bytes(), type=dict[str, Any])
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except OSError as error:
         raise UsageError(
-            f"{folder / INFO} can't be read: {error.strerror}; give --dataset_dir the folder that holds it."
+            f"{where} can't be read: {error.strerror}; give --dataset_dir the folder that holds it, "
+            "or --dataset the path of a file."
         ) from None
     except msgspec.DecodeError as error:
-        raise UsageError(f"{folder / INFO} is not a JSON object: {error}.") from None
+        raise UsageError(f"{where} is not a JSON object: {error}.") from None
 
 
-def _entry(folder: Path, name: str, entry: Any) -> Entry:
+def _entry(info: str, name: str, raw: Any) -> Entry:
+    where = f"{info}, data set {name!r}"
+    if not isinstance(raw, dict):
+        raise UsageError(f"{where}: it is not an object; an entry has at least a file_name.")
+    _refuse_unsupported(where, raw)
+    _known(where, raw, Entry.__struct_fields__)
+    _known(f"{where}, columns", raw.get("columns"), Columns.__struct_fields__)
+    _known(f"{where}, tags", raw.get("tags"), Tags.__struct_fields__)
     try:
-        return msgspec.convert(entry, Entry)
+        entry = msgspec.convert(raw, Entry)
     except msgspec.ValidationError as error:
-        raise UsageError(
-            f"{folder / INFO}, data set {name!r}: {error}; an entry has file_name, formatting, columns and tags."
-        ) from None
+        raise UsageError(f"{where}: {error}; correct it.") from None
+    _check(where, entry)
+    return entry
 
 
-def _load_corpus(folder: Path, name: str, entry: Entry, max_samples: int | None) -> Corpus:
-    paths = _files(folder / entry.file_name, name)
-    columns = entry.columns or _COLUMNS[entry.formatting]
-    tags = entry.tags or (_OPENAI_TAGS if entry.formatting == "openai" else Tags())
-    convert = _alpaca if entry.formatting == "alpaca" else _dialogue
-    rows: list[Row] = []
-    rejected: list[Rejected] = []
-    for path in paths:
-        for line, record in _records(path):
-            try:
-                rows.append(Row(path.name, line, _checked(convert(_object(record), columns, tags))))
-            except ValueError as error:
-                rejected.append(Rejected(file=path.name, line=line, reason=str(error)))
-    return Corpus(name, _digest(paths), tuple(rows[:max_samples]), tuple(rejected))
+def _refuse_unsupported(where: str, raw: Mapping[str, Any]) -> None:
+    """Refuse by name what LLaMA-Factory knows and this does not."""
+    for key in _HUBS:
+        if raw.get(key):
+            raise UsageError(f"{where}: {key} would load it from a hub; download it, and give file_name instead.")
+    for key in ("subset", "folder", "split"):
+        if key in raw:
+            raise UsageError(f"{where}: {key} picks a part of what is on a hub; leave it out, and name the file.")
+    if raw.get("ranking"):
+        raise UsageError(f"{where}: ranking is for pairs of answers, and only --stage sft is done; use other data.")
+    columns = raw.get("columns")
+    for key in ("images", "videos", "audios", "tools", "chosen", "rejected", "kto_tag"):
+        if isinstance(columns, dict) and key in columns:
+            raise UsageError(f"{where}: the column {key} can't be trained; leave it out to train the text alone.")
 
 
-def _files(path: Path, name: str) -> list[Path]:
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+def _known(where: str, raw: Any, known: Iterable[str]) -> None:
+    for key in raw if isinstance(raw, dict) else ():
+        if key not in known:
+            raise UsageError(f"{where}: there is no key {key!r}{_nearest(key, known)}; the keys: {', '.join(known)}.")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, known, 1)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
+def _check(where: str, entry: Entry) -> None:
+    if bool(entry.file_name) == bool(entry.cloud_file_name):
+        raise UsageError(f"{where}: give it one of file_name and cloud_file_name.")
+    if entry.num_samples is not None and entry.num_samples < 1:
+        raise UsageError(f"{where}: num_samples is {entry.num_samples}; give at least 1, or leave it out.")
+    columns = entry.columns
+    if columns and entry.formatting == "alpaca" and not (columns.prompt and columns.response):
+        raise UsageError(f"{where}: columns must name prompt and response; what it leaves out is not read.")
+    if columns and entry.formatting != "alpaca" and not columns.messages:
+        raise UsageError(f"{where}: columns must name messages; what it leaves out is not read.")
+
+
+def _files(path: Path, asks: str) -> tuple[Path, ...]:
+    """The file, or the folder's files in the order of their names; what begins with a dot is no data."""
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if not file.name.startswith("."))
     if not files or not all(file.is_file() for file in files):
-        raise DataError(f"The data set {name!r} names {path}, which is no file; correct its file_name in {INFO}.")
-    if wrong := [file for file in files if file.suffix not in _READERS]:
-        raise DataError(f"{wrong[0]} is not one of the kinds that can be read: {', '.join(_READERS)}.")
-    return files
+        raise DataError(f"{asks} {path}, which is no file; correct the name, or put the file there.")
+    if wrong := [file for file in files if file.suffix not in READERS]:
+        raise DataError(f"{wrong[0]} is not one of the kinds that can be read: {', '.join(READERS)}.")
+    return tuple(files)
 
 
-def _digest(paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
+def _digests(paths: Sequence[Path]) -> tuple[str, str]:
+    """sha256 and SHA-1 of the files' bytes, one file after the other."""
+    sha256, sha1 = hashlib.sha256(), hashlib.sha1()  # noqa: S324 - LLaMA-Factory's file_sha1, no protection
     for path in paths:
-        digest.update(path.read_bytes())
-    return f"sha256:{digest.hexdigest()}"
-
-
-def _records(path: Path) -> Iterator[tuple[int, Any]]:
-    """Each record with its line (its place in the list, for .json). An unreadable one comes as a ValueError."""
-    try:
-        yield from _READERS[path.suffix](path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
-    except (ValueError, csv.Error) as error:
-        raise DataError(f"{path} can't be read as {path.suffix[1:]}: {error}.") from None
-
-
-def _json_lines(body: bytes) -> Iterator[tuple[int, Any]]:
-    for line, text in enumerate(body.split(b"\n"), start=1):
-        if text.strip():
-            try:
-                yield line, msgspec.json.decode(text)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                yield line, ValueError(f"not valid JSON: {error}")
-
-
-def _json_list(body: bytes) -> Iterator[tuple[int, Any]]:
-    yield from enumerate(msgspec.json.decode(body, type=list[Any]), start=1)
-
-
-def _csv(body: bytes) -> Iterator[tuple[int, Any]]:
-    reader = csv.DictReader(io.StringIO(body.decode("utf-8"), newline=""), strict=True)
-    for record in reader:
-        yield reader.line_num, record
-
-
-_READERS: dict[str, Callable[[bytes], Iterator[tuple[int, Any]]]] = {
-    ".json": _json_list,
-    ".jsonl": _json_lines,
-    ".csv": _csv,
-}
-
-
-def _object(record: Any) -> Mapping[str, Any]:
-    if isinstance(record, ValueError):
-        raise record
-    if not isinstance(record, dict):
-        raise ValueError("the row is not an object")  # noqa: TRY004
-    return record
-
-
-def _alpaca(record: Mapping[str, Any], columns: Columns, tags: Tags) -> Iterator[tuple[str, Any]]:
-    """The turns of an alpaca row; an `input` goes on a new line below the `instruction`."""
-    if system := _get(record, columns.system):
-        yield "system", system
-    for pair in _get(record, columns.history) or []:
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise ValueError("a turn of the history is not a pair of question and answer")
-        yield "user", pair[0]
-        yield "assistant", pair[1]
-    prompt, query = _get(record, columns.prompt), _get(record, columns.query)
-    yield "user", f"{prompt}\n{query}" if query else prompt
-    yield "assistant", _get(record, columns.response)
-
-
-def _dialogue(record: Mapping[str, Any], columns: Columns, tags: Tags) -> Iterator[tuple[str, Any]]:
-    """The turns of a sharegpt or OpenAI row."""
-    if system := _get(record, columns.system):
-        yield "system", system
-    messages = _get(record, columns.messages)
-    if not isinstance(messages, list):
-        raise ValueError(f"it has no list of messages under {columns.messages!r}")  # noqa: TRY004
-    roles = {tags.user_tag: "user", tags.assistant_tag: "assistant", tags.system_tag: "system"}
-    for message in messages:
-        if not isinstance(message, dict) or {tags.role_tag, tags.content_tag} - message.keys():
-            raise ValueError(f"a message does not have {tags.role_tag!r} and {tags.content_tag!r}")
-        if message[tags.role_tag] not in roles:
-            raise ValueError(f"{message[tags.role_tag]!r} is none of the roles {', '.join(roles)}")
-        yield roles[message[tags.role_tag]], message[tags.content_tag]
-
-
-def _get(record: Mapping[str, Any], column: str | None) -> Any:
-    return record.get(column) if column else None
-
-
-def _checked(turns: Iterator[tuple[str, Any]]) -> tuple[Message, ...]:
-    """The dialogue, or ValueError with what is wrong with it."""
-    messages: list[Message] = []
-    for role, content in turns:
-        if not isinstance(content, str) or not (content.strip() or role == "system"):
-            raise ValueError(f"a {role} turn has no text")
-        if TURN_START in content or TURN_END in content:
-            raise ValueError(f"a {role} turn holds {TURN_START} or {TURN_END}, which belong to the chat template")
-        messages.append({"role": role, "content": content})
-    speakers = [message["role"] for message in messages]
-    if speakers[:1] == ["system"]:
-        speakers = speakers[1:]
-    if not speakers or len(speakers) % 2 or speakers != ["user", "assistant"] * (len(speakers) // 2):
-        raise ValueError("user and assistant don't take turns, from a user's question to an assistant's answer")
-    return tuple(messages)
+        with path.open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                sha256.update(block)
+                sha1.update(block)
+    return f"sha256:{sha256.hexdigest()}", sha1.hexdigest()

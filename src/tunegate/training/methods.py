@@ -13,27 +13,15 @@ import msgspec
 import torch
 from peft import LoraConfig, PrefixTuningConfig, PromptEncoderConfig, get_peft_model
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
+from transformers import AutoModelForCausalLM, TrainingArguments
 
 from tunegate.api.errors import ModelError
-from tunegate.models.templates import TURN_END, TURN_START, load_template
+from tunegate.models.templates import TURN_END
 from tunegate.training.arguments import TrainConfig
 from tunegate.training.plan import Plan
 
 _ADAPTER = "adapter_config.json"
 _LAYER = re.compile(r"\.(?P<layer>\d+)\.(?P<rest>.+)")
-
-
-def load_tokenizer(folder: Path, template: str) -> Any:
-    """The folder's tokenizer with our chat template. Raises ModelError when it lacks the template's tokens."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    for token in (TURN_START, TURN_END):
-        if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id):
-            raise ModelError(
-                f"The tokenizer in {folder} has no {token}, which the template {template} needs; use another base."
-            )
-    tokenizer.chat_template = load_template(template)
-    return tokenizer
 
 
 def load_model(plan: Plan, tokenizer: Any, arguments: TrainingArguments) -> Any:

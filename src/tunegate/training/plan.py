@@ -31,7 +31,7 @@ from tunegate.api.versions import (
 from tunegate.models import materialise
 from tunegate.store import Store
 from tunegate.training.arguments import TrainConfig, arguments_of
-from tunegate.training.datasets import Corpus, check_account, load_corpora, write_rejected
+from tunegate.training.tokens import Report, prepare
 
 RECORD = "run.json"
 REJECTED = "rejected.jsonl"
@@ -50,18 +50,18 @@ class Plan(Resource, frozen=True, kw_only=True):
 
     config: TrainConfig
     base_folder: str
+    tokens: tuple[str, ...]
     release: Release
     producer: Producer
 
 
-def make_plan(config: TrainConfig, store: Store, output_dir: Path) -> Plan:
-    """Read the data, find the base model, and put both into words.
+def make_plan(config: TrainConfig, store: Store, output_dir: Path, report: Report | None = None) -> Plan:
+    """Find the base model, tokenise the data, and put both into words.
 
     Raises UsageError, DataError, ModelError or StoreError for what can't be used.
     """
-    corpora = load_corpora(Path(config.dataset_dir), config.dataset, max_samples=config.max_samples)
-    _check_rows(corpora, config, output_dir)
     folder, base, digest = _find_base(config, store)
+    prepared = prepare(config, folder, report, rejects=output_dir / REJECTED)
     inherited = _release_beside(folder)
     release = Release(
         format="lora-adapter" if config.finetuning_type == "lora" else "huggingface",
@@ -75,10 +75,16 @@ def make_plan(config: TrainConfig, store: Store, output_dir: Path) -> Plan:
         arguments=arguments_of(config),
         seed=config.seed,
         code_version=code_version(),
-        datasets=tuple(Dataset(name=one.name, digest=one.digest, rows=len(one.rows)) for one in corpora),
+        datasets=tuple(Dataset(name=one.name, digest=one.digest, rows=one.rows) for one in prepared.datasets),
         notes={"base": digest},
     )
-    return Plan(config=config, base_folder=str(folder), release=release, producer=producer)
+    return Plan(
+        config=config,
+        base_folder=str(folder),
+        tokens=tuple(map(str, prepared.folders)),
+        release=release,
+        producer=producer,
+    )
 
 
 def record_of(producer: Producer) -> RunRecord:
@@ -126,12 +132,6 @@ def owned(output_dir: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UsageError(f"Another run is using {output_dir}; wait for it, or give another --output_dir.") from None
         yield
-
-
-def _check_rows(corpora: tuple[Corpus, ...], config: TrainConfig, output_dir: Path) -> None:
-    rejected = [row for corpus in corpora for row in corpus.rejected]
-    write_rejected(output_dir / REJECTED, rejected)
-    check_account(sum(len(corpus.rows) for corpus in corpora), rejected, config.max_rejected)
 
 
 def _find_base(config: TrainConfig, store: Store) -> tuple[Path, BaseModel | None, str]:

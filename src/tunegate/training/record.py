@@ -156,7 +156,8 @@ def _seconds_until(output_dir: Path, step: int) -> float:
 
 def _share_of_peak(trainer: Tuner) -> float | None:
     examples = trainer.train_dataset
-    looked_at = [examples[index] for index in range(0, len(examples), 1 + len(examples) // _EXAMPLES_LOOKED_AT)]
+    rows = [examples[index] for index in range(0, len(examples), 1 + len(examples) // _EXAMPLES_LOOKED_AT)]
+    looked_at = [example for row in rows for example in (row if isinstance(row, tuple) else (row,))]
     args = trainer.args
     peak = peak_flops(args.device, torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32)
     return flops_per_token(work_of(trainer.model), reading_of(looked_at)) / peak if peak else None

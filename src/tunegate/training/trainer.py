@@ -17,18 +17,19 @@ from transformers.utils.logging import disable_progress_bar
 
 from tunegate.api.versions import ModelVersion
 from tunegate.store import Store
-from tunegate.training.batches import Collator, LengthGroupedSampler
+from tunegate.training.batches import Collator, Order, Packed
 from tunegate.training.checkpoints import Checkpoint, Publisher, publish_checkpoint, unpublished
-from tunegate.training.encode import IGNORED, Example
+from tunegate.training.encode import IGNORED, Example, limits_of, load_tokenizer
 from tunegate.training.log import VERSIONS, append
 from tunegate.training.loss import TrainedPositions
-from tunegate.training.methods import load_model, load_tokenizer
+from tunegate.training.methods import load_model
 from tunegate.training.metrics import Metrics, host_for
+from tunegate.training.order import pack
 from tunegate.training.plan import Plan
 from tunegate.training.record import Record
 from tunegate.training.resuming import settle
 from tunegate.training.settings import training_arguments
-from tunegate.training.tokens import load_examples
+from tunegate.training.tokens import open_tokens
 
 # The one operator that DeepSpeed would compile for gloo; without it no compiler is needed, and nothing gets slower.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -42,17 +43,25 @@ def run(plan: Plan, output_dir: Path) -> None:
     disable_progress_bar()
     config = plan.config
     arguments = training_arguments(config, output_dir)
+    # On processors transformers leaves this for later; ZeRO-3, which cuts the model while it is read, would see one rank.
+    deepspeed.init_distributed(torch.distributed.get_backend(), auto_mpi_discovery=False)
     metrics = Metrics()
     if config.metrics_port is not None and arguments.process_index == 0:
         metrics.serve(config.metrics_port, host_for(os.environ))
     resume_from = settle(output_dir, is_first=arguments.process_index == 0)
     tokenizer = load_tokenizer(Path(plan.base_folder), config.template)
-    examples = load_examples(config, tokenizer, output_dir, is_first=arguments.process_index == 0)
+    prepared = open_tokens(config, [Path(folder) for folder in plan.tokens])
+    rows: Any = prepared.train
+    if config.packing:
+        packs = pack(rows.lengths, limits_of(config).longest, config.seed, shuffled=config.is_shuffle)
+        rows = Packed(prepared.train, packs)
     model = load_model(plan, tokenizer, arguments)
     trainer = Tuner(
         model=model,
         args=arguments,
-        train_dataset=examples,
+        train_dataset=rows,
+        eval_dataset=prepared.validation if config.val_size else None,
+        is_shuffle=config.is_shuffle,
         data_collator=Collator(tokenizer.pad_token_id or 0),  # a masked position: its value is never read
         processing_class=tokenizer,
     )
@@ -72,8 +81,9 @@ def run(plan: Plan, output_dir: Path) -> None:
 class Tuner(Trainer):  # type: ignore[misc]
     """Trainer with our order of examples, our loss, and a validation loss that depends on no number of processes."""
 
-    def __init__(self, *, model: Any, **options: Any) -> None:
+    def __init__(self, *, model: Any, is_shuffle: bool, **options: Any) -> None:
         self._trained = TrainedPositions(model)
+        self._is_shuffle = is_shuffle
         self._tokens: list[torch.Tensor] = []
         self._positions = 0
         super().__init__(model=model, compute_loss_func=self._trained.loss, **options)
@@ -126,11 +136,9 @@ class Tuner(Trainer):  # type: ignore[misc]
             state_dict = {name: weight for name, weight in state_dict.items() if name not in tied}
         super()._save(output_dir, state_dict)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
-        dataset: Sequence[Example] = self.train_dataset
-        lengths = [len(example.input_ids) for example in dataset]
+    def _get_train_sampler(self, train_dataset: Any = None) -> Order:
         global_batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        self.order = LengthGroupedSampler(lengths, global_batch, self.args.seed)
+        self.order = Order(self.train_dataset.lengths, global_batch, self.args.seed, shuffled=self._is_shuffle)
         return self.order
 
 

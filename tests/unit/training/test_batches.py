@@ -1,19 +1,20 @@
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from tunegate.training.batches import Collator, LengthGroupedSampler
+from tunegate.training.batches import Collator, Order
 from tunegate.training.encode import IGNORED, Example
 
-LENGTHS = [length % 37 + 5 for length in range(0, 1000, 7)]
+LENGTHS = np.array([length % 37 + 5 for length in range(0, 1000, 7)])
 
 
 def test_every_example_comes_once_an_epoch() -> None:
-    assert sorted(LengthGroupedSampler(LENGTHS, 16, seed=1)) == list(range(len(LENGTHS)))
+    assert sorted(Order(LENGTHS, 16, seed=1)) == list(range(len(LENGTHS)))
 
 
 def test_the_order_depends_on_seed_and_epoch_alone() -> None:
-    one, same, other = (LengthGroupedSampler(LENGTHS, 16, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (Order(LENGTHS, 16, seed=seed) for seed in (1, 1, 2))
     torch.rand(3)
     assert list(one) == list(same)
     assert list(one) != list(other)
@@ -25,7 +26,7 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
 
 
 def test_a_batch_holds_examples_of_about_one_length() -> None:
-    order = list(LengthGroupedSampler(LENGTHS, 16, seed=1))
+    order = list(Order(LENGTHS, 16, seed=1))
 
     spread = [
         max(LENGTHS[index] for index in batch) - min(LENGTHS[index] for index in batch)

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from tests.processes import processes_about
 from tests.unit.training.builders import dialogues, write_dialogues
 from tests.unit.training.conftest import LORA, Run, Shop
-from tunegate.api.errors import TrainingError, UsageError
+from tunegate.api.errors import DataError, TrainingError, UsageError
 from tunegate.api.resource import from_yaml
 from tunegate.api.versions import RELEASE, BaseModel, ModelVersion, Producer, Release
 from tunegate.models import materialise
@@ -180,12 +180,20 @@ def test_a_run_does_not_go_on_with_other_data(full: Run, shop: Shop, tmp_path: P
 
 
 def test_what_a_process_can_not_do_is_told_in_a_sentence(shop: Shop) -> None:
-    config = shop.config("short", run="short", cutoff_len=16, nproc_per_node=1)
+    config = shop.config("short", run="short", nproc_per_node=1, finetuning_type="lora", lora_target=("nothing",))
 
-    with pytest.raises(TrainingError, match=r"None of the 24 rows can be used.*--cutoff_len 16"):
+    with pytest.raises(TrainingError, match="--lora_target 'nothing'"):
+        train(config)
+
+
+def test_rows_that_can_not_be_used_are_told_before_a_process_starts(shop: Shop) -> None:
+    config = shop.config("cut", run="cut", cutoff_len=16)
+
+    with pytest.raises(DataError, match=r"None of the 24 rows .* can be used.*--cutoff_len 16"):
         train(config)
 
     assert len((Path(config.output_dir) / "rejected.jsonl").read_text().splitlines()) == 24
+    assert not (Path(config.output_dir) / "train.log").exists()
 
 
 def test_one_process_trains_a_folder_in_all_its_weights(shop: Shop) -> None:

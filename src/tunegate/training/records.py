@@ -1,0 +1,79 @@
+"""The records in a file, one after another: a file of any size is never in memory as a whole.
+
+Knows the kinds of files and where in them a record stands, not what a record means.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import ijson  # type: ignore[import-untyped]
+import msgspec
+
+from tunegate.api.errors import DataError
+
+_MARK = b"\xef\xbb\xbf"  # what some editors put before UTF-8
+
+
+def read_records(path: Path, stream: BinaryIO) -> Iterator[tuple[int, Any]]:
+    """Each record with its line (its place in the list, for a list in .json); `stream` is `path`, opened.
+
+    An unreadable line comes as a ValueError. Raises DataError where the file can't be read on, or holds no record.
+    """
+    empty = True
+    try:
+        for line, record in READERS[path.suffix](stream):
+            empty = False
+            yield line, record
+    except (ValueError, csv.Error, ijson.JSONError) as error:
+        raise DataError(f"{path} can't be read as {path.suffix[1:]}: {error}.") from None
+    if empty:
+        raise DataError(f"{path} holds no rows; fill it, or take it out of the data set.")
+
+
+def _json_lines(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
+    for line, text in enumerate(stream, start=1):
+        if line == 1:
+            text = text.removeprefix(_MARK)
+        if text.strip():
+            try:
+                yield line, msgspec.json.decode(text)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                yield line, ValueError(f"not valid JSON: {error}")
+
+
+def _json(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
+    """A list, or JSON lines under the other name, which many have and other programs accept."""
+    start = len(_MARK) if stream.read(len(_MARK)) == _MARK else 0
+    stream.seek(start)
+    first = stream.read(1)
+    while first.isspace():
+        first = stream.read(1)
+    stream.seek(start)
+    if first == b"{":
+        yield from _json_lines(stream)
+    elif first in (b"[", b""):
+        yield from enumerate(ijson.items(stream, "item", use_float=True) if first else (), start=1)
+    else:
+        raise ValueError("it is neither a list nor one object a line")
+
+
+def _csv(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
+    csv.field_size_limit(sys.maxsize)  # a long answer is no mistake
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    reader = csv.DictReader(text, strict=True)
+    for record in reader:
+        cells = None in record or None in record.values()
+        yield reader.line_num, ValueError("it has other cells than the first line") if cells else record
+
+
+READERS: dict[str, Callable[[BinaryIO], Iterator[tuple[int, Any]]]] = {
+    ".json": _json,
+    ".jsonl": _json_lines,
+    ".csv": _csv,
+}

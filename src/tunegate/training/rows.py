@@ -1,0 +1,153 @@
+"""From a record to a dialogue, in the layouts that LLaMA-Factory reads: alpaca, sharegpt, and OpenAI's messages.
+
+A record that is none is refused with a reason; before its first colon the reason says what kind of thing is wrong.
+Knows nothing of files, tokens or models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, Literal
+
+import msgspec
+
+from tunegate.models.templates import TURN_END, TURN_START
+
+Message = dict[Literal["role", "content"], str]
+Formatting = Literal["alpaca", "sharegpt", "openai"]
+
+
+class Columns(msgspec.Struct, frozen=True):
+    """Which key of a row holds what. Where an entry names columns, those it leaves out are not read."""
+
+    prompt: str | None = None
+    query: str | None = None
+    response: str | None = None
+    history: str | None = None
+    system: str | None = None
+    messages: str | None = None
+
+
+class Tags(msgspec.Struct, frozen=True):
+    """How a message says who speaks and what is said."""
+
+    role_tag: str = "from"
+    content_tag: str = "value"
+    user_tag: str = "human"
+    assistant_tag: str = "gpt"
+    system_tag: str = "system"
+    observation_tag: str = "observation"
+    function_tag: str = "function_call"
+
+
+class Layout(msgspec.Struct, frozen=True):
+    formatting: Formatting
+    columns: Columns
+    tags: Tags
+
+
+_COLUMNS = {
+    "alpaca": Columns(prompt="instruction", query="input", response="output", history="history", system="system"),
+    "sharegpt": Columns(messages="conversations", system="system"),
+    "openai": Columns(messages="messages"),
+}
+_OPENAI_TAGS = Tags("role", "content", "user", "assistant", "system", "tool", "function")
+
+
+def layout_of(formatting: Formatting, columns: Columns | None = None, tags: Tags | None = None) -> Layout:
+    usual = _OPENAI_TAGS if formatting == "openai" else Tags()
+    return Layout(formatting, columns or _COLUMNS[formatting], tags or usual)
+
+
+def recognise(record: Any) -> Layout | None:
+    """The layout of a record by its keys; None where they are those of no layout, or of several."""
+    if not isinstance(record, dict):
+        return None
+    found: list[Layout] = []
+    if {"instruction", "output"} <= record.keys():
+        found.append(layout_of("alpaca"))
+    for column in ("conversations", "messages"):
+        first = next(iter(record[column]), None) if isinstance(record.get(column), list) else None
+        if isinstance(first, dict) and {"from", "value"} <= first.keys():
+            found.append(layout_of("sharegpt", Columns(messages=column, system="system")))
+        elif isinstance(first, dict) and {"role", "content"} <= first.keys():
+            found.append(layout_of("openai", Columns(messages=column)))
+    return found[0] if len(found) == 1 else None
+
+
+def dialogue_of(record: Any, layout: Layout) -> tuple[Message, ...]:
+    """The record as an optional system message, then user and assistant in turn. Raises ValueError with the reason."""
+    if isinstance(record, ValueError):
+        raise record
+    if not isinstance(record, dict):
+        raise ValueError("the row is not an object")  # noqa: TRY004
+    turns = _alpaca if layout.formatting == "alpaca" else _messages
+    return _checked(turns(record, layout))
+
+
+def _alpaca(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, Any]]:
+    """The turns of an alpaca row; an `input` goes on a new line below the `instruction`."""
+    columns = layout.columns
+    for column in (columns.prompt, columns.response):
+        if column not in record:
+            raise _missing(record, layout, f"it has no {column!r}", column)
+    if system := _get(record, columns.system):
+        yield "system", system
+    for pair in _get(record, columns.history) or []:
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ValueError("a turn of the history is not a pair of question and answer")
+        yield "user", pair[0]
+        yield "assistant", pair[1]
+    parts = [part for part in (_get(record, columns.prompt), _get(record, columns.query)) if part]
+    yield "user", "\n".join(parts) if all(isinstance(part, str) for part in parts) else None
+    yield "assistant", _get(record, columns.response)
+
+
+def _messages(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, Any]]:
+    """The turns of a sharegpt or OpenAI row."""
+    columns, tags = layout.columns, layout.tags
+    messages = _get(record, columns.messages)
+    if not isinstance(messages, list):
+        raise _missing(record, layout, f"it has no list of messages under {columns.messages!r}", columns.messages)
+    if system := _get(record, columns.system):
+        yield "system", system
+    roles = {tags.user_tag: "user", tags.assistant_tag: "assistant", tags.system_tag: "system"}
+    for message in messages:
+        if not isinstance(message, dict) or {tags.role_tag, tags.content_tag} - message.keys():
+            raise ValueError(f"a message does not have {tags.role_tag!r} and {tags.content_tag!r}")
+        role = message[tags.role_tag]
+        if role in (tags.observation_tag, tags.function_tag):
+            raise ValueError(f"{role!r} is a tool's turn, and tools are not trained")
+        if role not in roles:
+            raise ValueError(f"{role!r} is none of the roles {', '.join(roles)}")
+        yield roles[role], message[tags.content_tag]
+
+
+def _get(record: Mapping[str, Any], column: str | None) -> Any:
+    return record.get(column) if column else None
+
+
+def _missing(record: Mapping[str, Any], layout: Layout, said: str, column: str | None) -> ValueError:
+    """`said`, with what the row may be instead: of another layout, or with a key spelt otherwise."""
+    seems = recognise(record)
+    if seems is not None and seems.formatting != layout.formatting:
+        return ValueError(f"{said}; it looks like {seems.formatting}, in a data set of {layout.formatting}")
+    near = get_close_matches(column or "", [key for key in record if isinstance(key, str)], 1)
+    return ValueError(f"{said}; it has {near[0]!r}" if near else said)
+
+
+def _checked(turns: Iterator[tuple[str, Any]]) -> tuple[Message, ...]:
+    messages: list[Message] = []
+    for role, content in turns:
+        if not isinstance(content, str) or not (content.strip() or role == "system"):
+            raise ValueError(f"a {role} turn has no text")
+        if TURN_START in content or TURN_END in content:
+            raise ValueError(f"a {role} turn holds {TURN_START} or {TURN_END}, which belong to the chat template")
+        messages.append({"role": role, "content": content})
+    speakers = [message["role"] for message in messages]
+    if speakers[:1] == ["system"]:
+        speakers = speakers[1:]
+    if not speakers or len(speakers) % 2 or speakers != ["user", "assistant"] * (len(speakers) // 2):
+        raise ValueError("user and assistant don't take turns, from a user's question to an assistant's answer")
+    return tuple(messages)
