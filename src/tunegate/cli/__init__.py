@@ -19,8 +19,11 @@ from tunegate.training.words import without_rank
 VERBS = {
     "quickstart": ("tunegate.cli.quickstart", "The whole story on this machine, from a base model to a rollback."),
     "train": ("tunegate.cli.train", "Fine-tune a model and publish its checkpoints."),
+    "submit": ("tunegate.cli.submit", "Turn a `pai` command into a training job of your cluster."),
     "evaluate": ("tunegate.cli.evaluate", "Measure versions on suites."),
     "serve": ("tunegate.cli.serve", "Serve one version over HTTP."),
+    "merge": ("tunegate.cli.merge", "Put an adapter into its base model."),
+    "quantize": ("tunegate.cli.quantize", "Make a version with smaller weights."),
     "initialize": ("tunegate.cli.initialize", "Bring a pinned version in front of a server."),
     "models": ("tunegate.cli.models", "Publish, fetch, list, show and verify versions in the store."),
     "promotions": ("tunegate.cli.promotions", "List, explain, approve, reject and abort promotions."),

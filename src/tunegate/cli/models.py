@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import click
 
 from tunegate.api.resource import to_json
 from tunegate.api.versions import BaseModel, Format, Manifest, ModelVersion, Producer, Release, short
-from tunegate.cli.options import json_option, open_store, print_table, store_options
-
-if TYPE_CHECKING:
-    from tunegate.store import Progress
+from tunegate.cli.options import json_option, open_store, print_table, store_options, transfer_bar
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -35,8 +30,8 @@ def command() -> None:
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["huggingface", "lora-adapter"]),
-    help="What FOLDER holds; by default lora-adapter when it has an adapter_config.json.",
+    type=click.Choice(["huggingface", "lora-adapter", "prompt-adapter"]),
+    help="What FOLDER holds; by default what its adapter_config.json says, and huggingface without one.",
 )
 @store_options
 @json_option
@@ -50,16 +45,15 @@ def publish(
     as_json: bool,
 ) -> None:
     """Publish FOLDER as the version NAME; the same bytes again change nothing."""
-    if format_ is None:
-        format_ = "lora-adapter" if (folder / "adapter_config.json").exists() else "huggingface"
-    if format_ == "lora-adapter" and base is None:
-        raise click.UsageError("a lora-adapter needs its base model: add --base VERSION")
+    format_ = format_ or _format_of(folder)
+    if format_ != "huggingface" and base is None:
+        raise click.UsageError(f"a {format_} needs its base model: add --base VERSION")
     store = open_store(store_uri, endpoint_url)
     tuned = store.resolve(base) if base else None
     release = Release(
         format=cast("Format", format_), base=BaseModel(uri=tuned.uri, digest=tuned.digest) if tuned else None
     )
-    with _progress(f"Publishing {name}") as progress:
+    with transfer_bar(f"Publishing {name}") as progress:
         version = store.publish(folder, name, release=release, producer=Producer(kind="cli"), progress=progress)
     _print_version(version, as_json)
 
@@ -82,7 +76,7 @@ def fetch(
 ) -> None:
     """Fetch VERSION into FOLDER: complete and verified, or not at all."""
     store = open_store(store_uri, endpoint_url)
-    with _progress(f"Fetching {version}") as progress:
+    with transfer_bar(f"Fetching {version}") as progress:
         store.fetch(version, folder, digest=digest, include_resume=resume, progress=progress)
     _print_version(store.resolve(version), as_json)
 
@@ -123,7 +117,7 @@ def show(version: str, store_uri: str, endpoint_url: str | None, as_json: bool) 
 def verify(version: str, store_uri: str, endpoint_url: str | None, as_json: bool) -> None:
     """Read every byte of VERSION again and compare it with the manifest."""
     store = open_store(store_uri, endpoint_url)
-    with _progress(f"Verifying {version}") as progress:
+    with transfer_bar(f"Verifying {version}") as progress:
         manifest = store.verify(version, progress)
     if as_json:
         click.echo(to_json(manifest), nl=False)
@@ -131,6 +125,14 @@ def verify(version: str, store_uri: str, endpoint_url: str | None, as_json: bool
         click.echo(
             f"{manifest.name} is intact: {len(manifest.files)} files, {manifest.size:,} bytes, {manifest.digest}"
         )
+
+
+def _format_of(folder: Path) -> Format:
+    from tunegate.models.prompts import ADAPTER_CONFIG, kind_in
+
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return "huggingface"
+    return "lora-adapter" if kind_in(folder) == "LORA" else "prompt-adapter"
 
 
 def _facts(manifest: Manifest) -> list[tuple[str, object]]:
@@ -154,25 +156,3 @@ def _print_version(version: ModelVersion, as_json: bool) -> None:
 
 def _local(time: datetime) -> str:
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Progress | None]:
-    """A bar on standard error when a person looks at it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bars:
-        bar = bars.add_task(title, total=None)
-        yield lambda done, total: bars.update(bar, completed=done, total=total)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from tunegate.local.home import Home
-    from tunegate.store import Store
+    from tunegate.store import Progress, Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,6 +60,28 @@ def open_store(store_uri: str, endpoint_url: str | None) -> Store:
     from tunegate.store import Store
 
     return Store.open(store_uri, endpoint_url=endpoint_url)
+
+
+@contextmanager
+def transfer_bar(title: str) -> Iterator[Progress | None]:
+    """A bar on standard error when a person looks at it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        bar = bars.add_task(title, total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from tunegate.store import Store
 
 ADAPTERS = ("lora-adapter", "prompt-adapter")  # the formats that need a base
-MERGED_FILES = "merged.json"
-_NOT_OF_THE_BASE = (MERGED_FILES, MANIFEST, RELEASE)
+_NOT_OF_THE_BASE = (MANIFEST, RELEASE)
 
 
 def default_cache() -> Path:
@@ -128,14 +127,19 @@ def _make(folder: Path, fill: Callable[[Path], None]) -> None:
     fill(half)
     paths = sorted(path for path in half.rglob("*") if path.is_file())
     files = [File(path=p.relative_to(half).as_posix(), size=p.stat().st_size, sha256=digest_of_file(p)) for p in paths]
-    (half / MERGED_FILES).write_bytes(msgspec.json.encode(files))
     half.rename(folder)
+    _record(folder).write_bytes(msgspec.json.encode(files))
+
+
+def _record(folder: Path) -> Path:
+    """What a merge wrote into `folder`, beside it: within, it would pass for a file of the model."""
+    return folder.with_name(folder.name + ".json")
 
 
 def _intact(folder: Path) -> bool:
-    if not (folder / MERGED_FILES).is_file():
+    if not _record(folder).is_file():
         return False
-    files = msgspec.json.decode((folder / MERGED_FILES).read_bytes(), type=list[File])
+    files = msgspec.json.decode(_record(folder).read_bytes(), type=list[File])
     return all((folder / file.path).is_file() and digest_of_file(folder / file.path) == file.sha256 for file in files)
 
 

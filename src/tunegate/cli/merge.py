@@ -1,0 +1,52 @@
+"""`tunegate merge`: an adapter as whole weights, in a folder or as a version."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+import msgspec
+
+from tunegate.api.errors import UsageError
+from tunegate.api.resource import to_json
+from tunegate.api.versions import RELEASE
+from tunegate.cli.deriving import check_name, publish_derived, whole_release
+from tunegate.cli.options import json_option, open_store, store_options
+
+
+@click.command()
+@click.argument("version")
+@click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--publish", "name", metavar="NAME", help="Publish the result as this version instead.")
+@store_options
+@json_option
+def command(
+    version: str, folder: Path | None, name: str | None, store_uri: str, endpoint_url: str | None, as_json: bool
+) -> None:
+    """Put VERSION, a LoRA or P-tuned adapter, into its base: in a new FOLDER, or as a version.
+
+    The result answers as the adapter on its base does, under the same system prompt, and any engine can load it.
+    """
+    if (folder is None) == (name is None):
+        raise UsageError("Say where the merged model goes: either a FOLDER, or --publish NAME.")
+    if folder is not None and folder.exists():
+        raise UsageError(f"{folder} exists; name a folder that does not exist yet.")
+    store = open_store(store_uri, endpoint_url)
+    found = store.resolve(version)
+    if name is not None:
+        check_name(name, found)
+    from tunegate.models import materialise
+    from tunegate.models.folders import ADAPTERS
+
+    if found.format not in ADAPTERS:
+        raise UsageError(f"{found.name} is whole already; fetch it with: tunegate models fetch {found.name} FOLDER")
+    release = whole_release(store, found, found.base)
+    merged = materialise(store, found)
+    if folder is not None:
+        shutil.copytree(merged, folder)
+        (folder / RELEASE).write_bytes(msgspec.yaml.encode(release))
+        click.echo(f"{found.name} is merged in {folder}", err=True)
+    elif name is not None:
+        made = publish_derived(store, found, merged, name, kind="tunegate merge", release=release, notes={})
+        click.echo(to_json(made) if as_json else f"{made.uri} {made.digest}", nl=not as_json)
