@@ -25,7 +25,7 @@ VERBS = {
     "merge": ("tunegate.cli.merge", "Put an adapter into its base model."),
     "quantize": ("tunegate.cli.quantize", "Make a version with smaller weights."),
     "initialize": ("tunegate.cli.initialize", "Bring a pinned version in front of a server."),
-    "models": ("tunegate.cli.models", "Publish, fetch, list, show and verify versions in the store."),
+    "models": ("tunegate.cli.models", "Publish, fetch, list, show, compare and verify versions in the store."),
     "promotions": ("tunegate.cli.promotions", "List, explain, approve, reject and abort promotions."),
     "feedback": ("tunegate.cli.feedback", "Send and list what users say of answers."),
     "local": ("tunegate.cli.local", "The promotion loop on this machine: up, status, down."),

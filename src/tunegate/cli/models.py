@@ -10,6 +10,7 @@ import click
 
 from tunegate.api.resource import to_json
 from tunegate.api.versions import BaseModel, Format, Manifest, ModelVersion, Producer, Release, short
+from tunegate.cli import compare
 from tunegate.cli.options import json_option, open_store, print_table, store_options, transfer_bar
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -17,7 +18,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 @click.group()
 def command() -> None:
-    """Publish, fetch, list, show and verify versions in the store.
+    """Publish, fetch, list, show, compare and verify versions in the store.
 
     A VERSION is a name MODEL/RUN/checkpoint-STEP, its URI, or at least 8 digits of its digest.
     """
@@ -133,6 +134,9 @@ def _format_of(folder: Path) -> Format:
     if not (folder / ADAPTER_CONFIG).is_file():
         return "huggingface"
     return "lora-adapter" if kind_in(folder) == "LORA" else "prompt-adapter"
+
+
+command.add_command(compare.command, "compare")
 
 
 def _facts(manifest: Manifest) -> list[tuple[str, object]]:

@@ -23,5 +23,15 @@ def find(store: Store, digest: str, suite: str) -> Evaluation | None:
     return None if body is None else from_json(body, Evaluation, key)
 
 
+def of_version(store: Store, digest: str) -> list[Evaluation]:
+    """The last saved evaluation of the version with `digest` on each suite, by the suite's name."""
+    keys = store.keys(_folder(digest))
+    return [from_json(body, Evaluation, key) for key in keys if (body := store.get(key)) is not None]
+
+
+def _folder(digest: str) -> str:
+    return f".tunegate/evaluations/{digest.removeprefix('sha256:')}/"
+
+
 def _key(digest: str, suite: str) -> str:
-    return f".tunegate/evaluations/{digest.removeprefix('sha256:')}/{suite}.json"
+    return f"{_folder(digest)}{suite}.json"

@@ -1,0 +1,134 @@
+"""`tunegate models compare`: what versions cost to train and what they are worth, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from tunegate.api.evaluation import Evaluation
+from tunegate.api.resource import Resource, to_json
+from tunegate.api.versions import Manifest
+from tunegate.cli.options import json_option, open_store, print_table, store_options
+
+
+class Score(Resource, frozen=True, kw_only=True):
+    """The first metric of a suite, which is its headline."""
+
+    metric: str
+    value: float | None = None
+    stderr: float | None = None
+    n: int
+
+
+class Compared(Resource, frozen=True, kw_only=True):
+    """One version: from its manifest, and from its evaluations by suite."""
+
+    version: str
+    digest: str
+    method: str = ""
+    trainable_parameters: int | None = None
+    parameters: int | None = None
+    seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    loss: float | None = None
+    bytes: int
+    scores: dict[str, Score] = {}
+
+
+@click.command(short_help="Compare versions by cost, size and scores.")
+@click.argument("versions", nargs=-1, required=True, metavar="VERSION VERSION...")
+@click.option("--markdown", is_flag=True, help="Print a Markdown table, for a report.")
+@store_options
+@json_option
+def command(versions: tuple[str, ...], markdown: bool, store_uri: str, endpoint_url: str | None, as_json: bool) -> None:
+    """Compare VERSIONs: trained parameters, time, memory, loss, size, and the score of every suite they were asked.
+
+    Nothing is measured here: training leaves its figures in the manifest, `tunegate evaluate` the scores in the store.
+    """
+    from tunegate.evaluation.results import of_version
+
+    store = open_store(store_uri, endpoint_url)
+    manifests = [store.manifest(version) for version in dict.fromkeys(versions)]
+    measured = [of_version(store, manifest.digest) for manifest in manifests]
+    rows = [compared(manifest, results) for manifest, results in zip(manifests, measured, strict=True)]
+    for suite in sorted(asked_differently([result for results in measured for result in results])):
+        click.echo(f"{suite} had other questions for some of these versions; evaluate all of them again.", err=True)
+    if as_json:
+        click.echo(to_json(rows), nl=False)
+        return
+    names, cells = table(rows)
+    if markdown:
+        lines = [names, ["---"] * len(names), *cells]
+        click.echo("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    else:
+        print_table(f"{len(rows)} versions", names, cells)
+
+
+def compared(manifest: Manifest, results: Sequence[Evaluation]) -> Compared:
+    notes = manifest.producer.notes
+    return Compared(
+        version=manifest.name,
+        digest=manifest.digest,
+        method=", ".join(notes[key] for key in ("method", "quantization") if key in notes),
+        trainable_parameters=_read(int, notes.get("trainableParameters")),
+        parameters=_read(int, notes.get("parameters")),
+        seconds=_read(float, notes.get("seconds")),
+        peak_memory_bytes=_read(int, notes.get("peakMemoryBytes")),
+        loss=manifest.producer.loss,
+        bytes=sum(file.size for file in manifest.files if not file.path.startswith("resume/")),
+        scores={result.suite: _headline(result) for result in results if result.metrics},
+    )
+
+
+def asked_differently(results: Sequence[Evaluation]) -> set[str]:
+    """The suites whose results are not of the same questions."""
+    digests = {(result.suite, result.suite_digest) for result in results}
+    suites = [suite for suite, _ in digests]
+    return {suite for suite in suites if suites.count(suite) > 1}
+
+
+def table(rows: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells; a figure that nobody has is a dash."""
+    columns: dict[str, Callable[[Compared], str]] = {
+        "version": lambda row: row.version,
+        "method": lambda row: row.method or "-",
+        "trained": lambda row: _share(row.trainable_parameters, row.parameters),
+        "seconds": lambda row: _shown(row.seconds, "{:.0f}"),
+        "peak memory": lambda row: _shown(row.peak_memory_bytes, "{:.2f} GB", 1e-9),
+        "loss": lambda row: _shown(row.loss, "{:.3f}"),
+        "served": lambda row: _shown(row.bytes, "{:.1f} MB", 1e-6),
+    }
+    for suite in sorted({suite for row in rows for suite in row.scores}):
+        columns[suite] = lambda row, suite=suite: _score(row.scores.get(suite))  # type: ignore[misc]
+    return list(columns), [[cell(row) for cell in columns.values()] for row in rows]
+
+
+def _headline(result: Evaluation) -> Score:
+    first = result.metrics[0]
+    return Score(metric=first.name, value=first.value, stderr=first.stderr, n=first.n)
+
+
+def _read(kind: Callable[[str], Any], text: str | None) -> Any:
+    """A note as a number; None where it is missing or was written by someone else."""
+    try:
+        return None if text is None else kind(text)
+    except ValueError:
+        return None
+
+
+def _shown(value: float | None, form: str, scale: float = 1) -> str:
+    return "-" if value is None else form.format(value * scale)
+
+
+def _share(trained: int | None, parameters: int | None) -> str:
+    if trained is None or not parameters:
+        return _shown(trained, "{:,}")
+    return f"{trained:,} ({trained / parameters:.2%})"
+
+
+def _score(score: Score | None) -> str:
+    if score is None or score.value is None:
+        return "-"
+    return f"{score.metric} {score.value:.3f}" + (f" ± {score.stderr:.3f}" if score.stderr is not None else "")
