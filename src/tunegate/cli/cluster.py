@@ -1,10 +1,12 @@
-"""Promotions in a cluster, for the command line: read them, and write what a person says into their spec.
+"""A cluster, for the command line: its promotions, what a person says of them, and the training jobs given to it.
 
 Who the person is, the API server says; an admission policy of the chart holds everybody to it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,10 +23,7 @@ class ClusterRecords:
     """The promotions of one namespace."""
 
     def __init__(self, namespace: str) -> None:
-        try:
-            config.load_config()
-        except config.ConfigException as error:
-            raise UsageError(f"There is no cluster to speak to ({error}); set KUBECONFIG or leave out -n.") from None
+        _connect("set KUBECONFIG or leave out -n")
         self._namespace = namespace
         self._api = client.CustomObjectsApi()
 
@@ -44,15 +43,47 @@ class ClusterRecords:
         return str(review.status.user_info.username)
 
     def _call(self, verb: Any, *arguments: Any) -> Any:
-        try:
-            return verb(*arguments, _request_timeout=_TIMEOUT_SECONDS)
-        except client.ApiException as error:
-            raise _explained(error, self._namespace) from None
-        except Exception as error:  # urllib3's, of which the client shows many
-            raise TunegateError(f"The API server can't be reached: {error}; check your kubeconfig.") from None
+        return _call(self._namespace, "the role tunegate-approver", verb, *arguments)
 
 
-def _explained(error: client.ApiException, namespace: str) -> TunegateError:
+def apply_training_job(job: Mapping[str, Any]) -> None:
+    """Server-side apply of a PyTorchJob. Raises UsageError or TunegateError when the API server won't have it."""
+    _connect("set KUBECONFIG, or print the job with --dry-run")
+    group, version = job["apiVersion"].split("/")
+    namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
+    apply = partial(
+        client.CustomObjectsApi().patch_namespaced_custom_object,
+        field_manager="tunegate",
+        force=True,
+        _content_type="application/apply-patch+yaml",
+    )
+    try:
+        rights = "rights to create and patch pytorchjobs"
+        _call(namespace, rights, apply, group, version, namespace, "pytorchjobs", name, job)
+    except NotFoundError as error:
+        raise UsageError(
+            f"The cluster knows no PyTorchJob, or no namespace {namespace} ({error}); install Kubeflow's training "
+            "operator, and create the namespace."
+        ) from None
+
+
+def _connect(remedy: str) -> None:
+    try:
+        config.load_config()
+    except config.ConfigException as error:
+        raise UsageError(f"There is no cluster to speak to ({error}); {remedy}.") from None
+
+
+def _call(namespace: str, rights: str, verb: Any, *arguments: Any) -> Any:
+    try:
+        return verb(*arguments, _request_timeout=_TIMEOUT_SECONDS)
+    except client.ApiException as error:
+        raise _explained(error, namespace, rights) from None
+    except Exception as error:  # urllib3's, of which the client shows many
+        raise TunegateError(f"The API server can't be reached: {error}; check your kubeconfig.") from None
+
+
+def _explained(error: client.ApiException, namespace: str, rights: str) -> TunegateError:
     try:
         message = msgspec.json.decode(error.body or b"").get("message", error.reason)
     except msgspec.DecodeError:
@@ -62,5 +93,5 @@ def _explained(error: client.ApiException, namespace: str) -> TunegateError:
             f"{message}; check the name, the namespace {namespace} and that tunegate's CRDs are there."
         )
     if error.status == 403:
-        return UsageError(f"{message}; ask for the role tunegate-approver in {namespace}.")
+        return UsageError(f"{message}; ask for {rights} in {namespace}.")
     return UsageError(f"The API server refused: {message}")

@@ -279,7 +279,7 @@ def _check_deepspeed(config: TrainConfig) -> None:
             said, wanted = str(said).lower(), str(wanted).lower()
         if said not in (None, "auto", wanted):
             raise UsageError(
-                f'{config.deepspeed} says {name} {said}, but --{flag} is {wanted}; write "auto" there, or give the same.'
+                f'{config.deepspeed} says {name} {said}, but --{flag} is {wanted}; write "auto" there, or the same.'
             )
 
 

@@ -124,13 +124,13 @@ class Words:
 
 
 def understand(words: Sequence[str], known: frozenset[str]) -> Words:
-    """`words` in the names of `known`. Raises UsageError for what LLaMA-Factory knows and tunegate refuses.
+    """`words` in the names of `known`; a word nobody knows stays as it is.
 
-    Backslashes where a pasted command broke its lines are dropped. A word nobody knows stays as it is.
+    Raises UsageError for what LLaMA-Factory knows and tunegate refuses.
     """
     kept: list[str] = []
     notes: list[str] = []
-    for word, flag, value in _flags(_without_backslashes(words)):
+    for word, flag, value in flags(words):
         if flag in known:
             kept.append(f"--{flag}" + word[len(flag) + 2 :])
             kept += [value] if value is not None and "=" not in word else []
@@ -159,14 +159,12 @@ def name_of(output_dir: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", last)[:63].strip("-.")
 
 
-def _without_backslashes(words: Sequence[str]) -> list[str]:
-    stripped = (re.sub(r"^\\+(?=--)", "", word) for word in words)
-    return [word for word in stripped if word.strip("\\\n\r ") or not word]
+def flags(words: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
+    """Each word; the name, with underscores, of the flag it is (or ""); and the flag's value where it has one.
 
-
-def _flags(words: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
-    """Each word; the name, with underscores, of the flag it is (or ""); and the flag's value where it has one."""
-    rest = list(words)
+    Backslashes where a pasted command broke its lines are dropped.
+    """
+    rest = _without_backslashes(words)
     while rest:
         word = rest.pop(0)
         name, equals, value = word.partition("=")
@@ -177,6 +175,11 @@ def _flags(words: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
         else:
             has_value = bool(rest) and not rest[0].startswith("--")
             yield word, name[2:].replace("-", "_"), rest.pop(0) if has_value else None
+
+
+def _without_backslashes(words: Sequence[str]) -> list[str]:
+    stripped = (re.sub(r"^\\+(?=--)", "", word) for word in words)
+    return [word for word in stripped if word.strip("\\\n\r ") or not word]
 
 
 def _is_false(value: str | None) -> bool:

@@ -1,0 +1,78 @@
+"""`tunegate submit`: a command for another platform becomes a training job in your cluster."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tunegate import __version__
+
+if TYPE_CHECKING:
+    from tunegate.training.pai import Work
+
+
+@click.command(short_help="Turn a `pai` command into a training job of your cluster.")
+@click.option("--pai", "line", required=True, metavar="COMMAND", help="The command, in quotes; - reads standard input.")
+@click.option("--name", required=True, help="The job's name, and the first part of its versions' names.")
+@click.option("-n", "--namespace", default="default", show_default=True, help="Where the job runs.")
+@click.option("--image", default=f"tunegate/trainer:{__version__}", show_default=True, help="What its pods run.")
+@click.option("--store-secret", default="tunegate-store", show_default=True, help="The Secret with the store's keys.")
+@click.option("--claim", default="runs", show_default=True, help="The ReadWriteMany volume that several pods share.")
+@click.option(
+    "--store",
+    "store_uri",
+    envvar="TUNEGATE_STORE",
+    show_envvar=True,
+    help="The model store, unless --output_dir is in a bucket of the line.",
+)
+@click.option("--endpoint-url", envvar="AWS_ENDPOINT_URL", show_envvar=True, help="The S3 endpoint, as pods reach it.")
+@click.option("--dry-run", is_flag=True, help="Print the job instead of applying it.")
+def command(line: str, dry_run: bool, store_uri: str | None, **settings: Any) -> None:
+    """Turn `pai -name pytorch... -D...` into a PyTorchJob that trains the same, and apply it.
+
+    Variables such as ${params} are taken from lines before it (params="...") or from the environment. Folders under
+    /data/oss_bucket_N/ become URIs in the N-th of -Dbuckets; an archive in -Dscript is unpacked where the job works.
+    """
+    from tunegate.training.pai import Place, read_line, training_job
+
+    text = sys.stdin.read() if line == "-" else line
+    work = read_line(text, os.environ)
+    place = Place(store=store_uri, **settings)
+    job = training_job(work, place)
+    _check(work, job)
+    if dry_run:
+        click.echo(_yaml(job), nl=False)
+        return
+    from tunegate.cli.cluster import apply_training_job
+
+    apply_training_job(job)
+    click.echo(f"pytorchjob/{place.name} is in {place.namespace}; follow it: kubectl -n {place.namespace} get pods -w")
+
+
+def _check(work: Work, job: dict[str, Any]) -> None:
+    """Raise UsageError or click's for words that training would refuse in the pod, as far as they can be told here."""
+    from msgspec.structs import replace
+
+    from tunegate.cli.train import command as train
+    from tunegate.cli.train import config_of
+    from tunegate.training.arguments import check_config
+
+    container = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    words = [*container["args"][1:], f"--store={variables['TUNEGATE_STORE']}"]
+    with train.make_context("tunegate train", words) as context:
+        config = config_of({name: value for name, value in context.params.items() if name != "as_json"})
+    check_config(replace(config, deepspeed=None) if work.package else config)
+
+
+def _yaml(job: dict[str, Any]) -> str:
+    import yaml
+
+    class Whole(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    return yaml.dump(job, Dumper=Whole, sort_keys=False, width=120)

@@ -1,0 +1,138 @@
+"""A line for another platform becomes a job that Kubeflow knows and a real API server takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from tests.apiserver import ApiServer, call, foreign_crds_folder, new_api_server
+from tests.chart.rendering import check_against_crd
+from tests.unit.training.article import COMMAND, VARIABLES
+from tunegate.api.errors import TunegateError, UsageError
+from tunegate.cli.submit import command
+
+BASE = "--model_name_or_path=b --dataset=d --dataset_dir=/opt/shop --output_dir=/data/oss_bucket_0/r1"
+LINE = f'pai -name pytorch112z -Dbuckets=oss://a/ -DuserDefinedParameters="{BASE} %s"'
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**VARIABLES, "TUNEGATE_STORE": "s3://models"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("KUBECONFIG", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    crd = foreign_crds_folder() / "kubeflow.org_pytorchjobs.yaml"
+    with new_api_server(tmp_path_factory.mktemp("submit-api"), [crd]) as server:
+        yield server
+
+
+def use(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The client reads KUBECONFIG once for each process.
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
+    monkeypatch.setattr("kubernetes.config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
+
+
+def submit(line: str, *words: str) -> Result:
+    return CliRunner().invoke(command, ["--pai", "-", "--name", "xuanji", *words], input=line)
+
+
+def printed(line: str = COMMAND, *words: str) -> Any:
+    result = submit(line, "--dry-run", *words)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return yaml.safe_load(result.stdout)
+
+
+def test_a_job_is_printed_without_a_cluster_and_kubeflow_knows_every_field() -> None:
+    job = printed(COMMAND, "--namespace", "shop", "--image", "registry/trainer:1", "--store-secret", "keys")
+
+    (crd,) = yaml.safe_load_all((foreign_crds_folder() / "kubeflow.org_pytorchjobs.yaml").read_text())
+    check_against_crd(job, crd)
+    assert (job["metadata"]["name"], job["metadata"]["namespace"]) == ("xuanji", "shop")
+    spec = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
+    for container in [*spec["initContainers"], *spec["containers"]]:
+        assert container["image"] == "registry/trainer:1"
+        assert container["envFrom"] == [{"secretRef": {"name": "keys"}}]
+
+
+def test_yaml_repeats_itself_instead_of_pointing_elsewhere() -> None:
+    assert "&id" not in submit(COMMAND, "--dry-run").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param("--learning_rat 1", "Did you mean '--learning_rate'?", id="misspelt"),
+        pytest.param("--stage dpo", "--stage dpo is not for tunegate", id="stage"),
+        pytest.param("--fp16 --bf16 True", "keep one of them", id="an empty variable"),
+        pytest.param("--packing --finetuning_type p_tuning", "--packing has no place for", id="settings"),
+    ],
+)
+def test_what_training_would_refuse_is_refused_before_anything_is_applied(words: str, said: str) -> None:
+    printed(LINE % "")
+
+    result = submit(LINE % words)
+
+    message = str(result.exception) if isinstance(result.exception, UsageError) else result.output
+    assert said in message, result.exception
+    assert result.exit_code != 0
+
+
+def test_a_real_api_server_takes_the_job_and_takes_it_again(
+    cluster: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(cluster.kubeconfig, monkeypatch)
+    namespace = cluster.new_namespace()
+
+    for image in ("trainer:1", "trainer:2"):
+        result = submit(COMMAND, "-n", namespace, "--image", image)
+        assert result.exit_code == 0, (result.output, result.exception)
+
+    assert result.stdout.startswith(f"pytorchjob/xuanji is in {namespace};")
+    with cluster.client() as client:
+        job = call(client, "GET", f"/apis/kubeflow.org/v1/namespaces/{namespace}/pytorchjobs/xuanji")
+    replicas = printed(COMMAND, "-n", namespace, "--image", "trainer:2")["spec"]["pytorchReplicaSpecs"]
+    assert job["spec"]["pytorchReplicaSpecs"] == replicas
+
+
+def test_pods_of_a_job_pass_pod_security_restricted(cluster: ApiServer) -> None:
+    namespace = cluster.new_namespace({"pod-security.kubernetes.io/enforce": "restricted"})
+    pod = printed()["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+
+    with cluster.client() as client:
+        body = {"metadata": {"name": "job"}, "spec": {"restartPolicy": "Never", **pod}}
+        call(client, "POST", f"/api/v1/namespaces/{namespace}/pods", body)
+
+
+def test_what_the_cluster_refuses_is_told_with_a_remedy(
+    cluster: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace = cluster.new_namespace()
+    stranger = cluster.kubeconfig_as(namespace, "stranger", tmp_path)
+    for kubeconfig, words, said in (
+        (stranger, ["-n", namespace], f"ask for rights to create and patch pytorchjobs in {namespace}"),
+        (cluster.kubeconfig, ["-n", "nowhere"], "or no namespace nowhere"),
+        (tmp_path / "none", [], "There is no cluster to speak to"),
+    ):
+        use(kubeconfig, monkeypatch)
+        result = submit(COMMAND, *words)
+        assert isinstance(result.exception, TunegateError), result.exception
+        assert said in str(result.exception)
+
+
+def test_a_cluster_without_kubeflow_is_told(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(cluster.kubeconfig, monkeypatch)
+    monkeypatch.setattr("tunegate.training.pai.GROUP", "elsewhere.example/v1")
+
+    result = submit(COMMAND, "-n", cluster.new_namespace())
+
+    assert "The cluster knows no PyTorchJob" in str(result.exception)
+    assert "install Kubeflow's training operator" in str(result.exception)
