@@ -21,7 +21,6 @@ from tunegate.training.arguments import TrainConfig
 from tunegate.training.rows import Message
 
 IGNORED = -100
-_LIMIT_OF_2023 = 512
 Ids = npt.NDArray[np.int32]
 
 
@@ -48,7 +47,7 @@ class Limits:
 
     @property
     def longest(self) -> int:
-        """Tokens that no example exceeds."""
+        """Most tokens of an example."""
         if self.source is None or self.target is None:
             return self.cutoff_len
         return self.source + self.target + 1  # the last closing token stands outside both
@@ -75,10 +74,7 @@ class Turn:
 
 
 def limits_of(config: TrainConfig) -> Limits:
-    source, target = config.max_source_length, config.max_target_length
-    if source is not None or target is not None:
-        source, target = source or _LIMIT_OF_2023, target or _LIMIT_OF_2023
-    return Limits(config.cutoff_len, config.truncation, source, target)
+    return Limits(config.cutoff_len, config.truncation, config.max_source_length, config.max_target_length)
 
 
 def load_tokenizer(folder: Path, template: str) -> Any:
@@ -92,6 +88,9 @@ def load_tokenizer(folder: Path, template: str) -> Any:
                 f"The tokenizer in {folder} has no {token}, which the template {template} needs; use another base."
             )
     tokenizer.chat_template = load_template(template)
+    # Some are published with limits of their own, which only the Python wrapper would undo for each call.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tunegate.api.errors import DataError, UsageError
+from tunegate.api.errors import DataError
 
 Rows = npt.NDArray[np.int64]
 Strategy = Literal["concat", "interleave_under", "interleave_over"]
@@ -43,9 +43,8 @@ def mix(counts: Sequence[int], mixture: Mixture) -> Split:
     """The rows to train on and those held out, of data sets of so many rows each.
 
     No row is in both; none is doubled but by `interleave_over`, or where more samples are asked for than there are.
-    Raises UsageError for weights that don't fit, DataError when nothing would be left to train on, or to measure.
+    Raises DataError when nothing would be left to train on, or to measure.
     """
-    _check(counts, mixture)
     dice = draws(mixture.seed)
     wanted = mixture.num_samples or (None,) * len(counts)
     firsts = np.cumsum([0, *counts[:-1]])
@@ -65,19 +64,6 @@ def mix(counts: Sequence[int], mixture: Mixture) -> Split:
 def draws(*seeds: int) -> Any:
     """Random draws that are the same in every release of numpy, which its newer generators don't promise."""
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seeds)))
-
-
-def _check(counts: Sequence[int], mixture: Mixture) -> None:
-    if not mixture.weights:
-        return
-    if mixture.strategy == "concat":
-        raise UsageError("--interleave_probs has no effect on --mix_strategy concat; add --mix_strategy.")
-    if len(mixture.weights) != len(counts):
-        raise UsageError(
-            f"--interleave_probs has {len(mixture.weights)} weights for {len(counts)} data sets; give one for each."
-        )
-    if not all(0 < weight < float("inf") for weight in mixture.weights):
-        raise UsageError("A weight of --interleave_probs is not above 0; leave that data set out of --dataset.")
 
 
 def _sample(count: int, wanted: int | None, dice: Any) -> Rows:

@@ -67,9 +67,12 @@ def _csv(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(sys.maxsize)  # a long answer is no mistake
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
     reader = csv.DictReader(text, strict=True)
-    for record in reader:
-        cells = None in record or None in record.values()
-        yield reader.line_num, ValueError("it has other cells than the first line") if cells else record
+    try:
+        for record in reader:
+            differs = None in record or None in record.values()
+            yield reader.line_num, ValueError("it has other cells than the first line") if differs else record
+    finally:
+        text.detach()  # whoever opened the file closes it
 
 
 READERS: dict[str, Callable[[BinaryIO], Iterator[tuple[int, Any]]]] = {

@@ -1,205 +1,205 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from tests.unit.training.builders import dialogues, write_dialogues, write_info, write_lines
-from tunegate.api.errors import DataError, UsageError
-from tunegate.training.datasets import Corpus, Rejected, check_account, load_corpora, write_rejected
+from tunegate.api.errors import DataError, NotFoundError, UsageError
+from tunegate.store import Store
+from tunegate.training.datasets import DataSet, find_datasets
 
-ASK = {"from": "human", "value": "Hi"}
-TELL = {"from": "gpt", "value": "Hello."}
-
-
-def _load(folder: Path, name: str = "shop", **entry: Any) -> Corpus:
-    write_info(folder, **{name: {"file_name": "rows.jsonl", **entry}})
-    return load_corpora(folder, [name])[0]
+ALPACA = {"instruction": "Hi", "output": "Hello."}
+SHA1 = hashlib.sha1(b'{"instruction": "Hi", "output": "Hello."}\n', usedforsecurity=False).hexdigest()
 
 
-def _turns(corpus: Corpus) -> list[list[str]]:
-    return [[f"{message['role']}: {message['content']}" for message in row.messages] for row in corpus.rows]
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a file, and an entry for it."""
+    folder = write_info(tmp_path / "data", shop={"file_name": "rows.jsonl"})
+    write_lines(folder / "rows.jsonl", [ALPACA])
+    return folder
 
 
-def test_an_alpaca_row_becomes_its_history_question_and_answer(tmp_path: Path) -> None:
-    row = {"instruction": "推荐一款", "input": "男士洗面奶", "output": "推荐A款。", "history": [["你好", "您好。"]]}
-    write_lines(
-        tmp_path / "rows.jsonl", [row, {"instruction": "Hi", "input": "", "output": "Hello.", "system": "Be kind."}]
+def _find(folder: Path, **entry: Any) -> DataSet:
+    write_info(folder, shop=entry)
+    return find_datasets(str(folder), ["shop"])[0]
+
+
+def _upload(store: Store, files: dict[str, bytes]) -> str:
+    """Put files where no version is; returns the URI of their folder."""
+    _, _, bucket, *prefix = store.uri.split("/")
+    client = boto3.client("s3", endpoint_url=store.endpoint_url)
+    for name, body in files.items():
+        client.put_object(Bucket=bucket, Key="/".join([*prefix, "data", name]), Body=body)
+    return f"{store.uri}/data"
+
+
+def test_an_entry_of_2023_is_found_with_what_it_names(folder: Path) -> None:
+    found = _find(
+        folder, file_name="rows.jsonl", file_sha1=SHA1, columns={"prompt": "q", "response": "a", "history": "h"}
     )
 
-    assert _turns(_load(tmp_path)) == [
-        ["user: 你好", "assistant: 您好。", "user: 推荐一款\n男士洗面奶", "assistant: 推荐A款。"],
-        ["system: Be kind.", "user: Hi", "assistant: Hello."],
-    ]
+    assert found.files == (folder / "rows.jsonl",)
+    assert found.digest == f"sha256:{hashlib.sha256((folder / 'rows.jsonl').read_bytes()).hexdigest()}"
+    columns = found.layout.columns
+    assert (columns.prompt, columns.query, columns.response, columns.history) == ("q", None, "a", "h")
 
 
-def test_where_columns_are_named_only_those_are_read(tmp_path: Path) -> None:
-    write_lines(tmp_path / "rows.jsonl", [{"q": "Hi", "a": "Hello.", "input": "not read", "history": "not read"}])
+def test_an_entry_of_today_is_found_with_what_it_names(folder: Path) -> None:
+    found = _find(
+        folder,
+        file_name="rows.jsonl",
+        formatting="sharegpt",
+        num_samples=7,
+        columns={"messages": "said", "system": "rules"},
+        tags={"role_tag": "who", "content_tag": "what", "user_tag": "u", "assistant_tag": "a", "system_tag": "s"},
+    )
 
-    corpus = _load(tmp_path, columns={"prompt": "q", "response": "a"})
+    assert (found.layout.formatting, found.num_samples) == ("sharegpt", 7)
+    assert (found.layout.columns.messages, found.layout.columns.system) == ("said", "rules")
+    assert (found.layout.tags.role_tag, found.layout.tags.user_tag) == ("who", "u")
 
-    assert _turns(corpus) == [["user: Hi", "assistant: Hello."]]
+
+def test_a_folder_of_files_is_one_data_set_in_the_order_of_their_names(folder: Path) -> None:
+    for name in ("b.jsonl", "a.csv"):
+        (folder / "parts" / name).parent.mkdir(exist_ok=True)
+        (folder / "parts" / name).write_text(name)
+    (folder / "parts" / ".keep").touch()
+
+    found = _find(folder, file_name="parts")
+
+    assert [path.name for path in found.files] == ["a.csv", "b.jsonl"]
+    assert found.size == len("a.csvb.jsonl")
+    assert found.digest == f"sha256:{hashlib.sha256(b'a.csvb.jsonl').hexdigest()}"
 
 
-def test_sharegpt_and_openai_rows_become_the_same_dialogue(tmp_path: Path) -> None:
-    write_lines(tmp_path / "rows.jsonl", [{"conversations": [ASK, TELL], "system": "Be kind."}])
-    wanted = [["system: Be kind.", "user: Hi", "assistant: Hello."]]
-    assert _turns(_load(tmp_path, formatting="sharegpt")) == wanted
+def test_a_path_needs_no_entry(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
 
-    messages = [
-        {"role": "system", "content": "Be kind."},
-        {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": "Hello."},
-    ]
-    write_lines(tmp_path / "rows.jsonl", [{"messages": messages}])
-    assert _turns(_load(tmp_path, formatting="openai")) == wanted
+    whole, relative = find_datasets("nowhere", [str(folder / "rows.jsonl"), "rows.jsonl"])
+
+    assert whole.files == (folder / "rows.jsonl",)
+    assert whole.digest == relative.digest
+    assert whole.layout.formatting == "alpaca"
+
+
+def test_a_folder_needs_no_entry(tmp_path: Path) -> None:
+    folder = write_dialogues(tmp_path, dialogues(2))
+    (folder / "dataset_info.json").unlink()
+
+    (found,) = find_datasets("nowhere", [f"{folder}/"])
+
+    assert found.layout.formatting == "openai"
+
+
+def test_a_path_whose_first_row_tells_no_layout_is_refused(tmp_path: Path) -> None:
+    write_lines(tmp_path / "rows.jsonl", [{"q": "Hi", "a": "Hello."}])
+
+    with pytest.raises(DataError, match=r"has the keys q, a; describe it in a dataset_info\.json"):
+        find_datasets("nowhere", [str(tmp_path / "rows.jsonl")])
+
+
+def test_a_folder_with_entries_is_no_data_set(folder: Path) -> None:
+    with pytest.raises(UsageError, match="give it as --dataset_dir"):
+        find_datasets("nowhere", [f"{folder}/"])
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("names", "said"),
     [
-        pytest.param("rows.json", '[{"instruction": "Hi", "output": "Hello."}]', id="json"),
-        pytest.param("rows.csv", 'instruction,output\nHi,"Hello."\n', id="csv"),
-        pytest.param("rows.jsonl", '\ufeff{"instruction": "Hi", "output": "Hello."}\r\n\n', id="jsonl of Windows"),
+        pytest.param(["shoop"], "no data set 'shoop', did you mean 'shop'.; it has: shop", id="misspelt"),
+        pytest.param(["zz"], "no data set 'zz'; it has: shop", id="unknown"),
+        pytest.param(["shop", "shop"], "names shop twice", id="twice"),
+        pytest.param(["gs://bucket/rows.jsonl"], "use s3://, oss:// or a path", id="another cloud"),
     ],
 )
-def test_each_kind_of_file_is_read(tmp_path: Path, name: str, text: str) -> None:
-    (tmp_path / name).write_text(text, encoding="utf-8")
-
-    corpus = _load(tmp_path, file_name=name)
-
-    assert _turns(corpus) == [["user: Hi", "assistant: Hello."]]
-    assert corpus.digest == f"sha256:{hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()}"
-
-
-def test_a_folder_of_files_is_one_data_set(tmp_path: Path) -> None:
-    for number in (1, 2):
-        write_dialogues(tmp_path / "parts", dialogues(number))
-        (tmp_path / "parts" / "shop.jsonl").rename(tmp_path / f"{number}.jsonl")
-    (tmp_path / "parts" / "dataset_info.json").unlink()
-    for number in (1, 2):
-        (tmp_path / f"{number}.jsonl").rename(tmp_path / "parts" / f"{number}.jsonl")
-
-    corpus = _load(tmp_path, file_name="parts", formatting="openai")
-
-    assert [(row.file, row.line) for row in corpus.rows] == [("1.jsonl", 1), ("2.jsonl", 1), ("2.jsonl", 2)]
-
-
-@pytest.mark.parametrize(
-    ("record", "reason"),
-    [
-        pytest.param('{"conversations": [', "not valid JSON", id="broken json"),
-        pytest.param([ASK, TELL], "not an object", id="a list"),
-        pytest.param({"conversation": [ASK, TELL]}, "no list of messages under 'conversations'", id="misspelt key"),
-        pytest.param({"conversations": [ASK]}, "don't take turns", id="no answer"),
-        pytest.param({"conversations": [TELL, ASK]}, "don't take turns", id="wrong order"),
-        pytest.param({"conversations": []}, "don't take turns", id="empty"),
-        pytest.param({"conversations": [ASK, {"from": "gpt", "value": " "}]}, "assistant turn has no text", id="blank"),
-        pytest.param({"conversations": [ASK, {"from": "gpt", "value": 3}]}, "assistant turn has no text", id="number"),
-        pytest.param({"conversations": [ASK, {"from": "gpt"}]}, "'from' and 'value'", id="no text"),
-        pytest.param({"conversations": [ASK, {"from": "bot", "value": "x"}]}, "'bot' is none of the roles", id="role"),
-        pytest.param(
-            {"conversations": [{"from": "human", "value": "a<|im_end|>"}, TELL]},
-            "belong to the chat template",
-            id="token",
-        ),
-    ],
-)
-def test_an_unusable_row_is_named_with_its_reason(tmp_path: Path, record: Any, reason: str) -> None:
-    write_lines(tmp_path / "rows.jsonl", [{"conversations": [ASK, TELL]}, record])
-
-    corpus = _load(tmp_path, formatting="sharegpt")
-
-    assert len(corpus.rows) == 1
-    (rejected,) = corpus.rejected
-    assert (rejected.file, rejected.line) == ("rows.jsonl", 2)
-    assert reason in rejected.reason
-
-
-def test_max_samples_takes_the_first_usable_rows_of_each_data_set(tmp_path: Path) -> None:
-    write_lines(tmp_path / "rows.jsonl", ["{", *({"instruction": str(n), "output": "x"} for n in range(5))])
-    write_info(tmp_path, a={"file_name": "rows.jsonl"}, b={"file_name": "rows.jsonl"})
-
-    corpora = load_corpora(tmp_path, ["a", "b"], max_samples=2)
-
-    assert [[row.line for row in corpus.rows] for corpus in corpora] == [[2, 3], [2, 3]]
-
-
-def test_an_unknown_data_set_names_those_that_exist(tmp_path: Path) -> None:
-    write_dialogues(tmp_path, dialogues(1))
-
-    with pytest.raises(UsageError, match="no data set 'shoop'; it has: shop"):
-        load_corpora(tmp_path, ["shoop"])
+def test_a_name_that_is_not_there_is_refused(folder: Path, names: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        find_datasets(str(folder), names)
 
 
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        pytest.param({"hf_hub_url": "x"}, "hf_hub_url.*an entry has file_name", id="no file"),
-        pytest.param({"file_name": "rows.jsonl", "colums": {}}, "colums", id="misspelt"),
+        pytest.param({"hf_hub_url": "x"}, "hf_hub_url would load it from a hub; download it", id="hub"),
+        pytest.param({"ms_hub_url": "x", "file_name": "rows.jsonl"}, "ms_hub_url would load", id="another hub"),
+        pytest.param({"script_url": "x"}, "script_url would load", id="script"),
+        pytest.param({"file_name": "rows.jsonl", "ranking": True}, "ranking is for pairs", id="ranking"),
+        pytest.param({"file_name": "rows.jsonl", "split": "train"}, "split picks a part", id="split"),
+        pytest.param(
+            {"file_name": "rows.jsonl", "columns": {"prompt": "q", "response": "a", "images": "i"}},
+            "the column images can't be trained",
+            id="images",
+        ),
+        pytest.param({"file_name": "rows.jsonl", "colums": {}}, "no key 'colums', did you mean 'columns'", id="key"),
+        pytest.param(
+            {"file_name": "rows.jsonl", "columns": {"promt": "q"}}, "columns: .*'promt', did you mean 'prompt'", id="c"
+        ),
+        pytest.param({"file_name": "rows.jsonl", "tags": {"role": "q"}}, "tags: .*'role', did you mean", id="tag"),
         pytest.param({"file_name": "rows.jsonl", "formatting": "vicuna"}, "vicuna", id="format"),
+        pytest.param(
+            {"file_name": "rows.jsonl", "columns": {"prompt": "q"}}, "name prompt and response", id="response"
+        ),
+        pytest.param(
+            {"file_name": "rows.jsonl", "formatting": "openai", "columns": {"system": "s"}}, "name messages", id="m"
+        ),
+        pytest.param({"file_name": "rows.jsonl", "num_samples": 0}, "num_samples is 0", id="no samples"),
+        pytest.param({}, "one of file_name and cloud_file_name", id="no file"),
+        pytest.param("rows.jsonl", "not an object", id="a string"),
     ],
 )
-def test_an_entry_that_can_not_be_used_is_refused(tmp_path: Path, entry: Any, said: str) -> None:
-    write_info(tmp_path, shop=entry)
+def test_an_entry_that_can_not_be_used_is_refused_by_name(folder: Path, entry: Any, said: str) -> None:
+    write_info(folder, shop=entry)
 
-    with pytest.raises(UsageError, match=said):
-        load_corpora(tmp_path, ["shop"])
+    with pytest.raises(UsageError, match=f"data set 'shop'.*{said}"):
+        find_datasets(str(folder), ["shop"])
+
+
+def test_another_file_than_the_entry_vouches_for_is_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match=f"has the SHA-1 {SHA1}, not {'0' * 40}"):
+        _find(folder, file_name="rows.jsonl", file_sha1="0" * 40)
 
 
 def test_a_missing_info_file_names_the_option(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--dataset_dir"):
-        load_corpora(tmp_path, ["shop"])
+        find_datasets(str(tmp_path), ["shop"])
 
 
 @pytest.mark.parametrize(
-    ("name", "body", "said"),
+    ("name", "said"),
     [
-        pytest.param("rows.json", b"{", "can't be read as json", id="broken json"),
-        pytest.param("rows.csv", b"instruction\n\xff\n", "can't be read as csv", id="not utf-8"),
-        pytest.param("rows.parquet", b"", "kinds that can be read: .json, .jsonl, .csv", id="kind"),
+        pytest.param("missing.jsonl", r"missing\.jsonl, which is no file", id="missing"),
+        pytest.param("rows.parquet", r"kinds that can be read: \.json, \.jsonl, \.csv", id="kind"),
     ],
 )
-def test_a_file_that_can_not_be_read_is_named(tmp_path: Path, name: str, body: bytes, said: str) -> None:
-    (tmp_path / name).write_bytes(body)
+def test_a_file_that_can_not_be_used_is_named(folder: Path, name: str, said: str) -> None:
+    (folder / "rows.parquet").touch()
 
     with pytest.raises(DataError, match=said):
-        _load(tmp_path, file_name=name)
+        _find(folder, file_name=name)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"rows\.jsonl, which is no file"):
-        _load(tmp_path)
+def test_data_sets_in_a_bucket_are_fetched(store: Store, tmp_path: Path) -> None:
+    rows = b'{"instruction": "Hi", "output": "Hello."}\n'
+    info = b'{"shop": {"file_name": "rows.jsonl"}, "parts": {"file_name": "parts"}}'
+    uri = _upload(store, {"dataset_info.json": info, "rows.jsonl": rows, "parts/1.jsonl": rows, "parts/2.jsonl": rows})
+    write_info(tmp_path, cloud={"cloud_file_name": f"{uri}/rows.jsonl"}, file={"file_name": f"{uri}/rows.jsonl"})
+
+    shop, parts = find_datasets(uri, ["shop", "parts"], store.endpoint_url)
+    (direct,) = find_datasets("nowhere", [f"{uri}/rows.jsonl"], store.endpoint_url)
+    cloud, file = find_datasets(str(tmp_path), ["cloud", "file"], store.endpoint_url)
+
+    assert shop.files[0].read_bytes() == rows
+    assert [path.name for path in parts.files] == ["1.jsonl", "2.jsonl"]
+    assert {shop.digest, direct.digest, cloud.digest, file.digest} == {f"sha256:{hashlib.sha256(rows).hexdigest()}"}
 
 
-REJECTED = Rejected(file="rows.jsonl", line=7, reason="it is empty")
+def test_what_is_not_in_a_bucket_is_named(store: Store) -> None:
+    uri = _upload(store, {"rows.jsonl": b"{}"})
 
-
-def test_an_account_within_the_limit_passes() -> None:
-    check_account(99, [REJECTED], 0.01)
-
-
-@pytest.mark.parametrize(
-    ("used", "rejected", "said"),
-    [
-        pytest.param(98, [REJECTED] * 2, "2 of 100 rows were rejected.*rows.jsonl:7: it is empty", id="too many"),
-        pytest.param(0, [REJECTED], "None of the 1 rows", id="all"),
-        pytest.param(0, [], "hold no rows", id="empty corpus"),
-    ],
-)
-def test_an_account_beyond_the_limit_is_refused(used: int, rejected: list[Rejected], said: str) -> None:
-    with pytest.raises(DataError, match=said):
-        check_account(used, rejected, 0.01)
-
-
-def test_rejected_rows_are_written_one_a_line(tmp_path: Path) -> None:
-    write_rejected(tmp_path / "rejected.jsonl", [REJECTED])
-
-    assert json.loads((tmp_path / "rejected.jsonl").read_text()) == {
-        "file": "rows.jsonl",
-        "line": 7,
-        "reason": "it is empty",
-    }
+    with pytest.raises(NotFoundError, match=r"nothing at s3://.*/row\.jsonl"):
+        find_datasets("nowhere", [f"{uri}/row.jsonl"], store.endpoint_url)
