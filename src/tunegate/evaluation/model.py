@@ -116,7 +116,7 @@ class Model:
         return [None if failed else text for text, failed in zip(answers, finite.failed, strict=True)]
 
     def _under_prefix(self) -> Any:
-        from tunegate.models.prefix import under_prefix  # peft, which no other model needs
+        from tunegate.models.adapted import under_prefix  # peft, which no other model needs
 
         return under_prefix(self._network, self._folder).to(self._device)
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from safetensors.torch import load_file
 from tokenizers import AddedToken
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -22,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from tunegate.api.errors import ModelError
 from tunegate.api.versions import RELEASE
+from tunegate.models.adapted import with_adapter
 from tunegate.models.prompts import ADAPTER_WEIGHTS, kind_in, new_tokens
 
 GENERATION = "generation_config.json"
@@ -47,14 +46,7 @@ def merge_adapter(base: Path, adapter: Path, into: Path) -> Path:
 
 def _merge_lora(base: Path, adapter: Path, into: Path, stored: torch.dtype) -> None:
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    try:
-        with warnings.catch_warnings():
-            # peft 0.21 asks transformers 5 for this under its old name
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(f"The adapter in {adapter} does not fit the base model in {base}: {error}") from None
-    model.to(stored).save_pretrained(into)
+    with_adapter(model, adapter).merge_and_unload().to(stored).save_pretrained(into)
     for name in FROM_ADAPTER:
         if (adapter / name).is_file():
             shutil.copyfile(adapter / name, into / name)
