@@ -53,6 +53,7 @@ class Record(TrainerCallback):  # type: ignore[misc]
         self._publisher = publisher
         self._metrics = metrics
         self._loss: float | None = None
+        self._eval_loss: float | None = None  # of this step
         self._first_step = 0
         self._seconds_before = 0.0
         self._share_of_peak: float | None = None  # that one token a second takes
@@ -84,6 +85,7 @@ class Record(TrainerCallback):  # type: ignore[misc]
                 f"The loss is {loss} at step {state.global_step}; start a new run with a smaller --learning_rate."
             )
         self._loss = self._loss if loss is None else loss
+        self._eval_loss = logs.get("eval_loss")
         if self._trainer.is_world_process_zero() and ("loss" in logs or "eval_loss" in logs):
             speed = None if loss is None else self._speed(args)
             progress = self._progress(state, logs, speed)
@@ -145,6 +147,7 @@ class Record(TrainerCallback):  # type: ignore[misc]
             "parameters": str(parameters),
             "seconds": f"{self._seconds_before + time.monotonic() - self._begun:.1f}",
             "peakMemoryBytes": str(_peak_memory()),
+            **({} if self._eval_loss is None else {"evalLoss": str(self._eval_loss)}),
         }
 
 

@@ -90,8 +90,7 @@ class Tuner(Trainer):  # type: ignore[misc]
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
         inputs = {**inputs, "use_cache": False}
-        mask = inputs.get("attention_mask")
-        self._tokens.append(inputs.pop("tokens") if mask is None else inputs.pop("tokens", mask.sum()))
+        self._tokens.append(inputs.pop("tokens"))
         self._positions += inputs["input_ids"].numel()
         self._trained.expect(inputs["labels"])
         return super().compute_loss(model, inputs, *arguments, **options)
@@ -113,14 +112,15 @@ class Tuner(Trainer):  # type: ignore[misc]
     @torch.no_grad()
     def _validation_loss(self, examples: Sequence[Example]) -> float:
         """Every process does as many batches as the others: under ZeRO-3 each needs all of them for a layer."""
-        model = self.model_wrapped.eval()
+        model = self.model_wrapped
+        model.eval()
         rows, first = self.args.per_device_train_batch_size, self.args.process_index
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         for start in range(0, len(examples), rows * self.args.world_size):
             begin = start + first * rows
             mine = [examples[index] for index in range(begin, min(begin + rows, len(examples)))]
             batch = self._prepare_inputs(self.data_collator(mine or [examples[0]]))
-            batch.pop("tokens", None)
+            batch.pop("tokens")
             labels = batch.pop("labels") if mine else torch.full_like(batch.pop("labels"), IGNORED)
             self._trained.expect(labels)
             with self.compute_loss_context_manager():

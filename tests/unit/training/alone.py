@@ -1,0 +1,105 @@
+"""A run in this very process, alone in its world: what needs no second process takes no time to start.
+
+And one in two processes, for what does.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from tunegate.api.resource import from_json, to_json
+from tunegate.api.versions import BaseModel, Producer, Release
+from tunegate.training import TrainConfig, trainer
+from tunegate.training.plan import Plan
+from tunegate.training.tokens import prepare
+
+
+def plan_of(config: TrainConfig, tokens: tuple[Path, ...] = (), base: BaseModel | None = None) -> Plan:
+    return Plan(
+        config=config,
+        base_folder=config.model_name_or_path,
+        tokens=tuple(map(str, tokens)),
+        release=Release(format="huggingface", base=base),
+        producer=Producer(kind="test"),
+    )
+
+
+def prepared_plan(config: TrainConfig, base: BaseModel | None = None) -> Plan:
+    output = Path(config.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TUNEGATE_CACHE", str(output.parent / "cache"))
+        prepared = prepare(config, Path(config.model_name_or_path), rejects=output / "rejected.jsonl")
+    return plan_of(config, prepared.folders, base)
+
+
+def train_alone(config: TrainConfig, base: BaseModel | None = None) -> Any:
+    """Run `config`, which names no store and a base in a folder. Returns the trained model."""
+    made: list[Any] = []
+
+    def load_model(*arguments: Any) -> Any:
+        made.append(trainer_load_model(*arguments))
+        return made[-1]
+
+    trainer_load_model = trainer.load_model
+    plan = prepared_plan(config, base)
+    with world_of_one() as patch:
+        patch.setattr(trainer, "load_model", load_model)
+        trainer.run(plan, Path(config.output_dir))
+    return made[-1]
+
+
+def train_in_two(*configs: TrainConfig) -> None:
+    """Run `configs` one after the other in the same two processes."""
+    plans = []
+    for config in configs:
+        plan = prepared_plan(config)
+        plans.append(Path(config.output_dir, "plan.json"))
+        plans[-1].write_bytes(to_json(plan))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    ranks = [*torchrun, "--nproc-per-node", "2", "-m", __name__, *map(str, plans)]
+    settings = {"GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(ranks, env={**os.environ, **settings}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@contextmanager
+def world_of_one() -> Iterator[pytest.MonkeyPatch]:
+    """The processes' group stays when a run ends: DeepSpeed keeps parts of the first one for as long as it lives."""
+    before = dict(os.environ)
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    os.environ.update({**place, "MASTER_PORT": str(_free_port()), "GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1"})
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+            yield patch
+    finally:
+        unset_hf_deepspeed_config()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    torch.distributed.destroy_process_group = lambda: None
+    for path in map(Path, sys.argv[1:]):
+        trainer.run(from_json(path.read_bytes(), Plan, str(path)), path.parent)
