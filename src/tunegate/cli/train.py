@@ -15,7 +15,7 @@ from tunegate.cli.options import json_option
 
 if TYPE_CHECKING:
     from tunegate.api.versions import ModelVersion
-    from tunegate.training import Progress, TrainConfig
+    from tunegate.training import Preparing, Progress, TrainConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -227,9 +227,13 @@ def _end(config: TrainConfig, versions: list[ModelVersion]) -> str:
     return f"The run is complete; it has {len(versions)} versions, the newest is {versions[-1].name}"
 
 
-def _say(news: Progress | ModelVersion) -> None:
+def _say(news: Preparing | Progress | ModelVersion) -> None:
     from tunegate.api.versions import ModelVersion
+    from tunegate.training import Preparing
 
+    if isinstance(news, Preparing):
+        click.echo(preparing_line(news))
+        return
     if isinstance(news, ModelVersion):
         click.echo(f"published {news.name}  {news.digest}")
         return
@@ -248,3 +252,7 @@ def _line(news: Progress) -> str:
         if value is not None:
             said.append(text.format(value))
     return "  ".join([*said, f"{news.remaining_time} left"])
+
+
+def preparing_line(news: Preparing) -> str:
+    return f"{news.dataset}  {news.rows} rows read  {news.rows_per_second:.0f} rows/s  {news.share:.0%} tokenised"

@@ -29,7 +29,7 @@ from tunegate.local.story import MODEL, Run, Story
 from tunegate.local.traffic import MAX_TOKENS, Crowd
 from tunegate.promotion.decide import SHOWN, stable_version
 from tunegate.promotion.snapshot import Event
-from tunegate.training import Progress, TrainConfig, train
+from tunegate.training import Preparing, Progress, TrainConfig, train
 
 END_SECONDS = 900.0  # a promotion that takes longer than this in a quickstart hangs
 
@@ -103,7 +103,9 @@ class Quickstart:
                     raise TunegateError(f"{version.name} was not decided; the logs are in {self.home.logs}.")
                 time.sleep(0.2)
 
-    def _tell_training(self, news: Progress | ModelVersion) -> None:
+    def _tell_training(self, news: Preparing | Progress | ModelVersion) -> None:
+        if isinstance(news, Preparing):
+            return
         if isinstance(news, ModelVersion):
             self.say(f"  published {news.name}, {news.digest[:19]}")
             return

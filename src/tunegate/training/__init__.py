@@ -1,24 +1,25 @@
 """Fine-tuning: from a base model and dialogues to checkpoints in the store.
 
-Importing this package imports no torch: the work happens in processes of its own, started by `train`. What it offers is
-imported when it is asked for, so that the command line can tell of settings without waiting for the store's client.
+Importing this package imports neither torch nor numpy: the work happens in processes of its own, started by `train`.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunegate.training.arguments import TrainConfig
     from tunegate.training.launch import train
     from tunegate.training.log import Progress
+    from tunegate.training.tokens import Preparing
 
-__all__ = ["Progress", "TrainConfig", "train"]
-_MODULES = {"Progress": "log", "TrainConfig": "arguments", "train": "launch"}
+__all__ = ["Preparing", "Progress", "TrainConfig", "train"]
+
+_HOMES = {"Preparing": "tokens", "Progress": "log", "TrainConfig": "arguments", "train": "launch"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -203,8 +203,11 @@ def _digests(paths: Sequence[Path]) -> tuple[str, str]:
     """sha256 and SHA-1 of the files' bytes, one file after the other."""
     sha256, sha1 = hashlib.sha256(), hashlib.sha1()  # noqa: S324 - LLaMA-Factory's file_sha1, no protection
     for path in paths:
-        with path.open("rb") as stream:
-            while block := stream.read(_BLOCK):
-                sha256.update(block)
-                sha1.update(block)
+        try:
+            with path.open("rb") as stream:
+                while block := stream.read(_BLOCK):
+                    sha256.update(block)
+                    sha1.update(block)
+        except OSError as error:
+            raise DataError(f"{path} can't be read: {error.strerror}; mend that, or name another file.") from None
     return f"sha256:{sha256.hexdigest()}", sha1.hexdigest()

@@ -30,8 +30,9 @@ from tunegate.training.checkpoints import (
 from tunegate.training.log import LOG, VERSIONS, Follower, Progress, cut_log
 from tunegate.training.nodes import Node, read_node
 from tunegate.training.plan import Plan, check_same_run, make_plan, owned, threads_per_process
+from tunegate.training.tokens import Preparing
 
-Report = Callable[[Progress | ModelVersion], None]
+Report = Callable[[Preparing | Progress | ModelVersion], None]
 
 
 class Failure(Resource, frozen=True, kw_only=True):
@@ -45,7 +46,8 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
     """Run `config` to its end and return the run's versions, oldest first; on all nodes but the first, none.
 
     Several nodes, as torchrun's variables in the environment say, share one `output_dir`.
-    `report` hears of every logging step, and of every version as soon as it is in the store.
+    `report` hears of the data while it is tokenised, of every logging step, and of every version as soon as it is in
+    the store.
     Raises UsageError, DataError, ModelError or StoreError before anything starts, TrainingError when training fails.
     """
     check_config(config)
@@ -56,7 +58,7 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
         return []
     with owned(output_dir):
         store = Store.open(config.store, endpoint_url=config.endpoint_url)
-        plan = make_plan(config, store, output_dir)
+        plan = make_plan(config, store, output_dir, report)
         published = _versions(store, config)
         latest = store.manifest(published[-1].uri) if published else None
         check_same_run(plan, output_dir, latest)
@@ -167,5 +169,5 @@ def _explain(output_dir: Path, child: Child) -> str:
     return f"A training process was ended from outside; {again}."
 
 
-def _ignore(news: Progress | ModelVersion) -> None:
+def _ignore(news: Preparing | Progress | ModelVersion) -> None:
     pass
