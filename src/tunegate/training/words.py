@@ -39,12 +39,13 @@ WITHOUT_EFFECT = {
     "eval_strategy": _WITH_CHECKPOINTS,
     "evaluation_strategy": _WITH_CHECKPOINTS,
     "include_num_input_tokens_seen": _ALWAYS,
+    "flash_attn": "the fastest attention that the machine has is used",
+    "group_by_length": _ALWAYS,
     "local_rank": "",
     "per_device_eval_batch_size": "they are measured in batches of --per_device_train_batch_size",
     "plot_loss": "",
     "preprocessing_num_workers": _ONCE,
     "save_safetensors": _ALWAYS,
-    "stage": "",
     "streaming": "tokens are read from disk, however many there are",
     "use_fast_tokenizer": "every tokenizer is a fast one",
 }
@@ -68,9 +69,7 @@ REFUSED = {
     "double_quantization": _AFTER,
     "dpo_beta": _SFT,
     "eval_dataset": "hold rows out with --val_size",
-    "flash_attn": "the fastest attention that the machine has is used; leave it out",
     "freeze_extra_modules": "name the modules in --name_module_trainable",
-    "group_by_length": "dialogues of like lengths always share a batch; leave it out",
     "hf_hub_token": _NO_HUB,
     "loraplus_lr_ratio": _LORA,
     "mask_history": "every answer of a dialogue is trained; split the rows where only the last should be",
@@ -96,6 +95,7 @@ REFUSED = {
     "rope_scaling": "write it into the config.json of the base model",
     "save_only_model": "a checkpoint without its state can't be gone on from; bound them with --save_total_limit",
     "shift_attn": "the fastest attention that the machine has is used; leave it out",
+    "stage": "tunegate trains on given answers only; give --stage sft",
     "split": "name the file of the split in dataset_info.json",
     "system_prompt": "write it into the rows of the data set, as their system turn",
     "tokenized_path": "tokens are kept under TUNEGATE_CACHE by the digest of the data; leave it out",
@@ -108,9 +108,18 @@ REFUSED = {
     "use_galore": _ADAM,
     "use_lora": "give --finetuning_type lora",
     "use_rslora": _LORA,
-    "use_unsloth": "install nothing for it: leave it out",
+    "use_unsloth": "it is not needed; leave it out",
 }
-"""What tunegate does not do, and what to do instead. Their False is what tunegate does, and goes without saying."""
+"""What tunegate does not do, and what to do instead."""
+
+DONE = {
+    "adam_beta1": {"0.9"},
+    "adam_beta2": {"0.999"},
+    "adam_epsilon": {"1e-8", "1e-08"},
+    "optim": {"adamw_torch", "adamw_torch_fused"},
+    "stage": {"sft"},
+}
+"""What tunegate does of that, and accepts without a word; as it does False."""
 
 _FALSE = {"false", "0", "no", "none", "off"}
 
@@ -138,11 +147,11 @@ def understand(words: Sequence[str], known: frozenset[str]) -> Words:
             kept += [f"--{SAME[flag]}"] + ([value] if value is not None else [])
         elif flag in OPPOSITE:
             kept += [f"--{OPPOSITE[flag]}", str(_is_false(value))]
-        elif flag in REFUSED and not _is_false(value):
-            raise UsageError(f"--{flag} is not for tunegate: {REFUSED[flag]}.")
-        elif flag in WITHOUT_EFFECT or flag in REFUSED:
-            _check_stage(flag, value)
-            notes += [f"--{flag} has no effect: {reason}."] if (reason := WITHOUT_EFFECT.get(flag)) else []
+        elif flag in REFUSED:
+            if not _is_false(value) and value not in DONE.get(flag, ()):
+                raise UsageError(f"--{' '.join(filter(None, [flag, value]))} is not for tunegate: {REFUSED[flag]}.")
+        elif flag in WITHOUT_EFFECT:
+            notes += [f"--{flag} has no effect: {WITHOUT_EFFECT[flag]}."] if WITHOUT_EFFECT[flag] else []
         else:
             kept += [word] + ([value] if value is not None and "=" not in word else [])
     return Words(tuple(kept), tuple(notes))
@@ -184,8 +193,3 @@ def _without_backslashes(words: Sequence[str]) -> list[str]:
 
 def _is_false(value: str | None) -> bool:
     return value is not None and value.lower() in _FALSE
-
-
-def _check_stage(flag: str, value: str | None) -> None:
-    if flag == "stage" and value != "sft":
-        raise UsageError(f"--stage {value or ''} is not for tunegate, which trains on given answers: give --stage sft.")

@@ -111,6 +111,7 @@ def test_every_option_reaches_the_run_as_a_value_of_its_type(asked: list[TrainCo
         pytest.param(["--finetuning_type", "P-Tuning-v2"], {"finetuning_type": "p_tuning_v2"}, id="another spelling"),
         pytest.param(["--finetuning_type=ptuning"], {"finetuning_type": "p_tuning"}, id="a third one"),
         pytest.param(["--fp16", "--bf16", "False"], {"fp16": True, "bf16": "false"}, id="alone it means yes"),
+        pytest.param(["--optim", "adamw_torch", "--seed", "7"], {"seed": 7}, id="what is done anyway"),
         pytest.param(["--overwrite_output_dir", "False", "--seed", "7"], {"seed": 7}, id="a refused thing's no"),
         pytest.param(["--save_strategy", "epoch", "--save_steps", "10000"], {"save_steps": 10000}, id="epochs win"),
     ],
@@ -144,7 +145,10 @@ def test_what_has_no_effect_is_said_once_by_the_first_process(
         pytest.param(["--packing", "perhaps"], "'perhaps' is not a valid boolean", id="neither yes nor no"),
         pytest.param(["--interleave_probs", "0.7,x"], "'x' is not a valid float", id="no number among several"),
         pytest.param(["--stage", "dpo", "--dpo_beta", "1"], "--stage dpo is not for tunegate", id="stage"),
-        pytest.param(["--dpo_beta", "0.1"], "--dpo_beta is not for tunegate: .*answers only", id="of another stage"),
+        pytest.param(
+            ["--dpo_beta", "0.1"], "--dpo_beta 0.1 is not for tunegate: .*answers only", id="of another stage"
+        ),
+        pytest.param(["--optim", "adafactor"], "--optim adafactor is not for tunegate: AdamW", id="optimizer"),
         pytest.param(["--overwrite_output_dir"], "give a new --output_dir", id="deletes"),
         pytest.param(["--quantization_bit", "4"], "`tunegate quantize`", id="quantised base"),
         pytest.param(["--use-lora"], "--use_lora is not for tunegate: give --finetuning_type lora", id="of Qwen"),
