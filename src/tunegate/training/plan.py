@@ -22,6 +22,7 @@ from tunegate.api.versions import (
     BaseModel,
     Dataset,
     File,
+    Format,
     Manifest,
     ModelVersion,
     Producer,
@@ -35,6 +36,7 @@ from tunegate.training.tokens import Report, prepare
 
 RECORD = "run.json"
 REJECTED = "rejected.jsonl"
+_ADAPTERS: dict[str, Format] = {"lora": "lora-adapter", "p_tuning": "prompt-adapter", "p_tuning_v2": "prompt-adapter"}
 
 
 class RunRecord(Resource, frozen=True, kw_only=True):
@@ -64,7 +66,7 @@ def make_plan(config: TrainConfig, store: Store, output_dir: Path, report: Repor
     prepared = prepare(config, folder, report, rejects=output_dir / REJECTED)
     inherited = _release_beside(folder)
     release = Release(
-        format="lora-adapter" if config.finetuning_type == "lora" else "huggingface",
+        format=_ADAPTERS.get(config.finetuning_type, "huggingface"),
         base=base,
         system_prompt=inherited.system_prompt if inherited else "",
         generation=inherited.generation if inherited else {},
@@ -145,7 +147,7 @@ def _find_base(config: TrainConfig, store: Store) -> tuple[Path, BaseModel | Non
         raise ModelError(f"{folder} is not a model folder: it has no config.json; save the model there first.")
     if not (folder / "tokenizer.json").is_file():
         raise ModelError(f"{folder} has no tokenizer.json; save the model's tokenizer into the same folder.")
-    if config.finetuning_type == "lora":
+    if config.store and config.finetuning_type in _ADAPTERS:
         raise UsageError(
             f"An adapter needs its base model in the store, and {folder} is a folder; publish it with "
             "`tunegate models publish` and give the version's name, or use --finetuning_type full."

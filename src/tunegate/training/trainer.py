@@ -43,7 +43,7 @@ def run(plan: Plan, output_dir: Path) -> None:
     disable_progress_bar()
     config = plan.config
     arguments = training_arguments(config, output_dir)
-    # On processors transformers leaves this for later; ZeRO-3, which cuts the model while it is read, would see one rank.
+    # On processors transformers leaves this for later, and ZeRO-3, which cuts weights as they are read, sees one rank.
     deepspeed.init_distributed(torch.distributed.get_backend(), auto_mpi_discovery=False)
     metrics = Metrics()
     if config.metrics_port is not None and arguments.process_index == 0:
