@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy as np
 import torch
 from torch import nn
@@ -95,10 +96,12 @@ def work_of(model: Any) -> Work:
     )
 
 
-def reading_of(examples: Sequence[Example]) -> Reading:
-    lengths = [len(example.input_ids) for example in examples]
+def reading_of(rows: Iterable[Example | tuple[Example, ...]]) -> Reading:
+    """Of rows of one dialogue, or of several that don't see each other."""
+    examples = [example for row in rows for example in (row if isinstance(row, tuple) else (row,))]
+    lengths = np.array([len(example.input_ids) for example in examples])
     trained = sum(int(np.count_nonzero(np.asarray(example.labels) != IGNORED)) for example in examples)
-    return Reading(context=sum(length**2 for length in lengths) / sum(lengths), trained=trained / sum(lengths))
+    return Reading(context=float((lengths**2).sum() / lengths.sum()), trained=float(trained / lengths.sum()))
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:

@@ -29,7 +29,7 @@ from tunegate.training.plan import Plan
 if TYPE_CHECKING:
     from tunegate.training.trainer import Tuner
 
-_EXAMPLES_LOOKED_AT = 500
+_ROWS_LOOKED_AT = 500
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _seconds_until(output_dir: Path, step: int) -> float:
 
 def _share_of_peak(trainer: Tuner) -> float | None:
     examples = trainer.train_dataset
-    rows = [examples[index] for index in range(0, len(examples), 1 + len(examples) // _EXAMPLES_LOOKED_AT)]
+    rows = [examples[index] for index in range(0, len(examples), 1 + len(examples) // _ROWS_LOOKED_AT)]
     looked_at = [example for row in rows for example in (row if isinstance(row, tuple) else (row,))]
     args = trainer.args
     peak = peak_flops(args.device, torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PrefixTuningConfig, PromptEncoderConfig, get_peft_model
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from tunegate.training.encode import Example
+from tunegate.training.encode import IGNORED, Example
 from tunegate.training.methods import freeze
 from tunegate.training.mfu import (
     Reading,
@@ -22,6 +23,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is d
 LAYER = 2 * 8 * 8 + 2 * 8 * 4 + 3 * 8 * 16
 HEAD = 8 * 40
 LAYERS = 3
+
+
+def _example(length: int, *, trained: int) -> Example:
+    labels = np.ones(length, np.int32)
+    labels[: length - trained] = IGNORED
+    return Example(np.ones(length, np.int32), labels)
 
 
 def _model(*, tied: bool = True) -> Qwen2ForCausalLM:
@@ -94,9 +101,10 @@ def test_what_one_token_costs(work: Work, reading: Reading, flops: float) -> Non
 
 
 def test_a_long_dialogue_weighs_by_its_tokens() -> None:
-    short, long = Example((1,) * 10, (-100,) * 8 + (1,) * 2), Example((1,) * 30, (-100,) * 15 + (1,) * 15)
+    short, long = _example(10, trained=2), _example(30, trained=15)
 
     assert reading_of([short, long]) == Reading(context=25.0, trained=17 / 40)
+    assert reading_of([(short, long)]) == Reading(context=25.0, trained=17 / 40), "packed"
 
 
 @pytest.mark.parametrize(
