@@ -8,26 +8,31 @@ engine's matter: vLLM on GPUs does; transformers on a processor unpacks them whe
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from compressed_tensors.compressors import ModelCompressor
-from compressed_tensors.quantization import (
-    QuantizationArgs,
-    QuantizationConfig,
-    QuantizationScheme,
-    apply_quantization_config,
-)
-from compressed_tensors.quantization.lifecycle.forward import fake_quantize
-from compressed_tensors.quantization.utils import calculate_qparams
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from tunegate.api.errors import ModelError
+
+with warnings.catch_warnings():
+    # torch 2.13 warns of its own old parts as they load for compressed-tensors
+    warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+    from compressed_tensors.compressors import ModelCompressor
+    from compressed_tensors.quantization import (
+        QuantizationArgs,
+        QuantizationConfig,
+        QuantizationScheme,
+        apply_quantization_config,
+    )
+    from compressed_tensors.quantization.lifecycle.forward import fake_quantize
+    from compressed_tensors.quantization.utils import calculate_qparams
 
 _GROUPS = (128, 64, 32)  # weights that share a scale in int4; the greatest that every layer can be cut into
 _WEIGHTS: dict[str, dict[str, Any]] = {
