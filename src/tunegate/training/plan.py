@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import tunegate
-from tunegate.api.errors import ModelError, UsageError
+from tunegate.api.errors import UsageError
 from tunegate.api.resource import Resource, from_json, from_yaml, to_json
 from tunegate.api.versions import (
     RELEASE,
@@ -24,14 +24,13 @@ from tunegate.api.versions import (
     File,
     Format,
     Manifest,
-    ModelVersion,
     Producer,
     Release,
     digest_of,
 )
-from tunegate.models import materialise
 from tunegate.store import Store
 from tunegate.training.arguments import TrainConfig, arguments_of
+from tunegate.training.bases import base_folder
 from tunegate.training.tokens import Report, prepare
 
 RECORD = "run.json"
@@ -57,7 +56,7 @@ class Plan(Resource, frozen=True, kw_only=True):
     producer: Producer
 
 
-def make_plan(config: TrainConfig, store: Store, output_dir: Path, report: Report | None = None) -> Plan:
+def make_plan(config: TrainConfig, store: Store | None, output_dir: Path, report: Report | None = None) -> Plan:
     """Find the base model, tokenise the data, and put both into words.
 
     Raises UsageError, DataError, ModelError or StoreError for what can't be used.
@@ -136,20 +135,29 @@ def owned(output_dir: Path) -> Iterator[None]:
         yield
 
 
-def _find_base(config: TrainConfig, store: Store) -> tuple[Path, BaseModel | None, str]:
+def open_store(config: TrainConfig) -> Store | None:
+    return Store.open(config.store, endpoint_url=config.endpoint_url) if config.store else None
+
+
+def _find_base(config: TrainConfig, store: Store | None) -> tuple[Path, BaseModel | None, str]:
     """The folder to train from, what adapters and tuned weights name as their base, and its digest."""
-    folder = Path(config.model_name_or_path)
-    if not folder.is_dir():
-        version: ModelVersion = store.resolve(config.model_name_or_path)
+    name = config.model_name_or_path
+    folder = Path(name)
+    if not folder.is_dir() and store is not None and (not is_uri(name) or name.startswith(store.uri)):
+        version: ModelVersion = store.resolve(name)
         base = BaseModel(uri=version.uri, digest=version.digest)
         return materialise(store, version), base, version.digest
+    if is_uri(name):
+        folder = fetch_plain(name, default_cache(), endpoint_url=config.endpoint_url)
+    elif not folder.is_dir():
+        raise UsageError(f"{name} is no folder; give --model_name_or_path one, or --store where that is a version of.")
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is not a model folder: it has no config.json; save the model there first.")
     if not (folder / "tokenizer.json").is_file():
         raise ModelError(f"{folder} has no tokenizer.json; save the model's tokenizer into the same folder.")
-    if config.store and config.finetuning_type in _ADAPTERS:
+    if store is not None and format_of(config.finetuning_type) != "huggingface":
         raise UsageError(
-            f"An adapter needs its base model in the store, and {folder} is a folder; publish it with "
+            f"An adapter needs its base model in the store, and {name} is a folder; publish it with "
             "`tunegate models publish` and give the version's name, or use --finetuning_type full."
         )
     return folder, None, _digest_of_folder(folder)

@@ -1,0 +1,36 @@
+"""The folder of the model that a run begins with, wherever it is: here, in a bucket, or a version in the store."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tunegate.api.errors import ModelError, UsageError
+from tunegate.api.versions import ModelVersion
+from tunegate.models.folders import default_cache, materialise
+from tunegate.store import Store
+from tunegate.store.plain import fetch_plain, is_uri
+from tunegate.training.arguments import TrainConfig
+
+_VERSION = re.compile(r"[^/]+/[^/]+/checkpoint-\d+/?")
+
+
+def base_folder(config: TrainConfig, store: Store | None) -> tuple[Path, ModelVersion | None]:
+    """The folder with the base model, and the version it is, unless it is only a folder.
+
+    Raises UsageError or StoreError where there is none, ModelError when no model is in it.
+    """
+    name = config.model_name_or_path
+    folder, version = Path(name), None
+    if is_uri(name) and not (store and _VERSION.fullmatch(name.removeprefix(f"{store.uri}/"))):
+        folder = fetch_plain(name, default_cache(), endpoint_url=config.endpoint_url)
+    elif not folder.is_dir():
+        if store is None:
+            raise UsageError(f"There is no folder {name}; correct --model_name_or_path, or give --store for a version.")
+        version = store.resolve(name)
+        folder = materialise(store, version)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} is not a model folder: it has no config.json; save the model there first.")
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelError(f"{folder} has no tokenizer.json; save the model's tokenizer into the same folder.")
+    return folder, version
