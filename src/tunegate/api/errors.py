@@ -8,6 +8,7 @@ TunegateError              exit status 1: it was tried and failed
 ├── DataError              a data set or suite can't be used
 ├── ModelError             a model folder can't be used
 ├── TrainingError          a training run can't start or go on
+│   └── Preempted          exit status 143: it was asked to stop, kept a checkpoint, and can go on
 ├── EvaluationError        an evaluation can't be made
 ├── ServingError           a server or its engine can't run
 ├── ProcessError           a child process did not start
@@ -52,6 +53,10 @@ class ModelError(TunegateError):
 
 class TrainingError(TunegateError):
     pass
+
+
+class Preempted(TrainingError):  # noqa: N818 - what it is called everywhere
+    exit_code = 143  # as a process ended by SIGTERM, which supervisors start again
 
 
 class EvaluationError(TunegateError):

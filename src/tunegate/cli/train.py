@@ -184,9 +184,11 @@ def command(context: click.Context, /, as_json: bool, **settings: Any) -> None:
     A run that was killed goes on from its newest complete checkpoint when the same command is given again; one that is
     complete only reports. Flags of LLaMA-Factory mean what they mean there.
     """
-    from tunegate.training import train
-
     config = config_of(settings)
+    if "LOCAL_RANK" in os.environ:  # a launcher started this process for each rank
+        from tunegate.training.ranks import train
+    else:
+        from tunegate.training import train
     is_first = os.environ.get("RANK", "0") == "0"
     for note in context.meta["notes"] if is_first else ():
         click.echo(note, err=True)

@@ -141,24 +141,13 @@ def open_store(config: TrainConfig) -> Store | None:
 
 def _find_base(config: TrainConfig, store: Store | None) -> tuple[Path, BaseModel | None, str]:
     """The folder to train from, what adapters and tuned weights name as their base, and its digest."""
-    name = config.model_name_or_path
-    folder = Path(name)
-    if not folder.is_dir() and store is not None and (not is_uri(name) or name.startswith(store.uri)):
-        version: ModelVersion = store.resolve(name)
-        base = BaseModel(uri=version.uri, digest=version.digest)
-        return materialise(store, version), base, version.digest
-    if is_uri(name):
-        folder = fetch_plain(name, default_cache(), endpoint_url=config.endpoint_url)
-    elif not folder.is_dir():
-        raise UsageError(f"{name} is no folder; give --model_name_or_path one, or --store where that is a version of.")
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} is not a model folder: it has no config.json; save the model there first.")
-    if not (folder / "tokenizer.json").is_file():
-        raise ModelError(f"{folder} has no tokenizer.json; save the model's tokenizer into the same folder.")
-    if store is not None and format_of(config.finetuning_type) != "huggingface":
+    folder, version = base_folder(config, store)
+    if version is not None:
+        return folder, BaseModel(uri=version.uri, digest=version.digest), version.digest
+    if store is not None and config.finetuning_type in _ADAPTERS:
         raise UsageError(
-            f"An adapter needs its base model in the store, and {name} is a folder; publish it with "
-            "`tunegate models publish` and give the version's name, or use --finetuning_type full."
+            f"An adapter needs its base model in the store, and {config.model_name_or_path} is a folder; publish it "
+            "with `tunegate models publish` and give the version's name, or use --finetuning_type full."
         )
     return folder, None, _digest_of_folder(folder)
 

@@ -10,6 +10,7 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,13 +46,20 @@ class Record(TrainerCallback):  # type: ignore[misc]
     """Writes the log, seals each checkpoint when every rank has written it, and hands it to the publisher."""
 
     def __init__(
-        self, plan: Plan, output_dir: Path, trainer: Tuner, publisher: Publisher | None, metrics: Metrics
+        self,
+        plan: Plan,
+        output_dir: Path,
+        trainer: Tuner,
+        publisher: Publisher | None,
+        metrics: Metrics,
+        report: Callable[[Progress], None],
     ) -> None:
         self._plan = plan
         self._output_dir = output_dir
         self._trainer = trainer
         self._publisher = publisher
         self._metrics = metrics
+        self._report = report
         self._loss: float | None = None
         self._eval_loss: float | None = None  # of this step
         self._first_step = 0
@@ -91,6 +99,7 @@ class Record(TrainerCallback):  # type: ignore[misc]
             progress = self._progress(state, logs, speed)
             append(self._output_dir / LOG, progress)
             self._metrics.logged(progress)
+            self._report(progress)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         torch.distributed.barrier()

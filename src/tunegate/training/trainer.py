@@ -15,9 +15,11 @@ import torch
 from transformers import Trainer
 from transformers.utils.logging import disable_progress_bar
 
+from tunegate.api.errors import Preempted
 from tunegate.api.versions import ModelVersion
 from tunegate.store import Store
-from tunegate.training.batches import Collator, Order, Packed
+from tunegate.training.batches import Collator, Filled, Order, Packed
+from tunegate.training.begin import Report
 from tunegate.training.checkpoints import Checkpoint, Publisher, publish_checkpoint, unpublished
 from tunegate.training.encode import IGNORED, Example, limits_of, load_tokenizer
 from tunegate.training.log import VERSIONS, append
@@ -25,20 +27,23 @@ from tunegate.training.loss import TrainedPositions
 from tunegate.training.methods import load_model
 from tunegate.training.metrics import Metrics, host_for
 from tunegate.training.order import pack
-from tunegate.training.plan import Plan
+from tunegate.training.plan import Plan, open_store
+from tunegate.training.preemption import Preemption
 from tunegate.training.record import Record
 from tunegate.training.resuming import settle
 from tunegate.training.settings import training_arguments
+from tunegate.training.stopping import Stop
 from tunegate.training.tokens import open_tokens
 
 # The one operator that DeepSpeed would compile for gloo; without it no compiler is needed, and nothing gets slower.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def run(plan: Plan, output_dir: Path) -> None:
+def run(plan: Plan, output_dir: Path, stop: Stop | None = None, report: Report | None = None) -> None:
     """Train, save and publish. Called in every rank at once.
 
-    Raises DataError, ModelError, TrainingError, or StoreError when a checkpoint could not be published.
+    `report` hears of every logging step and every published version, in rank 0. Raises DataError, ModelError,
+    TrainingError, StoreError when a checkpoint could not be published, or Preempted when all ranks agreed to `stop`.
     """
     disable_progress_bar()
     config = plan.config
@@ -59,14 +64,18 @@ def run(plan: Plan, output_dir: Path) -> None:
     trainer = Tuner(
         model=model,
         args=arguments,
-        train_dataset=rows,
+        train_dataset=Filled(rows),
         eval_dataset=prepared.validation if config.val_size else None,
         is_shuffle=config.is_shuffle,
         data_collator=Collator(tokenizer.pad_token_id or 0),  # a masked position: its value is never read
         processing_class=tokenizer,
     )
-    publisher = _publisher(plan, output_dir, metrics) if config.store and trainer.is_world_process_zero() else None
-    trainer.add_callback(Record(plan, output_dir, trainer, publisher, metrics))
+    report = report or _ignore
+    store = open_store(config) if trainer.is_world_process_zero() else None
+    publisher = _publisher(plan, store, output_dir, metrics, report) if store else None
+    preemption = Preemption(stop or Stop(), output_dir)
+    trainer.add_callback(preemption)
+    trainer.add_callback(Record(plan, output_dir, trainer, publisher, metrics, report))
     try:
         trainer.train(resume_from_checkpoint=resume_from)
     except BaseException:
@@ -75,7 +84,12 @@ def run(plan: Plan, output_dir: Path) -> None:
         raise
     if publisher:
         publisher.close()
+    if preemption.agreed:
+        torch.distributed.barrier()  # a launcher ends all ranks when one has ended early: not before this is published
     torch.distributed.destroy_process_group()
+    if preemption.agreed:
+        step = trainer.state.global_step
+        raise Preempted(f"The run was asked to stop and did at step {step}; the same command goes on from there.")
 
 
 class Tuner(Trainer):  # type: ignore[misc]
@@ -142,19 +156,21 @@ class Tuner(Trainer):  # type: ignore[misc]
         return self.order
 
 
-def _publisher(plan: Plan, output_dir: Path, metrics: Metrics) -> Publisher:
-    config = plan.config
-    assert config.store is not None
-    store = Store.open(config.store, endpoint_url=config.endpoint_url)
+def _publisher(plan: Plan, store: Store, output_dir: Path, metrics: Metrics, report: Report) -> Publisher:
+    model, run = plan.config.model, plan.config.run
 
     def publish(checkpoint: Checkpoint) -> ModelVersion:
-        name = f"{config.model}/{config.run}"
-        version = publish_checkpoint(store, checkpoint, name, plan.release, plan.producer)
+        version = publish_checkpoint(store, checkpoint, f"{model}/{run}", plan.release, plan.producer)
         append(output_dir / VERSIONS, version)
         metrics.published()
+        report(version)
         return version
 
     publisher = Publisher(publish)
-    for left in unpublished(store, config.model, config.run, output_dir):  # by a broken attempt; before newer ones
+    for left in unpublished(store, model, run, output_dir):  # by a broken attempt; before newer ones
         publisher.submit(left)
     return publisher
+
+
+def _ignore(news: Any) -> None:
+    pass

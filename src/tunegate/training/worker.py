@@ -7,10 +7,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from tunegate.api.errors import TunegateError
+from tunegate.api.errors import Preempted, TunegateError
 from tunegate.api.resource import from_json, to_json
 from tunegate.training.launch import Failure
 from tunegate.training.plan import Plan
+from tunegate.training.stopping import stoppable
 from tunegate.training.trainer import run
 
 _SMALLEST_FREE_SPACE = 16 * 1024**2
@@ -18,19 +19,23 @@ _SMALLEST_FREE_SPACE = 16 * 1024**2
 
 def main(path: Path) -> int:
     plan = from_json(path.read_bytes(), Plan, str(path))
-    try:
-        run(plan, path.parent)
-    except Exception as error:
-        failure = explain(error, path.parent)
-        (path.parent / f"failure-{os.environ['RANK']}.json").write_bytes(to_json(failure))
-        raise
+    with stoppable() as stop:
+        stop.waits = True
+        try:
+            run(plan, path.parent, stop)
+        except Exception as error:
+            failure = explain(error, path.parent)
+            (path.parent / f"failure-{os.environ['RANK']}.json").write_bytes(to_json(failure))
+            if isinstance(error, Preempted):
+                return error.exit_code
+            raise
     return 0
 
 
 def explain(error: Exception, output_dir: Path) -> Failure:
     """Put an error into words for the user. Writers of weights say "disk full" in many ways, so look at the disk."""
     if isinstance(error, TunegateError):
-        return Failure(message=str(error), explained=True)
+        return Failure(message=str(error), explained=True, preempted=isinstance(error, Preempted))
     if shutil.disk_usage(output_dir).free < _SMALLEST_FREE_SPACE or "No space left" in str(error):
         message = f"The disk of {output_dir} is full; free some space and run the same command again to go on."
         return Failure(message=message, explained=True)
