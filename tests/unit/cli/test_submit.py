@@ -103,6 +103,16 @@ def test_a_real_api_server_takes_the_job_and_takes_it_again(
     assert job["spec"]["pytorchReplicaSpecs"] == replicas
 
 
+def test_a_container_writes_nothing_but_its_volumes() -> None:
+    pod = printed()["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+
+    assert pod["automountServiceAccountToken"] is False
+    for container in [*pod["initContainers"], *pod["containers"]]:
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        folders = {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert folders >= {"/tmp", "/cache", "/scratch", "/work"}  # noqa: S108
+
+
 def test_pods_of_a_job_pass_pod_security_restricted(cluster: ApiServer) -> None:
     namespace = cluster.new_namespace({"pod-security.kubernetes.io/enforce": "restricted"})
     pod = printed()["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
