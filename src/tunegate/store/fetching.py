@@ -71,17 +71,27 @@ def partial_folder(into: Path) -> Iterator[Path]:
     partial = into.with_name(f"{into.name}.partial")
     while True:
         partial.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(partial, os.O_RDONLY)
+        try:
+            descriptor = os.open(partial, os.O_RDONLY)
+        except FileNotFoundError:  # whoever had it was done with it just now
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # Whoever held the lock before may have put the folder in place.
-            if partial.exists() and os.path.samestat(os.fstat(descriptor), partial.stat()):
+            if _is_at(descriptor, partial):
                 yield partial
                 return
         finally:
             with contextlib.suppress(OSError):  # not empty: it is for the next attempt
                 partial.rmdir()
             os.close(descriptor)
+
+
+def _is_at(descriptor: int, partial: Path) -> bool:
+    """Whether the open folder is still there: whoever held the lock before may have put it in place."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), partial.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _refuse_foreign(into: Path, manifest: Manifest) -> None:
