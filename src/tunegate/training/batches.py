@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
+from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
@@ -11,10 +14,15 @@ from tunegate.training.encode import IGNORED, Example
 from tunegate.training.order import Lengths, Packs, order_of
 from tunegate.training.tokens import Examples
 
+NOTHING = -1
+_UNTRAINED = Example(np.zeros(1, np.int32), np.full(1, IGNORED, np.int32))
+
 
 class Order(Sampler[int]):
     """The order of each epoch's examples, in which those of one global batch have about one length.
 
+    NOTHING makes the last batch as large as the others: accelerate would fill it with rows that were trained on before,
+    and with other ones for each number of processes.
     It depends on nothing but the lengths, the seed and the epoch: every rank and every resumed run sees the same one.
     (Trainer's own sampler draws from the process's random numbers, which dropout lets drift apart.)
     """
@@ -30,11 +38,25 @@ class Order(Sampler[int]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return -(-len(self._lengths) // self._global_batch) * self._global_batch
 
     def __iter__(self) -> Iterator[int]:
         order = order_of(self._lengths, self._global_batch, self._seed, self._epoch, shuffled=self._shuffled)
-        return map(int, order)
+        return chain(map(int, order), repeat(NOTHING, len(self) - len(order)))
+
+
+class Filled(Sequence[Any]):
+    """Rows of examples or of packs, and None for NOTHING."""
+
+    def __init__(self, rows: Any) -> None:
+        self._rows = rows
+        self.lengths = rows.lengths
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return None if index == NOTHING else self._rows[index]
 
 
 class Packed(Sequence[tuple[Example, ...]]):
@@ -62,7 +84,8 @@ class Collator:
     def __init__(self, padding: int) -> None:
         self._padding = padding
 
-    def __call__(self, rows: Sequence[Example | tuple[Example, ...]]) -> dict[str, torch.Tensor]:
+    def __call__(self, filled: Sequence[Example | tuple[Example, ...] | None]) -> dict[str, torch.Tensor]:
+        rows = [row for row in filled if row is not None] or [_UNTRAINED]
         packs = [row if isinstance(row, tuple) else (row,) for row in rows]
         lengths = [sum(len(example.input_ids) for example in pack) for pack in packs]
         shape = len(rows), max(lengths)

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.unit.training.builders import texts
 from tunegate.models import make_tiny
-from tunegate.training.batches import Collator, Order
+from tunegate.training.batches import NOTHING, Collator, Order
 from tunegate.training.encode import IGNORED, Example
 
 PADDING = 9
@@ -62,7 +62,14 @@ def test_the_order_changes_with_the_epoch_it_is_told() -> None:
 
     assert sorted(order) == sorted(first) == list(range(40))
     assert list(order) != first
-    assert list(Order(np.arange(5), 4, 1, shuffled=False)) == [0, 1, 2, 3, 4]
+    assert list(Order(np.arange(4), 4, 1, shuffled=False)) == [0, 1, 2, 3]
+
+
+def test_the_last_batch_is_filled_with_nothing() -> None:
+    order = Order(np.arange(5), 4, 1, shuffled=False)
+
+    assert list(order) == [0, 1, 2, 3, 4, NOTHING, NOTHING, NOTHING]
+    assert len(order) == 8
 
 
 def test_a_batch_is_padded_on_the_right_to_its_longest() -> None:
@@ -73,6 +80,14 @@ def test_a_batch_is_padded_on_the_right_to_its_longest() -> None:
     assert batch["labels"].tolist() == [[IGNORED, 2, 3], [4, IGNORED, IGNORED]]
     assert batch["tokens"].item() == 4
     assert "position_ids" not in batch
+
+
+def test_nothing_takes_no_room_beside_something_and_trains_nothing_alone() -> None:
+    beside = Collator(PADDING)([Example((1, 2), (1, 2)), None])
+    alone = Collator(PADDING)([None, None])
+
+    assert beside["input_ids"].tolist() == [[1, 2]]
+    assert alone["labels"].tolist() == [[IGNORED]]
 
 
 def test_packed_dialogues_begin_at_0_each_and_so_does_the_padding() -> None:

@@ -104,7 +104,20 @@ def test_packed_rows_train_without_an_attention_mask(folder: Path, tmp_path: Pat
     train_alone(settings(folder, tmp_path, packing=True, finetuning_type="full", max_steps=2))
 
     (first, *_) = read_log(tmp_path)
-    assert first.padding < 0.3
+    assert first.epoch == 1.0  # all rows in one step
+
+
+def test_a_last_step_that_is_mostly_empty_counts_what_it_has(folder: Path, tmp_path: Path) -> None:
+    """Nine rows in steps of eight: the second has one, and three batches without any."""
+    changes = {"max_samples": 9, "num_train_epochs": 1, "finetuning_type": "full", "is_shuffle": False}
+    train_alone(
+        settings(folder, tmp_path / "four", **changes, per_device_train_batch_size=2, gradient_accumulation_steps=4)
+    )
+    train_alone(settings(folder, tmp_path / "one", **changes, per_device_train_batch_size=8))
+
+    four, one = ([step.loss for step in read_log(tmp_path / name)] for name in ("four", "one"))
+    assert len(one) == 2
+    assert four == pytest.approx(one, abs=1e-5)
 
 
 def test_tensorboard_has_the_losses(folder: Path, tmp_path: Path) -> None:
