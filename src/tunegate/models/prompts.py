@@ -27,7 +27,7 @@ def kind_of(adapter_config: bytes | None, name: str) -> str:
     """peft's name of what the adapter `name` is: LORA, P_TUNING or PREFIX_TUNING. Raises ModelError for another."""
     if adapter_config is None:
         raise ModelError(f"{name} has no {ADAPTER_CONFIG}, so it is no adapter; publish it as huggingface.")
-    kind = _decode(adapter_config, f"{ADAPTER_CONFIG} of {name}").get("peft_type", "LORA")
+    kind = _decode(adapter_config, f"{ADAPTER_CONFIG} of {name}").get("peft_type")
     if kind not in ("LORA", "P_TUNING", "PREFIX_TUNING"):
         raise ModelError(f"{name} is an adapter of the kind {kind}; LORA, P_TUNING and PREFIX_TUNING are known here.")
     return str(kind)

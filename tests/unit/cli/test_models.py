@@ -42,16 +42,20 @@ def test_publish_prints_uri_and_digest(store: Store, model: Path) -> None:
     assert json.loads(run("publish", str(model), NAME, "--json").stdout)["digest"] == version.digest
 
 
-def test_adapter_is_recognised_and_needs_its_base(published: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "format_"),
+    [("LORA", "lora-adapter"), ("P_TUNING", "prompt-adapter"), ("PREFIX_TUNING", "prompt-adapter")],
+)
+def test_adapter_is_recognised_and_needs_its_base(published: Store, tmp_path: Path, kind: str, format_: str) -> None:
     adapter = tmp_path / "adapter"
     adapter.mkdir()
-    (adapter / "adapter_config.json").write_text("{}")
+    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
     refused = run("publish", str(adapter), "tea/tuned/checkpoint-5")
     assert refused.exit_code == 2
     assert "add --base VERSION" in refused.stderr
     assert run("publish", str(adapter), "tea/tuned/checkpoint-5", "--base", NAME).exit_code == 0
     version, base = published.resolve("tea/tuned/checkpoint-5"), published.resolve(NAME)
-    assert version.format == "lora-adapter"
+    assert version.format == format_
     assert version.base is not None
     assert (version.base.uri, version.base.digest) == (base.uri, base.digest)
 
