@@ -63,7 +63,8 @@ def command(versions: tuple[str, ...], markdown: bool, store_uri: str, endpoint_
         lines = [names, ["---"] * len(names), *cells]
         click.echo("\n".join(f"| {' | '.join(line)} |" for line in lines))
     else:
-        print_table(f"{len(rows)} versions", names, cells)
+        turned = list(zip(names, *cells, strict=True))  # there are more figures than versions, mostly
+        print_table("", turned[0], turned[1:])
 
 
 def compared(manifest: Manifest, results: Sequence[Evaluation]) -> Compared:
