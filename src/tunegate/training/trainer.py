@@ -12,7 +12,7 @@ from typing import Any
 
 import deepspeed
 import torch
-from transformers import Trainer
+from transformers import PrinterCallback, Trainer
 from transformers.utils.logging import disable_progress_bar
 
 from tunegate.api.errors import Preempted
@@ -74,6 +74,7 @@ def run(plan: Plan, output_dir: Path, stop: Stop | None = None, report: Report |
     store = open_store(config) if trainer.is_world_process_zero() else None
     publisher = _publisher(plan, store, output_dir, metrics, report) if store else None
     preemption = Preemption(stop or Stop(), output_dir)
+    trainer.remove_callback(PrinterCallback)  # the log says the same, in lines that can be read again
     trainer.add_callback(preemption)
     trainer.add_callback(Record(plan, output_dir, trainer, publisher, metrics, report))
     try:
