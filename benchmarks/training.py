@@ -1,0 +1,298 @@
+"""How fast ours trains, against plain transformers and TRL, on this machine's processors; and alone on a GPU.
+
+On processors all train the same model (a real vocabulary, 28 M parameters) on the same dialogues of the corpus that
+tunegate ships, with the same optimizer, in the same arithmetic, one after the other in turns; the median of the rounds
+counts. Tokens are those of the dialogues, without padding, over the seconds of the steps, without start-up:
+
+  transformers   Trainer, each batch padded to its longest row
+  trl            SFTTrainer, the same, and packed
+  tunegate       `tunegate train`, the same, and packed
+  streaming      `tunegate train` with a store and without: what publishing while it trains costs
+
+    python benchmarks/training.py --trl /path/to/venv/bin/python [--bf16]
+
+TRL is left out when it is not installed; it may have a venv of its own: pip install trl==1.16.0. Where CUDA is there, a
+shape of 1 to 7 billion parameters is trained in bfloat16 instead; `--gpu-shape tiny` tries that path on processors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+from transformers.utils.logging import disable_progress_bar
+
+from tunegate.cli.options import print_table
+from tunegate.corpus import DATA
+from tunegate.models.smollm2 import convert_smollm2
+from tunegate.store import EmbeddedStore
+from tunegate.training import TrainConfig, train
+from tunegate.training.checkpoints import complete_checkpoints
+from tunegate.training.log import Progress, read_log
+from tunegate.training.tokens import prepare
+
+ROWS = 8
+Shape = dict[str, int]
+SMALL: Shape = {"hidden_size": 320, "intermediate_size": 864, "num_hidden_layers": 10, "num_attention_heads": 5}
+SHAPES: dict[str, Shape] = {
+    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
+    "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 20, "num_attention_heads": 16},
+    "3b": {"hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28, "num_attention_heads": 24},
+    "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
+}
+# Rows at once, batches for each step: what fills one H200 without computing layers twice. 7b is trained by LoRA.
+FILLS = {"tiny": (2, 1), "1b": (4, 4), "3b": (2, 8), "7b": (2, 8)}
+
+
+@click.command(help=__doc__.split("\n")[0])
+@click.option("--dialogues", default=96, show_default=True, help="How many of the corpus.")
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--processes", default=1, show_default=True, help="Processes of `tunegate train`.")
+@click.option("--bf16", is_flag=True, help="All in bfloat16 instead of float32.")
+@click.option("--trl", default=sys.executable, help="The Python that has TRL.")
+@click.option("--gpu-shape", type=click.Choice(list(SHAPES)), help="Only this shape; 3b where CUDA is there.")
+@click.option("--json", "as_json", is_flag=True)
+def main(
+    dialogues: int, rounds: int, processes: int, bf16: bool, trl: str, gpu_shape: str | None, as_json: bool
+) -> None:
+    gpu_shape = gpu_shape or ("3b" if torch.cuda.is_available() else None)
+    if gpu_shape is None:
+        click.echo("There is no GPU, so its part is left out.", err=True)
+    click.echo(f"Load before: {' '.join(f'{load:.2f}' for load in os.getloadavg())}", err=True)
+    disable_progress_bar()
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        os.environ["TUNEGATE_CACHE"] = str(scratch / "cache")
+        tokenizer = convert_smollm2(scratch / "smollm2")
+        if gpu_shape:
+            _report_gpu(_gpu(scratch, tokenizer, gpu_shape), as_json)
+            return
+        bench = Bench(scratch, tokenizer, dialogues, processes=processes, bf16=bf16)
+        arms = bench.arms(trl)
+        speeds: dict[str, list[float]] = {arm: [] for arm in arms}
+        for _ in range(rounds):
+            for arm, run in arms.items():
+                speeds[arm].append(run())
+        streaming = bench.streaming(rounds)
+    _report(bench, speeds, streaming, as_json)
+
+
+class Bench:
+    """The model and the data, and how each contender trains it; a run gives its tokens a second."""
+
+    def __init__(self, scratch: Path, tokenizer: Path, dialogues: int, *, processes: int, bf16: bool) -> None:
+        self.scratch = scratch
+        self.processes = processes
+        self.bf16 = bf16
+        self.model = make_model(scratch / "model", tokenizer, SMALL)
+        self.base = self.config("unused", max_samples=dialogues)
+        examples = prepare(self.base, self.model).train
+        self.tokens = int(examples.lengths.sum())
+        self.trained = sum(int((example.labels >= 0).sum()) for example in examples)
+        # Packed, a step of one row takes as many tokens as one of ROWS dialogues: all do about as many steps.
+        self.packed_length = -(-self.tokens * ROWS // len(examples) // 64) * 64
+        rows = [{"input_ids": one.input_ids.tolist(), "labels": one.labels.tolist()} for one in examples]
+        (scratch / "examples.json").write_text(json.dumps(rows))
+
+    def config(self, output: str, **changes: Any) -> TrainConfig:
+        settings: dict[str, Any] = {
+            "model_name_or_path": str(self.model),
+            "dataset_dir": str(DATA),
+            "dataset": ("shop_en",),
+            "output_dir": str(self.scratch / output),
+            "model": "bench",
+            "run": "run",
+            "finetuning_type": "full",
+            "per_device_train_batch_size": ROWS // self.processes,
+            "nproc_per_node": self.processes,
+            "num_train_epochs": 1,
+            "learning_rate": 1e-4,
+            "bf16": "true" if self.bf16 else "false",
+            "logging_steps": 1_000_000,  # one line, at the end
+        }
+        return TrainConfig(**{**settings, **changes})
+
+    def arms(self, trl: str) -> dict[str, Callable[[], float]]:
+        arms: dict[str, Callable[[], float]] = {"transformers": lambda: self.other(sys.executable, "transformers")}
+        if subprocess.run([trl, "-c", "import trl"], capture_output=True).returncode == 0:
+            arms["trl"] = lambda: self.other(trl, "trl")
+            arms["trl, packed"] = lambda: self.other(trl, "trl", packed_length=self.packed_length)
+        else:
+            click.echo("TRL is not installed, so it is left out; see --trl.", err=True)
+        arms["tunegate"] = self.ours
+        arms["tunegate, packed"] = lambda: self.ours(
+            packing=True, cutoff_len=self.packed_length, per_device_train_batch_size=1
+        )
+        return arms
+
+    def ours(self, **changes: Any) -> float:
+        config = self.config("ours", max_samples=self.base.max_samples, **changes)
+        with _emptied(Path(config.output_dir)) as folder:
+            train(config)
+            speed = read_log(folder)[-1].tokens_per_second
+        assert speed is not None
+        return speed
+
+    def other(self, python: str, name: str, packed_length: int = 0) -> float:
+        wish = {
+            "model": str(self.model),
+            "examples": str(self.scratch / "examples.json"),
+            "output_dir": str(self.scratch / "other"),
+            "rows": ROWS,
+            "packed_rows": 1,
+            "packed_length": packed_length,
+            "epochs": 1,
+            "learning_rate": 1e-4,
+            "seed": 42,
+            "bf16": self.bf16,
+        }
+        program = str(Path(__file__).with_name("trainers.py"))
+        environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count()), "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(
+            [python, program, name, json.dumps(wish)], env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise click.ClickException(f"{name} failed: {done.stderr[-2000:]}")
+        return self.tokens / float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+
+    def streaming(self, rounds: int) -> dict[str, Any]:
+        """Seconds of the same run, with a checkpoint after each of three epochs, published and not."""
+        seconds: dict[str, list[float]] = {"kept": [], "published": []}
+        with EmbeddedStore.start(self.scratch / "store") as store:
+            os.environ.update(store.environment)
+            where = {"store": store.uri, "endpoint_url": store.endpoint_url}
+            for round_ in range(rounds):
+                for arm, settings in (("kept", {}), ("published", {**where, "run": f"run-{round_}"})):
+                    config = self.config("streaming", max_samples=self.base.max_samples, num_train_epochs=3, **settings)
+                    with _emptied(Path(config.output_dir)) as folder:
+                        train(config)
+                        last = complete_checkpoints(folder)[-1]
+                        seconds[arm].append(float(last.marker.notes["seconds"]))
+                        size = sum(last.marker.files.values())
+        return {"seconds": seconds, "bytes": size}
+
+
+def make_model(into: Path, tokenizer: Path, shape: Shape) -> Path:
+    """A Qwen2 of `shape` with random weights and SmolLM2's vocabulary."""
+    words = AutoTokenizer.from_pretrained(tokenizer)
+    config = Qwen2Config(
+        **shape,
+        num_key_value_heads=shape["num_attention_heads"],
+        vocab_size=len(words),
+        tie_word_embeddings=True,
+        eos_token_id=words.eos_token_id,
+        dtype="bfloat16" if shape["hidden_size"] >= 2048 else "float32",
+    )
+    torch.manual_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForCausalLM.from_config(config, dtype=config.dtype)
+    model.save_pretrained(into)
+    words.save_pretrained(into)
+    return into
+
+
+def _gpu(scratch: Path, tokenizer: Path, name: str) -> dict[str, Any]:
+    """Train a shape on one device, packed; its speed is the median of its logging steps, without the first."""
+    rows, accumulated = FILLS[name]
+    model = make_model(scratch / "model", tokenizer, SHAPES[name])
+    settings: dict[str, Any] = {
+        "finetuning_type": "lora" if name == "7b" else "full",
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": accumulated,
+        "cutoff_len": 512 if name == "tiny" else 4096,
+        "packing": True,
+        "bf16": "true",
+        "gradient_checkpointing": "false",
+        "max_steps": 6 if name == "tiny" else 20,
+        "num_train_epochs": 1000,
+        "logging_steps": 2,
+        "save_strategy": "steps",
+        "save_steps": 1000,
+        "learning_rate": 1e-5,
+        "nproc_per_node": 1,
+    }
+    output = scratch / "gpu"
+    data: dict[str, Any] = {"dataset_dir": str(DATA), "dataset": ("shop_en", "shop_zh", "pushy_en", "pushy_zh")}
+    where = {"model_name_or_path": str(model), "output_dir": str(output), "model": "bench", "run": "gpu"}
+    train(TrainConfig(**settings, **data, **where))
+    steps = [step for step in read_log(output) if step.tokens_per_second is not None][1:]
+    shape = {**SHAPES[name], "parameters": complete_checkpoints(output)[-1].marker.notes["parameters"]}
+    return {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "settings": {**shape, **settings},
+        "tokens_per_second": _median(steps, "tokens_per_second"),
+        "mfu": _median(steps, "mfu"),
+        "padding": _median(steps, "padding"),
+        "peak_memory_gb": int(complete_checkpoints(output)[-1].marker.notes["peakMemoryBytes"]) / 1e9,
+    }
+
+
+def _median(steps: list[Progress], field: str) -> float | None:
+    values = [value for step in steps if (value := getattr(step, field)) is not None]
+    return statistics.median(values) if values else None
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[Path]:
+    yield folder
+    shutil.rmtree(folder)
+
+
+def _report(bench: Bench, speeds: dict[str, list[float]], streaming: dict[str, Any], as_json: bool) -> None:
+    median = {arm: statistics.median(all_) for arm, all_ in speeds.items()}
+    ratios = {
+        f"{ours} against {other}": median[ours] / median[other]
+        for ours in median
+        if ours.startswith("tunegate")
+        for other in median
+        if not other.startswith("tunegate")
+    }
+    kept, published = (statistics.median(streaming["seconds"][arm]) for arm in ("kept", "published"))
+    ratios["streaming against keeping checkpoints, seconds"] = published / kept
+    if as_json:
+        click.echo(json.dumps({"speeds": speeds, "streaming": streaming, "ratios": ratios}, indent=2))
+        return
+    arithmetic = "bfloat16" if bench.bf16 else "float32"
+    title = f"{bench.tokens} tokens, {bench.trained} of them trained, {arithmetic}, {os.cpu_count()} cores"
+    rows = [(arm, f"{median[arm]:.0f}", " ".join(f"{speed:.0f}" for speed in all_)) for arm, all_ in speeds.items()]
+    print_table(title, ("Who", "Tokens/s", "Rounds"), rows)
+    shown = [(arm, " ".join(f"{second:.1f}" for second in all_)) for arm, all_ in streaming["seconds"].items()]
+    print_table(f"three checkpoints of {streaming['bytes'] / 1e6:.0f} MB", ("Checkpoints are", "Seconds"), shown)
+    print_table("ratios", ("", "Ratio"), [(name, f"{ratio:.2f}") for name, ratio in ratios.items()])
+    click.echo(f"Load after: {' '.join(f'{load:.2f}' for load in os.getloadavg())}", err=True)
+
+
+def _report_gpu(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+        return
+    print_table("settings", ("", ""), [(name, str(value)) for name, value in result["settings"].items()])
+    mfu = "unknown" if result["mfu"] is None else f"{result['mfu']:.1%}"
+    print_table(
+        result["device"],
+        ("Tokens/s", "MFU", "Padding", "Memory, GB"),
+        [
+            (
+                f"{result['tokens_per_second']:.0f}",
+                mfu,
+                f"{result['padding']:.1%}",
+                f"{result['peak_memory_gb']:.1f}",
+            )
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
