@@ -35,9 +35,6 @@ def load_model(plan: Plan, tokenizer: Any, arguments: TrainingArguments) -> Any:
     if plan.config.finetuning_type == "freeze":
         freeze(model, plan.config.num_layer_trainable, plan.config.name_module_trainable)
         return model
-    if arguments.activation_checkpointing:
-        # The base's first weights have no gradients, and a recomputed layer without an input that has one is left out.
-        model.enable_input_require_grads()
     return get_peft_model(model, _ADAPTERS[plan.config.finetuning_type](model, plan.config))
 
 

@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def load(folder: Path, method: str, *, recompute: bool = False) -> Any:
     """The same model each time; an adapter does something from the start."""
     config = make_config(None, folder, folder, model_name_or_path=str(folder), finetuning_type=method)
-    arguments: Any = SimpleNamespace(bf16=False, fp16=False, activation_checkpointing=recompute)
+    arguments: Any = SimpleNamespace(bf16=False, fp16=False)
     model = load_model(plan_of(config), load_tokenizer(folder, "chatml"), arguments)
     if recompute:
         model.activation_checkpointing_enable()

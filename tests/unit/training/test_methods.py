@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def load(folder: Path, method: str, **changes: Any) -> Any:
     model = folder / "model"
     config = make_config(None, folder, folder, model_name_or_path=str(model), finetuning_type=method, **changes)
-    arguments: Any = SimpleNamespace(bf16=False, fp16=False, activation_checkpointing=False)
+    arguments: Any = SimpleNamespace(bf16=False, fp16=False)
     return load_model(plan_of(config), load_tokenizer(model, "chatml"), arguments)
 
 
