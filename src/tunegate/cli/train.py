@@ -185,19 +185,22 @@ def command(context: click.Context, /, as_json: bool, **settings: Any) -> None:
     complete only reports. Flags of LLaMA-Factory mean what they mean there.
     """
     config = config_of(settings)
-    if "LOCAL_RANK" in os.environ:  # a launcher started this process for each rank
+    is_rank = "LOCAL_RANK" in os.environ  # a launcher started this process for each rank
+    if is_rank:
         from tunegate.training.ranks import train
     else:
         from tunegate.training import train
-    is_first = os.environ.get("RANK", "0") == "0"
-    for note in context.meta["notes"] if is_first else ():
+    is_silent = is_rank and os.environ["RANK"] != "0"
+    for note in () if is_silent else context.meta["notes"]:
         click.echo(note, err=True)
-    versions = train(config, None if as_json or not is_first else _say)
+    versions = train(config, None if as_json or is_silent else _say)
+    if is_silent:
+        return
     if as_json:
         from tunegate.api.resource import to_json
 
         click.echo(to_json(versions), nl=False)
-    elif is_first:
+    else:
         click.echo(_end(config, versions))
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -34,7 +36,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
         return [version] if config.store else []
 
     monkeypatch.setattr(training, "train", train)
-    for name in ("TUNEGATE_STORE", "AWS_ENDPOINT_URL", "RANK"):
+    ranks = ModuleType("ranks")  # the real one needs torch
+    ranks.train = train  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tunegate.training.ranks", ranks)
+    for name in ("TUNEGATE_STORE", "AWS_ENDPOINT_URL", "RANK", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     return configs
 
@@ -126,14 +131,29 @@ def test_spellings_of_2023_and_of_today_are_ours(
     assert asked == [msgspec.structs.replace(default, **changed)]
 
 
-def test_what_has_no_effect_is_said_once_by_the_first_process(
-    asked: list[TrainConfig], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_has_no_effect_is_said(asked: list[TrainConfig]) -> None:
     note = "--use_fast_tokenizer has no effect: every tokenizer is a fast one.\n"
+
     assert run("--use_fast_tokenizer", "False").stderr == note
 
+
+def test_of_the_ranks_of_a_launcher_only_the_first_speaks(
+    asked: list[TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv("RANK", "1")
-    assert run("--use_fast_tokenizer", "False").output == ""
+    for words in ([], ["--json"]):
+        assert run("--use_fast_tokenizer", "False", *words).output == ""
+
+    monkeypatch.setenv("RANK", "0")
+    assert "step 5/10" in run().stdout
+
+
+def test_a_node_that_is_not_the_first_says_so(asked: list[TrainConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "train", lambda *_: [])
+    monkeypatch.setenv("RANK", "1")  # a PyTorchJob's RANK counts nodes
+
+    assert run(*STORE).stdout == "This node's part of the run is complete; the first node tells of the versions.\n"
 
 
 @pytest.mark.parametrize(
