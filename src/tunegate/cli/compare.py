@@ -99,7 +99,7 @@ def table(rows: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
         "seconds": lambda row: _shown(row.seconds, "{:.0f}"),
         "peak memory": lambda row: _shown(row.peak_memory_bytes, "{:.2f} GB", 1e-9),
         "loss": lambda row: _shown(row.loss, "{:.3f}"),
-        "served": lambda row: _shown(row.bytes, "{:.1f} MB", 1e-6),
+        "served": lambda row: f"{row.bytes / 1e6:.1f} MB" if row.bytes >= 1e6 else f"{row.bytes / 1e3:.0f} kB",
     }
     for suite in sorted({suite for row in rows for suite in row.scores}):
         columns[suite] = lambda row, suite=suite: _score(row.scores.get(suite))  # type: ignore[misc]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import click
@@ -42,7 +44,8 @@ def command(
     if found.format not in ADAPTERS:
         raise UsageError(f"{found.name} is whole already; fetch it with: tunegate models fetch {found.name} FOLDER")
     release = whole_release(store, found, found.base)
-    merged = materialise(store, found)
+    with redirect_stdout(sys.stderr):  # libraries print as they load; standard output is for results
+        merged = materialise(store, found)
     if folder is not None:
         shutil.copytree(merged, folder)
         (folder / RELEASE).write_bytes(msgspec.yaml.encode(release))

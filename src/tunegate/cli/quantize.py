@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -44,7 +46,8 @@ def command(
     name = name or f"{model}/{run}-{method}/{checkpoint}"
     check_name(name, found)
     release = whole_release(store, found, BaseModel(uri=found.uri, digest=found.digest))
-    made, said = _make(store, found, method, name, release)
+    with redirect_stdout(sys.stderr):  # libraries print as they load; standard output is for results
+        made, said = _make(store, found, method, name, release)
     click.echo(said, err=True)
     click.echo(to_json(made) if as_json else f"{made.uri} {made.digest}", nl=not as_json)
 

@@ -95,7 +95,7 @@ def test_a_report_takes_it_as_markdown(lora: ModelVersion, small: ModelVersion) 
 
     assert lines[0] == "| version | method | trained | seconds | peak memory | loss | served | care | shop |"
     assert lines[1] == "| " + " | ".join(["---"] * 9) + " |"
-    assert lines[2].startswith(f"| {lora.name} | lora | 50,000 (5.00%) | 62 | 1.50 GB | 0.250 | 0.4 MB |")
+    assert lines[2].startswith(f"| {lora.name} | lora | 50,000 (5.00%) | 62 | 1.50 GB | 0.250 | 400 kB |")
     assert lines[2].endswith("| score 0.500 ± 0.040 | score 0.875 ± 0.040 |")
     assert lines[3].endswith("| - | score 0.800 ± 0.040 |")
 
