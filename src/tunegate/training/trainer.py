@@ -144,12 +144,12 @@ class Tuner(Trainer):  # type: ignore[misc]
         torch.distributed.all_reduce(total)
         return float(total[0] / total[1])
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        """Leave out weights that are others by a second name: under ZeRO-1 and 2 they would be written twice."""
-        if state_dict:
-            tied = self.model.all_tied_weights_keys
-            state_dict = {name: weight for name, weight in state_dict.items() if name not in tied}
-        super()._save(output_dir, state_dict)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Below ZeRO-3 every process has all weights; transformers would copy them first, and write tied ones twice."""
+        if self.deepspeed.zero_optimization_stage() == 3:
+            super().save_model(output_dir, _internal_call)
+        else:
+            self._save(output_dir)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Order:
         global_batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
