@@ -40,7 +40,7 @@ def materialise(store: Store, version: ModelVersion, cache: Path | None = None, 
     """A folder with the config, weights, tokenizer and chat template of `version`; an adapter comes merged.
 
     The folder belongs to the cache: read it, never write to it. With `whole` False it may also be the base model with
-    a learned prefix beside it (`prompts.has_prefix`), which only the base's own loader would mistake for a model.
+    a learned prefix beside it (`prompts.has_prefix`), which a loader that knows nothing of it takes for the base alone.
     Raises StoreError or DigestError from the store, ModelError when the folder can't be used for chat.
     """
     cache = cache or default_cache()
