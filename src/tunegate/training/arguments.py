@@ -26,6 +26,7 @@ _NOT_PART_OF_THE_RUN = {
     "max_rejected",
     "metrics_port",
     "model_name_or_path",
+    "nproc_per_node",
     "output_dir",
     "overwrite_cache",
     "report_to",

@@ -23,7 +23,7 @@ from tunegate.training.checkpoints import (
     unpublished,
 )
 from tunegate.training.log import Progress, cut_log
-from tunegate.training.plan import Plan, check_same_run, make_plan, open_store
+from tunegate.training.plan import RECORD, Plan, check_same_run, make_plan, open_store
 from tunegate.training.stopping import STOP
 from tunegate.training.tokens import Preparing
 
@@ -38,16 +38,19 @@ class Begun:
     is_complete: bool
 
 
-def begin(config: TrainConfig, output_dir: Path, report: Report | None) -> Begun:
-    """Plan the run in `output_dir`, which the caller owns, and clear away what a killed attempt left half-done.
+def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report | None) -> Begun:
+    """Plan the run of so many processes in `output_dir`, which the caller owns, and clear away what a killed attempt
+    left half-done.
 
     Raises UsageError, DataError, ModelError or StoreError for what can't be used.
     """
     store = open_store(config)
-    plan = make_plan(config, store, output_dir, report)
+    plan = make_plan(config, store, output_dir, processes, report)
     published = versions_of(store, config) if store else []
     latest = store.manifest(published[-1].uri) if store and published else None
-    check_same_run(plan, output_dir, latest)
+    if not complete_checkpoints(output_dir):
+        (output_dir / RECORD).unlink(missing_ok=True)  # an attempt that kept nothing does not bind the next one
+    plan = check_same_run(plan, output_dir, latest, processes)
     remove_incomplete(output_dir)
     (output_dir / STOP).unlink(missing_ok=True)
     if not config.resume and (published or complete_checkpoints(output_dir)):
@@ -61,11 +64,11 @@ def begin(config: TrainConfig, output_dir: Path, report: Report | None) -> Begun
     return Begun(plan, is_complete=newest is not None and newest.is_last)
 
 
-def assist(config: TrainConfig, output_dir: Path) -> Begun:
+def assist(config: TrainConfig, output_dir: Path, processes: int) -> Begun:
     """The same for a node that is not the first: it only finds what training needs here."""
     output_dir.mkdir(parents=True, exist_ok=True)
     store = open_store(config)
-    plan = make_plan(config, store, output_dir)
+    plan = make_plan(config, store, output_dir, processes)
     published, local = versions_of(store, config) if store else [], complete_checkpoints(output_dir)
     is_published = bool(store and published and _is_last(store.manifest(published[-1].uri)))
     return Begun(plan, is_complete=is_published or (bool(local) and local[-1].is_last))

@@ -45,15 +45,16 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
     """
     check_config(config)
     node = read_node(os.environ, platform.node())
+    processes = config.nproc_per_node * node.count
     output_dir = Path(config.output_dir).absolute()
     with stoppable() as stop:
         if not node.is_first:
-            begun = assist(config, output_dir)
+            begun = assist(config, output_dir, processes)
             if not begun.is_complete:
                 _run(begun.plan, node, output_dir, _ignore, stop)
             return []
         with owned(output_dir):
-            begun = begin(config, output_dir, report)
+            begun = begin(config, output_dir, processes, report)
             if not begun.is_complete:
                 _run(begun.plan, node, output_dir, report or _ignore, stop)
             return finish(begun.plan, output_dir)

@@ -14,6 +14,8 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import tunegate
 from tunegate.api.errors import UsageError
 from tunegate.api.resource import Resource, from_json, from_yaml, to_json
@@ -29,21 +31,26 @@ from tunegate.api.versions import (
     digest_of,
 )
 from tunegate.store import Store
-from tunegate.training.arguments import TrainConfig, arguments_of
+from tunegate.training.arguments import TrainConfig, arguments_of, check_global_batch
 from tunegate.training.bases import base_folder
 from tunegate.training.tokens import Report, prepare
 
 RECORD = "run.json"
 REJECTED = "rejected.jsonl"
+_GLOBAL_BATCH = "globalBatch"
 _ADAPTERS: dict[str, Format] = {"lora": "lora-adapter", "p_tuning": "prompt-adapter", "p_tuning_v2": "prompt-adapter"}
 
 
 class RunRecord(Resource, frozen=True, kw_only=True):
-    """What makes two starts the same run: the settings, the bytes of the data and those of the base model."""
+    """What makes two starts the same run: the settings, the bytes of the data and those of the base model.
+
+    global_batch: dialogues to a step. They stay when fewer or more processes go on; how many those are is no part.
+    """
 
     arguments: dict[str, Any]
     datasets: dict[str, str]
     base: str
+    global_batch: int
 
 
 class Plan(Resource, frozen=True, kw_only=True):
@@ -56,8 +63,10 @@ class Plan(Resource, frozen=True, kw_only=True):
     producer: Producer
 
 
-def make_plan(config: TrainConfig, store: Store | None, output_dir: Path, report: Report | None = None) -> Plan:
-    """Find the base model, tokenise the data, and put both into words.
+def make_plan(
+    config: TrainConfig, store: Store | None, output_dir: Path, processes: int, report: Report | None = None
+) -> Plan:
+    """Find the base model, tokenise the data, and put both into words; `processes` are all that train.
 
     Raises UsageError, DataError, ModelError or StoreError for what can't be used.
     """
@@ -77,7 +86,7 @@ def make_plan(config: TrainConfig, store: Store | None, output_dir: Path, report
         seed=config.seed,
         code_version=code_version(),
         datasets=tuple(Dataset(name=one.name, digest=one.digest, rows=one.rows) for one in prepared.datasets),
-        notes={"base": digest},
+        notes={"base": digest, _GLOBAL_BATCH: str(_global_batch(config, processes))},
     )
     return Plan(
         config=config,
@@ -90,14 +99,26 @@ def make_plan(config: TrainConfig, store: Store | None, output_dir: Path, report
 
 def record_of(producer: Producer) -> RunRecord:
     datasets = {dataset.name: dataset.digest for dataset in producer.datasets}
-    return RunRecord(arguments=producer.arguments, datasets=datasets, base=producer.notes.get("base", ""))
+    return RunRecord(
+        arguments=producer.arguments,
+        datasets=datasets,
+        base=producer.notes.get("base", ""),
+        global_batch=int(producer.notes.get(_GLOBAL_BATCH, 0)),
+    )
 
 
-def check_same_run(plan: Plan, output_dir: Path, published: Manifest | None) -> None:
-    """Raise UsageError when the run began with something else; else keep its record in `output_dir`."""
-    wanted = record_of(plan.producer)
+def read_record(output_dir: Path) -> RunRecord | None:
     path = output_dir / RECORD
-    begun = from_json(path.read_bytes(), RunRecord, str(path)) if path.is_file() else None
+    return from_json(path.read_bytes(), RunRecord, str(path)) if path.is_file() else None
+
+
+def check_same_run(plan: Plan, output_dir: Path, published: Manifest | None, processes: int) -> Plan:
+    """The plan with the dialogues to a step that the run began with; its record is kept in `output_dir`.
+
+    Raises UsageError when the run began with something else, or `processes` can't share a step of it.
+    """
+    wanted = record_of(plan.producer)
+    begun = read_record(output_dir)
     if begun is None and published is not None:
         begun = record_of(published.producer)
     if begun is not None and (changes := _changes(begun, wanted)):
@@ -105,7 +126,25 @@ def check_same_run(plan: Plan, output_dir: Path, published: Manifest | None) -> 
             f"The run {plan.config.run} began with {changes}; start it as it began, "
             "or give a new --run and --output_dir."
         )
-    path.write_bytes(to_json(wanted))
+    record = begun or wanted
+    check_global_batch(plan.config, record.global_batch // _global_batch(plan.config, 1))
+    accumulation(record.global_batch, plan.config.per_device_train_batch_size, processes)
+    (output_dir / RECORD).write_bytes(to_json(record))
+    notes = {**plan.producer.notes, _GLOBAL_BATCH: str(record.global_batch)}
+    return msgspec.structs.replace(plan, producer=msgspec.structs.replace(plan.producer, notes=notes))
+
+
+def accumulation(global_batch: int, batch: int, processes: int) -> int:
+    """How many batches each process adds up to a step. Raises UsageError when they don't come out even."""
+    batches, rest = divmod(global_batch, batch * processes)
+    if rest:
+        shares = global_batch // batch
+        able = [str(count) for count in range(1, shares + 1) if shares % count == 0]
+        raise UsageError(
+            f"A step of this run is {global_batch} dialogues, {batch} at a time, and {processes} processes can't share "
+            f"them evenly; start {', '.join(able[:-1])} or {able[-1]}."
+        )
+    return batches
 
 
 def code_version() -> str:
@@ -164,6 +203,10 @@ def _digest_of_folder(folder: Path) -> str:
 def _release_beside(folder: Path) -> Release | None:
     path = folder / RELEASE
     return from_yaml(path.read_bytes(), Release, str(path)) if path.is_file() else None
+
+
+def _global_batch(config: TrainConfig, processes: int) -> int:
+    return config.per_device_train_batch_size * config.gradient_accumulation_steps * processes
 
 
 def _changes(begun: RunRecord, wanted: RunRecord) -> str:

@@ -51,7 +51,7 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
             return _first(config, output_dir, report, stop, store, size)
         _hear(store, "first")
         if local == 0 and not store.check([platform.node()]):
-            _tell(store, platform.node(), assist(config, output_dir))
+            _tell(store, platform.node(), assist(config, output_dir, size))
         plan = _hear(store, platform.node())
         stop.waits = True
         try:
@@ -67,7 +67,7 @@ def _first(
     try:
         check_config(config)
         with owned(output_dir):
-            begun = begin(config, output_dir, report)
+            begun = begin(config, output_dir, size, report)
             _tell(store, platform.node(), begun)
             _tell(store, "first", begun)
             if not begun.is_complete:

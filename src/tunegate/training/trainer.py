@@ -30,10 +30,11 @@ from tunegate.training.order import pack
 from tunegate.training.plan import Plan, open_store
 from tunegate.training.preemption import Preemption
 from tunegate.training.record import Record
-from tunegate.training.resuming import settle
+from tunegate.training.resuming import for_processes, settle
 from tunegate.training.settings import training_arguments
 from tunegate.training.stopping import Stop
 from tunegate.training.tokens import open_tokens
+from tunegate.training.universal import Loaded, load_universal
 
 # The one operator that DeepSpeed would compile for gloo; without it no compiler is needed, and nothing gets slower.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -46,14 +47,16 @@ def run(plan: Plan, output_dir: Path, stop: Stop | None = None, report: Report |
     TrainingError, StoreError when a checkpoint could not be published, or Preempted when all ranks agreed to `stop`.
     """
     disable_progress_bar()
-    config = plan.config
+    config = for_processes(plan.config, output_dir, int(os.environ["WORLD_SIZE"]))
     arguments = training_arguments(config, output_dir)
     # On processors transformers leaves this for later, and ZeRO-3, which cuts weights as they are read, sees one rank.
     deepspeed.init_distributed(torch.distributed.get_backend(), auto_mpi_discovery=False)
     metrics = Metrics()
     if config.metrics_port is not None and arguments.process_index == 0:
         metrics.serve(config.metrics_port, host_for(os.environ))
-    resume_from = settle(output_dir, is_first=arguments.process_index == 0)
+    start = settle(output_dir, is_first=arguments.process_index == 0)
+    if start.is_universal:
+        load_universal(arguments)
     tokenizer = load_tokenizer(Path(plan.base_folder), config.template)
     prepared = open_tokens(config, [Path(folder) for folder in plan.tokens])
     rows: Any = prepared.train
@@ -77,8 +80,10 @@ def run(plan: Plan, output_dir: Path, stop: Stop | None = None, report: Report |
     trainer.remove_callback(PrinterCallback)  # the log says the same, in lines that can be read again
     trainer.add_callback(preemption)
     trainer.add_callback(Record(plan, output_dir, trainer, publisher, metrics, report))
+    if start.folder and start.is_universal:
+        trainer.add_callback(Loaded(start.folder))
     try:
-        trainer.train(resume_from_checkpoint=resume_from)
+        trainer.train(resume_from_checkpoint=str(start.folder) if start.folder else None)
     except BaseException:
         if publisher:
             publisher.cancel()

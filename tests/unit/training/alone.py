@@ -22,7 +22,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from tunegate.api.resource import from_json, to_json
 from tunegate.api.versions import BaseModel, Producer, Release
 from tunegate.training import TrainConfig, trainer
-from tunegate.training.plan import Plan
+from tunegate.training.plan import RECORD, Plan, RunRecord
 from tunegate.training.tokens import prepare
 
 
@@ -36,9 +36,13 @@ def plan_of(config: TrainConfig, tokens: tuple[Path, ...] = (), base: BaseModel 
     )
 
 
-def prepared_plan(config: TrainConfig, base: BaseModel | None = None) -> Plan:
+def prepared_plan(config: TrainConfig, processes: int, base: BaseModel | None = None) -> Plan:
     output = Path(config.output_dir)
     output.mkdir(parents=True, exist_ok=True)
+    if not (output / RECORD).exists():
+        global_batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * processes
+        record = RunRecord(arguments={}, datasets={}, base="", global_batch=global_batch)
+        (output / RECORD).write_bytes(to_json(record))
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("TUNEGATE_CACHE", str(output.parent / "cache"))
         prepared = prepare(config, Path(config.model_name_or_path), rejects=output / "rejected.jsonl")
@@ -54,7 +58,7 @@ def train_alone(config: TrainConfig, base: BaseModel | None = None) -> Any:
         return made[-1]
 
     trainer_load_model = trainer.load_model
-    plan = prepared_plan(config, base)
+    plan = prepared_plan(config, 1, base)
     with world_of_one() as patch:
         patch.setattr(trainer, "load_model", load_model)
         trainer.run(plan, Path(config.output_dir))
@@ -65,7 +69,7 @@ def train_in_two(*configs: TrainConfig) -> None:
     """Run `configs` one after the other in the same two processes."""
     plans = []
     for config in configs:
-        plan = prepared_plan(config)
+        plan = prepared_plan(config, 2)
         plans.append(Path(config.output_dir, "plan.json"))
         plans[-1].write_bytes(to_json(plan))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]

@@ -1,0 +1,87 @@
+"""A checkpoint of one number of processes, dealt out anew for another: DeepSpeed's universal format.
+
+ZeRO leaves each process a part of the optimizer, so a checkpoint fits as many processes as wrote it. The universal one
+is made for a start, and is gone when all have read it. Knows nothing of who waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from argparse import Namespace
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from deepspeed.checkpoint import ds_to_universal
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+
+_LOG = logging.getLogger(__name__)
+_PARTS = "*zero_pp_rank_*_optim_states.pt"
+
+
+def processes_of(resume: Path) -> int | None:
+    """How many processes wrote a checkpoint's state; None where they did not divide it."""
+    return len(list((resume / _tag(resume)).glob(_PARTS))) or None
+
+
+def convert(resume: Path, into: Path) -> None:
+    """Write the state in `resume` for any number of processes to the folder `into`, complete or not at all.
+
+    Random numbers stay behind: they were those of as many processes.
+    """
+    half, tag = into.with_name(f"{into.name}.partial"), _tag(resume)
+    half.mkdir()
+    options = {"keep_temp_folder": False, "strict": True, "inject_missing_state": True}
+    workers = {"num_extract_workers": 1, "num_merge_workers": 1}  # more are forked, which a process with threads is not
+    places = {"input_folder": str(resume / tag), "output_folder": str(half / tag)}
+    _LOG.warning("%s is of %s processes; it is converted.", resume.parent.name, processes_of(resume))
+    with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+        ds_to_universal.main(Namespace(**places, **options, **workers))
+    for path in resume.iterdir():
+        if path.is_file() and not path.name.startswith("rng_state"):
+            shutil.copyfile(path, half / path.name)
+    half.rename(into)
+
+
+def load_universal(arguments: TrainingArguments) -> None:
+    """Have DeepSpeed read the checkpoint to come in the universal format."""
+    settings = arguments.hf_deepspeed_config.config
+    settings["checkpoint"] = {**settings.get("checkpoint", {}), "load_universal": True}
+
+
+class Loaded(TrainerCallback):  # type: ignore[misc]
+    """Mends what DeepSpeed read from a universal checkpoint, and removes that when all have read it.
+
+    It has no random numbers: they begin anew from the seed and the step, so that dropout isn't that of the first steps.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        inner = kw["optimizer"].optimizer.optimizer  # torch's, in DeepSpeed's, in accelerate's
+        saved = torch.load(self._folder / _tag(self._folder) / "zero" / "optimizer_state.pt", weights_only=False)
+        mend(inner, saved["param_groups"])
+        torch.distributed.barrier()
+        if state.is_world_process_zero:
+            shutil.rmtree(self._folder)
+        set_seed(args.seed + state.global_step)
+
+
+def mend(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> None:
+    """Undo what ZeRO-3 of deepspeed 0.19 does: all groups get the first one's settings, and one counter of steps.
+
+    Weights that don't decay would, and a counter that several groups share counts each step several times.
+    """
+    for state in optimizer.state.values():
+        if torch.is_tensor(state.get("step")):
+            state["step"] = state["step"].clone()
+    for group, right in zip(optimizer.param_groups, groups, strict=True):
+        group.update({name: value for name, value in right.items() if name != "params"})
+
+
+def _tag(resume: Path) -> str:
+    return (resume / "latest").read_text().strip()
