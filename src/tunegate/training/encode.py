@@ -78,10 +78,14 @@ def limits_of(config: TrainConfig) -> Limits:
 
 
 def load_tokenizer(folder: Path, template: str) -> Any:
-    """The folder's tokenizer with our chat template. Raises ModelError when it lacks the template's tokens."""
+    """The folder's tokenizer with our chat template. Raises ModelError when it can't be used."""
     from transformers import AutoTokenizer  # brings torch along, and is only needed for what was not tokenised before
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"The tokenizer in {folder} can't be read: {reason}; save it there once more.") from error
     for token in (TURN_START, TURN_END):
         if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id):
             raise ModelError(

@@ -234,3 +234,10 @@ def test_a_tokenizer_without_the_templates_tokens_is_refused(qwen: Any, tmp_path
 
     with pytest.raises(ModelError, match=r"no <\|im_start\|>, which the template chatml needs"):
         load_tokenizer(tmp_path, "chatml")
+
+
+def test_a_tokenizer_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text("{")
+
+    with pytest.raises(ModelError, match=r"tokenizer in .* can't be read: .*; save it there once more"):
+        load_tokenizer(tmp_path, "chatml")

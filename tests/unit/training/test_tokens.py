@@ -250,3 +250,19 @@ def test_an_unknown_data_set_is_refused_before_anything_is_made(data: Path, mode
         prepare(_config(data, dataset=("shopp",)), model)
 
     assert not own_cache.exists()
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_that_looks_whole(data: Path, model: Path, own_cache: Path) -> None:
+    script = (
+        "import resource, sys, signal\nfrom pathlib import Path\n"
+        "from tunegate.training.tokens import prepare\nfrom tunegate.training import TrainConfig\nimport msgspec\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "prepare(msgspec.json.decode(sys.argv[1], type=TrainConfig), Path(sys.argv[2]))\n"
+    )
+    config = msgspec.json.encode(_config(data)).decode()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    ended = subprocess.run([sys.executable, "-c", script, config, model], capture_output=True, env=environment)
+
+    assert b"make room, or set TUNEGATE_CACHE" in ended.stderr
+    assert len(prepare(_config(data), model).train) == ROWS
