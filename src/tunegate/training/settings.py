@@ -5,7 +5,6 @@ A wish the hardware can't fulfil is refused here, before the model is read. Noth
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ import torch
 from transformers import TrainingArguments
 
 from tunegate.api.errors import UsageError
-from tunegate.training.arguments import TrainConfig, check_global_batch, load_deepspeed
+from tunegate.training.arguments import TrainConfig, load_deepspeed
 
 
 def training_arguments(config: TrainConfig, output_dir: Path) -> TrainingArguments:
     """`config` in transformers' words. Raises UsageError for what this machine can't do."""
-    check_global_batch(config, int(os.environ.get("WORLD_SIZE", "1")))
     on_cpu = not torch.accelerator.is_available()
     if config.fp16 and on_cpu:
         raise UsageError("--fp16 needs a GPU, and there is none; leave it out, or compute with --bf16 auto.")

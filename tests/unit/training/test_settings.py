@@ -120,14 +120,3 @@ def test_learned_prompts_refuse_what_they_can_not_be_used_with(
     with pytest.raises(UsageError, match=f"{method} .*{said}|{said}.* {method}"):
         check_config(make_config(None, tmp_path, tmp_path, finetuning_type=method, **changes))
     check_config(make_config(None, tmp_path, tmp_path, finetuning_type="lora", **changes))
-
-
-def test_a_deepspeed_file_that_says_another_global_batch_is_refused_by_the_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "ds.json"
-    file.write_text(json.dumps({"train_batch_size": 8}))
-    monkeypatch.setenv("WORLD_SIZE", "1")
-
-    with pytest.raises(UsageError, match=r"says train_batch_size 8, but .* is 4"):
-        read(tmp_path, deepspeed=str(file))
