@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import boto3
@@ -74,3 +75,21 @@ def test_what_is_nowhere_is_named(store: Store) -> None:
         base_folder(_config(store, "tiny/base/checkpoint-0"), store)
     with pytest.raises(NotFoundError, match="nothing at"):
         base_folder(_config(store, f"{store.uri}/Qwen"), store)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("config.json", '{"quantization_config": {}}', "train the version it was made from"),
+        ("config.json", "{", "can't be read"),
+        ("chat_template.jinja", "<|prompt_0|><|prompt_1|>{{ messages }}", "train from its base"),
+    ],
+)
+def test_what_would_not_be_trained_as_it_answers_is_refused(
+    store: Store, model: Path, file: str, text: str, said: str, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(model, tmp_path / "model")
+    (folder / file).write_text(text)
+
+    with pytest.raises(ModelError, match=said):
+        base_folder(_config(store, str(folder)), None)
