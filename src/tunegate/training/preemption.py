@@ -30,3 +30,8 @@ class Preemption(TrainerCallback):  # type: ignore[misc]
         torch.distributed.all_reduce(answer, torch.distributed.ReduceOp.MAX, group=self._group)
         if answer.item() and state.global_step < state.max_steps:
             self.agreed = control.should_save = control.should_training_stop = True
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # Trainer takes an epoch that was broken off for one that ended, and would save this step a second time.
+        if self.agreed:
+            control.should_save = control.should_evaluate = False

@@ -1,0 +1,54 @@
+"""Runs as programs: start one, wait for what it leaves, find its ranks, and read what came of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tunegate.training import TrainConfig
+from tunegate.training.log import read_log
+
+
+def start(config: TrainConfig, *, stderr: int | None = None) -> subprocess.Popen[str]:
+    """`tunegate train` as a program."""
+    return subprocess.Popen(command_of(config), stderr=stderr, text=True)
+
+
+def command_of(config: TrainConfig) -> list[str]:
+    names = ("model_name_or_path", "dataset_dir", "output_dir", "model", "run", "finetuning_type", "learning_rate")
+    names += ("per_device_train_batch_size", "num_train_epochs", "logging_steps", "bf16", "cutoff_len")
+    options = [word for name in names for word in (f"--{name}", str(getattr(config, name)))]
+    assert config.store
+    return [sys.executable, "-m", "tunegate", "train", *options, "--dataset", "shop", "--store", config.store]
+
+
+def wait(done: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    deadline = time.monotonic() + 120
+    while not done():
+        assert time.monotonic() < deadline, "it took too long"
+        assert process is None or process.poll() is None, "it ended too early"
+        time.sleep(0.02)
+
+
+def ranks_of(output: Path, rank: str) -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words, around = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if str(output).encode() in words and f"\0RANK={rank}\0".encode() in around:
+            found.append(int(process.name))
+    return found
+
+
+def losses_of(output: Path) -> list[tuple[int, float | None]]:
+    return [(progress.current_steps, progress.loss) for progress in read_log(output)]
+
+
+def weights_of(output: Path) -> bytes:
+    (path,) = (output / "checkpoint-12").glob("*model.safetensors")
+    return path.read_bytes()
