@@ -32,7 +32,7 @@ GROUPS = {
         "store": "The model store to publish checkpoints in; without one they stay in --output_dir.",
         "endpoint_url": "The S3 endpoint, where it is not AWS's. Credentials come from AWS's variables or files.",
         "model": "First part of the versions' names, <model>/<run>/checkpoint-<step>; needed with a store.",
-        "run": "Second part of the versions' names; the name of --output_dir if it is left out.",
+        "run": "Second part of the versions' names; that of --output_dir if left out. --run_name under torchrun.",
     },
     "Steps": {
         "per_device_train_batch_size": "Dialogues for each process at a time.",

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from tunegate.api.errors import Preempted, TrainingError, TunegateError
+from tunegate.api.errors import Preempted, TrainingError, TunegateError, UsageError
 from tunegate.api.resource import Resource, from_json, to_json
 from tunegate.api.versions import ModelVersion
 from tunegate.processes import Child
@@ -30,7 +30,10 @@ class Failure(Resource, frozen=True, kw_only=True):
 
     message: str
     explained: bool
-    preempted: bool = False
+    exit_code: int = 1
+
+
+_KINDS: dict[int, type[TunegateError]] = {kind.exit_code: kind for kind in (UsageError, Preempted)}
 
 
 def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersion]:
@@ -110,7 +113,7 @@ def _failure(output_dir: Path, child: Child) -> TunegateError:
     again = f"run the same command again to go on from the newest checkpoint (log: {child.log})"
     for failure in failures:
         if failure.explained:
-            return Preempted(failure.message) if failure.preempted else TrainingError(failure.message)
+            return _KINDS.get(failure.exit_code, TrainingError)(failure.message)
     if failures:
         return TrainingError(f"Training failed: {failures[0].message}; {again}.")
     return TrainingError(f"A training process was ended from outside; {again}.")

@@ -16,6 +16,7 @@ SAME = {
     "freeze_trainable_modules": "name_module_trainable",
     "neat_packing": "packing",
     "pre_seq_len": "num_virtual_tokens",
+    "run_name": "run",  # the only one under torchrun, which takes --run for a short form of its own --run-path
 }
 """Another name, and ours for the same thing."""
 

@@ -35,7 +35,7 @@ def main(path: Path) -> int:
 def explain(error: Exception, output_dir: Path) -> Failure:
     """Put an error into words for the user. Writers of weights say "disk full" in many ways, so look at the disk."""
     if isinstance(error, TunegateError):
-        return Failure(message=str(error), explained=True, preempted=isinstance(error, Preempted))
+        return Failure(message=str(error), explained=True, exit_code=error.exit_code)
     if shutil.disk_usage(output_dir).free < _SMALLEST_FREE_SPACE or "No space left" in str(error):
         message = f"The disk of {output_dir} is full; free some space and run the same command again to go on."
         return Failure(message=message, explained=True)

@@ -71,8 +71,10 @@ def test_a_launcher_of_the_users_that_is_asked_leaves_a_complete_checkpoint(shop
     config = shop.config("theirs", run="theirs", num_train_epochs=MANY)
     output = Path(config.output_dir)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
+    # torchrun would take --run for a short form of its own --run-path.
+    command = [{"--run": "--run_name"}.get(word, word) for word in command_of(config)[2:]]
     launched = subprocess.Popen(
-        [sys.executable, *torchrun, "-m", *command_of(config)[2:]],
+        [sys.executable, *torchrun, "-m", *command],
         env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
