@@ -19,7 +19,7 @@ import urllib3.exceptions
 from botocore.config import Config
 from botocore.utils import parse_timestamp
 
-from tunegate.api.errors import StoreError, UsageError
+from tunegate.api.errors import StoreError, UnavailableError, UsageError
 
 CONNECTIONS = 32
 _URI = re.compile(r"(?P<scheme>s3|oss)://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?")
@@ -205,7 +205,7 @@ def explained(where: str) -> Iterator[None]:
     try:
         yield
     except botocore.exceptions.ClientError as error:
-        raise StoreError(_explain_answer(where, error)) from error
+        raise (UnavailableError if _may_pass(error) else StoreError)(_explain_answer(where, error)) from error
     except botocore.exceptions.NoCredentialsError as error:
         raise StoreError(
             f"no credentials for {where}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile in "
@@ -214,12 +214,18 @@ def explained(where: str) -> Iterator[None]:
     except botocore.exceptions.PartialCredentialsError as error:
         raise StoreError(f"the credentials for {where} are incomplete; set both halves of the key.") from error
     except BROKEN as error:
-        raise StoreError(
+        raise UnavailableError(
             f"{where} can't be reached{_at(error)}; check that the store runs and that --endpoint-url "
             "(AWS_ENDPOINT_URL) is right."
         ) from error
     except botocore.exceptions.BotoCoreError as error:
         raise StoreError(f"{where} can't be used: {error}".rstrip(".") + ".") from error
+
+
+def _may_pass(error: botocore.exceptions.ClientError) -> bool:
+    """Whether the store failed, not the request: also when it was ended in the middle of an upload and forgot it."""
+    is_failure = error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500
+    return is_failure or error.response["Error"]["Code"] in {"InvalidPart", "NoSuchUpload", "SlowDown"}
 
 
 def _explain_answer(where: str, error: botocore.exceptions.ClientError) -> str:

@@ -20,6 +20,7 @@ from tunegate.training.checkpoints import (
     fetch_checkpoint,
     publish_checkpoint,
     remove_incomplete,
+    remove_surplus,
     unpublished,
 )
 from tunegate.training.log import Progress, cut_log
@@ -80,12 +81,14 @@ def finish(plan: Plan, output_dir: Path) -> list[ModelVersion]:
     Without a store the newest checkpoint is what the run leaves: its files appear in `output_dir`, too.
     """
     store = open_store(plan.config)
+    model, run = plan.config.model, plan.config.run
+    if store:
+        for checkpoint in unpublished(store, model, run, output_dir):
+            publish_checkpoint(store, checkpoint, f"{model}/{run}", plan.release, plan.producer)
+    remove_surplus(complete_checkpoints(output_dir), plan.config.save_total_limit)
     if store is None:
         _show(complete_checkpoints(output_dir)[-1].folder, output_dir)
         return []
-    model, run = plan.config.model, plan.config.run
-    for checkpoint in unpublished(store, model, run, output_dir):
-        publish_checkpoint(store, checkpoint, f"{model}/{run}", plan.release, plan.producer)
     return versions_of(store, plan.config)
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,6 +113,13 @@ def remove_incomplete(output_dir: Path) -> None:
             shutil.rmtree(folder)
 
 
+def remove_surplus(checkpoints: Sequence[Checkpoint], keep: int | None) -> None:
+    """Remove all but the newest `keep` of `checkpoints`, which come oldest first; None keeps all."""
+    for checkpoint in checkpoints[:-keep] if keep else ():
+        (checkpoint.resume / MARKER).unlink()  # first, so that no half of it passes for a whole
+        shutil.rmtree(checkpoint.folder)
+
+
 def fetch_checkpoint(store: Store, version: ModelVersion, output_dir: Path) -> Checkpoint:
     """Bring a published checkpoint back with its resume state. Raises TrainingError when it has none."""
     folder = output_dir / version.name.rsplit("/", 1)[1]
@@ -121,27 +127,6 @@ def fetch_checkpoint(store: Store, version: ModelVersion, output_dir: Path) -> C
     if checkpoint is None:
         raise TrainingError(f"{version.name} was published without what it takes to go on; give a new --run.")
     return checkpoint
-
-
-class Publisher:
-    """Publishes checkpoints one after the other while the caller goes on; `close` waits and tells what failed."""
-
-    def __init__(self, publish: Callable[[Checkpoint], ModelVersion]) -> None:
-        self._publish = publish
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
-        self._futures: list[Future[ModelVersion]] = []
-
-    def submit(self, checkpoint: Checkpoint) -> None:
-        self._futures.append(self._thread.submit(self._publish, checkpoint))
-
-    def close(self) -> list[ModelVersion]:
-        """Wait for every upload. Raises the first StoreError; the others were tried, too."""
-        self._thread.shutdown(wait=True)
-        return [future.result() for future in self._futures]
-
-    def cancel(self) -> None:
-        """Give up what has not begun; the next start of the run publishes it."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
 
 
 def publish_checkpoint(
@@ -166,11 +151,9 @@ def _is_served(name: str) -> bool:
 def _read(folder: Path) -> Checkpoint | None:
     """The checkpoint in `folder`, or None when it has no marker or a file differs from it in size."""
     path = folder / RESUME / MARKER
-    if not path.is_file():
+    try:
+        marker = from_json(path.read_bytes(), Marker, str(path))
+        is_whole = all((folder / name).stat().st_size == size for name, size in marker.files.items())
+    except FileNotFoundError:  # also one that is just being removed
         return None
-    marker = from_json(path.read_bytes(), Marker, str(path))
-    for name, size in marker.files.items():
-        file = folder / name
-        if not file.is_file() or file.stat().st_size != size:
-            return None
-    return Checkpoint(folder, marker)
+    return Checkpoint(folder, marker) if is_whole else None

@@ -19,13 +19,14 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tunegate.api.errors import TrainingError
-from tunegate.training.checkpoints import Publisher, complete_checkpoints, seal
+from tunegate.training.checkpoints import complete_checkpoints, remove_surplus, seal
 from tunegate.training.curve import draw
 from tunegate.training.log import LOG, PICTURE, Progress, append, clock
 from tunegate.training.methods import count_parameters, make_servable
 from tunegate.training.metrics import Metrics
 from tunegate.training.mfu import flops_per_token, peak_flops, reading_of, work_of
 from tunegate.training.plan import Plan
+from tunegate.training.uploads import Publisher
 
 if TYPE_CHECKING:
     from tunegate.training.trainer import Tuner
@@ -120,6 +121,8 @@ class Record(TrainerCallback):  # type: ignore[misc]
         self._metrics.saved()
         if self._publisher:
             self._publisher.submit(checkpoint)
+        else:
+            remove_surplus(complete_checkpoints(self._output_dir), self._plan.config.save_total_limit)
 
     def _progress(self, state: TrainerState, logs: dict[str, Any], speed: Speed | None) -> Progress:
         elapsed = time.monotonic() - self._begun

@@ -17,17 +17,15 @@ from transformers.utils.logging import disable_progress_bar
 
 from tunegate.api.errors import Preempted
 from tunegate.api.versions import ModelVersion
-from tunegate.store import Store
 from tunegate.training.batches import Collator, Filled, Order, Packed
 from tunegate.training.begin import Report
-from tunegate.training.checkpoints import Checkpoint, Publisher, publish_checkpoint, unpublished
 from tunegate.training.encode import IGNORED, Example, limits_of, load_tokenizer
 from tunegate.training.log import VERSIONS, append
 from tunegate.training.loss import TrainedPositions
 from tunegate.training.methods import load_model
 from tunegate.training.metrics import Metrics, host_for
 from tunegate.training.order import pack
-from tunegate.training.plan import Plan, open_store
+from tunegate.training.plan import Plan
 from tunegate.training.preemption import Preemption
 from tunegate.training.record import Record
 from tunegate.training.resuming import for_processes, settle
@@ -35,6 +33,7 @@ from tunegate.training.settings import training_arguments
 from tunegate.training.stopping import Stop
 from tunegate.training.tokens import open_tokens
 from tunegate.training.universal import Loaded, load_universal
+from tunegate.training.uploads import publisher_of
 
 # The one operator that DeepSpeed would compile for gloo; without it no compiler is needed, and nothing gets slower.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -74,8 +73,13 @@ def run(plan: Plan, output_dir: Path, stop: Stop | None = None, report: Report |
         processing_class=tokenizer,
     )
     report = report or _ignore
-    store = open_store(config) if trainer.is_world_process_zero() else None
-    publisher = _publisher(plan, store, output_dir, metrics, report) if store else None
+
+    def told(version: ModelVersion) -> None:
+        append(output_dir / VERSIONS, version)
+        metrics.published()
+        report(version)
+
+    publisher = publisher_of(plan, output_dir, told) if trainer.is_world_process_zero() else None
     preemption = Preemption(stop or Stop(), output_dir)
     trainer.remove_callback(PrinterCallback)  # the log says the same, in lines that can be read again
     trainer.add_callback(preemption)
@@ -89,7 +93,7 @@ def run(plan: Plan, output_dir: Path, stop: Stop | None = None, report: Report |
             publisher.cancel()
         raise
     if publisher:
-        publisher.close()
+        (publisher.hurry if preemption.agreed else publisher.close)()
     if preemption.agreed:
         torch.distributed.barrier()  # a launcher ends all ranks when one has ended early: not before this is published
     torch.distributed.destroy_process_group()
@@ -160,22 +164,6 @@ class Tuner(Trainer):  # type: ignore[misc]
         global_batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         self.order = Order(self.train_dataset.lengths, global_batch, self.args.seed, shuffled=self._is_shuffle)
         return self.order
-
-
-def _publisher(plan: Plan, store: Store, output_dir: Path, metrics: Metrics, report: Report) -> Publisher:
-    model, run = plan.config.model, plan.config.run
-
-    def publish(checkpoint: Checkpoint) -> ModelVersion:
-        version = publish_checkpoint(store, checkpoint, f"{model}/{run}", plan.release, plan.producer)
-        append(output_dir / VERSIONS, version)
-        metrics.published()
-        report(version)
-        return version
-
-    publisher = Publisher(publish)
-    for left in unpublished(store, model, run, output_dir):  # by a broken attempt; before newer ones
-        publisher.submit(left)
-    return publisher
 
 
 def _ignore(news: Any) -> None:

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
 
-from tests.builders import make_version
-from tunegate.api.errors import StoreError
-from tunegate.api.versions import ModelVersion
-from tunegate.training.checkpoints import Checkpoint, Publisher, complete_checkpoints, remove_incomplete, seal
+from tunegate.training.checkpoints import Checkpoint, complete_checkpoints, remove_incomplete, remove_surplus, seal
 
 
 def _write(output: Path, step: int) -> Path:
@@ -70,37 +66,11 @@ def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
 
 
-def test_publishing_goes_on_beside_the_caller_one_at_a_time_in_order(tmp_path: Path) -> None:
-    go, published = threading.Event(), []
+@pytest.mark.parametrize(("keep", "left"), [(None, [3, 6, 9]), (3, [3, 6, 9]), (2, [6, 9]), (1, [9])])
+def test_older_checkpoints_make_room(keep: int | None, left: list[int], tmp_path: Path) -> None:
+    checkpoints = [_seal(_write(tmp_path, step), step) for step in (3, 6, 9)]
 
-    def publish(checkpoint: Checkpoint) -> ModelVersion:
-        assert go.wait(60)
-        published.append(checkpoint.step)
-        return make_version("run", step=checkpoint.step)
+    remove_surplus(checkpoints, keep)
 
-    publisher = Publisher(publish)
-    for step in (3, 6):
-        publisher.submit(_seal(_write(tmp_path, step), step))
-    assert published == []
-    go.set()
-
-    assert [version.name for version in publisher.close()] == ["shop/run/checkpoint-3", "shop/run/checkpoint-6"]
-    assert published == [3, 6]
-
-
-def test_a_failed_upload_is_told_at_the_end_and_does_not_keep_the_next_one_back(tmp_path: Path) -> None:
-    published = []
-
-    def publish(checkpoint: Checkpoint) -> ModelVersion:
-        if checkpoint.step == 3:
-            raise StoreError("it is full.")
-        published.append(checkpoint.step)
-        return make_version("run", step=checkpoint.step)
-
-    publisher = Publisher(publish)
-    for step in (3, 6):
-        publisher.submit(_seal(_write(tmp_path, step), step))
-
-    with pytest.raises(StoreError, match="it is full"):
-        publisher.close()
-    assert published == [6]
+    assert [checkpoint.step for checkpoint in complete_checkpoints(tmp_path)] == left
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"checkpoint-{step}" for step in left]
