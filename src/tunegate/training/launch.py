@@ -101,6 +101,9 @@ def _environment(plan: Plan, node: Node) -> dict[str, str]:
     return {
         "OMP_NUM_THREADS": str(threads_per_process(plan.config.nproc_per_node)),
         **(loopback if node.is_alone else {}),
+        # torchrun of torch 2.13 keeps its own store when ranks are lost: those started anew find the addresses of dead
+        # ones in it, and a node that replaces another isn't told where it is.
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.processes import processes_about
 from tests.unit.training.conftest import Run, Shop
+from tests.unit.training.watching import ranks_of
+from tunegate.api.versions import ModelVersion
 from tunegate.processes import free_port
-from tunegate.training import TrainConfig
+from tunegate.training import Progress, TrainConfig, train
 from tunegate.training.log import read_log
 from tunegate.training.nodes import Node, read_node
 
@@ -57,6 +60,17 @@ class Job:
             env = {**os.environ, **own, **self._variables(node)}
             self.pods[node] = subprocess.Popen(argv, env=env, stdout=log, stderr=subprocess.STDOUT)
 
+    def lose(self, node: int, checkpoint: Path) -> None:
+        """End a node as a failure of its machine would, once there is a checkpoint."""
+        deadline = time.monotonic() + 120
+        while not (checkpoint / "resume" / "complete.json").exists():
+            assert time.monotonic() < deadline, self.said(0) + self.said(1)
+            time.sleep(0.02)
+        mark = f"TUNEGATE_CACHE={self._folder}/cache-{node}\0".encode()
+        for pid in _processes_with(mark):
+            os.kill(pid, signal.SIGKILL)
+        self.pods[node].wait()
+
     def wait(self, node: int) -> int:
         return self.pods[node].wait(200)
 
@@ -76,6 +90,16 @@ class Job:
         assert not processes_about(self._folder)
 
 
+def _processes_with(mark: bytes) -> list[int]:
+    """Those with `mark` in their environment; first the guards, which would ask the others to end in good order."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile
+            if mark in (process / "environ").read_bytes():
+                found.append((b"tunegate.processes" not in (process / "cmdline").read_bytes(), int(process.name)))
+    return [pid for _, pid in sorted(found)]
+
+
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
     with ExitStack() as opened:
@@ -93,13 +117,15 @@ def fixed(port: int) -> Callable[[int], dict[str, str]]:
     return variables
 
 
-def elastic(port: int) -> Callable[[int], dict[str, str]]:
+def elastic(port: int, nodes: str = "2:2") -> Callable[[int], dict[str, str]]:
     """What an elastic one puts there; it names nobody's role, which two on one host could not tell."""
 
     def variables(node: int) -> dict[str, str]:
         meeting = {"PET_RDZV_BACKEND": "c10d", "PET_RDZV_ENDPOINT": f"localhost:{port}", "PET_RDZV_ID": "job"}
-        role = {"PET_RDZV_CONF": f"is_host={node == 0}", "PET_NODE_RANK": str(node)}
-        return {**meeting, **role, "PET_NNODES": "2:2", "PET_MAX_RESTARTS": "5"}
+        # Seconds in which a node says that it lives, and in which one that could go on alone waits for others.
+        patience = "keep_alive_interval=1,last_call_timeout=5"
+        role = {"PET_RDZV_CONF": f"is_host={node == 0},{patience}", "PET_NODE_RANK": str(node)}
+        return {**meeting, **role, "PET_NNODES": nodes, "PET_MAX_RESTARTS": "5"}
 
     return variables
 
@@ -128,12 +154,7 @@ def test_a_lost_node_is_replaced_and_the_run_ends_as_if_nothing_had_been(
     job = stack.enter_context(Job(config, tmp_path, elastic(free_port())))
     job.start(0)
     job.start(1)
-    deadline = time.monotonic() + 120
-    while not (output / "checkpoint-3" / "resume" / "complete.json").exists():
-        assert time.monotonic() < deadline, job.said(0) + job.said(1)
-        time.sleep(0.02)
-    job.pods[1].kill()
-    job.pods[1].wait()
+    job.lose(1, output / "checkpoint-3")
     job.start(1)
 
     assert (job.wait(0), job.wait(1)) == (0, 0), job.said(0) + job.said(1)
@@ -141,6 +162,46 @@ def test_a_lost_node_is_replaced_and_the_run_ends_as_if_nothing_had_been(
     assert [one.name for one in shop.store.list("tiny") if one.run == "elastic"] == [
         f"tiny/elastic/checkpoint-{step}" for step in (3, 6, 9, 12)
     ]
+
+
+def test_a_lost_node_is_not_waited_for_where_fewer_will_do(
+    full: Run, shop: Shop, tmp_path: Path, stack: ExitStack
+) -> None:
+    config = shop.config("fewer", run="fewer", nproc_per_node=1)
+    output = Path(config.output_dir)
+    job = stack.enter_context(Job(config, tmp_path, elastic(free_port(), "1:2")))
+    job.start(1)
+    job.start(0)
+    job.lose(1, output / "checkpoint-3")
+
+    assert job.wait(0) == 0, job.said(0)
+    losses = [[step.loss for step in read_log(folder)] for folder in (output, full.output)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert "it is converted" in (output / "train.log").read_text()
+    assert sorted(one.name for one in shop.store.list("tiny") if one.run == "fewer") == sorted(
+        f"tiny/fewer/checkpoint-{step}" for step in (3, 6, 9, 12)
+    )
+
+
+def test_a_killed_rank_is_started_again_within_the_same_run(
+    full: Run, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = shop.config("restarted", run="restarted")
+    output = Path(config.output_dir)
+    monkeypatch.setenv("PET_MAX_RESTARTS", "1")
+    killed: list[int] = []
+
+    def kill_a_rank(news: Progress | ModelVersion) -> None:
+        if isinstance(news, ModelVersion) and not killed:
+            killed.extend(ranks_of(output, "1"))
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    versions = train(config, kill_a_rank)
+
+    assert killed
+    assert [version.name for version in versions] == [f"tiny/restarted/checkpoint-{step}" for step in (3, 6, 9, 12)]
+    assert same_as(full, output)
 
 
 def test_nodes_that_share_no_folder_are_told_so(shop: Shop, tmp_path: Path, stack: ExitStack) -> None:
