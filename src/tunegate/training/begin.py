@@ -24,7 +24,7 @@ from tunegate.training.checkpoints import (
     unpublished,
 )
 from tunegate.training.log import Progress, cut_log
-from tunegate.training.plan import RECORD, Plan, check_same_run, make_plan, open_store
+from tunegate.training.plan import RECORD, Plan, check_same_run, for_processes, make_plan, open_store
 from tunegate.training.stopping import STOP
 from tunegate.training.tokens import Preparing
 
@@ -51,7 +51,7 @@ def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report 
     latest = store.manifest(published[-1].uri) if store and published else None
     if not complete_checkpoints(output_dir):
         (output_dir / RECORD).unlink(missing_ok=True)  # an attempt that kept nothing does not bind the next one
-    plan = check_same_run(plan, output_dir, latest, processes)
+    plan = check_same_run(plan, output_dir, latest)
     remove_incomplete(output_dir)
     (output_dir / STOP).unlink(missing_ok=True)
     if not config.resume and (published or complete_checkpoints(output_dir)):
@@ -62,7 +62,10 @@ def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report 
         return Begun(plan, is_complete=True)
     newest = _newest(store, published, output_dir)
     cut_log(output_dir, newest.step if newest else 0)
-    return Begun(plan, is_complete=newest is not None and newest.is_last)
+    if newest is not None and newest.is_last:
+        return Begun(plan, is_complete=True)
+    for_processes(plan, processes)  # told before anything starts; ranks decide for those that there are
+    return Begun(plan, is_complete=False)
 
 
 def assist(config: TrainConfig, output_dir: Path, processes: int) -> Begun:

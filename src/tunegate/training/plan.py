@@ -112,10 +112,10 @@ def read_record(output_dir: Path) -> RunRecord | None:
     return from_json(path.read_bytes(), RunRecord, str(path)) if path.is_file() else None
 
 
-def check_same_run(plan: Plan, output_dir: Path, published: Manifest | None, processes: int) -> Plan:
+def check_same_run(plan: Plan, output_dir: Path, published: Manifest | None) -> Plan:
     """The plan with the dialogues to a step that the run began with; its record is kept in `output_dir`.
 
-    Raises UsageError when the run began with something else, or `processes` can't share a step of it.
+    Raises UsageError when the run began with something else.
     """
     wanted = record_of(plan.producer)
     begun = read_record(output_dir)
@@ -128,10 +128,26 @@ def check_same_run(plan: Plan, output_dir: Path, published: Manifest | None, pro
         )
     record = begun or wanted
     check_global_batch(plan.config, record.global_batch // _global_batch(plan.config, 1))
-    accumulation(record.global_batch, plan.config.per_device_train_batch_size, processes)
     (output_dir / RECORD).write_bytes(to_json(record))
+    return as_begun(plan, record)
+
+
+def as_begun(plan: Plan, record: RunRecord) -> Plan:
+    """The plan with the dialogues to a step that the run began with, whatever this start would make of its flags."""
     notes = {**plan.producer.notes, _GLOBAL_BATCH: str(record.global_batch)}
     return msgspec.structs.replace(plan, producer=msgspec.structs.replace(plan.producer, notes=notes))
+
+
+def for_processes(plan: Plan, processes: int) -> Plan:
+    """The plan with as many batches to a step as so many processes need for its dialogues to a step.
+
+    Raises UsageError when they can't share them.
+    """
+    batch, global_batch = plan.config.per_device_train_batch_size, record_of(plan.producer).global_batch
+    config = msgspec.structs.replace(
+        plan.config, gradient_accumulation_steps=accumulation(global_batch, batch, processes)
+    )
+    return msgspec.structs.replace(plan, config=config)
 
 
 def accumulation(global_batch: int, batch: int, processes: int) -> int:
@@ -139,10 +155,10 @@ def accumulation(global_batch: int, batch: int, processes: int) -> int:
     batches, rest = divmod(global_batch, batch * processes)
     if rest:
         shares = global_batch // batch
-        able = [str(count) for count in range(1, shares + 1) if shares % count == 0]
+        *fewer, most = [str(count) for count in range(1, shares + 1) if shares % count == 0]
         raise UsageError(
             f"A step of this run is {global_batch} dialogues, {batch} at a time, and {processes} processes can't share "
-            f"them evenly; start {', '.join(able[:-1])} or {able[-1]}."
+            f"them evenly; start {', '.join(fewer)}{' or ' if fewer else ''}{most}."
         )
     return batches
 

@@ -8,14 +8,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import torch
 
 from tunegate.api.errors import TrainingError
-from tunegate.training.arguments import TrainConfig
 from tunegate.training.checkpoints import complete_checkpoints, remove_incomplete
 from tunegate.training.log import cut_log
-from tunegate.training.plan import accumulation, read_record
+from tunegate.training.plan import Plan, as_begun, for_processes, read_record
 from tunegate.training.universal import convert, processes_of
 
 _SHARED_SECONDS = 30.0  # network file systems remember for some seconds that a file is not there
@@ -30,17 +28,16 @@ class Start:
     is_universal: bool = False
 
 
-def for_processes(config: TrainConfig, output_dir: Path, processes: int) -> TrainConfig:
-    """`config` with as many batches to a step as `processes` need for the dialogues to a step that the run began with.
+def for_ranks(plan: Plan, output_dir: Path, processes: int) -> Plan:
+    """The plan for so many processes, with the dialogues to a step that the run began with.
 
-    torchrun may have started fewer ranks anew, or more, so a plan can't know. Raises UsageError when they can't share
-    a step, TrainingError when this node doesn't see the run's folder.
+    torchrun may have started fewer ranks anew, or more, so who planned can't know. Raises UsageError when they can't
+    share a step, TrainingError when this node doesn't see the run's folder.
     """
     record = read_record(output_dir)
     if record is None:
         raise _not_shared(output_dir)
-    batches = accumulation(record.global_batch, config.per_device_train_batch_size, processes)
-    return msgspec.structs.replace(config, gradient_accumulation_steps=batches)
+    return for_processes(as_begun(plan, record), processes)
 
 
 def settle(output_dir: Path, *, is_first: bool) -> Start:

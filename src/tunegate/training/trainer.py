@@ -28,7 +28,7 @@ from tunegate.training.order import pack
 from tunegate.training.plan import Plan
 from tunegate.training.preemption import Preemption
 from tunegate.training.record import Record
-from tunegate.training.resuming import for_processes, settle
+from tunegate.training.resuming import for_ranks, settle
 from tunegate.training.settings import training_arguments
 from tunegate.training.stopping import Stop
 from tunegate.training.tokens import open_tokens
@@ -46,7 +46,8 @@ def run(plan: Plan, output_dir: Path, stop: Stop | None = None, report: Report |
     TrainingError, StoreError when a checkpoint could not be published, or Preempted when all ranks agreed to `stop`.
     """
     disable_progress_bar()
-    config = for_processes(plan.config, output_dir, int(os.environ["WORLD_SIZE"]))
+    plan = for_ranks(plan, output_dir, int(os.environ["WORLD_SIZE"]))
+    config = plan.config
     arguments = training_arguments(config, output_dir)
     # On processors transformers leaves this for later, and ZeRO-3, which cuts weights as they are read, sees one rank.
     deepspeed.init_distributed(torch.distributed.get_backend(), auto_mpi_discovery=False)

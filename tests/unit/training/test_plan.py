@@ -14,7 +14,7 @@ from tunegate.api.errors import DataError, ModelError, NotFoundError, UsageError
 from tunegate.api.versions import Manifest
 from tunegate.models import make_tiny
 from tunegate.store import Store
-from tunegate.training.plan import accumulation, check_same_run, make_plan, owned, read_record, record_of
+from tunegate.training.plan import accumulation, check_same_run, for_processes, make_plan, owned, read_record, record_of
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +76,10 @@ def test_a_run_keeps_its_dialogues_to_a_step_when_fewer_processes_go_on(
     data = write_dialogues(tmp_path / "data", dialogues(9))
     config = make_config(store.uri, data, tmp_path, model_name_or_path=str(tiny), nproc_per_node=4)
     begun = make_plan(config, store, tmp_path, 4)
-    check_same_run(begun, tmp_path, None, 4)
+    check_same_run(begun, tmp_path, None)
     fewer = make_plan(msgspec.structs.replace(config, nproc_per_node=2), store, tmp_path, 2)
 
-    went_on = check_same_run(fewer, tmp_path, None, 2)
+    went_on = check_same_run(fewer, tmp_path, None)
 
     assert record_of(went_on.producer).global_batch == read_record(tmp_path).global_batch == 16
     (tmp_path / "run.json").unlink()
@@ -92,8 +92,10 @@ def test_a_run_keeps_its_dialogues_to_a_step_when_fewer_processes_go_on(
         producer=begun.producer,
         created=datetime.now(UTC),
     )
+    assert check_same_run(fewer, tmp_path, published) == went_on
+    assert for_processes(went_on, 2).config.gradient_accumulation_steps == 2
     with pytest.raises(UsageError, match=r"16 dialogues, 4 at a time, and 3 processes .* start 1, 2 or 4"):
-        check_same_run(fewer, tmp_path, published, 3)
+        for_processes(went_on, 3)
 
 
 def test_a_deepspeed_file_is_held_to_the_dialogues_that_a_run_began_with(
@@ -104,10 +106,10 @@ def test_a_deepspeed_file_is_held_to_the_dialogues_that_a_run_began_with(
     config = make_config(store.uri, data, tmp_path, model_name_or_path=str(tiny), deepspeed=str(tmp_path / "ds.json"))
 
     with pytest.raises(UsageError, match=r"says train_batch_size 16, but .* is 8"):
-        check_same_run(make_plan(config, store, tmp_path, 2), tmp_path, None, 2)
+        check_same_run(make_plan(config, store, tmp_path, 2), tmp_path, None)
 
-    check_same_run(make_plan(config, store, tmp_path, 4), tmp_path, None, 4)
-    check_same_run(make_plan(config, store, tmp_path, 2), tmp_path, None, 2)  # half as many go on
+    check_same_run(make_plan(config, store, tmp_path, 4), tmp_path, None)
+    check_same_run(make_plan(config, store, tmp_path, 2), tmp_path, None)  # half as many go on
 
 
 def test_batches_make_up_for_missing_processes() -> None:
@@ -115,6 +117,8 @@ def test_batches_make_up_for_missing_processes() -> None:
     for count in (4, 5, 12):
         with pytest.raises(UsageError, match=r"start 1, 2, 3 or 6"):
             accumulation(24, 4, count)
+    with pytest.raises(UsageError, match=r"start 1\."):
+        accumulation(4, 4, 2)
 
 
 def test_a_folder_is_held_by_one_run_at_a_time(tmp_path: Path) -> None:
