@@ -11,21 +11,18 @@ import platform
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
-
-from torch.distributed.rendezvous import rendezvous
 
 from tunegate.api.errors import Preempted, TunegateError
 from tunegate.api.resource import Resource, from_json, to_json
 from tunegate.api.versions import ModelVersion
 from tunegate.training.arguments import TrainConfig, check_config
 from tunegate.training.begin import Begun, Report, assist, begin, finish
+from tunegate.training.meeting import Store, meet
 from tunegate.training.plan import Plan, owned
 from tunegate.training.stopping import Stop, stoppable
 from tunegate.training.trainer import run
 from tunegate.training.worker import explain
 
-_Store = Any  # torch.distributed.Store, which its hints don't show
 _PATIENCE = timedelta(days=7)
 _FAREWELL = timedelta(seconds=10)
 
@@ -45,7 +42,7 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
     output_dir = Path(config.output_dir).absolute()
     rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     with stoppable() as stop:
-        store, _, size = next(rendezvous("env://"))
+        store, size = meet(), int(os.environ["WORLD_SIZE"])
         store.set_timeout(_PATIENCE)
         if rank == 0:
             return _first(config, output_dir, report, stop, store, size)
@@ -62,7 +59,7 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
 
 
 def _first(
-    config: TrainConfig, output_dir: Path, report: Report | None, stop: Stop, store: _Store, size: int
+    config: TrainConfig, output_dir: Path, report: Report | None, stop: Stop, store: Store, size: int
 ) -> list[ModelVersion]:
     try:
         check_config(config)
@@ -96,11 +93,11 @@ def _run(plan: Plan, output_dir: Path, stop: Stop, report: Report | None) -> Non
         raise
 
 
-def _tell(store: _Store, key: str, begun: Begun) -> None:
+def _tell(store: Store, key: str, begun: Begun) -> None:
     store.set(key, to_json(_Word(plan=None if begun.is_complete else begun.plan)))
 
 
-def _hear(store: _Store, key: str) -> Plan:
+def _hear(store: Store, key: str) -> Plan:
     """Wait for the plan under `key`. Raises SystemExit when there is nothing to do."""
     word = from_json(store.get(key), _Word, key)
     if word.plan is None:
@@ -109,7 +106,7 @@ def _hear(store: _Store, key: str) -> Plan:
     return word.plan
 
 
-def _wait_until_heard(store: _Store, size: int) -> None:
+def _wait_until_heard(store: Store, size: int) -> None:
     """The store goes with this process, and a rank that finds it gone would say that instead of ending quietly."""
     deadline = time.monotonic() + _FAREWELL.total_seconds()
     while store.add("heard", 0) < size - 1 and time.monotonic() < deadline:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tunegate.api.errors import Preempted, TunegateError
 from tunegate.api.resource import from_json, to_json
 from tunegate.training.launch import Failure
+from tunegate.training.meeting import meet
 from tunegate.training.plan import Plan
 from tunegate.training.stopping import stoppable
 from tunegate.training.trainer import run
@@ -19,9 +20,11 @@ _SMALLEST_FREE_SPACE = 16 * 1024**2
 
 def main(path: Path) -> int:
     plan = from_json(path.read_bytes(), Plan, str(path))
+    _forget_failures(path.parent, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     with stoppable() as stop:
         stop.waits = True
         try:
+            store = meet()  # noqa: F841 - it lasts as long as somebody has it
             run(plan, path.parent, stop)
         except Exception as error:
             failure = explain(error, path.parent)
@@ -30,6 +33,14 @@ def main(path: Path) -> int:
                 return error.exit_code
             raise
     return 0
+
+
+def _forget_failures(output_dir: Path, rank: int, size: int) -> None:
+    """Remove what this rank left, and ranks that are no more: torchrun has started all anew, and this may end well."""
+    for path in output_dir.glob("failure-*.json"):
+        of = int(path.stem.partition("-")[2])
+        if of == rank or of >= size:
+            path.unlink(missing_ok=True)
 
 
 def explain(error: Exception, output_dir: Path) -> Failure:

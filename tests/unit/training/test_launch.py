@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from tests.processes import processes_about
 from tests.unit.training.builders import dialogues, write_dialogues
 from tests.unit.training.conftest import LORA, Run, Shop
-from tests.unit.training.watching import losses_of, ranks_of, start, wait, weights_of
+from tests.unit.training.watching import losses_of, ranks_of, start, start_under_torchrun, wait, weights_of
 from tunegate.api.errors import DataError, TrainingError, UsageError
 from tunegate.api.resource import from_yaml
 from tunegate.api.versions import RELEASE, BaseModel, ModelVersion, Producer, Release
@@ -135,6 +135,23 @@ def test_a_run_whose_rank_was_killed_and_whose_folder_was_lost_goes_on_from_the_
     assert 0 < len(again) < 12
     assert again == losses_of(lora.output)[-len(again) :]
     assert weights_of(output) == weights_of(lora.output)
+
+
+def test_ranks_of_a_launcher_of_the_users_are_started_anew(full: Run, shop: Shop) -> None:
+    config = shop.config("theirs-anew", run="theirs-anew")
+    output = Path(config.output_dir)
+    launched = start_under_torchrun(config, "--max-restarts", "1")
+    try:
+        wait(lambda: (output / "checkpoint-3" / "resume" / "complete.json").exists(), launched)
+        for pid in ranks_of(output, "0"):
+            os.kill(pid, signal.SIGKILL)
+        assert launched.wait(120) == 0
+    finally:
+        launched.kill()
+        launched.wait()
+
+    assert losses_of(output) == losses_of(full.output)
+    assert weights_of(output) == weights_of(full.output)
 
 
 def test_a_complete_run_only_reports(full: Run, shop: Shop, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 
 from tests.processes import processes_about
 from tests.unit.training.conftest import Run, Shop
-from tests.unit.training.watching import command_of, losses_of, ranks_of, start, wait, weights_of
+from tests.unit.training.watching import losses_of, ranks_of, start, start_under_torchrun, wait, weights_of
 from tunegate.api.errors import Preempted
 from tunegate.training import TrainConfig, train
 from tunegate.training.checkpoints import complete_checkpoints
@@ -70,15 +69,7 @@ def test_ranks_that_are_asked_agree_on_a_step(ranks: str, shop: Shop) -> None:
 def test_a_launcher_of_the_users_that_is_asked_leaves_a_complete_checkpoint(shop: Shop) -> None:
     config = shop.config("theirs", run="theirs", num_train_epochs=MANY)
     output = Path(config.output_dir)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
-    # torchrun would take --run for a short form of its own --run-path.
-    command = [{"--run": "--run_name"}.get(word, word) for word in command_of(config)[2:]]
-    launched = subprocess.Popen(
-        [sys.executable, *torchrun, "-m", *command],
-        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    launched = start_under_torchrun(config, stderr=subprocess.PIPE)
 
     _, said = _interrupted(launched, output, lambda: [launched.pid])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -15,6 +16,17 @@ from tunegate.training.log import read_log
 def start(config: TrainConfig, *, stderr: int | None = None) -> subprocess.Popen[str]:
     """`tunegate train` as a program."""
     return subprocess.Popen(command_of(config), stderr=stderr, text=True)
+
+
+def start_under_torchrun(config: TrainConfig, *options: str, stderr: int | None = None) -> subprocess.Popen[str]:
+    """The same in two ranks of a launcher that isn't ours."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
+    # torchrun would take --run for a short form of its own --run-path.
+    command = [{"--run": "--run_name"}.get(word, word) for word in command_of(config)[2:]]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *torchrun, *options, "-m", *command], env=environment, stderr=stderr, text=True
+    )
 
 
 def command_of(config: TrainConfig) -> list[str]:
