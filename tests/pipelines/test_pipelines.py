@@ -19,6 +19,7 @@ from tunegate.cli import root
 from tunegate.cli.train import config_of
 from tunegate.corpus import DATA
 from tunegate.training.arguments import TrainConfig, check_config
+from tunegate.training.plan import accumulation
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 FILES = sorted(PIPELINES.glob("*.yaml"))
@@ -33,9 +34,13 @@ def objects(path: Path) -> list[Object]:
 def pods(path: Path) -> Iterator[Object]:
     """The pod templates of a file, as a controller would make pods of them."""
     for each in objects(path):
-        spec = each.get("spec", {})
-        templates = [replica["template"] for replica in spec.get("pytorchReplicaSpecs", {}).values()]
-        yield from templates or ([spec["template"]] if "template" in spec else [])
+        yield from pods_of(each)
+
+
+def pods_of(each: Object) -> list[Object]:
+    spec = each.get("spec", {})
+    templates = [replica["template"] for replica in spec.get("pytorchReplicaSpecs", {}).values()]
+    return templates or ([spec["template"]] if "template" in spec else [])
 
 
 CONTAINERS = [
@@ -136,6 +141,19 @@ def test_a_training_job_can_begin(path: Path, monkeypatch: pytest.MonkeyPatch) -
         f"ln -s {site_packages('corpus/shop')} /opt/shop"
         in (PIPELINES.parent / "images/trainer/Dockerfile").read_text()
     )
+
+
+def test_the_pods_that_are_left_of_an_elastic_job_can_share_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEGATE_STORE", "s3://tunegate")
+    (job,) = objects(PIPELINES / "12-train-elastic.yaml")
+    elastic, (pod,) = job["spec"]["elasticPolicy"], pods_of(job)
+    params = parse(pod["spec"]["containers"][0]["args"]).params
+    batch, processes = params["per_device_train_batch_size"], params["nproc_per_node"]
+    step = batch * params["gradient_accumulation_steps"] * processes * elastic["maxReplicas"]
+
+    assert elastic["minReplicas"] < elastic["maxReplicas"]
+    for count in range(elastic["minReplicas"], elastic["maxReplicas"] + 1):
+        assert accumulation(step, batch, processes * count)
 
 
 def site_packages(path: str) -> str:
