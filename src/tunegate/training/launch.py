@@ -67,6 +67,7 @@ def _run(plan: Plan, node: Node, output_dir: Path, report: Report, stop: Stop) -
     name = "" if node.is_first else f"-{node.index}"
     for stale in output_dir.glob("failure-*.json") if node.is_first else ():
         stale.unlink(missing_ok=True)
+    failed = _failed(output_dir)
     path = output_dir / f"plan{name}.json"  # the base model lies elsewhere on each node
     path.write_bytes(to_json(plan))
     steps = Follower(output_dir / LOG, Progress, from_end=True)
@@ -81,9 +82,11 @@ def _run(plan: Plan, node: Node, output_dir: Path, report: Report, stop: Stop) -
             for follower in (steps, versions):
                 for news in follower.new():
                     report(news)
+            if (output_dir / STOP).exists() and _failed(output_dir) - failed:
+                break  # torchrun would start the ranks anew, if it may, which have done what they were asked
             time.sleep(0.2 if running else 0)
         stop.waits = False
-        if child.exit_code:
+        if child.exit_code != 0:
             raise _failure(output_dir, child)
 
 
@@ -108,6 +111,11 @@ def _environment(plan: Plan, node: Node) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _failed(output_dir: Path) -> set[tuple[str, int]]:
+    """Which ranks have said why they gave up, and when."""
+    return {(path.name, path.stat().st_mtime_ns) for path in output_dir.glob("failure-*.json")}
 
 
 def _failure(output_dir: Path, child: Child) -> TunegateError:

@@ -36,7 +36,10 @@ def _interrupted(launched: subprocess.Popen[str], output: Path, pids: Callable[[
     return launched.returncode, said
 
 
-def test_a_run_that_was_asked_to_stop_goes_on_to_the_same_end(full: Run, shop: Shop) -> None:
+def test_a_run_that_was_asked_to_stop_goes_on_to_the_same_end(
+    full: Run, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PET_MAX_RESTARTS", "3")  # torchrun must not take the end for a failure
     config = shop.config("asked", run="asked")
     output = Path(config.output_dir)
     launched = start(config, stderr=subprocess.PIPE)
@@ -45,6 +48,7 @@ def test_a_run_that_was_asked_to_stop_goes_on_to_the_same_end(full: Run, shop: S
 
     kept = complete_checkpoints(output)[-1].step
     assert status == 143
+    assert [one.step for one in complete_checkpoints(output)] == [*range(3, kept, 3), kept]
     assert f"did at step {kept}; the same command goes on from there" in said
     assert shop.store.list("tiny")[-1].name == f"tiny/asked/checkpoint-{kept}"
 
