@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from botocore.exceptions import ClientError
 
-from tunegate.api.errors import StoreError, UsageError
+from tunegate.api.errors import StoreError, UnavailableError, UsageError
 from tunegate.processes import free_port
 from tunegate.store import EmbeddedStore, Store
-from tunegate.store.client import Location, connect, parse_uri
+from tunegate.store.client import Location, connect, explained, parse_uri
 
 
 @pytest.mark.parametrize(
@@ -59,8 +60,25 @@ def test_missing_credentials_are_told(embedded_store: EmbeddedStore, monkeypatch
 
 def test_port_where_nobody_listens_is_told(store: Store) -> None:
     endpoint = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(StoreError, match=f"can't be reached at {endpoint}; check that the store runs"):
+    with pytest.raises(UnavailableError, match=f"can't be reached at {endpoint}; check that the store runs"):
         Store.open(store.uri, endpoint_url=endpoint)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "later"),
+    [
+        (503, "SlowDown", True),
+        (500, "InternalError", True),
+        (404, "NoSuchUpload", True),  # ended in the middle of an upload, it forgot that
+        (403, "AccessDenied", False),
+        (404, "NoSuchBucket", False),
+    ],
+)
+def test_what_may_work_later_is_told_from_what_is_refused(status: int, code: str, later: bool) -> None:
+    answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    with pytest.raises(StoreError) as caught, explained("s3://models"):
+        raise ClientError(answer, "UploadPart")
+    assert isinstance(caught.value, UnavailableError) == later
 
 
 def test_endpoint_that_is_no_url_is_a_usage_error(store: Store) -> None:
