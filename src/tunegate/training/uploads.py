@@ -5,6 +5,7 @@ The store may be away for a while; a checkpoint stays in the run's folder until 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -19,6 +20,7 @@ from tunegate.store import Store
 from tunegate.training.checkpoints import Checkpoint, complete_checkpoints, publish_checkpoint, remove_surplus
 from tunegate.training.plan import Plan
 
+_LOG = logging.getLogger(__name__)
 PATIENCE = 300.0  # seconds
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds
 _NICENESS = 10
@@ -68,7 +70,8 @@ class Publisher:
         while True:
             try:
                 return self._publish(checkpoint)
-            except UnavailableError:
+            except UnavailableError as error:
+                _LOG.warning("%s waits to be published: %s", checkpoint.folder.name, error)
                 if time.monotonic() + pause > self._deadline or self._hurried.wait(pause):
                     raise
             pause = min(2 * pause, _LONGEST_PAUSE)

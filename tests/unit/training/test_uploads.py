@@ -97,7 +97,7 @@ def test_a_refused_upload_is_told_at_the_end_and_does_not_keep_the_next_one_back
     assert done == [6]
 
 
-def test_a_store_that_is_away_is_asked_again(tmp_path: Path) -> None:
+def test_a_store_that_is_away_is_asked_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     asked = []
 
     def publish(one: Checkpoint) -> None:
@@ -111,6 +111,7 @@ def test_a_store_that_is_away_is_asked_again(tmp_path: Path) -> None:
 
     publisher.close()
     assert asked == [3, 3, 3, 3, 6]
+    assert caplog.messages == ["checkpoint-3 waits to be published: It is away."] * 3
 
 
 def test_a_run_that_is_to_stop_does_not_wait_for_a_store_that_is_away(tmp_path: Path) -> None:
