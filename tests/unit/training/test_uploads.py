@@ -128,7 +128,7 @@ def test_a_run_that_is_to_stop_does_not_wait_for_a_store_that_is_away(tmp_path: 
     publisher.hurry()
 
 
-def test_what_an_earlier_attempt_left_is_published_and_only_the_newest_stay(store: Store, tmp_path: Path) -> None:
+def test_what_an_earlier_attempt_left_is_published_and_only_the_newest_stays(store: Store, tmp_path: Path) -> None:
     first = publisher_of(plan(store, tmp_path), tmp_path, lambda _: None)
     assert first
     for step in (3, 6):
@@ -137,14 +137,14 @@ def test_what_an_earlier_attempt_left_is_published_and_only_the_newest_stay(stor
     checkpoint(tmp_path, 9)
     told: list[str] = []
 
-    second = publisher_of(plan(store, tmp_path, keep=2), tmp_path, lambda version: told.append(version.name))
+    second = publisher_of(plan(store, tmp_path, keep=1), tmp_path, lambda version: told.append(version.name))
     assert second
     second.submit(checkpoint(tmp_path, 12))
     second.close()
 
     assert published(store) == [f"checkpoint-{step}" for step in (3, 6, 9, 12)]
     assert told == ["shop/run/checkpoint-9", "shop/run/checkpoint-12"]
-    assert [one.step for one in complete_checkpoints(tmp_path)] == [9, 12]
+    assert [one.step for one in complete_checkpoints(tmp_path)] == [12]
 
 
 def test_a_run_whose_store_is_away_ends_and_keeps_what_is_not_published(
