@@ -282,7 +282,7 @@ def _pod(work: Work, place: Place, store: str) -> dict[str, Any]:
     if work.workers > 1:
         volumes["scratch"] = ("/scratch", {"persistentVolumeClaim": {"claimName": place.claim}})
     if work.package:
-        volumes["work"] = ("/work", {"emptyDir": {}})
+        volumes["work"] = ("/job", {"emptyDir": {}})
     if work.gpus > 1:  # through it GPUs of one machine speak, and a container has 64 MiB of it
         volumes["shm"] = ("/dev/shm", {"emptyDir": {"medium": "Memory"}})  # noqa: S108
     common = {
@@ -298,13 +298,13 @@ def _pod(work: Work, place: Place, store: str) -> dict[str, Any]:
     }
     unpack = {
         "name": "package",
-        "command": ["python", "-m", "tunegate.training.package", work.package, "/work"],
+        "command": ["python", "-m", "tunegate.training.package", work.package, "/job"],
         "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}},
         **common,
     }
     train = {"name": "pytorch", "args": _arguments(work, place), "resources": _resources(work), **common}
     if work.package:
-        train["workingDir"] = "/work"
+        train["workingDir"] = "/job"
     return {
         "automountServiceAccountToken": False,
         "securityContext": {

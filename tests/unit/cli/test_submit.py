@@ -110,7 +110,7 @@ def test_a_container_writes_nothing_but_its_volumes() -> None:
     for container in [*pod["initContainers"], *pod["containers"]]:
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         folders = {mount["mountPath"] for mount in container["volumeMounts"]}
-        assert folders >= {"/tmp", "/cache", "/scratch", "/work"}  # noqa: S108
+        assert folders >= {"/tmp", "/cache", "/scratch", "/job"}  # noqa: S108
 
 
 def test_pods_of_a_job_pass_pod_security_restricted(cluster: ApiServer) -> None:

@@ -65,9 +65,9 @@ def test_files_of_the_script_are_unpacked_where_the_job_works() -> None:
     spec = pod(read_line(COMMAND, VARIABLES))
 
     (first,) = spec["initContainers"]
-    assert first["command"][2:] == ["tunegate.training.package", "oss://team/jobs/xuanji.tar.gz", "/work"]
-    assert spec["containers"][0]["workingDir"] == "/work"
-    assert {"name": "work", "mountPath": "/work"} in spec["containers"][0]["volumeMounts"]
+    assert first["command"][2:] == ["tunegate.training.package", "oss://team/jobs/xuanji.tar.gz", "/job"]
+    assert spec["containers"][0]["workingDir"] == "/job"
+    assert {"name": "work", "mountPath": "/job"} in spec["containers"][0]["volumeMounts"]
 
 
 def test_several_pods_share_a_volume_and_one_has_its_own() -> None:
