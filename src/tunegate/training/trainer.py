@@ -12,7 +12,7 @@ from typing import Any
 
 import deepspeed
 import torch
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
 from tunegate.api.errors import Preempted
@@ -28,12 +28,12 @@ from tunegate.training.order import pack
 from tunegate.training.plan import Plan
 from tunegate.training.preemption import Preemption
 from tunegate.training.record import Record
-from tunegate.training.resuming import for_ranks, settle
+from tunegate.training.resuming import Start, for_ranks, settle
 from tunegate.training.settings import training_arguments
 from tunegate.training.stopping import Stop
 from tunegate.training.tokens import open_tokens
 from tunegate.training.universal import Loaded, load_universal
-from tunegate.training.uploads import publisher_of
+from tunegate.training.uploads import Publisher, publisher_of
 
 # The one operator that DeepSpeed would compile for gloo; without it no compiler is needed, and nothing gets slower.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -47,32 +47,16 @@ def run(plan: Plan, output_dir: Path, stop: Stop | None = None, report: Report |
     """
     disable_progress_bar()
     plan = for_ranks(plan, output_dir, int(os.environ["WORLD_SIZE"]))
-    config = plan.config
-    arguments = training_arguments(config, output_dir)
+    arguments = training_arguments(plan.config, output_dir)
     # On processors transformers leaves this for later, and ZeRO-3, which cuts weights as they are read, sees one rank.
     deepspeed.init_distributed(torch.distributed.get_backend(), auto_mpi_discovery=False)
     metrics = Metrics()
-    if config.metrics_port is not None and arguments.process_index == 0:
-        metrics.serve(config.metrics_port, host_for(os.environ))
+    if plan.config.metrics_port is not None and arguments.process_index == 0:
+        metrics.serve(plan.config.metrics_port, host_for(os.environ))
     start = settle(output_dir, is_first=arguments.process_index == 0)
     if start.is_universal:
         load_universal(arguments)
-    tokenizer = load_tokenizer(Path(plan.base_folder), config.template)
-    prepared = open_tokens(config, [Path(folder) for folder in plan.tokens])
-    rows: Any = prepared.train
-    if config.packing:
-        packs = pack(rows.lengths, limits_of(config).longest, config.seed, shuffled=config.is_shuffle)
-        rows = Packed(prepared.train, packs)
-    model = load_model(plan, tokenizer, arguments)
-    trainer = Tuner(
-        model=model,
-        args=arguments,
-        train_dataset=Filled(rows),
-        eval_dataset=prepared.validation if config.val_size else None,
-        is_shuffle=config.is_shuffle,
-        data_collator=Collator(tokenizer.pad_token_id or 0),  # a masked position: its value is never read
-        processing_class=tokenizer,
-    )
+    trainer = _tuner(plan, arguments)
     report = report or _ignore
 
     def told(version: ModelVersion) -> None:
@@ -82,11 +66,36 @@ def run(plan: Plan, output_dir: Path, stop: Stop | None = None, report: Report |
 
     publisher = publisher_of(plan, output_dir, told) if trainer.is_world_process_zero() else None
     preemption = Preemption(stop or Stop(), output_dir)
-    trainer.remove_callback(PrinterCallback)  # the log says the same, in lines that can be read again
     trainer.add_callback(preemption)
     trainer.add_callback(Record(plan, output_dir, trainer, publisher, metrics, report))
     if start.folder and start.is_universal:
         trainer.add_callback(Loaded(start.folder))
+    _train(trainer, start, publisher, preemption)
+
+
+def _tuner(plan: Plan, arguments: TrainingArguments) -> Tuner:
+    config = plan.config
+    tokenizer = load_tokenizer(Path(plan.base_folder), config.template)
+    prepared = open_tokens(config, [Path(folder) for folder in plan.tokens])
+    rows: Any = prepared.train
+    if config.packing:
+        packs = pack(rows.lengths, limits_of(config).longest, config.seed, shuffled=config.is_shuffle)
+        rows = Packed(prepared.train, packs)
+    tuner = Tuner(
+        model=load_model(plan, tokenizer, arguments),
+        args=arguments,
+        train_dataset=Filled(rows),
+        eval_dataset=prepared.validation if config.val_size else None,
+        is_shuffle=config.is_shuffle,
+        data_collator=Collator(tokenizer.pad_token_id or 0),  # a masked position: its value is never read
+        processing_class=tokenizer,
+    )
+    tuner.remove_callback(PrinterCallback)  # the log says the same, in lines that can be read again
+    return tuner
+
+
+def _train(trainer: Tuner, start: Start, publisher: Publisher | None, preemption: Preemption) -> None:
+    """Train to the end or to where all agreed to stop, and see to what is not published by then."""
     try:
         trainer.train(resume_from_checkpoint=str(start.folder) if start.folder else None)
     except BaseException:
