@@ -5,6 +5,7 @@ And one in two processes, for what does.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -19,11 +20,35 @@ import torch
 from accelerate.state import AcceleratorState
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues
 from tunegate.api.resource import from_json, to_json
 from tunegate.api.versions import BaseModel, Producer, Release
+from tunegate.models import make_tiny
 from tunegate.training import TrainConfig, trainer
 from tunegate.training.plan import RECORD, Plan, RunRecord
 from tunegate.training.tokens import prepare
+
+
+def make_shop(folder: Path, rows: int) -> Path:
+    """A tiny base model in `folder`/model and `rows` dialogues in `folder`/data."""
+    make_tiny(folder / "model", texts())
+    write_dialogues(folder / "data", dialogues(rows))
+    return folder
+
+
+def config_of(folder: Path, name: str, method: str, stage: int, **changes: Any) -> TrainConfig:
+    """A run of one epoch by `method` under a stage of ZeRO, with a checkpoint after each third step."""
+    deepspeed = folder / f"zero{stage}.json"
+    deepspeed.write_text(json.dumps({"zero_optimization": {"stage": stage}, "zero_allow_untested_optimizer": True}))
+    settings = {
+        "model_name_or_path": str(folder / "model"),
+        "finetuning_type": method,
+        "deepspeed": str(deepspeed),
+        "num_train_epochs": 1,
+        "save_strategy": "steps",
+        "save_steps": 3,
+    }
+    return make_config(None, folder / "data", folder / name, **{**settings, **changes})
 
 
 def plan_of(config: TrainConfig, tokens: tuple[Path, ...] = (), base: BaseModel | None = None) -> Plan:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.training.alone import train_alone
-from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues
-from tunegate.models import make_tiny
+from tests.unit.training.alone import make_shop, train_alone
+from tests.unit.training.builders import make_config
 from tunegate.training.arguments import ZERO2, check_config
 from tunegate.training.log import read_log
 
@@ -19,10 +18,7 @@ SHIPPED = Path(__file__).parents[3] / "pipelines" / "deepspeed"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("deepspeed")
-    make_tiny(folder / "model", texts())
-    write_dialogues(folder / "data", dialogues(12))
-    return folder
+    return make_shop(tmp_path_factory.mktemp("deepspeed"), 12)
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.iterdir()), ids=lambda path: path.stem)

@@ -10,11 +10,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from tests.unit.training.alone import plan_of, train_alone
-from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues
+from tests.unit.training.alone import make_shop, plan_of, train_alone
+from tests.unit.training.builders import make_config
 from tunegate.api.errors import ModelError
 from tunegate.api.versions import BaseModel
-from tunegate.models import make_tiny
 from tunegate.models.templates import TURN_END, load_template
 from tunegate.training.encode import load_tokenizer
 from tunegate.training.methods import count_parameters, load_model
@@ -26,10 +25,7 @@ pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("Deprec
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("methods")
-    make_tiny(folder / "model", texts())
-    write_dialogues(folder / "data", dialogues(8))
-    return folder
+    return make_shop(tmp_path_factory.mktemp("methods"), 8)
 
 
 def load(folder: Path, method: str, **changes: Any) -> Any:

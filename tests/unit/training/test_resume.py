@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.unit.training.alone import train_alone, train_in_two
-from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues
-from tunegate.models import make_tiny
+from tests.unit.training.alone import config_of, make_shop, train_alone, train_in_two
 from tunegate.training import TrainConfig
 from tunegate.training.log import read_log
 
@@ -23,27 +20,12 @@ pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("Deprec
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("resume")
-    make_tiny(folder / "model", texts())
-    write_dialogues(folder / "data", dialogues(22))  # the last batch is short
-    return folder
+    return make_shop(tmp_path_factory.mktemp("resume"), 22)  # the last batch is short
 
 
 def config(folder: Path, name: str, method: str, stage: int, **changes: Any) -> TrainConfig:
     """Six steps with a checkpoint after the third, in the middle of an epoch, and dropout where the method has it."""
-    deepspeed = folder / f"zero{stage}.json"
-    deepspeed.write_text(json.dumps({"zero_optimization": {"stage": stage}, "zero_allow_untested_optimizer": True}))
-    settings = {
-        "model_name_or_path": str(folder / "model"),
-        "finetuning_type": method,
-        "deepspeed": str(deepspeed),
-        "lora_dropout": 0.1,
-        "num_train_epochs": 1,
-        "nproc_per_node": 1,
-        "save_strategy": "steps",
-        "save_steps": 3,
-    }
-    return make_config(None, folder / "data", folder / name, **{**settings, **changes})
+    return config_of(folder, name, method, stage, **{"lora_dropout": 0.1, "nproc_per_node": 1, **changes})
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.unit.training.alone import plan_of, train_alone, world_of_one
-from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues
-from tunegate.models import make_tiny
+from tests.unit.training.alone import make_shop, plan_of, train_alone, world_of_one
+from tests.unit.training.builders import make_config
 from tunegate.training.batches import Collator
 from tunegate.training.checkpoints import complete_checkpoints
 from tunegate.training.encode import IGNORED, Example, load_tokenizer
@@ -25,10 +24,7 @@ pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("Deprec
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trainer")
-    make_tiny(folder / "model", texts())
-    write_dialogues(folder / "data", dialogues(24))
-    return folder
+    return make_shop(tmp_path_factory.mktemp("trainer"), 24)
 
 
 def settings(folder: Path, output: Path, **changes: Any) -> Any:

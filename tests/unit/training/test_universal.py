@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.unit.training.alone import train_alone, train_in_two
-from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues
-from tunegate.models import make_tiny
+from tests.unit.training.alone import config_of, make_shop, train_alone, train_in_two
 from tunegate.training import TrainConfig
 from tunegate.training.log import read_log
 
@@ -27,9 +24,7 @@ KINDS = [("full", 3), ("lora", 2), ("freeze", 1)]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of two processes and one of one process; that one was broken off and went on with two."""
-    folder = tmp_path_factory.mktemp("universal")
-    make_tiny(folder / "model", texts())
-    write_dialogues(folder / "data", dialogues(22))
+    folder = make_shop(tmp_path_factory.mktemp("universal"), 22)
     alone = config(folder, "alone", *KINDS[0], gradient_accumulation_steps=2)
     train_alone(alone)
     train_in_two(*(config(folder, method, method, stage) for method, stage in KINDS), broken(alone))
@@ -38,19 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(folder: Path, name: str, method: str, stage: int, **changes: Any) -> TrainConfig:
     """Six steps of four dialogues in two processes, with a checkpoint after the third."""
-    deepspeed = folder / f"zero{stage}.json"
-    deepspeed.write_text(json.dumps({"zero_optimization": {"stage": stage}, "zero_allow_untested_optimizer": True}))
-    settings = {
-        "model_name_or_path": str(folder / "model"),
-        "finetuning_type": method,
-        "deepspeed": str(deepspeed),
-        "per_device_train_batch_size": 2,
-        "weight_decay": 0.3,
-        "num_train_epochs": 1,
-        "save_strategy": "steps",
-        "save_steps": 3,
-    }
-    return make_config(None, folder / "data", folder / name, **{**settings, **changes})
+    settings = {"per_device_train_batch_size": 2, "weight_decay": 0.3, **changes}
+    return config_of(folder, name, method, stage, **settings)
 
 
 def broken(run: TrainConfig) -> TrainConfig:
