@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner, Result
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.adapters import make_lively, make_prefix, make_prompt, tuned
+from tests.adapters import make_prefix, tuned
 from tunegate.api.versions import BaseModel, Dataset, Format, ModelVersion, Producer, Release
 from tunegate.cli import main, root
 from tunegate.models import check_folder, materialise
@@ -30,16 +30,6 @@ MADE = Producer(
     loss=0.5,
     notes={"method": "p_tuning", "seconds": "12.5"},
 )
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_lively(tmp_path_factory.mktemp("base") / "model")
-
-
-@pytest.fixture(scope="module")
-def prompt(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_prompt(base, tmp_path_factory.mktemp("prompt") / "adapter")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.adapters import VIRTUAL, make_lively, make_prefix, make_prompt, tuned
+from tests.adapters import VIRTUAL, make_prompt, tuned
 from tests.processes import processes_about
 from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
 from tunegate.cli import main
@@ -27,16 +27,6 @@ from tunegate.store.serving_uri import Pinned
 
 QUESTIONS = ["Price?", "水壶多少钱？", "How much is the kettle?"]
 TOKENS = 12
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_lively(tmp_path_factory.mktemp("base") / "model")
-
-
-@pytest.fixture(scope="module")
-def prefix(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_prefix(base, tmp_path_factory.mktemp("prefix") / "adapter")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.adapters import VIRTUAL, make_lively, make_prefix, make_prompt, tuned
+from tests.adapters import VIRTUAL, make_prefix, make_prompt, tuned
 from tunegate.api.errors import EvaluationError
 from tunegate.evaluation.model import Model
 from tunegate.models.folders import on_base
@@ -18,11 +18,6 @@ from tunegate.models.quantize import quantize
 DIALOGUES = [[{"role": "user", "content": text}] for text in ("Price?", "How much is the kettle? " * 3, "水壶多少钱？")]
 TEXTS = ["水壶多少钱？答案：", "水壶多少钱？", "How much?"]
 LETTERS = ("A", "B", "C", "D")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_lively(tmp_path_factory.mktemp("base") / "model")
 
 
 @pytest.fixture(scope="module", params=[make_prompt, make_prefix], ids=["p_tuning", "p_tuning_v2"])

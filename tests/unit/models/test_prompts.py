@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.adapters import VIRTUAL, make_lively, make_prefix, make_prompt, tuned
+from tests.adapters import VIRTUAL, make_prompt, tuned
 from tunegate.api.errors import ModelError
 from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
 from tunegate.models import materialise
@@ -24,21 +24,6 @@ from tunegate.store import Store
 from tunegate.store.serving_uri import Pinned
 
 ASK = [{"role": "user", "content": "Price of the kettle? 水壶"}]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_lively(tmp_path_factory.mktemp("base") / "model")
-
-
-@pytest.fixture(scope="module")
-def prompt(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_prompt(base, tmp_path_factory.mktemp("prompt") / "adapter")
-
-
-@pytest.fixture(scope="module")
-def prefix(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_prefix(base, tmp_path_factory.mktemp("prefix") / "adapter")
 
 
 @pytest.fixture(scope="module")
