@@ -75,14 +75,16 @@ class Packed(Sequence[tuple[Example, ...]]):
 
 
 class Collator:
-    """Pads a batch on the right to its longest row; a row is an example, or several that don't see each other.
+    """Pads a batch on the right to its longest row; a row is an example, or several.
 
-    The model keeps those apart by their positions, which begin at 0 in each: with them, and without an attention mask,
+    apart: several to a row, which don't see each other. Their positions begin at 0 in each, and `cu_seq_lens_q` says
+    where each begins, counted over all rows, and where the last ends: with these, and without an attention mask,
     transformers lets no token look beyond its own dialogue. The padding is one more dialogue, that nothing trains.
     """
 
-    def __init__(self, padding: int) -> None:
+    def __init__(self, padding: int, *, apart: bool = False) -> None:
         self._padding = padding
+        self._apart = apart
 
     def __call__(self, filled: Sequence[Example | tuple[Example, ...] | None]) -> dict[str, torch.Tensor]:
         rows = [row for row in filled if row is not None] or [_UNTRAINED]
@@ -102,6 +104,8 @@ class Collator:
             mask[row, :start] = 1
             positions[row, start:] = torch.arange(shape[1] - start)
         batch = {"input_ids": input_ids, "labels": labels, "tokens": torch.tensor(sum(lengths))}
-        if isinstance(rows[0], tuple):
-            return {**batch, "position_ids": positions}
-        return {**batch, "attention_mask": mask}
+        if not self._apart:
+            return {**batch, "attention_mask": mask}
+        begins = (positions.flatten() == 0).nonzero().flatten()
+        ends = torch.tensor([positions.numel()])
+        return {**batch, "position_ids": positions, "cu_seq_lens_q": torch.cat([begins, ends]).int()}

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, TrainingArguments
 from tunegate.api.errors import ModelError
 from tunegate.models.templates import TURN_END
 from tunegate.training.arguments import TrainConfig
+from tunegate.training.attention import BY_DIALOGUE
 from tunegate.training.plan import Plan
 
 _ADAPTER = "adapter_config.json"
@@ -27,7 +28,8 @@ _LAYER = re.compile(r"\.(?P<layer>\d+)\.(?P<rest>.+)")
 def load_model(plan: Plan, tokenizer: Any, arguments: TrainingArguments) -> Any:
     """The model to train, the same in every process. Raises ModelError when it lacks what the method trains."""
     dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(plan.base_folder, dtype=dtype)
+    attention = BY_DIALOGUE if plan.config.packing and arguments.device.type == "cpu" else None
+    model = AutoModelForCausalLM.from_pretrained(plan.base_folder, dtype=dtype, attn_implementation=attention)
     model.generation_config.eos_token_id = _stop_tokens(model, tokenizer)
     torch.manual_seed(plan.config.seed)
     if plan.config.finetuning_type == "full":

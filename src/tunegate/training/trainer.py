@@ -87,7 +87,8 @@ def _tuner(plan: Plan, arguments: TrainingArguments) -> Tuner:
         train_dataset=Filled(rows),
         eval_dataset=prepared.validation if config.val_size else None,
         is_shuffle=config.is_shuffle,
-        data_collator=Collator(tokenizer.pad_token_id or 0),  # a masked position: its value is never read
+        # a padded position's value is never read
+        data_collator=Collator(tokenizer.pad_token_id or 0, apart=config.packing),
         processing_class=tokenizer,
     )
     tuner.remove_callback(PrinterCallback)  # the log says the same, in lines that can be read again

@@ -93,21 +93,22 @@ def test_nothing_takes_no_room_beside_something_and_trains_nothing_alone() -> No
 def test_packed_dialogues_begin_at_0_each_and_so_does_the_padding() -> None:
     pair = (Example((1, 2, 3), (IGNORED, 2, 3)), Example((4, 5), (IGNORED, 5)))
 
-    batch = Collator(PADDING)([pair, (Example((6, 7), (6, 7)),)])
+    batch = Collator(PADDING, apart=True)([pair, (Example((6, 7), (6, 7)),)])
 
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5], [6, 7, 9, 9, 9]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1], [0, 1, 0, 1, 2]]
+    assert batch["cu_seq_lens_q"].tolist() == [0, 3, 5, 7, 10]
     assert batch["labels"].tolist() == [[IGNORED, 2, 3, IGNORED, 5], [6, 7, *[IGNORED] * 3]]
     assert batch["tokens"].item() == 7
     assert "attention_mask" not in batch
 
 
 def test_a_packed_dialogue_sees_nothing_of_its_neighbours(model: Any) -> None:
-    assert _furthest(model, Collator(PADDING)(_packs())) < 1e-5
+    assert _furthest(model, Collator(PADDING, apart=True)(_packs())) < 1e-5
 
 
 def test_without_positions_or_with_a_mask_it_would(model: Any) -> None:
-    batch = Collator(PADDING)(_packs())
+    batch = Collator(PADDING, apart=True)(_packs())
     through = torch.arange(batch["input_ids"].shape[1]).expand_as(batch["input_ids"])
     seen = torch.ones_like(batch["input_ids"])
 
