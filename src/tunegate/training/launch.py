@@ -95,7 +95,9 @@ def _torchrun(plan: Plan, node: Node, path: Path) -> list[str]:
     rendezvous = ["--standalone", "--local-addr", "127.0.0.1"] if node.is_alone else []
     module = ["-m", "tunegate.training.worker", str(path)]
     processes = ["--nproc-per-node", str(plan.config.nproc_per_node)]
-    return [sys.executable, "-m", "torch.distributed.run", *rendezvous, *processes, *module]
+    # Ranks write to this process's log; without this torchrun leaves an empty folder in /tmp each time.
+    logs = ["--log-dir", os.devnull]
+    return [sys.executable, "-m", "torch.distributed.run", *rendezvous, *processes, *logs, *module]
 
 
 def _environment(plan: Plan, node: Node) -> dict[str, str]:
