@@ -81,7 +81,7 @@ GROUPS = {
     "Checkpoints and what is shown": {
         "save_strategy": "Keep a checkpoint after each epoch, or every --save_steps steps; always one at the end.",
         "save_steps": "Steps between checkpoints with --save_strategy steps.",
-        "save_total_limit": "Newest checkpoints that stay in --output_dir; all if left out.",
+        "save_total_limit": "Newest checkpoints that stay in --output_dir; if left out 2 with --store, all without.",
         "resume": "Go on from the newest complete checkpoint; False (or --no_resume) refuses a run that has one.",
         "logging_steps": "Steps between two lines of progress.",
         "report_to": "Write events for TensorBoard, too.",

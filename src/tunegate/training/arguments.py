@@ -16,6 +16,7 @@ from tunegate.api.resource import Resource
 from tunegate.models.templates import load_template
 
 ZERO2 = Path(__file__).with_name("zero2.json")
+_KEPT_BESIDE_A_STORE = 2  # checkpoints: one to go on from, also where the newest turns out to be damaged
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?")
 
 # What may differ when a run goes on: where things lie, and what is only shown.
@@ -57,7 +58,8 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
     max_steps: stop after so many optimizer steps; -1 for `num_train_epochs`.
     max_rejected: share of unusable rows, 0..1, above which the run is refused.
     save_strategy: keep a checkpoint after each epoch, or every `save_steps` steps; always one at the end.
-    save_total_limit: newest checkpoints that stay in `output_dir`, of those that are in the store; None for all.
+    save_total_limit: newest checkpoints that stay in `output_dir`; with a store, of those that it has. None for 2 with
+    a store, for all without.
     bf16: "auto" computes in bfloat16 where the processor has instructions for it, in float32 elsewhere.
     gradient_checkpointing: "auto" saves memory at the cost of time on accelerators, not on processors.
     deepspeed: a DeepSpeed configuration file; None for ZeRO-2.
@@ -118,6 +120,11 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
     metrics_port: int | None = None
     max_rejected: float = 0.01
     resume: bool = True
+
+    @property
+    def kept(self) -> int | None:
+        """How many checkpoints stay in `output_dir`, None for all."""
+        return self.save_total_limit or (_KEPT_BESIDE_A_STORE if self.store else None)
 
 
 def check_config(config: TrainConfig) -> None:

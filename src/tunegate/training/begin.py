@@ -88,7 +88,7 @@ def finish(plan: Plan, output_dir: Path) -> list[ModelVersion]:
     if store:
         for checkpoint in unpublished(store, model, run, output_dir):
             publish_checkpoint(store, checkpoint, f"{model}/{run}", plan.release, plan.producer)
-    remove_surplus(complete_checkpoints(output_dir), plan.config.save_total_limit)
+    remove_surplus(complete_checkpoints(output_dir), plan.config.kept)
     if store is None:
         _show(complete_checkpoints(output_dir)[-1].folder, output_dir)
         return []

@@ -122,7 +122,7 @@ class Record(TrainerCallback):  # type: ignore[misc]
         if self._publisher:
             self._publisher.submit(checkpoint)
         else:
-            remove_surplus(complete_checkpoints(self._output_dir), self._plan.config.save_total_limit)
+            remove_surplus(complete_checkpoints(self._output_dir), self._plan.config.kept)
 
     def _progress(self, state: TrainerState, logs: dict[str, Any], speed: Speed | None) -> Progress:
         elapsed = time.monotonic() - self._begun

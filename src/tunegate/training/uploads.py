@@ -96,7 +96,7 @@ def publisher_of(plan: Plan, output_dir: Path, told: Callable[[ModelVersion], No
             told(publish_checkpoint(store, checkpoint, run, plan.release, plan.producer))
             known.add(name_of(checkpoint))
         published = [one for one in complete_checkpoints(output_dir) if name_of(one) in known]
-        remove_surplus(published, config.save_total_limit)
+        remove_surplus(published, config.kept)
 
     def name_of(checkpoint: Checkpoint) -> str:
         return f"{run}/{checkpoint.folder.name}"

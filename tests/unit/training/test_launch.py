@@ -170,7 +170,7 @@ def test_what_was_complete_but_not_published_is_published(full: Run, shop: Shop)
 
     versions = train(msgspec.structs.replace(full.config, store=elsewhere.uri))
 
-    assert [version.name for version in versions] == [version.name for version in full.versions]
+    assert [version.name for version in versions] == [version.name for version in full.versions[-2:]]  # those kept
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,19 @@ def test_what_an_earlier_attempt_left_is_published_and_only_the_newest_stays(sto
     assert [one.step for one in complete_checkpoints(tmp_path)] == [12]
 
 
+@pytest.mark.parametrize(("keep", "left"), [(None, [6, 9]), (1, [9]), (3, [3, 6, 9])])
+def test_with_a_store_two_checkpoints_stay_unless_more_or_fewer_are_asked_for(
+    store: Store, tmp_path: Path, keep: int | None, left: list[int]
+) -> None:
+    publisher = publisher_of(plan(store, tmp_path, keep=keep), tmp_path, lambda _: None)
+    assert publisher
+    for step in (3, 6, 9):
+        publisher.submit(checkpoint(tmp_path, step))
+    publisher.close()
+
+    assert [one.step for one in complete_checkpoints(tmp_path)] == left
+
+
 def test_a_run_whose_store_is_away_ends_and_keeps_what_is_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
