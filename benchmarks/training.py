@@ -7,7 +7,8 @@ counts. Tokens are those of the dialogues, without padding, over the seconds of 
   transformers   Trainer, each batch padded to its longest row
   trl            SFTTrainer, the same, and packed
   tunegate       `tunegate train`, the same, and packed
-  streaming      `tunegate train` with a store and without: what publishing while it trains costs
+  streaming      `tunegate train` with a store and without: what publishing a checkpoint costs the steps beside it; the
+                 store runs on the same processors, which it doesn't elsewhere, so its own time is told too
 
     python benchmarks/training.py --trl /path/to/venv/bin/python [--bf16]
 
@@ -26,10 +27,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 from transformers.utils.logging import disable_progress_bar
@@ -44,6 +47,7 @@ from tunegate.training.log import Progress, read_log
 from tunegate.training.tokens import prepare
 
 ROWS = 8
+DUE = 600  # seconds
 Shape = dict[str, int]
 SMALL: Shape = {"hidden_size": 320, "intermediate_size": 864, "num_hidden_layers": 10, "num_attention_heads": 5}
 SHAPES: dict[str, Shape] = {
@@ -87,6 +91,24 @@ def main(
                 speeds[arm].append(run())
         streaming = bench.streaming(rounds)
     _report(bench, speeds, streaming, as_json)
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """Of each round: seconds from one checkpoint to the next, and the store's own processor seconds for one.
+
+    size: of a checkpoint, in bytes.
+    """
+
+    kept: list[float]
+    published: list[float]
+    store: list[float]
+    size: int
+
+    @property
+    def cost(self) -> float:
+        """Seconds of training that publishing one checkpoint takes."""
+        return statistics.median(self.published) - statistics.median(self.kept)
 
 
 class Bench:
@@ -167,21 +189,28 @@ class Bench:
             raise click.ClickException(f"{name} failed: {done.stderr[-2000:]}")
         return self.tokens / float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 
-    def streaming(self, rounds: int) -> dict[str, Any]:
-        """Seconds of the same run, with a checkpoint after each of three epochs, published and not."""
+    def streaming(self, rounds: int) -> Streaming:
+        """The same run with a checkpoint after each of three epochs, published to a store on this machine and not."""
         seconds: dict[str, list[float]] = {"kept": [], "published": []}
+        busy: list[float] = []
         with EmbeddedStore.start(self.scratch / "store") as store:
             os.environ.update(store.environment)
+            servers = psutil.Process().children(recursive=True)
             where = {"store": store.uri, "endpoint_url": store.endpoint_url}
             for round_ in range(rounds):
                 for arm, settings in (("kept", {}), ("published", {**where, "run": f"run-{round_}"})):
-                    config = self.config("streaming", max_samples=self.base.max_samples, num_train_epochs=3, **settings)
+                    common = {"max_samples": self.base.max_samples, "num_train_epochs": 3, "save_total_limit": 3}
+                    config = self.config("streaming", **common, **settings)
+                    before = _processor_seconds(servers)
                     with _emptied(Path(config.output_dir)) as folder:
                         train(config)
-                        last = complete_checkpoints(folder)[-1]
-                        seconds[arm].append(float(last.marker.notes["seconds"]))
-                        size = sum(last.marker.files.values())
-        return {"seconds": seconds, "bytes": size}
+                        first, *_, last = (one.marker for one in complete_checkpoints(folder))
+                    # The upload of a checkpoint goes on beside the epoch after it, so the first epoch is beside none.
+                    epochs = last.epoch - first.epoch
+                    seconds[arm].append((float(last.notes["seconds"]) - float(first.notes["seconds"])) / epochs)
+                    if arm == "published":
+                        busy.append((_processor_seconds(servers) - before) / last.epoch)
+        return Streaming(seconds["kept"], seconds["published"], busy, sum(last.files.values()))
 
 
 def make_model(into: Path, tokenizer: Path, shape: Shape) -> Path:
@@ -244,13 +273,17 @@ def _median(steps: list[Progress], field: str) -> float | None:
     return statistics.median(values) if values else None
 
 
+def _processor_seconds(processes: list[psutil.Process]) -> float:
+    return sum(float(times.user + times.system) for times in (process.cpu_times() for process in processes))
+
+
 @contextmanager
 def _emptied(folder: Path) -> Iterator[Path]:
     yield folder
     shutil.rmtree(folder)
 
 
-def _report(bench: Bench, speeds: dict[str, list[float]], streaming: dict[str, Any], as_json: bool) -> None:
+def _report(bench: Bench, speeds: dict[str, list[float]], streaming: Streaming, as_json: bool) -> None:
     median = {arm: statistics.median(all_) for arm, all_ in speeds.items()}
     ratios = {
         f"{ours} against {other}": median[ours] / median[other]
@@ -259,19 +292,30 @@ def _report(bench: Bench, speeds: dict[str, list[float]], streaming: dict[str, A
         for other in median
         if not other.startswith("tunegate")
     }
-    kept, published = (statistics.median(streaming["seconds"][arm]) for arm in ("kept", "published"))
-    ratios["streaming against keeping checkpoints, seconds"] = published / kept
     if as_json:
-        click.echo(json.dumps({"speeds": speeds, "streaming": streaming, "ratios": ratios}, indent=2))
+        click.echo(json.dumps({"speeds": speeds, "streaming": asdict(streaming), "ratios": ratios}, indent=2))
         return
     arithmetic = "bfloat16" if bench.bf16 else "float32"
     title = f"{bench.tokens} tokens, {bench.trained} of them trained, {arithmetic}, {os.cpu_count()} cores"
-    rows = [(arm, f"{median[arm]:.0f}", " ".join(f"{speed:.0f}" for speed in all_)) for arm, all_ in speeds.items()]
+    rows = [(arm, f"{median[arm]:.0f}", _rounds(all_, 0)) for arm, all_ in speeds.items()]
     print_table(title, ("Who", "Tokens/s", "Rounds"), rows)
-    shown = [(arm, " ".join(f"{second:.1f}" for second in all_)) for arm, all_ in streaming["seconds"].items()]
-    print_table(f"three checkpoints of {streaming['bytes'] / 1e6:.0f} MB", ("Checkpoints are", "Seconds"), shown)
     print_table("ratios", ("", "Ratio"), [(name, f"{ratio:.2f}") for name, ratio in ratios.items()])
+    print_table(
+        f"a checkpoint of {streaming.size / 1e6:.0f} MB after each epoch",
+        ("", "Seconds for each"),
+        [
+            ("kept: an epoch", _rounds(streaming.kept, 1)),
+            ("published: an epoch", _rounds(streaming.published, 1)),
+            ("the store's own processor time", _rounds(streaming.store, 1)),
+            ("what publishing costs training", f"{streaming.cost:.1f}"),
+            (f"the same, where one is due every {DUE // 60} minutes", f"{streaming.cost / DUE:.1%}"),
+        ],
+    )
     click.echo(f"Load after: {' '.join(f'{load:.2f}' for load in os.getloadavg())}", err=True)
+
+
+def _rounds(values: list[float], digits: int) -> str:
+    return " ".join(f"{value:.{digits}f}" for value in values)
 
 
 def _report_gpu(result: dict[str, Any], as_json: bool) -> None:
