@@ -35,6 +35,20 @@ def test_a_server_gets_the_annotations_back_that_somebody_took(
     assert not world.written.apply, "once is enough"
 
 
+@pytest.mark.parametrize("spoiled", ["", "{", "[]", "null"])
+@pytest.mark.parametrize("kind", ["InferenceService", "HTTPRoute"])
+def test_what_somebody_wrote_over_the_memory_of_what_was_applied_is_mended(
+    world: World, kind: str, spoiled: str
+) -> None:
+    world.until("Paused")
+    name = server_of(CANDIDATE) if kind == "InferenceService" else "shop"
+    before, weights = world.objects[kind, name]["metadata"]["annotations"][APPLIED], world.weights()
+    world.objects[kind, name]["metadata"]["annotations"][APPLIED] = spoiled
+    world.step(seconds=0)
+    assert world.objects[kind, name]["metadata"]["annotations"][APPLIED] == before
+    assert (world.weights(), world.promotion()["status"]["phase"]) == (weights, "Paused")
+
+
 def test_a_route_gets_the_memory_back_of_what_was_applied(world: World) -> None:
     world.until("Paused")
     route = world.objects["HTTPRoute", "shop"]["metadata"]

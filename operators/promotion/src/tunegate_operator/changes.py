@@ -6,7 +6,6 @@ explained, whenever the operator is stopped.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,10 +20,9 @@ from tunegate_operator import conditions, manifests
 from tunegate_operator.conditions import Condition, Problem
 from tunegate_operator.config import Config
 from tunegate_operator.gather import Seen, Unready
-from tunegate_operator.observe import first_difference, is_true, job_state
+from tunegate_operator.observe import applied, first_difference, is_true, job_state
 from tunegate_operator.resources import (
     API_VERSION,
-    APPLIED,
     DIGEST,
     SUITE,
     UNUSED_SINCE,
@@ -294,12 +292,11 @@ def _marked(live: Object, now: datetime) -> Object:
         if key in metadata
     }
     annotations = {**metadata.get("annotations", {}), UNUSED_SINCE: now.isoformat()}
-    applied = annotations.get(APPLIED)
     return {
         "apiVersion": live["apiVersion"],
         "kind": live["kind"],
         "metadata": {**kept, "annotations": annotations},
-        "spec": live["spec"] if applied is None else json.loads(applied),
+        "spec": applied(live) or live["spec"],
     }
 
 
@@ -390,10 +387,10 @@ def _status(obj: Object, status: Object, found: list[Condition], now: datetime) 
 
 
 def _differs(wanted: Object, live: Object) -> bool:
-    """Whether the spec is another, or somebody took away what we remember there."""
+    """Whether the spec is another, or somebody took away or spoiled what we remember there."""
     annotations = live["metadata"].get("annotations", {})
-    taken = [key for key in (DIGEST, APPLIED) if key in wanted["metadata"]["annotations"] and key not in annotations]
-    return bool(taken or first_difference(wanted["spec"], live["spec"], "spec"))
+    taken = DIGEST in wanted["metadata"]["annotations"] and DIGEST not in annotations
+    return bool(taken or applied(live) is None or first_difference(wanted["spec"], live["spec"], "spec"))
 
 
 def _over(wanted: Object, live: Object | None) -> Object:

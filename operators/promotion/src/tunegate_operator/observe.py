@@ -97,13 +97,19 @@ def digest_by_server(servers: Iterable[Object]) -> dict[str, str]:
     return {name: each[DIGEST] for name, each in annotations.items() if DIGEST in each}
 
 
+def applied(obj: Object) -> Object | None:
+    """The spec that we applied last; None where somebody took away or wrote over what remembers it."""
+    try:
+        spec = json.loads(obj["metadata"].get("annotations", {}).get(APPLIED, ""))
+    except ValueError:
+        return None
+    return spec if isinstance(spec, dict) else None
+
+
 def modified(obj: Object) -> str:
     """Who changed the spec by hand, as a sentence; empty when it still says what we applied last."""
     metadata = obj["metadata"]
-    text = metadata.get("annotations", {}).get(APPLIED)
-    if text is None:
-        return ""
-    path = first_difference(json.loads(text), obj["spec"], "spec")
+    path = first_difference(applied(obj) or {}, obj["spec"], "spec")
     if not path:
         return ""
     others = [
