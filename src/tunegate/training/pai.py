@@ -307,6 +307,7 @@ def _pod(work: Work, place: Place, store: str) -> dict[str, Any]:
         train["workingDir"] = "/job"
     return {
         "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 120,  # a drained pod keeps a checkpoint first, and publishes it
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": 10001,

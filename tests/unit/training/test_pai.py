@@ -70,6 +70,10 @@ def test_files_of_the_script_are_unpacked_where_the_job_works() -> None:
     assert {"name": "work", "mountPath": "/job"} in spec["containers"][0]["volumeMounts"]
 
 
+def test_a_drained_pod_has_the_time_to_keep_and_publish_a_checkpoint() -> None:
+    assert pod(read_line(COMMAND, VARIABLES))["terminationGracePeriodSeconds"] >= 120
+
+
 def test_several_pods_share_a_volume_and_one_has_its_own() -> None:
     several, one = (
         {volume.pop("name"): volume for volume in pod(read_line(line() + f"-DworkerCount={count}", {}))["volumes"]}
