@@ -39,16 +39,24 @@ def example(length: int, trained: int) -> Example:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 8])
-@pytest.mark.parametrize("method", ["full", "p_tuning", "p_tuning_v2"])
-def test_validation_is_the_mean_over_all_trained_tokens(folder: Path, tmp_path: Path, method: str, rows: int) -> None:
+@pytest.mark.parametrize(
+    ("method", "packing"),
+    [("full", False), ("full", True), ("p_tuning", False), ("p_tuning_v2", False)],
+    ids=["full", "packed", "p_tuning", "p_tuning_v2"],
+)
+def test_validation_is_the_mean_over_all_trained_tokens(
+    folder: Path, tmp_path: Path, method: str, packing: bool, rows: int
+) -> None:
     held_out = [example(9, 2), example(30, 20), example(5, 1)]
-    config = settings(folder, tmp_path, finetuning_type=method, per_device_train_batch_size=rows)
+    config = settings(folder, tmp_path, finetuning_type=method, per_device_train_batch_size=rows, packing=packing)
+    usual = settings(folder, tmp_path, finetuning_type=method)
     with world_of_one():
         arguments = training_arguments(config, tmp_path)
         tokenizer = load_tokenizer(folder / "model", "chatml")
         model = load_model(plan_of(config), tokenizer, arguments)
-        plain = load_model(plan_of(config), tokenizer, arguments).eval()
-        tuner = Tuner(model=model, args=arguments, eval_dataset=held_out, data_collator=Collator(0), is_shuffle=True)
+        plain = load_model(plan_of(usual), tokenizer, arguments).eval()
+        collator = Collator(0, apart=packing)
+        tuner = Tuner(model=model, args=arguments, eval_dataset=held_out, data_collator=collator, is_shuffle=True)
 
         loss = tuner.evaluate()["eval_loss"]
 
