@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,13 @@ from prometheus_client import CollectorRegistry
 
 from tests.chart.rendering import CHART, REPOSITORY, Object, pick, render
 from tunegate.serving.metrics import Metrics
+from tunegate.training.pai import Place, read_line, training_job
 
 ALERTS = CHART / "files/rules/alerts.yaml"
 DASHBOARD = json.loads((CHART / "files/dashboards/tunegate.json").read_text())
 RULES = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
 EVERYTHING = {
-    "monitoring": {part: {"enabled": True} for part in ("predictors", "operator", "rules", "dashboard")}
+    "monitoring": {part: {"enabled": True} for part in ("predictors", "trainers", "operator", "rules", "dashboard")}
     | {"labels": {"release": "prometheus"}}
 }
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs `promtool`, of Prometheus")
@@ -101,7 +103,7 @@ def test_the_rule_object_holds_the_file() -> None:
 
 def test_the_pod_monitor_finds_the_port_of_the_runtime() -> None:
     objects = render(EVERYTHING | {"serving": {"vllm": {"enabled": True}}})
-    (endpoint,) = pick(objects, "PodMonitor")["spec"]["podMetricsEndpoints"]
+    (endpoint,) = pick(objects, "PodMonitor", "tunegate-predictors")["spec"]["podMetricsEndpoints"]
     for runtime in (each for each in objects if each["kind"] == "ClusterServingRuntime"):
         assert endpoint["port"] in [port["name"] for port in runtime["spec"]["containers"][0]["ports"]]
 
@@ -115,8 +117,35 @@ def test_the_pod_monitor_finds_the_port_of_the_runtime() -> None:
     ],
     ids=["cluster", "listed", "own"],
 )
-def test_the_pod_monitor_looks_where_policies_are(values: Object, where: Object) -> None:
-    assert pick(render(EVERYTHING | values), "PodMonitor")["spec"]["namespaceSelector"] == where
+def test_pod_monitors_look_where_policies_are(values: Object, where: Object) -> None:
+    monitors = [each for each in render(EVERYTHING | values) if each["kind"] == "PodMonitor"]
+    assert [each["spec"]["namespaceSelector"] for each in monitors] == [where, where]
+
+
+def _jobs() -> Iterator[Object]:
+    """The training jobs that users apply, and the one that a PAI line becomes."""
+    line = """pai -name pytorch112z -DentryFile='train.py' -DuserDefinedParameters="--output_dir o" -DworkerCount=2"""
+    place = Place("pai", "shop", "tunegate/trainer:0.1.0", "s3://models", None, "tunegate-store", "runs")
+    yield training_job(read_line(line, {}), place)
+    for path in sorted((REPOSITORY / "pipelines").glob("*.yaml")):
+        yield from (each for each in yaml.safe_load_all(path.read_text()) if each and each["kind"] == "PyTorchJob")
+
+
+@pytest.mark.parametrize("job", list(_jobs()), ids=lambda job: job["metadata"]["name"])
+def test_the_pod_monitor_finds_the_first_pod_of_a_training_job_and_no_other(job: Object) -> None:
+    spec = pick(render(EVERYTHING), "PodMonitor", "tunegate-trainers")["spec"]
+    (endpoint,) = spec["podMetricsEndpoints"]
+    replicas = job["spec"]["pytorchReplicaSpecs"]
+    first, *others = replicas.values()
+    assert {each["key"] for each in spec["selector"]["matchExpressions"]} <= set(
+        first["template"]["metadata"]["labels"]
+    )
+    assert spec["selector"]["matchLabels"] == {"training.kubeflow.org/replica-index": "0"}
+    (container,) = first["template"]["spec"]["containers"]
+    (port,) = container["ports"]
+    assert port["name"] == endpoint["port"]
+    assert f"--metrics_port={port['containerPort']}" in container["args"]
+    assert not any("ports" in each["template"]["spec"]["containers"][0] for each in others)
 
 
 def test_the_service_monitor_finds_the_operators_service() -> None:

@@ -7,9 +7,9 @@
 {{- if and .Values.traffic.gatewayApi (not (.Capabilities.APIVersions.Has "gateway.networking.k8s.io/v1")) -}}
 {{- fail "The Gateway API is missing from this cluster (gateway.networking.k8s.io/v1): install it first, or set traffic.gatewayApi=false and traffic switches from 0 to 100 % at once." -}}
 {{- end -}}
-{{- $monitors := or .Values.monitoring.predictors.enabled .Values.monitoring.operator.enabled .Values.monitoring.rules.enabled -}}
+{{- $monitors := or .Values.monitoring.predictors.enabled .Values.monitoring.trainers.enabled .Values.monitoring.operator.enabled .Values.monitoring.rules.enabled -}}
 {{- if and $monitors (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}
-{{- fail "The Prometheus operator is missing from this cluster (monitoring.coreos.com/v1): install it first, or leave monitoring.predictors, monitoring.operator and monitoring.rules disabled." -}}
+{{- fail "The Prometheus operator is missing from this cluster (monitoring.coreos.com/v1): install it first, or leave monitoring.predictors, monitoring.trainers, monitoring.operator and monitoring.rules disabled." -}}
 {{- end -}}
 {{- if and .Values.store.create (not (and .Values.store.accessKeyId .Values.store.secretAccessKey)) -}}
 {{- fail "store.create=true makes the Secret from store.accessKeyId and store.secretAccessKey: set both." -}}

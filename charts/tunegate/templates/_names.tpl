@@ -15,6 +15,17 @@
 {{- .Values.namespaces | default (list .Release.Namespace) | uniq | sortAlpha | toJson -}}
 {{- end -}}
 
+{{/* Where a PodMonitor looks: in every namespace that may have policies, and the training jobs beside them. */}}
+{{- define "tunegate.namespaceSelector" -}}
+{{- if .Values.namespaces -}}
+matchNames: {{ toJson .Values.namespaces }}
+{{- else if eq .Values.rbac.scope "Cluster" -}}
+any: true
+{{- else -}}
+matchNames: {{ list .Release.Namespace | toJson }}
+{{- end -}}
+{{- end -}}
+
 {{/* Where the chart puts Secrets: beside the operator and beside the policies. */}}
 {{- define "tunegate.secretNamespaces" -}}
 {{- append .Values.namespaces .Release.Namespace | uniq | sortAlpha | toJson -}}

@@ -19,6 +19,7 @@ from tunegate.api.errors import UsageError
 from tunegate.training.words import flags, name_of
 
 GROUP = "kubeflow.org/v1"
+_METRICS_PORT = "9400"
 _KNOWN = ("script", "entryFile", "userDefinedParameters", "workerCount", "cluster", "buckets", "gpuRequired")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _MOUNT = re.compile(r"/data/oss_bucket_(\d+)(?:/(.*))?")
@@ -105,16 +106,21 @@ def training_job(work: Work, place: Place) -> dict[str, Any]:
             "The pods' folders go with the pods; give --store, or an --output_dir under /data/oss_bucket_0/."
         )
     labels = {"tunegate.io/model": place.name, "tunegate.io/run": work.run}
-    pod = {"metadata": {"labels": labels}, "spec": _pod(work, place, store)}
-    replica = {"restartPolicy": "OnFailure", "template": pod}
-    others = {"Worker": {"replicas": work.workers - 1, **replica}} if work.workers > 1 else {}
+
+    def replica(count: int, ports: list[dict[str, Any]]) -> dict[str, Any]:
+        pod = {"metadata": {"labels": labels}, "spec": _pod(work, place, store, ports)}
+        return {"replicas": count, "restartPolicy": "OnFailure", "template": pod}
+
+    said = dict(word.split("=", 1) for word in work.words if "=" in word)
+    served = [{"name": "metrics", "containerPort": int(said.get("--metrics_port", _METRICS_PORT))}]
+    others = {"Worker": replica(work.workers - 1, [])} if work.workers > 1 else {}
     return {
         "apiVersion": GROUP,
         "kind": "PyTorchJob",
         "metadata": {"name": place.name, "namespace": place.namespace, "labels": labels},
         "spec": {
             "runPolicy": {"cleanPodPolicy": "Running", "backoffLimit": 3},
-            "pytorchReplicaSpecs": {"Master": {"replicas": 1, **replica}, **others},
+            "pytorchReplicaSpecs": {"Master": replica(1, served), **others},
         },
     }
 
@@ -276,7 +282,7 @@ def _package(script: str, words: tuple[str, ...]) -> str | None:
     return None
 
 
-def _pod(work: Work, place: Place, store: str) -> dict[str, Any]:
+def _pod(work: Work, place: Place, store: str, ports: list[dict[str, Any]]) -> dict[str, Any]:
     """As safe as pods can be, with a scratch folder that all pods of a job share."""
     volumes: dict[str, tuple[str, Any]] = {name: (f"/{name}", {"emptyDir": {}}) for name in ("tmp", "cache", "scratch")}
     if work.workers > 1:
@@ -303,6 +309,8 @@ def _pod(work: Work, place: Place, store: str) -> dict[str, Any]:
         **common,
     }
     train = {"name": "pytorch", "args": _arguments(work, place), "resources": _resources(work), **common}
+    if ports:
+        train["ports"] = ports
     if work.package:
         train["workingDir"] = "/job"
     return {
@@ -334,7 +342,7 @@ def _environment(work: Work, place: Place, store: str) -> list[dict[str, str]]:
 
 def _arguments(work: Work, place: Place) -> list[str]:
     said = {word.partition("=")[0] for word in work.words}
-    ours = {"model": place.name, "run": work.run, "nproc_per_node": work.processes}
+    ours = {"model": place.name, "run": work.run, "nproc_per_node": work.processes, "metrics_port": _METRICS_PORT}
     return ["train", *work.words, *(f"--{name}={value}" for name, value in ours.items() if f"--{name}" not in said)]
 
 

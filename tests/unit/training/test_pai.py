@@ -54,10 +54,12 @@ def test_each_worker_is_a_pod_with_the_same_words() -> None:
 
     replicas = job["spec"]["pytorchReplicaSpecs"]
     assert [(role, replica["replicas"]) for role, replica in replicas.items()] == [("Master", 1), ("Worker", 1)]
+    assert replicas["Master"]["template"]["spec"]["containers"][0].pop("ports"), "the first process is there"
     assert replicas["Master"]["template"] == replicas["Worker"]["template"]
     assert job["metadata"]["labels"] == {"tunegate.io/model": "xuanji", "tunegate.io/run": "file-path"}
     (container,) = replicas["Master"]["template"]["spec"]["containers"]
-    assert container["args"][-3:] == ["--model=xuanji", "--run=file-path", "--nproc_per_node=8"]
+    ours = ["--model=xuanji", "--run=file-path", "--nproc_per_node=8", "--metrics_port=9400"]
+    assert container["args"][-4:] == ours
     assert container["resources"]["limits"] == {"memory": "262144Mi", "nvidia.com/gpu": 8}
 
 
@@ -68,6 +70,13 @@ def test_files_of_the_script_are_unpacked_where_the_job_works() -> None:
     assert first["command"][2:] == ["tunegate.training.package", "oss://team/jobs/xuanji.tar.gz", "/job"]
     assert spec["containers"][0]["workingDir"] == "/job"
     assert {"name": "work", "mountPath": "/job"} in spec["containers"][0]["volumeMounts"]
+
+
+def test_prometheus_finds_the_port_that_was_asked_for() -> None:
+    container = pod(read_line(line("--output_dir /data/oss_bucket_0/out/r1 --metrics_port 9500"), {}))["containers"][0]
+
+    assert container["ports"] == [{"name": "metrics", "containerPort": 9500}]
+    assert [word for word in container["args"] if "metrics" in word] == ["--metrics_port=9500"]
 
 
 def test_a_drained_pod_has_the_time_to_keep_and_publish_a_checkpoint() -> None:
