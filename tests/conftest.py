@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.apiserver import api_server, foreign_crds, namespace, tunegate_crds  # noqa: F401 (fixtures)
 from tunegate.store import EmbeddedStore, Store
+
+# Shells start what runs in the background deaf to Ctrl-C, and those that tests start and interrupt would inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _FRESH = itertools.count()
 
