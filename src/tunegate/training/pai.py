@@ -112,7 +112,8 @@ def training_job(work: Work, place: Place) -> dict[str, Any]:
         return {"replicas": count, "restartPolicy": "OnFailure", "template": pod}
 
     said = dict(word.split("=", 1) for word in work.words if "=" in word)
-    served = [{"name": "metrics", "containerPort": int(said.get("--metrics_port", _METRICS_PORT))}]
+    port = int(said.get("--metrics_port", _METRICS_PORT))
+    served = [{"name": "metrics", "containerPort": port, "protocol": "TCP"}]
     others = {"Worker": replica(work.workers - 1, [])} if work.workers > 1 else {}
     return {
         "apiVersion": GROUP,

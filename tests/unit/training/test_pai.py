@@ -75,7 +75,7 @@ def test_files_of_the_script_are_unpacked_where_the_job_works() -> None:
 def test_prometheus_finds_the_port_that_was_asked_for() -> None:
     container = pod(read_line(line("--output_dir /data/oss_bucket_0/out/r1 --metrics_port 9500"), {}))["containers"][0]
 
-    assert container["ports"] == [{"name": "metrics", "containerPort": 9500}]
+    assert container["ports"] == [{"name": "metrics", "containerPort": 9500, "protocol": "TCP"}]
     assert [word for word in container["args"] if "metrics" in word] == ["--metrics_port=9500"]
 
 
