@@ -69,20 +69,26 @@ def _download(bucket: Bucket, manifest: Manifest, files: Iterable[File], folder:
 def partial_folder(into: Path) -> Iterator[Path]:
     """The folder beside `into` that collects its files; one process at a time has it."""
     partial = into.with_name(f"{into.name}.partial")
+    with contextlib.suppress(FileExistsError):  # a file: the next mkdir says so
+        partial.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        partial.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # not mkdir's exist_ok: it fails when the folder goes meanwhile
+            partial.mkdir()
         try:
-            descriptor = os.open(partial, os.O_RDONLY)
+            descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except FileNotFoundError:  # whoever had it was done with it just now
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if _is_at(descriptor, partial):
-                yield partial
+                try:
+                    yield partial
+                finally:
+                    if _is_at(descriptor, partial):  # else it is in its place, and what is here now is another's
+                        with contextlib.suppress(OSError):  # not empty: it is for the next attempt
+                            partial.rmdir()
                 return
         finally:
-            with contextlib.suppress(OSError):  # not empty: it is for the next attempt
-                partial.rmdir()
             os.close(descriptor)
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.store.conftest import MIB, Proxy
 from tunegate.api.errors import NotFoundError, StoreError, UsageError
 from tunegate.store import Store
+from tunegate.store.fetching import partial_folder
 from tunegate.store.plain import fetch_plain, is_uri
 
 Put = Callable[[str, bytes], None]
@@ -113,6 +114,36 @@ def test_two_may_fetch_at_once(store: Store, put: Put, tmp_path: Path) -> None:
 
     assert len(paths) == 1
     assert paths.pop().read_bytes() == body
+
+
+def test_many_may_come_and_go_at_once(tmp_path: Path) -> None:
+    into = tmp_path / "cache" / "data"
+    inside = []
+
+    def come_and_go(_: int) -> None:
+        for _ in range(300):
+            with partial_folder(into) as partial:
+                inside.append(partial)
+                assert partial.is_dir()
+                assert len(inside) == 1
+                inside.clear()
+
+    with ThreadPoolExecutor(4) as many:
+        list(many.map(come_and_go, range(4)))
+
+    assert not list(into.parent.iterdir())
+
+
+def test_something_else_in_the_place_of_the_partial_folder_is_told(store: Store, put: Put, tmp_path: Path) -> None:
+    put("data/rows.jsonl", b"{}")
+    name = hash_named(store, "data/rows.jsonl", tmp_path)
+    partial = tmp_path / "plain" / f"{name}.partial"
+    for put_there in (lambda: partial.write_text("mine"), lambda: partial.symlink_to("nowhere")):
+        partial.parent.mkdir(exist_ok=True)
+        put_there()
+        with pytest.raises(StoreError, match=r"\.partial can't be written: .*; make room or choose another folder"):
+            _fetch(store, "data/rows.jsonl", tmp_path)
+        partial.unlink()
 
 
 def test_what_changes_while_it_is_fetched_is_refused(store: Store, put: Put, tmp_path: Path, proxy: Proxy) -> None:
