@@ -13,7 +13,6 @@ import os
 import secrets
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from tests.waiting import wait_for
 from tunegate.processes import Child, free_port
 
 if TYPE_CHECKING:
@@ -253,14 +253,6 @@ def call(
     response.read()
     client.response_deserialize(response, {})
     return dict(json.loads(response.data))
-
-
-def wait_for(condition: Callable[[], object], *, seconds: float = 30, what: str = "it") -> None:
-    """Return when `condition` is true; fail when it isn't after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.02)
 
 
 def _documents(file: Path) -> list[dict[str, Any]]:

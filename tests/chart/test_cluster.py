@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.apiserver import ApiServer, call, wait_for
+from tests.apiserver import ApiServer, call
 from tests.chart.rendering import CHART, VALUES_FILES, Object, helm, pod_templates, render
+from tests.waiting import wait_for
 
 OPERATOR = "system:serviceaccount:tunegate:tunegate-operator"
 FEEDBACK = {"namespaces": ["models"], "feedback": {"create": True}}

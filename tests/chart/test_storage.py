@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.chart.rendering import Object, kinds, pick, render
+from tests.waiting import wait_for
 from tunegate.processes import answers, free_port
 from tunegate.store.client import connect, parse_uri
 
@@ -99,10 +99,9 @@ def _running(folder: Path) -> Iterator[tuple[Object, str]]:
     ):
         url = f"http://127.0.0.1:{ports['s3.port']}"
         try:
-            deadline = time.monotonic() + 60
-            while not answers(f"{url}{container['readinessProbe']['httpGet']['path']}"):
-                assert store.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline
+            probe = f"{url}{container['readinessProbe']['httpGet']['path']}"
+            wait_for(lambda: answers(probe) or store.poll() is not None, seconds=60, what=probe)
+            assert store.poll() is None, (folder / "log").read_text()
             yield container, url
         finally:
             store.send_signal(signal.SIGKILL)

@@ -20,8 +20,9 @@ from typing import Any
 import yaml
 from prometheus_client import CollectorRegistry, start_http_server
 
-from tests.apiserver import ApiServer, wait_for
+from tests.apiserver import ApiServer
 from tests.builders import make_evaluation
+from tests.waiting import wait_for
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.evaluation.results import save
 from tunegate.processes import Child, answers, free_port

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.apiserver import wait_for
 from tests.operator.running import POLICY_NAME, Shop
+from tests.waiting import wait_for
 from tunegate.api.versions import MANIFEST
 from tunegate_operator import cluster as kinds
 from tunegate_operator.cluster import Cluster

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from kubernetes.client import ApiClient
 
-from tests.apiserver import ApiServer, wait_for
+from tests.apiserver import ApiServer
+from tests.waiting import wait_for
 from tunegate_operator.cluster import LEASE, Cluster
 from tunegate_operator.lease import DURATION_SECONDS, NAME, RENEW_WITHIN_SECONDS, TIMEOUT_SECONDS, Election
 

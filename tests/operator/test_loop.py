@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.apiserver import wait_for
+from tests.waiting import wait_for
 from tunegate_operator.cluster import UnreachableError
 from tunegate_operator.logs import JsonFormatter
 from tunegate_operator.loop import ALIVE_SECONDS, Key, Loop, Queue

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.apiserver import ApiServer, wait_for
+from tests.apiserver import ApiServer
+from tests.waiting import wait_for
 from tunegate.processes import free_port
 from tunegate_operator.cluster import LEASE, Cluster
 from tunegate_operator.lease import NAME

@@ -7,9 +7,9 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
-from tests.apiserver import wait_for
 from tests.builders import make_version
 from tests.operator.running import POLICY_NAME, Shop
+from tests.waiting import wait_for
 from tunegate.api.promotion import Decision, PromotionStatus, Transition
 from tunegate_operator import cluster as kinds
 from tunegate_operator import manifests

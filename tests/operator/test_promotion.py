@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.apiserver import wait_for
 from tests.operator.running import POLICY_NAME, Shop, keep_voting
+from tests.waiting import wait_for
 from tunegate_operator import cluster as kinds
 from tunegate_operator.resources import object_name
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.apiserver import wait_for
 from tests.chart.rendering import render
 from tests.operator.running import Shop
+from tests.waiting import wait_for
 
 ACCOUNT = "tunegate-operator"
 RIGHTS = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")

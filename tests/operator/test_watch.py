@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.apiserver import ApiServer, new_api_server, wait_for
+from tests.apiserver import ApiServer, new_api_server
+from tests.waiting import wait_for
 from tunegate_operator.cluster import LEASE, SERVICE, Cluster, ExpiredError, Kind, UnreachableError
 from tunegate_operator.resources import POLICY, Object
 from tunegate_operator.watch import Watches

@@ -8,14 +8,14 @@ import socketserver
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_for
 from tunegate.api.errors import ProcessError
 from tunegate.processes import Child, answers, free_port
 
@@ -47,13 +47,6 @@ with Child.start("family", [sys.executable, "-c", sys.argv[2], str(folder / "pid
 """
 
 
-def eventually(ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not ready():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
-
-
 def alive(pid: int) -> bool:
     """Whether a process runs; one that has ended and was not waited for yet does not."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
@@ -62,7 +55,7 @@ def alive(pid: int) -> bool:
 
 def pids_in(file: Path) -> list[int]:
     """The child and the grandchild, once they run."""
-    eventually(file.exists)
+    wait_for(file.exists)
     return [int(pid) for pid in file.read_text().split()]
 
 
@@ -72,7 +65,7 @@ def python(program: str, log: Path, *arguments: str) -> Child:
 
 def ended(child: Child) -> int | None:
     """The exit code, once there is one."""
-    eventually(lambda: child.exit_code is not None)
+    wait_for(lambda: child.exit_code is not None)
     child.stop()
     return child.exit_code
 
@@ -93,7 +86,7 @@ def test_a_stopped_child_is_gone_with_all_that_it_started(tmp_path: Path) -> Non
         assert child.exit_code is None
 
     assert child.exit_code == 128 + signal.SIGTERM
-    eventually(lambda: not any(alive(pid) for pid in pids))
+    wait_for(lambda: not any(alive(pid) for pid in pids))
 
 
 def test_stopping_twice_is_no_harm(tmp_path: Path) -> None:
@@ -128,7 +121,7 @@ time.sleep(600)
     impatient = "import sys, tunegate.processes as p; p.GRACE_SECONDS = 0.1; sys.exit(p._guard(sys.argv[1:]))"
     argv = [sys.executable, "-c", impatient, sys.executable, "-c", program]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True) as guard:
-        eventually((tmp_path / "ready").exists)
+        wait_for((tmp_path / "ready").exists)
         guard.communicate(timeout=DEADLINE_SECONDS)  # closes the pipe
 
     assert guard.returncode == 128 + signal.SIGKILL
@@ -140,7 +133,7 @@ def test_what_a_child_left_behind_ends_with_it(tmp_path: Path) -> None:
         _, grandchild = pids_in(tmp_path / "pids")
         assert ended(child) == 0
 
-    eventually(lambda: not alive(grandchild))
+    wait_for(lambda: not alive(grandchild))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a guard adopt orphans")
@@ -160,7 +153,7 @@ def test_a_child_that_holds_children_is_gone_with_them(tmp_path: Path) -> None:
     with python(HOLDER, tmp_path / "log", str(tmp_path), FAMILY):
         pids = pids_in(tmp_path / "pids")
 
-    eventually(lambda: not any(alive(pid) for pid in pids))
+    wait_for(lambda: not any(alive(pid) for pid in pids))
 
 
 def test_when_its_holder_is_killed_the_whole_family_ends(tmp_path: Path, holder: subprocess.Popen[bytes]) -> None:
@@ -168,7 +161,7 @@ def test_when_its_holder_is_killed_the_whole_family_ends(tmp_path: Path, holder:
 
     holder.kill()
 
-    eventually(lambda: not any(alive(pid) for pid in pids))
+    wait_for(lambda: not any(alive(pid) for pid in pids))
 
 
 def test_ctrl_c_hits_the_holder_alone(tmp_path: Path, holder: subprocess.Popen[bytes]) -> None:
@@ -176,7 +169,7 @@ def test_ctrl_c_hits_the_holder_alone(tmp_path: Path, holder: subprocess.Popen[b
 
     os.killpg(holder.pid, signal.SIGINT)
 
-    eventually((tmp_path / "interrupted").exists)
+    wait_for((tmp_path / "interrupted").exists)
     assert all(alive(pid) for pid in pids)
     (tmp_path / "go on").touch()
     assert holder.wait(DEADLINE_SECONDS) == 0

@@ -111,8 +111,7 @@ def training_job(work: Work, place: Place) -> dict[str, Any]:
         pod = {"metadata": {"labels": labels}, "spec": _pod(work, place, store, ports)}
         return {"replicas": count, "restartPolicy": "OnFailure", "template": pod}
 
-    said = dict(word.split("=", 1) for word in work.words if "=" in word)
-    port = int(said.get("--metrics_port", _METRICS_PORT))
+    port = int(_said(work).get("--metrics_port", _METRICS_PORT))
     served = [{"name": "metrics", "containerPort": port, "protocol": "TCP"}]
     others = {"Worker": replica(work.workers - 1, [])} if work.workers > 1 else {}
     return {
@@ -341,8 +340,13 @@ def _environment(work: Work, place: Place, store: str) -> list[dict[str, str]]:
     return [{"name": name, "value": value} for name, value in variables.items()]
 
 
+def _said(work: Work) -> dict[str, str]:
+    """The value of each option of the line."""
+    return {name: value for name, _, value in (word.partition("=") for word in work.words)}
+
+
 def _arguments(work: Work, place: Place) -> list[str]:
-    said = {word.partition("=")[0] for word in work.words}
+    said = _said(work)
     ours = {"model": place.name, "run": work.run, "nproc_per_node": work.processes, "metrics_port": _METRICS_PORT}
     return ["train", *work.words, *(f"--{name}={value}" for name, value in ours.items() if f"--{name}" not in said)]
 

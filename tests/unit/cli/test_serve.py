@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ import pytest
 
 from tests.processes import processes_about
 from tests.unit.serving.standin import StandIn, run_engine
+from tests.waiting import wait_for
 from tunegate.api.feedback import Tally
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.feedback import FeedbackLog
@@ -72,9 +72,7 @@ def until_ready(child: Child, url: str) -> None:
 
 
 def until_ended(child: Child) -> int:
-    deadline = time.monotonic() + 60
-    while child.exit_code is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: child.exit_code is not None, seconds=60, what="the server to end")
     assert child.exit_code is not None
     return child.exit_code
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import socket
 import sys
@@ -141,12 +140,6 @@ async def client(running: tuple[str, Path, Child]) -> AsyncIterator[Client]:
 def refused(weight: int) -> Backend:
     """A backend for which nobody listens."""
     return Backend(version=next(digests), url=f"http://127.0.0.1:{free_port()}", weight=weight)
-
-
-async def eventually(ready: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while not ready():
-            await asyncio.sleep(0.01)
 
 
 def listens(port: int) -> bool:

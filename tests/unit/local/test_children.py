@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.builders import make_evaluation, make_version
+from tests.waiting import wait_for
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.versions import ModelVersion
 from tunegate.local.evaluations import Evaluations
@@ -26,13 +26,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 ONE, TWO = make_version("run-1", created=1), make_version("run-2", created=2)
-
-
-def eventually(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -58,7 +51,7 @@ def is_ready(servers: Servers, version: ModelVersion) -> bool:
 
 def test_wanted_servers_come_up_and_unwanted_ones_go(servers: Servers) -> None:
     servers.ensure([ONE, TWO])
-    eventually(lambda: is_ready(servers, ONE) and is_ready(servers, TWO))
+    wait_for(lambda: is_ready(servers, ONE) and is_ready(servers, TWO))
     servers.ensure([TWO])
     assert set(servers.urls()) == {TWO.digest}
     assert is_ready(servers, TWO)
@@ -73,11 +66,11 @@ def test_asking_for_the_same_servers_again_changes_nothing(servers: Servers) -> 
 
 def test_a_server_that_served_is_started_again_when_it_ends(servers: Servers) -> None:
     servers.ensure([ONE])
-    eventually(lambda: is_ready(servers, ONE))
+    wait_for(lambda: is_ready(servers, ONE))
     url = servers.urls()[ONE.digest]
     servers._servers[ONE.digest].child.stop()
     servers.ensure([ONE])
-    eventually(lambda: is_ready(servers, ONE))
+    wait_for(lambda: is_ready(servers, ONE))
     assert servers.urls()[ONE.digest] != url
 
 
@@ -90,7 +83,7 @@ def test_a_server_that_never_comes_up_is_given_up_with_its_last_words(
         servers.ensure([ONE])
         return servers.states()[ONE.digest].failed
 
-    eventually(has_failed)
+    wait_for(has_failed)
     assert "no such model" in servers.states()[ONE.digest].message
     assert servers._servers[ONE.digest].starts == MAX_STARTS
 
@@ -130,7 +123,7 @@ def test_one_child_measures_all_missing_suites_of_the_most_urgent_version(bench:
     bench.evaluations.ensure(jobs)
     assert bench.started == [(TWO.digest, ("a", "b"))]
     keys = [(TWO.digest, "a"), (TWO.digest, "b")]
-    eventually(lambda: all(state.result for state in bench.evaluations.states(keys).values()))
+    wait_for(lambda: all(state.result for state in bench.evaluations.states(keys).values()))
 
 
 def test_results_of_an_earlier_platform_are_found(bench: Bench) -> None:
@@ -143,7 +136,7 @@ def test_a_failed_evaluation_is_counted_with_its_last_words(bench: Bench) -> Non
     bench.program = "raise SystemExit('rubbish in the suite')"
     key = (ONE.digest, "a")
     bench.evaluations.ensure([EvaluationJob(ONE, "a")])
-    eventually(lambda: bench.evaluations.states([key])[key].failures == 1)
+    wait_for(lambda: bench.evaluations.states([key])[key].failures == 1)
     assert "rubbish in the suite" in bench.evaluations.states([key])[key].message
     bench.evaluations.ensure([EvaluationJob(ONE, "a")])
-    eventually(lambda: bench.evaluations.states([key])[key].failures == 2)
+    wait_for(lambda: bench.evaluations.states([key])[key].failures == 2)

@@ -20,11 +20,11 @@ from tests.unit.local.proxied import (
     Answer,
     Client,
     Start,
-    eventually,
     listens,
     refused,
     start_proxy,
 )
+from tests.waiting import wait_for_async
 from tunegate.processes import Child, answers, free_port
 
 pytestmark = pytest.mark.anyio
@@ -386,7 +386,7 @@ async def test_the_log_says_who_answered_and_nothing_of_what_was_asked(
     await client.get("/v1/models?key=my-secret")
 
     log = running[2].log
-    await eventually(lambda: f"GET /v1/models by {version.digest[7:19]}: 200" in log.read_text())
+    await wait_for_async(lambda: f"GET /v1/models by {version.digest[7:19]}: 200" in log.read_text())
     assert f"POST /v1/chat/completions by {version.digest[7:19]}: 200" in log.read_text()
     assert "secret" not in log.read_text()
 
@@ -442,7 +442,7 @@ async def test_when_told_to_end_it_finishes_the_answers_under_way(tmp_path: Path
         async with http.post(url + CHAT, json={}) as response:
             assert await response.content.readline() == b"data: one\n"
             stopping = asyncio.create_task(asyncio.to_thread(child.stop))
-            await eventually(lambda: not listens(port))
+            await wait_for_async(lambda: not listens(port))
             go_on.set()
             assert await response.content.read() == b"\ndata: two\n\n"
         await stopping

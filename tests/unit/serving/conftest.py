@@ -25,6 +25,7 @@ from tests.unit.serving.standin import (
     now,
     run_engine,
 )
+from tests.waiting import wait_for_async
 from tunegate.feedback import FeedbackLog, ResponseIds
 from tunegate.processes import free_port
 from tunegate.serving import engine as engines
@@ -69,8 +70,7 @@ def server(engine: StandIn, documents: Documents) -> Iterator[Server]:
             )
             uvicorn_server = uvicorn.Server(config)
             serving = asyncio.ensure_future(uvicorn_server.serve())
-            while not uvicorn_server.started:
-                await asyncio.sleep(0.01)
+            await wait_for_async(lambda: uvicorn_server.started, what="the server to listen")
             started()
             await stop.wait()
             uvicorn_server.should_exit = True

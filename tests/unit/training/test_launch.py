@@ -14,7 +14,8 @@ from transformers import AutoTokenizer
 from tests.processes import processes_about
 from tests.unit.training.builders import dialogues, write_dialogues
 from tests.unit.training.conftest import LORA, Run, Shop
-from tests.unit.training.watching import losses_of, ranks_of, start, start_under_torchrun, wait, weights_of
+from tests.unit.training.watching import losses_of, ranks_of, start, start_under_torchrun, wait_beside, weights_of
+from tests.waiting import wait_for
 from tunegate.api.errors import DataError, TrainingError, UsageError
 from tunegate.api.resource import from_yaml
 from tunegate.api.versions import RELEASE, BaseModel, ModelVersion, Producer, Release
@@ -99,11 +100,11 @@ def test_a_run_whose_launcher_was_killed_goes_on_to_the_same_end(full: Run, shop
     output = Path(config.output_dir)
     launcher = start(config)
     try:
-        wait(lambda: (output / "checkpoint-3" / "resume" / "complete.json").exists(), launcher)
+        wait_beside(launcher, (output / "checkpoint-3" / "resume" / "complete.json").exists)
     finally:
         launcher.kill()
         launcher.wait()
-    wait(lambda: not processes_about(output))
+    wait_for(lambda: not processes_about(output), what="its processes to be gone")
     assert not (output / "checkpoint-12" / "resume" / "complete.json").exists()
 
     versions = train(config)
@@ -142,7 +143,7 @@ def test_ranks_of_a_launcher_of_the_users_are_started_anew(full: Run, shop: Shop
     output = Path(config.output_dir)
     launched = start_under_torchrun(config, "--max-restarts", "1")
     try:
-        wait(lambda: (output / "checkpoint-3" / "resume" / "complete.json").exists(), launched)
+        wait_beside(launched, (output / "checkpoint-3" / "resume" / "complete.json").exists)
         for pid in ranks_of(output, "0"):
             os.kill(pid, signal.SIGKILL)
         assert launched.wait(120) == 0

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from tests.processes import processes_about
 from tests.unit.training.conftest import Run, Shop
 from tests.unit.training.watching import ranks_of
+from tests.waiting import wait_for
 from tunegate.api.versions import ModelVersion
 from tunegate.processes import free_port
 from tunegate.training import Progress, TrainConfig, train
@@ -62,10 +62,8 @@ class Job:
 
     def lose(self, node: int, checkpoint: Path) -> None:
         """End a node as a failure of its machine would, once there is a checkpoint."""
-        deadline = time.monotonic() + 120
-        while not (checkpoint / "resume" / "complete.json").exists():
-            assert time.monotonic() < deadline, self.said(0) + self.said(1)
-            time.sleep(0.02)
+        complete = checkpoint / "resume" / "complete.json"
+        wait_for(complete.exists, seconds=120, what=f"{complete}, see {self._folder}/pod-*.log")
         mark = f"TUNEGATE_CACHE={self._folder}/cache-{node}\0".encode()
         for pid in _processes_with(mark):
             os.kill(pid, signal.SIGKILL)
@@ -84,10 +82,7 @@ class Job:
         for pod in self.pods.values():
             pod.kill()
             pod.wait()
-        deadline = time.monotonic() + 60
-        while processes_about(self._folder) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not processes_about(self._folder)
+        wait_for(lambda: not processes_about(self._folder), seconds=60, what="its processes to be gone")
 
 
 def _processes_with(mark: bytes) -> list[int]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.processes import processes_about
 from tests.unit.training.conftest import Run, Shop
-from tests.unit.training.watching import losses_of, ranks_of, start, start_under_torchrun, wait, weights_of
+from tests.unit.training.watching import losses_of, ranks_of, start, start_under_torchrun, wait_beside, weights_of
 from tunegate.api.errors import Preempted
 from tunegate.training import TrainConfig, train
 from tunegate.training.checkpoints import complete_checkpoints
@@ -25,7 +25,7 @@ MANY = 40  # epochs, so that the signal comes long before the end
 def _interrupted(launched: subprocess.Popen[str], output: Path, pids: Callable[[], list[int]]) -> tuple[int, str]:
     """Send SIGTERM to `pids` when training has begun. Returns the status and what was said."""
     try:
-        wait(lambda: bool(read_log(output)), launched)
+        wait_beside(launched, lambda: bool(read_log(output)))
         for pid in pids():
             os.kill(pid, signal.SIGTERM)
         _, said = launched.communicate(timeout=120)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.unit.training.alone import plan_of, train_alone
 from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues
-from tests.unit.training.watching import wait
+from tests.waiting import wait_for
 from tunegate.api.errors import StoreError, UnavailableError
 from tunegate.models import make_tiny
 from tunegate.processes import Child, free_port
@@ -213,11 +213,11 @@ def test_a_store_that_is_killed_in_the_middle_of_an_upload_has_it_in_the_end(
     assert publisher
     publisher.submit(checkpoint(output, 3, 200 * MIB))
     bucket = store._bucket
-    wait(lambda: bool(bucket.client.list_multipart_uploads(Bucket=bucket.location.bucket).get("Uploads")))
+    wait_for(lambda: bucket.client.list_multipart_uploads(Bucket=bucket.location.bucket).get("Uploads"))
     guard = mortal._child._process.pid
     (child,) = Path(f"/proc/{guard}/task/{guard}/children").read_text().split()
     os.kill(int(child), signal.SIGKILL)
-    wait(lambda: mortal._child.exit_code is not None)
+    wait_for(lambda: mortal._child.exit_code is not None)
     assert not [future for future in publisher._futures.values() if future.done()]
 
     options = tmp_path / "weed" / "weed.options"

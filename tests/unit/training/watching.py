@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.waiting import wait_for
 from tunegate.training import TrainConfig
 from tunegate.training.log import read_log
 
@@ -37,12 +37,16 @@ def command_of(config: TrainConfig) -> list[str]:
     return [sys.executable, "-m", "tunegate", "train", *options, "--dataset", "shop", "--store", config.store]
 
 
-def wait(done: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
-    deadline = time.monotonic() + 120
-    while not done():
-        assert time.monotonic() < deadline, "it took too long"
-        assert process is None or process.poll() is None, "it ended too early"
-        time.sleep(0.02)
+def wait_beside(process: subprocess.Popen[str], done: Callable[[], bool]) -> None:
+    """Return when `done` is true; fail when the process ends before."""
+
+    def is_done() -> bool:
+        if done():
+            return True
+        assert process.poll() is None, "it ended too early"
+        return False
+
+    wait_for(is_done, seconds=120)
 
 
 def ranks_of(output: Path, rank: str) -> list[int]:
