@@ -42,9 +42,9 @@ from tunegate.corpus import DATA
 from tunegate.models.smollm2 import convert_smollm2
 from tunegate.store import EmbeddedStore
 from tunegate.training import TrainConfig, train
-from tunegate.training.checkpoints import complete_checkpoints
-from tunegate.training.log import Progress, read_log
-from tunegate.training.tokens import prepare
+from tunegate.training.data.prepare import prepare
+from tunegate.training.run.checkpoints import complete_checkpoints
+from tunegate.training.run.progress import Progress, read_log
 
 ROWS = 8
 DUE = 600  # seconds

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.chart.rendering import CHART, REPOSITORY, Object, pick, render
 from tunegate.serving.metrics import Metrics
-from tunegate.training.pai import Place, read_line, training_job
+from tunegate.training.compat.pai import Place, read_line, training_job
 
 ALERTS = CHART / "files/rules/alerts.yaml"
 DASHBOARD = json.loads((CHART / "files/dashboards/tunegate.json").read_text())

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from tests.apiserver import REPOSITORY
 from tunegate.cli import root
 from tunegate.cli.submit import command as submit
-from tunegate.training import words
-from tunegate.training.rows import recognise
+from tunegate.training.compat import llamafactory
+from tunegate.training.data.formats import recognise
 
 PAGE = (REPOSITORY / "docs/training.md").read_text()
 
@@ -75,8 +75,8 @@ def test_the_tables_of_flags_are_those_of_the_code() -> None:
     }
 
     assert told == {
-        **{name: f"`--{ours}`" for name, ours in words.SAME.items()},
-        **{name: f"the opposite of `--{ours}`" for name, ours in words.OPPOSITE.items()},
-        **{name: why or "goes without saying" for name, why in words.WITHOUT_EFFECT.items()},
-        **words.REFUSED,
+        **{name: f"`--{ours}`" for name, ours in llamafactory.SAME.items()},
+        **{name: f"the opposite of `--{ours}`" for name, ours in llamafactory.OPPOSITE.items()},
+        **{name: why or "goes without saying" for name, why in llamafactory.WITHOUT_EFFECT.items()},
+        **llamafactory.REFUSED,
     }

@@ -18,8 +18,8 @@ from tests.chart.rendering import check_against_crd
 from tunegate.cli import root
 from tunegate.cli.train import config_of
 from tunegate.corpus import DATA
-from tunegate.training.arguments import TrainConfig, check_config
-from tunegate.training.plan import accumulation
+from tunegate.training.config import TrainConfig, check_config
+from tunegate.training.run.plan import accumulation
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 FILES = sorted(PIPELINES.glob("*.yaml"))

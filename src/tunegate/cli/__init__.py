@@ -13,7 +13,7 @@ import click
 
 from tunegate import __version__
 from tunegate.api.errors import TunegateError
-from tunegate.training.words import without_rank
+from tunegate.training.compat.llamafactory import without_rank
 
 # verb -> (module, one line of help); the module holds a click command or group named `command`
 VERBS = {

@@ -11,7 +11,7 @@ from tunegate.cli.options import json_option, print_table
 
 if TYPE_CHECKING:
     from tunegate.training import Preparing, TrainConfig
-    from tunegate.training.tokens import Account
+    from tunegate.training.data.prepare import Account
 
 # What `tunegate train` needs, and data has no use for.
 _FILLED_IN = ("--output_dir", ".", "--model", "data")
@@ -36,8 +36,8 @@ def prepare(flags: tuple[str, ...], rejects: Path | None, as_json: bool) -> None
     Give the flags of that command; the run that is started with them finds the tokens in the cache (TUNEGATE_CACHE).
     """
     from tunegate.api.resource import to_json
-    from tunegate.training.tokens import account_of
-    from tunegate.training.tokens import prepare as tokenise
+    from tunegate.training.data.prepare import account_of
+    from tunegate.training.data.prepare import prepare as tokenise
 
     config = _config(flags)
     prepared = tokenise(config, _tokenizer(config), None if as_json else _say, rejects=rejects)
@@ -51,7 +51,7 @@ def prepare(flags: tuple[str, ...], rejects: Path | None, as_json: bool) -> None
 def _config(flags: tuple[str, ...]) -> TrainConfig:
     from tunegate.cli.train import command as train
     from tunegate.cli.train import config_of
-    from tunegate.training.arguments import check_config
+    from tunegate.training.config import check_config
 
     context = train.make_context("tunegate data prepare", [*_FILLED_IN, *flags])
     settings = {name: value for name, value in context.params.items() if name != "as_json"}
@@ -62,7 +62,7 @@ def _config(flags: tuple[str, ...]) -> TrainConfig:
 
 def _tokenizer(config: TrainConfig) -> Path:
     from tunegate.store import Store
-    from tunegate.training.bases import base_folder
+    from tunegate.training.run.base_model import base_folder
 
     store = Store.open(config.store, endpoint_url=config.endpoint_url) if config.store else None
     return base_folder(config, store)[0]

@@ -11,7 +11,7 @@ import click
 from tunegate import __version__
 
 if TYPE_CHECKING:
-    from tunegate.training.pai import Work
+    from tunegate.training.compat.pai import Work
 
 
 @click.command(short_help="Turn a `pai` command into a training job of your cluster.")
@@ -36,7 +36,7 @@ def command(line: str, dry_run: bool, store_uri: str | None, **settings: Any) ->
     Variables such as ${params} are taken from lines before it (params="...") or from the environment. Folders under
     /data/oss_bucket_N/ become URIs in the N-th of -Dbuckets; an archive in -Dscript is unpacked where the job works.
     """
-    from tunegate.training.pai import Place, read_line, training_job
+    from tunegate.training.compat.pai import Place, read_line, training_job
 
     text = sys.stdin.read() if line == "-" else line
     work = read_line(text, os.environ)
@@ -58,7 +58,7 @@ def _check(work: Work, job: dict[str, Any]) -> None:
 
     from tunegate.cli.train import command as train
     from tunegate.cli.train import config_of
-    from tunegate.training.arguments import check_config
+    from tunegate.training.config import check_config
 
     container = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]
     variables = {variable["name"]: variable["value"] for variable in container["env"]}

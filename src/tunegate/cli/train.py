@@ -121,7 +121,7 @@ class _Train(click.Command):
     """Reads LLaMA-Factory's spellings, and shows the options by what they are about."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        from tunegate.training.words import understand
+        from tunegate.training.compat.llamafactory import understand
 
         known = frozenset(name for names in GROUPS.values() for name in names)
         understood = understand(args, known)
@@ -139,7 +139,7 @@ class _Train(click.Command):
 
 def _options(command: F) -> F:
     """An option for each setting of a run, of the setting's type and with its default."""
-    from tunegate.training.arguments import TrainConfig
+    from tunegate.training.config import TrainConfig
 
     fields = {field.name: field for field in msgspec.structs.fields(TrainConfig)}
     for name in reversed([name for names in GROUPS.values() for name in names]):
@@ -187,7 +187,7 @@ def command(context: click.Context, /, as_json: bool, **settings: Any) -> None:
     config = config_of(settings)
     is_rank = "LOCAL_RANK" in os.environ  # a launcher started this process for each rank
     if is_rank:
-        from tunegate.training.ranks import train
+        from tunegate.training.launch.external import train
     else:
         from tunegate.training import train
     is_silent = is_rank and os.environ["RANK"] != "0"
@@ -208,7 +208,7 @@ def config_of(settings: dict[str, Any]) -> TrainConfig:
     """The run that was asked for. Raises UsageError when something that only a person can say is missing."""
     from tunegate.api.errors import UsageError
     from tunegate.training import TrainConfig
-    from tunegate.training.words import name_of
+    from tunegate.training.compat.llamafactory import name_of
 
     missing = [f"--{name}" for name in _NEEDED if not settings[name]]
     if missing:

@@ -9,10 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunegate.training.arguments import TrainConfig
-    from tunegate.training.launch import train
-    from tunegate.training.log import Progress
-    from tunegate.training.tokens import Preparing
+    from tunegate.training.config import TrainConfig
+    from tunegate.training.data.prepare import Preparing
+    from tunegate.training.launch.torchrun import train
+    from tunegate.training.run.progress import Progress
 
 __all__ = ["Preparing", "Progress", "TrainConfig", "train"]
 

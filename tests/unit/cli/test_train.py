@@ -38,7 +38,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     monkeypatch.setattr(training, "train", train)
     ranks = ModuleType("ranks")  # the real one needs torch
     ranks.train = train  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "tunegate.training.ranks", ranks)
+    monkeypatch.setitem(sys.modules, "tunegate.training.launch.external", ranks)
     for name in ("TUNEGATE_STORE", "AWS_ENDPOINT_URL", "RANK", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     return configs

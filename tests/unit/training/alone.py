@@ -24,9 +24,10 @@ from tests.unit.training.builders import dialogues, make_config, texts, write_di
 from tunegate.api.resource import from_json, to_json
 from tunegate.api.versions import BaseModel, Producer, Release
 from tunegate.models import make_tiny
-from tunegate.training import TrainConfig, trainer
-from tunegate.training.plan import RECORD, Plan, RunRecord
-from tunegate.training.tokens import prepare
+from tunegate.training import TrainConfig
+from tunegate.training.data.prepare import prepare
+from tunegate.training.loop import trainer
+from tunegate.training.run.plan import RECORD, Plan, RunRecord
 
 
 def make_shop(folder: Path, rows: int) -> Path:

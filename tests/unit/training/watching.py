@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.waiting import wait_for
 from tunegate.training import TrainConfig
-from tunegate.training.log import read_log
+from tunegate.training.run.progress import read_log
 
 
 def start(config: TrainConfig, *, stderr: int | None = None) -> subprocess.Popen[str]:

@@ -1,0 +1,1 @@
+"""From files to tokens: readers, formats, tokenize, cache, mixture and packing. Imports no torch."""

@@ -1,0 +1,213 @@
+"""Which data sets a run names, where their files are, and in which layout their rows: dataset_info.json, paths, URIs.
+
+Reads dataset_info.json as LLaMA-Factory lays it out, of 2023 and of today. What is in a bucket is brought here first.
+Knows nothing of tokens, models or torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunegate.api.errors import DataError, UsageError
+from tunegate.models.folders import default_cache
+from tunegate.store.plain import fetch_plain, is_uri
+from tunegate.training.data.formats import Columns, Formatting, Layout, Tags, layout_of, recognise
+from tunegate.training.data.readers import READERS, read_records
+
+INFO = "dataset_info.json"
+_HUBS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url")
+_BLOCK = 1 << 20
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One data set in dataset_info.json; `file_name` is a file, or a folder of files, here or in a bucket."""
+
+    file_name: str = ""
+    cloud_file_name: str = ""
+    file_sha1: str | None = None
+    formatting: Formatting = "alpaca"
+    columns: Columns | None = None
+    tags: Tags | None = None
+    num_samples: int | None = None
+    ranking: bool = False
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Files whose rows have one layout; `digest` is the sha256 of their bytes, `num_samples` how many rows to draw."""
+
+    name: str
+    layout: Layout
+    files: tuple[Path, ...]
+    digest: str
+    num_samples: int | None = None
+
+    @property
+    def size(self) -> int:
+        return sum(path.stat().st_size for path in self.files)
+
+
+def find_datasets(folder: str, names: Sequence[str], endpoint_url: str | None = None) -> tuple[DataSet, ...]:
+    """Find what --dataset names: entries of `folder`/dataset_info.json, or files and folders by their path or URI.
+
+    Raises UsageError for what is not there or not described right, DataError for a file that can't be used.
+    """
+    if twice := [name for index, name in enumerate(names) if name in names[:index]]:
+        raise UsageError(f"--dataset names {twice[0]} twice; name it once, with a weight in --interleave_probs.")
+    by_name = [name for name in names if not _is_path(name)]
+    where = f"{folder.rstrip('/')}/{INFO}"
+    info = _load_info(_local(folder, INFO, endpoint_url, where), where) if by_name else {}
+    for name in by_name:
+        if name not in info:
+            there = f"it has: {', '.join(sorted(info))}" if info else "it has none"
+            raise UsageError(f"{where} has no data set {name!r}{_nearest(name, info)}; {there}.")
+    return tuple(
+        _from_entry(folder, name, _entry(where, name, info[name]), endpoint_url)
+        if name in info
+        else _from_path(name, endpoint_url)
+        for name in names
+    )
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or name.endswith(tuple(READERS))
+
+
+def _from_entry(folder: str, name: str, entry: Entry, endpoint_url: str | None) -> DataSet:
+    path = _local(folder, entry.cloud_file_name or entry.file_name, endpoint_url, f"The data set {name!r}")
+    files = _files(path, f"The data set {name!r} names")
+    digest, sha1 = _digests(files)
+    if entry.file_sha1 and entry.file_sha1.lower() != sha1:
+        raise DataError(
+            f"{path} has the SHA-1 {sha1}, not {entry.file_sha1} as {INFO} says for {name!r}; "
+            "restore the file, or correct file_sha1."
+        )
+    layout = layout_of(entry.formatting, entry.columns, entry.tags)
+    return DataSet(name, layout, files, digest, entry.num_samples)
+
+
+def _from_path(name: str, endpoint_url: str | None) -> DataSet:
+    path = _local("", name, endpoint_url, "--dataset")
+    if (path / INFO).is_file():
+        raise UsageError(f"{name} holds a {INFO}; give it as --dataset_dir, and --dataset the name of an entry.")
+    files = _files(path, "--dataset names")
+    with files[0].open("rb") as stream:
+        _, record = next(read_records(files[0], stream))
+    layout = recognise(record)
+    if layout is None:
+        keys = f"the keys {', '.join(map(str, record))}" if isinstance(record, dict) else "no keys"
+        raise DataError(
+            f"The layout of {name} can't be told from its first row, which has {keys}; "
+            f"describe it in a {INFO} with formatting and columns."
+        )
+    return DataSet(name, layout, files, _digests(files)[0])
+
+
+def _local(folder: str, name: str, endpoint_url: str | None, asks: str) -> Path:
+    """The path of `name` in `folder`, either of which may be a URI; what is in a bucket is fetched."""
+    if is_uri(name) or is_uri(folder):
+        uri = name if is_uri(name) else f"{folder.rstrip('/')}/{name}"
+        return fetch_plain(uri, default_cache(), endpoint_url=endpoint_url)
+    if "://" in name:
+        raise UsageError(f"{asks} asks for {name}, which can't be read from there; use s3://, oss:// or a path.")
+    return Path(folder) / name
+
+
+def _load_info(path: Path, where: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        raise UsageError(
+            f"{where} can't be read: {error.strerror}; give --dataset_dir the folder that holds it, "
+            "or --dataset the path of a file."
+        ) from None
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{where} is not a JSON object: {error}.") from None
+
+
+def _entry(info: str, name: str, raw: Any) -> Entry:
+    where = f"{info}, data set {name!r}"
+    if not isinstance(raw, dict):
+        raise UsageError(f"{where}: it is not an object; an entry has at least a file_name.")
+    _refuse_unsupported(where, raw)
+    _known(where, raw, Entry.__struct_fields__)
+    _known(f"{where}, columns", raw.get("columns"), Columns.__struct_fields__)
+    _known(f"{where}, tags", raw.get("tags"), Tags.__struct_fields__)
+    try:
+        entry = msgspec.convert(raw, Entry)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{where}: {error}; correct it.") from None
+    _check(where, entry)
+    return entry
+
+
+def _refuse_unsupported(where: str, raw: Mapping[str, Any]) -> None:
+    """Refuse by name what LLaMA-Factory knows and this does not."""
+    for key in _HUBS:
+        if raw.get(key):
+            raise UsageError(f"{where}: {key} would load it from a hub; download it, and give file_name instead.")
+    for key in ("subset", "folder", "split"):
+        if key in raw:
+            raise UsageError(f"{where}: {key} picks a part of what is on a hub; leave it out, and name the file.")
+    if raw.get("ranking"):
+        raise UsageError(f"{where}: ranking is for pairs of answers, and only --stage sft is done; use other data.")
+    columns = raw.get("columns")
+    for key in ("images", "videos", "audios", "tools", "chosen", "rejected", "kto_tag"):
+        if isinstance(columns, dict) and key in columns:
+            raise UsageError(f"{where}: the column {key} can't be trained; leave it out to train the text alone.")
+
+
+def _known(where: str, raw: Any, known: Iterable[str]) -> None:
+    for key in raw if isinstance(raw, dict) else ():
+        if key not in known:
+            raise UsageError(f"{where}: there is no key {key!r}{_nearest(key, known)}; the keys: {', '.join(known)}.")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, known, 1)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
+def _check(where: str, entry: Entry) -> None:
+    if bool(entry.file_name) == bool(entry.cloud_file_name):
+        raise UsageError(f"{where}: give it one of file_name and cloud_file_name.")
+    if entry.num_samples is not None and entry.num_samples < 1:
+        raise UsageError(f"{where}: num_samples is {entry.num_samples}; give at least 1, or leave it out.")
+    columns = entry.columns
+    if columns and entry.formatting == "alpaca" and not (columns.prompt and columns.response):
+        raise UsageError(f"{where}: columns must name prompt and response; what it leaves out is not read.")
+    if columns and entry.formatting != "alpaca" and not columns.messages:
+        raise UsageError(f"{where}: columns must name messages; what it leaves out is not read.")
+
+
+def _files(path: Path, asks: str) -> tuple[Path, ...]:
+    """The file, or the folder's files in the order of their names; what begins with a dot is no data."""
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+    if not files or not all(file.is_file() for file in files):
+        raise DataError(f"{asks} {path}, which is no file; correct the name, or put the file there.")
+    if wrong := [file for file in files if file.suffix not in READERS]:
+        raise DataError(f"{wrong[0]} is not one of the kinds that can be read: {', '.join(READERS)}.")
+    return tuple(files)
+
+
+def _digests(paths: Sequence[Path]) -> tuple[str, str]:
+    """sha256 and SHA-1 of the files' bytes, one file after the other."""
+    sha256, sha1 = hashlib.sha256(), hashlib.sha1()  # noqa: S324 - LLaMA-Factory's file_sha1, no protection
+    for path in paths:
+        try:
+            with path.open("rb") as stream:
+                while block := stream.read(_BLOCK):
+                    sha256.update(block)
+                    sha1.update(block)
+        except OSError as error:
+            raise DataError(f"{path} can't be read: {error.strerror}; mend that, or name another file.") from None
+    return f"sha256:{sha256.hexdigest()}", sha1.hexdigest()

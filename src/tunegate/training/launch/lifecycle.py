@@ -1,0 +1,124 @@
+"""What is done once for a run, before its ranks train and after: plan it, find where it goes on, and leave its result.
+
+Level-triggered: what an earlier attempt did is found, and not done again. Knows no torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunegate.api.errors import UsageError
+from tunegate.api.versions import Manifest, ModelVersion
+from tunegate.store import Store
+from tunegate.training.config import TrainConfig
+from tunegate.training.data.prepare import Preparing
+from tunegate.training.run.checkpoints import (
+    Checkpoint,
+    complete_checkpoints,
+    fetch_checkpoint,
+    publish_checkpoint,
+    remove_incomplete,
+    remove_surplus,
+    unpublished,
+)
+from tunegate.training.run.plan import RECORD, Plan, check_same_run, for_processes, make_plan, open_store
+from tunegate.training.run.preemption import STOP
+from tunegate.training.run.progress import Progress, cut_log
+
+Report = Callable[[Preparing | Progress | ModelVersion], None]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A planned run; one that `is_complete` has nothing left to train, only to publish."""
+
+    plan: Plan
+    is_complete: bool
+
+
+def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report | None) -> Begun:
+    """Plan the run of so many processes in `output_dir`, which the caller owns, and clear away what a killed attempt
+    left half-done.
+
+    Raises UsageError, DataError, ModelError or StoreError for what can't be used.
+    """
+    store = open_store(config)
+    plan = make_plan(config, store, output_dir, processes, report)
+    published = versions_of(store, config) if store else []
+    latest = store.manifest(published[-1].uri) if store and published else None
+    if not complete_checkpoints(output_dir):
+        (output_dir / RECORD).unlink(missing_ok=True)  # an attempt that kept nothing does not bind the next one
+    plan = check_same_run(plan, output_dir, latest)
+    remove_incomplete(output_dir)
+    (output_dir / STOP).unlink(missing_ok=True)
+    if not config.resume and (published or complete_checkpoints(output_dir)):
+        raise UsageError(
+            f"The run in {output_dir} has checkpoints; leave out --resume False to go on, or give a new --output_dir."
+        )
+    if latest is not None and _is_last(latest):
+        return Begun(plan, is_complete=True)
+    newest = _newest(store, published, output_dir)
+    cut_log(output_dir, newest.step if newest else 0)
+    if newest is not None and newest.is_last:
+        return Begun(plan, is_complete=True)
+    for_processes(plan, processes)  # told before anything starts; ranks decide for those that there are
+    return Begun(plan, is_complete=False)
+
+
+def assist(config: TrainConfig, output_dir: Path, processes: int) -> Begun:
+    """The same for a node that is not the first: it only finds what training needs here."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    store = open_store(config)
+    plan = make_plan(config, store, output_dir, processes)
+    published, local = versions_of(store, config) if store else [], complete_checkpoints(output_dir)
+    is_published = bool(store and published and _is_last(store.manifest(published[-1].uri)))
+    return Begun(plan, is_complete=is_published or (bool(local) and local[-1].is_last))
+
+
+def finish(plan: Plan, output_dir: Path) -> list[ModelVersion]:
+    """Publish what a killed attempt completed and did not get to publish; return the run's versions, oldest first.
+
+    Without a store the newest checkpoint is what the run leaves: its files appear in `output_dir`, too.
+    """
+    store = open_store(plan.config)
+    model, run = plan.config.model, plan.config.run
+    if store:
+        for checkpoint in unpublished(store, model, run, output_dir):
+            publish_checkpoint(store, checkpoint, f"{model}/{run}", plan.release, plan.producer)
+    remove_surplus(complete_checkpoints(output_dir), plan.config.kept)
+    if store is None:
+        _show(complete_checkpoints(output_dir)[-1].folder, output_dir)
+        return []
+    return versions_of(store, plan.config)
+
+
+def versions_of(store: Store, config: TrainConfig) -> list[ModelVersion]:
+    """The run's versions in the order of their steps."""
+    return sorted((one for one in store.list(config.model) if one.run == config.run), key=step_of)
+
+
+def step_of(version: ModelVersion) -> int:
+    return int(version.name.rsplit("-", 1)[1])
+
+
+def _is_last(manifest: Manifest) -> bool:
+    return str(manifest.producer.step) == manifest.producer.notes.get("totalSteps")
+
+
+def _newest(store: Store | None, published: list[ModelVersion], output_dir: Path) -> Checkpoint | None:
+    """The newest complete checkpoint, fetched if only the store has it."""
+    local = complete_checkpoints(output_dir)
+    newest = local[-1] if local else None
+    if store and published and (newest is None or step_of(published[-1]) > newest.step):
+        newest = fetch_checkpoint(store, published[-1], output_dir)
+    return newest
+
+
+def _show(checkpoint: Path, output_dir: Path) -> None:
+    for path in (path for path in checkpoint.iterdir() if path.is_file()):
+        target = output_dir / path.name
+        target.unlink(missing_ok=True)
+        os.link(path, target)

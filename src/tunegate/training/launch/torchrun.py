@@ -1,0 +1,136 @@
+"""Start a run's processes under torchrun, tell what they do, and make sure that nothing of them stays behind.
+
+A run is level-triggered: the same call starts it, goes on with it after it was killed, or only reports that it is
+complete. Knows no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+from tunegate.api.errors import Preempted, TrainingError, TunegateError, UsageError
+from tunegate.api.resource import Resource, from_json, to_json
+from tunegate.api.versions import ModelVersion
+from tunegate.processes import Child
+from tunegate.training.config import TrainConfig, check_config
+from tunegate.training.data.prepare import Preparing
+from tunegate.training.launch.lifecycle import Report, assist, begin, finish
+from tunegate.training.launch.nodes import Node, read_node
+from tunegate.training.run.plan import Plan, owned, threads_per_process
+from tunegate.training.run.preemption import STOP, Stop, stoppable
+from tunegate.training.run.progress import LOG, VERSIONS, Follower, Progress
+
+
+class Failure(Resource, frozen=True, kw_only=True):
+    """Why a process gave up; `explained` when the message is a sentence for the user."""
+
+    message: str
+    explained: bool
+    exit_code: int = 1
+
+
+_KINDS: dict[int, type[TunegateError]] = {kind.exit_code: kind for kind in (UsageError, Preempted)}
+
+
+def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersion]:
+    """Run `config` to its end and return the run's versions, oldest first; none on nodes but the first, or without a
+    store, where `output_dir` holds what the run left.
+
+    Several nodes, as torchrun's variables in the environment say, share one `output_dir`.
+    `report` hears of the data while it is tokenised, of every logging step, and of every version as soon as it is in
+    the store.
+    Raises UsageError, DataError, ModelError or StoreError before anything starts, TrainingError when training fails,
+    Preempted when the run was asked to stop and has kept a checkpoint.
+    """
+    check_config(config)
+    node = read_node(os.environ, platform.node())
+    processes = config.nproc_per_node * node.count
+    output_dir = Path(config.output_dir).absolute()
+    with stoppable() as stop:
+        if not node.is_first:
+            begun = assist(config, output_dir, processes)
+            if not begun.is_complete:
+                _run(begun.plan, node, output_dir, _ignore, stop)
+            return []
+        with owned(output_dir):
+            begun = begin(config, output_dir, processes, report)
+            if not begun.is_complete:
+                _run(begun.plan, node, output_dir, report or _ignore, stop)
+            return finish(begun.plan, output_dir)
+
+
+def _run(plan: Plan, node: Node, output_dir: Path, report: Report, stop: Stop) -> None:
+    name = "" if node.is_first else f"-{node.index}"
+    for stale in output_dir.glob("failure-*.json") if node.is_first else ():
+        stale.unlink(missing_ok=True)
+    failed = _failed(output_dir)
+    path = output_dir / f"plan{name}.json"  # the base model lies elsewhere on each node
+    path.write_bytes(to_json(plan))
+    steps = Follower(output_dir / LOG, Progress, from_end=True)
+    versions = Follower(output_dir / VERSIONS, ModelVersion, from_end=True)
+    log = output_dir / f"train{name}.log"
+    with Child.start("training", _torchrun(plan, node, path), log=log, env=_environment(plan, node)) as child:
+        stop.waits = running = True
+        while running:
+            running = child.exit_code is None
+            if stop.asked:
+                (output_dir / STOP).touch()
+            for follower in (steps, versions):
+                for news in follower.new():
+                    report(news)
+            if (output_dir / STOP).exists() and _failed(output_dir) - failed:
+                break  # torchrun would start the ranks anew, if it may, which have done what they were asked
+            time.sleep(0.2 if running else 0)
+        stop.waits = False
+        if child.exit_code != 0:
+            raise _failure(output_dir, child)
+
+
+def _torchrun(plan: Plan, node: Node, path: Path) -> list[str]:
+    # --standalone finds a free port itself; the address keeps it on loopback. Several nodes meet as PET_* say.
+    rendezvous = ["--standalone", "--local-addr", "127.0.0.1"] if node.is_alone else []
+    module = ["-m", "tunegate.training.launch.worker", str(path)]
+    processes = ["--nproc-per-node", str(plan.config.nproc_per_node)]
+    # Ranks write to this process's log; without this torchrun leaves an empty folder in /tmp each time.
+    logs = ["--log-dir", os.devnull]
+    return [sys.executable, "-m", "torch.distributed.run", *rendezvous, *processes, *logs, *module]
+
+
+def _environment(plan: Plan, node: Node) -> dict[str, str]:
+    """Ranks share the processors evenly, and ask no model hub; on one node they talk over loopback."""
+    loopback = {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
+    return {
+        "OMP_NUM_THREADS": str(threads_per_process(plan.config.nproc_per_node)),
+        **(loopback if node.is_alone else {}),
+        # torchrun of torch 2.13 keeps its own store when ranks are lost: those started anew find the addresses of dead
+        # ones in it, and a node that replaces another isn't told where it is.
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _failed(output_dir: Path) -> set[tuple[str, int]]:
+    """Which ranks have said why they gave up, and when."""
+    return {(path.name, path.stat().st_mtime_ns) for path in output_dir.glob("failure-*.json")}
+
+
+def _failure(output_dir: Path, child: Child) -> TunegateError:
+    paths = sorted(output_dir.glob("failure-*.json"), key=lambda path: path.stat().st_mtime)
+    failures = [from_json(path.read_bytes(), Failure, str(path)) for path in paths]
+    again = f"run the same command again to go on from the newest checkpoint (log: {child.log})"
+    for failure in failures:
+        if failure.explained:
+            return _KINDS.get(failure.exit_code, TrainingError)(failure.message)
+    if failures:
+        return TrainingError(f"Training failed: {failures[0].message}; {again}.")
+    return TrainingError(f"A training process was ended from outside; {again}.")
+
+
+def _ignore(news: Preparing | Progress | ModelVersion) -> None:
+    pass

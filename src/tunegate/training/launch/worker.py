@@ -1,0 +1,59 @@
+"""One training process of a run, as torchrun starts it: read the plan, train, and leave a word when it fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from tunegate.api.errors import Preempted, TunegateError
+from tunegate.api.resource import from_json, to_json
+from tunegate.training.launch.torchrun import Failure
+from tunegate.training.loop.rendezvous import meet
+from tunegate.training.loop.trainer import run
+from tunegate.training.run.plan import Plan
+from tunegate.training.run.preemption import stoppable
+
+_SMALLEST_FREE_SPACE = 16 * 1024**2
+
+
+def main(path: Path) -> int:
+    plan = from_json(path.read_bytes(), Plan, str(path))
+    _forget_failures(path.parent, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    with stoppable() as stop:
+        stop.waits = True
+        try:
+            store = meet()  # noqa: F841 - it lasts as long as somebody has it
+            run(plan, path.parent, stop)
+        except Exception as error:
+            failure = explain(error, path.parent)
+            (path.parent / f"failure-{os.environ['RANK']}.json").write_bytes(to_json(failure))
+            if isinstance(error, Preempted):
+                return error.exit_code
+            raise
+    return 0
+
+
+def _forget_failures(output_dir: Path, rank: int, size: int) -> None:
+    """Remove what this rank left, and ranks that are no more: torchrun has started all anew, and this may end well."""
+    for path in output_dir.glob("failure-*.json"):
+        of = int(path.stem.partition("-")[2])
+        if of == rank or of >= size:
+            path.unlink(missing_ok=True)
+
+
+def explain(error: Exception, output_dir: Path) -> Failure:
+    """Put an error into words for the user. Writers of weights say "disk full" in many ways, so look at the disk."""
+    if isinstance(error, TunegateError):
+        return Failure(message=str(error), explained=True, exit_code=error.exit_code)
+    if shutil.disk_usage(output_dir).free < _SMALLEST_FREE_SPACE or "No space left" in str(error):
+        message = f"The disk of {output_dir} is full; free some space and run the same command again to go on."
+        return Failure(message=message, explained=True)
+    return Failure(
+        message=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", explained=False
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

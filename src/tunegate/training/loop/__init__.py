@@ -1,0 +1,1 @@
+"""What happens inside a training process: transformers' Trainer with peft and DeepSpeed, and its callbacks."""

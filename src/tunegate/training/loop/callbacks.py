@@ -1,0 +1,186 @@
+"""What a run leaves while it goes on: its log and gauges, its complete checkpoints, and word to whoever publishes them.
+
+Every rank has a record; the first one writes. Nothing here changes what is computed.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from tunegate.api.errors import TrainingError
+from tunegate.training.loop.methods import count_parameters, make_servable
+from tunegate.training.loop.metrics import Metrics
+from tunegate.training.loop.mfu import flops_per_token, peak_flops, reading_of, work_of
+from tunegate.training.loop.plot import draw
+from tunegate.training.run.checkpoints import complete_checkpoints, remove_surplus, seal
+from tunegate.training.run.plan import Plan
+from tunegate.training.run.progress import LOG, PICTURE, Progress, append, clock
+from tunegate.training.run.publisher import Publisher
+
+if TYPE_CHECKING:
+    from tunegate.training.loop.trainer import Tuner
+
+_ROWS_LOOKED_AT = 500
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of the steps since the last logging step."""
+
+    tokens_per_second: float
+    padding: float
+    mfu: float | None
+
+
+class Record(TrainerCallback):  # type: ignore[misc]
+    """Writes the log, seals each checkpoint when every rank has written it, and hands it to the publisher."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        output_dir: Path,
+        trainer: Tuner,
+        publisher: Publisher | None,
+        metrics: Metrics,
+        report: Callable[[Progress], None],
+    ) -> None:
+        self._plan = plan
+        self._output_dir = output_dir
+        self._trainer = trainer
+        self._publisher = publisher
+        self._metrics = metrics
+        self._report = report
+        self._loss: float | None = None
+        self._eval_loss: float | None = None  # of this step
+        self._first_step = 0
+        self._seconds_before = 0.0
+        self._share_of_peak: float | None = None  # that one token a second takes
+        self._begun = self._logged = time.monotonic()
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._first_step = state.global_step
+        if self._trainer.is_world_process_zero():
+            self._seconds_before = _seconds_until(self._output_dir, state.global_step)
+            self._share_of_peak = _share_of_peak(self._trainer)
+        self._begun = self._logged = time.monotonic()
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # accelerate 1.15 does not tell the sampler when a run resumes in the middle of an epoch.
+        self._trainer.order.set_epoch(int(state.epoch or 0))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # What was not logged by then would be missing from the first mean after this checkpoint is resumed from.
+        control.should_log |= control.should_save
+
+    on_epoch_end = on_step_end
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
+    ) -> None:
+        loss = logs.get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise TrainingError(
+                f"The loss is {loss} at step {state.global_step}; start a new run with a smaller --learning_rate."
+            )
+        self._loss = self._loss if loss is None else loss
+        self._eval_loss = logs.get("eval_loss")
+        if self._trainer.is_world_process_zero() and ("loss" in logs or "eval_loss" in logs):
+            speed = None if loss is None else self._speed(args)
+            progress = self._progress(state, logs, speed)
+            append(self._output_dir / LOG, progress)
+            self._metrics.logged(progress)
+            self._report(progress)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        torch.distributed.barrier()
+        if not self._trainer.is_world_process_zero():
+            return
+        folder = self._output_dir / f"checkpoint-{state.global_step}"
+        make_servable(folder, self._trainer.model, self._plan)
+        draw(state.log_history, folder / PICTURE)
+        shutil.copyfile(folder / PICTURE, self._output_dir / PICTURE)
+        checkpoint = seal(
+            folder,
+            step=state.global_step,
+            total_steps=state.max_steps,
+            epoch=state.epoch or 0.0,
+            loss=self._loss,
+            notes=self._notes(),
+        )
+        self._metrics.saved()
+        if self._publisher:
+            self._publisher.submit(checkpoint)
+        else:
+            remove_surplus(complete_checkpoints(self._output_dir), self._plan.config.kept)
+
+    def _progress(self, state: TrainerState, logs: dict[str, Any], speed: Speed | None) -> Progress:
+        elapsed = time.monotonic() - self._begun
+        done = state.global_step - self._first_step
+        return Progress(
+            current_steps=state.global_step,
+            total_steps=state.max_steps,
+            loss=logs.get("loss"),
+            eval_loss=logs.get("eval_loss"),
+            lr=logs.get("learning_rate"),
+            epoch=state.epoch or 0.0,
+            percentage=round(100 * state.global_step / state.max_steps, 2),
+            elapsed_time=clock(elapsed),
+            remaining_time=clock(elapsed / done * (state.max_steps - state.global_step)),
+            tokens_per_second=speed.tokens_per_second if speed else None,
+            padding=speed.padding if speed else None,
+            mfu=speed.mfu if speed else None,
+        )
+
+    def _speed(self, args: TrainingArguments) -> Speed:
+        now = time.monotonic()
+        tokens, positions = self._trainer.count()
+        of_one = tokens / (now - self._logged)
+        self._logged = now
+        mfu = None if self._share_of_peak is None else of_one * self._share_of_peak
+        return Speed(of_one * args.world_size, 1 - tokens / positions, mfu)
+
+    def _notes(self) -> dict[str, str]:
+        """What methods of fine-tuning are compared by."""
+        trainable, parameters = count_parameters(self._trainer.model)
+        return {
+            "method": self._plan.config.finetuning_type,
+            "trainableParameters": str(trainable),
+            "parameters": str(parameters),
+            "seconds": f"{self._seconds_before + time.monotonic() - self._begun:.1f}",
+            "peakMemoryBytes": str(_peak_memory()),
+            **({} if self._eval_loss is None else {"evalLoss": str(self._eval_loss)}),
+        }
+
+
+def _seconds_until(output_dir: Path, step: int) -> float:
+    """What earlier attempts took to come to the checkpoint that this one goes on from."""
+    found = [one for one in complete_checkpoints(output_dir) if one.step == step]
+    return float(found[0].marker.notes.get("seconds", 0)) if found else 0.0
+
+
+def _share_of_peak(trainer: Tuner) -> float | None:
+    examples = trainer.train_dataset
+    rows = [examples[index] for index in range(0, len(examples), 1 + len(examples) // _ROWS_LOOKED_AT)]
+    looked_at = [example for row in rows for example in (row if isinstance(row, tuple) else (row,))]
+    args = trainer.args
+    peak = peak_flops(args.device, torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32)
+    return flops_per_token(work_of(trainer.model), reading_of(looked_at)) / peak if peak else None
+
+
+def _peak_memory() -> int:
+    """Bytes that this process had at most: on its GPU, or where there is none, of the machine's memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_reserved()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,120 @@
+"""What is trained: the base model, and around or in it what a method of fine-tuning adds; and what of it is served.
+
+Whatever the method, only the parameters it needs have gradients. Nothing here knows of steps, losses or checkpoints.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from peft import LoraConfig, PrefixTuningConfig, PromptEncoderConfig, get_peft_model
+from torch import nn
+from transformers import AutoModelForCausalLM, TrainingArguments
+
+from tunegate.api.errors import ModelError
+from tunegate.models.templates import TURN_END
+from tunegate.training.config import TrainConfig
+from tunegate.training.loop.attention import BY_DIALOGUE
+from tunegate.training.run.plan import Plan
+
+_ADAPTER = "adapter_config.json"
+_LAYER = re.compile(r"\.(?P<layer>\d+)\.(?P<rest>.+)")
+
+
+def load_model(plan: Plan, tokenizer: Any, arguments: TrainingArguments) -> Any:
+    """The model to train, the same in every process. Raises ModelError when it lacks what the method trains."""
+    dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
+    attention = BY_DIALOGUE if plan.config.packing and arguments.device.type == "cpu" else None
+    model = AutoModelForCausalLM.from_pretrained(plan.base_folder, dtype=dtype, attn_implementation=attention)
+    model.generation_config.eos_token_id = _stop_tokens(model, tokenizer)
+    torch.manual_seed(plan.config.seed)
+    if plan.config.finetuning_type == "full":
+        return model
+    if plan.config.finetuning_type == "freeze":
+        freeze(model, plan.config.num_layer_trainable, plan.config.name_module_trainable)
+        return model
+    return get_peft_model(model, _ADAPTERS[plan.config.finetuning_type](model, plan.config))
+
+
+def freeze(model: nn.Module, layers: int, modules: str) -> None:
+    """Leave gradients to the named modules (by commas) of the last layers only. Raises ModelError when one is missing.
+
+    A module is named by the beginning of its path in a layer: `mlp`, `self_attn`, `self_attn.q_proj`.
+    """
+    found = [(name, match) for name, _ in model.named_parameters() if (match := _LAYER.search(name))]
+    count = 1 + max((int(match["layer"]) for _, match in found), default=-1)
+    if layers > count:
+        raise ModelError(f"--num_layer_trainable is {layers}, but the model has {count} layers.")
+    wanted = tuple(name.strip() for name in modules.split(","))
+    for name in wanted:
+        if not any(match["rest"].startswith(name) for _, match in found):
+            there = sorted({match["rest"].split(".")[0] for _, match in found})
+            raise ModelError(f"--name_module_trainable {name!r} is in no layer; a layer has: {', '.join(there)}.")
+    last = [(name, match["rest"]) for name, match in found if int(match["layer"]) >= count - layers]
+    trained = {name for name, rest in last if rest.startswith(wanted)}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Those with gradients, and all; also where ZeRO-3 keeps only a part of each in this process."""
+    sizes = [(getattr(one, "ds_numel", one.numel()), one.requires_grad) for one in model.parameters()]
+    return sum(size for size, has_gradient in sizes if has_gradient), sum(size for size, _ in sizes)
+
+
+def make_servable(folder: Path, model: Any, plan: Plan) -> None:
+    """Add what the Trainer leaves out: stop tokens, and for an adapter the base it belongs to, not our cache's path."""
+    model.generation_config.save_pretrained(folder)
+    adapter = folder / _ADAPTER
+    if adapter.is_file():
+        base = plan.release.base
+        settings = msgspec.json.decode(adapter.read_bytes())
+        settings["base_model_name_or_path"] = base.uri if base else plan.base_folder
+        adapter.write_bytes(msgspec.json.format(msgspec.json.encode(settings)) + b"\n")
+
+
+def _lora(model: nn.Module, config: TrainConfig) -> LoraConfig:
+    is_all = config.lora_target == ("all",)
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    for target in () if is_all else config.lora_target:
+        if not any(name == target or name.endswith(f".{target}") for name in linear):
+            there = sorted({name.rsplit(".", 1)[-1] for name in linear})
+            raise ModelError(f"--lora_target {target!r} is no linear module; give all, or of: {', '.join(there)}.")
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules="all-linear" if is_all else list(config.lora_target),
+    )
+
+
+def _p_tuning(model: nn.Module, config: TrainConfig) -> PromptEncoderConfig:
+    """Embeddings through an LSTM and an MLP, put before the input; the model's width where none is given."""
+    return PromptEncoderConfig(
+        task_type="CAUSAL_LM",
+        num_virtual_tokens=config.num_virtual_tokens,
+        encoder_reparameterization_type="LSTM",
+        encoder_hidden_size=config.encoder_hidden_size,
+    )
+
+
+def _p_tuning_v2(model: nn.Module, config: TrainConfig) -> PrefixTuningConfig:
+    """Keys and values in every layer, trained as they are: a projection before them is prefix tuning, the first one."""
+    return PrefixTuningConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=config.num_virtual_tokens, prefix_projection=False
+    )
+
+
+_ADAPTERS = {"lora": _lora, "p_tuning": _p_tuning, "p_tuning_v2": _p_tuning_v2}
+
+
+def _stop_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """What ends an answer: the base model's own tokens, and the one that closes a turn."""
+    own = model.generation_config.eos_token_id
+    known = own if isinstance(own, list) else [own] if own is not None else []
+    return sorted({*known, tokenizer.convert_tokens_to_ids(TURN_END)})

@@ -1,0 +1,93 @@
+"""Where all ranks of a run go on from, agreed upon inside the processes that train."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tunegate.api.errors import TrainingError
+from tunegate.training.loop.universal import convert, processes_of
+from tunegate.training.run.checkpoints import complete_checkpoints, remove_incomplete
+from tunegate.training.run.plan import Plan, as_begun, for_processes, read_record
+from tunegate.training.run.progress import cut_log
+
+_SHARED_SECONDS = 30.0  # network file systems remember for some seconds that a file is not there
+_UNIVERSAL = ".universal-"
+
+
+@dataclass(frozen=True)
+class Start:
+    """The folder that the trainer resumes from, None at the beginning; a universal one is removed once it is read."""
+
+    folder: Path | None = None
+    is_universal: bool = False
+
+
+def for_ranks(plan: Plan, output_dir: Path, processes: int) -> Plan:
+    """The plan for so many processes, with the dialogues to a step that the run began with.
+
+    torchrun may have started fewer ranks anew, or more, so who planned can't know. Raises UsageError when they can't
+    share a step, TrainingError when this node doesn't see the run's folder.
+    """
+    record = read_record(output_dir)
+    if record is None:
+        raise _not_shared(output_dir)
+    return for_processes(as_begun(plan, record), processes)
+
+
+def settle(output_dir: Path, *, is_first: bool) -> Start:
+    """Where all ranks go on from: the newest complete checkpoint, once what a broken attempt left is cleared away.
+
+    torchrun may have started the ranks anew after it lost a node, so a plan can't know. A checkpoint of another number
+    of processes is converted by the first, which may take minutes: the others wait for a file, because a collective
+    has a watchdog. Raises TrainingError when the nodes don't see the same folder: each would keep a part of every
+    checkpoint that no other can read.
+    """
+    token = [secrets.token_hex(8) if is_first else ""]
+    torch.distributed.broadcast_object_list(token)
+    mark = output_dir / f".shared-{token[0]}"
+    if is_first:
+        remove_incomplete(output_dir)
+        for stale in output_dir.glob(f"{_UNIVERSAL}*"):
+            shutil.rmtree(stale)
+        mark.touch()
+    torch.distributed.barrier()
+    if not _appears(mark, _SHARED_SECONDS):
+        raise _not_shared(output_dir)
+    newest = next(reversed(complete_checkpoints(output_dir)), None)
+    start = Start(newest.resume if newest else None)
+    if start.folder and processes_of(start.folder) not in (None, torch.distributed.get_world_size()):
+        start = _converted(start.folder, output_dir / f"{_UNIVERSAL}{token[0]}", is_first=is_first)
+    torch.distributed.barrier()
+    if is_first:
+        mark.unlink()
+        cut_log(output_dir, newest.step if newest else 0)
+    return start
+
+
+def _converted(resume: Path, into: Path, *, is_first: bool) -> Start:
+    if is_first:
+        convert(resume, into)
+    _appears(into)
+    return Start(into, is_universal=True)
+
+
+def _appears(path: Path, seconds: float = float("inf")) -> bool:
+    """Wait for `path`. A launcher ends those that wait when the one that works has failed."""
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
+    return True
+
+
+def _not_shared(output_dir: Path) -> TrainingError:
+    return TrainingError(
+        f"{output_dir} is not the same folder on all nodes; mount one ReadWriteMany volume there on each."
+    )

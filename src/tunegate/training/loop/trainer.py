@@ -1,0 +1,181 @@
+"""The run inside one training process: transformers' Trainer with peft and DeepSpeed.
+
+Rank 0 publishes each checkpoint in a thread of its own while training goes on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers.utils.logging import disable_progress_bar
+
+from tunegate.api.errors import Preempted
+from tunegate.api.versions import ModelVersion
+from tunegate.training.data.packing import pack
+from tunegate.training.data.prepare import open_tokens
+from tunegate.training.data.tokenize import IGNORED, Example, limits_of, load_tokenizer
+from tunegate.training.launch.lifecycle import Report
+from tunegate.training.loop.batches import Collator, Filled, Order, Packed
+from tunegate.training.loop.callbacks import Record
+from tunegate.training.loop.loss import TrainedPositions
+from tunegate.training.loop.methods import load_model
+from tunegate.training.loop.metrics import Metrics, host_for
+from tunegate.training.loop.preemption import Preemption
+from tunegate.training.loop.resume import Start, for_ranks, settle
+from tunegate.training.loop.trainer_arguments import training_arguments
+from tunegate.training.loop.universal import Loaded, load_universal
+from tunegate.training.run.plan import Plan
+from tunegate.training.run.preemption import Stop
+from tunegate.training.run.progress import VERSIONS, append
+from tunegate.training.run.publisher import Publisher, publisher_of
+
+# The one operator that DeepSpeed would compile for gloo; without it no compiler is needed, and nothing gets slower.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def run(plan: Plan, output_dir: Path, stop: Stop | None = None, report: Report | None = None) -> None:
+    """Train, save and publish. Called in every rank at once.
+
+    `report` hears of every logging step and every published version, in rank 0. Raises DataError, ModelError,
+    TrainingError, StoreError when a checkpoint could not be published, or Preempted when all ranks agreed to `stop`.
+    """
+    disable_progress_bar()
+    plan = for_ranks(plan, output_dir, int(os.environ["WORLD_SIZE"]))
+    arguments = training_arguments(plan.config, output_dir)
+    # On processors transformers leaves this for later, and ZeRO-3, which cuts weights as they are read, sees one rank.
+    deepspeed.init_distributed(torch.distributed.get_backend(), auto_mpi_discovery=False)
+    metrics = Metrics()
+    if plan.config.metrics_port is not None and arguments.process_index == 0:
+        metrics.serve(plan.config.metrics_port, host_for(os.environ))
+    start = settle(output_dir, is_first=arguments.process_index == 0)
+    if start.is_universal:
+        load_universal(arguments)
+    trainer = _tuner(plan, arguments)
+    report = report or _ignore
+
+    def told(version: ModelVersion) -> None:
+        append(output_dir / VERSIONS, version)
+        metrics.published()
+        report(version)
+
+    publisher = publisher_of(plan, output_dir, told) if trainer.is_world_process_zero() else None
+    preemption = Preemption(stop or Stop(), output_dir)
+    trainer.add_callback(preemption)
+    trainer.add_callback(Record(plan, output_dir, trainer, publisher, metrics, report))
+    if start.folder and start.is_universal:
+        trainer.add_callback(Loaded(start.folder))
+    _train(trainer, start, publisher, preemption)
+
+
+def _tuner(plan: Plan, arguments: TrainingArguments) -> Tuner:
+    config = plan.config
+    tokenizer = load_tokenizer(Path(plan.base_folder), config.template)
+    prepared = open_tokens(config, [Path(folder) for folder in plan.tokens])
+    rows: Any = prepared.train
+    if config.packing:
+        packs = pack(rows.lengths, limits_of(config).longest, config.seed, shuffled=config.is_shuffle)
+        rows = Packed(prepared.train, packs)
+    tuner = Tuner(
+        model=load_model(plan, tokenizer, arguments),
+        args=arguments,
+        train_dataset=Filled(rows),
+        eval_dataset=prepared.validation if config.val_size else None,
+        is_shuffle=config.is_shuffle,
+        # a padded position's value is never read
+        data_collator=Collator(tokenizer.pad_token_id or 0, apart=config.packing),
+        processing_class=tokenizer,
+    )
+    tuner.remove_callback(PrinterCallback)  # the log says the same, in lines that can be read again
+    return tuner
+
+
+def _train(trainer: Tuner, start: Start, publisher: Publisher | None, preemption: Preemption) -> None:
+    """Train to the end or to where all agreed to stop, and see to what is not published by then."""
+    try:
+        trainer.train(resume_from_checkpoint=str(start.folder) if start.folder else None)
+    except BaseException:
+        if publisher:
+            publisher.cancel()
+        raise
+    if publisher:
+        (publisher.hurry if preemption.agreed else publisher.close)()
+    if preemption.agreed:
+        torch.distributed.barrier()  # a launcher ends all ranks when one has ended early: not before this is published
+    torch.distributed.destroy_process_group()
+    if preemption.agreed:
+        step = trainer.state.global_step
+        raise Preempted(f"The run was asked to stop and did at step {step}; the same command goes on from there.")
+
+
+class Tuner(Trainer):  # type: ignore[misc]
+    """Trainer with our order of examples, our loss, and a validation loss that depends on no number of processes."""
+
+    def __init__(self, *, model: Any, is_shuffle: bool, **options: Any) -> None:
+        self._trained = TrainedPositions(model)
+        self._is_shuffle = is_shuffle
+        self._tokens: list[torch.Tensor] = []
+        self._positions = 0
+        super().__init__(model=model, compute_loss_func=self._trained.loss, **options)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
+        inputs = {**inputs, "use_cache": False}
+        self._tokens.append(inputs.pop("tokens"))
+        self._positions += inputs["input_ids"].numel()
+        self._trained.expect(inputs["labels"])
+        return super().compute_loss(model, inputs, *arguments, **options)
+
+    def count(self) -> tuple[int, int]:
+        """Tokens read, and positions computed for them, in this rank since the last call."""
+        counted = sum(int(tokens) for tokens in self._tokens), self._positions
+        self._tokens.clear()
+        self._positions = 0
+        return counted
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Log and return the mean loss of all trained tokens that were held out."""
+        metrics = {"eval_loss": self._validation_loss(self.eval_dataset)}
+        self.log(metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    @torch.no_grad()
+    def _validation_loss(self, examples: Sequence[Example]) -> float:
+        """Every process does as many batches as the others: under ZeRO-3 each needs all of them for a layer."""
+        model = self.model_wrapped
+        model.eval()
+        rows, first = self.args.per_device_train_batch_size, self.args.process_index
+        total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        for start in range(0, len(examples), rows * self.args.world_size):
+            begin = start + first * rows
+            mine = [examples[index] for index in range(begin, min(begin + rows, len(examples)))]
+            batch = self._prepare_inputs(self.data_collator(mine or [examples[0]]))
+            batch.pop("tokens")
+            labels = batch.pop("labels") if mine else torch.full_like(batch.pop("labels"), IGNORED)
+            self._trained.expect(labels)
+            with self.compute_loss_context_manager():
+                outputs = model(**batch, use_cache=False)
+            total += torch.stack([self._trained.loss(outputs, labels, 1).double(), (labels[:, 1:] != IGNORED).sum()])
+        torch.distributed.all_reduce(total)
+        return float(total[0] / total[1])
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Below ZeRO-3 every process has all weights; transformers would copy them first, and write tied ones twice."""
+        if self.deepspeed.zero_optimization_stage() == 3:
+            super().save_model(output_dir, _internal_call)
+        else:
+            self._save(output_dir)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Order:
+        global_batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        self.order = Order(self.train_dataset.lengths, global_batch, self.args.seed, shuffled=self._is_shuffle)
+        return self.order
+
+
+def _ignore(news: Any) -> None:
+    pass

@@ -1,0 +1,94 @@
+"""What a run's settings mean to transformers and DeepSpeed on this machine's devices.
+
+A wish the hardware can't fulfil is refused here, before the model is read. Nothing here knows of data or the store.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from tunegate.api.errors import UsageError
+from tunegate.training.config import TrainConfig, load_deepspeed
+
+
+def training_arguments(config: TrainConfig, output_dir: Path) -> TrainingArguments:
+    """`config` in transformers' words. Raises UsageError for what this machine can't do."""
+    on_cpu = not torch.accelerator.is_available()
+    if config.fp16 and on_cpu:
+        raise UsageError("--fp16 needs a GPU, and there is none; leave it out, or compute with --bf16 auto.")
+    if config.report_to == "tensorboard" and find_spec("tensorboard") is None:
+        raise UsageError("--report_to tensorboard needs a package; install it with `pip install tensorboard`.")
+    return TrainingArguments(
+        output_dir=str(output_dir),
+        per_device_train_batch_size=config.per_device_train_batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        learning_rate=config.learning_rate,
+        num_train_epochs=config.num_train_epochs,
+        max_steps=config.max_steps,
+        lr_scheduler_type=config.lr_scheduler_type,
+        warmup_steps=config.warmup_steps or config.warmup_ratio,  # below 1 it is a share of all steps
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        seed=config.seed,
+        use_cpu=on_cpu,
+        bf16=not config.fp16 and computes_in_bfloat16(config.bf16),
+        fp16=config.fp16,
+        activation_checkpointing=_recomputes(config, on_cpu=on_cpu),
+        deepspeed=_deepspeed(config),
+        logging_steps=config.logging_steps,
+        logging_nan_inf_filter=False,
+        save_strategy=config.save_strategy,
+        save_steps=config.save_steps,
+        eval_strategy=config.save_strategy if config.val_size else "no",
+        eval_steps=config.save_steps,
+        report_to=[] if config.report_to == "none" else [config.report_to],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=not on_cpu,
+    )
+
+
+def computes_in_bfloat16(wish: str) -> bool:
+    """Whether to compute in bfloat16: as wished, or on "auto" where the device has instructions for it.
+
+    On a processor without them bfloat16 is emulated and slower than float32. Raises UsageError when a GPU can't.
+    """
+    if wish == "false":
+        return False
+    if torch.cuda.is_available():
+        able = bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        if wish == "true" and not able:
+            raise UsageError("--bf16 true needs a GPU that computes in bfloat16; leave it out, or give --fp16 true.")
+        return able
+    if wish == "true":
+        return True
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _recomputes(config: TrainConfig, *, on_cpu: bool) -> bool:
+    """Whether layers are computed again backwards, to save memory: it is scarce on accelerators, time on processors."""
+    if config.finetuning_type == "p_tuning_v2":
+        return False  # its prompts are a cache of keys and values, which a layer computed again would add to
+    return config.gradient_checkpointing == "true" or (config.gradient_checkpointing == "auto" and not on_cpu)
+
+
+def _deepspeed(config: TrainConfig) -> dict[str, Any]:
+    """The DeepSpeed configuration, where what a file leaves out has our settings instead of DeepSpeed's own.
+
+    Under ZeRO-3 each process holds a part of the weights: they are put together for every checkpoint, to be served.
+    An optimizer in the processor's memory is torch's own, which needs no compiler, unless the file forces DeepSpeed's.
+    """
+    ours = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+    dtypes = {name: {"enabled": "auto"} for name in ("bf16", "fp16")}  # without them DeepSpeed computes in float32
+    optimizer = {"zero_force_ds_cpu_optimizer": False}
+    loaded = {**dict.fromkeys(ours, "auto"), **dtypes, **optimizer, **load_deepspeed(config)}
+    zero = loaded.get("zero_optimization", {})
+    if zero.get("stage") == 3:
+        loaded["zero_optimization"] = {**zero, "stage3_gather_16bit_weights_on_model_save": True}
+    return loaded

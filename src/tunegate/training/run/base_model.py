@@ -1,0 +1,53 @@
+"""The folder of the model that a run begins with, wherever it is: here, in a bucket, or a version in the store."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunegate.api.errors import ModelError, UsageError
+from tunegate.api.versions import ModelVersion
+from tunegate.models.folders import default_cache, materialise
+from tunegate.models.prompts import leading_tokens
+from tunegate.store import Store
+from tunegate.store.plain import fetch_plain, is_uri
+from tunegate.training.config import TrainConfig
+
+_VERSION = re.compile(r"[^/]+/[^/]+/checkpoint-\d+/?")
+
+
+def base_folder(config: TrainConfig, store: Store | None) -> tuple[Path, ModelVersion | None]:
+    """The folder with the base model, and the version it is, unless it is only a folder.
+
+    Raises UsageError or StoreError where there is none, ModelError when no model is in it.
+    """
+    name = config.model_name_or_path
+    folder, version = Path(name), None
+    if is_uri(name) and not (store and _VERSION.fullmatch(name.removeprefix(f"{store.uri}/"))):
+        folder = fetch_plain(name, default_cache(), endpoint_url=config.endpoint_url)
+    elif not folder.is_dir():
+        if store is None:
+            raise UsageError(f"There is no folder {name}; correct --model_name_or_path, or give --store for a version.")
+        version = store.resolve(name)
+        folder = materialise(store, version)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} is not a model folder: it has no config.json; save the model there first.")
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelError(f"{folder} has no tokenizer.json; save the model's tokenizer into the same folder.")
+    _check_trainable(folder, name)
+    return folder, version
+
+
+def _check_trainable(folder: Path, name: str) -> None:
+    """Refuse what loads and trains, and would then not be what was trained."""
+    try:
+        config = msgspec.json.decode((folder / "config.json").read_bytes(), type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise ModelError(f"{folder / 'config.json'} can't be read: {error}; save the model there again.") from None
+    if "quantization_config" in config:
+        raise ModelError(f"{name} has quantised weights, which can't be tuned; train the version it was made from.")
+    if leading_tokens(folder):
+        raise ModelError(f"{name} has a learned prompt, which training would leave out; train from its base instead.")

@@ -1,0 +1,159 @@
+"""Checkpoints of a run: which of them are complete, which is the newest, and how they reach the store.
+
+A checkpoint folder holds what is served (weights or adapter, tokenizer, chat template) and, under resume/, what it
+takes to go on exactly. The marker inside resume/ is written last, so a checkpoint without it is none. Knows no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from tunegate.api.errors import TrainingError
+from tunegate.api.resource import Resource, from_json, to_json
+from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.store import Store
+from tunegate.training.run.progress import PICTURE
+
+RESUME = "resume"
+MARKER = "complete.json"
+_NOT_KEPT = {"README.md", "training_args.bin", "zero_to_fp32.py", "zero_to_torch.py"}
+_SERVED = {
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "chat_template.jinja",
+    "config.json",
+    "generation_config.json",
+    PICTURE,
+}
+
+
+class Marker(Resource, frozen=True, kw_only=True):
+    """Says that a checkpoint is complete: every file of it with its size in bytes, and where in the run it stands.
+
+    notes: how it was trained, for the version it becomes.
+    """
+
+    step: int
+    total_steps: int
+    epoch: float
+    loss: float | None
+    files: dict[str, int]
+    notes: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    folder: Path
+    marker: Marker
+
+    @property
+    def step(self) -> int:
+        return self.marker.step
+
+    @property
+    def is_last(self) -> bool:
+        return self.marker.step >= self.marker.total_steps
+
+    @property
+    def resume(self) -> Path:
+        """The folder that the trainer resumes from."""
+        return self.folder / RESUME
+
+
+def seal(
+    folder: Path,
+    *,
+    step: int,
+    total_steps: int,
+    epoch: float,
+    loss: float | None,
+    notes: Mapping[str, str] | None = None,
+) -> Checkpoint:
+    """Bring a checkpoint that every rank has finished writing into its final layout, and mark it complete."""
+    resume = folder / RESUME
+    resume.mkdir()
+    for path in list(folder.iterdir()):
+        if path.name in _NOT_KEPT:
+            path.unlink()
+        elif path != resume and not _is_served(path.name):
+            path.rename(resume / path.name)
+    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    marker = Marker(step=step, total_steps=total_steps, epoch=epoch, loss=loss, files=files, notes=dict(notes or {}))
+    half = resume / f"{MARKER}.partial"
+    with half.open("wb") as stream:
+        stream.write(to_json(marker))
+        stream.flush()
+        os.fsync(stream.fileno())
+    half.rename(resume / MARKER)
+    return Checkpoint(folder, marker)
+
+
+def complete_checkpoints(output_dir: Path) -> list[Checkpoint]:
+    """The complete checkpoints, oldest first."""
+    found = [_read(folder) for folder in output_dir.glob("checkpoint-*")]
+    return sorted((checkpoint for checkpoint in found if checkpoint), key=lambda checkpoint: checkpoint.step)
+
+
+def unpublished(store: Store, model: str, run: str, output_dir: Path) -> list[Checkpoint]:
+    """The complete checkpoints of a run that are not in the store yet, oldest first."""
+    known = {version.name for version in store.list(model)}
+    return [one for one in complete_checkpoints(output_dir) if f"{model}/{run}/checkpoint-{one.step}" not in known]
+
+
+def remove_incomplete(output_dir: Path) -> None:
+    """Remove what a killed run left half-written."""
+    for folder in output_dir.glob("checkpoint-*"):
+        if _read(folder) is None:
+            shutil.rmtree(folder)
+
+
+def remove_surplus(checkpoints: Sequence[Checkpoint], keep: int | None) -> None:
+    """Remove all but the newest `keep` of `checkpoints`, which come oldest first; None keeps all."""
+    for checkpoint in checkpoints[:-keep] if keep else ():
+        (checkpoint.resume / MARKER).unlink()  # first, so that no half of it passes for a whole
+        shutil.rmtree(checkpoint.folder)
+
+
+def fetch_checkpoint(store: Store, version: ModelVersion, output_dir: Path) -> Checkpoint:
+    """Bring a published checkpoint back with its resume state. Raises TrainingError when it has none."""
+    folder = output_dir / version.name.rsplit("/", 1)[1]
+    checkpoint = _read(store.fetch(version.uri, folder, digest=version.digest, include_resume=True))
+    if checkpoint is None:
+        raise TrainingError(f"{version.name} was published without what it takes to go on; give a new --run.")
+    return checkpoint
+
+
+def publish_checkpoint(
+    store: Store, checkpoint: Checkpoint, name: str, release: Release, producer: Producer
+) -> ModelVersion:
+    """Publish `checkpoint` as the version `name`/checkpoint-<step>, with where it stands in the run."""
+    marker = checkpoint.marker
+    made = msgspec.structs.replace(
+        producer,
+        step=marker.step,
+        epoch=marker.epoch,
+        loss=marker.loss,
+        notes={**producer.notes, **marker.notes, "totalSteps": str(marker.total_steps)},
+    )
+    return store.publish(checkpoint.folder, f"{name}/checkpoint-{marker.step}", release=release, producer=made)
+
+
+def _is_served(name: str) -> bool:
+    return name in _SERVED or name.startswith(("model", "tokenizer", "special_tokens", "vocab", "merges"))
+
+
+def _read(folder: Path) -> Checkpoint | None:
+    """The checkpoint in `folder`, or None when it has no marker or a file differs from it in size."""
+    path = folder / RESUME / MARKER
+    try:
+        marker = from_json(path.read_bytes(), Marker, str(path))
+        is_whole = all((folder / name).stat().st_size == size for name, size in marker.files.items())
+    except FileNotFoundError:  # also one that is just being removed
+        return None
+    return Checkpoint(folder, marker) if is_whole else None

@@ -1,0 +1,113 @@
+"""How checkpoints reach the store while training goes on: in a thread of its own, which steps back for training.
+
+The store may be away for a while; a checkpoint stays in the run's folder until the store has it. Knows no torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from tunegate.api.errors import StoreError, UnavailableError
+from tunegate.api.versions import ModelVersion
+from tunegate.store import Store
+from tunegate.training.run.checkpoints import Checkpoint, complete_checkpoints, publish_checkpoint, remove_surplus
+from tunegate.training.run.plan import Plan
+
+_LOG = logging.getLogger(__name__)
+PATIENCE = 300.0  # seconds
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds
+_NICENESS = 10
+
+
+class Publisher:
+    """Publishes checkpoints one after the other while the caller goes on.
+
+    A store that is away is asked again for as long as that goes on, and for some minutes after `close`.
+    """
+
+    def __init__(self, publish: Callable[[Checkpoint], None]) -> None:
+        self._publish = publish
+        self._thread = ThreadPoolExecutor(1, "publish", initializer=_step_back)
+        self._futures: dict[str, Future[None]] = {}
+        self._deadline = float("inf")
+        self._hurried = threading.Event()
+
+    def submit(self, checkpoint: Checkpoint) -> None:
+        self._futures[checkpoint.folder.name] = self._thread.submit(self._bring, checkpoint)
+
+    def close(self) -> None:
+        """Wait for every upload. Raises StoreError when a checkpoint could not be published; the others were tried."""
+        self._deadline = time.monotonic() + PATIENCE
+        self._thread.shutdown(wait=True)
+        failed = {name: error for name, future in self._futures.items() if (error := future.exception())}
+        for error in failed.values():
+            if not isinstance(error, StoreError):
+                raise error
+            raise StoreError(
+                f"Training is done, but the store does not have {', '.join(failed)}; run the same command again to "
+                f"publish what is missing. The reason: {error}"
+            )
+
+    def hurry(self) -> None:
+        """Publish what a store that is there takes at once; the next start of the run publishes the rest."""
+        self._hurried.set()
+        self._thread.shutdown(wait=True)
+
+    def cancel(self) -> None:
+        """Give up what has not begun; the next start of the run publishes it."""
+        self._hurried.set()
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _bring(self, checkpoint: Checkpoint) -> None:
+        pause = _SHORTEST_PAUSE
+        while True:
+            try:
+                return self._publish(checkpoint)
+            except UnavailableError as error:
+                _LOG.warning("%s waits to be published: %s", checkpoint.folder.name, error)
+                if time.monotonic() + pause > self._deadline or self._hurried.wait(pause):
+                    raise
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def publisher_of(plan: Plan, output_dir: Path, told: Callable[[ModelVersion], None]) -> Publisher | None:
+    """What publishes the checkpoints of a run, those first that an earlier attempt left; None without a store.
+
+    Those that are in the store make room for newer ones, if the run is to keep only some. The store need not be there
+    yet: `told` hears of every version that it has from now on.
+    """
+    config = plan.config
+    if config.store is None:
+        return None
+    store, run = Store.at(config.store, endpoint_url=config.endpoint_url), f"{config.model}/{config.run}"
+    known: set[str] = set()
+
+    def publish(checkpoint: Checkpoint) -> None:
+        if not known:
+            known.update(version.name for version in store.list(config.model))
+        if name_of(checkpoint) not in known:
+            told(publish_checkpoint(store, checkpoint, run, plan.release, plan.producer))
+            known.add(name_of(checkpoint))
+        published = [one for one in complete_checkpoints(output_dir) if name_of(one) in known]
+        remove_surplus(published, config.kept)
+
+    def name_of(checkpoint: Checkpoint) -> str:
+        return f"{run}/{checkpoint.folder.name}"
+
+    publisher = Publisher(publish)
+    for left in complete_checkpoints(output_dir):
+        publisher.submit(left)
+    return publisher
+
+
+def _step_back() -> None:
+    """Training goes first. What this thread starts inherits its place."""
+    if sys.platform == "linux":  # elsewhere threads have no priority of their own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

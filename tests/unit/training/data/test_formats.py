@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tunegate.training.data.formats import Columns, Formatting, dialogue_of, layout_of, recognise
+
+ASK = {"from": "human", "value": "Hi"}
+TELL = {"from": "gpt", "value": "Hello."}
+USER = {"role": "user", "content": "Hi"}
+ASSISTANT = {"role": "assistant", "content": "Hello."}
+
+
+def _turns(record: Any, formatting: Formatting, columns: Columns | None = None) -> list[str]:
+    dialogue = dialogue_of(record, layout_of(formatting, columns))
+    return [f"{message['role']}: {message['content']}" for message in dialogue]
+
+
+@pytest.mark.parametrize(
+    ("record", "turns"),
+    [
+        pytest.param(
+            {"instruction": "推荐一款", "input": "男士洗面奶", "output": "推荐A款。", "history": [["你好", "您好。"]]},
+            ["user: 你好", "assistant: 您好。", "user: 推荐一款\n男士洗面奶", "assistant: 推荐A款。"],
+            id="history and input",
+        ),
+        pytest.param(
+            {"instruction": "Hi", "input": "", "output": "Hello.", "system": "Be kind."},
+            ["system: Be kind.", "user: Hi", "assistant: Hello."],
+            id="system",
+        ),
+        pytest.param(
+            {"instruction": "", "input": "Hi", "output": "Hello."}, ["user: Hi", "assistant: Hello."], id="input alone"
+        ),
+    ],
+)
+def test_an_alpaca_row_becomes_its_history_question_and_answer(record: Any, turns: list[str]) -> None:
+    assert _turns(record, "alpaca") == turns
+
+
+def test_where_columns_are_named_only_those_are_read() -> None:
+    record = {"q": "Hi", "a": "Hello.", "input": "not read", "history": "not read", "sys": "Be kind."}
+
+    assert _turns(record, "alpaca", Columns(prompt="q", response="a", system="sys")) == [
+        "system: Be kind.",
+        "user: Hi",
+        "assistant: Hello.",
+    ]
+
+
+def test_sharegpt_and_openai_rows_become_the_same_dialogue() -> None:
+    wanted = ["system: Be kind.", "user: Hi", "assistant: Hello."]
+    assert _turns({"conversations": [ASK, TELL], "system": "Be kind."}, "sharegpt") == wanted
+    system = {"role": "system", "content": "Be kind."}
+    assert _turns({"messages": [system, USER, ASSISTANT]}, "openai") == wanted
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        pytest.param([ASK, TELL], "not an object", id="a list"),
+        pytest.param({"conversation": [ASK, TELL]}, "under 'conversations'; it has 'conversation'", id="misspelt key"),
+        pytest.param({"conversations": [ASK]}, "don't take turns", id="no answer"),
+        pytest.param({"conversations": [TELL, ASK]}, "don't take turns", id="wrong order"),
+        pytest.param({"conversations": []}, "don't take turns", id="empty"),
+        pytest.param({"conversations": [ASK, {"from": "gpt", "value": " "}]}, "assistant turn has no text", id="blank"),
+        pytest.param({"conversations": [ASK, {"from": "gpt", "value": 3}]}, "assistant turn has no text", id="number"),
+        pytest.param({"conversations": [ASK, {"from": "gpt"}]}, "'from' and 'value'", id="no text"),
+        pytest.param({"conversations": [ASK, {"from": "bot", "value": "x"}]}, "'bot' is none of the roles", id="role"),
+        pytest.param({"conversations": [ASK, {"from": "function_call", "value": "x"}]}, "tools are not", id="tool"),
+        pytest.param(
+            {"conversations": [{"from": "human", "value": "a<|im_end|>"}, TELL]},
+            "belong to the chat template",
+            id="token",
+        ),
+        pytest.param(
+            {"messages": [USER, ASSISTANT]},
+            "'conversations'; it looks like openai, in a data set of sharegpt",
+            id="another layout",
+        ),
+    ],
+)
+def test_an_unusable_sharegpt_row_is_refused_with_the_reason(record: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        _turns(record, "sharegpt")
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        pytest.param({"instruction": "Hi", "ouput": "x"}, "it has no 'output'; it has 'ouput'", id="misspelt key"),
+        pytest.param({"instruction": None, "input": None, "output": "x"}, "user turn has no text", id="no question"),
+        pytest.param({"instruction": "Hi", "input": 3, "output": "x"}, "user turn has no text", id="number"),
+        pytest.param({"instruction": "Hi", "output": "x", "history": [["a"]]}, "not a pair", id="history"),
+        pytest.param({"conversations": [ASK, TELL]}, "it looks like sharegpt, in a data set of alpaca", id="layout"),
+    ],
+)
+def test_an_unusable_alpaca_row_is_refused_with_the_reason(record: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        _turns(record, "alpaca")
+
+
+@pytest.mark.parametrize(
+    ("record", "formatting"),
+    [
+        pytest.param({"instruction": "Hi", "output": "Hello."}, "alpaca", id="alpaca"),
+        pytest.param({"conversations": [ASK, TELL]}, "sharegpt", id="sharegpt"),
+        pytest.param({"messages": [ASK, TELL]}, "sharegpt", id="sharegpt under messages"),
+        pytest.param({"messages": [USER, ASSISTANT]}, "openai", id="openai"),
+        pytest.param({"conversations": [USER, ASSISTANT]}, "openai", id="openai under conversations"),
+        pytest.param({"prompt": "Hi", "response": "Hello."}, None, id="none"),
+        pytest.param({"instruction": "Hi", "output": "x", "messages": [USER, ASSISTANT]}, None, id="two"),
+        pytest.param(["Hi", "Hello."], None, id="no object"),
+    ],
+)
+def test_a_layout_is_told_from_a_row(record: Any, formatting: str | None) -> None:
+    layout = recognise(record)
+
+    assert (layout.formatting if layout else None) == formatting
+    if layout and layout.formatting != "alpaca":
+        assert len(dialogue_of(record, layout)) == 2

@@ -1,0 +1,108 @@
+"""SIGTERM, sent for real: whoever hears it, all ranks stop at one step with a complete checkpoint, and status 143."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.processes import processes_about
+from tests.unit.training.conftest import Run, Shop
+from tests.unit.training.watching import losses_of, ranks_of, start, start_under_torchrun, wait_beside, weights_of
+from tunegate.api.errors import Preempted
+from tunegate.training import TrainConfig, train
+from tunegate.training.run.checkpoints import complete_checkpoints
+from tunegate.training.run.preemption import stoppable
+from tunegate.training.run.progress import read_log
+
+MANY = 40  # epochs, so that the signal comes long before the end
+
+
+def _interrupted(launched: subprocess.Popen[str], output: Path, pids: Callable[[], list[int]]) -> tuple[int, str]:
+    """Send SIGTERM to `pids` when training has begun. Returns the status and what was said."""
+    try:
+        wait_beside(launched, lambda: bool(read_log(output)))
+        for pid in pids():
+            os.kill(pid, signal.SIGTERM)
+        _, said = launched.communicate(timeout=120)
+    finally:
+        launched.kill()
+        launched.communicate()
+    assert not processes_about(output)
+    return launched.returncode, said
+
+
+def test_a_run_that_was_asked_to_stop_goes_on_to_the_same_end(
+    full: Run, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PET_MAX_RESTARTS", "3")  # torchrun must not take the end for a failure
+    config = shop.config("asked", run="asked")
+    output = Path(config.output_dir)
+    launched = start(config, stderr=subprocess.PIPE)
+
+    status, said = _interrupted(launched, output, lambda: [launched.pid])
+
+    kept = complete_checkpoints(output)[-1].step
+    assert status == 143
+    assert [one.step for one in complete_checkpoints(output)] == [*range(3, kept, 3), kept]
+    assert f"did at step {kept}; the same command goes on from there" in said
+    assert shop.store.list("tiny")[-1].name == f"tiny/asked/checkpoint-{kept}"
+
+    train(config)
+    assert losses_of(output) == losses_of(full.output)
+    assert weights_of(output) == weights_of(full.output)
+
+
+@pytest.mark.parametrize("ranks", ["1", "01"], ids=["one rank", "all ranks"])
+def test_ranks_that_are_asked_agree_on_a_step(ranks: str, shop: Shop) -> None:
+    config = shop.config(f"ranks-{ranks}", run=f"ranks-{ranks}", num_train_epochs=MANY)
+    output = Path(config.output_dir)
+
+    status, said = _interrupted(
+        start(config, stderr=subprocess.PIPE), output, lambda: [pid for rank in ranks for pid in ranks_of(output, rank)]
+    )
+
+    assert status == 143
+    assert f"did at step {complete_checkpoints(output)[-1].step}" in said
+
+
+def test_a_launcher_of_the_users_that_is_asked_leaves_a_complete_checkpoint(shop: Shop) -> None:
+    config = shop.config("theirs", run="theirs", num_train_epochs=MANY)
+    output = Path(config.output_dir)
+    launched = start_under_torchrun(config, stderr=subprocess.PIPE)
+
+    _, said = _interrupted(launched, output, lambda: [launched.pid])
+
+    kept = complete_checkpoints(output)[-1]
+    assert not kept.is_last
+    assert said.count(f"tunegate: The run was asked to stop and did at step {kept.step}") == 1
+
+
+def test_before_training_begins_the_wish_is_fulfilled_at_once() -> None:
+    with pytest.raises(Preempted, match="asked to stop") as caught, stoppable():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert caught.value.exit_code == 143
+
+
+def test_while_training_goes_on_the_second_wish_is_an_order() -> None:
+    with stoppable() as stop:
+        stop.waits = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked
+
+        with pytest.raises(Preempted):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_wish_that_an_earlier_attempt_left_is_forgotten(shop: Shop) -> None:
+    config: TrainConfig = shop.config("left", run="left", nproc_per_node=1, max_steps=2)
+    output = Path(config.output_dir)
+    output.mkdir()
+    (output / "stop").touch()
+
+    assert len(train(config)) == 1

@@ -1,0 +1,229 @@
+"""Runs for real: torchrun, two processes, DeepSpeed, and a model store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import msgspec
+import pytest
+from transformers import AutoTokenizer
+
+from tests.processes import processes_about
+from tests.unit.training.builders import dialogues, write_dialogues
+from tests.unit.training.conftest import LORA, Run, Shop
+from tests.unit.training.watching import losses_of, ranks_of, start, start_under_torchrun, wait_beside, weights_of
+from tests.waiting import wait_for
+from tunegate.api.errors import DataError, TrainingError, UsageError
+from tunegate.api.resource import from_yaml
+from tunegate.api.versions import RELEASE, BaseModel, ModelVersion, Producer, Release
+from tunegate.models import materialise
+from tunegate.store import Store
+from tunegate.training import Progress, train
+from tunegate.training.run.checkpoints import complete_checkpoints
+from tunegate.training.run.progress import read_log
+
+STEPS = [3, 6, 9, 12]
+
+
+def test_every_epoch_becomes_a_version_that_says_how_it_was_made(full: Run, shop: Shop) -> None:
+    assert [version.name for version in full.versions] == [f"tiny/full/checkpoint-{step}" for step in STEPS]
+
+    manifest = shop.store.manifest(full.versions[1].name)
+    made = manifest.producer
+    assert (made.kind, made.run, made.seed, made.step, made.epoch) == ("tunegate train", "full", 42, 6, 2.0)
+    assert made.loss == read_log(full.output)[5].loss
+    assert made.arguments["learning_rate"] == 1e-3
+    assert [(dataset.name, dataset.rows) for dataset in made.datasets] == [("shop", 24)]
+    assert made.code_version.startswith("0.")
+    assert manifest.base == BaseModel(uri=shop.base.uri, digest=shop.base.digest)
+
+
+def test_the_release_goes_on_from_the_base(full: Run, shop: Shop) -> None:
+    folder = materialise(shop.store, full.versions[-1])
+
+    release = from_yaml((folder / RELEASE).read_bytes(), Release, RELEASE)
+
+    assert release.format == "huggingface"
+    assert release.system_prompt == "Be kind."
+    assert release.generation == {"temperature": 0.5}
+
+
+def test_a_version_is_in_the_store_before_training_ends(full: Run) -> None:
+    last = complete_checkpoints(full.output)[-1].resume / "complete.json"
+
+    assert full.versions[0].created.timestamp() < last.stat().st_mtime
+
+
+def test_progress_and_versions_are_told_as_they_come(full: Run) -> None:
+    steps = [news for news in full.news if isinstance(news, Progress)]
+    assert [step.current_steps for step in steps] == list(range(1, 13))
+    assert all(step.total_steps == 12 for step in steps)
+    assert all(0 <= step.padding < 0.5 for step in steps)
+    assert steps[-1].loss < steps[0].loss
+    assert [news.name for news in full.news if isinstance(news, ModelVersion)] == [one.name for one in full.versions]
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_a_version_renders_the_prompts_it_was_trained_with(
+    kind: str, shop: Shop, request: pytest.FixtureRequest
+) -> None:
+    run: Run = request.getfixturevalue(kind)
+    folder = materialise(shop.store, run.versions[-1])
+    trained = AutoTokenizer.from_pretrained(shop.folder / "model")  # its template is the one training writes
+    messages = [{"role": "user", "content": "水壶多少钱？"}]
+
+    served = AutoTokenizer.from_pretrained(folder)
+
+    for tokenize in (False, True):
+        options = {"add_generation_prompt": True, "tokenize": tokenize}
+        assert served.apply_chat_template(messages, **options) == trained.apply_chat_template(messages, **options)
+
+
+def test_an_adapter_is_published_without_its_base_and_merges_into_it(lora: Run, shop: Shop) -> None:
+    version = lora.versions[-1]
+    files = {file.path: file.size for file in shop.store.manifest(version.name).files if "/" not in file.path}
+    assert "adapter_model.safetensors" in files
+    assert "model.safetensors" not in files
+
+    merged = materialise(shop.store, version)
+
+    weights, base = merged / "model.safetensors", shop.folder / "model" / "model.safetensors"
+    assert weights.stat().st_size == base.stat().st_size
+    assert weights.read_bytes() != base.read_bytes()
+
+
+def test_a_run_whose_launcher_was_killed_goes_on_to_the_same_end(full: Run, shop: Shop) -> None:
+    config = shop.config("killed", run="killed")
+    output = Path(config.output_dir)
+    launcher = start(config)
+    try:
+        wait_beside(launcher, (output / "checkpoint-3" / "resume" / "complete.json").exists)
+    finally:
+        launcher.kill()
+        launcher.wait()
+    wait_for(lambda: not processes_about(output), what="its processes to be gone")
+    assert not (output / "checkpoint-12" / "resume" / "complete.json").exists()
+
+    versions = train(config)
+
+    # Where the ranks heard that they were orphans, they kept one more.
+    assert {version.name for version in versions} >= {f"tiny/killed/checkpoint-{step}" for step in STEPS}
+    assert losses_of(output) == losses_of(full.output)
+    assert weights_of(output) == weights_of(full.output)
+
+
+def test_a_run_whose_rank_was_killed_and_whose_folder_was_lost_goes_on_from_the_store(lora: Run, shop: Shop) -> None:
+    config = shop.config("lost", run="lost", **LORA)
+    output = Path(config.output_dir)
+
+    def kill_a_rank(news: Progress | ModelVersion) -> None:
+        if isinstance(news, ModelVersion):
+            for pid in ranks_of(output, "1"):
+                os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(TrainingError, match="run the same command again"):
+        train(config, kill_a_rank)
+    assert not processes_about(output)
+    shutil.rmtree(output)
+
+    versions = train(config)
+
+    assert [version.name for version in versions] == [f"tiny/lost/checkpoint-{step}" for step in (5, 10, 12)]
+    again = losses_of(output)
+    assert 0 < len(again) < 12
+    assert again == losses_of(lora.output)[-len(again) :]
+    assert weights_of(output) == weights_of(lora.output)
+
+
+def test_ranks_of_a_launcher_of_the_users_are_started_anew(full: Run, shop: Shop) -> None:
+    config = shop.config("theirs-anew", run="theirs-anew")
+    output = Path(config.output_dir)
+    launched = start_under_torchrun(config, "--max-restarts", "1")
+    try:
+        wait_beside(launched, (output / "checkpoint-3" / "resume" / "complete.json").exists)
+        for pid in ranks_of(output, "0"):
+            os.kill(pid, signal.SIGKILL)
+        assert launched.wait(120) == 0
+    finally:
+        launched.kill()
+        launched.wait()
+
+    assert losses_of(output) == losses_of(full.output)
+    assert weights_of(output) == weights_of(full.output)
+
+
+def test_a_complete_run_only_reports(full: Run, shop: Shop, tmp_path: Path) -> None:
+    log = (full.output / "train.log").read_bytes()
+    assert train(full.config) == full.versions
+    assert (full.output / "train.log").read_bytes() == log
+
+    assert train(shop.config("full-again", run="full")) == full.versions
+    assert not (shop.folder / "full-again" / "train.log").exists()
+
+
+def test_what_was_complete_but_not_published_is_published(full: Run, shop: Shop) -> None:
+    elsewhere = Store.open(f"{shop.store.uri}/elsewhere", endpoint_url=shop.store.endpoint_url)
+    release = Release(format="huggingface", system_prompt="Be kind.", generation={"temperature": 0.5})
+    elsewhere.publish(shop.folder / "model", shop.base.name, release=release, producer=Producer(kind="test"))
+
+    versions = train(msgspec.structs.replace(full.config, store=elsewhere.uri))
+
+    assert [version.name for version in versions] == [version.name for version in full.versions[-2:]]  # those kept
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param({"learning_rate": 2e-3}, r"began with --learning_rate 0.001, not 0.002", id="argument"),
+        pytest.param({"resume": False}, "has checkpoints", id="no resume"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_settings(full: Run, shop: Shop, change: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        train(shop.config("full", run="full", **change))
+    with pytest.raises(UsageError, match=said):  # the store remembers, too
+        train(shop.config("full-elsewhere", run="full", **change))
+
+
+def test_a_run_does_not_go_on_with_other_data(full: Run, shop: Shop, tmp_path: Path) -> None:
+    other = write_dialogues(tmp_path, dialogues(23))
+
+    with pytest.raises(UsageError, match="other bytes in the data set shop"):
+        train(shop.config("full", run="full", dataset_dir=str(other)))
+
+
+def test_what_a_process_can_not_do_is_told_in_a_sentence(shop: Shop) -> None:
+    config = shop.config("short", run="short", nproc_per_node=1, finetuning_type="lora", lora_target=("nothing",))
+
+    with pytest.raises(TrainingError, match="--lora_target 'nothing'"):
+        train(config)
+
+
+def test_rows_that_can_not_be_used_are_told_before_a_process_starts(shop: Shop) -> None:
+    config = shop.config("cut", run="cut", cutoff_len=16)
+
+    with pytest.raises(DataError, match=r"None of the 24 rows .* can be used.*--cutoff_len 16"):
+        train(config)
+
+    assert len((Path(config.output_dir) / "rejected.jsonl").read_text().splitlines()) == 24
+    assert not (Path(config.output_dir) / "train.log").exists()
+
+
+def test_one_process_trains_a_folder_in_all_its_weights(shop: Shop) -> None:
+    config = shop.config(
+        "alone",
+        run="alone",
+        nproc_per_node=1,
+        max_steps=2,
+        bf16="auto",
+        gradient_accumulation_steps=2,
+        model_name_or_path=str(shop.folder / "model"),
+    )
+
+    versions = train(config)
+
+    assert [version.name for version in versions] == ["tiny/alone/checkpoint-2"]
+    assert versions[0].base is None

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues, write_lines
+from tunegate.api.errors import DataError, ModelError, NotFoundError, UsageError
+from tunegate.api.versions import Manifest
+from tunegate.models import make_tiny
+from tunegate.store import Store
+from tunegate.training.run.plan import (
+    accumulation,
+    check_same_run,
+    for_processes,
+    make_plan,
+    owned,
+    read_record,
+    record_of,
+)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("tiny") / "model", texts())
+
+
+def test_too_many_unusable_rows_are_refused_and_kept_by_name(store: Store, tiny: Path, tmp_path: Path) -> None:
+    data = write_dialogues(tmp_path / "data", dialogues(9))
+    with (data / "shop.jsonl").open("a") as stream:
+        stream.write("{\n")
+    config = make_config(store.uri, data, tmp_path, model_name_or_path=str(tiny))
+
+    with pytest.raises(DataError, match=r"1 of 10 rows were rejected.*shop\.jsonl:10: not valid JSON"):
+        make_plan(config, store, tmp_path, 2)
+
+    assert '"line":10' in (tmp_path / "rejected.jsonl").read_text()
+
+
+def test_an_empty_corpus_is_refused(store: Store, tiny: Path, tmp_path: Path) -> None:
+    data = write_dialogues(tmp_path / "data", [])
+    write_lines(data / "shop.jsonl", [])
+
+    with pytest.raises(DataError, match="holds no rows; fill it"):
+        make_plan(make_config(store.uri, data, tmp_path, model_name_or_path=str(tiny)), store, tmp_path, 2)
+
+
+def test_a_base_that_is_neither_folder_nor_version_names_what_there_is(store: Store, tmp_path: Path) -> None:
+    data = write_dialogues(tmp_path / "data", dialogues(3))
+
+    with pytest.raises(NotFoundError, match="no version tiny/base/checkpoint-0"):
+        make_plan(make_config(store.uri, data, tmp_path), store, tmp_path, 2)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json"])
+def test_a_base_folder_that_lacks_a_file_is_refused(store: Store, tiny: Path, tmp_path: Path, missing: str) -> None:
+    data = write_dialogues(tmp_path / "data", dialogues(3))
+    shutil.copytree(tiny, tmp_path / "model")
+    (tmp_path / "model" / missing).unlink()
+    config = make_config(store.uri, data, tmp_path, model_name_or_path=str(tmp_path / "model"))
+
+    with pytest.raises(ModelError, match=missing):
+        make_plan(config, store, tmp_path, 2)
+
+
+def test_an_adapter_for_a_folder_is_refused_because_nobody_could_find_its_base(
+    store: Store, tiny: Path, tmp_path: Path
+) -> None:
+    data = write_dialogues(tmp_path / "data", dialogues(3))
+    config = make_config(store.uri, data, tmp_path, model_name_or_path=str(tiny), finetuning_type="lora")
+
+    with pytest.raises(UsageError, match="tunegate models publish"):
+        make_plan(config, store, tmp_path, 2)
+
+
+def test_a_run_keeps_its_dialogues_to_a_step_when_fewer_processes_go_on(
+    store: Store, tiny: Path, tmp_path: Path
+) -> None:
+    data = write_dialogues(tmp_path / "data", dialogues(9))
+    config = make_config(store.uri, data, tmp_path, model_name_or_path=str(tiny), nproc_per_node=4)
+    begun = make_plan(config, store, tmp_path, 4)
+    check_same_run(begun, tmp_path, None)
+    fewer = make_plan(msgspec.structs.replace(config, nproc_per_node=2), store, tmp_path, 2)
+
+    went_on = check_same_run(fewer, tmp_path, None)
+
+    assert record_of(went_on.producer).global_batch == read_record(tmp_path).global_batch == 16
+    (tmp_path / "run.json").unlink()
+    published = Manifest(
+        model="tiny",
+        name="tiny/run/checkpoint-1",
+        format="huggingface",
+        digest="",
+        files=(),
+        producer=begun.producer,
+        created=datetime.now(UTC),
+    )
+    assert check_same_run(fewer, tmp_path, published) == went_on
+    assert for_processes(went_on, 2).config.gradient_accumulation_steps == 2
+    with pytest.raises(UsageError, match=r"16 dialogues, 4 at a time, and 3 processes .* start 1, 2 or 4"):
+        for_processes(went_on, 3)
+
+
+def test_a_deepspeed_file_is_held_to_the_dialogues_that_a_run_began_with(
+    store: Store, tiny: Path, tmp_path: Path
+) -> None:
+    data = write_dialogues(tmp_path / "data", dialogues(9))
+    (tmp_path / "ds.json").write_text('{"train_batch_size": 16}')
+    config = make_config(store.uri, data, tmp_path, model_name_or_path=str(tiny), deepspeed=str(tmp_path / "ds.json"))
+
+    with pytest.raises(UsageError, match=r"says train_batch_size 16, but .* is 8"):
+        check_same_run(make_plan(config, store, tmp_path, 2), tmp_path, None)
+
+    check_same_run(make_plan(config, store, tmp_path, 4), tmp_path, None)
+    check_same_run(make_plan(config, store, tmp_path, 2), tmp_path, None)  # half as many go on
+
+
+def test_batches_make_up_for_missing_processes() -> None:
+    assert [accumulation(24, 4, count) for count in (1, 2, 3, 6)] == [6, 3, 2, 1]
+    for count in (4, 5, 12):
+        with pytest.raises(UsageError, match=r"start 1, 2, 3 or 6"):
+            accumulation(24, 4, count)
+    with pytest.raises(UsageError, match=r"start 1\."):
+        accumulation(4, 4, 2)
+
+
+def test_a_folder_is_held_by_one_run_at_a_time(tmp_path: Path) -> None:
+    with owned(tmp_path), pytest.raises(UsageError, match="Another run is using"), owned(tmp_path):
+        pass
+    with owned(tmp_path):
+        pass
+
+
+def test_a_folder_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with (
+        pytest.raises(UsageError, match="can't be written: Not a directory; give another --output_dir"),
+        owned(tmp_path / "file" / "out"),
+    ):
+        pass
+
+
+def test_the_package_imports_no_torch() -> None:
+    check = "import sys, tunegate.training; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", check]).returncode == 0

@@ -1,0 +1,227 @@
+"""Checkpoints reach the store beside training, also one that is away for a while, or is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.unit.training.alone import plan_of, train_alone
+from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues
+from tests.waiting import wait_for
+from tunegate.api.errors import StoreError, UnavailableError
+from tunegate.models import make_tiny
+from tunegate.processes import Child, free_port
+from tunegate.store import EmbeddedStore, Store
+from tunegate.training.run import publisher
+from tunegate.training.run.checkpoints import Checkpoint, complete_checkpoints, seal
+from tunegate.training.run.plan import Plan
+from tunegate.training.run.progress import read_log
+from tunegate.training.run.publisher import Publisher, publisher_of
+
+# What DeepSpeed, accelerate, peft and torch think of one another's names.
+pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "FutureWarning")]
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "_SHORTEST_PAUSE", 0.01)
+    monkeypatch.setattr(uploads, "_LONGEST_PAUSE", 0.1)
+
+
+def checkpoint(output: Path, step: int, size: int = 100) -> Checkpoint:
+    folder = output / f"checkpoint-{step}"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(os.urandom(size))
+    return seal(folder, step=step, total_steps=12, epoch=1.0, loss=0.5)
+
+
+def plan(store: Store | str, output: Path, keep: int | None = None) -> Plan:
+    uri, endpoint = (store, f"http://127.0.0.1:{free_port()}") if isinstance(store, str) else (store.uri, None)
+    config = make_config(uri, output, output, save_total_limit=keep, model="shop")
+    return plan_of(msgspec.structs.replace(config, endpoint_url=endpoint))
+
+
+def published(store: Store) -> list[str]:
+    return [version.name.rsplit("/", 1)[1] for version in store.list("shop")]
+
+
+def test_publishing_goes_on_beside_the_caller_one_at_a_time_in_order(tmp_path: Path) -> None:
+    go, done = threading.Event(), []
+
+    def publish(one: Checkpoint) -> None:
+        assert go.wait(60)
+        done.append(one.step)
+
+    publisher = Publisher(publish)
+    for step in (3, 6):
+        publisher.submit(checkpoint(tmp_path, step))
+    assert done == []
+    go.set()
+
+    publisher.close()
+    assert done == [3, 6]
+
+
+def test_training_comes_before_publishing(tmp_path: Path) -> None:
+    niceness = []
+    publisher = Publisher(lambda _: niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+    publisher.submit(checkpoint(tmp_path, 3))
+
+    publisher.close()
+
+    assert niceness > [os.getpriority(os.PRIO_PROCESS, threading.get_native_id())]
+
+
+def test_a_refused_upload_is_told_at_the_end_and_does_not_keep_the_next_one_back(tmp_path: Path) -> None:
+    done = []
+
+    def publish(one: Checkpoint) -> None:
+        if one.step == 3:
+            raise StoreError("It is full.")
+        done.append(one.step)
+
+    publisher = Publisher(publish)
+    for step in (3, 6):
+        publisher.submit(checkpoint(tmp_path, step))
+
+    with pytest.raises(StoreError, match=r"does not have checkpoint-3; run the same command again .* It is full\."):
+        publisher.close()
+    assert done == [6]
+
+
+def test_a_store_that_is_away_is_asked_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked = []
+
+    def publish(one: Checkpoint) -> None:
+        asked.append(one.step)
+        if len(asked) < 4:
+            raise UnavailableError("It is away.")
+
+    publisher = Publisher(publish)
+    for step in (3, 6):
+        publisher.submit(checkpoint(tmp_path, step))
+
+    publisher.close()
+    assert asked == [3, 3, 3, 3, 6]
+    assert caplog.messages == ["checkpoint-3 waits to be published: It is away."] * 3
+
+
+def test_a_run_that_is_to_stop_does_not_wait_for_a_store_that_is_away(tmp_path: Path) -> None:
+    asked = threading.Event()
+
+    def publish(_: Checkpoint) -> None:
+        asked.set()
+        raise UnavailableError("It is away.")
+
+    publisher = Publisher(publish)
+    publisher.submit(checkpoint(tmp_path, 3))
+    assert asked.wait(60)
+
+    publisher.hurry()
+
+
+def test_what_an_earlier_attempt_left_is_published_and_only_the_newest_stays(store: Store, tmp_path: Path) -> None:
+    first = publisher_of(plan(store, tmp_path), tmp_path, lambda _: None)
+    assert first
+    for step in (3, 6):
+        first.submit(checkpoint(tmp_path, step))
+    first.close()
+    checkpoint(tmp_path, 9)
+    told: list[str] = []
+
+    second = publisher_of(plan(store, tmp_path, keep=1), tmp_path, lambda version: told.append(version.name))
+    assert second
+    second.submit(checkpoint(tmp_path, 12))
+    second.close()
+
+    assert published(store) == [f"checkpoint-{step}" for step in (3, 6, 9, 12)]
+    assert told == ["shop/run/checkpoint-9", "shop/run/checkpoint-12"]
+    assert [one.step for one in complete_checkpoints(tmp_path)] == [12]
+
+
+@pytest.mark.parametrize(("keep", "left"), [(None, [6, 9]), (1, [9]), (3, [3, 6, 9])])
+def test_with_a_store_two_checkpoints_stay_unless_more_or_fewer_are_asked_for(
+    store: Store, tmp_path: Path, keep: int | None, left: list[int]
+) -> None:
+    publisher = publisher_of(plan(store, tmp_path, keep=keep), tmp_path, lambda _: None)
+    assert publisher
+    for step in (3, 6, 9):
+        publisher.submit(checkpoint(tmp_path, step))
+    publisher.close()
+
+    assert [one.step for one in complete_checkpoints(tmp_path)] == left
+
+
+def test_a_run_whose_store_is_away_ends_and_keeps_what_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "PATIENCE", 0.0)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "key")
+    data = write_dialogues(tmp_path / "data", dialogues(8))
+    config = make_config(
+        "s3://away",
+        data,
+        tmp_path / "run",
+        endpoint_url=f"http://127.0.0.1:{free_port()}",
+        model_name_or_path=str(make_tiny(tmp_path / "model", texts())),
+        save_total_limit=1,
+        num_train_epochs=2,
+    )
+
+    with pytest.raises(StoreError, match=r"does not have checkpoint-2, checkpoint-4; .* can't be reached"):
+        train_alone(config)
+
+    assert len(read_log(tmp_path / "run")) == 4
+    assert [one.step for one in complete_checkpoints(tmp_path / "run")] == [2, 4]
+
+
+def test_without_a_store_only_the_newest_stay(tmp_path: Path) -> None:
+    data = write_dialogues(tmp_path / "data", dialogues(8))
+    model = make_tiny(tmp_path / "model", texts())
+    config = make_config(None, data, tmp_path / "run", model_name_or_path=str(model), save_total_limit=2)
+
+    train_alone(config)
+
+    assert [one.step for one in complete_checkpoints(tmp_path / "run")] == [6, 8]
+
+
+@pytest.fixture
+def mortal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedStore]:
+    """A store of this test's own."""
+    with EmbeddedStore.start(tmp_path / "weed") as running:
+        for name, value in running.environment.items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+def test_a_store_that_is_killed_in_the_middle_of_an_upload_has_it_in_the_end(
+    mortal: EmbeddedStore, tmp_path: Path
+) -> None:
+    store = Store.open(mortal.uri, endpoint_url=mortal.endpoint_url)
+    output = tmp_path / "run"
+    output.mkdir()
+    publisher = publisher_of(plan(store, output), output, lambda _: None)
+    assert publisher
+    publisher.submit(checkpoint(output, 3, 200 * MIB))
+    bucket = store._bucket
+    wait_for(lambda: bucket.client.list_multipart_uploads(Bucket=bucket.location.bucket).get("Uploads"))
+    guard = mortal._child._process.pid
+    (child,) = Path(f"/proc/{guard}/task/{guard}/children").read_text().split()
+    os.kill(int(child), signal.SIGKILL)
+    wait_for(lambda: mortal._child.exit_code is not None)
+    assert not [future for future in publisher._futures.values() if future.done()]
+
+    options = tmp_path / "weed" / "weed.options"
+    weed = [str(Path(sys.executable).with_name("weed")), "-logtostderr=true", "mini", f"-options={options}"]
+    with Child.start("the store, again", weed, log=tmp_path / "again.log"):
+        publisher.close()
+        assert store.verify("shop/run/checkpoint-3").files
