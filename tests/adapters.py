@@ -11,7 +11,7 @@ from peft import PrefixTuningConfig, PromptEncoderConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunegate.models import make_tiny
-from tunegate.models.adapted import with_adapter
+from tunegate.models.adapters import with_adapter
 
 TEXTS = ["How much is the kettle? It costs $43.", "水壶多少钱？售价43元。"] * 4
 VIRTUAL = 7  # tokens of a learned prompt

@@ -26,7 +26,7 @@ def command(uri: str, target: Path, store_uri: str, endpoint_url: str | None) ->
 
     wanted = parse_storage_uri(uri)
     store = open_store(store_uri, endpoint_url)
-    from tunegate.models.mounted import deliver
+    from tunegate.models.mount import deliver
 
     deliver(store, wanted, target, _teller())
     click.echo(f"{wanted.name} ({wanted.digest}) is complete in {target}", err=True)

@@ -13,8 +13,8 @@ import msgspec
 from tunegate.api.errors import UsageError
 from tunegate.api.resource import to_json
 from tunegate.api.versions import RELEASE
-from tunegate.cli.deriving import check_name, publish_derived, whole_release
 from tunegate.cli.options import json_option, open_store, store_options
+from tunegate.models.derive import check_name, publish_derived, whole_release
 
 
 @click.command()
@@ -39,7 +39,7 @@ def command(
     if name is not None:
         check_name(name, found)
     from tunegate.models import materialise
-    from tunegate.models.folders import ADAPTERS
+    from tunegate.models.materialize import ADAPTERS
 
     if found.format not in ADAPTERS:
         raise UsageError(f"{found.name} is whole already; fetch it with: tunegate models fetch {found.name} FOLDER")

@@ -129,7 +129,7 @@ def verify(version: str, store_uri: str, endpoint_url: str | None, as_json: bool
 
 
 def _format_of(folder: Path) -> Format:
-    from tunegate.models.prompts import ADAPTER_CONFIG, kind_in
+    from tunegate.models.prompt_tuning import ADAPTER_CONFIG, kind_in
 
     if not (folder / ADAPTER_CONFIG).is_file():
         return "huggingface"

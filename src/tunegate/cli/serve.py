@@ -101,8 +101,8 @@ def _from_store(version: str, whole: bool, fetch: bool, store_uri: str, endpoint
     store = open_store(store_uri, endpoint_url)
     found = store.resolve(version)
     from tunegate.models import materialise
-    from tunegate.models.folders import refuse_prefix
-    from tunegate.models.prompts import ADAPTER_CONFIG, kind_of
+    from tunegate.models.materialize import refuse_prefix
+    from tunegate.models.prompt_tuning import ADAPTER_CONFIG, kind_of
     from tunegate.serving.release import read_release
 
     if whole and found.format == "prompt-adapter":
@@ -114,7 +114,7 @@ def _from_store(version: str, whole: bool, fetch: bool, store_uri: str, endpoint
 def _mounted(folder: Path, whole: bool, store_uri: str, endpoint_url: str | None) -> _Served:
     """Nothing is asked of the store: a server that starts again while the store is down must still answer."""
     from tunegate.models import default_cache
-    from tunegate.models.mounted import read_mounted, servable
+    from tunegate.models.mount import read_mounted, servable
     from tunegate.store import Store
 
     store = Store.at(store_uri, endpoint_url=endpoint_url)

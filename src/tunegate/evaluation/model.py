@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from tunegate.api.errors import EvaluationError, ModelError
 from tunegate.models import check_folder
-from tunegate.models.prompts import has_prefix, leading_tokens, prompt_length
+from tunegate.models.prompt_tuning import has_prefix, leading_tokens, prompt_length
 
 Done = Callable[[int], None]  # how many more questions are answered
 END_OF_TURN = "<|im_end|>"
@@ -116,7 +116,7 @@ class Model:
         return [None if failed else text for text, failed in zip(answers, finite.failed, strict=True)]
 
     def _under_prefix(self) -> Any:
-        from tunegate.models.adapted import under_prefix  # peft, which no other model needs
+        from tunegate.models.adapters import under_prefix  # peft, which no other model needs
 
         return under_prefix(self._network, self._folder).to(self._device)
 

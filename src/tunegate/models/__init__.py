@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from tunegate.models.folders import check_folder, default_cache, materialise
+from tunegate.models.materialize import check_folder, default_cache, materialise
 
 if TYPE_CHECKING:
     from tunegate.models.smollm2 import convert_smollm2

@@ -20,8 +20,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from tunegate.api.errors import ModelError
 from tunegate.api.versions import RELEASE
-from tunegate.models.adapted import with_adapter
-from tunegate.models.prompts import ADAPTER_WEIGHTS, kind_in, new_tokens
+from tunegate.models.adapters import with_adapter
+from tunegate.models.prompt_tuning import ADAPTER_WEIGHTS, kind_in, new_tokens
 
 GENERATION = "generation_config.json"
 # What is said about text and answers comes from the adapter's folder: it is what the adapter was trained with.

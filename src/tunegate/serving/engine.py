@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 
 from tunegate.api.errors import ModelError, ServingError
 from tunegate.api.versions import Release
-from tunegate.models.prompts import has_prefix, prompt_length
+from tunegate.models.prompt_tuning import has_prefix, prompt_length
 from tunegate.processes import Child, free_port
 from tunegate.serving.requests import Embedded, Sampling
 

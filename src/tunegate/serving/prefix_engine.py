@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 from transformers.cli.serve import Serve
 from transformers.cli.serving import model_manager
 
-from tunegate.models.adapted import under_prefix
+from tunegate.models.adapters import under_prefix
 
 
 def main(folder: str, port: str, generation: str) -> None:

@@ -24,7 +24,7 @@ from tunegate.api.feedback import Tally
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.feedback import FeedbackLog
 from tunegate.models import make_tiny
-from tunegate.models.mounted import deliver
+from tunegate.models.mount import deliver
 from tunegate.processes import Child, answers, free_port
 from tunegate.store import EmbeddedStore, Store
 from tunegate.store.serving_uri import Pinned

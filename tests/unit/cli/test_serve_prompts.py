@@ -18,7 +18,7 @@ from tests.processes import processes_about
 from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
 from tunegate.cli import main
 from tunegate.models.merge import merge_adapter
-from tunegate.models.mounted import deliver
+from tunegate.models.mount import deliver
 from tunegate.models.quantize import quantize
 from tunegate.processes import Child, answers, free_port
 from tunegate.serving import engine as engines

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.adapters import VIRTUAL, make_prefix, make_prompt, tuned
 from tunegate.api.errors import EvaluationError
 from tunegate.evaluation.model import Model
-from tunegate.models.folders import on_base
+from tunegate.models.materialize import on_base
 from tunegate.models.quantize import quantize
 
 DIALOGUES = [[{"role": "user", "content": text}] for text in ("Price?", "How much is the kettle? " * 3, "水壶多少钱？")]

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from tunegate.api.errors import DataError, UsageError
-from tunegate.models.folders import default_cache
+from tunegate.models.materialize import default_cache
 from tunegate.store.plain import fetch_plain, is_uri
 from tunegate.training.data.formats import Columns, Formatting, Layout, Tags, layout_of, recognise
 from tunegate.training.data.readers import READERS, read_records

@@ -19,7 +19,7 @@ import numpy as np
 
 from tunegate.api.errors import DataError
 from tunegate.api.resource import Resource
-from tunegate.models.folders import default_cache, digest_of_file
+from tunegate.models.materialize import default_cache, digest_of_file
 from tunegate.models.templates import load_template
 from tunegate.training.config import TrainConfig
 from tunegate.training.data.cache import (

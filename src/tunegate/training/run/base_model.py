@@ -10,8 +10,8 @@ import msgspec
 
 from tunegate.api.errors import ModelError, UsageError
 from tunegate.api.versions import ModelVersion
-from tunegate.models.folders import default_cache, materialise
-from tunegate.models.prompts import leading_tokens
+from tunegate.models.materialize import default_cache, materialise
+from tunegate.models.prompt_tuning import leading_tokens
 from tunegate.store import Store
 from tunegate.store.plain import fetch_plain, is_uri
 from tunegate.training.config import TrainConfig

@@ -9,7 +9,7 @@ from typing import Any
 from peft import PeftModel
 
 from tunegate.api.errors import ModelError
-from tunegate.models.prompts import PREFIX
+from tunegate.models.prompt_tuning import PREFIX
 
 
 def with_adapter(network: Any, adapter: Path) -> Any:

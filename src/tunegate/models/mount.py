@@ -16,8 +16,8 @@ from pathlib import Path
 from tunegate.api.errors import DigestError, ModelError, StoreError
 from tunegate.api.resource import from_json, from_yaml
 from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, Manifest, Release
-from tunegate.models.folders import ADAPTERS, check_folder, digest_of_file, on_base, refuse_prefix
-from tunegate.models.prompts import kind_in
+from tunegate.models.materialize import ADAPTERS, check_folder, digest_of_file, on_base, refuse_prefix
+from tunegate.models.prompt_tuning import kind_in
 from tunegate.store import Progress, Store
 from tunegate.store.fetching import RESUME
 from tunegate.store.serving_uri import Pinned

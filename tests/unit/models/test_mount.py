@@ -10,7 +10,7 @@ import pytest
 from tunegate.api.errors import DigestError, ModelError, NotFoundError
 from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
 from tunegate.models import materialise
-from tunegate.models.mounted import deliver, read_mounted, servable
+from tunegate.models.mount import deliver, read_mounted, servable
 from tunegate.store import Store
 from tunegate.store.serving_uri import Pinned, parse_storage_uri, storage_uri
 

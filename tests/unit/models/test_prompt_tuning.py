@@ -16,10 +16,10 @@ from tests.adapters import VIRTUAL, make_prompt, tuned
 from tunegate.api.errors import ModelError
 from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
 from tunegate.models import materialise
-from tunegate.models.adapted import under_prefix
+from tunegate.models.adapters import under_prefix
 from tunegate.models.merge import merge_adapter
-from tunegate.models.mounted import deliver, read_mounted, servable
-from tunegate.models.prompts import has_prefix, kind_of, leading_tokens, new_tokens, prompt_length
+from tunegate.models.mount import deliver, read_mounted, servable
+from tunegate.models.prompt_tuning import has_prefix, kind_of, leading_tokens, new_tokens, prompt_length
 from tunegate.store import Store
 from tunegate.store.serving_uri import Pinned
 

@@ -21,7 +21,7 @@ import msgspec
 
 from tunegate.api.errors import DigestError, ModelError
 from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, ModelVersion
-from tunegate.models.prompts import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, kind_in
+from tunegate.models.prompt_tuning import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, kind_in
 from tunegate.models.templates import TEMPLATE_FILE
 
 if TYPE_CHECKING:
