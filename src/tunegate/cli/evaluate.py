@@ -100,7 +100,7 @@ def _measure(store: Store, version: ModelVersion, suites: Sequence[Suite]) -> li
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from tunegate.models import materialise
-    from tunegate.serving.release import read_release
+    from tunegate.store.release import read_release
 
     # Beside servers on the same processors, threads that wait by spinning slow each other down several times over.
     # The OpenMP runtime reads this when torch is loaded.

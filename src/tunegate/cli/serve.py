@@ -103,7 +103,7 @@ def _from_store(version: str, whole: bool, fetch: bool, store_uri: str, endpoint
     from tunegate.models import materialise
     from tunegate.models.materialize import refuse_prefix
     from tunegate.models.prompt_tuning import ADAPTER_CONFIG, kind_of
-    from tunegate.serving.release import read_release
+    from tunegate.store.release import read_release
 
     if whole and found.format == "prompt-adapter":
         refuse_prefix(kind_of(store.get(f"{found.name}/{ADAPTER_CONFIG}"), found.name), found.name)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def whole_release(store: Store, version: ModelVersion, base: BaseModel | None) -> Release:
     """The release of `version`, for whole weights made from `base`: what is said to the model stays the same."""
-    from tunegate.serving.release import read_release
+    from tunegate.store.release import read_release
 
     return msgspec.structs.replace(read_release(store, version), format="huggingface", base=base)
 

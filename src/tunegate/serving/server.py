@@ -35,7 +35,7 @@ from starlette.types import ASGIApp
 from tunegate.api.errors import ServingError
 from tunegate.api.versions import ModelVersion, Release
 from tunegate.feedback import FeedbackLog, ResponseIds
-from tunegate.feedback.log import Documents
+from tunegate.feedback.votes import Documents
 from tunegate.serving import engine as engines
 from tunegate.serving.chat import Chat
 from tunegate.serving.engine import Engine

@@ -17,8 +17,8 @@ from tests.adapters import make_prefix, tuned
 from tunegate.api.versions import BaseModel, Dataset, Format, ModelVersion, Producer, Release
 from tunegate.cli import main, root
 from tunegate.models import check_folder, materialise
-from tunegate.serving.release import read_release
 from tunegate.store import Store
+from tunegate.store.release import read_release
 
 MADE = Producer(
     kind="tunegate train",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tunegate.api.errors import DataError, TunegateError
 from tunegate.models import default_cache
-from tunegate.store.plain import fetch_plain
+from tunegate.store.files import fetch_plain
 
 
 def unpack(uri: str, folder: Path, endpoint_url: str | None) -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from tunegate.api.errors import DataError, UsageError
 from tunegate.models.materialize import default_cache
-from tunegate.store.plain import fetch_plain, is_uri
+from tunegate.store.files import fetch_plain, is_uri
 from tunegate.training.data.formats import Columns, Formatting, Layout, Tags, layout_of, recognise
 from tunegate.training.data.readers import READERS, read_records
 

@@ -13,7 +13,7 @@ from tunegate.api.versions import ModelVersion
 from tunegate.models.materialize import default_cache, materialise
 from tunegate.models.prompt_tuning import leading_tokens
 from tunegate.store import Store
-from tunegate.store.plain import fetch_plain, is_uri
+from tunegate.store.files import fetch_plain, is_uri
 from tunegate.training.config import TrainConfig
 
 _VERSION = re.compile(r"[^/]+/[^/]+/checkpoint-\d+/?")

@@ -7,7 +7,7 @@ import pytest
 from tunegate.api.errors import FeedbackError, StoreError
 from tunegate.api.feedback import Feedback, FeedbackRecord, Tally, Verdict
 from tunegate.feedback import FeedbackLog, ResponseIds
-from tunegate.feedback.log import without_controls
+from tunegate.feedback.votes import without_controls
 
 IDS = ResponseIds(bytes(32), "m")
 ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64

@@ -12,7 +12,7 @@ from tests.unit.store.conftest import MIB, Proxy
 from tunegate.api.errors import NotFoundError, StoreError, UsageError
 from tunegate.store import Store
 from tunegate.store.fetching import partial_folder
-from tunegate.store.plain import fetch_plain, is_uri
+from tunegate.store.files import fetch_plain, is_uri
 
 Put = Callable[[str, bytes], None]
 
