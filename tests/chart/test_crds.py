@@ -16,7 +16,7 @@ import yaml
 from msgspec import inspect
 
 from tests.apiserver import OWN_CRDS
-from tunegate.api.objects import PromotionSpec
+from tunegate.api.kubernetes import PromotionSpec
 from tunegate.api.promotion import Abort, Approval, PromotionStatus
 from tunegate.api.versions import ModelVersion, Producer
 from tunegate_operator.resources import ClusterPolicy, EvaluationSummary, VersionSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from tunegate.api.resource import Resource
+from tunegate.api.codec import Resource
 
 
 class Metric(Resource, frozen=True, kw_only=True):

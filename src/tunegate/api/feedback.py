@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from tunegate.api.resource import Resource
+from tunegate.api.codec import Resource
 
 Verdict = Literal["up", "down"]
 Text = Annotated[str, Meta(max_length=4000)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
+from tunegate.api.codec import Resource
 from tunegate.api.feedback import Tally
-from tunegate.api.resource import Resource
 from tunegate.api.versions import ModelVersion
 
 Phase = Literal[

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from tunegate.api.resource import Resource
+from tunegate.api.codec import Resource
 
 Format = Literal["huggingface", "lora-adapter", "prompt-adapter"]
 MANIFEST = "manifest.json"

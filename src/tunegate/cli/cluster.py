@@ -13,7 +13,7 @@ import msgspec
 from kubernetes import client, config
 
 from tunegate.api.errors import NotFoundError, TunegateError, UsageError
-from tunegate.api.objects import GROUP, VERSION, read_promotion
+from tunegate.api.kubernetes import GROUP, VERSION, read_promotion
 from tunegate.api.promotion import Abort, Approval, Promotion
 
 _TIMEOUT_SECONDS = 15

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from tunegate.api.codec import Resource, to_json
 from tunegate.api.evaluation import Evaluation
-from tunegate.api.resource import Resource, to_json
 from tunegate.api.versions import Manifest
 from tunegate.cli.options import json_option, open_store, print_table, store_options
 

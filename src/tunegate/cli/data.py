@@ -35,7 +35,7 @@ def prepare(flags: tuple[str, ...], rejects: Path | None, as_json: bool) -> None
 
     Give the flags of that command; the run that is started with them finds the tokens in the cache (TUNEGATE_CACHE).
     """
-    from tunegate.api.resource import to_json
+    from tunegate.api.codec import to_json
     from tunegate.training.data.prepare import account_of
     from tunegate.training.data.prepare import prepare as tokenise
 

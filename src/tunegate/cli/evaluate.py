@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tunegate.api.codec import to_json
 from tunegate.api.errors import EvaluationError, UsageError
 from tunegate.api.evaluation import Evaluation
-from tunegate.api.resource import to_json
 from tunegate.api.versions import ModelVersion, short
 from tunegate.cli.options import json_option, open_store, print_table, store_options
 

@@ -10,9 +10,9 @@ from typing import Any
 import click
 import msgspec
 
+from tunegate.api.codec import to_json
 from tunegate.api.errors import FeedbackError, ForgedIdError, UsageError
 from tunegate.api.feedback import Feedback, FeedbackRecord
-from tunegate.api.resource import to_json
 from tunegate.api.versions import short
 from tunegate.cli.options import json_option, open_store, print_table, store_options
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunegate.api.codec import to_json
 from tunegate.api.errors import TunegateError
-from tunegate.api.resource import to_json
 from tunegate.cli.options import home_option, json_option, print_table
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import msgspec
 
+from tunegate.api.codec import to_json
 from tunegate.api.errors import UsageError
-from tunegate.api.resource import to_json
 from tunegate.api.versions import RELEASE
 from tunegate.cli.options import json_option, open_store, store_options
 from tunegate.models.derive import check_name, publish_derived, whole_release

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
+from tunegate.api.codec import to_json
 from tunegate.api.errors import NotFoundError, UsageError
 from tunegate.api.promotion import TERMINAL, Abort, Approval
-from tunegate.api.resource import to_json
 from tunegate.cli.options import home_option, json_option, print_table
 
 if TYPE_CHECKING:

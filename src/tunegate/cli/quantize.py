@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tunegate.api.resource import to_json
+from tunegate.api.codec import to_json
 from tunegate.api.versions import BaseModel, ModelVersion, Release, short
 from tunegate.cli.options import json_option, open_store, store_options
 from tunegate.models.derive import check_name, publish_derived, whole_release

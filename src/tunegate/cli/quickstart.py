@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tunegate.api.codec import to_json
 from tunegate.api.errors import UsageError
-from tunegate.api.resource import to_json
 
 if TYPE_CHECKING:
     from tunegate.local.report import Report

@@ -197,7 +197,7 @@ def command(context: click.Context, /, as_json: bool, **settings: Any) -> None:
     if is_silent:
         return
     if as_json:
-        from tunegate.api.resource import to_json
+        from tunegate.api.codec import to_json
 
         click.echo(to_json(versions), nl=False)
     else:

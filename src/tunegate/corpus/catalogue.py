@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from tunegate.api.resource import Resource, from_yaml
+from tunegate.api.codec import Resource, from_yaml
 from tunegate.corpus import DATA
 from tunegate.corpus.dice import pick, roll
 

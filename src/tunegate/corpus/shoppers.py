@@ -12,8 +12,8 @@ from typing import Literal
 
 import msgspec
 
+from tunegate.api.codec import Resource
 from tunegate.api.feedback import Verdict
-from tunegate.api.resource import Resource
 from tunegate.corpus import DATA
 from tunegate.corpus.dice import roll
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunegate.api.codec import from_json, to_json
 from tunegate.api.evaluation import Evaluation
-from tunegate.api.resource import from_json, to_json
 
 if TYPE_CHECKING:
     from tunegate.store import Store

@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from tunegate.api.codec import Resource, from_yaml
 from tunegate.api.errors import DataError, UsageError
-from tunegate.api.resource import Resource, from_yaml
 from tunegate.evaluation import business, choice
 
 SHIPPED = Path(str(files("tunegate"))) / "corpus" / "shop" / "suites"

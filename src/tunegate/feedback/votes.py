@@ -18,9 +18,9 @@ from typing import Protocol
 
 import msgspec
 
+from tunegate.api.codec import to_json
 from tunegate.api.errors import FeedbackError, StoreError
 from tunegate.api.feedback import Feedback, FeedbackRecord, Tally, Verdict
-from tunegate.api.resource import to_json
 
 FOLDER = ".tunegate/feedback"
 VERDICTS_PER_USER = 3

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import msgspec
 
+from tunegate.api.codec import Resource, from_json, from_yaml, to_json
 from tunegate.api.errors import NotFoundError, TunegateError, UsageError
 from tunegate.api.policy import PromotionPolicy
 from tunegate.api.promotion import Abort, Approval, Promotion
-from tunegate.api.resource import Resource, from_json, from_yaml, to_json
 
 
 class Running(Resource, frozen=True, kw_only=True):

@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from tunegate.api.codec import to_json
 from tunegate.api.errors import StoreError, UsageError
 from tunegate.api.feedback import Tally
-from tunegate.api.resource import to_json
 from tunegate.api.versions import ModelVersion, short
 from tunegate.evaluation import find
 from tunegate.feedback import FeedbackLog

@@ -24,8 +24,8 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from tunegate.api.codec import from_json, to_json
 from tunegate.api.errors import ServingError, UsageError
-from tunegate.api.resource import from_json, to_json
 from tunegate.api.versions import short
 from tunegate.local.route import Backend, ObservedBackend, ObservedRoute, Route, choose, conversation_of
 

@@ -9,10 +9,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from tunegate.api.codec import Resource
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.feedback import Tally
 from tunegate.api.promotion import Ending, GateResult, Promotion
-from tunegate.api.resource import Resource
 from tunegate.api.versions import ModelVersion, short
 
 

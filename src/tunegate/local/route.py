@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from tunegate.api.resource import Resource
+from tunegate.api.codec import Resource
 
 CONVERSATION_HEADER = "x-conversation-id"
 

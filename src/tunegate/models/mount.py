@@ -13,8 +13,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from tunegate.api.codec import from_json, from_yaml
 from tunegate.api.errors import DigestError, ModelError, StoreError
-from tunegate.api.resource import from_json, from_yaml
 from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, Manifest, Release
 from tunegate.models.materialize import ADAPTERS, check_folder, digest_of_file, on_base, refuse_prefix
 from tunegate.models.prompt_tuning import kind_in

@@ -18,8 +18,8 @@ from email.utils import parsedate_to_datetime
 import botocore.exceptions
 import msgspec
 
+from tunegate.api.codec import Resource
 from tunegate.api.errors import StoreError
-from tunegate.api.resource import Resource
 from tunegate.store.client import Bucket, explained, is_missing
 
 RENEW_SECONDS = 5.0

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from tunegate.api.codec import to_json
 from tunegate.api.errors import StoreError, UsageError
-from tunegate.api.resource import to_json
 from tunegate.api.versions import MANIFEST, RELEASE, File, Manifest, Producer, Release, digest_of
 from tunegate.store.claims import Claim, Finished, claimed
 from tunegate.store.client import BROKEN, Bucket, explained

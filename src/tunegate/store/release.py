@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from tunegate.api.codec import from_yaml
 from tunegate.api.errors import DigestError, ModelError
-from tunegate.api.resource import from_yaml
 from tunegate.api.versions import RELEASE, ModelVersion, Release
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tunegate.api.codec import from_json
 from tunegate.api.errors import DigestError, NotFoundError, UsageError
-from tunegate.api.resource import from_json
 from tunegate.api.versions import MANIFEST, Manifest, ModelVersion, Producer, Release, digest_of
 from tunegate.store import fetching, publishing
 from tunegate.store.client import Bucket, Entry, Location, check, connect, parse_uri

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from tunegate.api.codec import Resource
 from tunegate.api.errors import UsageError
-from tunegate.api.resource import Resource
 from tunegate.models.templates import load_template
 
 ZERO2 = Path(__file__).with_name("zero2.json")

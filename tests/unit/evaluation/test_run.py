@@ -6,8 +6,8 @@ import msgspec
 
 from tests.builders import make_version
 from tests.unit.evaluation.builders import LEARNED, SUBJECTS, SYSTEM, write_business, write_choice
+from tunegate.api.codec import from_json, to_json
 from tunegate.api.evaluation import Evaluation
-from tunegate.api.resource import from_json, to_json
 from tunegate.evaluation import load_suite
 from tunegate.evaluation.run import evaluate, evaluate_all
 

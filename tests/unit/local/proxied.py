@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from tunegate.api.resource import to_json
+from tunegate.api.codec import to_json
 from tunegate.local.route import Backend, Route
 from tunegate.processes import Child, answers, free_port
 

@@ -4,8 +4,8 @@ import json
 import msgspec
 import pytest
 
+from tunegate.api.codec import from_json, to_json
 from tunegate.api.errors import UsageError
-from tunegate.api.resource import from_json, to_json
 from tunegate.local.route import Backend, Route, choose, conversation_of
 
 CONVERSATIONS = [f"conversation {number}" for number in range(10_000)]

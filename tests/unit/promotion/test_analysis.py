@@ -7,10 +7,10 @@ import random
 
 import pytest
 
+from tunegate.api.codec import from_json, to_json
 from tunegate.api.feedback import Tally
 from tunegate.api.policy import FeedbackGuard
 from tunegate.api.promotion import Comparison
-from tunegate.api.resource import from_json, to_json
 from tunegate.promotion.analysis import compare
 
 GUARD = FeedbackGuard()

@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tunegate.api.codec import to_json
 from tunegate.api.errors import DigestError, NotFoundError, UsageError
-from tunegate.api.resource import to_json
 from tunegate.api.versions import Dataset, Manifest, ModelVersion, Producer, Release, digest_of
 from tunegate.store import Store
 

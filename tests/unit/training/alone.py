@@ -21,7 +21,7 @@ from accelerate.state import AcceleratorState
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues
-from tunegate.api.resource import from_json, to_json
+from tunegate.api.codec import from_json, to_json
 from tunegate.api.versions import BaseModel, Producer, Release
 from tunegate.models import make_tiny
 from tunegate.training import TrainConfig

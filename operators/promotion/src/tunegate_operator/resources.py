@@ -14,19 +14,19 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from tunegate.api import objects
+from tunegate.api import kubernetes
+from tunegate.api.codec import Resource
 from tunegate.api.errors import UsageError
 from tunegate.api.evaluation import Evaluation, Metric
 from tunegate.api.policy import Count, PromotionPolicy, Seconds
 from tunegate.api.promotion import Promotion
-from tunegate.api.resource import Resource
 from tunegate.api.versions import ModelVersion, Producer, short
 
 T = TypeVar("T")
 Object = dict[str, Any]
 
-GROUP = objects.GROUP
-API_VERSION = f"{GROUP}/{objects.VERSION}"
+GROUP = kubernetes.GROUP
+API_VERSION = f"{GROUP}/{kubernetes.VERSION}"
 MANAGER = "tunegate-operator"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "tunegate"}
 # Labels: what belongs to which policy, and which version or suite it is about.
@@ -141,9 +141,9 @@ def read_summaries(obj: Object) -> tuple[EvaluationSummary, ...]:
 
 def read_attempt(obj: Object, versions: Mapping[str, ModelVersion]) -> Attempt:
     """`versions` are the known ones by the name of their object; the status remembers the candidate without it."""
-    spec = _convert(obj, obj["spec"], objects.PromotionSpec)
+    spec = _convert(obj, obj["spec"], kubernetes.PromotionSpec)
     try:
-        promotion = objects.read_promotion(obj, versions.get(spec.version))
+        promotion = kubernetes.read_promotion(obj, versions.get(spec.version))
     except msgspec.ValidationError as error:
         raise _unreadable(obj, error) from None
     return Attempt(obj["metadata"]["name"], spec.policy, spec.version, promotion)

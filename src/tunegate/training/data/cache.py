@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tunegate.api.resource import Resource, from_json, to_json
+from tunegate.api.codec import Resource, from_json, to_json
 from tunegate.training.data.datasets import DataSet
 from tunegate.training.data.formats import Message, dialogue_of
 from tunegate.training.data.mixture import Rows

@@ -17,8 +17,8 @@ from typing import Any, overload
 import msgspec
 import numpy as np
 
+from tunegate.api.codec import Resource
 from tunegate.api.errors import DataError
-from tunegate.api.resource import Resource
 from tunegate.models.materialize import default_cache, digest_of_file
 from tunegate.models.templates import load_template
 from tunegate.training.config import TrainConfig

@@ -12,8 +12,8 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+from tunegate.api.codec import Resource, from_json, to_json
 from tunegate.api.errors import Preempted, TunegateError
-from tunegate.api.resource import Resource, from_json, to_json
 from tunegate.api.versions import ModelVersion
 from tunegate.training.config import TrainConfig, check_config
 from tunegate.training.launch.lifecycle import Begun, Report, assist, begin, finish

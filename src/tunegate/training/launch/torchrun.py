@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from tunegate.api.codec import Resource, from_json, to_json
 from tunegate.api.errors import Preempted, TrainingError, TunegateError, UsageError
-from tunegate.api.resource import Resource, from_json, to_json
 from tunegate.api.versions import ModelVersion
 from tunegate.processes import Child
 from tunegate.training.config import TrainConfig, check_config

@@ -7,8 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from tunegate.api.codec import from_json, to_json
 from tunegate.api.errors import Preempted, TunegateError
-from tunegate.api.resource import from_json, to_json
 from tunegate.training.launch.torchrun import Failure
 from tunegate.training.loop.rendezvous import meet
 from tunegate.training.loop.trainer import run

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from tunegate.api.codec import Resource, from_json, to_json
 from tunegate.api.errors import TrainingError
-from tunegate.api.resource import Resource, from_json, to_json
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.store import Store
 from tunegate.training.run.progress import PICTURE

@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 import tunegate
+from tunegate.api.codec import Resource, from_json, from_yaml, to_json
 from tunegate.api.errors import UsageError
-from tunegate.api.resource import Resource, from_json, from_yaml, to_json
 from tunegate.api.versions import (
     RELEASE,
     BaseModel,

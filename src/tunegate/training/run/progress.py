@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from tunegate.api.resource import Resource, from_json
+from tunegate.api.codec import Resource, from_json
 
 LOG = "trainer_log.jsonl"
 VERSIONS = "versions.jsonl"

@@ -16,8 +16,8 @@ from tests.unit.training.builders import dialogues, write_dialogues
 from tests.unit.training.conftest import LORA, Run, Shop
 from tests.unit.training.watching import losses_of, ranks_of, start, start_under_torchrun, wait_beside, weights_of
 from tests.waiting import wait_for
+from tunegate.api.codec import from_yaml
 from tunegate.api.errors import DataError, TrainingError, UsageError
-from tunegate.api.resource import from_yaml
 from tunegate.api.versions import RELEASE, BaseModel, ModelVersion, Producer, Release
 from tunegate.models import materialise
 from tunegate.store import Store

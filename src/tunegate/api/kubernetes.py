@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
+from tunegate.api.codec import Resource
 from tunegate.api.promotion import Abort, Approval, Promotion, PromotionStatus
-from tunegate.api.resource import Resource
 from tunegate.api.versions import ModelVersion
 
 GROUP, VERSION = "tunegate.io", "v1alpha1"
