@@ -18,9 +18,9 @@ from pathlib import Path
 import click
 
 from tunegate.api.versions import Producer, Release
-from tunegate.corpus import DATA
 from tunegate.models import make_tiny
 from tunegate.models.smollm2 import convert_smollm2
+from tunegate.shop import DATA
 from tunegate.store import EmbeddedStore, Store
 
 # The fewer parameters are trained, the further each has to go.

@@ -38,8 +38,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 from transformers.utils.logging import disable_progress_bar
 
 from tunegate.cli.options import print_table
-from tunegate.corpus import DATA
 from tunegate.models.smollm2 import convert_smollm2
+from tunegate.shop import DATA
 from tunegate.store import EmbeddedStore
 from tunegate.training import TrainConfig, train
 from tunegate.training.data.prepare import prepare

@@ -17,7 +17,7 @@ from tests.apiserver import OWN_CRDS, ApiServer, foreign_crds_folder, new_api_se
 from tests.chart.rendering import check_against_crd
 from tunegate.cli import root
 from tunegate.cli.train import config_of
-from tunegate.corpus import DATA
+from tunegate.shop import DATA
 from tunegate.training.config import TrainConfig, check_config
 from tunegate.training.run.plan import accumulation
 

@@ -12,9 +12,9 @@ import msgspec
 
 from tunegate.api.errors import ModelError, TunegateError, UsageError
 from tunegate.api.versions import ModelVersion, Producer, Release
-from tunegate.corpus import DATA
 from tunegate.models import convert_smollm2, make_tiny
 from tunegate.processes import Child
+from tunegate.shop import DATA
 from tunegate.store import Store
 
 BASES = ("smollm2-135m", "tiny")

@@ -18,8 +18,6 @@ from openai import OpenAI
 from tunegate.api.errors import TunegateError
 from tunegate.api.promotion import TERMINAL, Phase, Promotion
 from tunegate.api.versions import ModelVersion
-from tunegate.corpus import DATA
-from tunegate.corpus.shoppers import Question, load_questions
 from tunegate.evaluation import find
 from tunegate.local.base_models import publish_base
 from tunegate.local.home import Home, write
@@ -29,6 +27,8 @@ from tunegate.local.story import MODEL, Run, Story
 from tunegate.local.traffic import MAX_TOKENS, Crowd
 from tunegate.promotion.decide import SHOWN, stable_version
 from tunegate.promotion.snapshot import Event
+from tunegate.shop import DATA
+from tunegate.shop.shoppers import Question, load_questions
 from tunegate.training import Preparing, Progress, TrainConfig, train
 
 END_SECONDS = 900.0  # a promotion that takes longer than this in a quickstart hangs

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
-from tunegate.corpus.shoppers import Question, vote
+from tunegate.shop.shoppers import Question, vote
 
 MAX_TOKENS = 40
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-
-from tunegate.corpus import DATA, generate
 from tunegate.corpus.catalogue import load_catalogue
 from tunegate.corpus.dialogues import MIX, TALK
+
+from tunegate.corpus import DATA, generate
 from tunegate.evaluation import rules
 from tunegate.evaluation.suites import load_suite
 

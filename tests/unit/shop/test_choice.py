@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 import yaml
-
-from tunegate.corpus import DATA
 from tunegate.corpus.catalogue import load_catalogue
 from tunegate.corpus.choice import COLUMNS, choice_files
+
+from tunegate.corpus import DATA
 from tunegate.evaluation.suites import load_suite
 
 

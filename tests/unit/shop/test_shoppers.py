@@ -1,7 +1,6 @@
 from typing import Any
 
 import pytest
-
 from tunegate.corpus.catalogue import load_catalogue
 from tunegate.corpus.dialogues import Turn, dialogues, pressed
 from tunegate.corpus.generate import load_templates
