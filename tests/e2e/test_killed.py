@@ -29,7 +29,7 @@ from tunegate.api.policy import CanaryStep, FeedbackGuard, PromotionPolicy
 from tunegate.api.promotion import TERMINAL, Promotion
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.evaluation import save
-from tunegate.local.home import Home, write
+from tunegate.local.state import Home, write
 from tunegate.processes import free_port
 from tunegate.store import EmbeddedStore, Store
 

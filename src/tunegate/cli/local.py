@@ -14,7 +14,7 @@ from tunegate.api.errors import TunegateError
 from tunegate.cli.options import home_option, json_option, print_table
 
 if TYPE_CHECKING:
-    from tunegate.local.home import Home
+    from tunegate.local.state import Home
     from tunegate.promotion.snapshot import Event
 
 
@@ -38,8 +38,8 @@ def command() -> None:
 @click.option("--engine-model", help="The name under which that engine knows the model.")
 def up(home: Home, policy: Path | None, port: int, limit: int | None, **where: Any) -> None:
     """Run until Ctrl-C, or `tunegate local down`. Started again after a crash, it goes on where it was."""
-    from tunegate.local.home import write
     from tunegate.local.platform import Platform, PlatformConfig
+    from tunegate.local.state import write
 
     if policy:
         write(home.policy_file, policy.read_bytes())
@@ -73,7 +73,7 @@ def status(home: Home, as_json: bool) -> None:
 @home_option
 def down(home: Home) -> None:
     """Stop the platform and everything it started."""
-    from tunegate.local.control import stop_platform
+    from tunegate.local.client import stop_platform
 
     if stop_platform(home):
         click.echo("Stopped.")
@@ -87,7 +87,7 @@ def down(home: Home) -> None:
 @click.option("--system", default="", help="A system message, such as facts to answer from.")
 def ask(question: str, home: Home, system: str) -> None:
     """Ask the promoted model, on the running platform or on one that is started just for this."""
-    from tunegate.local.control import ask as ask_platform
+    from tunegate.local.client import ask as ask_platform
 
     for text in ask_platform(home, question, system):
         click.echo(text, nl=False)

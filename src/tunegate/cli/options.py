@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from tunegate.local.home import Home
+    from tunegate.local.state import Home
     from tunegate.store import Progress, Store
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,7 +37,7 @@ def home_option(command: F) -> F:
     """Add `--home`, passed on as a `Home`."""
 
     def to_home(_ctx: click.Context, _param: click.Parameter, folder: Path) -> Home:
-        from tunegate.local.home import Home
+        from tunegate.local.state import Home
 
         return Home(folder)
 

@@ -17,7 +17,7 @@ from tunegate.cli.options import home_option, json_option, print_table
 
 if TYPE_CHECKING:
     from tunegate.api.promotion import Promotion
-    from tunegate.local.home import Home
+    from tunegate.local.state import Home
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -17,7 +17,7 @@ from tunegate.api.codec import to_json
 from tunegate.api.errors import UsageError
 
 if TYPE_CHECKING:
-    from tunegate.local.report import Report
+    from tunegate.quickstart.report import Report
 
 DONE = "quickstart.json"
 
@@ -41,11 +41,11 @@ def command(home: Path, base: str, port: int | None, keep: bool, output: Path) -
 
     Stopped half-way it goes on where it was; after its end it starts anew.
     """
-    from tunegate.local.home import Home, write
-    from tunegate.local.quickstart import Quickstart
-    from tunegate.local.report import render
-    from tunegate.local.story import STORIES
+    from tunegate.local.state import Home, write
     from tunegate.processes import free_port
+    from tunegate.quickstart.report import render
+    from tunegate.quickstart.run import Quickstart
+    from tunegate.quickstart.scenario import STORIES
 
     make_room(home)
     began = time.monotonic()

@@ -26,9 +26,9 @@ from tunegate.api.versions import ModelVersion, short
 from tunegate.evaluation import find
 from tunegate.feedback import FeedbackLog
 from tunegate.local.evaluations import Evaluations
-from tunegate.local.home import Home, write
 from tunegate.local.route import Backend, Route
 from tunegate.local.servers import Servers
+from tunegate.local.state import Home, write
 from tunegate.processes import Child, answers
 from tunegate.promotion.decide import SHOWN, decide, stable_version
 from tunegate.promotion.snapshot import Event, Plan, Snapshot

@@ -11,7 +11,7 @@ from tests.builders import at, make_version
 from tunegate.api.errors import NotFoundError, UsageError
 from tunegate.api.promotion import Phase, Promotion, PromotionStatus
 from tunegate.cli import root
-from tunegate.local.home import Home
+from tunegate.local.state import Home
 
 
 @pytest.fixture

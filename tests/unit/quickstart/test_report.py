@@ -9,7 +9,7 @@ from tests.builders import at, make_evaluation, make_version
 from tunegate.api.evaluation import Evaluation, Metric
 from tunegate.api.feedback import Tally
 from tunegate.api.promotion import Comparison, Decision, GateResult, Promotion, PromotionStatus
-from tunegate.local.report import Answer, Report, render, report_decision, report_version
+from tunegate.quickstart.report import Answer, Report, render, report_decision, report_version
 
 VERSION = make_version("run-1")
 GATE = GateResult(

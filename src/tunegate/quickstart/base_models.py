@@ -28,7 +28,7 @@ def publish_base(name: str, store: Store, cache: Path, logs: Path) -> ModelVersi
     folder = cache / "bases" / name
     if not folder.exists():
         # In a process of its own: torch and a model are a lot to carry around for the rest of the story.
-        argv = [sys.executable, "-m", "tunegate.local.base_models", name, str(folder)]
+        argv = [sys.executable, "-m", "tunegate.quickstart.base_models", name, str(folder)]
         with Child.start(f"making {name}", argv, log=logs / "base-model.log") as child:
             while child.exit_code is None:
                 time.sleep(0.1)

@@ -13,8 +13,8 @@ from typing import Any
 from openai import APIStatusError, OpenAI
 
 from tunegate.api.errors import ServingError
-from tunegate.local.home import Home
 from tunegate.local.platform import Platform, PlatformConfig
+from tunegate.local.state import Home
 from tunegate.processes import answers, free_port
 
 STOP_SECONDS = 60.0

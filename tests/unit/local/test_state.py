@@ -13,7 +13,7 @@ import pytest
 from tests.builders import at, make_policy, make_version
 from tunegate.api.errors import NotFoundError, TunegateError, UsageError
 from tunegate.api.promotion import Promotion, PromotionStatus
-from tunegate.local.home import Home, write
+from tunegate.local.state import Home, write
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_second_platform_is_refused_while_the_first_runs(home: Home) -> None:
 
 def test_a_killed_platform_holds_nothing(home: Home) -> None:
     script = (
-        "import os, pathlib, signal, sys; from tunegate.local.home import Home\n"
+        "import os, pathlib, signal, sys; from tunegate.local.state import Home\n"
         "home = Home(pathlib.Path(sys.argv[1]))\n"
         "with home.hold(): home.announce('http://x', 's3://b', ''); os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -19,14 +19,14 @@ from tunegate.api.errors import TunegateError
 from tunegate.api.promotion import TERMINAL, Phase, Promotion
 from tunegate.api.versions import ModelVersion
 from tunegate.evaluation import find
-from tunegate.local.base_models import publish_base
-from tunegate.local.home import Home, write
 from tunegate.local.platform import Platform, PlatformConfig
-from tunegate.local.report import Answer, Report, VersionReport, report_decision, report_version
-from tunegate.local.story import MODEL, Run, Story
-from tunegate.local.traffic import MAX_TOKENS, Crowd
+from tunegate.local.state import Home, write
 from tunegate.promotion.decide import SHOWN, stable_version
 from tunegate.promotion.snapshot import Event
+from tunegate.quickstart.base_models import publish_base
+from tunegate.quickstart.report import Answer, Report, VersionReport, report_decision, report_version
+from tunegate.quickstart.scenario import MODEL, Run, Story
+from tunegate.quickstart.simulated_users import MAX_TOKENS, Crowd
 from tunegate.shop import DATA
 from tunegate.shop.shoppers import Question, load_questions
 from tunegate.training import Preparing, Progress, TrainConfig, train
