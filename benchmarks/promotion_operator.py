@@ -44,7 +44,7 @@ from tunegate.store import EmbeddedStore, Store
 from tunegate_operator import cluster as kinds
 from tunegate_operator import manifests
 from tunegate_operator.cluster import Cluster, Kind
-from tunegate_operator.resources import Object, object_name, to_plain, to_summary
+from tunegate_operator.types import Object, object_name, to_plain, to_summary
 from tunegate_operator.watch import Watches
 
 SCAN_SECONDS = 30.0  # the default of --scan-seconds

@@ -19,7 +19,7 @@ from tests.apiserver import OWN_CRDS
 from tunegate.api.kubernetes import PromotionSpec
 from tunegate.api.promotion import Abort, Approval, PromotionStatus
 from tunegate.api.versions import ModelVersion, Producer
-from tunegate_operator.resources import ClusterPolicy, EvaluationSummary, VersionSpec
+from tunegate_operator.types import ClusterPolicy, EvaluationSummary, VersionSpec
 
 Object = dict[str, Any]
 FILES = sorted(OWN_CRDS.glob("*.yaml"))

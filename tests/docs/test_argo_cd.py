@@ -17,9 +17,9 @@ from tests.apiserver import REPOSITORY, ApiServer, find_assets
 from tests.builders import START, make_version
 from tunegate.api.promotion import Decision, Ending, Phase, Promotion, PromotionStatus, Transition
 from tunegate_operator import conditions
-from tunegate_operator.changes import CHECKS
 from tunegate_operator.conditions import Condition, Problem
-from tunegate_operator.resources import MANAGER, to_plain
+from tunegate_operator.desired import CHECKS
+from tunegate_operator.types import MANAGER, to_plain
 
 Object = dict[str, Any]
 GUIDE = REPOSITORY / "docs/argo-cd.md"

@@ -18,7 +18,7 @@ from tests.apiserver import OWN_CRDS, REPOSITORY, ApiServer
 from tests.builders import START, make_version
 from tunegate.api.promotion import Promotion
 from tunegate_operator import conditions
-from tunegate_operator.changes import CHECKS
+from tunegate_operator.desired import CHECKS
 
 SCRIPT = REPOSITORY / "docs/generate.py"
 PAGES = sorted((REPOSITORY / "docs/reference").glob("*.md"))

@@ -100,7 +100,7 @@ def test_small_images_have_no_machine_learning(name: str) -> None:
 
 
 # What a small image does, as modules; all that they import when they are imported has to be in it.
-WORK = {"operator": "tunegate_operator.process", "storage-initializer": "tunegate.models.mount"}
+WORK = {"operator": "tunegate_operator.main", "storage-initializer": "tunegate.models.mount"}
 ONLY = """
 import importlib, sys
 class Absent:

@@ -30,7 +30,7 @@ from tunegate.serving.metrics import Metrics
 from tunegate.store import Store
 from tunegate_operator import cluster as kinds
 from tunegate_operator.cluster import Cluster, ClusterError, Kind
-from tunegate_operator.resources import object_name, server_name
+from tunegate_operator.types import object_name, server_name
 
 Object = dict[str, Any]
 POLICY_NAME = "shop"

@@ -15,9 +15,9 @@ from tunegate.api.versions import MANIFEST
 from tunegate_operator import cluster as kinds
 from tunegate_operator.cluster import Cluster
 from tunegate_operator.config import Config
+from tunegate_operator.main import join
 from tunegate_operator.metrics import Metrics
-from tunegate_operator.process import join
-from tunegate_operator.resources import object_name
+from tunegate_operator.types import object_name
 
 
 def abort(shop: Shop, name: str) -> None:

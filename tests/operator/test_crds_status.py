@@ -9,7 +9,7 @@ import pytest
 
 from tests.apiserver import ApiServer
 from tests.operator.objects import CONDITION, GATE, HEX, KINDS, STATUS, Api, Object, policy, promotion, version
-from tunegate_operator.resources import read_attempt
+from tunegate_operator.types import read_attempt
 
 pytestmark = pytest.mark.usefixtures("tunegate_crds")
 

@@ -13,7 +13,7 @@ from tests.waiting import wait_for
 from tunegate.api.promotion import Decision, PromotionStatus, Transition
 from tunegate_operator import cluster as kinds
 from tunegate_operator import manifests
-from tunegate_operator.resources import object_name, to_plain
+from tunegate_operator.types import object_name, to_plain
 
 MANY = 1000
 READY_SECONDS = 60

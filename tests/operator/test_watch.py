@@ -14,7 +14,7 @@ import yaml
 from tests.apiserver import ApiServer, new_api_server
 from tests.waiting import wait_for
 from tunegate_operator.cluster import LEASE, SERVICE, Cluster, ExpiredError, Kind, UnreachableError
-from tunegate_operator.resources import POLICY, Object
+from tunegate_operator.types import POLICY, Object
 from tunegate_operator.watch import Watches
 
 Change = tuple[str | None, str | None]

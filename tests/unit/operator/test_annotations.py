@@ -8,8 +8,8 @@ from tests.builders import make_version
 from tests.unit.operator.world import BASE, DIGEST, World, server_of
 from tunegate.api.feedback import Tally
 from tunegate.api.versions import ModelVersion, short
-from tunegate_operator.changes import DRAIN_SECONDS
-from tunegate_operator.resources import APPLIED, UNUSED_SINCE, Object
+from tunegate_operator.desired import DRAIN_SECONDS
+from tunegate_operator.types import APPLIED, UNUSED_SINCE, Object
 
 GOOD, BAD = Tally(up=38, down=2), Tally(up=4, down=36)
 CANDIDATE = make_version("run-1", created=1)

@@ -19,12 +19,12 @@ from tunegate.api.versions import ModelVersion, Producer
 from tunegate.promotion.decide import decide
 from tunegate.promotion.snapshot import Plan
 from tunegate_operator import cluster as kinds
-from tunegate_operator.changes import Changes, changes, unready_changes
 from tunegate_operator.cluster import Kind, kind_of
 from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
+from tunegate_operator.desired import Changes, changes, unready_changes
 from tunegate_operator.gather import Gatherer, Seen, Unready
-from tunegate_operator.resources import DIGEST, EvaluationSummary, Object, read_version, server_name, to_summary
+from tunegate_operator.types import DIGEST, EvaluationSummary, Object, read_version, server_name, to_summary
 
 NAMESPACE = "shop"
 BASE = make_version("base", step=0)

@@ -42,7 +42,7 @@ def command(*, no_lease: bool, **flags: Any) -> None:
     Talks to the cluster it runs in, or to the one that KUBECONFIG names. AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
     open the store.
     """
-    from tunegate_operator.process import run
+    from tunegate_operator.main import run
 
     if no_lease:
         flags["lease_namespace"] = None

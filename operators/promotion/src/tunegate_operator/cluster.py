@@ -23,7 +23,7 @@ import msgspec
 
 from tunegate.api.errors import TunegateError, UsageError
 from tunegate_operator import __version__
-from tunegate_operator.resources import GROUP, MANAGER, Object
+from tunegate_operator.types import GROUP, MANAGER, Object
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient

@@ -24,8 +24,9 @@ from tunegate_operator import cluster as kinds
 from tunegate_operator.cluster import Kind
 from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
+from tunegate_operator.feedback_counts import read_tallies
 from tunegate_operator.manifests import evaluation_name
-from tunegate_operator.observe import (
+from tunegate_operator.read import (
     RouteState,
     digest_by_server,
     finished_runs,
@@ -36,8 +37,8 @@ from tunegate_operator.observe import (
     server_state,
     switch_state,
 )
-from tunegate_operator.prometheus import read_tallies
-from tunegate_operator.resources import (
+from tunegate_operator.store_watch import Source
+from tunegate_operator.types import (
     POLICY,
     Attempt,
     ClusterPolicy,
@@ -52,7 +53,6 @@ from tunegate_operator.resources import (
     server_name,
     to_evaluation,
 )
-from tunegate_operator.source import Source
 
 # A first scrape takes its time; only then is a missing count something that a person must look at.
 _FIRST_COUNTS_SECONDS = 120

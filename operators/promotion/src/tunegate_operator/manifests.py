@@ -14,7 +14,7 @@ from tunegate.api.versions import ModelVersion, Producer, short
 from tunegate.promotion.snapshot import EvaluationJob
 from tunegate.store.serving_uri import storage_uri
 from tunegate_operator.config import Config
-from tunegate_operator.resources import (
+from tunegate_operator.types import (
     API_VERSION,
     APPLIED,
     DIGEST,

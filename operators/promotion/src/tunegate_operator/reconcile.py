@@ -17,15 +17,15 @@ from tunegate.api.promotion import Decision
 from tunegate.promotion.decide import decide
 from tunegate.store import Store
 from tunegate_operator import cluster as kinds
-from tunegate_operator.changes import Changes, changes, unready_changes
 from tunegate_operator.cluster import Cluster, ConflictError, Kind, UnreachableError, kind_of
 from tunegate_operator.config import Config
+from tunegate_operator.desired import Changes, changes, unready_changes
 from tunegate_operator.gather import Caches, Gatherer, Unready
 from tunegate_operator.loop import Key
 from tunegate_operator.metrics import Metrics
-from tunegate_operator.observe import is_training
-from tunegate_operator.resources import MODEL, POLICY, Object
-from tunegate_operator.source import Source
+from tunegate_operator.read import is_training
+from tunegate_operator.store_watch import Source
+from tunegate_operator.types import MODEL, POLICY, Object
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from tunegate.api.versions import ModelVersion, Producer
 from tunegate.evaluation.results import find
 from tunegate.store import Store
 from tunegate_operator.conditions import Problem
-from tunegate_operator.resources import EvaluationSummary, to_summary
+from tunegate_operator.types import EvaluationSummary, to_summary
 
 ResultKey = tuple[str, str, str]  # digest, suite, uid of the Job that was to measure it
 

@@ -20,8 +20,8 @@ from tunegate_operator import conditions, manifests
 from tunegate_operator.conditions import Condition, Problem
 from tunegate_operator.config import Config
 from tunegate_operator.gather import Seen, Unready
-from tunegate_operator.observe import applied, first_difference, is_true, job_state
-from tunegate_operator.resources import (
+from tunegate_operator.read import applied, first_difference, is_true, job_state
+from tunegate_operator.types import (
     API_VERSION,
     DIGEST,
     SUITE,

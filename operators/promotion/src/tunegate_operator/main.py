@@ -38,7 +38,7 @@ from tunegate_operator.lease import Election
 from tunegate_operator.loop import Loop
 from tunegate_operator.metrics import Endpoint, Metrics
 from tunegate_operator.reconcile import Reconciler
-from tunegate_operator.resources import MANAGED_BY, MODEL, Object
+from tunegate_operator.types import MANAGED_BY, MODEL, Object
 from tunegate_operator.watch import Watches
 
 if TYPE_CHECKING:

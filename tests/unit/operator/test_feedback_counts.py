@@ -10,7 +10,7 @@ from tests.builders import at, make_version
 from tunegate.api.feedback import Tally
 from tunegate.api.versions import short
 from tunegate_operator.conditions import Problem
-from tunegate_operator.prometheus import count, growth
+from tunegate_operator.feedback_counts import count, growth
 
 NEW, OLD = make_version("run-1").digest, make_version("base").digest
 SINCE = at(0).timestamp()

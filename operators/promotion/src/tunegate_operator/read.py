@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from tunegate.promotion.snapshot import ServerState
-from tunegate_operator.resources import APPLIED, DIGEST, MANAGER, MODEL, RUN, Object
+from tunegate_operator.types import APPLIED, DIGEST, MANAGER, MODEL, RUN, Object
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.builders import at
-from tunegate_operator.observe import finished_runs, first_difference, job_state, modified, route_state, server_state
+from tunegate_operator.read import finished_runs, first_difference, job_state, modified, route_state, server_state
 
 Object = dict[str, Any]
 
