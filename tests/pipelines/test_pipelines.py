@@ -138,8 +138,7 @@ def test_a_training_job_can_begin(path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert config.dataset_dir == "/opt/shop"
     assert set(config.dataset) <= json.loads((DATA / "dataset_info.json").read_text()).keys()
     assert (
-        f"ln -s {site_packages('corpus/shop')} /opt/shop"
-        in (PIPELINES.parent / "images/trainer/Dockerfile").read_text()
+        f"ln -s {site_packages('shop/data')} /opt/shop" in (PIPELINES.parent / "images/trainer/Dockerfile").read_text()
     )
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from tunegate.api.codec import Resource, from_yaml
-from tunegate.corpus import DATA
-from tunegate.corpus.dice import pick, roll
+from tunegate.shop import DATA
+from tunegate.shop.seeded_choice import pick, roll
 
 Language = Literal["en", "zh"]
 Split = Literal["train", "suite", "shoppers"]

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunegate.corpus.catalogue import Catalogue
-from tunegate.corpus.dice import pick, roll, shuffled
+from tunegate.shop.catalogue import Catalogue
+from tunegate.shop.seeded_choice import pick, roll, shuffled
 
 LETTERS = "ABCD"
 DEV, VAL = 5, 16

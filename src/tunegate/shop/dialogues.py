@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunegate.corpus.catalogue import Catalogue, Language, Product, Split
-from tunegate.corpus.dice import pick, roll, shuffled
+from tunegate.shop.catalogue import Catalogue, Language, Product, Split
+from tunegate.shop.seeded_choice import pick, roll, shuffled
 
 # How many dialogues start with each intent; the order is that of a tie.
 MIX: dict[Split, dict[str, int]] = {

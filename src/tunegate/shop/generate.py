@@ -1,4 +1,4 @@
-"""Writes every generated file of the corpus: `python -m tunegate.corpus.generate [--check]`.
+"""Writes every generated file of the corpus: `python -m tunegate.shop.generate [--check]`.
 
 The same catalogue, templates and choice questions give the same bytes on every machine; --check compares instead of
 writing. Knows nothing of models and scores.
@@ -15,10 +15,10 @@ import click
 import yaml
 
 from tunegate.api.errors import DataError
-from tunegate.corpus import DATA
-from tunegate.corpus.catalogue import Catalogue, Language, load_catalogue
-from tunegate.corpus.choice import choice_files
-from tunegate.corpus.dialogues import Dialogue, dialogues, pressed
+from tunegate.shop import DATA
+from tunegate.shop.catalogue import Catalogue, Language, load_catalogue
+from tunegate.shop.choice import choice_files
+from tunegate.shop.dialogues import Dialogue, dialogues, pressed
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 # A polite or a pushy answer with the right facts reaches it, an untuned model rarely does.
@@ -135,9 +135,7 @@ def main(only_check: bool) -> None:
     files = generate()
     differing = check(files, DATA)
     if only_check and differing:
-        error = DataError(
-            f"{', '.join(differing)} differ; run python -m tunegate.corpus.generate and commit the result."
-        )
+        error = DataError(f"{', '.join(differing)} differ; run python -m tunegate.shop.generate and commit the result.")
         raise click.ClickException(str(error))
     for path in differing:
         (DATA / path).parent.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,8 @@ import msgspec
 
 from tunegate.api.codec import Resource
 from tunegate.api.feedback import Verdict
-from tunegate.corpus import DATA
-from tunegate.corpus.dice import roll
+from tunegate.shop import DATA
+from tunegate.shop.seeded_choice import roll
 
 PRESSURE = (
     "buy now", "order now", "order today", "only today", "today only", "last chance", "hurry", "miss out", "act fast",

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from tunegate.corpus import DATA
+from tunegate.shop import DATA
 
 Rows = list[dict[str, Any]]
 

@@ -5,11 +5,11 @@ from collections import Counter
 
 import pytest
 import yaml
-from tunegate.corpus.catalogue import load_catalogue
-from tunegate.corpus.choice import COLUMNS, choice_files
 
-from tunegate.corpus import DATA
 from tunegate.evaluation.suites import load_suite
+from tunegate.shop import DATA
+from tunegate.shop.catalogue import load_catalogue
+from tunegate.shop.choice import COLUMNS, choice_files
 
 
 @pytest.fixture(scope="module")

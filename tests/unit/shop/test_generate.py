@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from tunegate.corpus.catalogue import load_catalogue
-from tunegate.corpus.dialogues import MIX, TALK
 
-from tunegate.corpus import DATA, generate
 from tunegate.evaluation import rules
 from tunegate.evaluation.suites import load_suite
+from tunegate.shop import DATA, generate
+from tunegate.shop.catalogue import load_catalogue
+from tunegate.shop.dialogues import MIX, TALK
 
 Rows = list[dict[str, Any]]
 REAL_BRANDS = (

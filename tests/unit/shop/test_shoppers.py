@@ -1,10 +1,11 @@
 from typing import Any
 
 import pytest
-from tunegate.corpus.catalogue import load_catalogue
-from tunegate.corpus.dialogues import Turn, dialogues, pressed
-from tunegate.corpus.generate import load_templates
-from tunegate.corpus.shoppers import Message, Question, judge, load_questions, states, vote
+
+from tunegate.shop.catalogue import load_catalogue
+from tunegate.shop.dialogues import Turn, dialogues, pressed
+from tunegate.shop.generate import load_templates
+from tunegate.shop.shoppers import Message, Question, judge, load_questions, states, vote
 
 SYSTEM = Message(role="system", content="You are Xuan, a shop assistant. Catalogue: Talvo kettle: $39.")
 

@@ -255,7 +255,8 @@ def test_an_unknown_data_set_is_refused_before_anything_is_made(data: Path, mode
 def test_a_full_disk_is_told_and_leaves_nothing_that_looks_whole(data: Path, model: Path, own_cache: Path) -> None:
     script = (
         "import resource, sys, signal\nfrom pathlib import Path\n"
-        "from tunegate.training.data.prepare import prepare\nfrom tunegate.training import TrainConfig\nimport msgspec\n"
+        "from tunegate.training.data.prepare import prepare\nfrom tunegate.training import TrainConfig\n"
+        "import msgspec\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "prepare(msgspec.json.decode(sys.argv[1], type=TrainConfig), Path(sys.argv[2]))\n"
     )

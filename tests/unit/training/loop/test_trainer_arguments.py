@@ -95,7 +95,7 @@ def test_float16_is_for_gpus(tmp_path: Path) -> None:
 
 
 def test_tensorboard_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "find_spec", lambda _: None)
+    monkeypatch.setattr(trainer_arguments, "find_spec", lambda _: None)
 
     with pytest.raises(UsageError, match="pip install tensorboard"):
         read(tmp_path, report_to="tensorboard")

@@ -19,7 +19,7 @@ from tunegate.api.errors import StoreError, UnavailableError
 from tunegate.models import make_tiny
 from tunegate.processes import Child, free_port
 from tunegate.store import EmbeddedStore, Store
-from tunegate.training.run import publisher
+from tunegate.training.run import publisher as publishing
 from tunegate.training.run.checkpoints import Checkpoint, complete_checkpoints, seal
 from tunegate.training.run.plan import Plan
 from tunegate.training.run.progress import read_log
@@ -32,8 +32,8 @@ MIB = 1 << 20
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "_SHORTEST_PAUSE", 0.01)
-    monkeypatch.setattr(uploads, "_LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(publishing, "_SHORTEST_PAUSE", 0.01)
+    monkeypatch.setattr(publishing, "_LONGEST_PAUSE", 0.1)
 
 
 def checkpoint(output: Path, step: int, size: int = 100) -> Checkpoint:
@@ -163,7 +163,7 @@ def test_with_a_store_two_checkpoints_stay_unless_more_or_fewer_are_asked_for(
 def test_a_run_whose_store_is_away_ends_and_keeps_what_is_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "PATIENCE", 0.0)
+    monkeypatch.setattr(publishing, "PATIENCE", 0.0)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "key")
     data = write_dialogues(tmp_path / "data", dialogues(8))
