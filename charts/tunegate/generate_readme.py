@@ -20,7 +20,7 @@ Gateway API and Prometheus it expects in the cluster; what to run first is in [d
 $ helm install tunegate charts/tunegate --namespace tunegate --create-namespace --set store.uri=s3://models
 ```
 
-Four sets of values that are tested: [ci/](ci). Values that are misspelt are refused.
+Four sets of values that are tested: [ci/](ci). Values that are misspelled are refused.
 
 ## Values
 

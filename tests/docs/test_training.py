@@ -15,7 +15,7 @@ from tests.apiserver import REPOSITORY
 from tunegate.cli import root
 from tunegate.cli.submit import command as submit
 from tunegate.training.compat import llamafactory
-from tunegate.training.data.formats import recognise
+from tunegate.training.data.formats import recognize
 
 PAGE = (REPOSITORY / "docs/training.md").read_text()
 
@@ -63,7 +63,7 @@ def test_the_line_for_pai_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_row_has_a_layout_that_is_read() -> None:
     rows = [json.loads(block) for block in blocks("json") if block.count("\n") == 1]
 
-    layouts = [recognise(row) for row in rows]
+    layouts = [recognize(row) for row in rows]
     assert [layout.formatting for layout in layouts if layout] == ["alpaca", "sharegpt", "openai"]
 
 

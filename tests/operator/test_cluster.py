@@ -47,9 +47,9 @@ def test_applying_the_same_again_changes_nothing(cluster: Cluster, namespace: st
 
 
 def test_a_field_that_is_not_applied_any_more_goes_away(cluster: Cluster, namespace: str) -> None:
-    labelled = _service(namespace, port=80)
-    labelled["metadata"]["labels"] = {"a": "b"}
-    cluster.apply(labelled)
+    labeled = _service(namespace, port=80)
+    labeled["metadata"]["labels"] = {"a": "b"}
+    cluster.apply(labeled)
     assert "labels" not in cluster.apply(_service(namespace, port=80))["metadata"]
 
 
@@ -77,13 +77,13 @@ def test_an_old_resource_version_is_a_conflict(cluster: Cluster, namespace: str)
 
 
 def test_applying_a_status_leaves_the_spec_alone(cluster: Cluster, namespace: str) -> None:
-    cluster.apply(_job(namespace, parallelism=2))
-    status = _job(namespace, parallelism=2)
-    status["spec"] = {"parallelism": 1}
+    cluster.apply(_job(namespace, parallelizm=2))
+    status = _job(namespace, parallelizm=2)
+    status["spec"] = {"parallelizm": 1}
     status["status"] = {"active": 3}
     cluster.apply(status, status=True)
     job = cluster.get(JOB, namespace, "work")
-    assert (job["spec"]["parallelism"], job["status"]["active"]) == (2, 3)
+    assert (job["spec"]["parallelizm"], job["status"]["active"]) == (2, 3)
 
 
 def test_a_field_that_the_kind_does_not_have_is_refused_by_name(cluster: Cluster, namespace: str) -> None:
@@ -222,13 +222,13 @@ def _service(namespace: str, *, port: int) -> Object:
     }
 
 
-def _job(namespace: str, *, parallelism: int) -> Object:
+def _job(namespace: str, *, parallelizm: int) -> Object:
     pod = {"restartPolicy": "Never", "containers": [{"name": "work", "image": "work"}]}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": "work", "namespace": namespace},
-        "spec": {"parallelism": parallelism, "template": {"spec": pod}},
+        "spec": {"parallelizm": parallelizm, "template": {"spec": pod}},
     }
 
 

@@ -12,7 +12,7 @@ T = TypeVar("T", bound="Resource")
 
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """A frozen value with a JSON form. Unknown fields are refused: a misspelt bound must not vanish."""
+    """A frozen value with a JSON form. Unknown fields are refused: a misspelled bound must not vanish."""
 
 
 def to_json(value: Any) -> bytes:

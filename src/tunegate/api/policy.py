@@ -88,6 +88,6 @@ class PromotionPolicy(Resource, frozen=True, kw_only=True):
         if not weights or weights != sorted(set(weights)):
             raise ValueError("steps need weights that ascend, such as 10, 50, 100")
         if not self.initial_version.endswith("/"):
-            raise ValueError("initialVersion must end in '/': a prefix without it also matches its neighbours")
+            raise ValueError("initialVersion must end in '/': a prefix without it also matches its neighbors")
         if unknown := {gate.suite for gate in self.gates} - set(self.suites):
             raise ValueError(f"gates name suites that are not evaluated: {', '.join(sorted(unknown))}")

@@ -23,7 +23,7 @@ def command() -> None:
 
 
 @command.command(
-    context_settings={"ignore_unknown_options": True}, options_metavar="", short_help="Tokenise data sets."
+    context_settings={"ignore_unknown_options": True}, options_metavar="", short_help="Tokenize data sets."
 )
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED, metavar="FLAGS OF TRAIN...")
 @click.option(
@@ -31,16 +31,16 @@ def command() -> None:
 )
 @json_option
 def prepare(flags: tuple[str, ...], rejects: Path | None, as_json: bool) -> None:
-    """Tokenise the data sets of a `tunegate train` command, and say what became of every row.
+    """Tokenize the data sets of a `tunegate train` command, and say what became of every row.
 
     Give the flags of that command; the run that is started with them finds the tokens in the cache (TUNEGATE_CACHE).
     """
     from tunegate.api.codec import to_json
     from tunegate.training.data.prepare import account_of
-    from tunegate.training.data.prepare import prepare as tokenise
+    from tunegate.training.data.prepare import prepare as tokenize
 
     config = _config(flags)
-    prepared = tokenise(config, _tokenizer(config), None if as_json else _say, rejects=rejects)
+    prepared = tokenize(config, _tokenizer(config), None if as_json else _say, rejects=rejects)
     account = account_of(prepared, config)
     if as_json:
         click.echo(to_json(account), nl=False)

@@ -99,7 +99,7 @@ def _measure(store: Store, version: ModelVersion, suites: Sequence[Suite]) -> li
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from tunegate.models import materialise
+    from tunegate.models import materialize
     from tunegate.store.release import read_release
 
     # Beside servers on the same processors, threads that wait by spinning slow each other down several times over.
@@ -115,7 +115,7 @@ def _measure(store: Store, version: ModelVersion, suites: Sequence[Suite]) -> li
     # libraries print as they load; standard output is for results
     with redirect_stdout(sys.stderr), Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("fetching the version", total=None)
-        folder = materialise(store, version, whole=False)
+        folder = materialize(store, version, whole=False)
         prompt = read_release(store, version).system_prompt
         bar.update(task, description="loading the model")
         from tunegate.evaluation.run import evaluate_all

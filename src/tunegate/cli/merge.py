@@ -38,14 +38,14 @@ def command(
     found = store.resolve(version)
     if name is not None:
         check_name(name, found)
-    from tunegate.models import materialise
+    from tunegate.models import materialize
     from tunegate.models.materialize import ADAPTERS
 
     if found.format not in ADAPTERS:
         raise UsageError(f"{found.name} is whole already; fetch it with: tunegate models fetch {found.name} FOLDER")
     release = whole_release(store, found, found.base)
     with redirect_stdout(sys.stderr):  # libraries print as they load; standard output is for results
-        merged = materialise(store, found)
+        merged = materialize(store, found)
     if folder is not None:
         shutil.copytree(merged, folder)
         (folder / RELEASE).write_bytes(msgspec.yaml.encode(release))

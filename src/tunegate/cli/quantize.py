@@ -54,10 +54,10 @@ def command(
 
 def _make(store: Store, version: ModelVersion, method: str, name: str, release: Release) -> tuple[ModelVersion, str]:
     """The published version, and in a sentence what it cost."""
-    from tunegate.models import default_cache, materialise
+    from tunegate.models import default_cache, materialize
     from tunegate.models.quantize import quantize
 
-    source = materialise(store, version)
+    source = materialize(store, version)
     with TemporaryDirectory(prefix="quantizing-", dir=default_cache()) as scratch:  # where there is room for a model
         folder = Path(scratch) / "model"
         result = quantize(source, folder, method)

@@ -100,14 +100,14 @@ def _from_store(version: str, whole: bool, fetch: bool, store_uri: str, endpoint
     """`whole`: the engine takes whole models only."""
     store = open_store(store_uri, endpoint_url)
     found = store.resolve(version)
-    from tunegate.models import materialise
+    from tunegate.models import materialize
     from tunegate.models.materialize import refuse_prefix
     from tunegate.models.prompt_tuning import ADAPTER_CONFIG, kind_of
     from tunegate.store.release import read_release
 
     if whole and found.format == "prompt-adapter":
         refuse_prefix(kind_of(store.get(f"{found.name}/{ADAPTER_CONFIG}"), found.name), found.name)
-    folder = materialise(store, found, whole=whole) if fetch else None
+    folder = materialize(store, found, whole=whole) if fetch else None
     return _Served(found, read_release(store, found), folder, store)
 
 

@@ -260,4 +260,4 @@ def _line(news: Progress) -> str:
 
 
 def preparing_line(news: Preparing) -> str:
-    return f"{news.dataset}  {news.rows} rows read  {news.rows_per_second:.0f} rows/s  {news.share:.0%} tokenised"
+    return f"{news.dataset}  {news.rows} rows read  {news.rows_per_second:.0f} rows/s  {news.share:.0%} tokenized"

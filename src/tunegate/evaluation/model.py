@@ -236,7 +236,7 @@ def _load_network(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         raise ModelError(f"{folder} lacks weights, such as {min(about['missing_keys'])}; publish the whole model.")
     if hasattr(network.config, "quantization_config"):
         with torch.inference_mode():
-            network(input_ids=torch.zeros(1, 1, dtype=torch.long))  # quantised weights are unpacked by a first pass
+            network(input_ids=torch.zeros(1, 1, dtype=torch.long))  # quantized weights are unpacked by a first pass
     return network.eval()
 
 

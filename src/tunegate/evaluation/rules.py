@@ -65,34 +65,34 @@ def needs_reference(rule: Rule) -> bool:
 
 
 def passes(rule: Rule, answer: str, reference: str) -> bool:
-    """Whether `answer` keeps `rule`, both texts normalised first."""
-    text = normalise(answer)
+    """Whether `answer` keeps `rule`, both texts normalized first."""
+    text = normalize(answer)
     match rule:
         case Contains(any=(), all=needed):
-            return all(normalise(part) in text for part in needed)
+            return all(normalize(part) in text for part in needed)
         case Contains(any=options):
-            return any(normalise(part) in text for part in options)
+            return any(normalize(part) in text for part in options)
         case Excludes(any=banned):
-            return not any(normalise(part) in text for part in banned)
+            return not any(normalize(part) in text for part in banned)
         case Exact():
-            return text == normalise(reference)
+            return text == normalize(reference)
         case RougeL(min=least):
             return rouge_l(answer, reference) >= least
 
 
 def rouge_l(answer: str, reference: str) -> float:
-    """ROUGE-L F1 over the characters of the normalised texts, 0..1.
+    """ROUGE-L F1 over the characters of the normalized texts, 0..1.
 
     Characters, because word ROUGE finds no words in Chinese. F1 of the longest common subsequence is
-    2 LCS / (m + n), which is the normalised similarity of the insert-delete distance.
+    2 LCS / (m + n), which is the normalized similarity of the insert-delete distance.
     """
     # Only who measures has this package; who reads results, such as the operator, gets by without.
     from rapidfuzz.distance import Indel
 
-    return float(Indel.normalized_similarity(normalise(answer), normalise(reference)))
+    return float(Indel.normalized_similarity(normalize(answer), normalize(reference)))
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Full-width forms become plain (NFKC), case is folded, and runs of white space become one space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 

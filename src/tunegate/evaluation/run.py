@@ -1,6 +1,6 @@
 """Measure a version: load it once and ask it every suite.
 
-The version comes as a folder whose bytes were verified just before, as `tunegate.models.materialise` does; fetching
+The version comes as a folder whose bytes were verified just before, as `tunegate.models.materialize` does; fetching
 it, and keeping the results, is the caller's.
 """
 
@@ -47,7 +47,7 @@ def evaluate_all(
     progress: Progress | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> list[Evaluation]:
-    """Measure the model in `folder`, which `materialise` made of `version`, on each suite; answers are greedy.
+    """Measure the model in `folder`, which `materialize` made of `version`, on each suite; answers are greedy.
 
     system_prompt: the release's; business questions are asked under it, as users' are.
     Raises ModelError when the folder can't be loaded, EvaluationError when a suite does not suit the model.

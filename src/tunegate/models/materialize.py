@@ -36,7 +36,7 @@ def default_cache() -> Path:
     return Path(os.environ.get("TUNEGATE_CACHE") or Path.home() / ".cache" / "tunegate")
 
 
-def materialise(store: Store, version: ModelVersion, cache: Path | None = None, *, whole: bool = True) -> Path:
+def materialize(store: Store, version: ModelVersion, cache: Path | None = None, *, whole: bool = True) -> Path:
     """A folder with the config, weights, tokenizer and chat template of `version`; an adapter comes merged.
 
     The folder belongs to the cache: read it, never write to it. With `whole` False it may also be the base model with
@@ -49,7 +49,7 @@ def materialise(store: Store, version: ModelVersion, cache: Path | None = None, 
         target = folder.with_name(f"{folder.name}-merged")
         if whole:
             refuse_prefix(kind_in(folder, version.name), version.name)
-        folder = on_base(folder, target, lambda: materialise(store, _base_of(store, version), cache))
+        folder = on_base(folder, target, lambda: materialize(store, _base_of(store, version), cache))
     check_folder(folder)
     return folder
 

@@ -39,7 +39,7 @@ def merge_adapter(base: Path, adapter: Path, into: Path) -> Path:
         )
     config = AutoConfig.from_pretrained(base)
     if hasattr(config, "quantization_config"):
-        raise ModelError(f"The base model in {base} is quantised; merge into the one it was made from, then quantise.")
+        raise ModelError(f"The base model in {base} is quantized; merge into the one it was made from, then quantize.")
     (_merge_prompt if kind == "P_TUNING" else _merge_lora)(base, adapter, into, config.dtype or torch.float32)
     return into
 

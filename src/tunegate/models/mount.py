@@ -66,7 +66,7 @@ def read_mounted(folder: Path) -> tuple[Manifest, Release]:
 def servable(folder: Path, manifest: Manifest, cache: Path, *, whole: bool = True) -> Path:
     """What an engine can load: `folder`, or for an adapter the result of merging it, which goes to `cache`.
 
-    `folder` was read by `read_mounted`. `whole` False is as in `folders.materialise`. Raises ModelError when the
+    `folder` was read by `read_mounted`. `whole` False is as in `folders.materialize`. Raises ModelError when the
     result can't be used for chat.
     """
     if manifest.format in ADAPTERS:

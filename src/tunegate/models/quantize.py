@@ -44,25 +44,25 @@ _TEXT = ("*.json", "*.jinja", "*.txt", "*.model")
 
 
 @dataclass(frozen=True)
-class Quantised:
-    """What came out: the mean relative error of the quantised weights, and the bytes of all weights before and now."""
+class Quantized:
+    """What came out: the mean relative error of the quantized weights, and the bytes of all weights before and now."""
 
     error: float
     bytes_before: int
     bytes_now: int
 
 
-def quantize(folder: Path, into: Path, method: str) -> Quantised:
+def quantize(folder: Path, into: Path, method: str) -> Quantized:
     """Write the model in `folder` to `into` with weights by `method`: int8, int4 or fp8. Raises ModelError."""
     disable_progress_bar()
     if hasattr(AutoConfig.from_pretrained(folder), "quantization_config"):
-        raise ModelError(f"The model in {folder} is quantised; quantise the one it was made from.")
+        raise ModelError(f"The model in {folder} is quantized; quantize the one it was made from.")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     apply_quantization_config(
         model, QuantizationConfig(config_groups={"all": _scheme(method, model)}, ignore=_head(model))
     )
     if not (errors := [_round(module) for module in _layers(model)]):
-        raise ModelError(f"The model in {folder} has no linear layers, which are what is quantised.")
+        raise ModelError(f"The model in {folder} has no linear layers, which are what is quantized.")
     compressor = ModelCompressor.from_pretrained_model(model)
     compressor.compress_model(model)
     model.save_pretrained(into)
@@ -70,7 +70,7 @@ def quantize(folder: Path, into: Path, method: str) -> Quantised:
     for path in sorted({path for pattern in _TEXT for path in folder.glob(pattern)}):
         if not (into / path.name).exists() and ".safetensors" not in path.name:
             shutil.copyfile(path, into / path.name)
-    return Quantised(sum(errors) / len(errors), _weights(folder), _weights(into))
+    return Quantized(sum(errors) / len(errors), _weights(folder), _weights(into))
 
 
 def _scheme(method: str, model: nn.Module) -> QuantizationScheme:

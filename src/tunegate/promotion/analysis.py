@@ -5,7 +5,7 @@ from counters that anyone can read. It knows nothing of where the counts come fr
 
 The method and its proof: docs/design/canary-analysis.md. In short: for any threshold p one may bet, answer by answer,
 at odds that are fair at p, that the candidate is disliked more often than p, and that the stable is disliked less
-often than p. If the candidate is no worse, some p makes both bets unfavourable, so the smallest product of the two
+often than p. If the candidate is no worse, some p makes both bets unfavorable, so the smallest product of the two
 capitals over all p is an e-process: the chance that it EVER reaches 1/alpha is at most alpha.
 """
 

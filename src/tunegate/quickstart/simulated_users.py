@@ -68,6 +68,6 @@ class Crowd:
             user=f"shopper-{turn}",  # a new one each time: of one user only the first few verdicts count
             extra_headers={"x-conversation-id": f"shopper-{turn}"},
         )
-        judgement = vote(question, answer.choices[0].message.content or "", round_)
-        body = {"response_id": answer.id, "verdict": judgement.verdict, "comment": judgement.reason}
+        judgment = vote(question, answer.choices[0].message.content or "", round_)
+        body = {"response_id": answer.id, "verdict": judgment.verdict, "comment": judgment.reason}
         await client.post("/feedback", body=body, cast_to=object)

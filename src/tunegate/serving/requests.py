@@ -1,6 +1,6 @@
 """From what a client asks to what the engine is asked, or a refusal that names the field.
 
-Pure. Where the engine can't honour a field, the client hears so: an answer that silently ignores `temperature` or
+Pure. Where the engine can't honor a field, the client hears so: an answer that silently ignores `temperature` or
 `response_format` would be a wrong answer. Fields that change nothing about the answer are dropped.
 """
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.adapters import make_prefix, tuned
 from tunegate.api.versions import BaseModel, Dataset, Format, ModelVersion, Producer, Release
 from tunegate.cli import main, root
-from tunegate.models import check_folder, materialise
+from tunegate.models import check_folder, materialize
 from tunegate.store import Store
 from tunegate.store.release import read_release
 
@@ -95,7 +95,7 @@ def test_a_merged_version_tells_where_it_came_from(store: Store, version: ModelV
     assert run("merge", version.name, "--publish", merged.name).exit_code == 0  # the same bytes again
 
 
-def test_a_quantised_version_is_one_of_its_own(store: Store, version: ModelVersion, tmp_path: Path) -> None:
+def test_a_quantized_version_is_one_of_its_own(store: Store, version: ModelVersion, tmp_path: Path) -> None:
     done = run("quantize", version.name)
 
     small = store.resolve("shop/prompt-int8/checkpoint-3")
@@ -106,7 +106,7 @@ def test_a_quantised_version_is_one_of_its_own(store: Store, version: ModelVersi
     producer = store.manifest(small.digest).producer
     assert (producer.kind, producer.run, producer.notes["quantization"]) == ("tunegate quantize", "prompt-int8", "int8")
     assert 0 < float(producer.notes["weightError"]) < 0.02
-    folder = materialise(store, small)
+    folder = materialize(store, small)
     assert json.loads((folder / "config.json").read_bytes())["quantization_config"]["format"] == "pack-quantized"
     assert not list((tmp_path / "cache").glob("quantizing-*"))
 
@@ -119,7 +119,7 @@ def test_the_name_and_the_method_can_be_chosen(store: Store, beneath: ModelVersi
     assert store.resolve("small/fp8/checkpoint-1").base == BaseModel(uri=beneath.uri, digest=beneath.digest)
 
 
-def test_a_prefix_is_neither_merged_nor_quantised(
+def test_a_prefix_is_neither_merged_nor_quantized(
     store: Store, beneath: ModelVersion, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     adapter = make_prefix(base, tmp_path / "prefix")

@@ -46,7 +46,7 @@ def test_publish_prints_uri_and_digest(store: Store, model: Path) -> None:
     ("kind", "format_"),
     [("LORA", "lora-adapter"), ("P_TUNING", "prompt-adapter"), ("PREFIX_TUNING", "prompt-adapter")],
 )
-def test_adapter_is_recognised_and_needs_its_base(published: Store, tmp_path: Path, kind: str, format_: str) -> None:
+def test_adapter_is_recognized_and_needs_its_base(published: Store, tmp_path: Path, kind: str, format_: str) -> None:
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))

@@ -159,7 +159,7 @@ def test_a_node_that_is_not_the_first_says_so(asked: list[TrainConfig], monkeypa
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        pytest.param(["--learning_rat", "1"], "'--learning_rat'. Did you mean '--learning_rate'?", id="misspelt"),
+        pytest.param(["--learning_rat", "1"], "'--learning_rat'. Did you mean '--learning_rate'?", id="misspelled"),
         pytest.param(["--learning_rate", "fast"], "'fast' is not a valid float", id="no number"),
         pytest.param(["--finetuning_type", "oft"], "'full', 'lora', 'freeze', 'p_tuning', 'p_tuning_v2'", id="method"),
         pytest.param(["--packing", "perhaps"], "'perhaps' is not a valid boolean", id="neither yes nor no"),
@@ -170,7 +170,7 @@ def test_a_node_that_is_not_the_first_says_so(asked: list[TrainConfig], monkeypa
         ),
         pytest.param(["--optim", "adafactor"], "--optim adafactor is not for tunegate: AdamW", id="optimizer"),
         pytest.param(["--overwrite_output_dir"], "give a new --output_dir", id="deletes"),
-        pytest.param(["--quantization_bit", "4"], "`tunegate quantize`", id="quantised base"),
+        pytest.param(["--quantization_bit", "4"], "`tunegate quantize`", id="quantized base"),
         pytest.param(["--use-lora"], "--use_lora is not for tunegate: give --finetuning_type lora", id="of Qwen"),
         pytest.param(["--store", "s3://models"], "Versions in s3://models need a name; give --model", id="no name"),
     ],

@@ -70,7 +70,7 @@ def test_a_learned_prompt_takes_its_part_of_the_context(pair: tuple[Model, Any],
 
 @torch.no_grad()
 @pytest.mark.parametrize("method", ["int8", "int4", "fp8"])
-def test_quantised_weights_are_measured_as_they_compute(base: Path, method: str, tmp_path: Path) -> None:
+def test_quantized_weights_are_measured_as_they_compute(base: Path, method: str, tmp_path: Path) -> None:
     quantize(base, tmp_path / method, method)
     tokenizer = AutoTokenizer.from_pretrained(base)
     letters = [tokenizer(letter)["input_ids"][0] for letter in LETTERS]

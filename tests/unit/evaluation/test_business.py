@@ -67,7 +67,7 @@ def test_a_dialogue_gets_the_system_prompt_unless_it_has_its_own() -> None:
         pytest.param(b"\xff\xfe", "2 is not a usable question", id="not UTF-8"),
         pytest.param(ROW | {"rules": [{"kind": "regex"}]}, r"regex.*rules\[0\]", id="unknown rule"),
         pytest.param(ROW | {"rules": []}, "at least one rule", id="no rule"),
-        pytest.param(ROW | {"rule": 1}, "unknown field `rule`", id="misspelt field"),
+        pytest.param(ROW | {"rule": 1}, "unknown field `rule`", id="misspelled field"),
         pytest.param(ROW | {"messages": []}, "must end with the user's question", id="no message"),
         pytest.param(
             ROW | {"messages": [*ASK, {"role": "assistant", "content": "x"}]}, "must end with", id="ends in an answer"

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from tunegate.api.errors import DigestError, ModelError
 from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
-from tunegate.models import check_folder, materialise
+from tunegate.models import check_folder, materialize
 from tunegate.store import Store
 
 MADE = Producer(kind="test")
@@ -36,7 +36,7 @@ def _logits(model: torch.nn.Module) -> torch.Tensor:
 
 
 def test_a_full_version_is_its_files(store: Store, base: ModelVersion, tiny: Path, tmp_path: Path) -> None:
-    folder = materialise(store, base, tmp_path)
+    folder = materialize(store, base, tmp_path)
 
     assert folder == tmp_path / base.digest.removeprefix("sha256:")
     assert (folder / "model.safetensors").read_bytes() == (tiny / "model.safetensors").read_bytes()
@@ -45,7 +45,7 @@ def test_a_full_version_is_its_files(store: Store, base: ModelVersion, tiny: Pat
 def test_an_adapter_comes_merged_and_answers_as_base_and_adapter_do(
     store: Store, tuned: ModelVersion, tiny: Path, adapter: Path, tmp_path: Path
 ) -> None:
-    folder = materialise(store, tuned, tmp_path)
+    folder = materialize(store, tuned, tmp_path)
 
     check_folder(folder)
     apart = AutoModelForCausalLM.from_pretrained(tiny)
@@ -56,7 +56,7 @@ def test_an_adapter_comes_merged_and_answers_as_base_and_adapter_do(
 
 
 def test_two_merges_give_the_same_bytes(store: Store, tuned: ModelVersion, tmp_path: Path) -> None:
-    first, second = (materialise(store, tuned, tmp_path / name) for name in ("first", "second"))
+    first, second = (materialize(store, tuned, tmp_path / name) for name in ("first", "second"))
 
     assert {path.name: path.read_bytes() for path in first.iterdir()} == {
         path.name: path.read_bytes() for path in second.iterdir()
@@ -64,22 +64,22 @@ def test_two_merges_give_the_same_bytes(store: Store, tuned: ModelVersion, tmp_p
 
 
 def test_a_merge_is_made_once(store: Store, tuned: ModelVersion, tmp_path: Path) -> None:
-    made = materialise(store, tuned, tmp_path).stat()
+    made = materialize(store, tuned, tmp_path).stat()
 
-    assert materialise(store, tuned, tmp_path).stat().st_ino == made.st_ino
+    assert materialize(store, tuned, tmp_path).stat().st_ino == made.st_ino
 
 
 def test_a_damaged_merge_is_made_again(store: Store, tuned: ModelVersion, tmp_path: Path) -> None:
-    folder = materialise(store, tuned, tmp_path)
+    folder = materialize(store, tuned, tmp_path)
     right = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(right[:-1] + b"?")
 
-    assert (materialise(store, tuned, tmp_path) / "model.safetensors").read_bytes() == right
+    assert (materialize(store, tuned, tmp_path) / "model.safetensors").read_bytes() == right
 
 
 def test_two_at_once_get_the_same_folder(store: Store, tuned: ModelVersion, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as both:
-        folders = list(both.map(lambda _: materialise(store, tuned, tmp_path), range(2)))
+        folders = list(both.map(lambda _: materialize(store, tuned, tmp_path), range(2)))
 
     assert folders[0] == folders[1]
     assert not list(tmp_path.glob("*.partial"))
@@ -92,7 +92,7 @@ def test_a_base_that_is_not_the_one_tuned_from_is_refused(
     version = store.publish(adapter, "shop/other/checkpoint-4", release=release, producer=MADE)
 
     with pytest.raises(DigestError, match="restore that base"):
-        materialise(store, version, tmp_path)
+        materialize(store, version, tmp_path)
 
 
 @pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "chat_template.jinja"])

@@ -9,7 +9,7 @@ import pytest
 
 from tunegate.api.errors import DigestError, ModelError, NotFoundError
 from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
-from tunegate.models import materialise
+from tunegate.models import materialize
 from tunegate.models.mount import deliver, read_mounted, servable
 from tunegate.store import Store
 from tunegate.store.serving_uri import Pinned, parse_storage_uri, storage_uri
@@ -41,10 +41,10 @@ def shown(folder: Path) -> dict[str, bytes]:
 
 
 def test_exactly_the_version_arrives(store: Store, base: ModelVersion, tiny: Path, tmp_path: Path) -> None:
-    (neighbour := tmp_path / "neighbour").mkdir()
-    (neighbour / "config.json").write_text("{}")
+    (neighbor := tmp_path / "neighbor").mkdir()
+    (neighbor / "config.json").write_text("{}")
     release = Release(format="huggingface")
-    store.publish(neighbour, "shop/base/checkpoint-10", release=release, producer=MADE)
+    store.publish(neighbor, "shop/base/checkpoint-10", release=release, producer=MADE)
     (into := tmp_path / "models").mkdir()
 
     deliver(store, pinned(base), into)
@@ -81,7 +81,7 @@ def test_an_adapter_brings_its_base_and_serves_as_from_the_store(
     folder = servable(into, manifest, tmp_path / "cache")
 
     assert read_mounted(into / "base")[0].digest == base.digest
-    expected = materialise(store, tuned, tmp_path / "other") / "model.safetensors"
+    expected = materialize(store, tuned, tmp_path / "other") / "model.safetensors"
     assert (folder / "model.safetensors").read_bytes() == expected.read_bytes()
     assert {path: path.stat().st_mtime_ns for path in into.rglob("*")} == before  # a mount may be read-only
 

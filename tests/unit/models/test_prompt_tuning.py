@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.adapters import VIRTUAL, make_prompt, tuned
 from tunegate.api.errors import ModelError
 from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
-from tunegate.models import materialise
+from tunegate.models import materialize
 from tunegate.models.adapters import under_prefix
 from tunegate.models.merge import merge_adapter
 from tunegate.models.mount import deliver, read_mounted, servable
@@ -133,7 +133,7 @@ def versions(store: Store, base: Path, prompt: Path, prefix: Path) -> tuple[Mode
 def test_a_p_tuned_version_comes_merged(
     store: Store, versions: tuple[ModelVersion, ModelVersion], merged: Path, tmp_path: Path
 ) -> None:
-    folder = materialise(store, versions[0], tmp_path)
+    folder = materialize(store, versions[0], tmp_path)
 
     assert (folder / "model.safetensors").read_bytes() == (merged / "model.safetensors").read_bytes()
     assert leading_tokens(folder)
@@ -143,9 +143,9 @@ def test_a_prefix_is_handed_out_only_to_those_who_can_use_it(
     store: Store, versions: tuple[ModelVersion, ModelVersion], base: Path, prefix: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=r"shop/prefix/checkpoint-3 is a prefix .* --engine transformers"):
-        materialise(store, versions[1], tmp_path)
+        materialize(store, versions[1], tmp_path)
 
-    folder = materialise(store, versions[1], tmp_path, whole=False)
+    folder = materialize(store, versions[1], tmp_path, whole=False)
 
     assert has_prefix(folder)
     assert prompt_length(folder) == VIRTUAL
@@ -156,11 +156,11 @@ def test_a_prefix_is_handed_out_only_to_those_who_can_use_it(
 def test_a_damaged_prefix_is_put_there_again(
     store: Store, versions: tuple[ModelVersion, ModelVersion], prefix: Path, tmp_path: Path
 ) -> None:
-    weights = materialise(store, versions[1], tmp_path, whole=False) / "prefix" / "adapter_model.safetensors"
+    weights = materialize(store, versions[1], tmp_path, whole=False) / "prefix" / "adapter_model.safetensors"
     weights.unlink()
     weights.write_bytes(b"damaged")
 
-    materialise(store, versions[1], tmp_path, whole=False)
+    materialize(store, versions[1], tmp_path, whole=False)
 
     assert weights.read_bytes() == (prefix / "adapter_model.safetensors").read_bytes()
 

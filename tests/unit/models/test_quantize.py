@@ -87,10 +87,10 @@ def test_what_is_said_about_text_stays(tiny: Path, method: str, tmp_path: Path) 
     assert settings[0] == settings[1]
 
 
-def test_a_quantised_model_is_not_quantised_or_merged_into(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+def test_a_quantized_model_is_not_quantized_or_merged_into(tiny: Path, adapter: Path, tmp_path: Path) -> None:
     quantize(tiny, tmp_path / "int8", "int8")
 
-    with pytest.raises(ModelError, match="is quantised; quantise the one it was made from"):
+    with pytest.raises(ModelError, match="is quantized; quantize the one it was made from"):
         quantize(tmp_path / "int8", tmp_path / "again", "int4")
     with pytest.raises(ModelError, match="merge into the one it was made from"):
         merge_adapter(tmp_path / "int8", adapter, tmp_path / "merged")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.serving.standin import DIGEST, MODEL, Server
 
-ASK: list[Any] = [{"role": "user", "content": "What colour is it?"}]
+ASK: list[Any] = [{"role": "user", "content": "What color is it?"}]
 
 
 def say(text: str) -> list[Any]:

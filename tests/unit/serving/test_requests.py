@@ -64,7 +64,7 @@ def test_the_embedded_engine_gets_only_what_it_knows() -> None:
         ("max_tokens", 1.5),
     ],
 )
-def test_what_the_embedded_engine_cannot_honour_is_refused_by_name(field: str, value: Any) -> None:
+def test_what_the_embedded_engine_cannot_honor_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(ApiError) as caught:
         asked(rules(embedded()), **{field: value})
 

@@ -1,6 +1,6 @@
 """What the operator tells Prometheus and the kubelet: its metrics, whether it lives, and whether it is ready.
 
-No metric is labelled with the name of an object.
+No metric is labeled with the name of an object.
 """
 
 from __future__ import annotations

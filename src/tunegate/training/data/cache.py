@@ -59,7 +59,7 @@ class DatasetAccount(Resource, frozen=True, kw_only=True):
 
 
 class Preparing(Resource, frozen=True, kw_only=True):
-    """How far a data set is tokenised: rows read, and the share of its bytes."""
+    """How far a data set is tokenized: rows read, and the share of its bytes."""
 
     dataset: str
     rows: int
@@ -86,7 +86,7 @@ class Part:
 def write_tokens(
     folder: Path, dataset: DataSet, tokenizer: Any, limits: Limits, max_samples: int | None, report: Report
 ) -> None:
-    """Tokenise a data set into a folder beside `folder`, which takes its place when it is complete."""
+    """Tokenize a data set into a folder beside `folder`, which takes its place when it is complete."""
     partial, old = folder.with_name(f"{folder.name}.partial"), folder.with_name(f"{folder.name}.old")
     for left in (partial, old):
         shutil.rmtree(left, ignore_errors=True)

@@ -18,7 +18,7 @@ import msgspec
 from tunegate.api.errors import DataError, UsageError
 from tunegate.models.materialize import default_cache
 from tunegate.store.files import fetch_plain, is_uri
-from tunegate.training.data.formats import Columns, Formatting, Layout, Tags, layout_of, recognise
+from tunegate.training.data.formats import Columns, Formatting, Layout, Tags, layout_of, recognize
 from tunegate.training.data.readers import READERS, read_records
 
 INFO = "dataset_info.json"
@@ -100,7 +100,7 @@ def _from_path(name: str, endpoint_url: str | None) -> DataSet:
     files = _files(path, "--dataset names")
     with files[0].open("rb") as stream:
         _, record = next(read_records(files[0], stream))
-    layout = recognise(record)
+    layout = recognize(record)
     if layout is None:
         keys = f"the keys {', '.join(map(str, record))}" if isinstance(record, dict) else "no keys"
         raise DataError(

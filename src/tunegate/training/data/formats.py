@@ -60,7 +60,7 @@ def layout_of(formatting: Formatting, columns: Columns | None = None, tags: Tags
     return Layout(formatting, columns or _COLUMNS[formatting], tags or usual)
 
 
-def recognise(record: Any) -> Layout | None:
+def recognize(record: Any) -> Layout | None:
     """The layout of a record by its keys; None where they are those of no layout, or of several."""
     if not isinstance(record, dict):
         return None
@@ -130,7 +130,7 @@ def _get(record: Mapping[str, Any], column: str | None) -> Any:
 
 def _missing(record: Mapping[str, Any], layout: Layout, said: str, column: str | None) -> ValueError:
     """`said`, with what the row may be instead: of another layout, or with a key spelt otherwise."""
-    seems = recognise(record)
+    seems = recognize(record)
     if seems is not None and seems.formatting != layout.formatting:
         return ValueError(f"{said}; it looks like {seems.formatting}, in a data set of {layout.formatting}")
     near = get_close_matches(column or "", [key for key in record if isinstance(key, str)], 1)

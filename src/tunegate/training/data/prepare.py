@@ -58,7 +58,7 @@ class Account(Resource, frozen=True, kw_only=True):
 
 
 class Examples(Sequence[Example]):
-    """Rows of tokenised data sets, read from disk when they are asked for; `rows` numbers them through."""
+    """Rows of tokenized data sets, read from disk when they are asked for; `rows` numbers them through."""
 
     def __init__(self, parts: Sequence[Part], rows: Rows) -> None:
         self._parts = parts
@@ -96,7 +96,7 @@ class Prepared:
 def prepare(
     config: TrainConfig, tokenizer_folder: Path, report: Report | None = None, *, rejects: Path | None = None
 ) -> Prepared:
-    """Tokenise the run's data sets where that was not done before, or `overwrite_cache` asks for it again.
+    """Tokenize the run's data sets where that was not done before, or `overwrite_cache` asks for it again.
 
     The rejected rows are written to `rejects`, one JSON line each, also where there are too many of them.
 

@@ -79,7 +79,7 @@ def limits_of(config: TrainConfig) -> Limits:
 
 def load_tokenizer(folder: Path, template: str) -> Any:
     """The folder's tokenizer with our chat template. Raises ModelError when it can't be used."""
-    from transformers import AutoTokenizer  # brings torch along, and is only needed for what was not tokenised before
+    from transformers import AutoTokenizer  # brings torch along, and is only needed for what was not tokenized before
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -1,7 +1,7 @@
 """A run whose ranks somebody else's launcher started: torchrun, torch.distributed.launch or deepspeed.
 
 `train` is then called in each of them. The first one plans; the others wait for its word in the launcher's own
-key-value store and not in a collective, whose watchdog would end them while data is tokenised.
+key-value store and not in a collective, whose watchdog would end them while data is tokenized.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
     store, where `output_dir` holds what the run left.
 
     Several nodes, as torchrun's variables in the environment say, share one `output_dir`.
-    `report` hears of the data while it is tokenised, of every logging step, and of every version as soon as it is in
+    `report` hears of the data while it is tokenized, of every logging step, and of every version as soon as it is in
     the store.
     Raises UsageError, DataError, ModelError or StoreError before anything starts, TrainingError when training fails,
     Preempted when the run was asked to stop and has kept a checkpoint.
@@ -109,7 +109,7 @@ def _environment(plan: Plan, node: Node) -> dict[str, str]:
         # torchrun of torch 2.13 keeps its own store when ranks are lost: those started anew find the addresses of dead
         # ones in it, and a node that replaces another isn't told where it is.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
+        "TOKENIZERS_PARALLELIZM": "false",
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
     }

@@ -1,4 +1,4 @@
-"""Model FLOPs utilisation: how much of what the devices can compute went into work that the model can't do without.
+"""Model FLOPs utilization: how much of what the devices can compute went into work that the model can't do without.
 
 Padding, recomputed layers and communication don't count as work. Knows of shapes and device names, not of runs.
 """

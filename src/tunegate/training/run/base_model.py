@@ -10,7 +10,7 @@ import msgspec
 
 from tunegate.api.errors import ModelError, UsageError
 from tunegate.api.versions import ModelVersion
-from tunegate.models.materialize import default_cache, materialise
+from tunegate.models.materialize import default_cache, materialize
 from tunegate.models.prompt_tuning import leading_tokens
 from tunegate.store import Store
 from tunegate.store.files import fetch_plain, is_uri
@@ -32,7 +32,7 @@ def base_folder(config: TrainConfig, store: Store | None) -> tuple[Path, ModelVe
         if store is None:
             raise UsageError(f"There is no folder {name}; correct --model_name_or_path, or give --store for a version.")
         version = store.resolve(name)
-        folder = materialise(store, version)
+        folder = materialize(store, version)
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is not a model folder: it has no config.json; save the model there first.")
     if not (folder / "tokenizer.json").is_file():
@@ -48,6 +48,6 @@ def _check_trainable(folder: Path, name: str) -> None:
     except msgspec.DecodeError as error:
         raise ModelError(f"{folder / 'config.json'} can't be read: {error}; save the model there again.") from None
     if "quantization_config" in config:
-        raise ModelError(f"{name} has quantised weights, which can't be tuned; train the version it was made from.")
+        raise ModelError(f"{name} has quantized weights, which can't be tuned; train the version it was made from.")
     if leading_tokens(folder):
         raise ModelError(f"{name} has a learned prompt, which training would leave out; train from its base instead.")

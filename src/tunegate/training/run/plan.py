@@ -66,7 +66,7 @@ class Plan(Resource, frozen=True, kw_only=True):
 def make_plan(
     config: TrainConfig, store: Store | None, output_dir: Path, processes: int, report: Report | None = None
 ) -> Plan:
-    """Find the base model, tokenise the data, and put both into words; `processes` are all that train.
+    """Find the base model, tokenize the data, and put both into words; `processes` are all that train.
 
     Raises UsageError, DataError, ModelError or StoreError for what can't be used.
     """

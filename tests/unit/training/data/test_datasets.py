@@ -111,7 +111,7 @@ def test_a_folder_with_entries_is_no_data_set(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        pytest.param(["shoop"], "no data set 'shoop', did you mean 'shop'.; it has: shop", id="misspelt"),
+        pytest.param(["shoop"], "no data set 'shoop', did you mean 'shop'.; it has: shop", id="misspelled"),
         pytest.param(["zz"], "no data set 'zz'; it has: shop", id="unknown"),
         pytest.param(["shop", "shop"], "names shop twice", id="twice"),
         pytest.param(["gs://bucket/rows.jsonl"], "use s3://, oss:// or a path", id="another cloud"),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tunegate.training.data.formats import Columns, Formatting, dialogue_of, layout_of, recognise
+from tunegate.training.data.formats import Columns, Formatting, dialogue_of, layout_of, recognize
 
 ASK = {"from": "human", "value": "Hi"}
 TELL = {"from": "gpt", "value": "Hello."}
@@ -60,7 +60,9 @@ def test_sharegpt_and_openai_rows_become_the_same_dialogue() -> None:
     ("record", "reason"),
     [
         pytest.param([ASK, TELL], "not an object", id="a list"),
-        pytest.param({"conversation": [ASK, TELL]}, "under 'conversations'; it has 'conversation'", id="misspelt key"),
+        pytest.param(
+            {"conversation": [ASK, TELL]}, "under 'conversations'; it has 'conversation'", id="misspelled key"
+        ),
         pytest.param({"conversations": [ASK]}, "don't take turns", id="no answer"),
         pytest.param({"conversations": [TELL, ASK]}, "don't take turns", id="wrong order"),
         pytest.param({"conversations": []}, "don't take turns", id="empty"),
@@ -89,7 +91,7 @@ def test_an_unusable_sharegpt_row_is_refused_with_the_reason(record: Any, reason
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        pytest.param({"instruction": "Hi", "ouput": "x"}, "it has no 'output'; it has 'ouput'", id="misspelt key"),
+        pytest.param({"instruction": "Hi", "ouput": "x"}, "it has no 'output'; it has 'ouput'", id="misspelled key"),
         pytest.param({"instruction": None, "input": None, "output": "x"}, "user turn has no text", id="no question"),
         pytest.param({"instruction": "Hi", "input": 3, "output": "x"}, "user turn has no text", id="number"),
         pytest.param({"instruction": "Hi", "output": "x", "history": [["a"]]}, "not a pair", id="history"),
@@ -115,7 +117,7 @@ def test_an_unusable_alpaca_row_is_refused_with_the_reason(record: Any, reason: 
     ],
 )
 def test_a_layout_is_told_from_a_row(record: Any, formatting: str | None) -> None:
-    layout = recognise(record)
+    layout = recognize(record)
 
     assert (layout.formatting if layout else None) == formatting
     if layout and layout.formatting != "alpaca":

@@ -19,7 +19,7 @@ from tests.waiting import wait_for
 from tunegate.api.codec import from_yaml
 from tunegate.api.errors import DataError, TrainingError, UsageError
 from tunegate.api.versions import RELEASE, BaseModel, ModelVersion, Producer, Release
-from tunegate.models import materialise
+from tunegate.models import materialize
 from tunegate.store import Store
 from tunegate.training import Progress, train
 from tunegate.training.run.checkpoints import complete_checkpoints
@@ -42,7 +42,7 @@ def test_every_epoch_becomes_a_version_that_says_how_it_was_made(full: Run, shop
 
 
 def test_the_release_goes_on_from_the_base(full: Run, shop: Shop) -> None:
-    folder = materialise(shop.store, full.versions[-1])
+    folder = materialize(shop.store, full.versions[-1])
 
     release = from_yaml((folder / RELEASE).read_bytes(), Release, RELEASE)
 
@@ -71,7 +71,7 @@ def test_a_version_renders_the_prompts_it_was_trained_with(
     kind: str, shop: Shop, request: pytest.FixtureRequest
 ) -> None:
     run: Run = request.getfixturevalue(kind)
-    folder = materialise(shop.store, run.versions[-1])
+    folder = materialize(shop.store, run.versions[-1])
     trained = AutoTokenizer.from_pretrained(shop.folder / "model")  # its template is the one training writes
     messages = [{"role": "user", "content": "水壶多少钱？"}]
 
@@ -88,7 +88,7 @@ def test_an_adapter_is_published_without_its_base_and_merges_into_it(lora: Run, 
     assert "adapter_model.safetensors" in files
     assert "model.safetensors" not in files
 
-    merged = materialise(shop.store, version)
+    merged = materialize(shop.store, version)
 
     weights, base = merged / "model.safetensors", shop.folder / "model" / "model.safetensors"
     assert weights.stat().st_size == base.stat().st_size

@@ -103,7 +103,7 @@ def test_packed_dialogues_begin_at_0_each_and_so_does_the_padding() -> None:
     assert "attention_mask" not in batch
 
 
-def test_a_packed_dialogue_sees_nothing_of_its_neighbours(model: Any) -> None:
+def test_a_packed_dialogue_sees_nothing_of_its_neighbors(model: Any) -> None:
     assert _furthest(model, Collator(PADDING, apart=True)(_packs())) < 1e-5
 
 
