@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -12,7 +9,6 @@ import pytest
 
 from tests.waiting import wait_for
 from tunegate_operator.cluster import UnreachableError
-from tunegate_operator.logs import JsonFormatter
 from tunegate_operator.loop import ALIVE_SECONDS, Key, Loop, Queue
 from tunegate_operator.metrics import Metrics
 
@@ -260,28 +256,6 @@ def test_a_worker_that_is_stuck_is_not_alive(recorder: Recorder, metrics: Metric
     assert not loop.is_alive()
     recorder.go.set()
     loop.stop()
-
-
-def test_a_record_is_one_line_of_json_with_its_fields() -> None:
-    record = logging.makeLogRecord({"name": "x", "levelname": "WARNING", "msg": "odd\n%s", "args": ("你好",)})
-    record.policy = "shop"
-    line = JsonFormatter().format(record)
-    assert "\n" not in line
-    assert "你好" in line
-    fields = json.loads(line)
-    assert (fields["level"], fields["logger"], fields["policy"]) == ("warning", "x", "shop")
-    assert fields["time"].endswith("+00:00")
-
-
-def test_a_secret_is_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", 'ab"c/d')
-    try:
-        raise ValueError('refused: ab"c/d')  # noqa: TRY301
-    except ValueError:
-        record = logging.makeLogRecord({"msg": 'key ab"c/d', "exc_info": sys.exc_info()})
-    line = JsonFormatter().format(record)
-    assert json.loads(line)["message"] == "key ***"
-    assert "c/d" not in line
 
 
 def _sample(metrics: Metrics, name: str, **labels: str) -> float:

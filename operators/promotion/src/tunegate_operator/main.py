@@ -18,7 +18,8 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from tunegate_operator import lease, logs
+from tunegate import logs
+from tunegate_operator import lease
 from tunegate_operator.cluster import (
     HTTP_ROUTE,
     INFERENCE_SERVICE,
