@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Preparing", "Progress", "TrainConfig", "train"]
 
-_HOMES = {"Preparing": "tokens", "Progress": "log", "TrainConfig": "arguments", "train": "launch"}
+_HOMES = {
+    "Preparing": "data.prepare",
+    "Progress": "run.progress",
+    "TrainConfig": "config",
+    "train": "launch.torchrun",
+}
 
 
 def __getattr__(name: str) -> Any:
