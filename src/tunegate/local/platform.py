@@ -30,7 +30,8 @@ from tunegate.local.route import Backend, Route
 from tunegate.local.servers import Servers
 from tunegate.local.state import Home, write
 from tunegate.processes import Child, answers
-from tunegate.promotion.decide import SHOWN, decide, stable_version
+from tunegate.promotion.counting import counted, shown
+from tunegate.promotion.decide import decide
 from tunegate.promotion.snapshot import Event, Plan, Snapshot
 from tunegate.store import EmbeddedStore, Store
 
@@ -159,10 +160,12 @@ class Platform:
             if digest in urls
         )
         # A new shuffle for each promotion: it should not be the same conversations that try every candidate.
-        statuses = {promotion.name: promotion.status for promotion in seen.promotions} | dict(plan.statuses)
-        shown = next((name for name, status in statuses.items() if status.phase in SHOWN), "")
+        promotion = shown(
+            msgspec.structs.replace(promotion, status=plan.statuses.get(promotion.name, promotion.status))
+            for promotion in seen.promotions
+        )
         if sum(backend.weight for backend in backends) == 100:
-            text = to_json(Route(salt=shown, backends=backends))
+            text = to_json(Route(salt=promotion.name if promotion else "", backends=backends))
             file = self.config.home.route_file
             if not file.exists() or file.read_bytes() != text:
                 write(file, text)
@@ -176,12 +179,9 @@ class Platform:
         return {backend["version"]: backend["weight"] for backend in route["backends"]}
 
     def _tallies(self, seen: Snapshot) -> Mapping[str, Tally]:
-        """Verdicts on answers given since the running canary began, of the candidate and its concurrent stable."""
-        shown = next((promotion for promotion in seen.promotions if promotion.status.phase in SHOWN), None)
-        if shown is None or shown.status.canary_started is None:
+        if (asked := counted(seen)) is None:
             return {}
-        since = shown.status.canary_started
-        digests = (shown.candidate.digest, (shown.status.stable or stable_version(seen)).digest)
+        digests, since = asked
         return {digest: self._log.tally(digest, since) for digest in digests}
 
     def _start_server(self, version: ModelVersion, port: int) -> Child:

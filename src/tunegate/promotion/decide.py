@@ -8,7 +8,7 @@ the snapshot alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import msgspec
@@ -27,12 +27,11 @@ from tunegate.api.promotion import (
 )
 from tunegate.api.versions import ModelVersion, short
 from tunegate.promotion.analysis import compare
+from tunegate.promotion.counting import SHOWN, shown, stable_version
 from tunegate.promotion.gates import check_gates
 from tunegate.promotion.snapshot import EvaluationJob, EvaluationState, Event, Plan, ServerState, Snapshot
 
 MOST_TRANSITIONS = 400  # that are kept of one promotion
-# Phases in which users may get answers of the candidate.
-SHOWN: frozenset[Phase] = frozenset({"Progressing", "Paused", "Promoting", "Baking", "RollingBack"})
 
 
 def decide(seen: Snapshot, now: datetime) -> Plan:
@@ -52,19 +51,14 @@ def decide(seen: Snapshot, now: datetime) -> Plan:
         create=created,
         statuses={old.name: new.status for old, new in zip(seen.promotions, promotions, strict=True) if old != new},
         evaluations=_wanted_evaluations(seen, promotions, stable),
-        servers=_wanted_servers(seen, promotions),
-        weights=_wanted_weights(seen, promotions),
+        servers=_wanted_servers(replace(seen, promotions=promotions)),
+        weights=_wanted_weights(replace(seen, promotions=promotions)),
         events=tuple(
             Event(new.name, new.status.history[-1].reason, new.status.history[-1].message)
             for old, new in zip(seen.promotions, promotions, strict=True)
             if new.status.history[-1:] != old.status.history[-1:]
         ),
     )
-
-
-def stable_version(seen: Snapshot) -> ModelVersion:
-    """The version that serves when no promotion is under way: the last one promoted, or the initial one."""
-    return _stable(seen.initial, seen.promotions)
 
 
 def canary_steps(policy: PromotionPolicy) -> tuple[CanaryStep, ...]:
@@ -153,12 +147,7 @@ def _next_status(view: _View) -> PromotionStatus:
 
 
 def _pending(view: _View) -> PromotionStatus:
-    if (
-        view.policy.suspend
-        or view.seen.modified
-        or any(other.status.phase in SHOWN for other in view.seen.promotions)
-        or _is_held(view)
-    ):
+    if view.policy.suspend or view.seen.modified or shown(view.seen.promotions) or _is_held(view):
         return view.status
     return view.to("Verifying", "Started", f"against the stable {view.stable.name}", stable=view.stable)
 
@@ -378,41 +367,28 @@ def _is_step_done(view: _View, step: CanaryStep, comparison: Comparison) -> bool
     return paused and comparison.candidate is not None and comparison.candidate.n >= step.min_verdicts
 
 
-def _stable(initial: ModelVersion, promotions: tuple[Promotion, ...]) -> ModelVersion:
-    promoted = [
-        (promotion.status.decision.time, promotion.candidate)
-        for promotion in promotions
-        if promotion.status.phase == "Succeeded" and promotion.status.decision
-    ]
-    return max(promoted, key=lambda pair: pair[0])[1] if promoted else initial
-
-
-def _shown(promotions: tuple[Promotion, ...]) -> Promotion | None:
-    return next((promotion for promotion in promotions if promotion.status.phase in SHOWN), None)
-
-
-def _wanted_weights(seen: Snapshot, promotions: tuple[Promotion, ...]) -> dict[str, int]:
+def _wanted_weights(seen: Snapshot) -> dict[str, int]:
     if seen.modified:
         return {}
-    stable, shown = _stable(seen.initial, promotions), _shown(promotions)
+    stable, promotion = stable_version(seen), shown(seen.promotions)
     share = 0
-    if shown and shown.status.phase != "RollingBack":
+    if promotion and promotion.status.phase != "RollingBack":
         steps = canary_steps(seen.policy)
-        is_shared = steps and shown.status.phase not in ("Promoting", "Baking")
-        share = steps[_step_index(shown.status, steps)].weight if is_shared else 100
-        if not seen.servers.get(shown.candidate.digest, ServerState()).ready:
+        is_shared = steps and promotion.status.phase not in ("Promoting", "Baking")
+        share = steps[_step_index(promotion.status, steps)].weight if is_shared else 100
+        if not seen.servers.get(promotion.candidate.digest, ServerState()).ready:
             # Not ready yet, or down for a moment: traffic stays where it was last seen, but none goes there first.
-            share = min(share, (seen.weights or {}).get(shown.candidate.digest, 0))
-    if not shown or share == 0:
+            share = min(share, (seen.weights or {}).get(promotion.candidate.digest, 0))
+    if not promotion or share == 0:
         return {stable.digest: 100}
-    return {stable.digest: 100 - share, shown.candidate.digest: share}
+    return {stable.digest: 100 - share, promotion.candidate.digest: share}
 
 
-def _wanted_servers(seen: Snapshot, promotions: tuple[Promotion, ...]) -> tuple[ModelVersion, ...]:
+def _wanted_servers(seen: Snapshot) -> tuple[ModelVersion, ...]:
     """The stable, the candidate users may see, and whatever the route still points at: pods stay until it moved on."""
-    stable, shown = _stable(seen.initial, promotions), _shown(promotions)
-    wanted = [stable, *([shown.candidate] if shown else [])]
-    known = [seen.initial, *(promotion.candidate for promotion in promotions)]
+    promotion = shown(seen.promotions)
+    wanted = [stable_version(seen), *([promotion.candidate] if promotion else [])]
+    known = [seen.initial, *(promotion.candidate for promotion in seen.promotions)]
     routed = [version for version in known if (seen.weights or {}).get(version.digest, 0) > 0]
     return tuple({version.digest: version for version in (*wanted, *routed)}.values())
 

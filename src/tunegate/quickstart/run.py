@@ -21,7 +21,7 @@ from tunegate.api.versions import ModelVersion
 from tunegate.evaluation import find
 from tunegate.local.platform import Platform, PlatformConfig
 from tunegate.local.state import Home, write
-from tunegate.promotion.decide import SHOWN, stable_version
+from tunegate.promotion.counting import SHOWN, stable_version
 from tunegate.promotion.snapshot import Event
 from tunegate.quickstart.base_models import publish_base
 from tunegate.quickstart.report import Answer, Report, VersionReport, report_decision, report_version

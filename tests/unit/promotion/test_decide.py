@@ -18,7 +18,8 @@ from tunegate.api.feedback import Tally
 from tunegate.api.policy import CanaryStep, Gate, PromotionPolicy
 from tunegate.api.promotion import TERMINAL, Abort, Approval, Phase, Promotion
 from tunegate.api.versions import ModelVersion
-from tunegate.promotion.decide import decide, stable_version
+from tunegate.promotion.counting import stable_version
+from tunegate.promotion.decide import decide
 from tunegate.promotion.snapshot import EvaluationState, Plan, ServerState, Snapshot
 
 BASE = make_version("base", model="base", step=0)

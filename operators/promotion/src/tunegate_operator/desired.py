@@ -14,7 +14,7 @@ import msgspec
 
 from tunegate.api.promotion import TERMINAL, Promotion
 from tunegate.api.versions import ModelVersion, Producer, short
-from tunegate.promotion.decide import SHOWN, stable_version
+from tunegate.promotion.counting import SHOWN, shown, stable_version
 from tunegate.promotion.snapshot import Plan
 from tunegate_operator import conditions, manifests
 from tunegate_operator.conditions import Condition, Problem
@@ -180,8 +180,7 @@ def _evaluated(done: bool, failures: list[str]) -> Condition:
 
 
 def _policy_status(seen: Seen, promotions: tuple[Promotion, ...], now: datetime) -> Iterable[Object]:
-    running = next((each for each in promotions if each.status.phase in SHOWN), None)
-    running = running or next((each for each in promotions if each.status.phase not in TERMINAL), None)
+    running = shown(promotions) or next((each for each in promotions if each.status.phase not in TERMINAL), None)
     stable = stable_version(replace(seen.snapshot, promotions=promotions))
     phase = _policy_phase(seen, running, stable)
     weights = seen.snapshot.weights or {}

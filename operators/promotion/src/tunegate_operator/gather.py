@@ -18,7 +18,7 @@ from tunegate.api.feedback import Tally
 from tunegate.api.policy import CanaryStep
 from tunegate.api.promotion import Promotion
 from tunegate.api.versions import ModelVersion
-from tunegate.promotion.decide import SHOWN, stable_version
+from tunegate.promotion.counting import counted, stable_version
 from tunegate.promotion.snapshot import EvaluationJob, EvaluationState, ServerState, Snapshot
 from tunegate_operator import cluster as kinds
 from tunegate_operator.cluster import Kind
@@ -285,16 +285,12 @@ class Gatherer:
         return result
 
     def _tallies(self, namespace: str, seen: Snapshot, now: datetime) -> Mapping[str, Tally] | Problem:
-        shown = next((each for each in seen.promotions if each.status.phase in SHOWN), None)
-        if shown is None or shown.status.canary_started is None:
+        if (asked := counted(seen)) is None:
             return {}
-        if shown.status.phase == "RollingBack" or shown.abort or seen.modified:
-            return {}
+        digests, since = asked
         if not self.config.prometheus_url:
             remedy = "give the operator --prometheus-url (operator.prometheusUrl in the chart)"
             return Problem("FeedbackReadable", "PrometheusNotConfigured", f"there are no feedback counts; {remedy}")
-        digests = [shown.candidate.digest, (shown.status.stable or stable_version(seen)).digest]
-        since = shown.status.canary_started
         found = read_tallies(self.config.prometheus_url, namespace, digests, since, now)
         if isinstance(found, Problem) and (now - since).total_seconds() > _FIRST_COUNTS_SECONDS:
             return replace(found, stops=True)

@@ -1,0 +1,45 @@
+"""Which version serves, which promotion users see, and whose verdicts are counted since when.
+
+Both platforms ask here, so that the same verdicts end in the same decision wherever they were counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from tunegate.api.promotion import Phase, Promotion
+from tunegate.api.versions import ModelVersion
+from tunegate.promotion.snapshot import Snapshot
+
+SHOWN: frozenset[Phase] = frozenset({"Progressing", "Paused", "Promoting", "Baking", "RollingBack"})
+"""Phases in which users may get answers of the candidate."""
+
+
+def stable_version(snapshot: Snapshot) -> ModelVersion:
+    """The version that serves when no promotion is under way: the last one promoted, or the initial one."""
+    promoted = [
+        (promotion.status.decision.time, promotion.candidate)
+        for promotion in snapshot.promotions
+        if promotion.status.phase == "Succeeded" and promotion.status.decision
+    ]
+    return max(promoted, key=lambda pair: pair[0])[1] if promoted else snapshot.initial
+
+
+def shown(promotions: Iterable[Promotion]) -> Promotion | None:
+    """The promotion whose candidate users may see; there is one at most."""
+    return next((promotion for promotion in promotions if promotion.status.phase in SHOWN), None)
+
+
+def counted(snapshot: Snapshot) -> tuple[tuple[str, str], datetime] | None:
+    """The digests of the candidate and of its concurrent stable, and the start of the canary their verdicts count from.
+
+    None while no verdict can change anything: no canary runs, its end is decided, or a person has taken the traffic.
+    """
+    promotion = shown(snapshot.promotions)
+    if promotion is None or promotion.status.phase == "RollingBack" or promotion.abort or snapshot.modified:
+        return None
+    if promotion.status.canary_started is None:
+        return None
+    stable = promotion.status.stable or stable_version(snapshot)
+    return (promotion.candidate.digest, stable.digest), promotion.status.canary_started
