@@ -1,4 +1,5 @@
-"""Writes the tables of docs/reference from the schemas in the chart, so that no page says what the API server does not.
+"""Writes the tables of docs/reference from the schemas in the chart and the settings of training, so that no page says
+what the API server or the command line does not.
 
 `python docs/generate.py` rewrites what stands between the markers; with --check it only says which page is stale.
 """
@@ -8,10 +9,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
+
+from tunegate.training.config import Setting, settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs/reference"
@@ -20,32 +24,53 @@ MARKED = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Schema = dict[str, Any]
 
 
-def main(words: list[str]) -> int:
-    stale = []
+def main(arguments: list[str]) -> int:
+    tables = {"train": {"options": list(options())}}
     for crd in (yaml.safe_load(path.read_text()) for path in sorted(CRDS.glob("*.yaml"))):
-        page = PAGES / f"{crd['spec']['names']['singular']}.md"
+        tables[crd["spec"]["names"]["singular"]] = tables_of(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+    stale = []
+    for name, parts in tables.items():
+        page = PAGES / f"{name}.md"
         old = page.read_text()
-        new = render(old, crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+        new = MARKED.sub(lambda match, parts=parts: match[1] + "\n".join(parts[match[2]]) + "\n" + match[3], old)
         if new != old:
             stale.append(page)
-            if "--check" not in words:
+            if "--check" not in arguments:
                 page.write_text(new)
-    if stale and "--check" in words:
+    if stale and "--check" in arguments:
         names = ", ".join(page.name for page in stale)
         print(f"{names}: stale; run `python docs/generate.py`", file=sys.stderr)
         return 1
     return 0
 
 
-def render(page: str, schema: Schema) -> str:
-    """The page with its tables: the fields of `spec` and of `status`, and the `rules` of both."""
+def options() -> Iterator[str]:
+    """A heading and a table for each group of settings."""
+    for group, members in groupby(settings(), lambda setting: setting.group):
+        yield from ("", f"## {group}", "", "| option | value | default | meaning |", "|---|---|---|---|")
+        for setting in members:
+            default = setting.default
+            if isinstance(default, tuple):
+                default = ",".join(default)
+            shown = "required" if setting.is_required else "" if default in (None, "") else said(default)
+            yield f"| `--{setting.name}` | {value_of(setting)} | {shown} | {plain(setting.description)} |"
+    yield ""
 
-    def table(match: re.Match[str]) -> str:
-        part = match[2]
-        lines = rules(schema) if part == "rules" else fields(schema["properties"][part], part)
-        return match[1] + "\n".join(lines) + "\n" + match[3]
 
-    return MARKED.sub(table, page)
+def value_of(setting: Setting) -> str:
+    if setting.choices:
+        return ", ".join(f"`{choice}`" for choice in setting.choices)
+    kind = {str: "text", int: "whole number", float: "number", bool: "`true`, `false`"}
+    if setting.kind not in kind:
+        return f"{kind[get_args(setting.kind)[0]]}, several with commas"
+    return kind[setting.kind] + (f", {setting.bounds}" if setting.bounds else "")
+
+
+def tables_of(schema: Schema) -> dict[str, list[str]]:
+    """The fields of `spec` and of `status`, and the `rules` of both."""
+    properties = schema["properties"]
+    tables = {part: list(fields(properties[part], part)) for part in ("spec", "status") if part in properties}
+    return {**tables, "rules": list(rules(schema))}
 
 
 def fields(schema: Schema, path: str) -> Iterator[str]:

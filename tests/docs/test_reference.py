@@ -1,4 +1,4 @@
-"""The pages about the kinds: their tables are those of the schemas, their examples work, and nothing is left out."""
+"""The reference: its tables are those of the schemas and of the settings, its examples work, nothing is left out."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import yaml
 from tests.apiserver import OWN_CRDS, REPOSITORY, ApiServer
 from tests.builders import START, make_version
 from tunegate.api.promotion import Promotion
+from tunegate.training import TrainConfig
 from tunegate_operator import conditions
 from tunegate_operator.desired import CHECKS
 
@@ -39,8 +40,12 @@ def schema(kind: str) -> dict[str, Any]:
     return dict(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"])
 
 
-def test_there_is_a_page_for_each_kind() -> None:
-    assert {each.stem for each in PAGES} == set(KINDS)
+def test_there_is_a_page_for_each_kind_and_for_training() -> None:
+    assert {path.stem for path in PAGES} == {*KINDS, "train"}
+
+
+def test_each_setting_of_training_is_in_a_table() -> None:
+    assert re.findall(r"^\| `--(\w+)` \|", page("train"), re.MULTILINE) == list(TrainConfig.__struct_fields__)
 
 
 def test_the_tables_are_those_of_the_schemas() -> None:

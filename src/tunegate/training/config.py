@@ -1,25 +1,28 @@
 """What a training run is asked to do, checked before anything is started.
 
-The names are LLaMA-Factory's, where it has one. Nothing here knows of torch, the store or the command line.
+The names are LLaMA-Factory's, where it has one.
 """
 
 from __future__ import annotations
 
+import functools
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
+from msgspec import Meta
 
 from tunegate.api.codec import Resource
 from tunegate.api.errors import UsageError
 from tunegate.models.templates import load_template
 
 ZERO2 = Path(__file__).with_name("zero2.json")
-_KEPT_BESIDE_A_STORE = 2  # checkpoints: one to go on from, also where the newest turns out to be damaged
+_KEPT_BESIDE_A_STORE = 2  # checkpoints: one to resume from, also where the newest turns out to be damaged
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?")
 
-# What may differ when a run goes on: where things lie, and what is only shown.
+# What may differ when a run is resumed: where things lie, and what is only shown.
 _NOT_PART_OF_THE_RUN = {
     "dataset_dir",
     "endpoint_url",
@@ -36,90 +39,174 @@ _NOT_PART_OF_THE_RUN = {
     "store",
 }
 
+# The groups in which the help and the page of options show the settings.
+WHAT = "What is trained, on what"
+WHERE = "Where versions go"
+STEPS = "Steps"
+DATA = "Data"
+METHOD = "Adapters, layers and soft prompts"
+MACHINES = "Machines"
+SHOWN = "Checkpoints and what is shown"
+
+
+Count = Annotated[int, Meta(ge=1)]
+WholeNumber = Annotated[int, Meta(ge=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(ge=0, lt=1)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Switch = Literal["auto", "true", "false"]
+
+
+def _about(group: str, description: str) -> Meta:
+    return Meta(description=description, extra={"group": group})
+
 
 class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
     """One training run. Its checkpoints become the versions `<model>/<run>/checkpoint-<step>` of `store`.
 
-    model_name_or_path: a version in the store (name, URI or digest), or a folder, here or in a bucket.
-    dataset_dir, dataset: names of entries in `dataset_dir`/dataset_info.json, or files and folders by path or URI.
-    store: where versions are published; None keeps checkpoints in `output_dir` only, and needs no model and run.
-    finetuning_type: all weights, a LoRA adapter, the last layers ("freeze"), or prompts that are learned: at the input
-        (P-tuning) or in every layer (P-tuning v2).
-    warmup_steps, warmup_ratio: steps in which the learning rate grows from 0, or their share of all; steps win.
-    cutoff_len, truncation: most tokens of one dialogue, and what happens to a longer one.
-    max_source_length, max_target_length: most tokens of a question and of an answer, by the rule of 2023 instead.
-    packing: several dialogues in one row of `cutoff_len` tokens, none of which sees another.
-    is_shuffle: False reads the rows in the order of their files.
-    mix_strategy, interleave_probs: how several data sets are mixed; until the first or the last of them is used up.
-    val_size: rows (above 1) or their share held out and measured with each checkpoint.
-    num_layer_trainable, name_module_trainable: the layers, counted from the last, and modules that "freeze" trains.
-    num_virtual_tokens, encoder_hidden_size: length of a learned prompt; width of P-tuning's encoder, None the model's.
-    max_samples: rows used of each data set, None for all.
-    max_steps: stop after so many optimizer steps; -1 for `num_train_epochs`.
-    max_rejected: share of unusable rows, 0..1, above which the run is refused.
-    save_strategy: keep a checkpoint after each epoch, or every `save_steps` steps; always one at the end.
-    save_total_limit: newest checkpoints that stay in `output_dir`; with a store, of those that it has. None for 2 with
-    a store, for all without.
-    bf16: "auto" computes in bfloat16 where the processor has instructions for it, in float32 elsewhere.
-    gradient_checkpointing: "auto" saves memory at the cost of time on accelerators, not on processors.
-    deepspeed: a DeepSpeed configuration file; None for ZeRO-2.
-    metrics_port: where the first process serves its metrics to Prometheus; None nowhere.
-    resume: go on from the newest complete checkpoint; False refuses a run that has one.
+    Each setting is described here and nowhere else: the command line's options and help, `check_config` and the page of
+    options read it. A folder or file may be here or, as an s3:// or oss:// URI, in a bucket.
     """
 
-    model_name_or_path: str
-    dataset: tuple[str, ...]
-    output_dir: str
-    dataset_dir: str = "data"
-    model: str = ""
-    run: str = ""
-    store: str | None = None
-    endpoint_url: str | None = None
-    finetuning_type: Literal["full", "lora", "freeze", "p_tuning", "p_tuning_v2"] = "lora"
-    template: str = "chatml"
-    per_device_train_batch_size: int = 8
-    gradient_accumulation_steps: int = 1
-    learning_rate: float = 5e-5
-    num_train_epochs: float = 3.0
-    max_steps: int = -1
-    lr_scheduler_type: str = "cosine"
-    warmup_ratio: float = 0.0
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    cutoff_len: int = 2048
-    truncation: Literal["keep_head", "keep_last_turns", "drop"] = "keep_head"
-    max_source_length: int | None = None
-    max_target_length: int | None = None
-    packing: bool = False
-    is_shuffle: bool = True
-    mix_strategy: Literal["concat", "interleave_under", "interleave_over"] = "concat"
-    interleave_probs: tuple[float, ...] = ()
-    val_size: float = 0.0
-    overwrite_cache: bool = False
-    seed: int = 42
-    lora_rank: int = 16
-    lora_alpha: int = 32
-    lora_dropout: float = 0.0
-    lora_target: tuple[str, ...] = ("all",)
-    num_layer_trainable: int = 3
-    name_module_trainable: str = "mlp"
-    num_virtual_tokens: int = 20
-    encoder_hidden_size: int | None = None
-    max_samples: int | None = None
-    nproc_per_node: int = 2
-    deepspeed: str | None = None
-    save_strategy: Literal["epoch", "steps"] = "epoch"
-    save_steps: int = 500
-    save_total_limit: int | None = None
-    bf16: Literal["auto", "true", "false"] = "auto"
-    fp16: bool = False
-    gradient_checkpointing: Literal["auto", "true", "false"] = "auto"
-    logging_steps: int = 5
-    report_to: Literal["none", "tensorboard"] = "none"
-    metrics_port: int | None = None
-    max_rejected: float = 0.01
-    resume: bool = True
+    model_name_or_path: Annotated[str, _about(WHAT, "The base model: a folder or URI, or a version in the store.")]
+    dataset_dir: Annotated[str, _about(WHAT, "The folder with dataset_info.json.")] = "data"
+    dataset: Annotated[
+        tuple[str, ...],
+        _about(WHAT, "Data sets named there, or files and folders by path or URI; several with commas."),
+    ]
+    output_dir: Annotated[str, _about(WHAT, "Where the run keeps its checkpoints and its log.")]
+    finetuning_type: Annotated[
+        Literal["full", "lora", "freeze", "p_tuning", "p_tuning_v2"],
+        _about(
+            WHAT,
+            "All weights, a LoRA adapter, the last layers, or a soft prompt: at the input or (v2) in every layer.",
+        ),
+    ] = "lora"
+    template: Annotated[str, _about(WHAT, "The chat template, saved beside the weights.")] = "chatml"
+
+    store: Annotated[
+        str | None, _about(WHERE, "The model store to publish in; without one versions are not published.")
+    ] = None
+    endpoint_url: Annotated[
+        str | None,
+        _about(WHERE, "The S3 endpoint, where it is not AWS's. Credentials come from AWS's variables or files."),
+    ] = None
+    model: Annotated[
+        str, _about(WHERE, "First part of the versions' names, <model>/<run>/checkpoint-<step>; needed with a store.")
+    ] = ""
+    run: Annotated[
+        str,
+        _about(
+            WHERE, "Second part of the versions' names; that of --output_dir if left out. --run_name under torchrun."
+        ),
+    ] = ""
+
+    per_device_train_batch_size: Annotated[Count, _about(STEPS, "Dialogues for each process at a time.")] = 8
+    gradient_accumulation_steps: Annotated[Count, _about(STEPS, "Batches summed up before each step.")] = 1
+    learning_rate: Annotated[
+        Positive,
+        _about(STEPS, "Highest learning rate; about 5e-5 suits all weights, 1e-4 adapters, 1e-2 soft prompts."),
+    ] = 5e-05
+    num_train_epochs: Annotated[Positive, _about(STEPS, "Epochs: how many times the data is read.")] = 3.0
+    max_steps: Annotated[
+        Annotated[int, Meta(ge=-1)], _about(STEPS, "Stop after this many steps; -1 goes by --num_train_epochs.")
+    ] = -1
+    lr_scheduler_type: Annotated[
+        Literal["constant", "constant_with_warmup", "cosine", "linear"],
+        _about(STEPS, "How the learning rate falls after its warmup."),
+    ] = "cosine"
+    warmup_ratio: Annotated[Share, _about(STEPS, "Share of the steps in which the learning rate grows from 0.")] = 0.0
+    warmup_steps: Annotated[WholeNumber, _about(STEPS, "The same as a number of steps; above 0 it wins.")] = 0
+    weight_decay: Annotated[NotNegative, _about(STEPS, "Weight decay of AdamW.")] = 0.0
+    max_grad_norm: Annotated[
+        NotNegative, _about(STEPS, "Gradients longer than this are shortened to it; 0 leaves them.")
+    ] = 1.0
+    seed: Annotated[WholeNumber, _about(STEPS, "Decides the order of the data and the first adapter weights.")] = 42
+
+    cutoff_len: Annotated[Annotated[int, Meta(ge=16)], _about(DATA, "Most tokens of a dialogue.")] = 2048
+    truncation: Annotated[
+        Literal["keep_head", "keep_last_turns", "drop"],
+        _about(DATA, "A longer one keeps its first turns, keeps its last turns, or is left out and counted."),
+    ] = "keep_head"
+    max_source_length: Annotated[
+        Count | None, _about(DATA, "The rule of 2023 instead: most tokens of a question; needs --max_target_length.")
+    ] = None
+    max_target_length: Annotated[
+        Count | None, _about(DATA, "Most tokens of an answer by that rule; needs --max_source_length.")
+    ] = None
+    packing: Annotated[
+        bool, _about(DATA, "Several dialogues in one row of --cutoff_len tokens, none of which sees another.")
+    ] = False
+    is_shuffle: Annotated[
+        bool, _about(DATA, "Read the examples in a new order in each epoch; False goes by their files.")
+    ] = True
+    val_size: Annotated[
+        NotNegative,
+        _about(
+            DATA, "The validation split: a number of examples (above 1) or their share, measured with each checkpoint."
+        ),
+    ] = 0.0
+    mix_strategy: Annotated[
+        Literal["concat", "interleave_under", "interleave_over"],
+        _about(DATA, "Several data sets one after another, or mixed until the first or the last is used up."),
+    ] = "concat"
+    interleave_probs: Annotated[
+        tuple[float, ...], _about(DATA, "Shares of the data sets in a mixture, with commas; equal ones if left out.")
+    ] = ()
+    max_samples: Annotated[
+        Count | None, _about(DATA, "Use only the first so many examples of each data set; all if left out.")
+    ] = None
+    max_rejected: Annotated[Share, _about(DATA, "Largest share of unusable records before the run is refused.")] = 0.01
+    overwrite_cache: Annotated[bool, _about(DATA, "Tokenize again, even where the tokens are in the cache.")] = False
+
+    lora_rank: Annotated[Count, _about(METHOD, "Width of a LoRA adapter.")] = 16
+    lora_alpha: Annotated[Count, _about(METHOD, "Its scale is alpha / rank.")] = 32
+    lora_dropout: Annotated[Share, _about(METHOD, "Dropout inside the adapter.")] = 0.0
+    lora_target: Annotated[
+        tuple[str, ...], _about(METHOD, "The modules that get one, with commas; all is every linear one.")
+    ] = ("all",)
+    num_layer_trainable: Annotated[
+        Count, _about(METHOD, "freeze: how many layers, counted from the last, are trained.")
+    ] = 3
+    name_module_trainable: Annotated[str, _about(METHOD, "freeze: which of their modules, with commas.")] = "mlp"
+    num_virtual_tokens: Annotated[Count, _about(METHOD, "P-tuning: length of the soft prompt.")] = 20
+    encoder_hidden_size: Annotated[
+        Count | None, _about(METHOD, "P-tuning: width of the prompt's encoder; the model's if left out.")
+    ] = None
+
+    nproc_per_node: Annotated[
+        Count, _about(MACHINES, "Training processes, where no launcher such as torchrun starts them.")
+    ] = 2
+    deepspeed: Annotated[str | None, _about(MACHINES, "A DeepSpeed configuration file instead of ours (ZeRO-2).")] = (
+        None
+    )
+    bf16: Annotated[
+        Switch, _about(MACHINES, "Compute in bfloat16; auto does where the device has instructions for it.")
+    ] = "auto"
+    fp16: Annotated[bool, _about(MACHINES, "Compute in float16, on GPUs that have no bfloat16.")] = False
+    gradient_checkpointing: Annotated[
+        Switch, _about(MACHINES, "Save memory at the cost of time; auto does on GPUs.")
+    ] = "auto"
+
+    save_strategy: Annotated[
+        Literal["epoch", "steps"],
+        _about(SHOWN, "Keep a checkpoint after each epoch, or every --save_steps steps; always one at the end."),
+    ] = "epoch"
+    save_steps: Annotated[Count, _about(SHOWN, "Steps between checkpoints with --save_strategy steps.")] = 500
+    save_total_limit: Annotated[
+        Count | None,
+        _about(SHOWN, "Newest checkpoints that stay in --output_dir; if left out 2 with --store, all without."),
+    ] = None
+    resume: Annotated[
+        bool,
+        _about(SHOWN, "Resume from the newest complete checkpoint; False (or --no_resume) refuses a run that has one."),
+    ] = True
+    logging_steps: Annotated[Count, _about(SHOWN, "Steps between two lines of progress.")] = 5
+    report_to: Annotated[Literal["none", "tensorboard"], _about(SHOWN, "Write events for TensorBoard, too.")] = "none"
+    metrics_port: Annotated[
+        Port | None, _about(SHOWN, "Serve the run's metrics to Prometheus on this port; nowhere if left out.")
+    ] = None
 
     @property
     def kept(self) -> int | None:
@@ -127,78 +214,71 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
         return self.save_total_limit or (_KEPT_BESIDE_A_STORE if self.store else None)
 
 
+@dataclass(frozen=True)
+class Setting:
+    """A field of TrainConfig as it is described there. `kind`: its type without None; `limits`: of a number."""
+
+    name: str
+    kind: Any
+    default: Any
+    group: str
+    description: str
+    limits: Meta
+
+    @property
+    def is_required(self) -> bool:
+        return self.default is msgspec.NODEFAULT
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+
+    @property
+    def bounds(self) -> str:
+        """What a number must be, such as "at least 1"; empty where anything goes."""
+        ge, gt, le, lt = self.limits.ge, self.limits.gt, self.limits.le, self.limits.lt
+        if le is not None:
+            return f"in {ge}..{le}"
+        if lt is not None:
+            return f"in {ge}..{lt}, without {lt}"
+        if gt is not None:
+            return f"greater than {gt}"
+        return "" if ge is None else f"at least {ge}"
+
+    def check(self, value: Any) -> None:
+        """Raise UsageError for a value that is none of the choices, or not within the bounds: NaN is within none."""
+        if self.choices and value not in self.choices:
+            raise UsageError(f"--{self.name} {value!r} is not one of: {', '.join(self.choices)}.")
+        ge, gt, le, lt = self.limits.ge, self.limits.gt, self.limits.le, self.limits.lt
+        is_within = (
+            (ge is None or value >= ge)
+            and (gt is None or value > gt)
+            and (le is None or value <= le)
+            and (lt is None or value < lt)
+        )
+        if not is_within:
+            raise UsageError(f"--{self.name} is {value}; it must be {self.bounds}.")
+
+
+@functools.cache
+def settings() -> tuple[Setting, ...]:
+    """The settings of a run in the order of their fields, which are sorted by group."""
+    found = []
+    for field in msgspec.structs.fields(TrainConfig):
+        kind, *metas = get_args(field.type)
+        if type(None) in get_args(kind):
+            kind = next(part for part in get_args(kind) if part is not type(None))
+        if get_origin(kind) is Annotated:
+            kind, *limits = get_args(kind)
+            metas = [*limits, *metas]
+        *limits, about = metas
+        limit = limits[0] if limits else Meta()
+        found.append(Setting(field.name, kind, field.default, about.extra["group"], about.description, limit))
+    return tuple(found)
+
+
 def check_config(config: TrainConfig) -> None:
     """Raise UsageError for the first setting that can't work. Reads only the DeepSpeed file and template names."""
-    _check_names(config)
-    _check_numbers(config)
-    _check_data(config)
-    if config.lr_scheduler_type not in SCHEDULES:
-        raise UsageError(f"--lr_scheduler_type {config.lr_scheduler_type!r} is not one of: {', '.join(SCHEDULES)}.")
-    if config.fp16 and config.bf16 == "true":
-        raise UsageError(
-            "--fp16 and --bf16 are both asked for; keep one of them. A flag without a value means True, also where a "
-            "variable such as ${fp16} was empty: write --fp16 False."
-        )
-    load_template(config.template)
-    _check_deepspeed(config)
-    _check_prompts(config)
-
-
-SCHEDULES = ("constant", "constant_with_warmup", "cosine", "linear")
-_AT_LEAST = {
-    "per_device_train_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "warmup_steps": 0,
-    "weight_decay": 0,
-    "max_grad_norm": 0,
-    "cutoff_len": 16,
-    "max_source_length": 1,
-    "max_target_length": 1,
-    "val_size": 0,
-    "lora_rank": 1,
-    "lora_alpha": 1,
-    "num_layer_trainable": 1,
-    "num_virtual_tokens": 1,
-    "encoder_hidden_size": 1,
-    "max_samples": 1,
-    "nproc_per_node": 1,
-    "logging_steps": 1,
-    "save_steps": 1,
-    "save_total_limit": 1,
-    "seed": 0,
-}
-_PROMPTS = ("p_tuning", "p_tuning_v2")
-
-
-def load_deepspeed(config: TrainConfig) -> dict[str, Any]:
-    """The DeepSpeed configuration. Raises UsageError when it can't be read.
-
-    What the flags say, too, is "auto" in it: check_config sees that both say the same, and on fewer processes a run
-    goes on with more batches to a step than the file says.
-    """
-    loaded = _read_deepspeed(config)
-    return {**loaded, **{name: "auto" for name in (*_IN_FLAGS, "train_batch_size") if name in loaded}}
-
-
-def check_global_batch(config: TrainConfig, processes: int) -> None:
-    """Raise UsageError when the DeepSpeed file says another number of dialogues to a step than the flags do."""
-    said = _read_deepspeed(config).get("train_batch_size", "auto")
-    wanted = config.per_device_train_batch_size * config.gradient_accumulation_steps * processes
-    if said not in ("auto", wanted):
-        raise UsageError(
-            f"{config.deepspeed} says train_batch_size {said}, but --per_device_train_batch_size x "
-            f'--gradient_accumulation_steps x processes is {wanted}; write "auto" there.'
-        )
-
-
-def arguments_of(config: TrainConfig) -> dict[str, Any]:
-    """The settings that decide what a run computes: the same ones are needed to go on with it."""
-    settings: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(config))  # as it will be read back
-    kept = {name: value for name, value in settings.items() if name not in _NOT_PART_OF_THE_RUN}
-    return {**kept, "deepspeed": load_deepspeed(config)}
-
-
-def _check_names(config: TrainConfig) -> None:
     for name in ("model", "run") if config.store else ():
         if not _NAME.fullmatch(getattr(config, name)):
             raise UsageError(
@@ -207,23 +287,51 @@ def _check_names(config: TrainConfig) -> None:
             )
     if not config.dataset:
         raise UsageError("No data set was named; give --dataset the name of an entry in dataset_info.json.")
+    for setting in settings():
+        value = getattr(config, setting.name)
+        if value is not None:
+            setting.check(value)
+    if config.max_steps == 0:
+        raise UsageError("--max_steps is 0; give at least 1, or -1 to train for --num_train_epochs.")
+    if config.fp16 and config.bf16 == "true":
+        raise UsageError(
+            "--fp16 and --bf16 are both asked for; keep one of them. A flag without a value means True, also where a "
+            "variable such as ${fp16} was empty: write --fp16 False."
+        )
+    load_template(config.template)
+    _check_data(config)
+    deepspeed = _read_deepspeed(config)
+    _check_deepspeed(config, deepspeed)
+    if config.finetuning_type in ("p_tuning", "p_tuning_v2"):
+        _check_soft_prompt(config, deepspeed)
 
 
-def _check_numbers(config: TrainConfig) -> None:
-    for name, least in _AT_LEAST.items():
-        value = getattr(config, name)
-        if value is not None and not value >= least:
-            raise UsageError(f"--{name} is {value}; it must be at least {least}.")
-    for name in ("learning_rate", "num_train_epochs"):
-        if not getattr(config, name) > 0:
-            raise UsageError(f"--{name} is {getattr(config, name)}; it must be greater than 0.")
-    for name in ("warmup_ratio", "lora_dropout", "max_rejected"):
-        if not 0 <= getattr(config, name) < 1:
-            raise UsageError(f"--{name} is {getattr(config, name)}; it is a share and must be in 0..1, without 1.")
-    if config.max_steps == 0 or config.max_steps < -1:
-        raise UsageError(f"--max_steps is {config.max_steps}; give at least 1, or -1 to train for --num_train_epochs.")
-    if config.metrics_port is not None and not 1 <= config.metrics_port <= 65535:
-        raise UsageError(f"--metrics_port is {config.metrics_port}; a port is a number in 1..65535.")
+def load_deepspeed(config: TrainConfig) -> dict[str, Any]:
+    """The DeepSpeed configuration. Raises UsageError when it can't be read.
+
+    What the flags say, too, is "auto" in it: check_config sees that both say the same, and on fewer processes a run
+    resumes with more batches to a step than the file says.
+    """
+    loaded = _read_deepspeed(config)
+    return {**loaded, **{name: "auto" for name in (*_IN_FLAGS, "train_batch_size") if name in loaded}}
+
+
+def check_global_batch(config: TrainConfig, processes: int) -> None:
+    """Raise UsageError when the DeepSpeed file says another global batch size than the flags do."""
+    said = _read_deepspeed(config).get("train_batch_size", "auto")
+    global_batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * processes
+    if said not in ("auto", global_batch):
+        raise UsageError(
+            f"{config.deepspeed} says train_batch_size {said}, but --per_device_train_batch_size x "
+            f'--gradient_accumulation_steps x processes is {global_batch}; write "auto" there.'
+        )
+
+
+def arguments_of(config: TrainConfig) -> dict[str, Any]:
+    """The settings that decide what a run computes: the same ones are needed to resume it."""
+    settings: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(config))  # as it will be read back
+    kept = {name: value for name, value in settings.items() if name not in _NOT_PART_OF_THE_RUN}
+    return {**kept, "deepspeed": load_deepspeed(config)}
 
 
 def _check_data(config: TrainConfig) -> None:
@@ -248,16 +356,14 @@ def _check_data(config: TrainConfig) -> None:
         raise UsageError("--interleave_probs must all be greater than 0; leave out a data set that has no share.")
 
 
-def _check_prompts(config: TrainConfig) -> None:
-    """Raise UsageError for what can't be done where only a prompt is learned."""
-    if config.finetuning_type not in _PROMPTS:
-        return
+def _check_soft_prompt(config: TrainConfig, deepspeed: dict[str, Any]) -> None:
+    """Raise UsageError for what can't be done where only a soft prompt is trained."""
     method = f"--finetuning_type {config.finetuning_type}"
     if config.packing:
         raise UsageError(
             f"{method} puts a prompt before each dialogue, which --packing has no place for; leave it out."
         )
-    if _read_deepspeed(config).get("zero_optimization", {}).get("stage") == 3:
+    if deepspeed.get("zero_optimization", {}).get("stage") == 3:
         raise UsageError(f"{method} and ZeRO-3 wait for each other forever; use ZeRO-2, or leave out --deepspeed.")
     if config.finetuning_type == "p_tuning_v2" and config.gradient_checkpointing == "true":
         raise UsageError(f"{method} keeps its prompts in a cache, which --gradient_checkpointing drops; leave it out.")
@@ -274,27 +380,23 @@ _IN_FLAGS = {
 }
 
 
-def _check_deepspeed(config: TrainConfig) -> None:
+def _check_deepspeed(config: TrainConfig, deepspeed: dict[str, Any]) -> None:
     """Raise UsageError when the file hides a schedule, or says otherwise than a flag does."""
-    loaded = _read_deepspeed(config)
-    if "scheduler" in loaded:
+    if "scheduler" in deepspeed:
         raise UsageError(
             f"{config.deepspeed} has a scheduler, which would replace --lr_scheduler_type; remove it from the file."
         )
-    for name, flag in _IN_FLAGS.items():
-        said, wanted = _at(loaded, name), getattr(config, flag)
-        if isinstance(said, bool):
-            said, wanted = str(said).lower(), str(wanted).lower()
-        if said not in (None, "auto", wanted):
+    for path, flag in _IN_FLAGS.items():
+        in_file: Any = deepspeed
+        for key in path.split("."):
+            in_file = in_file.get(key) if isinstance(in_file, dict) else None
+        in_flag = getattr(config, flag)
+        if isinstance(in_file, bool):
+            in_file, in_flag = str(in_file).lower(), str(in_flag).lower()
+        if in_file not in (None, "auto", in_flag):
             raise UsageError(
-                f'{config.deepspeed} says {name} {said}, but --{flag} is {wanted}; write "auto" there, or the same.'
+                f'{config.deepspeed} says {path} {in_file}, but --{flag} is {in_flag}; write "auto" there, or the same.'
             )
-
-
-def _at(loaded: Any, path: str) -> Any:
-    for name in path.split("."):
-        loaded = loaded.get(name) if isinstance(loaded, dict) else None
-    return loaded
 
 
 def _read_deepspeed(config: TrainConfig) -> dict[str, Any]:

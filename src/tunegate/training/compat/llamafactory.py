@@ -1,6 +1,6 @@
-"""What LLaMA-Factory's flags mean here: those of 2023 and of today become ours; what can't be meant is refused by name.
+"""What LLaMA-Factory's flags mean here: those of 2023 and of today become ours; what tunegate does not do is refused.
 
-Pure: words in, words out. Which options there are, and of what kind, the command line knows.
+Pure: arguments in, arguments out.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ REFUSED = {
     "model_revision": _NO_HUB,
     "no_cuda": "a GPU is used where there is one; hide it with CUDA_VISIBLE_DEVICES=''",
     "optim": _ADAM,
-    "overwrite_output_dir": "a run is never deleted by another: give a new --output_dir, or leave it out to go on",
+    "overwrite_output_dir": "a run is never deleted by another: give a new --output_dir, or leave it out to resume",
     "pissa_init": _LORA,
     "ppo_score_norm": _SFT,
     "pref_beta": _SFT,
@@ -90,11 +90,11 @@ REFUSED = {
     "quantization_method": _AFTER,
     "quantization_type": _AFTER,
     "ref_model": _SFT,
-    "resume_from_checkpoint": "a run goes on from its newest complete checkpoint by itself; leave it out",
-    "resume_lora_training": "a run goes on from its newest complete checkpoint by itself; leave it out",
+    "resume_from_checkpoint": "a run resumes from its newest complete checkpoint by itself; leave it out",
+    "resume_lora_training": "a run resumes from its newest complete checkpoint by itself; leave it out",
     "reward_model": _SFT,
     "rope_scaling": "write it into the config.json of the base model",
-    "save_only_model": "a checkpoint without its state can't be gone on from; bound them with --save_total_limit",
+    "save_only_model": "a checkpoint without its state can't be resumed from; bound them with --save_total_limit",
     "shift_attn": "the fastest attention that the machine has is used; leave it out",
     "stage": "tunegate trains on given answers only; give --stage sft",
     "split": "name the file of the split in dataset_info.json",
@@ -120,47 +120,47 @@ DONE = {
     "optim": {"adamw_torch", "adamw_torch_fused"},
     "stage": {"sft"},
 }
-"""What tunegate does of that, and accepts without a word; as it does False."""
+"""Values of those above that tunegate does anyway, and accepts silently; as it does False."""
 
 _FALSE = {"false", "0", "no", "none", "off"}
 
 
 @dataclass(frozen=True)
-class Words:
-    """Words in our names, and sentences about those that have no effect."""
+class Translation:
+    """Arguments in our names, and sentences about those that have no effect."""
 
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def understand(words: Sequence[str], known: frozenset[str]) -> Words:
-    """`words` in the names of `known`; a word nobody knows stays as it is.
+def translate(arguments: Sequence[str], known: frozenset[str]) -> Translation:
+    """`arguments` in the names of `known`; one that is in no table here stays as it is.
 
     Raises UsageError for what LLaMA-Factory knows and tunegate refuses.
     """
     kept: list[str] = []
     notes: list[str] = []
-    for word, flag, value in flags(words):
+    for argument, flag, value in flags(arguments):
         if flag in known:
-            kept.append(f"--{flag}" + word[len(flag) + 2 :])
-            kept += [value] if value is not None and "=" not in word else []
+            kept.append(f"--{flag}" + argument[len(flag) + 2 :])
+            kept += [value] if value is not None and "=" not in argument else []
         elif flag in SAME:
             kept += [f"--{SAME[flag]}"] + ([value] if value is not None else [])
         elif flag in OPPOSITE:
             kept += [f"--{OPPOSITE[flag]}", str(_is_false(value))]
         elif flag in REFUSED:
             if not _is_false(value) and value not in DONE.get(flag, ()):
-                raise UsageError(f"--{' '.join(filter(None, [flag, value]))} is not for tunegate: {REFUSED[flag]}.")
+                raise UsageError(f"--{' '.join(filter(None, [flag, value]))} is not supported: {REFUSED[flag]}.")
         elif flag in WITHOUT_EFFECT:
             notes += [f"--{flag} has no effect: {WITHOUT_EFFECT[flag]}."] if WITHOUT_EFFECT[flag] else []
         else:
-            kept += [word] + ([value] if value is not None and "=" not in word else [])
-    return Words(tuple(kept), tuple(notes))
+            kept += [argument] + ([value] if value is not None and "=" not in argument else [])
+    return Translation(tuple(kept), tuple(notes))
 
 
-def without_rank(words: Sequence[str]) -> list[str]:
-    """`words` without the rank that a launcher puts before the script's own; the environment has it, too."""
-    return [word for word in words if not re.match(r"--local[_-]rank=", word)]
+def without_rank(arguments: Sequence[str]) -> list[str]:
+    """`arguments` without the rank that a launcher puts before the script's own; the environment has it, too."""
+    return [argument for argument in arguments if not re.match(r"--local[_-]rank=", argument)]
 
 
 def name_of(output_dir: str) -> str:
@@ -169,27 +169,23 @@ def name_of(output_dir: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", last)[:63].strip("-.")
 
 
-def flags(words: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
-    """Each word; the name, with underscores, of the flag it is (or ""); and the flag's value where it has one.
+def flags(arguments: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
+    """Each argument; the name, with underscores, of the flag it is (or ""); and the flag's value where it has one.
 
     Backslashes where a pasted command broke its lines are dropped.
     """
-    rest = _without_backslashes(words)
+    stripped = (re.sub(r"^\\+(?=--)", "", argument) for argument in arguments)
+    rest = [argument for argument in stripped if argument.strip("\\\n\r ") or not argument]
     while rest:
-        word = rest.pop(0)
-        name, equals, value = word.partition("=")
+        argument = rest.pop(0)
+        name, equals, value = argument.partition("=")
         if not name.startswith("--"):
-            yield word, "", None
+            yield argument, "", None
         elif equals:
-            yield word, name[2:].replace("-", "_"), value
+            yield argument, name[2:].replace("-", "_"), value
         else:
             has_value = bool(rest) and not rest[0].startswith("--")
-            yield word, name[2:].replace("-", "_"), rest.pop(0) if has_value else None
-
-
-def _without_backslashes(words: Sequence[str]) -> list[str]:
-    stripped = (re.sub(r"^\\+(?=--)", "", word) for word in words)
-    return [word for word in stripped if word.strip("\\\n\r ") or not word]
+            yield argument, name[2:].replace("-", "_"), rest.pop(0) if has_value else None
 
 
 def _is_false(value: str | None) -> bool:
