@@ -8,13 +8,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tunegate.api.errors import ForgedIdError, StoreError
@@ -26,33 +30,36 @@ from tunegate.serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 STORE_SECONDS = 10.0
-_MODEL = re.compile(r"/v1/models/[^/:]+")
 
 
-class Front:
-    """Our routes, each also under /openai, before KServe's application, which has all others.
+class Front(Router):
+    """A router whose own errors have OpenAI's form, which its clients can read; a 404 names what is `offered`."""
 
-    They don't pass through its middleware, which would cost time for every chunk of every answer.
-    """
-
-    def __init__(self, routes: Mapping[tuple[str, str], ASGIApp], model: ASGIApp, behind: ASGIApp) -> None:
-        self._routes = routes
-        self._paths = {path for _, path in routes}
-        self._model = model
-        self._behind = behind
+    def __init__(self, routes: Sequence[Route], offered: str) -> None:
+        super().__init__(routes)
+        self._offered = offered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._behind(scope, receive, send)
-        path, method = scope["path"].removeprefix("/openai"), scope["method"]
-        if route := self._routes.get((method, path)):
-            return await route(scope, receive, send)
-        if path in self._paths:
-            refusal = bad_request(f"{method} is not what {path} is for.", status=405)
-            return await refusal.response()(scope, receive, send)
-        if method == "GET" and _MODEL.fullmatch(path):
-            return await self._model(scope, receive, send)
-        await self._behind(scope, receive, send)
+        scope["app"] = self  # starlette's routes then raise HTTPException instead of answering in plain text
+        try:
+            await super().__call__(scope, receive, send)
+        except HTTPException as error:
+            headers = error.headers or {}
+            asked = f"{scope['method']} {scope['path'][:100]}"
+            message = f"Nothing is served at {asked}; there is {self._offered}."
+            if "Allow" in headers:
+                message = f"{asked} is not allowed; use {headers['Allow']}."
+            await bad_request(message, status=error.status_code).response(headers)(scope, receive, send)
+
+
+@dataclass(frozen=True)
+class ReadOnly:
+    """Another application of which nothing is reachable but GET."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app({**scope, "method": "GET"}, receive, send)
 
 
 @dataclass(frozen=True)
@@ -63,18 +70,16 @@ class Models:
     version: ModelVersion
     ready: Callable[[], bool]
 
-    async def listing(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = {"object": "list", "data": [self._entry()], "models": [self.name]}
-        await json_response(body)(scope, receive, send)
+    async def listing(self, request: Request) -> Response:
+        return json_response({"object": "list", "data": [self._entry()], "models": [self.name]})
 
-    async def one(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = scope["path"].rpartition("/")[2]
+    async def one(self, request: Request) -> Response:
+        asked = request.path_params["name"]
         if asked != self.name:
             message = f"The model {asked[:100]!r} does not exist here; the model served is {self.name!r}."
-            error = bad_request(message, "model", "model_not_found", status=404)
-            return await error.response()(scope, receive, send)
+            return bad_request(message, "model", "model_not_found", status=404).response()
         body = {**self._entry(), "name": self.name, "ready": self.ready()}
-        await json_response(body, 200 if self.ready() else 503)(scope, receive, send)
+        return json_response(body, 200 if self.ready() else 503)
 
     def _entry(self) -> dict[str, Any]:
         return {

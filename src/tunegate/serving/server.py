@@ -30,6 +30,7 @@ from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.rest.server import RESTServer
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from tunegate.api.errors import ServingError
@@ -42,10 +43,21 @@ from tunegate.serving.engine import Engine
 from tunegate.serving.http import json_response
 from tunegate.serving.metrics import Metrics
 from tunegate.serving.requests import Rules
-from tunegate.serving.routes import FeedbackRoute, Front, Models
+from tunegate.serving.routes import FeedbackRoute, Front, Models, ReadOnly
 
 logger = logging.getLogger(__name__)
 GRACE_SECONDS = 8  # for answers under way; less than a supervisor waits before it kills (processes.GRACE_SECONDS)
+# What is reachable of KServe's application: health, metrics and metadata. `/v1/models` is ours.
+KSERVE_PATHS = (
+    "/",
+    "/metrics",
+    "/v2",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/v2/models",
+    "/v2/models/{name}",
+    "/v2/models/{name}/ready",
+)
 KEEP_ALIVE_SECONDS = 65  # longer than proxies keep idle connections, so that they close them first
 
 
@@ -84,7 +96,7 @@ def run(config: ServeConfig, on_ready: Callable[[str], None] = lambda url: None)
         uvloop.run(_serve(config, listener, on_ready))
 
 
-class _Served(kserve.Model):  # type: ignore[misc]
+class Served(kserve.Model):  # type: ignore[misc]
     """The entry in KServe's registry that its health routes ask."""
 
     def __init__(self, name: str) -> None:
@@ -93,11 +105,11 @@ class _Served(kserve.Model):  # type: ignore[misc]
 
 
 class _DataPlane(DataPlane):  # type: ignore[misc]
-    """KServe says that it is ready whatever its models say; ours is as ready as its model."""
+    """KServe says that it is ready whatever its models say, and without any; ours is as ready as its model."""
 
     async def ready(self) -> bool:
         models = self.model_registry.get_models().values()
-        return all(model.ready for model in models)
+        return bool(models) and all(model.ready for model in models)
 
 
 class _Uvicorn(uvicorn.Server):
@@ -109,7 +121,7 @@ class _Uvicorn(uvicorn.Server):
 
 
 async def _serve(config: ServeConfig, listener: socket.socket, on_ready: Callable[[str], None]) -> None:
-    served = _Served(config.model)
+    served = Served(config.model)
     engine, rules = _engine(config)
     try:
         async with engines.session() as session:
@@ -121,7 +133,7 @@ async def _serve(config: ServeConfig, listener: socket.socket, on_ready: Callabl
                 return bool(served.ready)
 
             chat = Chat(config.version.digest, rules, engine.url, session, ids, metrics, ready, _now)
-            app = front(chat, Models(config.model, config.version, ready), feedback, _kserve_app(served))
+            app = front(chat, Models(config.model, config.version, ready), feedback, kserve_app(served))
             watch = _watch(engine, session, served, lambda: on_ready(_url(config.host, listener)))
             gc.freeze()  # what is loaded by now stays; collecting through it would hold up answers
             await _until_stopped(_uvicorn(app), listener, watch)
@@ -130,7 +142,7 @@ async def _serve(config: ServeConfig, listener: socket.socket, on_ready: Callabl
         await asyncio.to_thread(engine.stop)
 
 
-async def _watch(engine: Engine, session: aiohttp.ClientSession, served: _Served, on_ready: Callable[[], None]) -> None:
+async def _watch(engine: Engine, session: aiohttp.ClientSession, served: Served, on_ready: Callable[[], None]) -> None:
     """Say when the engine is warm, and raise ServingError when it is gone."""
     try:
         await engine.until_warm(session)
@@ -175,17 +187,29 @@ def _engine(config: ServeConfig) -> tuple[Engine, Rules]:
     return engine, Rules(config.model, engine.model, release.system_prompt, release.generation, embedded)
 
 
-def front(chat: Chat, models: Models, feedback: FeedbackRoute, behind: ASGIApp) -> Front:
-    """All routes: ours, and behind them those of another application."""
-    routes: dict[tuple[str, str], ASGIApp] = {
-        ("POST", "/v1/chat/completions"): chat,
-        ("POST", "/v1/feedback"): feedback,
-        ("GET", "/v1/models"): models.listing,
+def front(chat: Chat, models: Models, feedback: FeedbackRoute, kserve: ASGIApp) -> Front:
+    """All routes: ours, also under /openai, and what may be reached of KServe's application.
+
+    KServe's would also unload the model, for good and for everybody who can reach it: hence a list of what is open, so
+    that what a later KServe adds stays closed. Our answers don't pass through its middleware, which would cost time for
+    every chunk.
+    """
+    routes: dict[str, tuple[str, Any]] = {
+        "/v1/chat/completions": ("POST", chat),
+        "/v1/feedback": ("POST", feedback),
+        "/v1/models": ("GET", models.listing),
+        "/v1/models/{name}": ("GET", models.one),
     }
-    return Front(routes, models.one, behind)
+    ours = [
+        Route(prefix + path, endpoint, methods=[method])
+        for prefix in ("", "/openai")
+        for path, (method, endpoint) in routes.items()
+    ]
+    read = [Route(path, ReadOnly(kserve), methods=["GET"]) for path in KSERVE_PATHS]
+    return Front([*ours, *read], ", ".join(f"{method} {path}" for path, (method, _) in routes.items()))
 
 
-def _kserve_app(served: _Served) -> ASGIApp:
+def kserve_app(served: Served) -> ASGIApp:
     """KServe's application: health, V1 and V2 routes, metrics.
 
     ModelServer.start() would bind 0.0.0.0, refuse a model that is not ready yet and leave uvloop aside, so we run its

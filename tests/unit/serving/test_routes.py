@@ -154,7 +154,7 @@ def test_one_model_is_as_ready_as_the_engine(server: Server) -> None:
     assert call(f"{server.url}/v1/models/other")[0] == 404
 
 
-def test_other_paths_are_kserves_and_other_methods_are_refused(server: Server) -> None:
+def test_health_is_kserves_and_other_methods_are_refused(server: Server) -> None:
     assert call(f"{server.url}/v2/health/live") == (404, b"kserve")
     assert call(f"{server.url}/v1/chat/completions")[0] == 405
     assert server.count("tunegate_model_info", digest=DIGEST, model=MODEL) == 1

@@ -1,0 +1,122 @@
+"""What can be reached of KServe's real application behind our routes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import kserve
+import pytest
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from tests.unit.serving.standin import MODEL, VERSION
+from tunegate.serving.routes import Models
+from tunegate.serving.server import Served, front, kserve_app
+
+pytestmark = pytest.mark.filterwarnings("ignore:ORJSONResponse is deprecated")  # KServe's
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+READ = {
+    "/",
+    "/metrics",
+    "/v1/models",
+    "/v1/models/{model_name}",
+    "/v2",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/v2/models",
+    "/v2/models/{model_name}",
+    "/v2/models/{model_name}/ready",
+}
+UNREACHED: Any = SimpleNamespace()
+
+
+@pytest.fixture(scope="module")
+def application() -> tuple[Served, Any]:
+    served = Served(MODEL)
+    served.ready = True
+    return served, kserve_app(served)
+
+
+@pytest.fixture
+def client(application: tuple[Served, Any]) -> Iterator[TestClient]:
+    served, behind = application
+    app = front(UNREACHED, Models(MODEL, VERSION, lambda: served.ready), UNREACHED, behind)
+    yield TestClient(app, raise_server_exceptions=False)
+    served.ready = True
+
+
+def paths(routes: Any) -> Iterator[str]:
+    """Every path that KServe's application serves, however its routers are nested."""
+    for route in routes:
+        if isinstance(route, Route):
+            yield route.path
+        else:
+            yield from (context.path for context in route.effective_route_contexts())
+
+
+def test_only_health_metadata_and_metrics_of_kserve_are_reachable(client: TestClient) -> None:
+    served = set(paths(kserve.model_server.app.routes))
+    assert served > READ
+    assert any("unload" in path for path in served)
+
+    reached = set()
+    for path in sorted(served):
+        url = path.replace("{model_name}", MODEL).replace("{model_version}", "1")
+        for method in METHODS:
+            response = client.request(method, url, json={})
+            if response.status_code not in (404, 405):
+                assert (method, response.status_code) in {("GET", 200), ("HEAD", 200)}, url
+                reached.add(path)
+
+    assert reached == READ
+    assert client.get("/v2/health/ready").json() == {"ready": True}
+    assert MODEL in client.get("/v2/models").json()["models"]
+
+
+def test_readiness_follows_the_model(client: TestClient, application: tuple[Served, Any]) -> None:
+    application[0].ready = False
+
+    assert client.get("/v2/health/live").status_code == 200
+    for path in ("/v2/health/ready", f"/v2/models/{MODEL}/ready", f"/v1/models/{MODEL}"):
+        assert client.get(path).status_code == 503
+
+
+def test_metrics_are_those_of_the_process(client: TestClient) -> None:
+    assert "python_info" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "said"),
+    [
+        ("POST", "/v1/embeddings", 404, "/v1/chat/completions"),
+        ("POST", "/v1/responses", 404, "/v1/chat/completions"),
+        ("POST", "/v1/completions", 404, "/v1/chat/completions"),
+        ("GET", "/v1/models/a%2Fb", 404, "GET /v1/models"),
+        ("GET", "/docs", 404, "POST /v1/feedback"),
+        ("GET", "/openapi.json", 404, "POST /v1/feedback"),
+        ("GET", "/v1/chat/completions", 405, "POST"),
+        ("DELETE", "/openai/v1/feedback", 405, "POST"),
+        ("POST", f"/v2/repository/models/{MODEL}/unload", 404, "there is"),
+        ("POST", f"/v1/models/{MODEL}:predict", 405, "GET"),
+        ("POST", "/v2/health/ready", 405, "GET"),
+    ],
+)
+def test_what_is_not_served_is_said_in_openais_form(
+    client: TestClient, method: str, path: str, status: int, said: str
+) -> None:
+    response = client.request(method, path)
+
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert said in error["message"]
+    assert (response.headers.get("allow") is not None) is (status == 405)
+
+
+def test_a_trailing_slash_leads_to_the_route(client: TestClient) -> None:
+    response = client.post("/v1/chat/completions/?a=b", follow_redirects=False)
+
+    assert response.status_code == 307
+    assert response.headers["location"].endswith("/v1/chat/completions?a=b")
