@@ -102,12 +102,13 @@ def test_every_dependency_is_a_resource(tilt: Tilt) -> None:
         assert options["labels"]
 
 
-def test_every_image_is_built_from_a_dockerfile_and_used_by_the_chart(tilt: Tilt) -> None:
+def test_every_image_is_a_target_of_the_dockerfile_and_used_by_the_chart(tilt: Tilt) -> None:
     text = yaml.safe_dump(tilt.objects())
     built = tilt.named("docker_build")
     assert set(built) == {f"tunegate/{name}" for name in ("operator", "predictor", "storage-initializer", "trainer")}
     for name, options in built.items():
         dockerfile = (REPOSITORY / options["dockerfile"]).read_text()
+        assert re.search(rf"^FROM \S+ AS {options['target']}$", dockerfile, re.MULTILINE), name
         assert re.search(rf"(image|value): {name}:", text), name
         for argument in options.get("build_args", {}):
             assert re.search(rf"^ARG {argument}\b", dockerfile, re.MULTILINE), argument

@@ -137,9 +137,7 @@ def test_a_training_job_can_begin(path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [pod["spec"]["containers"][0]["name"] for pod in pods(path)] == ["pytorch"] * len(list(pods(path)))
     assert config.dataset_dir == "/opt/shop"
     assert set(config.dataset) <= json.loads((DATA / "dataset_info.json").read_text()).keys()
-    assert (
-        f"ln -s {site_packages('shop/data')} /opt/shop" in (PIPELINES.parent / "images/trainer/Dockerfile").read_text()
-    )
+    assert f"ln -s {site_packages('shop/data')} /opt/shop" in (PIPELINES.parent / "images/Dockerfile").read_text()
 
 
 def test_the_pods_that_are_left_of_an_elastic_job_can_share_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
