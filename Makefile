@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # More words for pip, such as an index with CPU builds of torch.
 PIP_ARGS ?=
 
-.PHONY: help quickstart test unit cluster e2e check format freeze clean
+.PHONY: help quickstart test unit cluster e2e check format version freeze clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -30,15 +30,19 @@ cluster: $(VENV)/installed ## operator, chart, images, pipelines; against a real
 e2e: $(VENV)/installed ## the whole loop with the smallest model
 	@$(BIN)/python -m pytest tests/e2e -q $(ARGS)
 
-check: $(VENV)/installed ## format, lint, types, direction of imports
+check: $(VENV)/installed ## format, lint, types, direction of imports, one version
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@PYTHONPATH=src $(BIN)/lint-imports
+	@$(BIN)/python hack/set_version.py --check
 
 format: $(VENV)/installed ## write the code in its one form
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+version: ## write VERSION, or the one in src/tunegate/__init__.py, wherever it has to stand
+	@$(PYTHON) hack/set_version.py $(VERSION)
 
 freeze: ## write the images' requirements anew, with hashes; needs uv
 	@images/freeze.sh
