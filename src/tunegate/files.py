@@ -20,9 +20,7 @@ import msgspec
 
 from tunegate.api.errors import TunegateError
 
-_RACY_SECONDS = (
-    10.0  # a file younger than this may change again without another size or time, as git's index allows for
-)
+_RACY_SECONDS = 10.0  # a younger file may change again without another size or time; git calls it racy
 _WORTH_KEEPING = 1 << 20  # bytes; what is smaller is read as fast as its kept digest
 
 
@@ -131,7 +129,7 @@ def put_in_place(partial: Path, into: Path) -> None:
 
 @contextlib.contextmanager
 def disk_errors_as(error: type[TunegateError], place: Path, remedy: str) -> Iterator[None]:
-    """Raise what the disk refuses (it is full, read-only or not ours) as `error`: one sentence that ends in `remedy`."""
+    """Raise what the disk refuses (full, read-only, not ours) as `error`: one sentence that ends in `remedy`."""
     try:
         yield
     except OSError as refused:

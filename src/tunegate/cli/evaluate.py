@@ -16,6 +16,7 @@ from tunegate.api.errors import EvaluationError, UsageError
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.versions import ModelVersion, short
 from tunegate.cli.options import json_option, open_store, print_table, store_options
+from tunegate.files import disk_errors_as
 
 if TYPE_CHECKING:
     from tunegate.evaluation import Suite
@@ -127,10 +128,8 @@ def _measure(store: Store, version: ModelVersion, suites: Sequence[Suite]) -> li
 
 
 def _write(path: Path, text: bytes) -> None:
-    try:
+    with disk_errors_as(EvaluationError, path, "the store has the results."):
         path.write_bytes(text)
-    except OSError as error:
-        raise EvaluationError(f"{path} can't be written ({error.strerror}); the store has the results.") from None
 
 
 def _print(results: Sequence[Evaluation]) -> None:

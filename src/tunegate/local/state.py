@@ -7,7 +7,6 @@ can go on from.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from tunegate.api.codec import Resource, from_json, from_yaml, to_json
 from tunegate.api.errors import NotFoundError, TunegateError, UsageError
 from tunegate.api.policy import PromotionPolicy
 from tunegate.api.promotion import Abort, Approval, Promotion
+from tunegate.files import disk_errors_as, is_locked, locked, replace_file
 
 
 class Running(Resource, frozen=True, kw_only=True):
@@ -98,15 +98,9 @@ class Home:
 
     def running(self) -> Running | None:
         """The platform that holds this folder now, if any."""
-        if not self._lock.exists():
+        if not is_locked(self._lock) or not self._running.exists():
             return None
-        with self._lock.open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                text = self._running.read_bytes() if self._running.exists() else None
-                return None if text is None else from_json(text, Running, str(self._running))
-        return None
+        return from_json(self._running.read_bytes(), Running, str(self._running))
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
@@ -114,14 +108,10 @@ class Home:
 
         Raises TunegateError when another one holds it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._lock.open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise TunegateError(
-                    f"A platform already runs on {self.folder}; stop it with: tunegate local down --home {self.folder}"
-                ) from None
+        busy = TunegateError(
+            f"A platform already runs on {self.folder}; stop it with: tunegate local down --home {self.folder}"
+        )
+        with locked(self._lock, busy=busy):
             try:
                 yield
             finally:
@@ -138,15 +128,5 @@ def write(path: Path, body: bytes) -> None:
 
     Raises TunegateError when the disk is full or the folder can't be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise TunegateError(
-            f"{path} can't be written: {error.strerror}. Free some space or choose another --home."
-        ) from None
+    with disk_errors_as(TunegateError, path, "Free some space or choose another --home."):
+        replace_file(path, body, private=True)

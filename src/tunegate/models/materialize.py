@@ -8,12 +8,9 @@ beside its base model, for those who ask for it.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +18,7 @@ import msgspec
 
 from tunegate.api.errors import DigestError, ModelError
 from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, ModelVersion
+from tunegate.files import alone_with, digest_of_file, new_folder, replace_file
 from tunegate.models.prompt_tuning import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, kind_in
 from tunegate.models.templates import TEMPLATE_FILE
 
@@ -76,8 +74,7 @@ def on_base(adapter: Path, folder: Path, base: Callable[[], Path]) -> Path:
     It is made again when a file of an earlier time was changed.
     """
     join = _put_beside if kind_in(adapter) == "PREFIX_TUNING" else _merge
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with alone_with(folder):
         if not _intact(folder):
             shutil.rmtree(folder, ignore_errors=True)
             _make(folder, lambda half: join(base(), adapter, half))
@@ -122,13 +119,14 @@ def _put_beside(base: Path, adapter: Path, into: Path) -> None:
 
 
 def _make(folder: Path, fill: Callable[[Path], None]) -> None:
-    half = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(half, ignore_errors=True)
-    fill(half)
-    paths = sorted(path for path in half.rglob("*") if path.is_file())
-    files = [File(path=p.relative_to(half).as_posix(), size=p.stat().st_size, sha256=digest_of_file(p)) for p in paths]
-    half.rename(folder)
-    _record(folder).write_bytes(msgspec.json.encode(files))
+    with new_folder(folder) as partial:
+        fill(partial)
+        paths = sorted(path for path in partial.rglob("*") if path.is_file())
+        files = [
+            File(path=path.relative_to(partial).as_posix(), size=path.stat().st_size, sha256=digest_of_file(path))
+            for path in paths
+        ]
+    replace_file(_record(folder), msgspec.json.encode(files))
 
 
 def _record(folder: Path) -> Path:
@@ -141,17 +139,3 @@ def _intact(folder: Path) -> bool:
         return False
     files = msgspec.json.decode(_record(folder).read_bytes(), type=list[File])
     return all((folder / file.path).is_file() and digest_of_file(folder / file.path) == file.sha256 for file in files)
-
-
-def digest_of_file(path: Path) -> str:
-    """The hex sha256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock file beside `folder`; the kernel lets it go when this process ends, however it ends."""
-    with folder.with_name(folder.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -8,15 +8,14 @@ torch.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from tunegate.api.codec import from_json, from_yaml
 from tunegate.api.errors import DigestError, ModelError, StoreError
 from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, Manifest, Release
-from tunegate.models.materialize import ADAPTERS, check_folder, digest_of_file, on_base, refuse_prefix
+from tunegate.files import digest_of_file, disk_errors_as, replace_file
+from tunegate.models.materialize import ADAPTERS, check_folder, on_base, refuse_prefix
 from tunegate.models.prompt_tuning import kind_in
 from tunegate.store import Progress, Store
 from tunegate.store.fetching import RESUME
@@ -101,23 +100,13 @@ def _base_of(manifest: Manifest) -> BaseModel:
 def _show(fetched: Path, manifest: bytes | None, into: Path) -> None:
     """Let the files appear in `into`. The manifest comes last: where it lies, all else does."""
     assert manifest is not None
-    with _disk(into):
+    with disk_errors_as(StoreError, into, "use another folder."):
         for path in sorted(path for path in fetched.rglob("*") if path.is_file()):
             _link(path, into / path.relative_to(fetched))
-        half = into / _ARRIVING / MANIFEST
-        half.write_bytes(manifest)
-        half.replace(into / MANIFEST)
+        replace_file(into / MANIFEST, manifest)
 
 
 def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     os.link(source, target)
-
-
-@contextlib.contextmanager
-def _disk(into: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"{error.filename or into} can't be written: {error.strerror}; use another folder.") from error

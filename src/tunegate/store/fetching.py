@@ -6,20 +6,19 @@ interrupted fetch left there is hashed and kept if it is right.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from tunegate.api.errors import DigestError, StoreError, UsageError
 from tunegate.api.versions import File, Manifest
+from tunegate.files import disk_errors_as, partial_folder, put_in_place
 from tunegate.store.client import Bucket, explained
 from tunegate.store.transfer import Meter, Progress, Source, Transfers, Wanted
 
 RESUME = "resume/"
-"""The folder of a version that only a training run that goes on needs."""
+"""The folder of a version that only a training run that resumes needs."""
+DISK_REMEDY = "make room or choose another folder, then fetch again: what is complete is kept."
 
 
 def fetch(bucket: Bucket, manifest: Manifest, into: Path, *, include_resume: bool, progress: Progress | None) -> Path:
@@ -28,7 +27,7 @@ def fetch(bucket: Bucket, manifest: Manifest, into: Path, *, include_resume: boo
     files = [file for file in manifest.files if include_resume or not file.path.startswith(RESUME)]
     meter = Meter(sum(file.size for file in files), progress)
     into = into.absolute()
-    with disk_explained(into), partial_folder(into) as partial:
+    with disk_errors_as(StoreError, into, DISK_REMEDY), partial_folder(into) as partial:
         _refuse_foreign(into, manifest)
         if into.is_dir() and all(_is_right(into, file) for file in files):
             meter.add(sum(file.size for file in files))
@@ -65,41 +64,6 @@ def _download(bucket: Bucket, manifest: Manifest, files: Iterable[File], folder:
         transfers.each(get, sorted(files, key=lambda file: -file.size))
 
 
-@contextlib.contextmanager
-def partial_folder(into: Path) -> Iterator[Path]:
-    """The folder beside `into` that collects its files; one process at a time has it."""
-    partial = into.with_name(f"{into.name}.partial")
-    with contextlib.suppress(FileExistsError):  # a file: the next mkdir says so
-        partial.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with contextlib.suppress(FileExistsError):  # not mkdir's exist_ok: it fails when the folder goes meanwhile
-            partial.mkdir()
-        try:
-            descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except FileNotFoundError:  # whoever had it was done with it just now
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _is_at(descriptor, partial):
-                try:
-                    yield partial
-                finally:
-                    if _is_at(descriptor, partial):  # else it is in its place, and what is here now is another's
-                        with contextlib.suppress(OSError):  # not empty: it is for the next attempt
-                            partial.rmdir()
-                return
-        finally:
-            os.close(descriptor)
-
-
-def _is_at(descriptor: int, partial: Path) -> bool:
-    """Whether the open folder is still there: whoever held the lock before may have put it in place."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), partial.stat())
-    except FileNotFoundError:
-        return False
-
-
 def _refuse_foreign(into: Path, manifest: Manifest) -> None:
     if into.exists() and not into.is_dir():
         raise UsageError(f"{into} is a file; name a folder for {manifest.name}.")
@@ -132,29 +96,5 @@ def _drop_others(partial: Path, files: Iterable[File]) -> None:
         (partial / stray).unlink()
 
 
-def put_in_place(partial: Path, into: Path) -> None:
-    if into.is_dir() and any(into.iterdir()):  # damaged or partial files of this version, linked or replaced
-        old = into.with_name(f"{into.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        into.rename(old)
-        partial.rename(into)
-        shutil.rmtree(old)
-    else:
-        partial.replace(into)
-
-
 def _files_below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-
-
-@contextlib.contextmanager
-def disk_explained(into: Path) -> Iterator[None]:
-    """Say in a sentence what the disk refused."""
-    try:
-        yield
-    except OSError as error:
-        place = error.filename or into
-        raise StoreError(
-            f"{place} can't be written: {error.strerror or error}; make room or choose another folder, then fetch "
-            "again: what is complete is kept."
-        ) from error

@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from tunegate.api.errors import NotFoundError, StoreError, UsageError
+from tunegate.files import disk_errors_as, partial_folder, put_in_place
 from tunegate.store.client import Bucket, Entry, Location, connect, explained, parse_uri
-from tunegate.store.fetching import disk_explained, partial_folder, put_in_place
+from tunegate.store.fetching import DISK_REMEDY
 from tunegate.store.transfer import Meter, Progress, Transfers, Wanted
 
 _SCHEMES = ("s3://", "oss://")
@@ -38,7 +39,7 @@ def fetch_plain(uri: str, cache: Path, *, endpoint_url: str | None = None, progr
     found = _listing(bucket, key, uri)
     name = hashlib.sha256(msgspec.json.encode([endpoint_url, uri.rstrip("/"), found])).hexdigest()[:32]
     into = cache.absolute() / "plain" / name
-    with disk_explained(into), partial_folder(into) as partial:
+    with disk_errors_as(StoreError, into, DISK_REMEDY), partial_folder(into) as partial:
         if not into.is_dir():
             _download(bucket, key, found, partial, progress)
             if _listing(bucket, key, uri) != found:
@@ -71,7 +72,7 @@ def _download(bucket: Bucket, key: str, found: Sequence[Entry], folder: Path, pr
             meter.add(entry.size)
             return
         # Only what is complete has the name: parts of a file are written in any order.
-        half = target.with_name(f"{target.name}.half")
+        half = target.with_name(f"{target.name}.partial")
         transfers.download(Wanted(entry.key, entry.size, half))
         half.rename(target)
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.unit.store.conftest import MIB, Proxy
 from tunegate.api.errors import NotFoundError, StoreError, UsageError
+from tunegate.files import partial_folder
 from tunegate.store import Store
-from tunegate.store.fetching import partial_folder
 from tunegate.store.files import fetch_plain, is_uri
 
 Put = Callable[[str, bytes], None]
@@ -89,7 +89,7 @@ def test_an_interrupted_fetch_goes_on_with_what_it_lacks(
     partial = tmp_path / "plain" / f"{name}.partial" / "data"
     partial.mkdir(parents=True)
     (partial / "a").write_bytes(wanted["a"])
-    (partial / "b.half").write_bytes(wanted["b"][:MIB])
+    (partial / "b.partial").write_bytes(wanted["b"][:MIB])
     before = proxy.received
 
     folder = _fetch(proxied, "data", tmp_path)

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from tunegate.api.codec import Resource, from_json, to_json
+from tunegate.files import new_folder
 from tunegate.training.data.datasets import DataSet
 from tunegate.training.data.formats import Message, dialogue_of
 from tunegate.training.data.mixture import Rows
@@ -87,12 +88,8 @@ def write_tokens(
     folder: Path, dataset: DataSet, tokenizer: Any, limits: Limits, max_samples: int | None, report: Report
 ) -> None:
     """Tokenize a data set into a folder beside `folder`, which takes its place when it is complete."""
-    partial, old = folder.with_name(f"{folder.name}.partial"), folder.with_name(f"{folder.name}.old")
-    for left in (partial, old):
-        shutil.rmtree(left, ignore_errors=True)
-    partial.mkdir()
     rows = _Reader(dataset, report)
-    with ExitStack() as open_files:
+    with new_folder(folder) as partial, ExitStack() as open_files:
         writer = _Writer(partial, open_files)
         while writer.rows != max_samples and (batch := list(islice(rows, _BATCH))):
             usable = [row.dialogue for row in batch if not isinstance(row.dialogue, ValueError)]
@@ -102,10 +99,6 @@ def write_tokens(
                 if writer.rows == max_samples:
                     break
         writer.finish(dataset)
-    if folder.exists():  # somebody may have it open, and goes on reading what is unlinked
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
     rows.tell(is_done=True)
 
 

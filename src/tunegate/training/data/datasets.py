@@ -6,7 +6,6 @@ Knows nothing of tokens, models or torch.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,6 +15,7 @@ from typing import Any
 import msgspec
 
 from tunegate.api.errors import DataError, UsageError
+from tunegate.files import digest_of_files
 from tunegate.models.materialize import default_cache
 from tunegate.store.files import fetch_plain, is_uri
 from tunegate.training.data.formats import Columns, Formatting, Layout, Tags, layout_of, recognize
@@ -23,7 +23,6 @@ from tunegate.training.data.readers import READERS, read_records
 
 INFO = "dataset_info.json"
 _HUBS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url")
-_BLOCK = 1 << 20
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -83,14 +82,13 @@ def _is_path(name: str) -> bool:
 def _from_entry(folder: str, name: str, entry: Entry, endpoint_url: str | None) -> DataSet:
     path = _local(folder, entry.cloud_file_name or entry.file_name, endpoint_url, f"The data set {name!r}")
     files = _files(path, f"The data set {name!r} names")
-    digest, sha1 = _digests(files)
-    if entry.file_sha1 and entry.file_sha1.lower() != sha1:
+    if entry.file_sha1 and (sha1 := _digest(files, "sha1")) != entry.file_sha1.lower():
         raise DataError(
             f"{path} has the SHA-1 {sha1}, not {entry.file_sha1} as {INFO} says for {name!r}; "
             "restore the file, or correct file_sha1."
         )
     layout = layout_of(entry.formatting, entry.columns, entry.tags)
-    return DataSet(name, layout, files, digest, entry.num_samples)
+    return DataSet(name, layout, files, f"sha256:{_digest(files)}", entry.num_samples)
 
 
 def _from_path(name: str, endpoint_url: str | None) -> DataSet:
@@ -107,7 +105,7 @@ def _from_path(name: str, endpoint_url: str | None) -> DataSet:
             f"The layout of {name} can't be told from its first row, which has {keys}; "
             f"describe it in a {INFO} with formatting and columns."
         )
-    return DataSet(name, layout, files, _digests(files)[0])
+    return DataSet(name, layout, files, f"sha256:{_digest(files)}")
 
 
 def _local(folder: str, name: str, endpoint_url: str | None, asks: str) -> Path:
@@ -199,15 +197,9 @@ def _files(path: Path, asks: str) -> tuple[Path, ...]:
     return tuple(files)
 
 
-def _digests(paths: Sequence[Path]) -> tuple[str, str]:
-    """sha256 and SHA-1 of the files' bytes, one file after the other."""
-    sha256, sha1 = hashlib.sha256(), hashlib.sha1()  # noqa: S324 - LLaMA-Factory's file_sha1, no protection
-    for path in paths:
-        try:
-            with path.open("rb") as stream:
-                while block := stream.read(_BLOCK):
-                    sha256.update(block)
-                    sha1.update(block)
-        except OSError as error:
-            raise DataError(f"{path} can't be read: {error.strerror}; mend that, or name another file.") from None
-    return f"sha256:{sha256.hexdigest()}", sha1.hexdigest()
+def _digest(paths: Sequence[Path], algorithm: str = "sha256") -> str:
+    """The digest of the files' bytes, one file after the other; what is unchanged is not read again."""
+    try:
+        return digest_of_files(paths, algorithm=algorithm, cache=default_cache() / "digests")
+    except OSError as error:
+        raise DataError(f"{error.filename} can't be read: {error.strerror}; mend that, or name another file.") from None

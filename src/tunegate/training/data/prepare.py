@@ -7,10 +7,8 @@ with the corpus. Whoever trains opens those folders; how rows are mixed and held
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Any, overload
 
@@ -19,7 +17,8 @@ import numpy as np
 
 from tunegate.api.codec import Resource
 from tunegate.api.errors import DataError
-from tunegate.models.materialize import default_cache, digest_of_file
+from tunegate.files import alone_with, digest_of_file, disk_errors_as
+from tunegate.models.materialize import default_cache
 from tunegate.models.templates import load_template
 from tunegate.training.config import TrainConfig
 from tunegate.training.data.cache import (
@@ -108,7 +107,7 @@ def prepare(
     folders = []
     for dataset in datasets:
         folder = default_cache() / "tokens" / _key(dataset, config, tokenizer_folder)
-        with _alone(folder):
+        with disk_errors_as(DataError, folder, "make room, or set TUNEGATE_CACHE."), alone_with(folder):
             if config.overwrite_cache or not is_whole(folder):
                 tokenizer = tokenizer or load_tokenizer(tokenizer_folder, config.template)
                 write_tokens(folder, dataset, tokenizer, limits_of(config), config.max_samples, report or _ignore)
@@ -202,20 +201,6 @@ def _key(dataset: DataSet, config: TrainConfig, tokenizer_folder: Path) -> str:
         config.max_samples,
     ]
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the lock beside `folder`; the kernel lets it go when this process ends, however it ends."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-            flock(lock, LOCK_EX)
-            yield
-    except OSError as error:
-        raise DataError(
-            f"{error.filename or folder} can't be written: {error.strerror}; make room, or set TUNEGATE_CACHE."
-        ) from error
 
 
 def _ignore(news: Preparing) -> None:

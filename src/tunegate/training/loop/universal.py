@@ -18,6 +18,8 @@ import torch
 from deepspeed.checkpoint import ds_to_universal
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
+from tunegate.files import new_folder
+
 _LOG = logging.getLogger(__name__)
 _PARTS = "*zero_pp_rank_*_optim_states.pt"
 
@@ -32,18 +34,17 @@ def convert(resume: Path, into: Path) -> None:
 
     Random numbers stay behind: they were those of as many processes.
     """
-    half, tag = into.with_name(f"{into.name}.partial"), _tag(resume)
-    half.mkdir()
+    tag = _tag(resume)
     options = {"keep_temp_folder": False, "strict": True, "inject_missing_state": True}
     workers = {"num_extract_workers": 1, "num_merge_workers": 1}  # more are forked, which a process with threads is not
-    places = {"input_folder": str(resume / tag), "output_folder": str(half / tag)}
     _LOG.warning("%s is of %s processes; it is converted.", resume.parent.name, processes_of(resume))
-    with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
-        ds_to_universal.main(Namespace(**places, **options, **workers))
-    for path in resume.iterdir():
-        if path.is_file() and not path.name.startswith("rng_state"):
-            shutil.copyfile(path, half / path.name)
-    half.rename(into)
+    with new_folder(into) as partial:
+        places = {"input_folder": str(resume / tag), "output_folder": str(partial / tag)}
+        with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+            ds_to_universal.main(Namespace(**places, **options, **workers))
+        for path in resume.iterdir():
+            if path.is_file() and not path.name.startswith("rng_state"):
+                shutil.copyfile(path, partial / path.name)
 
 
 def load_universal(arguments: TrainingArguments) -> None:

@@ -6,7 +6,6 @@ takes to go on exactly. The marker inside resume/ is written last, so a checkpoi
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import msgspec
 from tunegate.api.codec import Resource, from_json, to_json
 from tunegate.api.errors import TrainingError
 from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.files import replace_file
 from tunegate.store import Store
 from tunegate.training.run.progress import PICTURE
 
@@ -85,12 +85,7 @@ def seal(
             path.rename(resume / path.name)
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     marker = Marker(step=step, total_steps=total_steps, epoch=epoch, loss=loss, files=files, notes=dict(notes or {}))
-    half = resume / f"{MARKER}.partial"
-    with half.open("wb") as stream:
-        stream.write(to_json(marker))
-        stream.flush()
-        os.fsync(stream.fileno())
-    half.rename(resume / MARKER)
+    replace_file(resume / MARKER, to_json(marker))
     return Checkpoint(folder, marker)
 
 

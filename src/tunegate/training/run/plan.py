@@ -8,9 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
-from fcntl import LOCK_EX, LOCK_NB, flock
-from hashlib import file_digest
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,8 @@ from tunegate.api.versions import (
     Release,
     digest_of,
 )
+from tunegate.files import digest_of_file, disk_errors_as, locked
+from tunegate.models.materialize import default_cache
 from tunegate.store import Store
 from tunegate.training.config import TrainConfig, arguments_of, check_global_batch
 from tunegate.training.data.prepare import Report, prepare
@@ -177,16 +177,10 @@ def code_version() -> str:
 @contextmanager
 def owned(output_dir: Path) -> Iterator[None]:
     """Hold `output_dir` for one run at a time. Raises UsageError when it can't be written or is in use."""
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        lock = (output_dir / ".lock").open("w")
-    except OSError as error:
-        raise UsageError(f"{output_dir} can't be written: {error.strerror}; give another --output_dir.") from None
-    with lock:
-        try:
-            flock(lock, LOCK_EX | LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"Another run is using {output_dir}; wait for it, or give another --output_dir.") from None
+    busy = UsageError(f"Another run is using {output_dir}; wait for it, or give another --output_dir.")
+    with ExitStack() as held:
+        with disk_errors_as(UsageError, output_dir, "give another --output_dir."):
+            held.enter_context(locked(output_dir / ".lock", busy=busy))
         yield
 
 
@@ -208,12 +202,16 @@ def _find_base(config: TrainConfig, store: Store | None) -> tuple[Path, BaseMode
 
 
 def _digest_of_folder(folder: Path) -> str:
-    files = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as stream:
-            sha256 = file_digest(stream, "sha256").hexdigest()
-        files.append(File(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256))
-    return digest_of(files)
+    digests = default_cache() / "digests"
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest_of(
+        File(
+            path=path.relative_to(folder).as_posix(),
+            size=path.stat().st_size,
+            sha256=digest_of_file(path, cache=digests),
+        )
+        for path in paths
+    )
 
 
 def _release_beside(folder: Path) -> Release | None:
