@@ -167,7 +167,7 @@ class _NoStore:
 
 def _serve(port: int, engine: str) -> None:
     """The server under test: all of `tunegate serve` but the store."""
-    from tunegate.serving.server import ServeConfig, run
+    from tunegate.serving.app import ServeConfig, run
 
     name = f"{MODEL}/run/checkpoint-0"
     version = ModelVersion(

@@ -13,7 +13,7 @@ from tunegate.api.versions import ModelVersion, Release, short
 from tunegate.cli.options import open_store, store_options
 
 if TYPE_CHECKING:
-    from tunegate.serving.server import ServeConfig
+    from tunegate.serving.app import ServeConfig
     from tunegate.store import Store
 
 
@@ -72,7 +72,7 @@ def command(
         else _from_store(str(version), whole, engine_url is None, store_uri, endpoint_url)
     )
     config = _config(served, key, engine=engine, engine_url=engine_url, engine_model=engine_model, **settings)
-    from tunegate.serving.server import run
+    from tunegate.serving.app import run
 
     def say(url: str) -> None:
         click.echo(f"{config.model} ({short(config.version.digest)}) answers at {url}/v1")
@@ -124,7 +124,7 @@ def _mounted(folder: Path, whole: bool, store_uri: str, endpoint_url: str | None
 
 def _config(served: _Served, key: bytes, *, model_name: str | None, port: int, **settings: Any) -> ServeConfig:
     from tunegate.models import default_cache
-    from tunegate.serving.server import ServeConfig
+    from tunegate.serving.app import ServeConfig
 
     return ServeConfig(
         version=served.version,

@@ -21,7 +21,7 @@ from tunegate.models.merge import merge_adapter
 from tunegate.models.mount import deliver
 from tunegate.models.quantize import quantize
 from tunegate.processes import Child, answers, free_port
-from tunegate.serving import engine as engines
+from tunegate.serving.engines import transformers as engines
 from tunegate.store import Store
 from tunegate.store.serving_uri import Pinned
 

@@ -28,12 +28,12 @@ from tests.unit.serving.standin import (
 from tests.waiting import wait_for_async
 from tunegate.feedback import FeedbackLog, ResponseIds
 from tunegate.processes import free_port
-from tunegate.serving import engine as engines
-from tunegate.serving.chat import Chat
+from tunegate.serving.app import front
+from tunegate.serving.engines import transformers as engines
 from tunegate.serving.metrics import Metrics
-from tunegate.serving.requests import Rules
-from tunegate.serving.routes import FeedbackRoute, Models
-from tunegate.serving.server import front
+from tunegate.serving.pipeline import Rules
+from tunegate.serving.routes.chat import Chat
+from tunegate.serving.routes.feedback import FeedbackRoute, Models
 
 
 @pytest.fixture

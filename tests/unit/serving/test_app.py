@@ -12,8 +12,8 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from tests.unit.serving.standin import MODEL, VERSION
-from tunegate.serving.routes import Models
-from tunegate.serving.server import Served, front, kserve_app
+from tunegate.serving.app import Served, front, kserve_app
+from tunegate.serving.routes.feedback import Models
 
 pytestmark = pytest.mark.filterwarnings("ignore:ORJSONResponse is deprecated")  # KServe's
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

@@ -37,13 +37,13 @@ from tunegate.api.errors import ServingError
 from tunegate.api.versions import ModelVersion, Release
 from tunegate.feedback import FeedbackLog, ResponseIds
 from tunegate.feedback.votes import Documents
-from tunegate.serving import engine as engines
-from tunegate.serving.chat import Chat
-from tunegate.serving.engine import Engine
+from tunegate.serving.engines import transformers as engines
+from tunegate.serving.engines.transformers import Engine
 from tunegate.serving.http import json_response
 from tunegate.serving.metrics import Metrics
-from tunegate.serving.requests import Rules
-from tunegate.serving.routes import FeedbackRoute, Front, Models, ReadOnly
+from tunegate.serving.pipeline import Rules
+from tunegate.serving.routes.chat import Chat
+from tunegate.serving.routes.feedback import FeedbackRoute, Front, Models, ReadOnly
 
 logger = logging.getLogger(__name__)
 GRACE_SECONDS = 8  # for answers under way; less than a supervisor waits before it kills (processes.GRACE_SECONDS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tunegate.serving.stream import Rewriter
+from tunegate.serving.protocols.passthrough import Rewriter
 
 NAMES = {"id": "chatcmpl-ours", "model": "shop"}
 

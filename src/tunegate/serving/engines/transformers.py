@@ -1,8 +1,8 @@
 """The program that generates text, reached over HTTP: as our child on loopback, or one that already runs.
 
 The embedded engine is `transformers serve` with continuous batching. It takes its sampling from its first request and
-keeps it, and a request that outgrows its cache ends it for everybody; both are dealt with here and in `requests`.
-A model with a learned prefix is answered for by `prefix_engine`, the same program without batching. vLLM needs none of
+keeps it, and a request that outgrows its cache ends it for everybody; both are dealt with here and in `pipeline`.
+A model with a learned prefix is answered for by `prefix`, the same program without batching. vLLM needs none of
 that: it decides on every field of a request itself.
 """
 
@@ -24,7 +24,7 @@ from tunegate.api.errors import ModelError, ServingError
 from tunegate.api.versions import Release
 from tunegate.models.prompt_tuning import has_prefix, prompt_length
 from tunegate.processes import Child, free_port
-from tunegate.serving.requests import Embedded, Sampling
+from tunegate.serving.pipeline import Embedded, Sampling
 
 # The cache is sized for a small machine: without these it would take most of the free memory. 64 pages of 256 tokens
 # are about 0.4 GB for SmolLM2-135M.
@@ -140,7 +140,7 @@ def start(folder: Path, release: Release, log: Path) -> Engine:
     limits = {"--cb-block-size": PAGE_TOKENS, "--cb-num-blocks": PAGES, "--cb-max-batch-tokens": BATCH_TOKENS}
     argv += [str(part) for limit in limits.items() for part in limit]
     if has_prefix(folder):
-        argv = [sys.executable, "-m", "tunegate.serving.prefix_engine", str(folder), str(port), generation]
+        argv = [sys.executable, "-m", "tunegate.serving.engines.prefix", str(folder), str(port), generation]
     log.unlink(missing_ok=True)
     child = Child.start("the engine", argv, log=log, env=_ENVIRONMENT)
     return Engine(f"http://127.0.0.1:{port}", str(folder), child, {"generation_config": generation})

@@ -22,8 +22,8 @@ from starlette.types import Receive, Scope, Send
 from tunegate.feedback import ResponseIds
 from tunegate.serving.http import ApiError, ClientGoneError, bad_request, read_body, while_connected
 from tunegate.serving.metrics import Metrics
-from tunegate.serving.requests import ChatRequest, Rules, prepare
-from tunegate.serving.stream import Rewriter
+from tunegate.serving.pipeline import ChatRequest, Rules, prepare
+from tunegate.serving.protocols.passthrough import Rewriter
 
 logger = logging.getLogger(__name__)
 _BROKE = "The engine broke off; ask again."

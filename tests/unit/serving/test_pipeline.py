@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.serving.standin import embedded
 from tunegate.serving.http import ApiError
-from tunegate.serving.requests import Embedded, Rules, Sampling, prepare
+from tunegate.serving.pipeline import Embedded, Rules, Sampling, prepare
 
 ASK = [{"role": "user", "content": "hello"}]
 

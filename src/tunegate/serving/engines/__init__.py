@@ -1,0 +1,1 @@
+"""The programs that generate text, each reached over HTTP."""

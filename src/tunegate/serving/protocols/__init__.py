@@ -1,0 +1,1 @@
+"""How clients speak: pure functions between bytes and what they mean. Light: nothing here imports kserve."""
