@@ -77,13 +77,13 @@ def test_an_old_resource_version_is_a_conflict(cluster: Cluster, namespace: str)
 
 
 def test_applying_a_status_leaves_the_spec_alone(cluster: Cluster, namespace: str) -> None:
-    cluster.apply(_job(namespace, parallelizm=2))
-    status = _job(namespace, parallelizm=2)
-    status["spec"] = {"parallelizm": 1}
+    cluster.apply(_job(namespace, parallelism=2))
+    status = _job(namespace, parallelism=2)
+    status["spec"] = {"parallelism": 1}
     status["status"] = {"active": 3}
     cluster.apply(status, status=True)
     job = cluster.get(JOB, namespace, "work")
-    assert (job["spec"]["parallelizm"], job["status"]["active"]) == (2, 3)
+    assert (job["spec"]["parallelism"], job["status"]["active"]) == (2, 3)
 
 
 def test_a_field_that_the_kind_does_not_have_is_refused_by_name(cluster: Cluster, namespace: str) -> None:
@@ -222,13 +222,13 @@ def _service(namespace: str, *, port: int) -> Object:
     }
 
 
-def _job(namespace: str, *, parallelizm: int) -> Object:
+def _job(namespace: str, *, parallelism: int) -> Object:
     pod = {"restartPolicy": "Never", "containers": [{"name": "work", "image": "work"}]}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": "work", "namespace": namespace},
-        "spec": {"parallelizm": parallelizm, "template": {"spec": pod}},
+        "spec": {"parallelism": parallelism, "template": {"spec": pod}},
     }
 
 

@@ -109,7 +109,7 @@ def _environment(plan: Plan, node: Node) -> dict[str, str]:
         # torchrun of torch 2.13 keeps its own store when ranks are lost: those started anew find the addresses of dead
         # ones in it, and a node that replaces another isn't told where it is.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-        "TOKENIZERS_PARALLELIZM": "false",
+        "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
     }
