@@ -14,7 +14,7 @@ from tunegate.api.codec import Resource
 from tunegate.api.promotion import Abort, Approval, Promotion, PromotionStatus
 from tunegate.api.versions import ModelVersion
 
-GROUP, VERSION = "tunegate.io", "v1alpha1"
+VERSION = "v1alpha1"
 # What a Promotion's status holds in the cluster besides a PromotionStatus.
 _MORE = ("candidate", "conditions", "observedGeneration")
 

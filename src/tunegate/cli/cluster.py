@@ -13,7 +13,8 @@ import msgspec
 from kubernetes import client, config
 
 from tunegate.api.errors import NotFoundError, TunegateError, UsageError
-from tunegate.api.kubernetes import GROUP, VERSION, read_promotion
+from tunegate.api.kubernetes import VERSION, read_promotion
+from tunegate.api.labels import GROUP
 from tunegate.api.promotion import Abort, Approval, Promotion
 
 _TIMEOUT_SECONDS = 15

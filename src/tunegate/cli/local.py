@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunegate.api import environment
 from tunegate.api.codec import to_json
 from tunegate.api.errors import TunegateError
 from tunegate.cli.options import home_option, json_option, print_table
@@ -30,9 +31,9 @@ def command() -> None:
 )
 @click.option("--port", default=8080, show_default=True, help="Where applications ask, on 127.0.0.1.")
 @click.option(
-    "--store", "store_uri", envvar="TUNEGATE_STORE", metavar="s3://BUCKET", help="Default: an embedded store."
+    "--store", "store_uri", envvar=environment.STORE, metavar="s3://BUCKET", help="Default: an embedded store."
 )
-@click.option("--endpoint-url", envvar="AWS_ENDPOINT_URL", help="The S3 endpoint, where it is not AWS's.")
+@click.option("--endpoint-url", envvar=environment.ENDPOINT_URL, help="The S3 endpoint, where it is not AWS's.")
 @click.option("--limit", type=click.IntRange(min=1), help="Ask only the first N questions of each suite.")
 @click.option("--engine-url", help="An engine that is already running, instead of one for each server.")
 @click.option("--engine-model", help="The name under which that engine knows the model.")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tunegate.api import environment
+
 if TYPE_CHECKING:
     from tunegate.local.state import Home
     from tunegate.store import Progress, Store
@@ -20,16 +22,16 @@ def store_options(command: F) -> F:
     """Add `--store` and `--endpoint-url`, passed on as `store_uri` and `endpoint_url`."""
     command = click.option(
         "--endpoint-url",
-        envvar="AWS_ENDPOINT_URL",
+        envvar=environment.ENDPOINT_URL,
         help="The S3 endpoint, where it is not AWS's. Credentials come from the usual AWS variables or files.",
     )(command)
     return click.option(
         "--store",
         "store_uri",
-        envvar="TUNEGATE_STORE",
+        envvar=environment.STORE,
         required=True,
         metavar="s3://BUCKET[/PREFIX]",
-        help="The model store; also read from TUNEGATE_STORE.",
+        help=f"The model store; also read from {environment.STORE}.",
     )(command)
 
 
@@ -43,12 +45,12 @@ def home_option(command: F) -> F:
 
     return click.option(
         "--home",
-        envvar="TUNEGATE_HOME",
+        envvar=environment.HOME,
         default=".tunegate",
         show_default=True,
         type=click.Path(file_okay=False, path_type=Path),
         callback=to_home,
-        help="The folder of the local platform; also read from TUNEGATE_HOME.",
+        help=f"The folder of the local platform; also read from {environment.HOME}.",
     )(command)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
+from tunegate.api import environment
 from tunegate.api.codec import to_json
 from tunegate.api.errors import NotFoundError, UsageError
 from tunegate.api.promotion import TERMINAL, Abort, Approval
@@ -36,7 +37,7 @@ def where_options(command: F) -> F:
         click.option(
             "-n",
             "--namespace",
-            envvar="TUNEGATE_NAMESPACE",
+            envvar=environment.NAMESPACE,
             help="Speak to this namespace of the cluster in your kubeconfig, instead of to the local platform.",
         )(command)
     )

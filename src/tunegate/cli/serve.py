@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
+from tunegate.api import environment
 from tunegate.api.errors import UsageError
 from tunegate.api.versions import ModelVersion, Release, short
 from tunegate.cli.options import open_store, store_options
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option(
-    "--model-name", envvar="TUNEGATE_MODEL_NAME", help="The name clients ask for; by default the version's model."
+    "--model-name", envvar=environment.MODEL_NAME, help="The name clients ask for; by default the version's model."
 )
 @click.option(
     "--engine",
@@ -91,9 +92,8 @@ class _Served(NamedTuple):
 
 def _feedback_key() -> bytes:
     from tunegate.feedback import parse_key
-    from tunegate.feedback.ids import KEY_VARIABLE
 
-    return parse_key(os.environ.get(KEY_VARIABLE))
+    return parse_key(os.environ.get(environment.FEEDBACK_KEY))
 
 
 def _from_store(version: str, whole: bool, fetch: bool, store_uri: str, endpoint_url: str | None) -> _Served:

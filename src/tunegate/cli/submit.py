@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunegate import __version__
+from tunegate.api import environment
 
 if TYPE_CHECKING:
     from tunegate.training.compat.pai import Work
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
 @click.option(
     "--store",
     "store_uri",
-    envvar="TUNEGATE_STORE",
+    envvar=environment.STORE,
     show_envvar=True,
     help="The model store, unless --output_dir is in a bucket of the line.",
 )
-@click.option("--endpoint-url", envvar="AWS_ENDPOINT_URL", show_envvar=True, help="The S3 endpoint, as pods reach it.")
+@click.option(
+    "--endpoint-url", envvar=environment.ENDPOINT_URL, show_envvar=True, help="The S3 endpoint, as pods reach it."
+)
 @click.option("--dry-run", is_flag=True, help="Print the job instead of applying it.")
 def command(line: str, dry_run: bool, store_uri: str | None, **settings: Any) -> None:
     """Turn `pai -name pytorch... -D...` into a PyTorchJob that trains the same, and apply it.
@@ -62,7 +65,7 @@ def _check(work: Work, job: dict[str, Any]) -> None:
 
     container = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]
     variables = {variable["name"]: variable["value"] for variable in container["env"]}
-    words = [*container["args"][1:], f"--store={variables['TUNEGATE_STORE']}"]
+    words = [*container["args"][1:], f"--store={variables[environment.STORE]}"]
     with train.make_context("tunegate train", words) as context:
         config = config_of({name: value for name, value in context.params.items() if name != "as_json"})
     check_config(replace(config, deepspeed=None) if work.package else config)

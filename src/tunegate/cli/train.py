@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 import click
 import msgspec
 
+from tunegate.api import environment
 from tunegate.cli.options import json_option
 from tunegate.training.config import Setting, TrainConfig, settings
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_FROM_ENVIRONMENT = {"store": "TUNEGATE_STORE", "endpoint_url": "AWS_ENDPOINT_URL"}
+_FROM_ENVIRONMENT = {"store": environment.STORE, "endpoint_url": environment.ENDPOINT_URL}
 
 
 class _Spelled(click.Choice):  # type: ignore[type-arg]

@@ -13,10 +13,10 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from tunegate.api.environment import FEEDBACK_KEY
 from tunegate.api.errors import ForgedIdError, UsageError
 
 PREFIX = "chatcmpl-"  # what OpenAI's tools expect of the id of an answer
-KEY_VARIABLE = "TUNEGATE_FEEDBACK_KEY"
 
 _DIGEST, _TIME, _NONCE, _USER, _MAC = 32, 6, 9, 6, 16  # bytes; 69 together, so base64 has no spare bits to play with
 _PAYLOAD = _DIGEST + _TIME + _NONCE + _USER
@@ -89,13 +89,13 @@ class ResponseIds:
 def parse_key(text: str | None) -> bytes:
     """The signing key from its hex form. Raises UsageError when there is none, or when it is too short to be one."""
     if not text:
-        raise UsageError(f"{KEY_VARIABLE} is not set, so answers can't be signed; {_NEW_KEY}")
+        raise UsageError(f"{FEEDBACK_KEY} is not set, so answers can't be signed; {_NEW_KEY}")
     try:
         key = bytes.fromhex(text)
     except ValueError:
         key = b""
     if len(key) < 32:
-        raise UsageError(f"{KEY_VARIABLE} must be at least 64 hex digits; {_NEW_KEY}")
+        raise UsageError(f"{FEEDBACK_KEY} must be at least 64 hex digits; {_NEW_KEY}")
     return key
 
 

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from tunegate.api import environment
 from tunegate.api.codec import to_json
 from tunegate.api.errors import StoreError, UsageError
 from tunegate.api.feedback import Tally
@@ -86,14 +87,14 @@ class Platform:
         home = config.home
         with home.hold(), contextlib.ExitStack() as stack:
             _require_free(config.port)
-            environment = {"TUNEGATE_FEEDBACK_KEY": home.feedback_key(), "TUNEGATE_CACHE": str(home.cache)}
+            variables = {environment.FEEDBACK_KEY: home.feedback_key(), environment.CACHE: str(home.cache)}
             if config.store_uri:
-                environment |= {"TUNEGATE_STORE": config.store_uri}
-                environment |= {"AWS_ENDPOINT_URL": config.endpoint_url} if config.endpoint_url else {}
+                variables |= {environment.STORE: config.store_uri}
+                variables |= {environment.ENDPOINT_URL: config.endpoint_url} if config.endpoint_url else {}
             else:
-                environment |= stack.enter_context(EmbeddedStore.start(home.store)).environment
-            stack.enter_context(_environment({**_AROUND, **environment}))
-            store = Store.open(os.environ["TUNEGATE_STORE"], endpoint_url=os.environ.get("AWS_ENDPOINT_URL"))
+                variables |= stack.enter_context(EmbeddedStore.start(home.store)).environment
+            stack.enter_context(_environment({**_AROUND, **variables}))
+            store = Store.open(os.environ[environment.STORE], endpoint_url=os.environ.get(environment.ENDPOINT_URL))
             stack.enter_context(_start_proxy(home, config.port))
             platform = cls(config, store)
             stack.callback(platform._close)

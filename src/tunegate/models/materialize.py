@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tunegate.api import environment
 from tunegate.api.errors import DigestError, ModelError
 from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, ModelVersion
 from tunegate.files import alone_with, digest_of_file, new_folder, replace_file
@@ -31,7 +32,7 @@ _NOT_OF_THE_BASE = (MANIFEST, RELEASE)
 
 def default_cache() -> Path:
     """Where fetched versions lie: TUNEGATE_CACHE, or ~/.cache/tunegate."""
-    return Path(os.environ.get("TUNEGATE_CACHE") or Path.home() / ".cache" / "tunegate")
+    return Path(os.environ.get(environment.CACHE) or Path.home() / ".cache" / "tunegate")
 
 
 def materialize(store: Store, version: ModelVersion, cache: Path | None = None, *, whole: bool = True) -> Path:

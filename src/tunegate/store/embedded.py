@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from tunegate.api.environment import ENDPOINT_URL, REGION, STORE
 from tunegate.api.errors import StoreError
 from tunegate.files import is_locked, replace_file
 from tunegate.processes import Child, answers, free_port
@@ -71,11 +72,11 @@ class EmbeddedStore:
     def environment(self) -> dict[str, str]:
         """What another process needs to use this store."""
         return {
-            "TUNEGATE_STORE": self.uri,
-            "AWS_ENDPOINT_URL": self.endpoint_url,
+            STORE: self.uri,
+            ENDPOINT_URL: self.endpoint_url,
             "AWS_ACCESS_KEY_ID": self._keys[0],
             "AWS_SECRET_ACCESS_KEY": self._keys[1],
-            "AWS_DEFAULT_REGION": "us-east-1",
+            REGION: "us-east-1",
         }
 
     def stop(self) -> None:

@@ -7,9 +7,10 @@ import pytest
 from tests.builders import make_version
 from tests.unit.operator.world import BASE, DIGEST, World, server_of
 from tunegate.api.feedback import Tally
+from tunegate.api.labels import APPLIED, UNUSED_SINCE
 from tunegate.api.versions import ModelVersion, short
 from tunegate_operator.desired import DRAIN_SECONDS
-from tunegate_operator.types import APPLIED, UNUSED_SINCE, Object
+from tunegate_operator.types import Object
 
 GOOD, BAD = Tally(up=38, down=2), Tally(up=4, down=36)
 CANDIDATE = make_version("run-1", created=1)

@@ -11,13 +11,14 @@ import pytest
 from tests.builders import at, make_version
 from tests.unit.operator.world import BASE, CONFIG, World, server_of
 from tunegate.api.feedback import Tally
+from tunegate.api.labels import UNUSED_SINCE
 from tunegate.api.promotion import TERMINAL
 from tunegate.api.versions import ModelVersion
 from tunegate_operator import cluster as kinds
 from tunegate_operator.conditions import Problem
 from tunegate_operator.desired import DRAIN_SECONDS, MOST_JOBS
 from tunegate_operator.read import modified
-from tunegate_operator.types import UNUSED_SINCE, object_name
+from tunegate_operator.types import object_name
 
 GOOD, BAD = Tally(up=38, down=2), Tally(up=4, down=36)
 AWAY = Problem("StoreReadable", "StoreUnreachable", "the store is away")

@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.builders import at, make_evaluation, make_version
 from tunegate.api.feedback import Tally
+from tunegate.api.labels import DIGEST
 from tunegate.api.versions import ModelVersion, Producer
 from tunegate.promotion.decide import decide
 from tunegate.promotion.snapshot import Plan
@@ -24,7 +25,7 @@ from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
 from tunegate_operator.desired import Changes, changes, unready_changes
 from tunegate_operator.gather import Gatherer, Seen, Unready
-from tunegate_operator.types import DIGEST, EvaluationSummary, Object, read_version, server_name, to_summary
+from tunegate_operator.types import EvaluationSummary, Object, read_version, server_name, to_summary
 
 NAMESPACE = "shop"
 BASE = make_version("base", step=0)

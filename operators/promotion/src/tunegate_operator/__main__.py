@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tunegate.api import environment
 from tunegate.api.errors import TunegateError
 from tunegate_operator import __version__
 from tunegate_operator.config import Config
@@ -16,11 +17,9 @@ LEVELS = ("debug", "info", "warning", "error")
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__)
-@click.option("--store", required=True, envvar="TUNEGATE_STORE", show_envvar=True, help="s3://bucket[/prefix]")
-@click.option("--endpoint-url", envvar="AWS_ENDPOINT_URL", show_envvar=True, help="Where the store's API is.")
-@click.option(
-    "--region", envvar="AWS_DEFAULT_REGION", show_envvar=True, help="The region that requests are signed for."
-)
+@click.option("--store", required=True, envvar=environment.STORE, show_envvar=True, help="s3://bucket[/prefix]")
+@click.option("--endpoint-url", envvar=environment.ENDPOINT_URL, show_envvar=True, help="Where the store's API is.")
+@click.option("--region", envvar=environment.REGION, show_envvar=True, help="The region that requests are signed for.")
 @click.option("--evaluation-image", required=True, help="The image of the pods that evaluate: the trainer image.")
 @click.option(
     "--namespace", "namespaces", multiple=True, help="Where to look for policies; repeatable, none means all."

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from tunegate.api.errors import TunegateError, UsageError
+from tunegate.api.labels import GROUP
 from tunegate_operator import __version__
-from tunegate_operator.types import GROUP, MANAGER, Object
+from tunegate_operator.types import MANAGER, Object
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient

@@ -15,6 +15,7 @@ import msgspec
 
 from tunegate.api.errors import UsageError
 from tunegate.api.feedback import Tally
+from tunegate.api.labels import POLICY
 from tunegate.api.policy import CanaryStep
 from tunegate.api.promotion import Promotion
 from tunegate.api.versions import ModelVersion
@@ -39,7 +40,6 @@ from tunegate_operator.read import (
 )
 from tunegate_operator.store_watch import Source
 from tunegate_operator.types import (
-    POLICY,
     Attempt,
     ClusterPolicy,
     EvaluationSummary,

@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from tunegate import logs
+from tunegate.api.labels import MANAGED_BY, MODEL
 from tunegate_operator import lease
 from tunegate_operator.cluster import (
     HTTP_ROUTE,
@@ -39,7 +40,7 @@ from tunegate_operator.lease import Election
 from tunegate_operator.loop import Loop
 from tunegate_operator.metrics import Endpoint, Metrics
 from tunegate_operator.reconcile import Reconciler
-from tunegate_operator.types import MANAGED_BY, MODEL, Object
+from tunegate_operator.types import Object
 from tunegate_operator.watch import Watches
 
 if TYPE_CHECKING:

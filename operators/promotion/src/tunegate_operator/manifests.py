@@ -10,20 +10,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunegate.api import environment
+from tunegate.api.labels import APPLIED, DIGEST, MANAGED_BY, MODEL, POLICY, RUN, SUITE, VERSION
 from tunegate.api.versions import ModelVersion, Producer, short
 from tunegate.promotion.snapshot import EvaluationJob
 from tunegate.store.serving_uri import storage_uri
 from tunegate_operator.config import Config
 from tunegate_operator.types import (
     API_VERSION,
-    APPLIED,
-    DIGEST,
-    MANAGED_BY,
-    MODEL,
-    POLICY,
-    RUN,
-    SUITE,
-    VERSION,
     ClusterPolicy,
     Gateway,
     Object,
@@ -80,7 +74,7 @@ def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: Evalua
         "name": "evaluate",
         "image": config.evaluation_image,
         "args": ["evaluate", job.version.uri, "--suite", job.suite, *limit],
-        "env": [*_store_env(config), {"name": "TUNEGATE_CACHE", "value": "/cache"}],
+        "env": [*_store_env(config), {"name": environment.CACHE, "value": "/cache"}],
         "envFrom": [{"secretRef": {"name": config.store_secret}}],
         "securityContext": CONTAINER_SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -120,15 +114,15 @@ def inference_service(
     """
     serving = policy.serving
     digest_labels = {**MANAGED_BY, POLICY: name, MODEL: policy.model, VERSION: short(version.digest)}
-    feedback = {"secretKeyRef": {"name": config.feedback_secret, "key": "TUNEGATE_FEEDBACK_KEY"}}
+    feedback = {"secretKeyRef": {"name": config.feedback_secret, "key": environment.FEEDBACK_KEY}}
     model = {
         "modelFormat": {"name": "tunegate"},
         "runtime": config.serving_runtime + ("-vllm" if serving.engine == "VLLM" else ""),
         "storageUri": storage_uri(version),
         "env": [
             *_store_env(config),
-            {"name": "TUNEGATE_MODEL_NAME", "value": policy.model},
-            {"name": "TUNEGATE_FEEDBACK_KEY", "valueFrom": feedback},
+            {"name": environment.MODEL_NAME, "value": policy.model},
+            {"name": environment.FEEDBACK_KEY, "valueFrom": feedback},
         ],
         "envFrom": [{"secretRef": {"name": config.store_secret}}],
         **({"resources": serving.resources} if serving.resources else {}),
@@ -214,9 +208,9 @@ def _object(
 
 def _store_env(config: Config) -> list[dict[str, str]]:
     known = {
-        "TUNEGATE_STORE": config.store,
-        "AWS_ENDPOINT_URL": config.endpoint_url,
-        "AWS_DEFAULT_REGION": config.region,
+        environment.STORE: config.store,
+        environment.ENDPOINT_URL: config.endpoint_url,
+        environment.REGION: config.region,
     }
     return [{"name": name, "value": value} for name, value in known.items() if value]
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from tunegate.api.labels import APPLIED, DIGEST, MODEL, RUN
 from tunegate.promotion.snapshot import ServerState
-from tunegate_operator.types import APPLIED, DIGEST, MANAGER, MODEL, RUN, Object
+from tunegate_operator.types import MANAGER, Object
 
 
 @dataclass(frozen=True)

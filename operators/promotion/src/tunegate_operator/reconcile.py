@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Literal
 
 from tunegate.api.errors import TunegateError, UsageError
+from tunegate.api.labels import MODEL, POLICY
 from tunegate.api.promotion import Decision
 from tunegate.promotion.decide import decide
 from tunegate.store import Store
@@ -25,7 +26,7 @@ from tunegate_operator.loop import Key
 from tunegate_operator.metrics import Metrics
 from tunegate_operator.read import is_training
 from tunegate_operator.store_watch import Source
-from tunegate_operator.types import MODEL, POLICY, Object
+from tunegate_operator.types import Object
 
 log = logging.getLogger(__name__)
 

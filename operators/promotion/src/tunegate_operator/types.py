@@ -18,6 +18,7 @@ from tunegate.api import kubernetes
 from tunegate.api.codec import Resource
 from tunegate.api.errors import UsageError
 from tunegate.api.evaluation import Evaluation, Metric
+from tunegate.api.labels import GROUP
 from tunegate.api.policy import Count, PromotionPolicy, Seconds
 from tunegate.api.promotion import Promotion
 from tunegate.api.versions import ModelVersion, Producer, short
@@ -25,20 +26,8 @@ from tunegate.api.versions import ModelVersion, Producer, short
 T = TypeVar("T")
 Object = dict[str, Any]
 
-GROUP = kubernetes.GROUP
 API_VERSION = f"{GROUP}/{kubernetes.VERSION}"
 MANAGER = "tunegate-operator"
-MANAGED_BY = {"app.kubernetes.io/managed-by": "tunegate"}
-# Labels: what belongs to which policy, and which version or suite it is about.
-POLICY = f"{GROUP}/policy"
-MODEL = f"{GROUP}/model"
-RUN = f"{GROUP}/run"
-VERSION = f"{GROUP}/version"
-SUITE = f"{GROUP}/suite"
-# Annotations: the full digest, the spec as we last applied it, since when nobody needs the object.
-DIGEST = f"{GROUP}/digest"
-APPLIED = f"{GROUP}/applied"
-UNUSED_SINCE = f"{GROUP}/unused-since"
 
 
 class Placement(Resource, frozen=True, kw_only=True):

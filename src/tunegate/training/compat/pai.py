@@ -15,7 +15,9 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from tunegate.api import environment
 from tunegate.api.errors import UsageError
+from tunegate.api.labels import MODEL, RUN
 from tunegate.training.compat.llamafactory import flags, name_of
 
 GROUP = "kubeflow.org/v1"
@@ -61,12 +63,12 @@ class Place:
     claim: str
 
 
-def read_line(text: str, environment: Mapping[str, str]) -> Work:
-    """The work of a `pai -name pytorch...` line; its variables are set in lines before it, or in `environment`.
+def read_line(text: str, given: Mapping[str, str]) -> Work:
+    """The work of a `pai -name pytorch...` line; its variables are set in lines before it, or in `given`.
 
     Spaces that were lost before -D and -project are put back. Raises UsageError for what can't be understood.
     """
-    options, variables = _split(text, environment)
+    options, variables = _split(text, given)
     expand = _Expansion(variables)
     buckets, endpoint_url = _buckets(expand(options.get("buckets", "")))
     entry = dict(_launcher(options.get("entryFile", ""), expand))
@@ -105,7 +107,7 @@ def training_job(work: Work, place: Place) -> dict[str, Any]:
         raise UsageError(
             "The pods' folders go with the pods; give --store, or an --output_dir under /data/oss_bucket_0/."
         )
-    labels = {"tunegate.io/model": place.name, "tunegate.io/run": work.run}
+    labels = {MODEL: place.name, RUN: work.run}
 
     def replica(count: int, ports: list[dict[str, Any]]) -> dict[str, Any]:
         pod = {"metadata": {"labels": labels}, "spec": _pod(work, place, store, ports)}
@@ -145,13 +147,13 @@ class _Expansion:
             raise UsageError(f"The line uses {names}; set it in the environment, or in a line before pai.")
 
 
-def _split(text: str, environment: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+def _split(text: str, given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """The line's options by name, and the variables that may stand in them."""
     words = _shell(_spaced(text))
     if "pai" not in words:
         raise UsageError("There is no `pai` line; give the whole command, with pai -name in front.")
     at = words.index("pai")
-    variables = {**environment, **dict(word.split("=", 1) for word in words[:at] if "=" in word)}
+    variables = {**given, **dict(word.split("=", 1) for word in words[:at] if "=" in word)}
     options: dict[str, str] = {}
     rest = words[at + 1 :]
     while rest:
@@ -332,10 +334,10 @@ def _pod(work: Work, place: Place, store: str, ports: list[dict[str, Any]]) -> d
 def _environment(work: Work, place: Place, store: str) -> list[dict[str, str]]:
     endpoint_url = place.endpoint_url or work.endpoint_url
     variables = {
-        "TUNEGATE_STORE": store,
-        **({"AWS_ENDPOINT_URL": endpoint_url} if endpoint_url else {}),
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "TUNEGATE_CACHE": "/cache",
+        environment.STORE: store,
+        **({environment.ENDPOINT_URL: endpoint_url} if endpoint_url else {}),
+        environment.REGION: "us-east-1",
+        environment.CACHE: "/cache",
     }
     return [{"name": name, "value": value} for name, value in variables.items()]
 

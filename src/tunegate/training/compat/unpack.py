@@ -10,6 +10,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+from tunegate.api import environment
 from tunegate.api.errors import DataError, TunegateError
 from tunegate.models import default_cache
 from tunegate.store.files import fetch_plain
@@ -28,6 +29,6 @@ def unpack(uri: str, folder: Path, endpoint_url: str | None) -> None:
 
 if __name__ == "__main__":
     try:
-        unpack(sys.argv[1], Path(sys.argv[2]), os.environ.get("AWS_ENDPOINT_URL"))
+        unpack(sys.argv[1], Path(sys.argv[2]), os.environ.get(environment.ENDPOINT_URL))
     except TunegateError as error:
         sys.exit(f"tunegate: {error}")

@@ -1,0 +1,26 @@
+"""The environment variables that tunegate reads and sets, each under one name.
+
+Charts, pipelines and images say the same names as text; a test compares them with these.
+"""
+
+from __future__ import annotations
+
+# The model store's URI, such as s3://bucket/prefix.
+STORE = "TUNEGATE_STORE"
+# The folder where fetched versions, tokens and other things that can be had again are kept.
+CACHE = "TUNEGATE_CACHE"
+# The folder of the local platform.
+HOME = "TUNEGATE_HOME"
+# The hex key that signs response ids: a secret, the same for all servers of a model.
+FEEDBACK_KEY = "TUNEGATE_FEEDBACK_KEY"
+# The name that clients ask a server for.
+MODEL_NAME = "TUNEGATE_MODEL_NAME"
+# The namespace in which `tunegate promotions` looks, where the cluster's own configuration shall not say it.
+NAMESPACE = "TUNEGATE_NAMESPACE"
+
+# The S3 endpoint and region, as all AWS tools read them.
+ENDPOINT_URL = "AWS_ENDPOINT_URL"
+REGION = "AWS_DEFAULT_REGION"
+
+# What must not appear in a log.
+SECRETS = (FEEDBACK_KEY, "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")

@@ -1,0 +1,26 @@
+"""The label and annotation keys on objects in a cluster, each under one name."""
+
+from __future__ import annotations
+
+GROUP = "tunegate.io"
+
+# Who made an object: on everything that the operator applies.
+MANAGED_BY = {"app.kubernetes.io/managed-by": "tunegate"}
+
+# Label: the name of the PromotionPolicy that an object belongs to.
+POLICY = f"{GROUP}/policy"
+# Label: the model's name in the store; a training job carries it, too.
+MODEL = f"{GROUP}/model"
+# Label: the training run that made a version; a training job carries it, too.
+RUN = f"{GROUP}/run"
+# Label: the short digest of the version that an object is about.
+VERSION = f"{GROUP}/version"
+# Label: the suite that an evaluation Job measures.
+SUITE = f"{GROUP}/suite"
+
+# Annotation: the full digest of the version that an object is about, which is too long for a label.
+DIGEST = f"{GROUP}/digest"
+# Annotation: the object as it was last applied, to see what has to change.
+APPLIED = f"{GROUP}/applied"
+# Annotation: since when no promotion has needed the object.
+UNUSED_SINCE = f"{GROUP}/unused-since"
