@@ -10,11 +10,11 @@ import click
 from tunegate.cli.options import json_option, print_table
 
 if TYPE_CHECKING:
-    from tunegate.training import Preparing, TrainConfig
-    from tunegate.training.data.prepare import Account
+    from tunegate.training import Preparing
+    from tunegate.training.data.examples import Account
 
 # What `tunegate train` needs, and data has no use for.
-_FILLED_IN = ("--output_dir", ".", "--model", "data")
+_UNUSED = ("--output_dir", ".", "--model", "data")
 
 
 @click.group()
@@ -27,75 +27,66 @@ def command() -> None:
 )
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED, metavar="FLAGS OF TRAIN...")
 @click.option(
-    "--rejects", type=click.Path(dir_okay=False, path_type=Path), help="Write the rejected rows to this file."
+    "--rejects", type=click.Path(dir_okay=False, path_type=Path), help="Write the rejected records to this file."
 )
 @json_option
 def prepare(flags: tuple[str, ...], rejects: Path | None, as_json: bool) -> None:
-    """Tokenize the data sets of a `tunegate train` command, and say what became of every row.
+    """Tokenize the data sets of a `tunegate train` command, and say what became of every record.
 
     Give the flags of that command; the run that is started with them finds the tokens in the cache (TUNEGATE_CACHE).
     """
     from tunegate.api.codec import to_json
-    from tunegate.training.data.prepare import account_of
+    from tunegate.cli.train import command as train
+    from tunegate.cli.train import config_of, preparing_line
+    from tunegate.store import Store
+    from tunegate.training.config import check_config
+    from tunegate.training.data.examples import account_of
     from tunegate.training.data.prepare import prepare as tokenize
+    from tunegate.training.run.base_model import base_folder
 
-    config = _config(flags)
-    prepared = tokenize(config, _tokenizer(config), None if as_json else _say, rejects=rejects)
-    account = account_of(prepared, config)
+    context = train.make_context("tunegate data prepare", [*_UNUSED, *flags])
+    config = config_of({name: value for name, value in context.params.items() if name != "as_json"})
+    check_config(config)
+    store = Store.open(config.store, endpoint_url=config.endpoint_url) if config.store else None
+    tokenizer_folder, _ = base_folder(config, store)
+
+    def report(news: Preparing) -> None:
+        click.echo(preparing_line(news))
+
+    data = tokenize(config, tokenizer_folder, None if as_json else report, rejects=rejects)
+    account = account_of(data, config)
     if as_json:
         click.echo(to_json(account), nl=False)
     else:
         _show(account)
 
 
-def _config(flags: tuple[str, ...]) -> TrainConfig:
-    from tunegate.cli.train import command as train
-    from tunegate.cli.train import config_of
-    from tunegate.training.config import check_config
-
-    context = train.make_context("tunegate data prepare", [*_FILLED_IN, *flags])
-    settings = {name: value for name, value in context.params.items() if name != "as_json"}
-    config = config_of(settings)
-    check_config(config)
-    return config
-
-
-def _tokenizer(config: TrainConfig) -> Path:
-    from tunegate.store import Store
-    from tunegate.training.run.base_model import base_folder
-
-    store = Store.open(config.store, endpoint_url=config.endpoint_url) if config.store else None
-    return base_folder(config, store)[0]
-
-
-def _say(news: Preparing) -> None:
-    from tunegate.cli.train import preparing_line
-
-    click.echo(preparing_line(news))
-
-
 def _show(account: Account) -> None:
     print_table(
         "Data sets",
-        ("data set", "rows", "rejected", "share", "tokens", "trained", "cut turns", "cut tokens"),
+        ("data set", "examples", "rejected", "share", "tokens", "trained", "cut turns", "cut tokens"),
         [
             (
-                one.name,
-                one.rows,
-                sum(one.rejected.values()),
-                f"{account.shares[one.name]:.1%}",
-                one.tokens,
-                one.trained_tokens,
-                one.cut_turns,
-                one.cut_tokens,
+                dataset.name,
+                dataset.examples,
+                dataset.rejected_records,
+                f"{account.shares[dataset.name]:.1%}",
+                dataset.tokens,
+                dataset.trained_tokens,
+                dataset.cut_turns,
+                dataset.cut_tokens,
             )
-            for one in account.datasets
+            for dataset in account.datasets
         ],
     )
-    reasons = [(one.name, count, reason) for one in account.datasets for reason, count in one.rejected.items()]
-    if reasons:
-        print_table("Rejected", ("data set", "rows", "reason"), reasons)
+    rejected = [
+        (dataset.name, rejects.count, reason, rejects.first)
+        for dataset in account.datasets
+        for reason, rejects in sorted(dataset.rejected.items(), key=lambda item: -item[1].count)
+    ]
+    if rejected:
+        print_table("Rejected", ("data set", "records", "reason", "the first of them"), rejected)
     click.echo(
-        f"{account.train_rows} rows are trained on, {account.validation_rows} held out; "
+        f"{account.train_examples} examples are trained on, {account.validation_examples} are the validation split; "
         f"padding {account.padding:.1%}, or {account.padding_packed:.1%} with --packing."
     )

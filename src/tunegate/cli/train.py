@@ -176,4 +176,5 @@ def _progress_line(news: Progress) -> str:
 
 
 def preparing_line(news: Preparing) -> str:
-    return f"{news.dataset}  {news.rows} rows read  {news.rows_per_second:.0f} rows/s  {news.share:.0%} tokenized"
+    speed = f"{news.records_per_second:.0f} records/s"
+    return f"{news.dataset}  {news.records} records read  {speed}  {news.share:.0%} tokenized"

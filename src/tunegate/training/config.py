@@ -336,7 +336,7 @@ def arguments_of(config: TrainConfig) -> dict[str, Any]:
 
 def _check_data(config: TrainConfig) -> None:
     if config.val_size > 1 and not config.val_size.is_integer():
-        raise UsageError(f"--val_size is {config.val_size}; give a share below 1, or a whole number of rows.")
+        raise UsageError(f"--val_size is {config.val_size}; give a share below 1, or a whole number of examples.")
     if (config.max_source_length is None) != (config.max_target_length is None):
         raise UsageError("--max_source_length and --max_target_length belong together; give both (512 each in 2023).")
     if config.max_source_length is not None and config.truncation != "keep_head":

@@ -19,7 +19,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def flags(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Those of a run over 20 rows, of which 2 can't be used."""
+    """Those of a run over 20 records, of which 2 can't be used."""
     monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("TUNEGATE_STORE", raising=False)
     data = write_dialogues(tmp_path / "data", dialogues(18))
@@ -37,9 +37,10 @@ def _run(*words: str) -> str:
 def test_the_account_of_a_data_set_is_shown(flags: list[str], tmp_path: Path) -> None:
     said = _run(*flags, "--learning_rate", "2e-6", "--rejects", str(tmp_path / "rejects.jsonl"))
 
-    assert "shop  20 rows read" in said
-    assert "not valid JSON" in said
-    assert "18 rows are trained on, 0 held out; padding" in said
+    assert "shop  20 records read" in said
+    assert "NotJson" in said
+    assert "NotInTurn" in said
+    assert "18 examples are trained on, 0 are the validation split; padding" in said
     lines = (tmp_path / "rejects.jsonl").read_text().splitlines()
     assert [json.loads(line)["line"] for line in lines] == [19, 20]
 
@@ -47,20 +48,21 @@ def test_the_account_of_a_data_set_is_shown(flags: list[str], tmp_path: Path) ->
 def test_the_account_is_json_for_scripts(flags: list[str]) -> None:
     account = json.loads(_run(*flags, "--val_size", "3", "--json"))
 
-    assert (account["trainRows"], account["validationRows"]) == (15, 3)
+    assert (account["trainExamples"], account["validationExamples"]) == (15, 3)
     (shop,) = account["datasets"]
-    assert shop["rows"] == 18
-    assert sum(shop["rejected"].values()) == 2
+    assert shop["examples"] == 18
+    assert {reason: rejects["count"] for reason, rejects in shop["rejected"].items()} == {"NotJson": 1, "NotInTurn": 1}
+    assert shop["rejected"]["NotInTurn"]["first"]["line"] == 20
 
 
 def test_the_tokens_are_there_for_the_run(flags: list[str]) -> None:
     _run(*flags)
 
-    assert "rows read" not in _run(*flags, "--learning_rate", "1e-3", "--output_dir", "elsewhere")
+    assert "records read" not in _run(*flags, "--learning_rate", "1e-3", "--output_dir", "elsewhere")
 
 
 def test_what_a_run_would_refuse_is_refused(flags: list[str]) -> None:
-    with pytest.raises(DataError, match="2 of 20 rows were rejected"):
+    with pytest.raises(DataError, match="2 of 20 records were rejected"):
         _run(*flags, "--max_rejected", "0.01")
     with pytest.raises(UsageError, match="--cutoff_len"):
         _run(*flags, "--cutoff_len", "1")

@@ -35,7 +35,9 @@ from tunegate.training.config import arguments_of, check_config, check_global_ba
             {"fp16": True, "bf16": "true"}, r"keep one.*such as \$\{fp16\} was empty", id="both kinds of 16 bits"
         ),
         pytest.param({"val_size": -0.1}, "--val_size is -0.1", id="negative split"),
-        pytest.param({"val_size": 1.5}, "--val_size is 1.5; give a share below 1, or a whole number", id="half a row"),
+        pytest.param(
+            {"val_size": 1.5}, "--val_size is 1.5; give a share below 1, or a whole number", id="half an example"
+        ),
         pytest.param({"max_source_length": 64}, "belong together; give both", id="half of a rule"),
         pytest.param(
             {"max_source_length": 64, "max_target_length": 64, "truncation": "drop"},
@@ -75,8 +77,8 @@ def test_a_setting_that_can_not_work_is_named(tmp_path: Path, change: dict[str, 
     "change",
     [
         pytest.param({"store": None, "model": "", "run": ""}, id="names without a store"),
-        pytest.param({"val_size": 0.1}, id="share held out"),
-        pytest.param({"val_size": 20.0}, id="rows held out"),
+        pytest.param({"val_size": 0.1}, id="share for validation"),
+        pytest.param({"val_size": 20.0}, id="examples for validation"),
         pytest.param({"max_source_length": 4096, "max_target_length": 4096}, id="the rule of 2023"),
         pytest.param({"finetuning_type": "p_tuning", "gradient_checkpointing": "true"}, id="recomputed prompts"),
         pytest.param(

@@ -28,12 +28,12 @@ OPPOSITE = {
 """A name, and ours for its opposite."""
 
 _ALWAYS = "what it asks for always happens"
-_ONCE = "rows are read once, before training, by one process"
-_WITH_CHECKPOINTS = "the rows of --val_size are measured with each checkpoint"
+_ONCE = "records are read once, before training, by one process"
+_WITH_CHECKPOINTS = "the validation split (--val_size) is measured with each checkpoint"
 WITHOUT_EFFECT = {
     "buffer_size": "tokens are read from disk, in any order",
     "dataloader_num_workers": "tokens are read from disk, without work to share",
-    "ddp_timeout": "no process waits for another while rows are read",
+    "ddp_timeout": "no process waits for another while records are read",
     "do_eval": _WITH_CHECKPOINTS,
     "do_train": "",
     "eval_steps": _WITH_CHECKPOINTS,
@@ -65,15 +65,15 @@ REFUSED = {
     "cache_dir": "set TUNEGATE_CACHE in the environment instead",
     "checkpoint_dir": "merge the adapter with `tunegate merge`, and give the result to --model_name_or_path",
     "create_new_adapter": _LORA,
-    "default_system": "write it into the rows of the data set, as their system turn",
+    "default_system": "write it into the records of the data set, as their system turn",
     "do_predict": "measure a version with `tunegate evaluate`",
     "double_quantization": _AFTER,
     "dpo_beta": _SFT,
-    "eval_dataset": "hold rows out with --val_size",
+    "eval_dataset": "make a validation split with --val_size",
     "freeze_extra_modules": "name the modules in --name_module_trainable",
     "hf_hub_token": _NO_HUB,
     "loraplus_lr_ratio": _LORA,
-    "mask_history": "every answer of a dialogue is trained; split the rows where only the last should be",
+    "mask_history": "every answer of a dialogue is trained; split the records where only the last should be",
     "model_max_length": "give --cutoff_len",
     "model_revision": _NO_HUB,
     "no_cuda": "a GPU is used where there is one; hide it with CUDA_VISIBLE_DEVICES=''",
@@ -98,7 +98,7 @@ REFUSED = {
     "shift_attn": "the fastest attention that the machine has is used; leave it out",
     "stage": "tunegate trains on given answers only; give --stage sft",
     "split": "name the file of the split in dataset_info.json",
-    "system_prompt": "write it into the rows of the data set, as their system turn",
+    "system_prompt": "write it into the records of the data set, as their system turn",
     "tokenized_path": "tokens are kept under TUNEGATE_CACHE by the digest of the data; leave it out",
     "train_on_prompt": "only answers are trained; leave it out",
     "trust_remote_code": "no code of a model's folder is ever run; take a base that transformers knows",

@@ -1,7 +1,6 @@
-"""Which data sets a run names, where their files are, and in which layout their rows: dataset_info.json, paths, URIs.
+"""Which data sets a run names, where their files are, and the layout of their records: dataset_info.json, paths, URIs.
 
-Reads dataset_info.json as LLaMA-Factory lays it out, of 2023 and of today. What is in a bucket is brought here first.
-Knows nothing of tokens, models or torch.
+Reads dataset_info.json as LLaMA-Factory lays it out, of 2023 and of today. What is in a bucket is fetched first.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class DataSet:
-    """Files whose rows have one layout; `digest` is the sha256 of their bytes, `num_samples` how many rows to draw."""
+    """Files whose records have one layout; `digest`: sha256 of their bytes, `num_samples`: examples to draw."""
 
     name: str
     layout: Layout
@@ -102,7 +101,7 @@ def _from_path(name: str, endpoint_url: str | None) -> DataSet:
     if layout is None:
         keys = f"the keys {', '.join(map(str, record))}" if isinstance(record, dict) else "no keys"
         raise DataError(
-            f"The layout of {name} can't be told from its first row, which has {keys}; "
+            f"The layout of {name} can't be told from its first record, which has {keys}; "
             f"describe it in a {INFO} with formatting and columns."
         )
     return DataSet(name, layout, files, f"sha256:{_digest(files)}")
@@ -135,14 +134,22 @@ def _entry(info: str, name: str, raw: Any) -> Entry:
     if not isinstance(raw, dict):
         raise UsageError(f"{where}: it is not an object; an entry has at least a file_name.")
     _refuse_unsupported(where, raw)
-    _known(where, raw, Entry.__struct_fields__)
-    _known(f"{where}, columns", raw.get("columns"), Columns.__struct_fields__)
-    _known(f"{where}, tags", raw.get("tags"), Tags.__struct_fields__)
+    _refuse_unknown(where, raw, Entry.__struct_fields__)
+    _refuse_unknown(f"{where}, columns", raw.get("columns"), Columns.__struct_fields__)
+    _refuse_unknown(f"{where}, tags", raw.get("tags"), Tags.__struct_fields__)
     try:
         entry = msgspec.convert(raw, Entry)
     except msgspec.ValidationError as error:
         raise UsageError(f"{where}: {error}; correct it.") from None
-    _check(where, entry)
+    if bool(entry.file_name) == bool(entry.cloud_file_name):
+        raise UsageError(f"{where}: give it one of file_name and cloud_file_name.")
+    if entry.num_samples is not None and entry.num_samples < 1:
+        raise UsageError(f"{where}: num_samples is {entry.num_samples}; give at least 1, or leave it out.")
+    columns = entry.columns
+    if columns and entry.formatting == "alpaca" and not (columns.prompt and columns.response):
+        raise UsageError(f"{where}: columns must name prompt and response; what it leaves out is not read.")
+    if columns and entry.formatting != "alpaca" and not columns.messages:
+        raise UsageError(f"{where}: columns must name messages; what it leaves out is not read.")
     return entry
 
 
@@ -162,7 +169,7 @@ def _refuse_unsupported(where: str, raw: Mapping[str, Any]) -> None:
             raise UsageError(f"{where}: the column {key} can't be trained; leave it out to train the text alone.")
 
 
-def _known(where: str, raw: Any, known: Iterable[str]) -> None:
+def _refuse_unknown(where: str, raw: Any, known: Iterable[str]) -> None:
     for key in raw if isinstance(raw, dict) else ():
         if key not in known:
             raise UsageError(f"{where}: there is no key {key!r}{_nearest(key, known)}; the keys: {', '.join(known)}.")
@@ -171,18 +178,6 @@ def _known(where: str, raw: Any, known: Iterable[str]) -> None:
 def _nearest(name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name, known, 1)
     return f", did you mean {near[0]!r}?" if near else ""
-
-
-def _check(where: str, entry: Entry) -> None:
-    if bool(entry.file_name) == bool(entry.cloud_file_name):
-        raise UsageError(f"{where}: give it one of file_name and cloud_file_name.")
-    if entry.num_samples is not None and entry.num_samples < 1:
-        raise UsageError(f"{where}: num_samples is {entry.num_samples}; give at least 1, or leave it out.")
-    columns = entry.columns
-    if columns and entry.formatting == "alpaca" and not (columns.prompt and columns.response):
-        raise UsageError(f"{where}: columns must name prompt and response; what it leaves out is not read.")
-    if columns and entry.formatting != "alpaca" and not columns.messages:
-        raise UsageError(f"{where}: columns must name messages; what it leaves out is not read.")
 
 
 def _files(path: Path, asks: str) -> tuple[Path, ...]:
@@ -202,4 +197,6 @@ def _digest(paths: Sequence[Path], algorithm: str = "sha256") -> str:
     try:
         return digest_of_files(paths, algorithm=algorithm, cache=default_cache() / "digests")
     except OSError as error:
-        raise DataError(f"{error.filename} can't be read: {error.strerror}; mend that, or name another file.") from None
+        raise DataError(
+            f"{error.filename} can't be read: {error.strerror}; repair that, or name another file."
+        ) from None

@@ -1,7 +1,6 @@
 """From a record to a dialogue, in the layouts that LLaMA-Factory reads: alpaca, sharegpt, and OpenAI's messages.
 
-A record that is none is refused with a reason; before its first colon the reason says what kind of thing is wrong.
-Knows nothing of files, tokens or models.
+A record that is none is refused with a typed reason and a sentence.
 """
 
 from __future__ import annotations
@@ -13,13 +12,15 @@ from typing import Any, Literal
 import msgspec
 
 from tunegate.models.templates import TURN_END, TURN_START
+from tunegate.training.data.readers import Reason, RecordError
 
 Message = dict[Literal["role", "content"], str]
+Dialogue = tuple[Message, ...]
 Formatting = Literal["alpaca", "sharegpt", "openai"]
 
 
 class Columns(msgspec.Struct, frozen=True):
-    """Which key of a row holds what. Where an entry names columns, those it leaves out are not read."""
+    """Which key of a record holds what. Where an entry names columns, those it leaves out are not read."""
 
     prompt: str | None = None
     query: str | None = None
@@ -76,27 +77,46 @@ def recognize(record: Any) -> Layout | None:
     return found[0] if len(found) == 1 else None
 
 
-def dialogue_of(record: Any, layout: Layout) -> tuple[Message, ...]:
-    """The record as an optional system message, then user and assistant in turn. Raises ValueError with the reason."""
-    if isinstance(record, ValueError):
+def dialogue_of(record: Any, layout: Layout) -> Dialogue:
+    """The record as an optional system message, then user and assistant in turn. Raises RecordError."""
+    if isinstance(record, RecordError):
         raise record
     if not isinstance(record, dict):
-        raise ValueError("the row is not an object")  # noqa: TRY004
+        raise RecordError(Reason.NOT_AN_OBJECT, "the record is not an object")
     turns = _alpaca if layout.formatting == "alpaca" else _messages
-    return _checked(turns(record, layout))
+    messages: list[Message] = []
+    for role, content in turns(record, layout):
+        if not isinstance(content, str) or not (content.strip() or role == "system"):
+            raise RecordError(Reason.NO_TEXT, f"a {role} turn has no text")
+        if TURN_START in content or TURN_END in content:
+            raise RecordError(
+                Reason.RESERVED_TEXT,
+                f"a {role} turn holds {TURN_START} or {TURN_END}, which belong to the chat template",
+            )
+        messages.append({"role": role, "content": content})
+    speakers = [message["role"] for message in messages]
+    if speakers[:1] == ["system"]:
+        speakers = speakers[1:]
+    if not speakers or len(speakers) % 2 or speakers != ["user", "assistant"] * (len(speakers) // 2):
+        raise RecordError(
+            Reason.NOT_IN_TURN,
+            "user and assistant don't take turns, from a user's question to an assistant's answer",
+        )
+    return tuple(messages)
 
 
 def _alpaca(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, Any]]:
-    """The turns of an alpaca row; an `input` goes on a new line below the `instruction`."""
+    """The turns of an alpaca record; an `input` goes on a new line below the `instruction`."""
     columns = layout.columns
     for column in (columns.prompt, columns.response):
         if column not in record:
             raise _missing(record, layout, f"it has no {column!r}", column)
     if system := _get(record, columns.system):
         yield "system", system
-    for pair in _get(record, columns.history) or []:
+    history = _get(record, columns.history) or []
+    for pair in history if isinstance(history, list) else [history]:
         if not isinstance(pair, list) or len(pair) != 2:
-            raise ValueError("a turn of the history is not a pair of question and answer")
+            raise RecordError(Reason.BAD_HISTORY, "a turn of the history is not a pair of question and answer")
         yield "user", pair[0]
         yield "assistant", pair[1]
     parts = [part for part in (_get(record, columns.prompt), _get(record, columns.query)) if part]
@@ -105,7 +125,7 @@ def _alpaca(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, An
 
 
 def _messages(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, Any]]:
-    """The turns of a sharegpt or OpenAI row."""
+    """The turns of a sharegpt or OpenAI record."""
     columns, tags = layout.columns, layout.tags
     messages = _get(record, columns.messages)
     if not isinstance(messages, list):
@@ -115,12 +135,12 @@ def _messages(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, 
     roles = {tags.user_tag: "user", tags.assistant_tag: "assistant", tags.system_tag: "system"}
     for message in messages:
         if not isinstance(message, dict) or {tags.role_tag, tags.content_tag} - message.keys():
-            raise ValueError(f"a message does not have {tags.role_tag!r} and {tags.content_tag!r}")
+            raise RecordError(Reason.BAD_MESSAGE, f"a message does not have {tags.role_tag!r} and {tags.content_tag!r}")
         role = message[tags.role_tag]
         if role in (tags.observation_tag, tags.function_tag):
-            raise ValueError(f"{role!r} is a tool's turn, and tools are not trained")
-        if role not in roles:
-            raise ValueError(f"{role!r} is none of the roles {', '.join(roles)}")
+            raise RecordError(Reason.TOOL_TURN, f"{role!r} is a tool's turn, and tools are not trained")
+        if not isinstance(role, str) or role not in roles:
+            raise RecordError(Reason.UNKNOWN_ROLE, f"{role!r} is none of the roles {', '.join(roles)}")
         yield roles[role], message[tags.content_tag]
 
 
@@ -128,26 +148,11 @@ def _get(record: Mapping[str, Any], column: str | None) -> Any:
     return record.get(column) if column else None
 
 
-def _missing(record: Mapping[str, Any], layout: Layout, said: str, column: str | None) -> ValueError:
-    """`said`, with what the row may be instead: of another layout, or with a key spelt otherwise."""
-    seems = recognize(record)
-    if seems is not None and seems.formatting != layout.formatting:
-        return ValueError(f"{said}; it looks like {seems.formatting}, in a data set of {layout.formatting}")
-    near = get_close_matches(column or "", [key for key in record if isinstance(key, str)], 1)
-    return ValueError(f"{said}; it has {near[0]!r}" if near else said)
-
-
-def _checked(turns: Iterator[tuple[str, Any]]) -> tuple[Message, ...]:
-    messages: list[Message] = []
-    for role, content in turns:
-        if not isinstance(content, str) or not (content.strip() or role == "system"):
-            raise ValueError(f"a {role} turn has no text")
-        if TURN_START in content or TURN_END in content:
-            raise ValueError(f"a {role} turn holds {TURN_START} or {TURN_END}, which belong to the chat template")
-        messages.append({"role": role, "content": content})
-    speakers = [message["role"] for message in messages]
-    if speakers[:1] == ["system"]:
-        speakers = speakers[1:]
-    if not speakers or len(speakers) % 2 or speakers != ["user", "assistant"] * (len(speakers) // 2):
-        raise ValueError("user and assistant don't take turns, from a user's question to an assistant's answer")
-    return tuple(messages)
+def _missing(record: Mapping[str, Any], layout: Layout, problem: str, column: str | None) -> RecordError:
+    """`problem`, with what the record may be instead: of another layout, or with a key spelled otherwise."""
+    other = recognize(record)
+    if other is not None and other.formatting != layout.formatting:
+        problem += f"; it looks like {other.formatting}, in a data set of {layout.formatting}"
+    elif near := get_close_matches(column or "", [key for key in record if isinstance(key, str)], 1):
+        problem += f"; it has {near[0]!r}"
+    return RecordError(Reason.COLUMN_MISSING, problem)

@@ -1,6 +1,6 @@
-"""Which rows of several data sets are trained on, in which order, and which are held out. Pure: the seed decides.
+"""Which examples of several data sets are trained on, in which order, and which are the validation split.
 
-Rows are numbered through, one data set after the other. Nothing here knows what a row is.
+Pure: the seed decides. Examples are counted through, one data set after the other; nothing is known of their contents.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import numpy.typing as npt
 
 from tunegate.api.errors import DataError
 
-Rows = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 Strategy = Literal["concat", "interleave_under", "interleave_over"]
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """`weights`: how often each data set has its turn, equal where none are given; `num_samples`: rows drawn of each.
+    """How data sets are mixed. `weights`: how often each has its turn, equally often where none are given;
+    `num_samples`: examples drawn of each.
 
     `interleave_under` ends when the first data set is used up, `interleave_over` when the last one is, and begins
     the others anew until then.
@@ -35,93 +36,98 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Split:
-    train: Rows
-    validation: Rows
+    train: Indices
+    validation: Indices
 
 
 def mix(counts: Sequence[int], mixture: Mixture) -> Split:
-    """The rows to train on and those held out, of data sets of so many rows each.
+    """The examples to train on and the validation split, of data sets of so many examples each.
 
-    No row is in both; none is doubled but by `interleave_over`, or where more samples are asked for than there are.
+    No example is in both; none is doubled but by `interleave_over`, or where more samples are asked for than there are.
     Raises DataError when nothing would be left to train on, or to measure.
     """
-    dice = draws(mixture.seed)
-    wanted = mixture.num_samples or (None,) * len(counts)
+    random = random_draws(mixture.seed)
+    samples = mixture.num_samples or (None,) * len(counts)
     firsts = np.cumsum([0, *counts[:-1]])
-    drawn = [first + _sample(count, number, dice) for first, count, number in zip(firsts, counts, wanted, strict=True)]
-    validation = _held_out(np.concatenate(drawn), mixture.val_size, dice)
-    kept = [rows[~np.isin(rows, validation)] for rows in drawn]
-    if empty := [index for index, rows in enumerate(kept) if not len(rows)]:
+    drawn = [
+        first + _sample(count, number, random) for first, count, number in zip(firsts, counts, samples, strict=True)
+    ]
+    validation = _validation_split(np.concatenate(drawn), mixture.val_size, random)
+    kept = [indices[~np.isin(indices, validation)] for indices in drawn]
+    if empty := [number for number, indices in enumerate(kept, start=1) if not len(indices)]:
         raise DataError(
-            f"--val_size {mixture.val_size:g} holds out every row of data set {empty[0] + 1}; give a smaller one."
+            f"--val_size {mixture.val_size:g} takes every example of data set {empty[0]} for validation; "
+            "give a smaller one."
         )
-    parts = [_repeated(rows, count, number, dice) for rows, count, number in zip(kept, counts, wanted, strict=True)]
+    parts = [
+        _repeated(indices, count, number, random) for indices, count, number in zip(kept, counts, samples, strict=True)
+    ]
     if mixture.strategy == "concat":
         return Split(np.concatenate(parts), validation)
-    return Split(_interleaved(parts, mixture, dice), validation)
+    return Split(_interleaved(parts, mixture, random), validation)
 
 
-def draws(*seeds: int) -> Any:
+def random_draws(*seeds: int) -> Any:
     """Random draws that are the same in every release of numpy, which its newer generators don't promise."""
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seeds)))
 
 
-def _sample(count: int, wanted: int | None, dice: Any) -> Rows:
-    """All rows, or as many as wanted of them, in their order."""
-    if wanted is None or wanted >= count:
+def _sample(count: int, number: int | None, random: Any) -> Indices:
+    """All examples, or `number` of them, in their order."""
+    if number is None or number >= count:
         return np.arange(count, dtype=np.int64)
-    return np.sort(dice.permutation(count)[:wanted]).astype(np.int64)
+    return np.sort(random.permutation(count)[:number]).astype(np.int64)
 
 
-def _held_out(rows: Rows, val_size: float, dice: Any) -> Rows:
+def _validation_split(indices: Indices, val_size: float, random: Any) -> Indices:
     if not val_size:
-        return rows[:0]
-    number = round(val_size * len(rows)) if val_size < 1 else int(val_size)
-    if not 0 < number < len(rows):
+        return indices[:0]
+    number = round(val_size * len(indices)) if val_size < 1 else int(val_size)
+    if not 0 < number < len(indices):
         raise DataError(
-            f"--val_size {val_size:g} holds out {number} of {len(rows)} rows; give a number of rows from 1 to "
-            f"{len(rows) - 1}, a share that comes to that, or 0 to hold out none."
+            f"--val_size {val_size:g} takes {number} of {len(indices)} examples for validation; give a number of them "
+            f"from 1 to {len(indices) - 1}, a share that comes to that, or 0 for no validation split."
         )
-    return np.sort(dice.permutation(rows)[:number])
+    return np.sort(random.permutation(indices)[:number])
 
 
-def _repeated(rows: Rows, count: int, wanted: int | None, dice: Any) -> Rows:
-    """`rows`, and again some of them where more than all `count` were wanted."""
-    if wanted is None or wanted <= count:
-        return rows
-    share = round(wanted * len(rows) / count)
-    whole, rest = divmod(share, len(rows))
-    return np.sort(np.concatenate([np.tile(rows, whole), dice.permutation(rows)[:rest]]))
+def _repeated(indices: Indices, count: int, number: int | None, random: Any) -> Indices:
+    """`indices`, and again some of them where a larger `number` is asked for than all `count`."""
+    if number is None or number <= count:
+        return indices
+    share = round(number * len(indices) / count)
+    whole, rest = divmod(share, len(indices))
+    return np.sort(np.concatenate([np.tile(indices, whole), random.permutation(indices)[:rest]]))
 
 
-def _interleaved(parts: Sequence[Rows], mixture: Mixture, dice: Any) -> Rows:
+def _interleaved(parts: Sequence[Indices], mixture: Mixture, random: Any) -> Indices:
     weights = np.array(mixture.weights or [1.0] * len(parts))
     shares = weights / weights.sum()
     under = mixture.strategy == "interleave_under"
     turns = np.zeros(0, dtype=np.int16)
     while True:
-        turns = np.concatenate([turns, _turns(shares, max(1024, len(turns)), dice, drawn=bool(mixture.weights))])
-        places = [np.flatnonzero(turns == index) for index in range(len(parts))]
+        turns = np.concatenate([turns, _turns(shares, max(1024, len(turns)), random, drawn=bool(mixture.weights))])
+        places = [np.flatnonzero(turns == number) for number in range(len(parts))]
         used_up = [
-            int(place[len(rows) - 1]) + 1 if len(place) >= len(rows) else None
-            for place, rows in zip(places, parts, strict=True)
+            int(place[len(part) - 1]) + 1 if len(place) >= len(part) else None
+            for place, part in zip(places, parts, strict=True)
         ]
         ends = [end for end in used_up if end is not None]
         if (under and ends) or len(ends) == len(parts):
             break
     end = min(ends) if under else max(ends)
     mixed = np.empty(end, dtype=np.int64)
-    for place, rows in zip(places, parts, strict=True):
+    for place, part in zip(places, parts, strict=True):
         until = place[place < end]
-        mixed[until] = rows[np.arange(len(until)) % len(rows)]
+        mixed[until] = part[np.arange(len(until)) % len(part)]
     return mixed
 
 
-def _turns(shares: npt.NDArray[np.float64], number: int, dice: Any, *, drawn: bool) -> npt.NDArray[np.int16]:
-    """Whose turn it is, `number` times: by lot where there are weights, else one after the other."""
+def _turns(shares: npt.NDArray[np.float64], number: int, random: Any, *, drawn: bool) -> npt.NDArray[np.int16]:
+    """Whose turn it is, `number` times: drawn at random where there are weights, else one after the other."""
     if drawn:
-        lots: npt.NDArray[np.float64] = dice.random_sample(number)
-        turns = np.searchsorted(np.cumsum(shares), lots, side="right")
+        draws: npt.NDArray[np.float64] = random.random_sample(number)
+        turns = np.searchsorted(np.cumsum(shares), draws, side="right")
         return np.minimum(turns, len(shares) - 1).astype(np.int16)  # the sum of the shares may stay just below 1
     whole = -(-number // len(shares))
     return np.tile(np.arange(len(shares), dtype=np.int16), whole)

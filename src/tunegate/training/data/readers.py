@@ -1,6 +1,6 @@
 """The records in a file, one after another: a file of any size is never in memory as a whole.
 
-Knows the kinds of files and where in them a record stands, not what a record means.
+Here is also why a record may be refused, on its way from a file to an example.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import csv
 import io
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,10 +22,44 @@ from tunegate.api.errors import DataError
 _MARK = b"\xef\xbb\xbf"  # what some editors put before UTF-8
 
 
+class Reason(StrEnum):
+    """Why a record becomes no example: it can't be read, is no dialogue, or is longer than asked for."""
+
+    NOT_JSON = "NotJson"
+    OTHER_CELLS = "OtherCells"
+    NOT_AN_OBJECT = "NotAnObject"
+    COLUMN_MISSING = "ColumnMissing"
+    BAD_HISTORY = "BadHistory"
+    BAD_MESSAGE = "BadMessage"
+    TOOL_TURN = "ToolTurn"
+    UNKNOWN_ROLE = "UnknownRole"
+    NO_TEXT = "NoText"
+    RESERVED_TEXT = "ReservedText"
+    NOT_IN_TURN = "NotInTurn"
+    TOO_LONG = "TooLong"
+
+
+class RecordError(Exception):
+    """A record that can't be used: the kind of reason, and a sentence with what is wrong in this one."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Record:
+    """What stands in a file at a line, counted from 1; a `value` that can't be read is a RecordError."""
+
+    file: str
+    line: int
+    value: Any
+
+
 def read_records(path: Path, stream: BinaryIO) -> Iterator[tuple[int, Any]]:
     """Each record with its line (its place in the list, for a list in .json); `stream` is `path`, opened.
 
-    An unreadable line comes as a ValueError. Raises DataError where the file can't be read on, or holds no record.
+    An unreadable record comes as a RecordError. Raises DataError where the file can't be read on, or holds no record.
     """
     empty = True
     try:
@@ -33,7 +69,7 @@ def read_records(path: Path, stream: BinaryIO) -> Iterator[tuple[int, Any]]:
     except (ValueError, csv.Error, ijson.JSONError) as error:
         raise DataError(f"{path} can't be read as {path.suffix[1:]}: {error}.") from None
     if empty:
-        raise DataError(f"{path} holds no rows; fill it, or take it out of the data set.")
+        raise DataError(f"{path} holds no records; fill it, or take it out of the data set.")
 
 
 def _json_lines(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
@@ -44,7 +80,7 @@ def _json_lines(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
             try:
                 yield line, msgspec.json.decode(text)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                yield line, ValueError(f"not valid JSON: {error}")
+                yield line, RecordError(Reason.NOT_JSON, f"not valid JSON: {error}")
 
 
 def _json(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
@@ -70,7 +106,8 @@ def _csv(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
     try:
         for record in reader:
             differs = None in record or None in record.values()
-            yield reader.line_num, ValueError("it has other cells than the first line") if differs else record
+            error = RecordError(Reason.OTHER_CELLS, "it has other cells than the first line")
+            yield reader.line_num, error if differs else record
     finally:
         text.detach()  # whoever opened the file closes it
 

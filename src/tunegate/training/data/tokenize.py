@@ -18,7 +18,8 @@ import numpy.typing as npt
 from tunegate.api.errors import ModelError
 from tunegate.models.templates import TURN_END, TURN_START, load_template
 from tunegate.training.config import TrainConfig
-from tunegate.training.data.formats import Message
+from tunegate.training.data.formats import Dialogue, Message
+from tunegate.training.data.readers import Reason, RecordError
 
 IGNORED = -100
 Ids = npt.NDArray[np.int32]
@@ -55,7 +56,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A dialogue as it is trained, and what the limits cost it."""
+    """A dialogue as it is trained, and what the limits cut from it."""
 
     example: Example
     cut_tokens: int = 0
@@ -78,7 +79,7 @@ def limits_of(config: TrainConfig) -> Limits:
 
 
 def load_tokenizer(folder: Path, template: str) -> Any:
-    """The folder's tokenizer with our chat template. Raises ModelError when it can't be used."""
+    """The tokenizer of a folder with our chat template. Raises ModelError when it can't be used."""
     from transformers import AutoTokenizer  # brings torch along, and is only needed for what was not tokenized before
 
     try:
@@ -98,29 +99,39 @@ def load_tokenizer(folder: Path, template: str) -> Any:
     return tokenizer
 
 
-def encode(tokenizer: Any, dialogues: Sequence[Sequence[Message]], limits: Limits) -> Iterator[Encoded | ValueError]:
-    """Encode dialogues, a batch of them much faster than each alone; a ValueError says why one can't be used."""
-    for messages, turns in zip(dialogues, _turns_of(tokenizer, dialogues), strict=True):
+def encode(
+    tokenizer: Any, dialogues: Sequence[Dialogue | RecordError], limits: Limits
+) -> Iterator[Encoded | RecordError]:
+    """Encode dialogues, a batch of them much faster than each alone; a RecordError says why one can't be used.
+
+    What is one already stays one, so that outcomes are in step with the records they come from.
+    """
+    usable = [dialogue for dialogue in dialogues if not isinstance(dialogue, RecordError)]
+    turns = iter(_turns_of(tokenizer, usable) if usable else ())
+    for dialogue in dialogues:
+        if isinstance(dialogue, RecordError):
+            yield dialogue
+            continue
         try:
-            yield _cut(tokenizer, messages, turns, limits)
-        except ValueError as error:
+            yield _cut(tokenizer, dialogue, next(turns), limits)
+        except RecordError as error:
             yield error
 
 
 def _turns_of(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> list[list[Turn]]:
     """The turns of each dialogue, one for each answer."""
-    begun = [messages[:end] for messages in dialogues for end in _answers(messages)]
-    prompts = iter(tokenizer.apply_chat_template(begun, add_generation_prompt=True, tokenize=False))
+    asked = [messages[:end] for messages in dialogues for end in _answers(messages)]
+    prompts = iter(tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False))
     pieces: list[str] = []
     for messages in dialogues:
-        done = ""
+        rendered = ""
         for end in _answers(messages):
             prompt, answer = next(prompts), messages[end]["content"] + TURN_END
-            assert prompt.startswith(done), "the template changes what it rendered before"
+            assert prompt.startswith(rendered), "the template changes what it rendered before"
             # Two pieces, because a served prompt ends here, too: no token may span prompt and answer.
-            pieces += (prompt[len(done) :], answer)
-            done = prompt + answer
-    # The tokenizer's own core, on all processors: its Python wrapper takes as long again.
+            pieces += (prompt[len(rendered) :], answer)
+            rendered = prompt + answer
+    # The tokenizer's own core, on all CPUs: its Python wrapper takes as long again.
     ids = iter([piece.ids for piece in tokenizer.backend_tokenizer.encode_batch_fast(pieces, add_special_tokens=False)])
     return [[Turn(next(ids), next(ids)) for _ in _answers(messages)] for messages in dialogues]
 
@@ -136,35 +147,41 @@ def _cut(tokenizer: Any, messages: Sequence[Message], turns: Sequence[Turn], lim
     if whole <= limits.cutoff_len:
         return Encoded(_joined(turns))
     if limits.truncation == "drop":
-        raise ValueError(f"it is too long: it has {whole} tokens, beyond --cutoff_len {limits.cutoff_len}")
+        raise RecordError(
+            Reason.TOO_LONG, f"it is too long: it has {whole} tokens, beyond --cutoff_len {limits.cutoff_len}"
+        )
     kept = (
-        _to_the_end(tokenizer, messages, turns, limits.cutoff_len)
+        _last_turns(tokenizer, messages, turns, limits.cutoff_len)
         if limits.truncation == "keep_last_turns"
-        else _from_the_beginning(turns, limits.cutoff_len)
+        else _first_turns(turns, limits.cutoff_len)
     )
     return Encoded(_joined(kept), whole - sum(map(len, kept)), len(turns) - len(kept))
 
 
-def _from_the_beginning(turns: Sequence[Turn], limit: int) -> Sequence[Turn]:
+def _first_turns(turns: Sequence[Turn], limit: int) -> Sequence[Turn]:
     ends = np.cumsum([len(turn) for turn in turns])
     if ends[0] > limit:
-        raise ValueError(f"its first answer is too long: it ends after {ends[0]} tokens, beyond --cutoff_len {limit}")
+        raise RecordError(
+            Reason.TOO_LONG,
+            f"its first answer is too long: it ends after {ends[0]} tokens, beyond --cutoff_len {limit}",
+        )
     return turns[: int(np.searchsorted(ends, limit, side="right"))]
 
 
-def _to_the_end(tokenizer: Any, messages: Sequence[Message], turns: Sequence[Turn], limit: int) -> Sequence[Turn]:
+def _last_turns(tokenizer: Any, messages: Sequence[Message], turns: Sequence[Turn], limit: int) -> Sequence[Turn]:
     """As many turns as fit, to the last one; the dialogue is rendered anew, as if it had begun there."""
     system = [message for message in messages[:1] if message["role"] == "system"]
-    said = messages[len(system) :]
+    dialogue = messages[len(system) :]
     for first in range(1, len(turns)):
         if sum(map(len, turns[first:])) > limit:
             continue  # it can't fit: the system text comes on top
-        (kept,) = _turns_of(tokenizer, [[*system, *said[2 * first :]]])
+        (kept,) = _turns_of(tokenizer, [[*system, *dialogue[2 * first :]]])
         if sum(map(len, kept)) <= limit:
             return kept
-    (alone,) = _turns_of(tokenizer, [[*system, *said[-2:]]])
-    raise ValueError(
-        f"its last answer is too long: with its question it has {len(alone[0])} tokens, beyond --cutoff_len {limit}"
+    (alone,) = _turns_of(tokenizer, [[*system, *dialogue[-2:]]])
+    raise RecordError(
+        Reason.TOO_LONG,
+        f"its last answer is too long: with its question it has {len(alone[0])} tokens, beyond --cutoff_len {limit}",
     )
 
 

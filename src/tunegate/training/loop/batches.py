@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from tunegate.training.data.examples import Examples
 from tunegate.training.data.packing import Lengths, Packs, order_of
-from tunegate.training.data.prepare import Examples
 from tunegate.training.data.tokenize import IGNORED, Example
 
 NOTHING = -1

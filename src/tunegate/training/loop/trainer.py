@@ -17,8 +17,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from tunegate.api.errors import Preempted
 from tunegate.api.versions import ModelVersion
+from tunegate.training.data.examples import open_training_data
 from tunegate.training.data.packing import pack
-from tunegate.training.data.prepare import open_tokens
 from tunegate.training.data.tokenize import IGNORED, Example, limits_of, load_tokenizer
 from tunegate.training.launch.lifecycle import Report
 from tunegate.training.loop.batches import Collator, Filled, Order, Packed
@@ -76,7 +76,7 @@ def run(plan: Plan, output_dir: Path, stop: Stop | None = None, report: Report |
 def _tuner(plan: Plan, arguments: TrainingArguments) -> Tuner:
     config = plan.config
     tokenizer = load_tokenizer(Path(plan.base_folder), config.template)
-    prepared = open_tokens(config, [Path(folder) for folder in plan.tokens])
+    prepared = open_training_data(config, [Path(folder) for folder in plan.tokens])
     rows: Any = prepared.train
     if config.packing:
         packs = pack(rows.lengths, limits_of(config).longest, config.seed, shuffled=config.is_shuffle)

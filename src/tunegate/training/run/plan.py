@@ -85,7 +85,7 @@ def make_plan(
         arguments=arguments_of(config),
         seed=config.seed,
         code_version=code_version(),
-        datasets=tuple(Dataset(name=one.name, digest=one.digest, rows=one.rows) for one in prepared.datasets),
+        datasets=tuple(Dataset(name=one.name, digest=one.digest, rows=one.examples) for one in prepared.datasets),
         notes={"base": digest, _GLOBAL_BATCH: str(_global_batch(config, processes))},
     )
     return Plan(

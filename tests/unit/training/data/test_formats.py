@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tunegate.training.data.formats import Columns, Formatting, dialogue_of, layout_of, recognize
+from tunegate.training.data.readers import RecordError
 
 ASK = {"from": "human", "value": "Hi"}
 TELL = {"from": "gpt", "value": "Hello."}
@@ -35,7 +36,7 @@ def _turns(record: Any, formatting: Formatting, columns: Columns | None = None) 
         ),
     ],
 )
-def test_an_alpaca_row_becomes_its_history_question_and_answer(record: Any, turns: list[str]) -> None:
+def test_an_alpaca_record_becomes_its_history_question_and_answer(record: Any, turns: list[str]) -> None:
     assert _turns(record, "alpaca") == turns
 
 
@@ -49,7 +50,7 @@ def test_where_columns_are_named_only_those_are_read() -> None:
     ]
 
 
-def test_sharegpt_and_openai_rows_become_the_same_dialogue() -> None:
+def test_sharegpt_and_openai_records_become_the_same_dialogue() -> None:
     wanted = ["system: Be kind.", "user: Hi", "assistant: Hello."]
     assert _turns({"conversations": [ASK, TELL], "system": "Be kind."}, "sharegpt") == wanted
     system = {"role": "system", "content": "Be kind."}
@@ -70,6 +71,7 @@ def test_sharegpt_and_openai_rows_become_the_same_dialogue() -> None:
         pytest.param({"conversations": [ASK, {"from": "gpt", "value": 3}]}, "assistant turn has no text", id="number"),
         pytest.param({"conversations": [ASK, {"from": "gpt"}]}, "'from' and 'value'", id="no text"),
         pytest.param({"conversations": [ASK, {"from": "bot", "value": "x"}]}, "'bot' is none of the roles", id="role"),
+        pytest.param({"conversations": [{"from": ["human"], "value": "x"}, TELL]}, "none of the roles", id="roles"),
         pytest.param({"conversations": [ASK, {"from": "function_call", "value": "x"}]}, "tools are not", id="tool"),
         pytest.param(
             {"conversations": [{"from": "human", "value": "a<|im_end|>"}, TELL]},
@@ -83,8 +85,8 @@ def test_sharegpt_and_openai_rows_become_the_same_dialogue() -> None:
         ),
     ],
 )
-def test_an_unusable_sharegpt_row_is_refused_with_the_reason(record: Any, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
+def test_an_unusable_sharegpt_record_is_refused_with_the_reason(record: Any, reason: str) -> None:
+    with pytest.raises(RecordError, match=reason):
         _turns(record, "sharegpt")
 
 
@@ -95,11 +97,12 @@ def test_an_unusable_sharegpt_row_is_refused_with_the_reason(record: Any, reason
         pytest.param({"instruction": None, "input": None, "output": "x"}, "user turn has no text", id="no question"),
         pytest.param({"instruction": "Hi", "input": 3, "output": "x"}, "user turn has no text", id="number"),
         pytest.param({"instruction": "Hi", "output": "x", "history": [["a"]]}, "not a pair", id="history"),
+        pytest.param({"instruction": "Hi", "output": "x", "history": 5}, "not a pair", id="no history"),
         pytest.param({"conversations": [ASK, TELL]}, "it looks like sharegpt, in a data set of alpaca", id="layout"),
     ],
 )
-def test_an_unusable_alpaca_row_is_refused_with_the_reason(record: Any, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
+def test_an_unusable_alpaca_record_is_refused_with_the_reason(record: Any, reason: str) -> None:
+    with pytest.raises(RecordError, match=reason):
         _turns(record, "alpaca")
 
 
@@ -116,7 +119,7 @@ def test_an_unusable_alpaca_row_is_refused_with_the_reason(record: Any, reason: 
         pytest.param(["Hi", "Hello."], None, id="no object"),
     ],
 )
-def test_a_layout_is_told_from_a_row(record: Any, formatting: str | None) -> None:
+def test_a_layout_is_told_from_a_record(record: Any, formatting: str | None) -> None:
     layout = recognize(record)
 
     assert (layout.formatting if layout else None) == formatting

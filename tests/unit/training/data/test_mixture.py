@@ -64,7 +64,7 @@ def test_within_a_mixture_each_data_set_keeps_its_order() -> None:
 
 
 @pytest.mark.parametrize(("val_size", "held_out"), [(0.0, 0), (0.1, 44), (1.0, 1), (25.0, 25)])
-def test_rows_are_held_out_and_trained_on_never_both(val_size: float, held_out: int) -> None:
+def test_examples_are_for_validation_or_trained_on_never_both(val_size: float, held_out: int) -> None:
     split = mix(SIZES, Mixture(val_size=val_size))
 
     assert len(split.validation) == held_out
@@ -80,9 +80,11 @@ def test_what_is_held_out_is_not_doubled_into_a_mixture() -> None:
 @pytest.mark.parametrize(
     ("sizes", "val_size", "said"),
     [
-        pytest.param((24,), 0.001, r"holds out 0 of 24 rows; give a number of rows from 1 to 23", id="none"),
-        pytest.param((24,), 24.0, r"holds out 24 of 24 rows", id="all"),
-        pytest.param((30, 1), 30.0, r"holds out every row of data set", id="all of one"),
+        pytest.param(
+            (24,), 0.001, r"takes 0 of 24 examples for validation; give a number of them from 1 to 23", id="none"
+        ),
+        pytest.param((24,), 24.0, r"takes 24 of 24 examples", id="all"),
+        pytest.param((30, 1), 30.0, r"takes every example of data set 2", id="all of one"),
     ],
 )
 def test_an_empty_split_is_refused(sizes: tuple[int, ...], val_size: float, said: str) -> None:

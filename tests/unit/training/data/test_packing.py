@@ -8,7 +8,7 @@ from tunegate.training.data.packing import order_of, pack, padding_share
 LENGTHS = np.array([length % 37 + 5 for length in range(0, 1000, 7)])
 
 
-def test_every_row_comes_once_an_epoch() -> None:
+def test_every_example_comes_once_an_epoch() -> None:
     assert sorted(order_of(LENGTHS, 16, 1, 0).tolist()) == list(range(len(LENGTHS)))
 
 
@@ -25,7 +25,7 @@ def test_the_order_is_the_one_that_earlier_releases_had() -> None:
     assert order_of(np.ones(8), 2, 42, 0).tolist() == [5, 7, 3, 1, 4, 0, 6, 2]
 
 
-def test_a_global_batch_holds_rows_of_about_one_length() -> None:
+def test_a_global_batch_holds_examples_of_about_one_length() -> None:
     order = order_of(LENGTHS, 16, 1, 0)
 
     spread = [np.ptp(LENGTHS[order[start : start + 16]]) for start in range(0, len(order), 16)]
@@ -33,12 +33,12 @@ def test_a_global_batch_holds_rows_of_about_one_length() -> None:
     assert max(spread) <= 8  # of 37
 
 
-def test_unshuffled_rows_come_as_they_lie() -> None:
+def test_unshuffled_examples_come_as_they_lie() -> None:
     assert order_of(LENGTHS, 16, 1, 3, shuffled=False).tolist() == list(range(len(LENGTHS)))
 
 
 @pytest.mark.parametrize("shuffled", [True, False])
-def test_every_row_lies_in_one_pack_that_has_room_for_it(shuffled: bool) -> None:
+def test_every_example_lies_in_one_pack_that_has_room_for_it(shuffled: bool) -> None:
     packs = pack(LENGTHS, 64, 1, shuffled=shuffled)
 
     rows = [packs[index].tolist() for index in range(len(packs))]
@@ -55,15 +55,15 @@ def test_packs_are_nearly_full() -> None:
     assert filled.sum() / (2048 * len(filled)) > 0.99
 
 
-def test_unshuffled_packs_go_by_their_first_rows() -> None:
+def test_unshuffled_packs_go_by_their_first_examples() -> None:
     packs = pack(np.array([6, 6, 3, 3, 9, 1]), 10, 1, shuffled=False)
 
     assert [packs[index].tolist() for index in range(len(packs))] == [[0, 2], [1, 3], [4, 5]]
 
 
 def test_packs_are_the_same_for_the_same_seed() -> None:
-    assert pack(LENGTHS, 64, 1).rows.tolist() == pack(LENGTHS, 64, 1).rows.tolist()
-    assert pack(LENGTHS, 64, 1).rows.tolist() != pack(LENGTHS, 64, 2).rows.tolist()
+    assert pack(LENGTHS, 64, 1).examples.tolist() == pack(LENGTHS, 64, 1).examples.tolist()
+    assert pack(LENGTHS, 64, 1).examples.tolist() != pack(LENGTHS, 64, 2).examples.tolist()
 
 
 def test_padding_is_what_a_batch_lacks_to_its_longest_row() -> None:

@@ -17,10 +17,12 @@ from tests.unit.training.builders import dialogues, make_config, texts, write_di
 from tunegate.api.errors import DataError, UsageError
 from tunegate.models import make_tiny
 from tunegate.training import TrainConfig
-from tunegate.training.data.prepare import Prepared, Preparing, account_of, open_tokens, prepare
+from tunegate.training.data.examples import TrainingData, account_of, open_training_data
+from tunegate.training.data.prepare import Preparing, prepare
+from tunegate.training.data.readers import Reason
 from tunegate.training.data.tokenize import Encoded, Limits, encode, load_tokenizer
 
-ROWS = 30
+RECORDS = 30
 
 
 @pytest.fixture(scope="module")
@@ -36,24 +38,24 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return write_dialogues(tmp_path / "data", dialogues(ROWS))
+    return write_dialogues(tmp_path / "data", dialogues(RECORDS))
 
 
 def _config(data: Path, **changes: Any) -> TrainConfig:
     return make_config("s3://unused", data, data, **changes)
 
 
-def _rows(prepared: Prepared) -> list[list[int]]:
-    return [example.input_ids.tolist() for example in prepared.train]  # type: ignore[union-attr]
+def _ids(data: TrainingData) -> list[list[int]]:
+    return [example.input_ids.tolist() for example in data.train]  # type: ignore[union-attr]
 
 
-def test_the_rows_on_disk_are_those_of_each_dialogue_alone(data: Path, model: Path) -> None:
+def test_the_examples_on_disk_are_those_of_each_dialogue_alone(data: Path, model: Path) -> None:
     tokenizer = load_tokenizer(model, "chatml")
 
     prepared = prepare(_config(data), model)
 
-    assert len(prepared.train) == ROWS
-    for example, messages in zip(prepared.train, dialogues(ROWS), strict=True):
+    assert len(prepared.train) == RECORDS
+    for example, messages in zip(prepared.train, dialogues(RECORDS), strict=True):
         (alone,) = encode(tokenizer, [messages], Limits(512))  # type: ignore[list-item]
         assert isinstance(alone, Encoded)
         assert np.array_equal(example.input_ids, alone.example.input_ids)
@@ -61,9 +63,9 @@ def test_the_rows_on_disk_are_those_of_each_dialogue_alone(data: Path, model: Pa
     assert prepared.train.lengths.tolist() == [len(example.input_ids) for example in prepared.train]
 
 
-def test_the_account_says_what_became_of_every_row(data: Path, model: Path) -> None:
+def test_the_account_says_what_became_of_every_record(data: Path, model: Path) -> None:
     lengths = prepare(_config(data), model).train.lengths
-    limit = int(np.sort(lengths)[ROWS // 2])
+    limit = int(np.sort(lengths)[RECORDS // 2])
     with (data / "shop.jsonl").open("a") as file:
         file.write('{"messages": [\n{"instruction": "Hi", "output": "Hello."}\n')
 
@@ -73,13 +75,17 @@ def test_the_account_says_what_became_of_every_row(data: Path, model: Path) -> N
 
     (shop,) = account.datasets
     whole = {example.input_ids.tobytes() for example in prepared.train}  # type: ignore[union-attr]
-    assert shop.rows == account.train_rows == len(prepared.train) == len(whole)
-    assert shop.rows + sum(shop.rejected.values()) == ROWS + 2
-    assert shop.rejected["not valid JSON"] == 1
-    assert (
-        shop.rejected["it has no list of messages under 'messages'; it looks like alpaca, in a data set of openai"] == 1
+    assert shop.examples == account.train_examples == len(prepared.train) == len(whole)
+    assert shop.examples + shop.rejected_records == RECORDS + 2
+    assert {reason: rejects.count for reason, rejects in shop.rejected.items()} == {
+        Reason.NOT_JSON: 1,
+        Reason.COLUMN_MISSING: 1,
+        Reason.TOO_LONG: shop.rejected_records - 2,
+    }
+    assert str(shop.rejected[Reason.COLUMN_MISSING].first) == (
+        f"shop.jsonl:{RECORDS + 2}: it has no list of messages under 'messages'; "
+        "it looks like alpaca, in a data set of openai"
     )
-    assert shop.rejected["its first answer is too long"] == sum(shop.rejected.values()) - 2
     assert shop.tokens == prepared.train.lengths.sum() <= lengths.sum()
     assert shop.trained_tokens == sum(int((np.asarray(one.labels) >= 0).sum()) for one in prepared.train)
     assert 0 < shop.cut_turns == shop.cut_dialogues
@@ -88,7 +94,7 @@ def test_the_account_says_what_became_of_every_row(data: Path, model: Path) -> N
     assert 0 <= account.padding_packed < 1
 
 
-def test_rejected_rows_are_kept_by_file_and_line_also_when_there_are_too_many(
+def test_rejected_records_are_kept_by_file_and_line_also_when_there_are_too_many(
     data: Path, model: Path, tmp_path: Path
 ) -> None:
     write_info(data, shop={"file_name": "parts", "formatting": "openai"})
@@ -97,16 +103,21 @@ def test_rejected_rows_are_kept_by_file_and_line_also_when_there_are_too_many(
     write_lines(data / "parts" / "1.jsonl", ["{", {"messages": dialogues(1)[0]}, {"messages": []}])
 
     with pytest.raises(
-        DataError, match=r"2 of 33 rows were rejected.*--max_rejected 0\.01.*1\.jsonl:1: not valid JSON"
+        DataError, match=r"2 of 33 records were rejected.*--max_rejected 0\.01.*1\.jsonl:1: not valid JSON"
     ):
         prepare(_config(data), model, rejects=tmp_path / "rejected.jsonl")
 
     rejected = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
-    assert [(row["file"], row["line"]) for row in rejected] == [("1.jsonl", 1), ("1.jsonl", 3)]
+    assert [(record["file"], record["line"], record["reason"]) for record in rejected] == [
+        ("1.jsonl", 1, "NotJson"),
+        ("1.jsonl", 3, "NotInTurn"),
+    ]
 
 
-def test_a_data_set_without_a_usable_row_is_refused_by_name(data: Path, model: Path) -> None:
-    with pytest.raises(DataError, match=rf"None of the {ROWS} rows of the data set 'shop'.*beyond --cutoff_len 16"):
+def test_a_data_set_without_a_usable_record_is_refused_by_name(data: Path, model: Path) -> None:
+    with pytest.raises(
+        DataError, match=rf"None of the {RECORDS} records of the data set 'shop'.*beyond --cutoff_len 16"
+    ):
         prepare(_config(data, cutoff_len=16), model)
 
 
@@ -116,7 +127,7 @@ def test_tokens_are_made_once_and_again_when_they_are_asked_for_anew(data: Path,
         prepare(_config(data, **changes), model, news.append)
         return news
 
-    assert [(news.dataset, news.rows, news.share) for news in made()] == [("shop", ROWS, 1.0)]
+    assert [(news.dataset, news.records, news.share) for news in made()] == [("shop", RECORDS, 1.0)]
     assert made() == []
     assert made(val_size=5, seed=7, learning_rate=1.0) == []
     assert len(made(overwrite_cache=True)) == 1
@@ -149,23 +160,32 @@ def test_other_data_and_other_tokenizers_have_other_tokens(data: Path, model: Pa
 
 def test_what_was_damaged_or_left_half_is_made_again(data: Path, model: Path, own_cache: Path) -> None:
     prepared = prepare(_config(data), model)
-    wanted, (folder,) = _rows(prepared), prepared.folders
+    wanted, (folder,) = _ids(prepared), prepared.folders
     with (folder / "ids.bin").open("r+b") as file:
         file.truncate(8)
     (own_cache / f"{folder.name}.partial").mkdir()
     (own_cache / f"{folder.name}.partial" / "ids.bin").write_bytes(b"left")
 
-    assert _rows(prepare(_config(data), model)) == wanted
+    assert _ids(prepare(_config(data), model)) == wanted
     assert [path.name for path in own_cache.iterdir() if path.is_dir()] == [folder.name]
+
+
+def test_a_rank_that_finds_its_tokens_damaged_says_what_to_do(data: Path, model: Path) -> None:
+    config = _config(data)
+    (folder,) = prepare(config, model).folders
+    (folder / "trained.bin").write_bytes(b"")
+
+    with pytest.raises(DataError, match="gone or damaged; give the same command again"):
+        open_training_data(config, [folder])
 
 
 def test_whoever_has_the_tokens_open_goes_on_while_they_are_made_anew(data: Path, model: Path) -> None:
     prepared = prepare(_config(data), model)
-    wanted = _rows(prepared)
+    wanted = _ids(prepared)
 
     prepare(_config(data, overwrite_cache=True), model)
 
-    assert _rows(prepared) == wanted
+    assert _ids(prepared) == wanted
 
 
 def test_several_processes_may_ask_at_once(data: Path, model: Path, tmp_path: Path) -> None:
@@ -189,7 +209,7 @@ def test_several_processes_may_ask_at_once(data: Path, model: Path, tmp_path: Pa
     assert len({tuple(one[1:]) for one in told}) == 1
 
 
-def test_max_samples_takes_the_first_usable_rows_of_each_data_set(data: Path, model: Path) -> None:
+def test_max_samples_takes_the_first_usable_examples_of_each_data_set(data: Path, model: Path) -> None:
     rows = ["{", *({"instruction": f"The lamp {number}?", "output": "x"} for number in range(5)), "{"]
     write_lines(data / "rows.jsonl", rows)
     write_info(data, a={"file_name": "rows.jsonl"}, b={"file_name": "rows.jsonl"})
@@ -197,9 +217,9 @@ def test_max_samples_takes_the_first_usable_rows_of_each_data_set(data: Path, mo
     prepared = prepare(_config(data, dataset=("a", "b"), max_samples=2, max_rejected=0.9), model)
 
     tokenizer = load_tokenizer(model, "chatml")
-    said = [tokenizer.decode(row) for row in _rows(prepared)]
+    said = [tokenizer.decode(row) for row in _ids(prepared)]
     assert [text[text.index("lamp") :][:6] for text in said] == ["lamp 0", "lamp 1", "lamp 0", "lamp 1"]
-    assert [sum(dataset.rejected.values()) for dataset in prepared.datasets] == [1, 1]
+    assert [dataset.rejected_records for dataset in prepared.datasets] == [1, 1]
 
 
 def test_a_mixture_is_drawn_over_the_data_sets_and_its_shares_are_told(data: Path, model: Path) -> None:
@@ -217,7 +237,7 @@ def test_a_mixture_is_drawn_over_the_data_sets_and_its_shares_are_told(data: Pat
     prepared = prepare(config, model)
 
     tokenizer = load_tokenizer(model, "chatml")
-    safety = sum("safety" in tokenizer.decode(row) for row in _rows(prepared))
+    safety = sum("safety" in tokenizer.decode(row) for row in _ids(prepared))
     assert prepared.shares["safety"] == pytest.approx(safety / len(prepared.train))
     assert prepared.shares["safety"] == pytest.approx(0.2, abs=0.06)
     assert len(prepared.validation) == 20
@@ -228,9 +248,9 @@ def test_ranks_open_what_was_prepared_the_same_everywhere(data: Path, model: Pat
     config = _config(data, val_size=0.2)
     prepared = prepare(config, model)
 
-    opened = open_tokens(config, prepared.folders)
+    opened = open_training_data(config, prepared.folders)
 
-    assert _rows(opened) == _rows(prepared)
+    assert _ids(opened) == _ids(prepared)
     assert len(opened.validation) == 6
     assert [len(example.input_ids) for example in opened.train[2:5]] == opened.train.lengths[2:5].tolist()
 
@@ -266,4 +286,4 @@ def test_a_full_disk_is_told_and_leaves_nothing_that_looks_whole(data: Path, mod
     ended = subprocess.run([sys.executable, "-c", script, config, model], capture_output=True, env=environment)
 
     assert b"make room, or set TUNEGATE_CACHE" in ended.stderr
-    assert len(prepare(_config(data), model).train) == ROWS
+    assert len(prepare(_config(data), model).train) == RECORDS

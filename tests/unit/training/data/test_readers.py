@@ -66,10 +66,10 @@ def test_a_long_cell_is_read(tmp_path: Path) -> None:
         pytest.param("rows.json", b'"text"', "neither a list nor one object a line", id="no list"),
         pytest.param("rows.csv", b"instruction\n\xff\n", "can't be read as csv", id="not utf-8"),
         pytest.param("rows.csv", b'a\n"x\n', "can't be read as csv", id="open quote"),
-        pytest.param("rows.csv", b"a,b\n", "holds no rows", id="csv without rows"),
-        pytest.param("rows.json", b"", "holds no rows", id="empty json"),
-        pytest.param("rows.json", b"[]", "holds no rows", id="empty list"),
-        pytest.param("rows.jsonl", b"\n\n", "holds no rows", id="empty lines"),
+        pytest.param("rows.csv", b"a,b\n", "holds no records", id="csv without records"),
+        pytest.param("rows.json", b"", "holds no records", id="empty json"),
+        pytest.param("rows.json", b"[]", "holds no records", id="empty list"),
+        pytest.param("rows.jsonl", b"\n\n", "holds no records", id="empty lines"),
     ],
 )
 def test_a_file_that_can_not_be_read_is_named(tmp_path: Path, name: str, body: bytes, said: str) -> None:

@@ -13,6 +13,7 @@ from tunegate.api.errors import ModelError
 from tunegate.models import make_tiny
 from tunegate.models.templates import load_template
 from tunegate.training.data.formats import Message
+from tunegate.training.data.readers import Reason, RecordError
 from tunegate.training.data.tokenize import IGNORED, Encoded, Example, Limits, encode, load_tokenizer
 
 START, END = "<|im_start|>", "<|im_end|>"
@@ -205,7 +206,8 @@ def test_a_dialogue_that_can_not_be_cut_to_the_limit_is_rejected_with_the_reason
 ) -> None:
     (refused,) = encode(qwen, [BOTH], limits)
 
-    assert isinstance(refused, ValueError)
+    assert isinstance(refused, RecordError)
+    assert refused.reason is Reason.TOO_LONG
     assert str(refused) == reason
 
 
