@@ -30,13 +30,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny(tmp_path_factory.mktemp("tiny") / "model", texts())
 
 
-def test_too_many_unusable_rows_are_refused_and_kept_by_name(store: Store, tiny: Path, tmp_path: Path) -> None:
+def test_too_many_unusable_records_are_refused_and_kept_by_name(store: Store, tiny: Path, tmp_path: Path) -> None:
     data = write_dialogues(tmp_path / "data", dialogues(9))
     with (data / "shop.jsonl").open("a") as stream:
         stream.write("{\n")
     config = make_config(store.uri, data, tmp_path, model_name_or_path=str(tiny))
 
-    with pytest.raises(DataError, match=r"1 of 10 rows were rejected.*shop\.jsonl:10: not valid JSON"):
+    with pytest.raises(DataError, match=r"1 of 10 records were rejected.*shop\.jsonl:10: not valid JSON"):
         make_plan(config, store, tmp_path, 2)
 
     assert '"line":10' in (tmp_path / "rejected.jsonl").read_text()
