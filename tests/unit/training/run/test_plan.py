@@ -46,7 +46,7 @@ def test_an_empty_corpus_is_refused(store: Store, tiny: Path, tmp_path: Path) ->
     data = write_dialogues(tmp_path / "data", [])
     write_lines(data / "shop.jsonl", [])
 
-    with pytest.raises(DataError, match="holds no rows; fill it"):
+    with pytest.raises(DataError, match="holds no records; fill it"):
         make_plan(make_config(store.uri, data, tmp_path, model_name_or_path=str(tiny)), store, tmp_path, 2)
 
 
