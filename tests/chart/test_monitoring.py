@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from tests.chart.rendering import CHART, REPOSITORY, Object, pick, render
 from tunegate.serving.metrics import Metrics
-from tunegate.training.compat.pai import Place, read_line, training_job
+from tunegate.training.compat.pai import read_line
+from tunegate.training.compat.pytorchjob import JobSettings, training_job
 
 ALERTS = CHART / "files/rules/alerts.yaml"
 DASHBOARD = json.loads((CHART / "files/dashboards/tunegate.json").read_text())
@@ -125,8 +126,8 @@ def test_pod_monitors_look_where_policies_are(values: Object, where: Object) -> 
 def _jobs() -> Iterator[Object]:
     """The training jobs that users apply, and the one that a PAI line becomes."""
     line = """pai -name pytorch112z -DentryFile='train.py' -DuserDefinedParameters="--output_dir o" -DworkerCount=2"""
-    place = Place("pai", "shop", "tunegate/trainer:0.1.0", "s3://models", None, "tunegate-store", "runs")
-    yield training_job(read_line(line, {}), place)
+    settings = JobSettings("pai", "shop", "tunegate/trainer:0.1.0", "s3://models", None, "tunegate-store", "runs")
+    yield training_job(read_line(line, {}), settings)
     for path in sorted((REPOSITORY / "pipelines").glob("*.yaml")):
         yield from (each for each in yaml.safe_load_all(path.read_text()) if each and each["kind"] == "PyTorchJob")
 

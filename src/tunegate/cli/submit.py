@@ -12,7 +12,7 @@ from tunegate import __version__
 from tunegate.api import environment
 
 if TYPE_CHECKING:
-    from tunegate.training.compat.pai import Work
+    from tunegate.training.compat.pai import PaiJob
 
 
 @click.command(short_help="Turn a `pai` command into a training job of your cluster.")
@@ -33,30 +33,32 @@ if TYPE_CHECKING:
     "--endpoint-url", envvar=environment.ENDPOINT_URL, show_envvar=True, help="The S3 endpoint, as pods reach it."
 )
 @click.option("--dry-run", is_flag=True, help="Print the job instead of applying it.")
-def command(line: str, dry_run: bool, store_uri: str | None, **settings: Any) -> None:
+def command(line: str, dry_run: bool, store_uri: str | None, **given: Any) -> None:
     """Turn `pai -name pytorch... -D...` into a PyTorchJob that trains the same, and apply it.
 
     Variables such as ${params} are taken from lines before it (params="...") or from the environment. Folders under
     /data/oss_bucket_N/ become URIs in the N-th of -Dbuckets; an archive in -Dscript is unpacked where the job works.
     """
-    from tunegate.training.compat.pai import Place, read_line, training_job
+    from tunegate.training.compat.pai import read_line
+    from tunegate.training.compat.pytorchjob import JobSettings, training_job
 
     text = sys.stdin.read() if line == "-" else line
-    work = read_line(text, os.environ)
-    place = Place(store=store_uri, **settings)
-    job = training_job(work, place)
-    _check(work, job)
+    pai_job = read_line(text, os.environ)
+    settings = JobSettings(store=store_uri, **given)
+    job = training_job(pai_job, settings)
+    _check(pai_job, job)
     if dry_run:
         click.echo(_yaml(job), nl=False)
         return
     from tunegate.cli.cluster import apply_training_job
 
     apply_training_job(job)
-    click.echo(f"pytorchjob/{place.name} is in {place.namespace}; follow it: kubectl -n {place.namespace} get pods -w")
+    namespace = settings.namespace
+    click.echo(f"pytorchjob/{settings.name} is in {namespace}; follow it: kubectl -n {namespace} get pods -w")
 
 
-def _check(work: Work, job: dict[str, Any]) -> None:
-    """Raise UsageError or click's for words that training would refuse in the pod, as far as they can be told here."""
+def _check(pai_job: PaiJob, job: dict[str, Any]) -> None:
+    """Raise UsageError or click's for arguments that training would refuse in the pod, as far as that is known here."""
     from msgspec.structs import replace
 
     from tunegate.cli.train import command as train
@@ -65,10 +67,10 @@ def _check(work: Work, job: dict[str, Any]) -> None:
 
     container = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]
     variables = {variable["name"]: variable["value"] for variable in container["env"]}
-    words = [*container["args"][1:], f"--store={variables[environment.STORE]}"]
-    with train.make_context("tunegate train", words) as context:
+    arguments = [*container["args"][1:], f"--store={variables[environment.STORE]}"]
+    with train.make_context("tunegate train", arguments) as context:
         config = config_of({name: value for name, value in context.params.items() if name != "as_json"})
-    check_config(replace(config, deepspeed=None) if work.package else config)
+    check_config(replace(config, deepspeed=None) if pai_job.package else config)
 
 
 def _yaml(job: dict[str, Any]) -> str:

@@ -140,7 +140,7 @@ def test_what_the_cluster_refuses_is_told_with_a_remedy(
 
 def test_a_cluster_without_kubeflow_is_told(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     use(cluster.kubeconfig, monkeypatch)
-    monkeypatch.setattr("tunegate.training.compat.pai.GROUP", "elsewhere.example/v1")
+    monkeypatch.setattr("tunegate.training.compat.pytorchjob.API_VERSION", "elsewhere.example/v1")
 
     result = submit(COMMAND, "-n", cluster.new_namespace())
 

@@ -1,7 +1,6 @@
-"""A line for Alibaba's PAI, and the PyTorchJob that does the same.
+"""A line for Alibaba's PAI: what it asks for, whether its variables come from the line or from the environment.
 
-Pure: text and values in, an object for Kubernetes out. Which flags training knows, and how an object gets into a
-cluster, are not known here.
+Pure: text in, a value out. `pytorchjob` makes a job of it.
 """
 
 from __future__ import annotations
@@ -15,30 +14,29 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from tunegate.api import environment
 from tunegate.api.errors import UsageError
-from tunegate.api.labels import MODEL, RUN
 from tunegate.training.compat.llamafactory import flags, name_of
 
-GROUP = "kubeflow.org/v1"
-_METRICS_PORT = "9400"
 _KNOWN = ("script", "entryFile", "userDefinedParameters", "workerCount", "cluster", "buckets", "gpuRequired")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _MOUNT = re.compile(r"/data/oss_bucket_(\d+)(?:/(.*))?")
+_QUOTED = re.compile(r"""("(?:\\.|[^"\\])*"|'[^']*')""")
+_OPTION = r"-(?:D[A-Za-z]+=|project\s)"
+_LAUNCHER = re.compile(r"--(nnodes|nproc[_-]per[_-]node)[= ](\S+)")
 _PACKAGE_FILES = ("dataset_dir", "deepspeed")
 
 
 @dataclass(frozen=True)
-class Work:
+class PaiJob:
     """What a line asks for.
 
-    words: the flags of training, `--name=value`; where buckets were mounted, with the buckets' URIs.
+    arguments: the flags of training, `--name=value`; where buckets were mounted, with the buckets' URIs.
     store: where checkpoints go, if the line had them written into a bucket.
-    package: the archive whose files relative paths in `words` mean.
-    processes: those of each of `workers` pods. cpu, memory: of each pod, as Kubernetes counts; None was not said.
+    package: the archive whose files relative paths in `arguments` mean.
+    processes: those of each of `workers` pods. cpu, memory: of each pod, as Kubernetes counts; None was not asked for.
     """
 
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     run: str
     store: str | None
     package: str | None
@@ -50,85 +48,45 @@ class Work:
     endpoint_url: str | None
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where in a cluster a job runs, and what it finds there: an image, the store and its keys, a shared volume."""
+def read_line(text: str, given: Mapping[str, str]) -> PaiJob:
+    """The job of a `pai -name pytorch...` line; its variables are set in lines before it, or in `given`.
 
-    name: str
-    namespace: str
-    image: str
-    store: str | None
-    endpoint_url: str | None
-    store_secret: str
-    claim: str
-
-
-def read_line(text: str, given: Mapping[str, str]) -> Work:
-    """The work of a `pai -name pytorch...` line; its variables are set in lines before it, or in `given`.
-
-    Spaces that were lost before -D and -project are put back. Raises UsageError for what can't be understood.
+    Spaces that were lost before -D and -project are put back. Raises UsageError for what tunegate can't do.
     """
     options, variables = _split(text, given)
     expand = _Expansion(variables)
     buckets, endpoint_url = _buckets(expand(options.get("buckets", "")))
-    entry = dict(_launcher(options.get("entryFile", ""), expand))
+    launcher = {name: expand(value) for name, value in _LAUNCHER.findall(options.get("entryFile", ""))}
+    launcher = {name.replace("-", "_"): value for name, value in launcher.items()}
     cluster = _cluster(expand(options.get("cluster", "")))
-    workers = expand(options.get("workerCount", "")) or str(cluster.get("count", "") or entry.get("nnodes", "1"))
+    workers = expand(options.get("workerCount", "")) or str(cluster.get("count", "") or launcher.get("nnodes", "1"))
     gpus = _gpus(expand(options.get("gpuRequired", "")) or cluster.get("gpu", 0))
-    processes = entry.get("nproc_per_node") or str(gpus or 1)
+    processes = launcher.get("nproc_per_node") or str(gpus or 1)
     script = expand(options.get("script", ""))
     parameters = expand(options.get("userDefinedParameters", ""))
     expand.check()
-    words, output_dir, store = _words(_shell(parameters), buckets)
-    package = _package(script, words)
-    work = Work(
-        words=words,
+    arguments, output_dir, store = _arguments(_shell(parameters), buckets)
+    job = PaiJob(
+        arguments=arguments,
         run=name_of(output_dir),
         store=store,
-        package=package,
-        workers=_count("workerCount", workers),
-        processes=_count("nproc_per_node", processes),
+        package=_package(script, arguments),
+        workers=_whole("workerCount", workers, least=1),
+        processes=_whole("nproc_per_node", processes, least=1),
         gpus=gpus,
-        cpu=f"{_percent('cpu', cluster['cpu']) / 100:g}" if "cpu" in cluster else None,
-        memory=f"{_percent('memory', cluster['memory'])}Mi" if "memory" in cluster else None,
+        cpu=f"{_whole('cpu', cluster['cpu']) / 100:g}" if "cpu" in cluster else None,
+        memory=f"{_whole('memory', cluster['memory'])}Mi" if "memory" in cluster else None,
         endpoint_url=endpoint_url,
     )
-    if "nnodes" in entry and entry["nnodes"] != str(work.workers):
-        raise UsageError(f"The line has --nnodes={entry['nnodes']} and {work.workers} workers; make them the same.")
-    if gpus and work.processes > gpus:
-        raise UsageError(f"The line has {work.processes} processes for {gpus} GPUs a worker; make them the same.")
-    return work
-
-
-def training_job(work: Work, place: Place) -> dict[str, Any]:
-    """The PyTorchJob: a pod for each worker, all with the same words. Raises UsageError if its result would be lost."""
-    store = work.store or place.store
-    if store is None:
-        raise UsageError(
-            "The pods' folders go with the pods; give --store, or an --output_dir under /data/oss_bucket_0/."
-        )
-    labels = {MODEL: place.name, RUN: work.run}
-
-    def replica(count: int, ports: list[dict[str, Any]]) -> dict[str, Any]:
-        pod = {"metadata": {"labels": labels}, "spec": _pod(work, place, store, ports)}
-        return {"replicas": count, "restartPolicy": "OnFailure", "template": pod}
-
-    port = int(_said(work).get("--metrics_port", _METRICS_PORT))
-    served = [{"name": "metrics", "containerPort": port, "protocol": "TCP"}]
-    others = {"Worker": replica(work.workers - 1, [])} if work.workers > 1 else {}
-    return {
-        "apiVersion": GROUP,
-        "kind": "PyTorchJob",
-        "metadata": {"name": place.name, "namespace": place.namespace, "labels": labels},
-        "spec": {
-            "runPolicy": {"cleanPodPolicy": "Running", "backoffLimit": 3},
-            "pytorchReplicaSpecs": {"Master": replica(1, served), **others},
-        },
-    }
+    if "nnodes" in launcher and launcher["nnodes"] != str(job.workers):
+        raise UsageError(f"The line has --nnodes={launcher['nnodes']} and {job.workers} workers; make them the same.")
+    if gpus and job.processes > gpus:
+        raise UsageError(f"The line has {job.processes} processes for {gpus} GPUs a worker; make them the same.")
+    return job
 
 
 class _Expansion:
-    """Puts values for ${variables}, and remembers which are not set."""
+    """Replaces ${variables} by their values, and remembers which are not set."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
@@ -149,22 +107,22 @@ class _Expansion:
 
 def _split(text: str, given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """The line's options by name, and the variables that may stand in them."""
-    words = _shell(_spaced(text))
-    if "pai" not in words:
+    parts = _shell(_spaced(text))
+    if "pai" not in parts:
         raise UsageError("There is no `pai` line; give the whole command, with pai -name in front.")
-    at = words.index("pai")
-    variables = {**given, **dict(word.split("=", 1) for word in words[:at] if "=" in word)}
+    start = parts.index("pai")
+    variables = {**given, **dict(part.split("=", 1) for part in parts[:start] if "=" in part)}
     options: dict[str, str] = {}
-    rest = words[at + 1 :]
+    rest = parts[start + 1 :]
     while rest:
-        word = rest.pop(0)
-        if word in ("-name", "-project") and rest:
-            options[word[1:]] = rest.pop(0)
-        elif word.startswith("-D") and "=" in word:
-            name, _, value = word[2:].partition("=")
+        part = rest.pop(0)
+        if part in ("-name", "-project") and rest:
+            options[part[1:]] = rest.pop(0)
+        elif part.startswith("-D") and "=" in part:
+            name, _, value = part[2:].partition("=")
             options[name] = value
         else:
-            raise UsageError(f"{word!r} in the pai line is not understood; its options are -name, -project and -DX=Y.")
+            raise UsageError(f"{part!r} in the pai line is not an option; they are -name, -project and -DX=Y.")
     if not options.get("name", "").startswith("pytorch"):
         raise UsageError(f"pai -name {options.get('name', '')} is not PyTorch; tunegate submits pai -name pytorch... .")
     if unknown := options.keys() - {*_KNOWN, "name", "project"}:
@@ -174,19 +132,15 @@ def _split(text: str, given: Mapping[str, str]) -> tuple[dict[str, str], dict[st
 
 def _spaced(text: str) -> str:
     """The line with a space before each option, outside quotes: a copied line may have lost them."""
-    parts = re.split(r"""("(?:\\.|[^"\\])*"|'[^']*')""", text)
-    return "".join(
-        part if index % 2 else re.sub(r"(?<=\S)(?=-(?:D[A-Za-z]+=|project\s))", " ", part)
-        for index, part in enumerate(_joined(parts))
-    )
-
-
-def _joined(parts: list[str]) -> list[str]:
-    """A quoted part and an option right after it, with the space that belongs between them."""
-    return [
-        f" {part}" if index and index % 2 == 0 and re.match(r"-(?:D[A-Za-z]+=|project\s)", part) else part
-        for index, part in enumerate(parts)
-    ]
+    spaced = ""
+    for number, part in enumerate(_QUOTED.split(text)):
+        is_quoted = number % 2 == 1
+        if not is_quoted:
+            after_a_quote = number and re.match(_OPTION, part)
+            part = re.sub(rf"(?<=\S)(?={_OPTION})", " ", part)
+            part = f" {part}" if after_a_quote else part
+        spaced += part
+    return spaced
 
 
 def _shell(text: str) -> list[str]:
@@ -194,12 +148,6 @@ def _shell(text: str) -> list[str]:
         return shlex.split(text)
     except ValueError as error:
         raise UsageError(f"The pai line can't be read: {error}; quote it as for a shell.") from None
-
-
-def _launcher(entry: str, expand: _Expansion) -> list[tuple[str, str]]:
-    """What the line tells torch.distributed.launch; the script itself is tunegate."""
-    found = re.findall(r"--(nnodes|nproc_per_node)[= ](\S+)", entry.replace("nproc-per-node", "nproc_per_node"))
-    return [(name, expand(value)) for name, value in found]
 
 
 def _cluster(text: str) -> dict[str, Any]:
@@ -225,42 +173,38 @@ def _buckets(text: str) -> tuple[tuple[str, ...], str | None]:
 
 
 def _gpus(percent: Any) -> int:
-    value = _percent("gpu", percent)
+    value = _whole("gpu", percent)
     if value % 100:
         raise UsageError(f"The line asks for {value} % of a GPU; Kubernetes gives whole ones: 100, 200 and so on.")
     return value // 100
 
 
-def _percent(name: str, value: Any) -> int:
+def _whole(name: str, value: Any, least: int | None = None) -> int:
     try:
-        return int(value)
+        number = int(value)
     except (TypeError, ValueError):
         raise UsageError(f"{name} is {value!r} in the pai line; it must be a whole number.") from None
-
-
-def _count(name: str, value: Any) -> int:
-    number = _percent(name, value)
-    if number < 1:
-        raise UsageError(f"{name} is {number} in the pai line; it must be at least 1.")
+    if least is not None and number < least:
+        raise UsageError(f"{name} is {number} in the pai line; it must be at least {least}.")
     return number
 
 
-def _words(words: list[str], buckets: tuple[str, ...]) -> tuple[tuple[str, ...], str, str | None]:
+def _arguments(parameters: list[str], buckets: tuple[str, ...]) -> tuple[tuple[str, ...], str, str | None]:
     """The flags of training, the run's folder, and the store if that folder was in a bucket."""
     kept, output_dir, store = [], "", None
-    for word, flag, value in flags(words):
-        mapped = _mapped(value, buckets) if value is not None else None
+    for argument, flag, value in flags(parameters):
+        mapped = _in_bucket(value, buckets) if value is not None else None
         if flag == "output_dir" and value and mapped:
             output_dir = mapped.rstrip("/")
             store = output_dir.rpartition("/")[0] if mapped != value else None
             mapped = f"/scratch/{output_dir.rpartition('/')[2] if store else output_dir}"
-        kept.append(word if not flag else f"--{flag}" if mapped is None else f"--{flag}={mapped}")
+        kept.append(argument if not flag else f"--{flag}" if mapped is None else f"--{flag}={mapped}")
     if not output_dir:
         raise UsageError("-DuserDefinedParameters has no --output_dir; say where the run keeps its checkpoints.")
     return tuple(kept), output_dir, store
 
 
-def _mapped(value: str, buckets: tuple[str, ...]) -> str:
+def _in_bucket(value: str, buckets: tuple[str, ...]) -> str:
     """`value`, with the URI of the bucket where it names its mount."""
     match = _MOUNT.fullmatch(value)
     if match is None:
@@ -270,91 +214,15 @@ def _mapped(value: str, buckets: tuple[str, ...]) -> str:
     return "/".join(filter(None, [buckets[int(match[1])], (match[2] or "").strip("/")]))
 
 
-def _package(script: str, words: tuple[str, ...]) -> str | None:
+def _package(script: str, arguments: tuple[str, ...]) -> str | None:
     """The archive of -Dscript; refused where its files are needed and can't be had."""
     if re.match(r"(oss|s3)://.+\.(tar\.gz|tgz|tar)$", script):
         return script
     for name in _PACKAGE_FILES:
-        for word in words:
-            value = word.removeprefix(f"--{name}=")
-            if value != word and not value.startswith(("/", "oss://", "s3://")):
+        for argument in arguments:
+            value = argument.removeprefix(f"--{name}=")
+            if value != argument and not value.startswith(("/", "oss://", "s3://")):
                 raise UsageError(
                     f"--{name} {value} is a file of the script's archive; give -Dscript=oss://BUCKET/JOB.tar.gz."
                 )
     return None
-
-
-def _pod(work: Work, place: Place, store: str, ports: list[dict[str, Any]]) -> dict[str, Any]:
-    """As safe as pods can be, with a scratch folder that all pods of a job share."""
-    volumes: dict[str, tuple[str, Any]] = {name: (f"/{name}", {"emptyDir": {}}) for name in ("tmp", "cache", "scratch")}
-    if work.workers > 1:
-        volumes["scratch"] = ("/scratch", {"persistentVolumeClaim": {"claimName": place.claim}})
-    if work.package:
-        volumes["work"] = ("/job", {"emptyDir": {}})
-    if work.gpus > 1:  # through it GPUs of one machine speak, and a container has 64 MiB of it
-        volumes["shm"] = ("/dev/shm", {"emptyDir": {"medium": "Memory"}})  # noqa: S108
-    common = {
-        "image": place.image,
-        "env": _environment(work, place, store),
-        "envFrom": [{"secretRef": {"name": place.store_secret}}],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [{"name": name, "mountPath": path} for name, (path, _) in volumes.items()],
-    }
-    unpack = {
-        "name": "package",
-        "command": ["python", "-m", "tunegate.training.compat.unpack", work.package, "/job"],
-        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}},
-        **common,
-    }
-    train = {"name": "pytorch", "args": _arguments(work, place), "resources": _resources(work), **common}
-    if ports:
-        train["ports"] = ports
-    if work.package:
-        train["workingDir"] = "/job"
-    return {
-        "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": 120,  # a drained pod keeps a checkpoint first, and publishes it
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 10001,
-            "runAsGroup": 10001,
-            "fsGroup": 10001,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        **({"initContainers": [unpack]} if work.package else {}),
-        "containers": [train],
-        "volumes": [{"name": name, **volume} for name, (_, volume) in volumes.items()],
-    }
-
-
-def _environment(work: Work, place: Place, store: str) -> list[dict[str, str]]:
-    endpoint_url = place.endpoint_url or work.endpoint_url
-    variables = {
-        environment.STORE: store,
-        **({environment.ENDPOINT_URL: endpoint_url} if endpoint_url else {}),
-        environment.REGION: "us-east-1",
-        environment.CACHE: "/cache",
-    }
-    return [{"name": name, "value": value} for name, value in variables.items()]
-
-
-def _said(work: Work) -> dict[str, str]:
-    """The value of each option of the line."""
-    return {name: value for name, _, value in (word.partition("=") for word in work.words)}
-
-
-def _arguments(work: Work, place: Place) -> list[str]:
-    said = _said(work)
-    ours = {"model": place.name, "run": work.run, "nproc_per_node": work.processes, "metrics_port": _METRICS_PORT}
-    return ["train", *work.words, *(f"--{name}={value}" for name, value in ours.items() if f"--{name}" not in said)]
-
-
-def _resources(work: Work) -> dict[str, Any]:
-    gpus = {"nvidia.com/gpu": work.gpus} if work.gpus else {}
-    limits = {**({"memory": work.memory} if work.memory else {}), **gpus}
-    requests = {"cpu": work.cpu or "1", "memory": work.memory or "2Gi"}
-    return {"requests": requests, **({"limits": limits} if limits else {})}

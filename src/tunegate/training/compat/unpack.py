@@ -1,6 +1,6 @@
 """Unpack an archive from a bucket, before a job begins that was packed for another platform.
 
-Run as `python -m tunegate.training.compat.unpack URI FOLDER` in a pod. Knows nothing of what is in the archive.
+Run as `python -m tunegate.training.compat.unpack URI FOLDER` in a pod.
 """
 
 from __future__ import annotations

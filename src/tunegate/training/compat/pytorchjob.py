@@ -1,0 +1,124 @@
+"""The PyTorchJob that trains what a PAI line asks for. Pure: values in, an object for Kubernetes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tunegate.api import environment
+from tunegate.api.errors import UsageError
+from tunegate.api.labels import MODEL, RUN
+from tunegate.training.compat.pai import PaiJob
+
+API_VERSION = "kubeflow.org/v1"
+_METRICS_PORT = "9400"
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """Where in a cluster a job runs, and what it finds there: an image, the store and its keys, a shared volume."""
+
+    name: str
+    namespace: str
+    image: str
+    store: str | None
+    endpoint_url: str | None
+    store_secret: str
+    claim: str
+
+
+def training_job(job: PaiJob, settings: JobSettings) -> dict[str, Any]:
+    """A pod for each worker, all with the same arguments. Raises UsageError if the job's result would be lost."""
+    store = job.store or settings.store
+    if store is None:
+        raise UsageError(
+            "The pods' folders go with the pods; give --store, or an --output_dir under /data/oss_bucket_0/."
+        )
+    labels = {MODEL: settings.name, RUN: job.run}
+    arguments = {name: value for name, _, value in (argument.partition("=") for argument in job.arguments)}
+    ours = {
+        "--model": settings.name,
+        "--run": job.run,
+        "--nproc_per_node": str(job.processes),
+        "--metrics_port": _METRICS_PORT,
+    }
+    added = {name: value for name, value in ours.items() if name not in arguments}
+    container = {
+        "name": "pytorch",
+        "args": ["train", *job.arguments, *(f"{name}={value}" for name, value in added.items())],
+        "resources": _resources(job),
+        **({"workingDir": "/job"} if job.package else {}),
+    }
+    port = int({**added, **arguments}["--metrics_port"])
+    first = {**container, "ports": [{"name": "metrics", "containerPort": port, "protocol": "TCP"}]}
+
+    def replica(count: int, container: dict[str, Any]) -> dict[str, Any]:
+        pod = {"metadata": {"labels": labels}, "spec": _pod(job, settings, store, container)}
+        return {"replicas": count, "restartPolicy": "OnFailure", "template": pod}
+
+    others = {"Worker": replica(job.workers - 1, container)} if job.workers > 1 else {}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "PyTorchJob",
+        "metadata": {"name": settings.name, "namespace": settings.namespace, "labels": labels},
+        "spec": {
+            "runPolicy": {"cleanPodPolicy": "Running", "backoffLimit": 3},
+            "pytorchReplicaSpecs": {"Master": replica(1, first), **others},
+        },
+    }
+
+
+def _pod(job: PaiJob, settings: JobSettings, store: str, container: dict[str, Any]) -> dict[str, Any]:
+    """As safe as pods can be, with a scratch folder that all pods of a job share."""
+    volumes: dict[str, tuple[str, Any]] = {name: (f"/{name}", {"emptyDir": {}}) for name in ("tmp", "cache", "scratch")}
+    if job.workers > 1:
+        volumes["scratch"] = ("/scratch", {"persistentVolumeClaim": {"claimName": settings.claim}})
+    if job.package:
+        volumes["work"] = ("/job", {"emptyDir": {}})
+    if job.gpus > 1:  # through it GPUs of one machine exchange data, and a container has 64 MiB of it
+        volumes["shm"] = ("/dev/shm", {"emptyDir": {"medium": "Memory"}})  # noqa: S108
+    endpoint_url = settings.endpoint_url or job.endpoint_url
+    variables = {
+        environment.STORE: store,
+        **({environment.ENDPOINT_URL: endpoint_url} if endpoint_url else {}),
+        environment.REGION: "us-east-1",
+        environment.CACHE: "/cache",
+    }
+    common = {
+        "image": settings.image,
+        "env": [{"name": name, "value": value} for name, value in variables.items()],
+        "envFrom": [{"secretRef": {"name": settings.store_secret}}],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": name, "mountPath": path} for name, (path, _) in volumes.items()],
+    }
+    unpack = {
+        "name": "package",
+        "command": ["python", "-m", "tunegate.training.compat.unpack", job.package, "/job"],
+        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}},
+        **common,
+    }
+    return {
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 120,  # a drained pod keeps a checkpoint first, and publishes it
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 10001,
+            "runAsGroup": 10001,
+            "fsGroup": 10001,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        **({"initContainers": [unpack]} if job.package else {}),
+        "containers": [{**container, **common}],
+        "volumes": [{"name": name, **volume} for name, (_, volume) in volumes.items()],
+    }
+
+
+def _resources(job: PaiJob) -> dict[str, Any]:
+    gpus = {"nvidia.com/gpu": job.gpus} if job.gpus else {}
+    limits = {**({"memory": job.memory} if job.memory else {}), **gpus}
+    requests = {"cpu": job.cpu or "1", "memory": job.memory or "2Gi"}
+    return {"requests": requests, **({"limits": limits} if limits else {})}
