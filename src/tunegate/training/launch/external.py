@@ -16,12 +16,13 @@ from tunegate.api.codec import Resource, from_json, to_json
 from tunegate.api.errors import Preempted, TunegateError
 from tunegate.api.versions import ModelVersion
 from tunegate.training.config import TrainConfig, check_config
-from tunegate.training.launch.lifecycle import Begun, Report, assist, begin, finish
+from tunegate.training.launch.lifecycle import Begun, assist, begin, finish
 from tunegate.training.launch.worker import explain
 from tunegate.training.loop.rendezvous import Store, meet
 from tunegate.training.loop.trainer import run
 from tunegate.training.run.plan import Plan, owned
 from tunegate.training.run.preemption import Stop, stoppable
+from tunegate.training.run.progress import Report
 
 _PATIENCE = timedelta(days=7)
 _FAREWELL = timedelta(seconds=10)

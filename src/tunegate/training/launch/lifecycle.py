@@ -6,7 +6,6 @@ Level-triggered: what an earlier attempt did is found, and not done again. Knows
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from tunegate.api.errors import UsageError
 from tunegate.api.versions import Manifest, ModelVersion
 from tunegate.store import Store
 from tunegate.training.config import TrainConfig
-from tunegate.training.data.prepare import Preparing
 from tunegate.training.run.checkpoints import (
     Checkpoint,
     complete_checkpoints,
@@ -26,9 +24,7 @@ from tunegate.training.run.checkpoints import (
 )
 from tunegate.training.run.plan import RECORD, Plan, check_same_run, for_processes, make_plan, open_store
 from tunegate.training.run.preemption import STOP
-from tunegate.training.run.progress import Progress, cut_log
-
-Report = Callable[[Preparing | Progress | ModelVersion], None]
+from tunegate.training.run.progress import Report, cut_log
 
 
 @dataclass(frozen=True)

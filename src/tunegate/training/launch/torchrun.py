@@ -18,11 +18,11 @@ from tunegate.api.versions import ModelVersion
 from tunegate.processes import Child
 from tunegate.training.config import TrainConfig, check_config
 from tunegate.training.data.prepare import Preparing
-from tunegate.training.launch.lifecycle import Report, assist, begin, finish
+from tunegate.training.launch.lifecycle import assist, begin, finish
 from tunegate.training.launch.nodes import Node, read_node
 from tunegate.training.run.plan import Plan, owned, threads_per_process
 from tunegate.training.run.preemption import STOP, Stop, stoppable
-from tunegate.training.run.progress import LOG, VERSIONS, Follower, Progress
+from tunegate.training.run.progress import LOG, VERSIONS, Follower, Progress, Report
 
 
 class Failure(Resource, frozen=True, kw_only=True):

@@ -20,7 +20,6 @@ from tunegate.api.versions import ModelVersion
 from tunegate.training.data.examples import open_training_data
 from tunegate.training.data.packing import pack
 from tunegate.training.data.tokenize import IGNORED, Example, limits_of, load_tokenizer
-from tunegate.training.launch.lifecycle import Report
 from tunegate.training.loop.batches import Collator, Filled, Order, Packed
 from tunegate.training.loop.callbacks import Record
 from tunegate.training.loop.loss import TrainedPositions
@@ -32,7 +31,7 @@ from tunegate.training.loop.trainer_arguments import training_arguments
 from tunegate.training.loop.universal import Loaded, load_universal
 from tunegate.training.run.plan import Plan
 from tunegate.training.run.preemption import Stop
-from tunegate.training.run.progress import VERSIONS, append
+from tunegate.training.run.progress import VERSIONS, Report, append
 from tunegate.training.run.publisher import Publisher, publisher_of
 
 # The one operator that DeepSpeed would compile for gloo; without it no compiler is needed, and nothing gets slower.

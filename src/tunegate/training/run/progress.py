@@ -6,13 +6,15 @@ Rank 0 writes it; a resumed run goes on in the same file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import msgspec
 
 from tunegate.api.codec import Resource, from_json
+from tunegate.api.versions import ModelVersion
+from tunegate.training.data.prepare import Preparing
 
 LOG = "trainer_log.jsonl"
 VERSIONS = "versions.jsonl"
@@ -43,6 +45,9 @@ class Progress(Resource, frozen=True, kw_only=True, rename=None, omit_defaults=T
     tokens_per_second: float | None = None
     padding: float | None = None
     mfu: float | None = None
+
+
+Report = Callable[[Preparing | Progress | ModelVersion], None]
 
 
 def clock(seconds: float) -> str:
