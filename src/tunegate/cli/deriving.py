@@ -26,7 +26,7 @@ def whole_release(store: Store, version: ModelVersion, base: BaseModel | None) -
 
 def check_name(name: str, version: ModelVersion) -> None:
     """Raise UsageError when `name` can't be that of a version made from `version`."""
-    from tunegate.store.versions import require_name
+    from tunegate.api.names import require_name
 
     if require_name(name).split("/")[:2] == version.name.split("/")[:2]:
         raise UsageError(f"{name} would be a checkpoint of the run it was made from; give it a run of its own.")

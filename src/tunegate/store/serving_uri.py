@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 
 from tunegate.api.errors import UsageError
+from tunegate.api.names import require_name
 from tunegate.api.versions import ModelVersion
-from tunegate.store.versions import require_name
 
 SCHEME = "tunegate://"
 _URI = re.compile(rf"{SCHEME}sha256-(?P<hex>[0-9a-f]{{64}})/(?P<name>.+)/")

@@ -13,14 +13,13 @@ from typing import Any
 
 from tunegate.api.codec import from_json
 from tunegate.api.errors import DigestError, NotFoundError, UsageError
+from tunegate.api.names import NAME, require_name
 from tunegate.api.versions import MANIFEST, Manifest, ModelVersion, Producer, Release, digest_of
 from tunegate.store import fetching, publishing
 from tunegate.store.client import Bucket, Entry, Location, check, connect, parse_uri
 from tunegate.store.transfer import Progress
 
-_SEGMENT = r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?"
-_NAME = re.compile(rf"{_SEGMENT}/{_SEGMENT}/checkpoint-(?:0|[1-9][0-9]{{0,17}})")
-_MANIFEST_KEY = re.compile(rf"{_NAME.pattern}/{re.escape(MANIFEST)}")
+_MANIFEST_KEY = re.compile(rf"{NAME.pattern}/{re.escape(MANIFEST)}")
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{8,64})")
 _READERS = 8
 
@@ -185,16 +184,6 @@ class Store:
     def _tell(known: builtins.list[str]) -> str:
         shown = ", ".join(known[-5:])
         return f"there are: {shown}{' and older ones' if len(known) > 5 else ''}." if known else "there are none."
-
-
-def require_name(name: str) -> str:
-    """The name, when it is `<model>/<run>/checkpoint-<step>`. Raises UsageError."""
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"{name!r} is not a version; write MODEL/RUN/checkpoint-STEP in lower-case letters, digits, '-' and '.', "
-            "its URI in this store, or at least 8 digits of its digest."
-        )
-    return name
 
 
 def check_manifest(manifest: Manifest, name: str) -> Manifest:
