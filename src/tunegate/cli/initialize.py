@@ -22,7 +22,7 @@ def command(uri: str, target: Path, store_uri: str, endpoint_url: str | None) ->
 
     Every byte is verified. An adapter's base comes along, under TARGET/base. When it is started again it goes on.
     """
-    from tunegate.store.serving_uri import parse_storage_uri
+    from tunegate.api.pinned import parse_storage_uri
 
     wanted = parse_storage_uri(uri)
     store = open_store(store_uri, endpoint_url)

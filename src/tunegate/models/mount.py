@@ -13,13 +13,13 @@ from pathlib import Path
 
 from tunegate.api.codec import from_json, from_yaml
 from tunegate.api.errors import DigestError, ModelError, StoreError
+from tunegate.api.pinned import Pinned
 from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, Manifest, Release
 from tunegate.files import digest_of_file, disk_errors_as, replace_file
 from tunegate.models.materialize import ADAPTERS, check_folder, on_base, refuse_prefix
 from tunegate.models.prompt_tuning import kind_in
 from tunegate.store import Progress, Store
 from tunegate.store.fetching import RESUME
-from tunegate.store.serving_uri import Pinned
 from tunegate.store.versions import check_manifest
 
 BASE = "base"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tunegate.api.pinned import storage_uri
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.store import Store
-from tunegate.store.serving_uri import storage_uri
 
 
 @pytest.fixture

@@ -21,13 +21,13 @@ from tests.processes import processes_about
 from tests.unit.serving.standin import StandIn, run_engine
 from tests.waiting import wait_for
 from tunegate.api.feedback import Tally
+from tunegate.api.pinned import Pinned
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.feedback import FeedbackLog
 from tunegate.models import make_tiny
 from tunegate.models.mount import deliver
 from tunegate.processes import Child, answers, free_port
 from tunegate.store import EmbeddedStore, Store
-from tunegate.store.serving_uri import Pinned
 
 KEY = "5e" * 32
 ASK: list[Any] = [{"role": "user", "content": "Price of the kettle?"}]

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.adapters import VIRTUAL, make_prompt, tuned
 from tests.processes import processes_about
+from tunegate.api.pinned import Pinned
 from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
 from tunegate.cli import main
 from tunegate.models.merge import merge_adapter
@@ -23,7 +24,6 @@ from tunegate.models.quantize import quantize
 from tunegate.processes import Child, answers, free_port
 from tunegate.serving.engines import transformers as engines
 from tunegate.store import Store
-from tunegate.store.serving_uri import Pinned
 
 QUESTIONS = ["Price?", "水壶多少钱？", "How much is the kettle?"]
 TOKENS = 12

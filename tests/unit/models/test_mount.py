@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from tunegate.api.errors import DigestError, ModelError, NotFoundError
+from tunegate.api.pinned import Pinned, parse_storage_uri, storage_uri
 from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
 from tunegate.models import materialize
 from tunegate.models.mount import deliver, read_mounted, servable
 from tunegate.store import Store
-from tunegate.store.serving_uri import Pinned, parse_storage_uri, storage_uri
 
 MADE = Producer(kind="test")
 

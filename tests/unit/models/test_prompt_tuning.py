@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.adapters import VIRTUAL, make_prompt, tuned
 from tunegate.api.errors import ModelError
+from tunegate.api.pinned import Pinned
 from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
 from tunegate.models import materialize
 from tunegate.models.adapters import under_prefix
@@ -21,7 +22,6 @@ from tunegate.models.merge import merge_adapter
 from tunegate.models.mount import deliver, read_mounted, servable
 from tunegate.models.prompt_tuning import has_prefix, kind_of, leading_tokens, new_tokens, prompt_length
 from tunegate.store import Store
-from tunegate.store.serving_uri import Pinned
 
 ASK = [{"role": "user", "content": "Price of the kettle? 水壶"}]
 

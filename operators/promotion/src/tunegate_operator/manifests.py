@@ -12,9 +12,9 @@ from typing import Any
 
 from tunegate.api import environment
 from tunegate.api.labels import APPLIED, DIGEST, MANAGED_BY, MODEL, POLICY, RUN, SUITE, VERSION
+from tunegate.api.pinned import storage_uri
 from tunegate.api.versions import ModelVersion, Producer, short
 from tunegate.promotion.snapshot import EvaluationJob
-from tunegate.store.serving_uri import storage_uri
 from tunegate_operator.config import Config
 from tunegate_operator.types import (
     API_VERSION,

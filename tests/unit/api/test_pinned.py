@@ -6,7 +6,7 @@ import pytest
 
 from tests.builders import make_version
 from tunegate.api.errors import UsageError
-from tunegate.store.serving_uri import Pinned, parse_storage_uri, storage_uri
+from tunegate.api.pinned import Pinned, parse_storage_uri, storage_uri
 
 DIGITS = "0f" * 32
 
