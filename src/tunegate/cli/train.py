@@ -13,7 +13,7 @@ import msgspec
 
 from tunegate.api import environment
 from tunegate.cli.options import json_option
-from tunegate.training.config import Setting, TrainConfig, settings
+from tunegate.training.config import TrainConfig, settings
 
 if TYPE_CHECKING:
     from tunegate.api.versions import ModelVersion
@@ -71,7 +71,15 @@ class _Train(click.Command):
 def _options(command: F) -> F:
     """An option for each setting of a run, of the setting's type and with its default."""
     for setting in reversed(settings()):
-        options: dict[str, Any] = {"help": setting.description, **_click_type(setting)}
+        options: dict[str, Any] = {"help": setting.description, "type": setting.kind}
+        if setting.kind is bool:
+            options |= {"type": click.BOOL, "metavar": "[BOOLEAN]"}
+        elif setting.choices:
+            options["type"] = _Spelled(setting.choices)
+        elif get_origin(setting.kind) is tuple:
+            options["type"] = _Several(click.types.convert_type(get_args(setting.kind)[0]))
+        if setting.kind is bool or "true" in setting.choices:  # a yes or no may stand alone, and then means yes
+            options |= {"is_flag": False, "flag_value": "true"}
         if setting.default not in (None, "", (), msgspec.NODEFAULT):
             is_several = isinstance(setting.default, tuple)
             options |= {"default": ",".join(setting.default) if is_several else setting.default, "show_default": True}
@@ -80,18 +88,6 @@ def _options(command: F) -> F:
         name = "store_uri" if setting.name == "store" else setting.name
         command = click.option(f"--{setting.name}", name, **options)(command)
     return command
-
-
-def _click_type(setting: Setting) -> dict[str, Any]:
-    """How click reads a setting. A yes or no may stand alone, and then means yes."""
-    if setting.kind is bool:
-        return {"type": click.BOOL, "is_flag": False, "flag_value": "true", "metavar": "[BOOLEAN]"}
-    if setting.choices:
-        alone = {"is_flag": False, "flag_value": "true"} if "true" in setting.choices else {}
-        return {"type": _Spelled(setting.choices), **alone}
-    if get_origin(setting.kind) is tuple:
-        return {"type": _Several(click.types.convert_type(get_args(setting.kind)[0]))}
-    return {"type": setting.kind}
 
 
 @click.command(

@@ -318,11 +318,11 @@ def load_deepspeed(config: TrainConfig) -> dict[str, Any]:
 
 def check_global_batch(config: TrainConfig, processes: int) -> None:
     """Raise UsageError when the DeepSpeed file says another global batch size than the flags do."""
-    said = _read_deepspeed(config).get("train_batch_size", "auto")
+    in_file = _read_deepspeed(config).get("train_batch_size", "auto")
     global_batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * processes
-    if said not in ("auto", global_batch):
+    if in_file not in ("auto", global_batch):
         raise UsageError(
-            f"{config.deepspeed} says train_batch_size {said}, but --per_device_train_batch_size x "
+            f"{config.deepspeed} says train_batch_size {in_file}, but --per_device_train_batch_size x "
             f'--gradient_accumulation_steps x processes is {global_batch}; write "auto" there.'
         )
 

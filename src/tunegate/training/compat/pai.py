@@ -56,11 +56,14 @@ def read_line(text: str, given: Mapping[str, str]) -> PaiJob:
     options, variables = _split(text, given)
     expand = _Expansion(variables)
     buckets, endpoint_url = _buckets(expand(options.get("buckets", "")))
-    launcher = {name: expand(value) for name, value in _LAUNCHER.findall(options.get("entryFile", ""))}
-    launcher = {name.replace("-", "_"): value for name, value in launcher.items()}
+    entry = _LAUNCHER.findall(options.get("entryFile", ""))
+    launcher = {name.replace("-", "_"): expand(value) for name, value in entry}
     cluster = _cluster(expand(options.get("cluster", "")))
     workers = expand(options.get("workerCount", "")) or str(cluster.get("count", "") or launcher.get("nnodes", "1"))
-    gpus = _gpus(expand(options.get("gpuRequired", "")) or cluster.get("gpu", 0))
+    percent = _whole("gpu", expand(options.get("gpuRequired", "")) or cluster.get("gpu", 0))
+    if percent % 100:
+        raise UsageError(f"The line asks for {percent} % of a GPU; Kubernetes gives whole ones: 100, 200 and so on.")
+    gpus = percent // 100
     processes = launcher.get("nproc_per_node") or str(gpus or 1)
     script = expand(options.get("script", ""))
     parameters = expand(options.get("userDefinedParameters", ""))
@@ -172,13 +175,6 @@ def _buckets(text: str) -> tuple[tuple[str, ...], str | None]:
     return tuple(uris), endpoint_url
 
 
-def _gpus(percent: Any) -> int:
-    value = _whole("gpu", percent)
-    if value % 100:
-        raise UsageError(f"The line asks for {value} % of a GPU; Kubernetes gives whole ones: 100, 200 and so on.")
-    return value // 100
-
-
 def _whole(name: str, value: Any, least: int | None = None) -> int:
     try:
         number = int(value)
@@ -193,7 +189,12 @@ def _arguments(parameters: list[str], buckets: tuple[str, ...]) -> tuple[tuple[s
     """The flags of training, the run's folder, and the store if that folder was in a bucket."""
     kept, output_dir, store = [], "", None
     for argument, flag, value in flags(parameters):
-        mapped = _in_bucket(value, buckets) if value is not None else None
+        mapped = value
+        if value is not None and (mount := _MOUNT.fullmatch(value)):
+            number, path = int(mount[1]), (mount[2] or "").strip("/")
+            if number >= len(buckets):
+                raise UsageError(f"{value} is in bucket {number}, and -Dbuckets names {len(buckets)}; name it there.")
+            mapped = "/".join(filter(None, [buckets[number], path]))
         if flag == "output_dir" and value and mapped:
             output_dir = mapped.rstrip("/")
             store = output_dir.rpartition("/")[0] if mapped != value else None
@@ -202,16 +203,6 @@ def _arguments(parameters: list[str], buckets: tuple[str, ...]) -> tuple[tuple[s
     if not output_dir:
         raise UsageError("-DuserDefinedParameters has no --output_dir; say where the run keeps its checkpoints.")
     return tuple(kept), output_dir, store
-
-
-def _in_bucket(value: str, buckets: tuple[str, ...]) -> str:
-    """`value`, with the URI of the bucket where it names its mount."""
-    match = _MOUNT.fullmatch(value)
-    if match is None:
-        return value
-    if int(match[1]) >= len(buckets):
-        raise UsageError(f"{value} is in bucket {match[1]}, and -Dbuckets names {len(buckets)}; name it there.")
-    return "/".join(filter(None, [buckets[int(match[1])], (match[2] or "").strip("/")]))
 
 
 def _package(script: str, arguments: tuple[str, ...]) -> str | None:

@@ -43,10 +43,14 @@ def training_job(job: PaiJob, settings: JobSettings) -> dict[str, Any]:
         "--metrics_port": _METRICS_PORT,
     }
     added = {name: value for name, value in ours.items() if name not in arguments}
+    limits = {name: value for name, value in (("memory", job.memory), ("nvidia.com/gpu", job.gpus)) if value}
     container = {
         "name": "pytorch",
         "args": ["train", *job.arguments, *(f"{name}={value}" for name, value in added.items())],
-        "resources": _resources(job),
+        "resources": {
+            "requests": {"cpu": job.cpu or "1", "memory": job.memory or "2Gi"},
+            **({"limits": limits} if limits else {}),
+        },
         **({"workingDir": "/job"} if job.package else {}),
     }
     port = int({**added, **arguments}["--metrics_port"])
@@ -115,10 +119,3 @@ def _pod(job: PaiJob, settings: JobSettings, store: str, container: dict[str, An
         "containers": [{**container, **common}],
         "volumes": [{"name": name, **volume} for name, (_, volume) in volumes.items()],
     }
-
-
-def _resources(job: PaiJob) -> dict[str, Any]:
-    gpus = {"nvidia.com/gpu": job.gpus} if job.gpus else {}
-    limits = {**({"memory": job.memory} if job.memory else {}), **gpus}
-    requests = {"cpu": job.cpu or "1", "memory": job.memory or "2Gi"}
-    return {"requests": requests, **({"limits": limits} if limits else {})}

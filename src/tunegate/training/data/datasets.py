@@ -59,7 +59,7 @@ def find_datasets(folder: str, names: Sequence[str], endpoint_url: str | None = 
     """
     if twice := [name for index, name in enumerate(names) if name in names[:index]]:
         raise UsageError(f"--dataset names {twice[0]} twice; name it once, with a weight in --interleave_probs.")
-    by_name = [name for name in names if not _is_path(name)]
+    by_name = [name for name in names if "/" not in name and not name.endswith(tuple(READERS))]
     where = f"{folder.rstrip('/')}/{INFO}"
     info = _load_info(_local(folder, INFO, endpoint_url, where), where) if by_name else {}
     for name in by_name:
@@ -72,10 +72,6 @@ def find_datasets(folder: str, names: Sequence[str], endpoint_url: str | None = 
         else _from_path(name, endpoint_url)
         for name in names
     )
-
-
-def _is_path(name: str) -> bool:
-    return "/" in name or name.endswith(tuple(READERS))
 
 
 def _from_entry(folder: str, name: str, entry: Entry, endpoint_url: str | None) -> DataSet:
@@ -101,7 +97,7 @@ def _from_path(name: str, endpoint_url: str | None) -> DataSet:
     if layout is None:
         keys = f"the keys {', '.join(map(str, record))}" if isinstance(record, dict) else "no keys"
         raise DataError(
-            f"The layout of {name} can't be told from its first record, which has {keys}; "
+            f"The layout of {name} can't be recognized by its first record, which has {keys}; "
             f"describe it in a {INFO} with formatting and columns."
         )
     return DataSet(name, layout, files, f"sha256:{_digest(files)}")

@@ -5,14 +5,14 @@ A record that is none is refused with a typed reason and a sentence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, Literal
 
 import msgspec
 
 from tunegate.models.templates import TURN_END, TURN_START
-from tunegate.training.data.readers import Reason, RecordError
+from tunegate.training.data.readers import Reason, Record, RecordError
 
 Message = dict[Literal["role", "content"], str]
 Dialogue = tuple[Message, ...]
@@ -103,6 +103,17 @@ def dialogue_of(record: Any, layout: Layout) -> Dialogue:
             "user and assistant don't take turns, from a user's question to an assistant's answer",
         )
     return tuple(messages)
+
+
+def dialogues_of(records: Iterable[Record], layout: Layout) -> list[Dialogue | RecordError]:
+    """The dialogue of each record, or why it is none."""
+    dialogues: list[Dialogue | RecordError] = []
+    for record in records:
+        try:
+            dialogues.append(dialogue_of(record.value, layout))
+        except RecordError as error:
+            dialogues.append(error)
+    return dialogues
 
 
 def _alpaca(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, Any]]:

@@ -101,12 +101,10 @@ def _repeated(indices: Indices, count: int, number: int | None, random: Any) -> 
 
 
 def _interleaved(parts: Sequence[Indices], mixture: Mixture, random: Any) -> Indices:
-    weights = np.array(mixture.weights or [1.0] * len(parts))
-    shares = weights / weights.sum()
     under = mixture.strategy == "interleave_under"
     turns = np.zeros(0, dtype=np.int16)
     while True:
-        turns = np.concatenate([turns, _turns(shares, max(1024, len(turns)), random, drawn=bool(mixture.weights))])
+        turns = np.concatenate([turns, _turns(len(parts), mixture.weights, max(1024, len(turns)), random)])
         places = [np.flatnonzero(turns == number) for number in range(len(parts))]
         used_up = [
             int(place[len(part) - 1]) + 1 if len(place) >= len(part) else None
@@ -123,11 +121,11 @@ def _interleaved(parts: Sequence[Indices], mixture: Mixture, random: Any) -> Ind
     return mixed
 
 
-def _turns(shares: npt.NDArray[np.float64], number: int, random: Any, *, drawn: bool) -> npt.NDArray[np.int16]:
+def _turns(datasets: int, weights: Sequence[float], number: int, random: Any) -> npt.NDArray[np.int16]:
     """Whose turn it is, `number` times: drawn at random where there are weights, else one after the other."""
-    if drawn:
-        draws: npt.NDArray[np.float64] = random.random_sample(number)
-        turns = np.searchsorted(np.cumsum(shares), draws, side="right")
-        return np.minimum(turns, len(shares) - 1).astype(np.int16)  # the sum of the shares may stay just below 1
-    whole = -(-number // len(shares))
-    return np.tile(np.arange(len(shares), dtype=np.int16), whole)
+    if not weights:
+        return np.tile(np.arange(datasets, dtype=np.int16), -(-number // datasets))
+    shares = np.array(weights) / np.sum(weights)
+    draws: npt.NDArray[np.float64] = random.random_sample(number)
+    turns = np.searchsorted(np.cumsum(shares), draws, side="right")
+    return np.minimum(turns, datasets - 1).astype(np.int16)  # the sum of the shares may stay just below 1

@@ -31,7 +31,7 @@ from tunegate.training.data.cache import (
 )
 from tunegate.training.data.datasets import DataSet, find_datasets
 from tunegate.training.data.examples import TrainingData, mixed
-from tunegate.training.data.formats import Dialogue, Layout, dialogue_of
+from tunegate.training.data.formats import dialogues_of
 from tunegate.training.data.readers import Record, RecordError, read_records
 from tunegate.training.data.tokenize import Encoded, encode, limits_of, load_tokenizer
 
@@ -87,7 +87,7 @@ def _tokenize(
     def outcomes() -> Iterator[tuple[Record, Encoded | RecordError]]:
         records = reading.records()
         while batch := list(islice(records, _BATCH)):
-            dialogues = [_dialogue_or_error(record.value, dataset.layout) for record in batch]
+            dialogues = dialogues_of(batch, dataset.layout)
             yield from zip(batch, encode(tokenizer, dialogues, limits_of(config)), strict=True)
 
     with new_folder(folder) as partial:
@@ -96,13 +96,6 @@ def _tokenize(
     cached = open_dataset(folder)
     assert cached is not None
     return cached
-
-
-def _dialogue_or_error(value: Any, layout: Layout) -> Dialogue | RecordError:
-    try:
-        return dialogue_of(value, layout)
-    except RecordError as error:
-        return error
 
 
 class _Reading:

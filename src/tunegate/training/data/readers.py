@@ -109,7 +109,7 @@ def _csv(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
             error = RecordError(Reason.OTHER_CELLS, "it has other cells than the first line")
             yield reader.line_num, error if differs else record
     finally:
-        text.detach()  # whoever opened the file closes it
+        text.detach()  # the caller, who opened the file, closes it
 
 
 READERS: dict[str, Callable[[BinaryIO], Iterator[tuple[int, Any]]]] = {

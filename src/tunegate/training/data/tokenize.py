@@ -144,28 +144,22 @@ def _cut(tokenizer: Any, messages: Sequence[Message], turns: Sequence[Turn], lim
     if limits.source is not None and limits.target is not None:
         return _by_the_rule_of_2023(turns, limits.source, limits.target)
     whole = sum(map(len, turns))
-    if whole <= limits.cutoff_len:
+    limit = limits.cutoff_len
+    if whole <= limit:
         return Encoded(_joined(turns))
     if limits.truncation == "drop":
-        raise RecordError(
-            Reason.TOO_LONG, f"it is too long: it has {whole} tokens, beyond --cutoff_len {limits.cutoff_len}"
-        )
-    kept = (
-        _last_turns(tokenizer, messages, turns, limits.cutoff_len)
-        if limits.truncation == "keep_last_turns"
-        else _first_turns(turns, limits.cutoff_len)
-    )
+        raise RecordError(Reason.TOO_LONG, f"it is too long: it has {whole} tokens, beyond --cutoff_len {limit}")
+    if limits.truncation == "keep_last_turns":
+        kept = _last_turns(tokenizer, messages, turns, limit)
+    else:
+        ends = np.cumsum([len(turn) for turn in turns])
+        if ends[0] > limit:
+            raise RecordError(
+                Reason.TOO_LONG,
+                f"its first answer is too long: it ends after {ends[0]} tokens, beyond --cutoff_len {limit}",
+            )
+        kept = turns[: int(np.searchsorted(ends, limit, side="right"))]
     return Encoded(_joined(kept), whole - sum(map(len, kept)), len(turns) - len(kept))
-
-
-def _first_turns(turns: Sequence[Turn], limit: int) -> Sequence[Turn]:
-    ends = np.cumsum([len(turn) for turn in turns])
-    if ends[0] > limit:
-        raise RecordError(
-            Reason.TOO_LONG,
-            f"its first answer is too long: it ends after {ends[0]} tokens, beyond --cutoff_len {limit}",
-        )
-    return turns[: int(np.searchsorted(ends, limit, side="right"))]
 
 
 def _last_turns(tokenizer: Any, messages: Sequence[Message], turns: Sequence[Turn], limit: int) -> Sequence[Turn]:
