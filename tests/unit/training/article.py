@@ -1,4 +1,4 @@
-"""The article's command, as it is printed: line breaks lost, backslashes and a missing space left behind."""
+"""The article's command as it is printed, line breaks lost, backslashes and a missing space left behind; and short ones."""
 
 from __future__ import annotations
 
@@ -28,3 +28,9 @@ VARIABLES = {
     "oss_info": "oss://models/?role_arn=acs:ram::1:role/x&host=",
     "end_point": "oss-cn-hangzhou.aliyuncs.com",
 }
+BUCKETS = "-Dbuckets=oss://a/,oss://b/deep/"
+
+
+def line(parameters: str = "--output_dir /data/oss_bucket_0/out/r1", *options: str) -> str:
+    """A `pai` line with two buckets."""
+    return f'pai -name pytorch112z {BUCKETS} -DuserDefinedParameters="{parameters}" ' + " ".join(options)

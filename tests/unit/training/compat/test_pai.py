@@ -4,15 +4,9 @@ import shlex
 
 import pytest
 
-from tests.unit.training.article import COMMAND, PAI, VARIABLES
+from tests.unit.training.article import COMMAND, PAI, VARIABLES, line
 from tunegate.api.errors import UsageError
 from tunegate.training.compat.pai import read_line
-
-BUCKETS = "-Dbuckets=oss://a/,oss://b/deep/"
-
-
-def line(parameters: str = "--output_dir /data/oss_bucket_0/out/r1", *options: str) -> str:
-    return f'pai -name pytorch112z {BUCKETS} -DuserDefinedParameters="{parameters}" ' + " ".join(options)
 
 
 def test_the_articles_command_becomes_a_job_with_the_same_flags() -> None:

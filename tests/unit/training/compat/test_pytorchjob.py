@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.training.article import COMMAND, VARIABLES
-from tests.unit.training.compat.test_pai import line
+from tests.unit.training.article import COMMAND, VARIABLES, line
 from tunegate.api.errors import UsageError
 from tunegate.training.compat.pai import PaiJob, read_line
 from tunegate.training.compat.pytorchjob import JobSettings, training_job
