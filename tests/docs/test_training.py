@@ -16,6 +16,7 @@ from tunegate.cli import root
 from tunegate.cli.submit import command as submit
 from tunegate.training.compat import llamafactory
 from tunegate.training.data.formats import recognize
+from tunegate.training.data.readers import Reason
 
 PAGE = (REPOSITORY / "docs/training.md").read_text()
 
@@ -65,6 +66,13 @@ def test_each_row_has_a_layout_that_is_read() -> None:
 
     layouts = [recognize(row) for row in rows]
     assert [layout.formatting for layout in layouts if layout] == ["alpaca", "sharegpt", "openai"]
+
+
+def test_each_reason_for_a_rejected_record_is_in_the_table() -> None:
+    table = PAGE.partition("| reason | what is wrong |")[2].partition("\n\n")[0]
+
+    rows = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
+    assert {reason for row in rows for reason in re.findall(r"`(\w+)`", row)} == set(Reason)
 
 
 def test_the_tables_of_flags_are_those_of_the_code() -> None:

@@ -1,4 +1,4 @@
-"""The article's command as it is printed, line breaks lost, backslashes and a missing space left behind; and short ones."""
+"""The article's command as it is printed, line breaks lost, backslashes and a missing space left; and short ones."""
 
 from __future__ import annotations
 
