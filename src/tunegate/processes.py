@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import http.client
+import ipaddress
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +28,7 @@ from types import TracebackType
 from tunegate.api.errors import ProcessError
 
 GRACE_SECONDS = 10.0
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
@@ -52,7 +55,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
+                env=without_proxy_to_loopback({**os.environ, **(env or {})}),
                 start_new_session=True,
             )
         return cls(name, process, log, log_start)
@@ -101,9 +104,25 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def is_loopback(url: str) -> bool:
+    """Whether `url` leads to this machine. What does is asked without the proxy that the environment may name."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def without_proxy_to_loopback(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` for a child: whatever proxy it names is not for loopback, whichever library reads it."""
+    known = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    names = [name for name in (part.strip() for part in known.split(",")) if name]
+    value = ",".join([*names, *(name for name in _LOOPBACK if name not in names)])
+    return {**environ, "NO_PROXY": value, "no_proxy": value}
+
+
 def answers(url: str) -> bool:
     """Whether a GET of `url`, which is on loopback, gives a 2xx answer now."""
-    # A company's http_proxy is not for loopback, and seldom does no_proxy say so.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(url, timeout=2):

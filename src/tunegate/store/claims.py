@@ -1,7 +1,9 @@
 """One publisher at a time for a name, also when publishers are killed.
 
-A claim is a small document beside the versions. Its owner renews it; one that was not renewed is taken over, with
-what it says of finished files, so that an interrupted publish goes on where it stopped.
+A claim is a small document beside the versions, which its owner alone writes and renews. Who wants to publish announces
+a claim first and looks at the others then: of two at once, at least one sees the other. So a claim needs no conditional
+put, only a store whose listing shows what was written. One that was not renewed is taken over, with what it says of
+finished files, so that an interrupted publish resumes where it stopped. docs/design/store.md has the interleavings.
 """
 
 from __future__ import annotations
@@ -9,18 +11,19 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import random
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from email.utils import parsedate_to_datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-import botocore.exceptions
 import msgspec
 
 from tunegate.api.codec import Resource
 from tunegate.api.errors import StoreError
-from tunegate.store.client import Bucket, explained, is_missing
+from tunegate.api.versions import MANIFEST
+from tunegate.store.bucket import Bucket
 
 RENEW_SECONDS = 5.0
 STALE_SECONDS = 30.0
@@ -46,35 +49,71 @@ class Owner(Resource, frozen=True, kw_only=True):
 
 
 class ClaimRecord(Resource, frozen=True, kw_only=True):
-    """Who publishes, nobody after a failure, and which files are finished, by path."""
+    """Who publishes, nobody after a failure; which files are finished, by path; whose claims this one took over."""
 
     owner: Owner | None
     files: dict[str, Finished] = {}
+    over: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A claim as it lies in the store; `age` in seconds since it was written."""
+
+    key: str
+    record: ClaimRecord
+    age: float
+
+    @property
+    def is_live(self) -> bool:
+        owner = self.record.owner
+        return owner is not None and self.age < STALE_SECONDS and not _is_dead(owner)
 
 
 class Claim:
     """The right to publish one name, renewed in the background until the `with` of `claimed` ends."""
 
-    def __init__(self, bucket: Bucket, name: str, owner: Owner, etag: str, found: dict[str, Finished]) -> None:
+    def __init__(self, bucket: Bucket, name: str, found: Sequence[_Seen]) -> None:
+        """Announce the claim; `found` are those that nobody holds any more. `renew` begins when it is alone."""
         self._bucket = bucket
         self._name = name
-        self._owner = owner
-        self._etag: str | None = etag
-        self._files = dict(found)
+        self._owner = Owner(host=_host(), pid=os.getpid(), process=_PROCESS, claim=uuid.uuid4().hex)
+        self._key = f"{_folder(name)}{self._owner.claim}.json"
+        self._over = tuple(seen.key for seen in found)
+        self._files = {path: file for seen in found for path, file in seen.record.files.items()}
+        self._is_lost = False
         self._ended = threading.Event()
-        _LIVE.add(owner.claim)
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._renew, name="tunegate-claim", daemon=True)
-        self._thread.start()
+        _LIVE.add(self._owner.claim)
+        try:
+            self._save(self._owner)
+        except BaseException:
+            _LIVE.discard(self._owner.claim)
+            raise
 
     @property
     def finished(self) -> dict[str, Finished]:
         """Files that this or an earlier attempt finished."""
         return dict(self._files)
 
+    def is_alone(self) -> bool:
+        """Whether nobody else holds or announced a claim; then this one holds, and is renewed from now on."""
+        if any(seen.is_live for seen in _look(self._bucket, self._name) if seen.key != self._key):
+            return False
+        self._thread.start()
+        return True
+
+    def withdraw(self) -> None:
+        """Take the announcement back."""
+        _LIVE.discard(self._owner.claim)
+        with contextlib.suppress(StoreError):  # then it is stale soon
+            self._bucket.put(self._key, msgspec.json.encode(ClaimRecord(owner=None)))
+            self._bucket.delete(self._key)
+
     def require(self) -> None:
         """Raises StoreError when another publisher is known to have taken the claim."""
-        if self._etag is None:
+        if self._is_lost:
             raise StoreError(f"another publisher took over {self._name} while this one stood still; publish again.")
 
     def note(self, path: str, file: Finished) -> None:
@@ -84,38 +123,52 @@ class Claim:
 
     def confirm(self) -> None:
         """Make sure that the claim is still ours. Raises StoreError when another publisher took it."""
-        self._save(self._owner)
+        self._check()
         self.require()
 
     def end(self, *, published: bool) -> None:
-        """Give the claim up: nothing is left of it after a publish, the finished files after a failure."""
+        """Give the claim up: after a publish all claims on the name go, after a failure the finished files stay."""
         self._ended.set()
         self._thread.join()
         _LIVE.discard(self._owner.claim)
-        if self._etag is None:
-            return
-        if published or not self._files:
-            self._bucket.delete(_key(self._name))
-        else:
+        if published:
+            self._bucket.tidy(*self._over, self._key)
+        elif not self._is_lost:
             self._save(None)
+            if not self._files and not self._over:
+                self._bucket.tidy(self._key)
 
     def _renew(self) -> None:
-        while not self._ended.wait(RENEW_SECONDS):
+        while not self._ended.wait(RENEW_SECONDS) and not self._is_lost:
             with contextlib.suppress(StoreError):  # unreachable for now; confirm() decides in the end
-                self._save(self._owner)
+                self._check()
+
+    def _check(self) -> None:
+        """Renew the claim if it is still there, then see whether anybody took it over or even published.
+
+        The order matters: who takes over writes first, too, and then sees this renewal; one of both gives way.
+        """
+        if self._is_lost or self._bucket.get(self._key) is None:
+            self._is_lost = True
+            return
+        self._save(self._owner)
+        others = _look(self._bucket, self._name)
+        self._is_lost = (
+            any(self._key in seen.record.over for seen in others)
+            or self._bucket.get(f"{self._name}/{MANIFEST}") is not None
+        )
 
     def _save(self, owner: Owner | None) -> None:
         with self._lock:
-            if self._etag is not None:
-                body = msgspec.json.encode(ClaimRecord(owner=owner, files=self._files))
-                self._etag = self._bucket.put_if(_key(self._name), body, IfMatch=self._etag)
+            body = msgspec.json.encode(ClaimRecord(owner=owner, files=self._files, over=self._over))
+            self._bucket.put(self._key, body)
 
 
 @contextlib.contextmanager
 def claimed(bucket: Bucket, name: str) -> Iterator[Claim]:
     """Hold the claim on a name, after waiting for a publisher that is at work. Raises StoreError."""
     while (claim := _take(bucket, name)) is None:
-        time.sleep(0.2)
+        time.sleep(random.uniform(0.1, 0.3))  # noqa: S311 - parts those who announced at once, no secret
     try:
         yield claim
     except BaseException:
@@ -126,34 +179,33 @@ def claimed(bucket: Bucket, name: str) -> Iterator[Claim]:
 
 
 def _take(bucket: Bucket, name: str) -> Claim | None:
-    """Take the claim if it is free; None means that it is not."""
-    found = _look(bucket, _key(name))
-    record, etag, age = found if found else (ClaimRecord(owner=None), None, 0.0)
-    if record.owner is not None and age < STALE_SECONDS and not _is_dead(record.owner):
+    """Announce a claim where nobody holds one, and keep it if nobody else did; None means that it is not free."""
+    found = _look(bucket, name)
+    if any(seen.is_live for seen in found):
         return None
-    condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
-    owner = Owner(host=_host(), pid=os.getpid(), process=_PROCESS, claim=uuid.uuid4().hex)
-    body = msgspec.json.encode(ClaimRecord(owner=owner, files=record.files))
-    taken = bucket.put_if(_key(name), body, **condition)
-    return Claim(bucket, name, owner, taken, record.files) if taken else None
+    claim = Claim(bucket, name, found)
+    try:
+        if claim.is_alone():
+            return claim
+    except BaseException:
+        claim.withdraw()
+        raise
+    claim.withdraw()
+    return None
 
 
-def _look(bucket: Bucket, key: str) -> tuple[ClaimRecord, str, float] | None:
-    """The claim's record, ETag and seconds since its last renewal, both by the store's clock."""
-    with explained(bucket.location.uri):
-        try:
-            answer = bucket.client.get_object(**bucket.place(key))
-        except botocore.exceptions.ClientError as error:
-            if is_missing(error):
-                return None
-            raise
-        record = msgspec.json.decode(answer["Body"].read(), type=ClaimRecord)
-    now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-    return record, answer["ETag"], (now - answer["LastModified"]).total_seconds()
+def _look(bucket: Bucket, name: str) -> list[_Seen]:
+    """The claims on a name, oldest first."""
+    ages = bucket.ages(_folder(name))
+    found = []
+    for key in sorted(ages, key=lambda key: -ages[key]):
+        if body := bucket.get(key):  # it may go meanwhile
+            found.append(_Seen(key, msgspec.json.decode(body, type=ClaimRecord), ages[key]))
+    return found
 
 
-def _key(name: str) -> str:
-    return f".tunegate/publishing/{name}.json"
+def _folder(name: str) -> str:
+    return f".tunegate/publishing/{name}/"
 
 
 def _host() -> str:

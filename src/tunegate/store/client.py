@@ -20,8 +20,10 @@ from botocore.config import Config
 from botocore.utils import parse_timestamp
 
 from tunegate.api.errors import StoreError, UnavailableError, UsageError
+from tunegate.processes import is_loopback
 
 CONNECTIONS = 32
+FORBID_OVERWRITE = "x-oss-forbid-overwrite"
 _URI = re.compile(r"(?P<scheme>s3|oss)://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?")
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 BROKEN = (
@@ -34,6 +36,7 @@ BROKEN = (
     TimeoutError,
 )
 """What a lost connection raises, at whatever moment it was lost."""
+_NOT_ALLOWED = {"AccessDenied", "403", "MethodNotAllowed"}
 _SIGN_IN = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "InvalidClientTokenId"}
 
 
@@ -81,9 +84,25 @@ def connect(location: Location, endpoint_url: str | None, **keys: str) -> Any:
     with explained(location.uri):
         try:
             session = boto3.session.Session(botocore_session=_session(), **keys)
-            return session.client("s3", endpoint_url=endpoint_url, config=config)
+            client = session.client("s3", endpoint_url=endpoint_url, config=config)
+            if is_loopback(client.meta.endpoint_url):  # the environment may have named it, so it is known only now
+                direct = config.merge(Config(proxies={}))
+                client = session.client("s3", endpoint_url=endpoint_url, config=direct)
         except ValueError as error:
             raise UsageError(f"{endpoint_url!r} is not an endpoint; write http://HOST:PORT or https://HOST.") from error
+    client.meta.events.register("before-parameter-build.s3.PutObject", _take_forbid_overwrite)
+    client.meta.events.register("before-call.s3.PutObject", _send_forbid_overwrite)
+    return client
+
+
+def _take_forbid_overwrite(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    """Accept ForbidOverwrite=True beside botocore's own parameters of a put."""
+    context[FORBID_OVERWRITE] = params.pop("ForbidOverwrite", False)
+
+
+def _send_forbid_overwrite(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    if context.get(FORBID_OVERWRITE):
+        params["headers"][FORBID_OVERWRITE] = "true"
 
 
 def _session() -> Any:
@@ -106,97 +125,27 @@ def check(client: Any, location: Location) -> None:
         client.list_objects_v2(Bucket=location.bucket, Prefix=location.prefix, MaxKeys=1)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One object of a listing; `key` is without the store's prefix."""
-
-    key: str
-    size: int
-    etag: str
+def code_of(error: botocore.exceptions.ClientError) -> str:
+    """What S3 calls this error; its HTTP status where the answer was not S3's XML."""
+    return str(error.response.get("Error", {}).get("Code") or status_of(error))
 
 
-class Bucket:
-    """Small documents and listings under a store's prefix. Keys are relative to it; raises StoreError."""
-
-    def __init__(self, client: Any, location: Location) -> None:
-        self.client = client
-        self.location = location
-
-    def __repr__(self) -> str:
-        return f"Bucket({self.location.uri})"
-
-    def place(self, key: str) -> dict[str, str]:
-        return {"Bucket": self.location.bucket, "Key": self.location.prefix + key}
-
-    def get(self, key: str) -> bytes | None:
-        with explained(self.location.uri):
-            try:
-                return bytes(self.client.get_object(**self.place(key))["Body"].read())
-            except botocore.exceptions.ClientError as error:
-                if is_missing(error):
-                    return None
-                raise
-
-    def put(self, key: str, body: bytes) -> None:
-        with explained(self.location.uri):
-            self.client.put_object(**self.place(key), Body=body)
-
-    def put_new(self, key: str, body: bytes) -> bool:
-        """Put unless there is one. False: there was."""
-        return self.put_if(key, body, IfNoneMatch="*") is not None
-
-    def put_if(self, key: str, body: bytes, **condition: str) -> str | None:
-        """Put when the condition holds (IfNoneMatch="*" or IfMatch=ETag); returns the new ETag, or None."""
-        with explained(self.location.uri):
-            try:
-                return str(self.client.put_object(**self.place(key), Body=body, **condition)["ETag"])
-            except botocore.exceptions.ClientError as error:
-                if not (is_precondition(error) or is_missing(error)):
-                    raise
-                if error.response["ResponseMetadata"].get("RetryAttempts"):
-                    return self._own_etag(key, body)
-                return None
-
-    def _own_etag(self, key: str, body: bytes) -> str | None:
-        """The ETag if the document is ours after all: a put whose answer was lost refuses its own repetition."""
-        answer = self.client.get_object(**self.place(key))
-        return str(answer["ETag"]) if answer["Body"].read() == body else None
-
-    def delete(self, key: str) -> None:
-        with explained(self.location.uri):
-            self.client.delete_object(**self.place(key))
-
-    def entries(self, prefix: str) -> list[Entry]:
-        found = []
-        for page in self._pages(prefix):
-            found += [
-                Entry(self._relative(o["Key"]), o["Size"], o["ETag"].strip('"')) for o in page.get("Contents", ())
-            ]
-        return found
-
-    def folders(self, prefix: str) -> list[str]:
-        """The next path segments below `prefix`, which is empty or ends in '/'."""
-        found = []
-        for page in self._pages(prefix, Delimiter="/"):
-            found += [self._relative(o["Prefix"])[len(prefix) :].rstrip("/") for o in page.get("CommonPrefixes", ())]
-        return found
-
-    def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
-        with explained(self.location.uri):
-            lister = self.client.get_paginator("list_objects_v2")
-            yield from lister.paginate(Bucket=self.location.bucket, Prefix=self.location.prefix + prefix, **options)
-
-    def _relative(self, key: str) -> str:
-        return key[len(self.location.prefix) :]
+def status_of(error: botocore.exceptions.ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def is_missing(error: botocore.exceptions.ClientError) -> bool:
-    return error.response["Error"]["Code"] in _MISSING
+    return code_of(error) in _MISSING
 
 
-def is_precondition(error: botocore.exceptions.ClientError) -> bool:
-    """Whether a conditional put was refused because the condition does not hold (or is being decided elsewhere)."""
-    return error.response["Error"]["Code"] in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+def is_refused(error: botocore.exceptions.ClientError) -> bool:
+    """Whether the credentials lack the right, or the store has no such operation."""
+    return code_of(error) in _NOT_ALLOWED or status_of(error) == 501
+
+
+def is_failure(error: botocore.exceptions.ClientError) -> bool:
+    """Whether the store failed, not the request; what it does not implement (501) it never will."""
+    return status_of(error) >= 500 and status_of(error) != 501
 
 
 @contextmanager
@@ -224,20 +173,18 @@ def explained(where: str) -> Iterator[None]:
 
 def _may_pass(error: botocore.exceptions.ClientError) -> bool:
     """Whether the store failed, not the request: also when it was ended in the middle of an upload and forgot it."""
-    is_failure = error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500
-    return is_failure or error.response["Error"]["Code"] in {"InvalidPart", "NoSuchUpload", "SlowDown"}
+    return is_failure(error) or code_of(error) in {"InvalidPart", "NoSuchUpload", "SlowDown"}
 
 
 def _explain_answer(where: str, error: botocore.exceptions.ClientError) -> str:
-    answer = error.response["Error"]
-    code, bucket = answer["Code"], where.split("/")[2]
+    code, bucket = code_of(error), where.split("/")[2]
     if code == "NoSuchBucket":
         return f"bucket {bucket} does not exist; create it with: aws s3 mb s3://{bucket}"
     if code in _SIGN_IN:
         return f"{where} refuses the credentials ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
-    if code in ("AccessDenied", "403", "MethodNotAllowed"):
+    if code in _NOT_ALLOWED:
         return f"{where} does not allow {error.operation_name} to these credentials; ask for that permission."
-    message = answer.get("Message") or "no reason given"
+    message = error.response.get("Error", {}).get("Message") or "no reason given"
     return f"{where} failed at {error.operation_name}: {code}: {message.rstrip('.')}; look into the store's log."
 
 

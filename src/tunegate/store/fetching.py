@@ -13,7 +13,8 @@ from pathlib import Path
 from tunegate.api.errors import DigestError, StoreError, UsageError
 from tunegate.api.versions import File, Manifest
 from tunegate.files import disk_errors_as, partial_folder, put_in_place
-from tunegate.store.client import Bucket, explained
+from tunegate.store.bucket import Bucket
+from tunegate.store.client import explained
 from tunegate.store.transfer import Meter, Progress, Source, Transfers, Wanted
 
 RESUME = "resume/"

@@ -14,7 +14,8 @@ import msgspec
 
 from tunegate.api.errors import NotFoundError, StoreError, UsageError
 from tunegate.files import disk_errors_as, partial_folder, put_in_place
-from tunegate.store.client import Bucket, Entry, Location, connect, explained, parse_uri
+from tunegate.store.bucket import Bucket, Entry
+from tunegate.store.client import Location, connect, explained, parse_uri
 from tunegate.store.fetching import DISK_REMEDY
 from tunegate.store.transfer import Meter, Progress, Transfers, Wanted
 

@@ -16,8 +16,9 @@ import msgspec
 from tunegate.api.codec import to_json
 from tunegate.api.errors import StoreError, UsageError
 from tunegate.api.versions import MANIFEST, RELEASE, File, Manifest, Producer, Release, digest_of
+from tunegate.store.bucket import Bucket
 from tunegate.store.claims import Claim, Finished, claimed
-from tunegate.store.client import BROKEN, Bucket, explained
+from tunegate.store.client import BROKEN, explained
 from tunegate.store.transfer import Meter, Progress, Source, Transfers
 
 
@@ -115,8 +116,8 @@ def _store(
         files[source.path] = File(path=source.path, size=done.size, sha256=done.sha256)
 
     transfers.each(place, sorted(sources, key=lambda source: -source.size))
-    for stray in there.keys() - {f"{name}/{path}" for path in files}:
-        bucket.delete(stray)  # an interrupted attempt with other files; a version's folder holds the version
+    # An interrupted attempt had other files; a version's folder holds the version.
+    bucket.tidy(*(there.keys() - {f"{name}/{path}" for path in files}))
     return [files[path] for path in sorted(files)]
 
 

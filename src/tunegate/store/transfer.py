@@ -10,6 +10,7 @@ import base64
 import contextlib
 import hashlib
 import io
+import logging
 import os
 import random
 import struct
@@ -25,8 +26,10 @@ from typing import Any, TypeVar
 import botocore.exceptions
 
 from tunegate.api.errors import StoreError
-from tunegate.store.client import BROKEN, Bucket
+from tunegate.store.bucket import Bucket
+from tunegate.store.client import BROKEN, is_failure, is_refused
 
+_LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all, from any thread, never twice at once."""
@@ -141,9 +144,14 @@ class Transfers:
     def abort_uploads(self, prefix: str) -> None:
         """Drop the parts that killed publishers left under a prefix; they are invisible, but they take room."""
         client, where = self._bucket.client, self._bucket.place(prefix)
-        answer = client.list_multipart_uploads(Bucket=where["Bucket"], Prefix=where["Key"])
-        for upload in answer.get("Uploads", ()):
-            client.abort_multipart_upload(Bucket=where["Bucket"], Key=upload["Key"], UploadId=upload["UploadId"])
+        try:
+            answer = client.list_multipart_uploads(Bucket=where["Bucket"], Prefix=where["Key"])
+            for upload in answer.get("Uploads", ()):
+                client.abort_multipart_upload(Bucket=where["Bucket"], Key=upload["Key"], UploadId=upload["UploadId"])
+        except botocore.exceptions.ClientError as error:
+            if not is_refused(error):
+                raise
+            _LOG.info("parts of interrupted uploads may stay below %s: %s", prefix, error)
 
     def copy(self, source_key: str, key: str, size: int) -> str:
         """Copy inside the store, no bytes through here; returns the ETag."""
@@ -288,7 +296,7 @@ class Transfers:
                 failures += 1
                 self._pause(failures, error)
             except botocore.exceptions.ClientError as error:
-                if error.response["ResponseMetadata"]["HTTPStatusCode"] < 500:
+                if not is_failure(error):
                     raise
                 failures += 1
                 self._pause(failures, error)

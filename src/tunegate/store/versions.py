@@ -16,7 +16,8 @@ from tunegate.api.errors import DigestError, NotFoundError, UsageError
 from tunegate.api.names import NAME, require_name
 from tunegate.api.versions import MANIFEST, Manifest, ModelVersion, Producer, Release, digest_of
 from tunegate.store import fetching, publishing
-from tunegate.store.client import Bucket, Entry, Location, check, connect, parse_uri
+from tunegate.store.bucket import Bucket, Entry
+from tunegate.store.client import Location, check, connect, parse_uri
 from tunegate.store.transfer import Progress
 
 _MANIFEST_KEY = re.compile(rf"{NAME.pattern}/{re.escape(MANIFEST)}")

@@ -1,0 +1,153 @@
+"""Small documents and listings in a bucket, and the one promise that stores keep in different ways: not to overwrite.
+
+S3, SeaweedFS and MinIO know `If-None-Match: *`; OSS answers 501 to it and knows `x-oss-forbid-overwrite: true`; some
+take either header and overwrite all the same. Which it is, an object that is there already tells. Nothing here needs
+the right to delete.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import botocore.exceptions
+
+from tunegate.api.errors import StoreError
+from tunegate.store.client import Location, code_of, explained, is_missing, status_of
+
+PROBE = ".tunegate/overwrite-probe"
+"""A document that is there for good, to try on whether a store refuses to overwrite it."""
+_WAYS: tuple[dict[str, Any], ...] = ({"IfNoneMatch": "*"}, {"ForbidOverwrite": True})
+_EXISTS = {"PreconditionFailed", "ConditionalRequestConflict", "FileAlreadyExists", "412", "409"}
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object of a listing; `key` is without the store's prefix."""
+
+    key: str
+    size: int
+    etag: str
+
+
+class Bucket:
+    """Small documents and listings under a store's prefix. Keys are relative to it; raises StoreError."""
+
+    def __init__(self, client: Any, location: Location) -> None:
+        self.client = client
+        self.location = location
+        self._way: dict[str, Any] | None = None
+        self._finding_way = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Bucket({self.location.uri})"
+
+    def place(self, key: str) -> dict[str, str]:
+        return {"Bucket": self.location.bucket, "Key": self.location.prefix + key}
+
+    def get(self, key: str) -> bytes | None:
+        with explained(self.location.uri):
+            try:
+                return bytes(self.client.get_object(**self.place(key))["Body"].read())
+            except botocore.exceptions.ClientError as error:
+                if is_missing(error):
+                    return None
+                raise
+
+    def put(self, key: str, body: bytes) -> None:
+        with explained(self.location.uri):
+            self.client.put_object(**self.place(key), Body=body)
+
+    def put_new(self, key: str, body: bytes) -> bool:
+        """Put unless there is one. False: there was.
+
+        Where the store can't refuse to overwrite, two that put at the same moment may both be told True; a warning
+        says so, once.
+        """
+        way = self._way_to_refuse()
+        if not way and self.get(key) is not None:
+            return False
+        with explained(self.location.uri):
+            try:
+                self.client.put_object(**self.place(key), Body=body, **way)
+            except botocore.exceptions.ClientError as error:
+                if code_of(error) not in _EXISTS:
+                    raise
+                # A put whose answer was lost refuses its own repetition.
+                return bool(error.response["ResponseMetadata"].get("RetryAttempts")) and self.get(key) == body
+        return True
+
+    def _way_to_refuse(self) -> dict[str, Any]:
+        """What makes a put of this store refuse to overwrite, tried once on PROBE; empty when nothing does."""
+        with self._finding_way, explained(self.location.uri):
+            if self._way is None:
+                self.client.put_object(**self.place(PROBE), Body=b"")
+                self._way = next((way for way in _WAYS if self._refuses(way)), {})
+                if not self._way:
+                    _LOG.warning(
+                        "%s can't refuse to overwrite, so let only one process publish to it at a time.",
+                        self.location.uri,
+                    )
+        return self._way
+
+    def _refuses(self, way: dict[str, Any]) -> bool:
+        try:
+            self.client.put_object(**self.place(PROBE), Body=b"", **way)
+        except botocore.exceptions.ClientError as error:
+            if code_of(error) in _EXISTS:
+                return True
+            if status_of(error) not in (400, 501):  # the header itself is refused
+                raise
+        return False
+
+    def delete(self, key: str) -> None:
+        with explained(self.location.uri):
+            self.client.delete_object(**self.place(key))
+
+    def tidy(self, *keys: str) -> None:
+        """Remove what nobody needs any more; where that fails it stays, and the log says so."""
+        for key in keys:
+            try:
+                self.delete(key)
+            except StoreError as error:
+                _LOG.warning("%s is not needed any more and stays in the store: %s", key, error)
+                return
+
+    def entries(self, prefix: str) -> list[Entry]:
+        found = []
+        for page in self._pages(prefix):
+            found += [
+                Entry(self._relative(o["Key"]), o["Size"], o["ETag"].strip('"')) for o in page.get("Contents", ())
+            ]
+        return found
+
+    def ages(self, prefix: str) -> dict[str, float]:
+        """The seconds since each object below `prefix` was written, all by the store's clock."""
+        found = {}
+        for page in self._pages(prefix):
+            now: datetime = parsedate_to_datetime(page["ResponseMetadata"]["HTTPHeaders"]["date"])
+            found.update(
+                {self._relative(o["Key"]): (now - o["LastModified"]).total_seconds() for o in page.get("Contents", ())}
+            )
+        return found
+
+    def folders(self, prefix: str) -> list[str]:
+        """The next path segments below `prefix`, which is empty or ends in '/'."""
+        found = []
+        for page in self._pages(prefix, Delimiter="/"):
+            found += [self._relative(o["Prefix"])[len(prefix) :].rstrip("/") for o in page.get("CommonPrefixes", ())]
+        return found
+
+    def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
+        with explained(self.location.uri):
+            lister = self.client.get_paginator("list_objects_v2")
+            yield from lister.paginate(Bucket=self.location.bucket, Prefix=self.location.prefix + prefix, **options)
+
+    def _relative(self, key: str) -> str:
+        return key[len(self.location.prefix) :]

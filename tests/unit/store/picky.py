@@ -1,0 +1,113 @@
+"""A store in front of the real one that treats conditional puts as other stores do, on loopback."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import botocore.exceptions
+
+from tunegate.store.client import FORBID_OVERWRITE, connect, parse_uri
+
+CONDITIONS = ("if-none-match", "if-match")
+
+
+class PickyStore:
+    """`way`: "oss" refuses conditions by 501 and honors x-oss-forbid-overwrite, "deaf" overwrites whatever is asked.
+
+    `refused` are methods, or parts of a query, that these credentials have no right to. `requests` are those that came.
+    """
+
+    def __init__(self, endpoint_url: str, way: str = "", refused: tuple[str, ...] = ()) -> None:
+        self.way = way
+        self.refused = refused
+        self.requests: list[str] = []
+        self.lock = threading.Lock()
+        self.behind = endpoint_url.removeprefix("http://")
+        self.client = connect(parse_uri("s3://any"), endpoint_url)
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"store": self}))
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def put(self, path: str, body: bytes, headers: Any) -> tuple[int, str, str]:
+        """Answer a put that has a condition: status, error code and ETag."""
+        names = {name.lower() for name in headers}
+        bucket, key = path.partition("?")[0].lstrip("/").split("/", 1)
+        if self.way == "oss" and names & set(CONDITIONS):
+            return 501, "NotImplemented", ""
+        with self.lock:
+            if self.way == "oss" and FORBID_OVERWRITE in names and self._is_there(bucket, key):
+                return 409, "FileAlreadyExists", ""
+            return 200, "", self.client.put_object(Bucket=bucket, Key=key, Body=body)["ETag"]
+
+    def _is_there(self, bucket: str, key: str) -> bool:
+        try:
+            self.client.head_object(Bucket=bucket, Key=key)
+        except botocore.exceptions.ClientError:
+            return False
+        return True
+
+
+@contextmanager
+def picky_store(endpoint_url: str, way: str = "", refused: tuple[str, ...] = ()) -> Iterator[PickyStore]:
+    store = PickyStore(endpoint_url, way, refused)
+    thread = threading.Thread(target=store.server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield store
+    finally:
+        store.server.shutdown()
+        thread.join()
+        store.server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    store: PickyStore
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        names = {name.lower() for name in self.headers}
+        self.store.requests.append(f"{self.command} {self.path}")
+        if any(what == self.command or what in self.path for what in self.store.refused):
+            self._answer(403, [], _error("AccessDenied"))
+        elif self.store.way and self.command == "PUT" and names & {*CONDITIONS, FORBID_OVERWRITE}:
+            status, code, etag = self.store.put(self.path, body, self.headers)
+            self._answer(status, [("ETag", etag)] if etag else [], _error(code) if code else b"")
+        else:
+            self._pass_on(body)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do  # noqa: N815 - the names that http.server calls
+
+    def _pass_on(self, body: bytes) -> None:
+        behind = http.client.HTTPConnection(self.store.behind)
+        behind.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            if name.lower() not in ("connection", "expect"):
+                behind.putheader(name, value)
+        behind.endheaders(body)
+        answer = behind.getresponse()
+        data = answer.read()
+        kept = [pair for pair in answer.getheaders() if pair[0].lower() not in ("connection", "transfer-encoding")]
+        behind.close()
+        self._answer(answer.status, kept, data)
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        if status != 204 and "content-length" not in {name.lower() for name, _ in headers}:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _error(code: str) -> bytes:
+    return f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
