@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import signal
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -32,3 +34,38 @@ def store(embedded_store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch) -> Sto
     uri = f"{embedded_store.uri}/test-{next(_FRESH)}"
     monkeypatch.setenv("TUNEGATE_STORE", uri)
     return Store.open(uri, endpoint_url=embedded_store.endpoint_url)
+
+
+@pytest.fixture
+def dead_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names a proxy, as a company's does, and nobody listens there."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        for spelled in (name, name.lower()):
+            monkeypatch.setenv(spelled, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def web_proxy() -> Iterator[list[str]]:
+    """A server that answers 200 to whatever it is asked, as a proxy would: its URL, then what it was asked for."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        asked = [f"http://127.0.0.1:{server.server_address[1]}"]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield asked
+        finally:
+            server.shutdown()
+            thread.join()

@@ -24,6 +24,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from tunegate.api.errors import ProcessError
 
@@ -113,6 +114,13 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
+def open_url(request: str | urllib.request.Request, *, seconds: float) -> Any:
+    """urllib's answer to a request; a proxy in the environment is for other machines. Raises OSError."""
+    url = request if isinstance(request, str) else request.full_url
+    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if is_loopback(url) else []))
+    return opener.open(request, timeout=seconds)
+
+
 def without_proxy_to_loopback(environ: Mapping[str, str]) -> dict[str, str]:
     """`environ` for a child: whatever proxy it names is not for loopback, whichever library reads it."""
     known = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
@@ -123,9 +131,8 @@ def without_proxy_to_loopback(environ: Mapping[str, str]) -> dict[str, str]:
 
 def answers(url: str) -> bool:
     """Whether a GET of `url`, which is on loopback, gives a 2xx answer now."""
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with direct.open(url, timeout=2):
+        with open_url(url, seconds=2):
             return True
     except (OSError, http.client.HTTPException):
         return False

@@ -17,7 +17,7 @@ import pytest
 
 from tests.waiting import wait_for
 from tunegate.api.errors import ProcessError
-from tunegate.processes import Child, answers, free_port
+from tunegate.processes import Child, answers, free_port, is_loopback, open_url, without_proxy_to_loopback
 
 DEADLINE_SECONDS = 20.0
 
@@ -298,3 +298,61 @@ def test_something_else_on_the_port_does_not_answer(server: socketserver.TCPServ
 
 def test_nobody_on_the_port_does_not_answer() -> None:
     assert not answers(f"http://127.0.0.1:{free_port()}")
+
+
+@pytest.mark.parametrize(
+    ("url", "loopback"),
+    [
+        ("http://127.0.0.1:8333", True),
+        ("http://127.9.9.9", True),
+        ("http://[::1]:80/x", True),
+        ("https://localhost", True),
+        ("http://store.localhost:1", True),
+        ("http://10.0.0.1", False),
+        ("https://s3.amazonaws.com", False),
+        ("http://localhost.example.com", False),
+        ("http://127.0.0.1.example.com", False),
+        ("nonsense", False),
+    ],
+)
+def test_loopback_is_told_from_other_machines(url: str, loopback: bool) -> None:
+    assert is_loopback(url) is loopback
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ({}, "127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "corp.example, 10.0.0.0/8"}, "corp.example,10.0.0.0/8,127.0.0.1,localhost,::1"),
+        ({"no_proxy": "a", "NO_PROXY": "b"}, "a,127.0.0.1,localhost,::1"),
+        ({"no_proxy": "localhost"}, "localhost,127.0.0.1,::1"),
+    ],
+    ids=["none", "a company's", "both", "a part"],
+)
+def test_children_use_no_proxy_to_loopback(given: dict[str, str], value: str) -> None:
+    assert without_proxy_to_loopback(given) == {"NO_PROXY": value, "no_proxy": value}
+
+
+def test_child_reaches_loopback_past_a_proxy_that_is_dead(
+    tmp_path: Path, dead_proxy: None, web_proxy: list[str]
+) -> None:
+    program = f"import urllib.request; print(urllib.request.urlopen('{web_proxy[0]}').status)"
+    with Child.start("child", [sys.executable, "-c", program], log=tmp_path / "log") as child:
+        wait_for(lambda: child.exit_code is not None)
+        assert child.tail() == "200"
+
+
+def test_loopback_is_asked_directly_and_others_by_the_proxy(
+    web_proxy: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = web_proxy[0]
+    monkeypatch.setenv("http_proxy", url)
+
+    with open_url("http://elsewhere.invalid/path", seconds=5):
+        pass
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    with open_url(f"{url}/mine", seconds=5):
+        pass
+
+    assert web_proxy[1:] == ["http://elsewhere.invalid/path", "/mine"]
+    assert answers(url)

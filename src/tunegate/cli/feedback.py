@@ -15,6 +15,7 @@ from tunegate.api.errors import FeedbackError, ForgedIdError, UsageError
 from tunegate.api.feedback import Feedback, FeedbackRecord
 from tunegate.api.versions import short
 from tunegate.cli.options import json_option, open_store, print_table, store_options
+from tunegate.processes import open_url
 
 
 @click.group()
@@ -79,7 +80,7 @@ def _post(url: str, feedback: Feedback) -> str:
     body = msgspec.json.encode(feedback)
     request = urllib.request.Request(target, body, {"content-type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=30) as reply:
+        with open_url(request, seconds=30) as reply:
             return str(json.load(reply)["status"])
     except urllib.error.HTTPError as error:
         raise _refusal(error.code, error.read()) from None

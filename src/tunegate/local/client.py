@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from openai import APIStatusError, OpenAI
+from openai import APIConnectionError, APIStatusError, DefaultHttpxClient, OpenAI
 
 from tunegate.api.errors import ServingError
 from tunegate.local.platform import Platform, PlatformConfig
@@ -45,7 +45,8 @@ def ask(home: Home, question: str, system: str = "") -> Iterator[str]:
     said = [{"role": "system", "content": system}] if system else []
     messages: Any = [*said, {"role": "user", "content": question}]
     with _platform_url(home) as url:
-        client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        direct = DefaultHttpxClient(trust_env=False)  # a proxy in the environment is for other machines
+        client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=direct)
         try:
             stream = client.chat.completions.create(model=home.policy().model, messages=messages, stream=True)
             for chunk in stream:
@@ -53,6 +54,10 @@ def ask(home: Home, question: str, system: str = "") -> Iterator[str]:
                     yield chunk.choices[0].delta.content
         except APIStatusError as error:
             raise ServingError(f"The model did not answer: {error.message}") from None
+        except APIConnectionError as error:
+            raise ServingError(
+                f"Nothing answers at {url} ({error.__cause__ or error}); see: tunegate local status"
+            ) from None
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ import os
 import socket
 import sys
 import threading
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -30,19 +29,17 @@ from tunegate.local.evaluations import Evaluations
 from tunegate.local.route import Backend, Route
 from tunegate.local.servers import Servers
 from tunegate.local.state import Home, write
-from tunegate.processes import Child, answers
+from tunegate.processes import Child, answers, open_url
 from tunegate.promotion.counting import counted, shown
 from tunegate.promotion.decide import decide
 from tunegate.promotion.snapshot import Event, Plan, Snapshot
 from tunegate.store import EmbeddedStore, Store
 
 TICK_SECONDS = 0.3
-# For ourselves and every child. Nobody asks a model hub; no proxy of the company stands between two processes of one
-# machine; threads that wait leave the processor to others (spinning, two models at work are six times slower).
+# For ourselves and every child. Nobody asks a model hub; threads that wait leave the CPU to others (spinning, two
+# models at work are six times slower).
 _AROUND = {
     "HF_HUB_OFFLINE": "1",
-    "NO_PROXY": "127.0.0.1,localhost",
-    "no_proxy": "127.0.0.1,localhost",
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
@@ -173,7 +170,7 @@ class Platform:
 
     def _observed_weights(self) -> Mapping[str, int] | None:
         try:
-            with urllib.request.urlopen(f"{self.url}/_tunegate/route", timeout=2) as answer:
+            with open_url(f"{self.url}/_tunegate/route", seconds=2) as answer:
                 route = json.load(answer)
         except (OSError, ValueError):
             return None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import msgspec
-from openai import OpenAI
+from openai import DefaultHttpxClient, OpenAI
 
 from tunegate.api.errors import TunegateError
 from tunegate.api.promotion import TERMINAL, Phase, Promotion
@@ -148,7 +148,8 @@ class Quickstart:
     def _sample(self, platform: Platform) -> Answer:
         """Ask the one URL, as an application would."""
         question = next(question for question in self._questions() if len(question.messages) == 2)
-        with OpenAI(base_url=f"{platform.url}/v1", api_key="none") as client:
+        direct = DefaultHttpxClient(trust_env=False)  # a proxy in the environment is for other machines
+        with OpenAI(base_url=f"{platform.url}/v1", api_key="none", http_client=direct) as client:
             raw = client.chat.completions.with_raw_response.create(
                 model=MODEL, messages=msgspec.to_builtins(question.messages), max_tokens=MAX_TOKENS, temperature=0
             )

@@ -9,9 +9,10 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
-from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient
 
 from tunegate.shop.shoppers import Question, vote
 
@@ -44,7 +45,9 @@ class Crowd:
 
     async def _open(self) -> None:
         turns = itertools.count()
-        async with AsyncOpenAI(base_url=f"{self._url}/v1", api_key="none", max_retries=0) as client:
+        direct = DefaultAsyncHttpxClient(trust_env=False)  # a proxy in the environment is for other machines
+        options: Any = {"api_key": "none", "max_retries": 0, "http_client": direct}
+        async with AsyncOpenAI(base_url=f"{self._url}/v1", **options) as client:
             await asyncio.gather(*(self._shop(client, turns) for _ in range(self._shoppers)))
 
     async def _shop(self, client: AsyncOpenAI, turns: itertools.count[int]) -> None:

@@ -70,6 +70,7 @@ def test_port_where_nobody_listens_is_told(store: Store) -> None:
         (503, "SlowDown", True),
         (500, "InternalError", True),
         (404, "NoSuchUpload", True),  # ended in the middle of an upload, it forgot that
+        (501, "NotImplemented", False),
         (403, "AccessDenied", False),
         (404, "NoSuchBucket", False),
     ],
@@ -79,6 +80,15 @@ def test_what_may_work_later_is_told_from_what_is_refused(status: int, code: str
     with pytest.raises(StoreError) as caught, explained("s3://models"):
         raise ClientError(answer, "UploadPart")
     assert isinstance(caught.value, UnavailableError) == later
+
+
+def test_answer_that_is_not_s3s_is_told() -> None:
+    answer = {"ResponseMetadata": {"HTTPStatusCode": 405}}
+    with (
+        pytest.raises(StoreError, match="failed at AssumeRoleWithWebIdentity: 405: no reason given"),
+        explained("s3://m"),
+    ):
+        raise ClientError(answer, "AssumeRoleWithWebIdentity")
 
 
 def test_endpoint_that_is_no_url_is_a_usage_error(store: Store) -> None:
@@ -103,3 +113,20 @@ def test_oss_is_addressed_by_virtual_host_and_other_endpoints_by_path(scheme: st
 def test_credentials_are_in_no_repr(store: Store, embedded_store: EmbeddedStore) -> None:
     secret = embedded_store.environment["AWS_SECRET_ACCESS_KEY"]
     assert secret not in repr(embedded_store) + repr(store) + repr(vars(store))
+
+
+@pytest.mark.usefixtures("dead_proxy")
+def test_store_on_loopback_is_reached_past_a_proxy(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Store.open(store.uri, endpoint_url=store.endpoint_url).put_new("a", b"1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint_url or "")
+    assert Store.open(store.uri).get("a") == b"1"
+
+
+def test_store_elsewhere_is_asked_by_the_proxy(
+    store: Store, web_proxy: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", web_proxy[0])
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    client = connect(parse_uri("s3://models"), "http://store.invalid")
+    client.get_object(Bucket="models", Key="a")
+    assert web_proxy[1:] == ["http://store.invalid/models/a"]
