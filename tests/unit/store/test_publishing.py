@@ -107,7 +107,7 @@ def test_one_of_two_publishers_with_different_bytes_wins(store: Store, tmp_path:
     (refusal,) = [result for result in results if isinstance(result, StoreError)]
     assert "choose another name" in str(refusal)
     assert store.verify(NAME).digest == version.digest
-    assert store.keys(".tunegate/") == []
+    assert store.keys(".tunegate/publishing/") == []
 
 
 def test_two_publishers_of_the_same_bytes_get_the_same_version(store: Store, model: Path) -> None:
