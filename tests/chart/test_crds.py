@@ -17,9 +17,10 @@ from msgspec import inspect
 
 from tests.apiserver import OWN_CRDS
 from tunegate.api.kubernetes import PromotionSpec
+from tunegate.api.policy import ClusterPolicy
 from tunegate.api.promotion import Abort, Approval, PromotionStatus
 from tunegate.api.versions import ModelVersion, Producer
-from tunegate_operator.types import ClusterPolicy, EvaluationSummary, VersionSpec
+from tunegate_operator.types import EvaluationSummary, VersionSpec
 
 Object = dict[str, Any]
 FILES = sorted(OWN_CRDS.glob("*.yaml"))

@@ -20,12 +20,11 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from tests.builders import make_evaluation, make_policy
 from tests.processes import processes_about
-from tunegate.api.policy import CanaryStep, FeedbackGuard, PromotionPolicy
+from tunegate.api.policy import CanaryStep, FeedbackGuard, PromotionPolicy, write_policy_file
 from tunegate.api.promotion import TERMINAL, Promotion
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.evaluation import save
@@ -98,7 +97,7 @@ class Machine:
                 versions.append(store.publish(weights, name, release=release, producer=producer))
             save(store, make_evaluation(versions[1], SUITE, score=0.9))
             save(store, make_evaluation(versions[0], SUITE, score=0.1))
-        write(self.home.policy_file, msgspec.yaml.encode(self._policy(versions[0].uri)))
+        write(self.home.policy_file, write_policy_file(self._policy(versions[0].uri)))
         return versions[1]
 
     @staticmethod
@@ -255,7 +254,7 @@ def test_a_stopped_platform_goes_on_serving_what_it_promoted(tmp_path: Path, eng
 
 def test_a_port_in_use_is_one_sentence(tmp_path: Path, engine_url: str) -> None:
     home = Home(tmp_path / "home")
-    write(home.policy_file, msgspec.yaml.encode(make_policy()))
+    write(home.policy_file, write_policy_file(make_policy()))
     port = engine_url.rsplit(":", 1)[1]
     argv = [sys.executable, "-m", "tunegate", "local", "up", "--home", str(home.folder), "--port", port]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)

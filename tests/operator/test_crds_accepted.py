@@ -8,7 +8,8 @@ import pytest
 from msgspec.structs import fields
 
 from tests.operator.objects import BASE, CONDITION, GATE, KINDS, Api, Object, policy, promotion, version
-from tunegate_operator.types import ClusterPolicy, read_attempt, read_policy, read_version
+from tunegate.api.policy import ClusterPolicy
+from tunegate_operator.types import read_attempt, read_policy, read_version
 
 pytestmark = pytest.mark.usefixtures("tunegate_crds")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
 from tunegate.api.codec import Resource
+from tunegate.api.errors import UsageError
 
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
@@ -68,7 +70,7 @@ class PromotionPolicy(Resource, frozen=True, kw_only=True):
     candidates: whether every checkpoint may be promoted, or only the last one of a run whose training job succeeded.
     """
 
-    model: str
+    model: Annotated[str, Meta(min_length=1)]
     initial_version: str
     suites: tuple[str, ...]
     gates: tuple[Gate, ...]
@@ -91,3 +93,107 @@ class PromotionPolicy(Resource, frozen=True, kw_only=True):
             raise ValueError("initialVersion must end in '/': a prefix without it also matches its neighbors")
         if unknown := {gate.suite for gate in self.gates} - set(self.suites):
             raise ValueError(f"gates name suites that are not evaluated: {', '.join(sorted(unknown))}")
+
+
+class Placement(Resource, frozen=True, kw_only=True):
+    """Where the pods of one kind may run and what they get; in the words of a pod's spec."""
+
+    resources: dict[str, Any] = {}
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[dict[str, Any], ...] = ()
+
+
+class EvaluationPods(Placement, frozen=True, kw_only=True):
+    """limit: how many questions of each suite are asked; None asks all."""
+
+    limit: Annotated[int, Meta(ge=1)] | None = None
+
+
+class ServingPods(Placement, frozen=True, kw_only=True):
+    """One version's servers.
+
+    ready_timeout_seconds: how long a new server may take before it counts as failed.
+    unavailable_seconds: how long one that had traffic may be away before it counts as failed.
+    """
+
+    replicas: Annotated[int, Meta(ge=1)] = 1
+    engine: Literal["Transformers", "VLLM"] = "Transformers"
+    ready_timeout_seconds: Seconds = 1800
+    unavailable_seconds: Seconds = 120
+
+
+class Gateway(Resource, frozen=True, kw_only=True):
+    name: str
+    namespace: str = ""
+    section_name: str = ""
+
+
+class Traffic(Resource, frozen=True, kw_only=True):
+    """Where users come in. Without a gateway the traffic can't be shared, only switched."""
+
+    gateway: Gateway | None = None
+    hostnames: tuple[str, ...] = ()
+    path_prefix: str = "/"
+
+    @property
+    def is_shared(self) -> bool:
+        return self.gateway is not None
+
+
+class ClusterPolicy(PromotionPolicy, frozen=True, kw_only=True):
+    """The spec of a PromotionPolicy: the policy, and how its pods and its traffic look in the cluster.
+
+    history_limit: how many ended promotions are kept, besides the one that made the stable version.
+    """
+
+    history_limit: Annotated[int, Meta(ge=1)] = 10
+    evaluation: EvaluationPods = EvaluationPods()
+    serving: ServingPods = ServingPods()
+    traffic: Traffic = Traffic()
+
+
+class Metadata(Resource, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """What names an object; the rest of it is the cluster's."""
+
+    name: Annotated[str, Meta(min_length=1)]
+
+
+class PolicyFile(Resource, frozen=True, kw_only=True):
+    """A PromotionPolicy as it stands in a file, the same for a cluster and for the local platform.
+
+    status: what `kubectl get --output yaml` adds to it; it says nothing about what is asked for.
+    """
+
+    api_version: Literal["tunegate.io/v1alpha1"]
+    kind: Literal["PromotionPolicy"]
+    metadata: Metadata
+    spec: ClusterPolicy
+    status: dict[str, Any] = {}
+
+
+def read_policy_file(text: bytes, source: str) -> ClusterPolicy:
+    """The policy in a YAML file; `source` names the file in the error.
+
+    Raises UsageError that names the field, or, for a spec without its head, the lines to add.
+    """
+    try:
+        if is_bare_spec(text):
+            raise UsageError(
+                f"{source} is a PromotionPolicy's spec without its head; indent it below `spec:` and put these three "
+                "lines first:\napiVersion: tunegate.io/v1alpha1\nkind: PromotionPolicy\nmetadata: {name: my-policy}"
+            )
+        return msgspec.yaml.decode(text, type=PolicyFile).spec
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{source} is not a valid PromotionPolicy: {error}.") from None
+
+
+def is_bare_spec(text: bytes) -> bool:
+    """Whether a YAML file holds the fields of a spec at its top. Raises msgspec.DecodeError when it is no YAML."""
+    found = msgspec.yaml.decode(text)
+    return isinstance(found, dict) and "initialVersion" in found and "spec" not in found
+
+
+def write_policy_file(policy: PromotionPolicy) -> bytes:
+    """The YAML file of a policy that is named after its model."""
+    head = {"apiVersion": "tunegate.io/v1alpha1", "kind": "PromotionPolicy", "metadata": {"name": policy.model}}
+    return msgspec.yaml.encode({**head, "spec": msgspec.to_builtins(policy)})

@@ -83,6 +83,11 @@ class Manifest(Resource, frozen=True, kw_only=True):
         """Bytes of all files together."""
         return sum(file.size for file in self.files)
 
+    @property
+    def is_last(self) -> bool:
+        """Whether the training run that made it had come to its end."""
+        return str(self.producer.step) == self.producer.notes.get("totalSteps")
+
 
 class ModelVersion(Resource, frozen=True, kw_only=True):
     """An immutable checkpoint in the store, known by its digest.

@@ -12,6 +12,7 @@ import click
 from tunegate.api import environment
 from tunegate.api.codec import to_json
 from tunegate.api.errors import TunegateError
+from tunegate.api.policy import read_policy_file
 from tunegate.cli.options import home_option, json_option, print_table
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ def command() -> None:
 @command.command()
 @home_option
 @click.option(
-    "--policy", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A PromotionPolicy (YAML)."
+    "--policy",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A PromotionPolicy (YAML), as for a cluster.",
 )
 @click.option("--port", default=8080, show_default=True, help="Where applications ask, on 127.0.0.1.")
 @click.option(
@@ -42,14 +45,18 @@ def up(home: Home, policy: Path | None, port: int, limit: int | None, **where: A
     from tunegate.local.platform import Platform, PlatformConfig
     from tunegate.local.state import write
 
-    if policy:
-        write(home.policy_file, policy.read_bytes())
-    home.policy()
+    text = policy.read_bytes() if policy else None
+    if text is None:
+        home.policy()  # a policy that can't be used is refused before anything starts
+    else:
+        read_policy_file(text, str(policy))
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
     config = PlatformConfig(home=home, port=port, evaluation_limit=limit, **where)
     with Platform.open(config) as platform:
+        if text is not None:  # not before the folder is ours: it may be the policy of a platform that runs
+            write(home.policy_file, text)
         click.echo(f"Answers on {platform.url}/v1/chat/completions; records in {home.folder}. Ctrl-C stops it.")
         platform.run(stop, _print_event)
     click.echo("Stopped; start it again to go on.")
@@ -66,6 +73,8 @@ def status(home: Home, as_json: bool) -> None:
         click.echo(to_json({"running": running, "promotions": promotions}), nl=False)
         return
     click.echo(f"Running since {running.started:%H:%M:%S} on {running.url}" if running else "Not running.")
+    if running and running.problem:
+        click.echo(f"InvalidPolicy: {running.problem}")
     rows = [(p.name, p.candidate.name, p.status.phase, f"{p.status.weight} %") for p in promotions]
     print_table("Promotions", ("promotion", "candidate", "phase", "weight"), rows)
 

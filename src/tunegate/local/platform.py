@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import sys
 import threading
@@ -20,8 +19,9 @@ import msgspec
 
 from tunegate.api import environment
 from tunegate.api.codec import to_json
-from tunegate.api.errors import StoreError, UsageError
+from tunegate.api.errors import NotFoundError, StoreError, UsageError
 from tunegate.api.feedback import Tally
+from tunegate.api.policy import PromotionPolicy
 from tunegate.api.versions import ModelVersion, short
 from tunegate.evaluation import find
 from tunegate.feedback import FeedbackLog
@@ -36,9 +36,10 @@ from tunegate.promotion.snapshot import Event, Plan, Snapshot
 from tunegate.store import EmbeddedStore, Store
 
 TICK_SECONDS = 0.3
-# For ourselves and every child. Nobody asks a model hub; threads that wait leave the CPU to others (spinning, two
-# models at work are six times slower).
-_AROUND = {
+_PROBLEMS = ("StoreUnreachable", "InvalidPolicy")
+# For every child. Nobody asks a model hub; threads that wait leave the CPU to others (spinning, two models at work are
+# six times slower).
+_FOR_CHILDREN = {
     "HF_HUB_OFFLINE": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
 }
@@ -65,14 +66,16 @@ class PlatformConfig:
 class Platform:
     """A running platform; `Platform.open` holds its home folder until the `with` ends."""
 
-    def __init__(self, config: PlatformConfig, store: Store) -> None:
+    def __init__(self, config: PlatformConfig, store: Store, variables: Mapping[str, str]) -> None:
         self.config = config
         self.store = store
+        self.environment = variables  # of every child, besides ours
         self.url = f"http://127.0.0.1:{config.port}"
         self._log = FeedbackLog(store)
         self._servers = Servers(self._start_server)
         self._evaluations = Evaluations(self._start_evaluation, lambda digest, suite: find(store, digest, suite))
-        self._initial: ModelVersion | None = None
+        self._policy: tuple[PromotionPolicy, ModelVersion] | None = None  # the last good one, and its initial version
+        self._problem = ""
 
     @classmethod
     @contextlib.contextmanager
@@ -85,31 +88,38 @@ class Platform:
         with home.hold(), contextlib.ExitStack() as stack:
             _require_free(config.port)
             variables = {environment.FEEDBACK_KEY: home.feedback_key(), environment.CACHE: str(home.cache)}
+            keys: dict[str, str] = {}  # none: credentials come from where AWS tools look for them
             if config.store_uri:
                 variables |= {environment.STORE: config.store_uri}
                 variables |= {environment.ENDPOINT_URL: config.endpoint_url} if config.endpoint_url else {}
             else:
-                variables |= stack.enter_context(EmbeddedStore.start(home.store)).environment
-            stack.enter_context(_environment({**_AROUND, **variables}))
-            store = Store.open(os.environ[environment.STORE], endpoint_url=os.environ.get(environment.ENDPOINT_URL))
+                embedded = stack.enter_context(EmbeddedStore.start(home.store))
+                variables, keys = variables | embedded.environment, embedded.keys
+            store = Store.open(
+                variables[environment.STORE], endpoint_url=variables.get(environment.ENDPOINT_URL), **keys
+            )
             stack.enter_context(_start_proxy(home, config.port))
-            platform = cls(config, store)
+            platform = cls(config, store, {**_FOR_CHILDREN, **variables})
             stack.callback(platform._close)
             home.announce(platform.url, store.uri, store.endpoint_url or "")
             yield platform
 
     def run(self, stop: threading.Event, report: Callable[[Event], None]) -> None:
-        """Tick until `stop` is set. The store or a reader failing for a moment is reported once and tried again."""
-        said = ""
+        """Tick until `stop` is set. A store that is away and a policy that can't be used are reported once each."""
+        reported: tuple[str, str] = ("", "")
         while not stop.is_set():
+            away = ""
             try:
                 for event in self.tick(datetime.now(UTC)).events:
                     report(event)
-                said = ""
             except StoreError as error:
-                if str(error) != said:
-                    said = str(error)
-                    report(Event("", "StoreUnreachable", said))
+                away = str(error)
+            for reason, before, problem in zip(_PROBLEMS, reported, (away, self._problem), strict=True):
+                if problem and problem != before:
+                    report(Event("", reason, problem))
+            if self._problem != reported[1]:
+                self.config.home.report_problem(self._problem)
+            reported = (away, self._problem)
             stop.wait(TICK_SECONDS)
 
     def tick(self, now: datetime) -> Plan:
@@ -121,22 +131,39 @@ class Platform:
 
     def gather(self) -> Snapshot:
         """Everything `decide` wants to see. What can't be read is None, never a guess."""
-        policy = self.config.home.policy()
-        if self._initial is None or self._initial.uri != policy.initial_version:
-            self._initial = self.store.resolve(policy.initial_version)
+        policy, initial = self._read_policy()
         promotions = self.config.home.promotions()
-        versions = tuple(self.store.list(policy.model))
-        keys = [(version.digest, suite) for version in (self._initial, *versions) for suite in policy.suites]
+        manifests = self.store.manifests(policy.model)
+        versions = tuple(self.store.version_of(manifest) for manifest in manifests)
+        keys = [(version.digest, suite) for version in (initial, *versions) for suite in policy.suites]
         seen = Snapshot(
             policy=policy,
-            initial=self._initial,
+            initial=initial,
             versions=versions,
+            finished_runs=frozenset(manifest.name.split("/")[1] for manifest in manifests if manifest.is_last),
             promotions=promotions,
             evaluations=self._evaluations.states(keys),
             servers=self._servers.states(),
             weights=self._observed_weights(),
         )
         return replace(seen, tallies=self._tallies(seen))
+
+    def _read_policy(self) -> tuple[PromotionPolicy, ModelVersion]:
+        """The policy in the file and its initial version; as long as the file can't be used, what was there before.
+
+        Raises UsageError or NotFoundError where nothing was there before.
+        """
+        try:
+            policy = self.config.home.policy()
+            known = self._policy[1] if self._policy else None
+            is_known = known is not None and known.uri == policy.initial_version
+            self._policy = policy, known if known and is_known else self.store.resolve(policy.initial_version)
+            self._problem = ""
+        except (UsageError, NotFoundError) as error:
+            if self._policy is None:
+                raise
+            self._problem = f"{error} The last good policy stays in use."
+        return self._policy
 
     def apply(self, seen: Snapshot, plan: Plan) -> None:
         """Make the plan true: records first, so that what users see can always be explained."""
@@ -183,7 +210,7 @@ class Platform:
         return {digest: self._log.tally(digest, since) for digest in digests}
 
     def _start_server(self, version: ModelVersion, port: int) -> Child:
-        argv = ["serve", version.uri, "--port", str(port), "--model-name", self.config.home.policy().model]
+        argv = ["serve", version.uri, "--port", str(port), "--model-name", self._read_policy()[0].model]
         if self.config.engine_url:
             argv += ["--engine-url", self.config.engine_url, "--engine-model", self.config.engine_model or ""]
         return self._start(f"serve-{short(version.digest)}", argv)
@@ -196,23 +223,11 @@ class Platform:
 
     def _start(self, name: str, argv: Sequence[str]) -> Child:
         log = self.config.home.logs / f"{name}.log"
-        return Child.start(name, [sys.executable, "-m", "tunegate", *argv], log=log)
+        return Child.start(name, [sys.executable, "-m", "tunegate", *argv], log=log, env=self.environment)
 
     def _close(self) -> None:
         self._evaluations.close()
         self._servers.close()
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for the store's client and for every child, and put them back in the end."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _start_proxy(home: Home, port: int) -> Child:

@@ -17,19 +17,23 @@ import msgspec
 
 from tunegate.api.codec import Resource, from_json, from_yaml, to_json
 from tunegate.api.errors import NotFoundError, TunegateError, UsageError
-from tunegate.api.policy import PromotionPolicy
+from tunegate.api.policy import PromotionPolicy, is_bare_spec, read_policy_file
 from tunegate.api.promotion import Abort, Approval, Promotion
 from tunegate.files import disk_errors_as, is_locked, locked, replace_file
 
 
 class Running(Resource, frozen=True, kw_only=True):
-    """A platform that is up: its process and the addresses it answers on."""
+    """A platform that is up: its process and the addresses it answers on.
+
+    problem: why the policy file is not the policy in use; empty when it is.
+    """
 
     pid: int
     url: str
     store: str
     endpoint_url: str
     started: datetime
+    problem: str = ""
 
 
 class Words(Resource, frozen=True, kw_only=True):
@@ -58,7 +62,11 @@ class Home:
         """Raises NotFoundError when nobody wrote one yet, UsageError when it is malformed."""
         if not self.policy_file.exists():
             raise NotFoundError(f"{self.policy_file} does not exist; write a PromotionPolicy there or pass --policy.")
-        return from_yaml(self.policy_file.read_bytes(), PromotionPolicy, str(self.policy_file))
+        text, source = self.policy_file.read_bytes(), str(self.policy_file)
+        with contextlib.suppress(msgspec.DecodeError):
+            if is_bare_spec(text):  # as 0.1.0 kept it
+                return from_yaml(text, PromotionPolicy, source)
+        return read_policy_file(text, source)
 
     def promotions(self) -> tuple[Promotion, ...]:
         """Every attempt on record, oldest first."""
@@ -121,6 +129,11 @@ class Home:
         """Say where the platform answers, for `status`, `ask` and `down`."""
         running = Running(pid=os.getpid(), url=url, store=store, endpoint_url=endpoint_url, started=datetime.now(UTC))
         write(self._running, to_json(running))
+
+    def report_problem(self, problem: str) -> None:
+        """Say why the policy file is not in use, for `status`; empty when it is again."""
+        running = from_json(self._running.read_bytes(), Running, str(self._running))
+        write(self._running, to_json(msgspec.structs.replace(running, problem=problem)))
 
 
 def write(path: Path, body: bytes) -> None:

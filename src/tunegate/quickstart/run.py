@@ -7,6 +7,7 @@ again, so a quickstart that was stopped goes on where it was.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import msgspec
 from openai import DefaultHttpxClient, OpenAI
 
 from tunegate.api.errors import TunegateError
+from tunegate.api.policy import write_policy_file
 from tunegate.api.promotion import TERMINAL, Phase, Promotion
 from tunegate.api.versions import ModelVersion
 from tunegate.evaluation import find
@@ -50,11 +52,12 @@ class Quickstart:
         with Platform.open(
             PlatformConfig(self.home, self.port, evaluation_limit=self.story.evaluation_limit)
         ) as platform:
+            os.environ.update(platform.environment)  # the trainer finds the store there, as on a command line
             self.say(f"model store up at {platform.store.endpoint_url}, one URL for applications: {platform.url}")
             self.say(f"preparing {self.story.base}")
             base = publish_base(self.story.base, platform.store, self.home.cache, self.home.logs)
             self.say(f"base model {base.name} published, {base.digest[:19]}; it is the stable version")
-            write(self.home.policy_file, msgspec.yaml.encode(self.story.policy(base.uri)))
+            write(self.home.policy_file, write_policy_file(self.story.policy(base.uri)))
             with self._loop(platform):
                 tuned = [self._tune(platform, base, run) for run in self.story.runs]
                 yield platform, self._report(platform, base, tuned, time.monotonic() - began)

@@ -69,6 +69,12 @@ class EmbeddedStore:
         return store
 
     @property
+    def keys(self) -> dict[str, str]:
+        """What `Store.open` needs besides the addresses."""
+        access, secret = self._keys
+        return {"aws_access_key_id": access, "aws_secret_access_key": secret, "region_name": "us-east-1"}
+
+    @property
     def environment(self) -> dict[str, str]:
         """What another process needs to use this store."""
         return {
@@ -86,13 +92,7 @@ class EmbeddedStore:
         (self._folder / "weed.options").unlink(missing_ok=True)
 
     def _make_bucket(self) -> None:
-        client = connect(
-            parse_uri(self.uri),
-            self.endpoint_url,
-            aws_access_key_id=self._keys[0],
-            aws_secret_access_key=self._keys[1],
-            region_name="us-east-1",
-        )
+        client = connect(parse_uri(self.uri), self.endpoint_url, **self.keys)
         known = (client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists)
         with explained(self.uri), contextlib.suppress(*known):
             client.create_bucket(Bucket=BUCKET)

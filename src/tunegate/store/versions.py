@@ -38,20 +38,21 @@ class Store:
         return f"Store({self.uri})"
 
     @classmethod
-    def open(cls, uri: str, *, endpoint_url: str | None = None) -> Store:
-        """The store at `s3://bucket[/prefix]` or `oss://...`; credentials come from where AWS tools look for them.
+    def open(cls, uri: str, *, endpoint_url: str | None = None, **keys: str) -> Store:
+        """The store at `s3://bucket[/prefix]` or `oss://...`; without `keys` (for boto3's session), credentials come
+        from where AWS tools look for them.
 
         Raises UsageError for another URI, StoreError when it can't be reached, refuses us or has no such bucket.
         """
-        store = cls.at(uri, endpoint_url=endpoint_url)
+        store = cls.at(uri, endpoint_url=endpoint_url, **keys)
         check(store._bucket.client, store._bucket.location)
         return store
 
     @classmethod
-    def at(cls, uri: str, *, endpoint_url: str | None = None) -> Store:
+    def at(cls, uri: str, *, endpoint_url: str | None = None, **keys: str) -> Store:
         """As `open`, without asking the store anything yet: for whoever must start while it is down."""
         location = parse_uri(uri)
-        return cls(connect(location, endpoint_url), location, endpoint_url)
+        return cls(connect(location, endpoint_url, **keys), location, endpoint_url)
 
     def publish(
         self, folder: Path, name: str, *, release: Release, producer: Producer, progress: Progress | None = None
@@ -101,7 +102,11 @@ class Store:
 
     def list(self, model: str | None = None) -> builtins.list[ModelVersion]:
         """The complete versions, of one model or of all, oldest first."""
-        return [self.version_of(manifest) for manifest in self._complete(model)]
+        return [self.version_of(manifest) for manifest in self.manifests(model)]
+
+    def manifests(self, model: str | None = None) -> builtins.list[Manifest]:
+        """As `list`, with all that is known of each version."""
+        return self._complete(model)
 
     def manifest(self, version: str) -> Manifest:
         """The manifest of a version given by name, URI, or at least 8 digits of its digest. Raises NotFoundError."""

@@ -12,6 +12,7 @@ import pytest
 
 from tests.builders import at, make_policy, make_version
 from tunegate.api.errors import NotFoundError, TunegateError, UsageError
+from tunegate.api.policy import write_policy_file
 from tunegate.api.promotion import Promotion, PromotionStatus
 from tunegate.local.state import Home, write
 
@@ -36,7 +37,12 @@ def test_a_promotion_is_replaced_whole(home: Home) -> None:
     assert [promotion.status.phase for promotion in home.promotions()] == ["Baking"]
 
 
-def test_a_policy_is_read_as_yaml(home: Home) -> None:
+def test_a_policy_is_read_as_it_is_for_a_cluster(home: Home) -> None:
+    write(home.policy_file, write_policy_file(make_policy()))
+    assert home.policy().model == "shop"
+
+
+def test_a_policy_kept_by_the_first_release_is_read(home: Home) -> None:
     write(home.policy_file, msgspec.yaml.encode(make_policy()))
     assert home.policy() == make_policy()
 

@@ -16,7 +16,7 @@ import msgspec
 from tunegate.api.errors import UsageError
 from tunegate.api.feedback import Tally
 from tunegate.api.labels import POLICY
-from tunegate.api.policy import CanaryStep
+from tunegate.api.policy import CanaryStep, ClusterPolicy, ServingPods
 from tunegate.api.promotion import Promotion
 from tunegate.api.versions import ModelVersion
 from tunegate.promotion.counting import counted, stable_version
@@ -41,10 +41,8 @@ from tunegate_operator.read import (
 from tunegate_operator.store_watch import Source
 from tunegate_operator.types import (
     Attempt,
-    ClusterPolicy,
     EvaluationSummary,
     Object,
-    ServingPods,
     object_name,
     read_attempt,
     read_policy,

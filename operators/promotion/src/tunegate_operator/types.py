@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Meta
 
 from tunegate.api import kubernetes
 from tunegate.api.codec import Resource
 from tunegate.api.errors import UsageError
 from tunegate.api.evaluation import Evaluation, Metric
 from tunegate.api.labels import GROUP
-from tunegate.api.policy import Count, PromotionPolicy, Seconds
+from tunegate.api.policy import ClusterPolicy, Count
 from tunegate.api.promotion import Promotion
 from tunegate.api.versions import ModelVersion, Producer, short
 
@@ -28,63 +27,6 @@ Object = dict[str, Any]
 
 API_VERSION = f"{GROUP}/{kubernetes.VERSION}"
 MANAGER = "tunegate-operator"
-
-
-class Placement(Resource, frozen=True, kw_only=True):
-    """Where the pods of one kind may run and what they get; in the words of a pod's spec."""
-
-    resources: dict[str, Any] = {}
-    node_selector: dict[str, str] = {}
-    tolerations: tuple[dict[str, Any], ...] = ()
-
-
-class EvaluationPods(Placement, frozen=True, kw_only=True):
-    """limit: how many questions of each suite are asked; None asks all."""
-
-    limit: Annotated[int, Meta(ge=1)] | None = None
-
-
-class ServingPods(Placement, frozen=True, kw_only=True):
-    """One version's servers.
-
-    ready_timeout_seconds: how long a new server may take before it counts as failed.
-    unavailable_seconds: how long one that had traffic may be away before it counts as failed.
-    """
-
-    replicas: Annotated[int, Meta(ge=1)] = 1
-    engine: Literal["Transformers", "VLLM"] = "Transformers"
-    ready_timeout_seconds: Seconds = 1800
-    unavailable_seconds: Seconds = 120
-
-
-class Gateway(Resource, frozen=True, kw_only=True):
-    name: str
-    namespace: str = ""
-    section_name: str = ""
-
-
-class Traffic(Resource, frozen=True, kw_only=True):
-    """Where users come in. Without a gateway the traffic can't be shared, only switched."""
-
-    gateway: Gateway | None = None
-    hostnames: tuple[str, ...] = ()
-    path_prefix: str = "/"
-
-    @property
-    def is_shared(self) -> bool:
-        return self.gateway is not None
-
-
-class ClusterPolicy(PromotionPolicy, frozen=True, kw_only=True):
-    """The spec of a PromotionPolicy: the policy, and how its pods and its traffic look in the cluster.
-
-    history_limit: how many ended promotions are kept, besides the one that made the stable version.
-    """
-
-    history_limit: Annotated[int, Meta(ge=1)] = 10
-    evaluation: EvaluationPods = EvaluationPods()
-    serving: ServingPods = ServingPods()
-    traffic: Traffic = Traffic()
 
 
 class VersionSpec(ModelVersion, frozen=True, kw_only=True):

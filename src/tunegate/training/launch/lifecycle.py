@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunegate.api.errors import UsageError
-from tunegate.api.versions import Manifest, ModelVersion
+from tunegate.api.versions import ModelVersion
 from tunegate.store import Store
 from tunegate.training.config import TrainConfig
 from tunegate.training.run.checkpoints import (
@@ -54,7 +54,7 @@ def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report 
         raise UsageError(
             f"The run in {output_dir} has checkpoints; leave out --resume False to go on, or give a new --output_dir."
         )
-    if latest is not None and _is_last(latest):
+    if latest is not None and latest.is_last:
         return Begun(plan, is_complete=True)
     newest = _newest(store, published, output_dir)
     cut_log(output_dir, newest.step if newest else 0)
@@ -70,7 +70,7 @@ def assist(config: TrainConfig, output_dir: Path, processes: int) -> Begun:
     store = open_store(config)
     plan = make_plan(config, store, output_dir, processes)
     published, local = versions_of(store, config) if store else [], complete_checkpoints(output_dir)
-    is_published = bool(store and published and _is_last(store.manifest(published[-1].uri)))
+    is_published = bool(store and published and store.manifest(published[-1].uri).is_last)
     return Begun(plan, is_complete=is_published or (bool(local) and local[-1].is_last))
 
 
@@ -98,10 +98,6 @@ def versions_of(store: Store, config: TrainConfig) -> list[ModelVersion]:
 
 def step_of(version: ModelVersion) -> int:
     return int(version.name.rsplit("-", 1)[1])
-
-
-def _is_last(manifest: Manifest) -> bool:
-    return str(manifest.producer.step) == manifest.producer.notes.get("totalSteps")
 
 
 def _newest(store: Store | None, published: list[ModelVersion], output_dir: Path) -> Checkpoint | None:

@@ -1,0 +1,60 @@
+"""One file of a policy, for a cluster and for a laptop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.builders import make_policy
+from tunegate.api.errors import UsageError
+from tunegate.api.policy import read_policy_file, write_policy_file
+
+PIPELINES = Path(__file__).parents[3] / "pipelines"
+SPEC = msgspec.yaml.encode(make_policy()).decode()
+HEAD = "apiVersion: tunegate.io/v1alpha1\nkind: PromotionPolicy\nmetadata: {name: shop}\nspec:\n"
+
+
+def indented(text: str) -> str:
+    return "".join(f"  {line}\n" for line in text.splitlines())
+
+
+def test_the_policy_that_is_applied_to_a_cluster_is_read() -> None:
+    policy = read_policy_file((PIPELINES / "20-policy.yaml").read_bytes(), "20-policy.yaml")
+    assert (policy.model, policy.candidates) == ("shop", "FinishedRuns")
+
+
+def test_what_a_cluster_adds_to_an_object_is_no_fault() -> None:
+    more = HEAD.replace("{name: shop}", "{name: shop, uid: '7', labels: {a: b}}")
+    read = read_policy_file(f"{more}{indented(SPEC)}status: {{phase: Serving}}\n".encode(), "f")
+    assert read.model == "shop"
+
+
+def test_a_policy_comes_back_as_it_was_written() -> None:
+    written = read_policy_file(write_policy_file(make_policy()), "f")
+    assert all(getattr(written, name) == value for name, value in msgspec.structs.asdict(make_policy()).items())
+
+
+def test_a_bare_spec_is_refused_with_the_three_lines_to_add() -> None:
+    with pytest.raises(UsageError) as refused:
+        read_policy_file(SPEC.encode(), "policy.yaml")
+    added = str(refused.value).splitlines()[1:]
+    assert len(added) == 3
+    assert read_policy_file("\n".join([*added, "spec:", indented(SPEC)]).encode(), "f").model == "shop"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param("model: [", "not a valid PromotionPolicy", id="no-yaml"),
+        pytest.param("", "not a valid PromotionPolicy", id="empty"),
+        pytest.param(HEAD + indented(SPEC + "suspendd: true"), "suspendd", id="unknown-field"),
+        pytest.param(HEAD.replace("PromotionPolicy", "Promotion") + indented(SPEC), "kind", id="another-kind"),
+        pytest.param(HEAD.replace("v1alpha1", "v7") + indented(SPEC), "apiVersion", id="another-version"),
+        pytest.param(HEAD + indented(SPEC.replace("model: shop", "model: ''")), "model", id="no-model"),
+    ],
+)
+def test_a_file_that_is_no_policy_is_refused_by_field(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        read_policy_file(text.encode(), "policy.yaml")

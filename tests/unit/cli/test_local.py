@@ -1,0 +1,52 @@
+"""`tunegate local`: a policy is kept only once it is known to be one, and the folder is ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.builders import make_policy
+from tunegate.api.errors import TunegateError, UsageError
+from tunegate.api.policy import write_policy_file
+from tunegate.cli.local import command
+from tunegate.local.state import Home, write
+
+
+def up(home: Home, policy: Path) -> None:
+    arguments = ["up", "--home", str(home.folder), "--policy", str(policy)]
+    CliRunner().invoke(command, arguments, catch_exceptions=False)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "home")
+    write(home.policy_file, write_policy_file(make_policy()))
+    return home
+
+
+def test_a_policy_that_is_none_is_refused_and_the_good_one_stays(home: Home, tmp_path: Path) -> None:
+    before = home.policy_file.read_bytes()
+    bad = tmp_path / "bad.yaml"
+    bad.write_bytes(before.replace(b"suspend:", b"suspendd:"))
+    with pytest.raises(UsageError, match="suspendd"):
+        up(home, bad)
+    assert home.policy_file.read_bytes() == before
+
+
+def test_a_policy_for_a_platform_that_runs_is_refused_and_the_good_one_stays(home: Home, tmp_path: Path) -> None:
+    before = home.policy_file.read_bytes()
+    other = tmp_path / "other.yaml"
+    other.write_bytes(write_policy_file(make_policy(suspend=True)))
+    with home.hold(), pytest.raises(TunegateError, match="A platform already runs"):
+        up(home, other)
+    assert home.policy_file.read_bytes() == before
+
+
+def test_the_status_says_why_the_policy_file_is_not_in_use(home: Home) -> None:
+    with home.hold():
+        home.announce("http://127.0.0.1:1", "s3://b", "")
+        home.report_problem("policy.yaml is not a valid PromotionPolicy.")
+        said = CliRunner().invoke(command, ["status", "--home", str(home.folder)]).output
+    assert "InvalidPolicy: policy.yaml is not a valid PromotionPolicy." in said

@@ -1,0 +1,134 @@
+"""What the platform sees of policy and store, with a real store and children that only wait."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.builders import at, make_policy
+from tests.waiting import wait_for
+from tunegate.api.errors import UsageError
+from tunegate.api.policy import PromotionPolicy, write_policy_file
+from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.local.platform import Platform, PlatformConfig
+from tunegate.local.state import Home, write
+from tunegate.processes import Child, free_port
+from tunegate.promotion.decide import decide
+from tunegate.promotion.snapshot import Event
+from tunegate.store import Store
+
+
+class Waiting(Platform):
+    """A platform whose servers and evaluations do nothing."""
+
+    def _start(self, name: str, argv: Sequence[str]) -> Child:
+        return Child.start(name, ["sleep", "60"], log=self.config.home.logs / f"{name}.log")
+
+
+@pytest.fixture
+def base(store: Store, tmp_path: Path) -> ModelVersion:
+    return publish(store, tmp_path, "base/base/checkpoint-0")
+
+
+@pytest.fixture
+def platform(store: Store, tmp_path: Path, base: ModelVersion) -> Platform:
+    platform = Waiting(PlatformConfig(Home(tmp_path / "home"), free_port()), store, {})
+    keep(platform, make_policy(initial_version=base.uri))
+    return platform
+
+
+def publish(store: Store, folder: Path, name: str, **producer: int | dict[str, str]) -> ModelVersion:
+    weights = folder / name
+    weights.mkdir(parents=True)
+    (weights / "config.json").write_text(f'{{"name": "{name}"}}')
+    made = msgspec.convert({"kind": "test", **producer}, Producer)
+    return store.publish(weights, name, release=Release(format="huggingface"), producer=made)
+
+
+def keep(platform: Platform, policy: PromotionPolicy) -> None:
+    write(platform.config.home.policy_file, write_policy_file(policy))
+
+
+@contextlib.contextmanager
+def running(platform: Platform) -> Iterator[list[Event]]:
+    """The platform's loop in a thread, and what it reports."""
+    events: list[Event] = []
+    stop = threading.Event()
+    loop = threading.Thread(target=platform.run, args=(stop, events.append))
+    with platform.config.home.hold():
+        platform.config.home.announce(platform.url, platform.store.uri, "")
+        loop.start()
+        try:
+            yield events
+        finally:
+            stop.set()
+            loop.join()
+            platform._close()
+
+
+def problem(platform: Platform) -> str:
+    found = platform.config.home.running()
+    assert found
+    return found.problem
+
+
+def test_with_finished_runs_only_the_end_of_a_run_is_tried(
+    platform: Platform, store: Store, base: ModelVersion, tmp_path: Path
+) -> None:
+    keep(platform, make_policy(initial_version=base.uri, candidates="FinishedRuns"))
+    publish(store, tmp_path, "shop/run-1/checkpoint-5", step=5, notes={"totalSteps": "10"})
+    assert decide(platform.gather(), at(0)).create == ()
+    last = publish(store, tmp_path, "shop/run-1/checkpoint-10", step=10, notes={"totalSteps": "10"})
+    publish(store, tmp_path, "shop/run-2/checkpoint-5", step=5, notes={"totalSteps": "10"})
+    assert [promotion.candidate for promotion in decide(platform.gather(), at(0)).create] == [last]
+
+
+def test_a_typo_in_the_policy_is_reported_and_the_last_good_one_stays(platform: Platform) -> None:
+    file = platform.config.home.policy_file
+    good = file.read_bytes()
+    with running(platform) as events:
+        wait_for(lambda: platform._servers.urls(), what="a server")
+        write(file, good.replace(b"suspend:", b"suspendd:"))
+        wait_for(lambda: problem(platform), what="the problem in the status")
+        assert "suspendd" in problem(platform)
+        write(file, good)
+        wait_for(lambda: not problem(platform), what="the problem to go")
+    assert [event.reason for event in events if event.reason == "InvalidPolicy"] == ["InvalidPolicy"]
+
+
+@pytest.mark.parametrize("uri", ["s3://elsewhere/gone/", "{store}/base/base/checkpoint-7/"])
+def test_a_policy_whose_initial_version_is_nowhere_is_no_good_policy(platform: Platform, uri: str) -> None:
+    before = platform.gather().policy
+    keep(platform, make_policy(initial_version=uri.format(store=platform.store.uri)))
+    assert platform.gather().policy == before
+
+
+def test_a_policy_that_was_removed_stays_in_use(platform: Platform) -> None:
+    before = platform.gather().policy
+    platform.config.home.policy_file.unlink()
+    assert platform.gather().policy == before
+
+
+def test_without_a_good_policy_before_there_is_nothing_to_go_on_with(platform: Platform) -> None:
+    write(platform.config.home.policy_file, b"model: [")
+    with pytest.raises(UsageError, match="not a valid PromotionPolicy"):
+        platform.gather()
+
+
+def test_children_get_the_environment_and_ours_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TUNEGATE_STORE", raising=False)
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY", raising=False)
+    before = dict(os.environ)
+    with Platform.open(PlatformConfig(Home(tmp_path / "home"), free_port())) as platform:
+        assert dict(os.environ) == before
+        assert platform.environment["TUNEGATE_STORE"] == platform.store.uri
+        assert platform.store.list() == []
+        with platform._start("child", ["--help"]) as child:
+            wait_for(lambda: child.exit_code is not None, what="the child")
+        assert child.exit_code == 0
