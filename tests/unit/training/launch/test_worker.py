@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tunegate.api.errors import DataError
-from tunegate.training.launch.torchrun import worker
+from tunegate.training.launch import worker
 from tunegate.training.launch.worker import explain
 from tunegate.training.loop.trainer_arguments import computes_in_bfloat16
 
