@@ -27,7 +27,8 @@ from tunegate.models import make_tiny
 from tunegate.training import TrainConfig
 from tunegate.training.data.prepare import prepare
 from tunegate.training.loop import trainer
-from tunegate.training.run.plan import RECORD, Plan, RunRecord
+from tunegate.training.run.layout import RECORD
+from tunegate.training.run.plan import Plan, RunRecord
 
 
 def make_shop(folder: Path, rows: int) -> Path:

@@ -20,7 +20,8 @@ from tunegate.training.launch.lifecycle import Begun, assist, begin, finish
 from tunegate.training.launch.worker import explain
 from tunegate.training.loop.rendezvous import Store, meet
 from tunegate.training.loop.trainer import run
-from tunegate.training.run.plan import Plan, owned
+from tunegate.training.run.layout import hold
+from tunegate.training.run.plan import Plan
 from tunegate.training.run.preemption import Stop, stoppable
 from tunegate.training.run.progress import Report
 
@@ -64,7 +65,7 @@ def _first(
 ) -> list[ModelVersion]:
     try:
         check_config(config)
-        with owned(output_dir):
+        with hold(output_dir):
             begun = begin(config, output_dir, size, report)
             _tell(store, platform.node(), begun)
             _tell(store, "first", begun)

@@ -22,8 +22,16 @@ from tunegate.training.run.checkpoints import (
     remove_surplus,
     unpublished,
 )
-from tunegate.training.run.plan import RECORD, Plan, check_same_run, for_processes, make_plan, open_store
-from tunegate.training.run.preemption import STOP
+from tunegate.training.run.layout import STOP, check_output_dir
+from tunegate.training.run.plan import (
+    Plan,
+    check_same_run,
+    for_processes,
+    make_plan,
+    open_store,
+    read_record,
+    record_of,
+)
 from tunegate.training.run.progress import Report, cut_log
 
 
@@ -41,13 +49,15 @@ def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report 
 
     Raises UsageError, DataError, ModelError or StoreError for what can't be used.
     """
+    check_output_dir(output_dir)
     store = open_store(config)
     plan = make_plan(config, store, output_dir, processes, report)
     published = versions_of(store, config) if store else []
     latest = store.manifest(published[-1].uri) if store and published else None
-    if not complete_checkpoints(output_dir):
-        (output_dir / RECORD).unlink(missing_ok=True)  # an attempt that kept nothing does not bind the next one
-    plan = check_same_run(plan, output_dir, latest)
+    begun = record_of(latest.producer) if latest else None
+    if complete_checkpoints(output_dir):  # an attempt that kept nothing does not bind the next one
+        begun = read_record(output_dir)
+    plan = check_same_run(plan, output_dir, begun)
     remove_incomplete(output_dir)
     (output_dir / STOP).unlink(missing_ok=True)
     if not config.resume and (published or complete_checkpoints(output_dir)):

@@ -20,9 +20,10 @@ from tunegate.training.config import TrainConfig, check_config
 from tunegate.training.data.prepare import Preparing
 from tunegate.training.launch.lifecycle import assist, begin, finish
 from tunegate.training.launch.nodes import Node, read_node
-from tunegate.training.run.plan import Plan, owned, threads_per_process
-from tunegate.training.run.preemption import STOP, Stop, stoppable
-from tunegate.training.run.progress import LOG, VERSIONS, Follower, Progress, Report
+from tunegate.training.run.layout import LOG, STOP, VERSIONS, failures, hold, log_path, plan_path
+from tunegate.training.run.plan import Plan, threads_per_process
+from tunegate.training.run.preemption import Stop, stoppable
+from tunegate.training.run.progress import Follower, Progress, Report
 
 
 class Failure(Resource, frozen=True, kw_only=True):
@@ -56,7 +57,7 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
             if not begun.is_complete:
                 _run(begun.plan, node, output_dir, _ignore, stop)
             return []
-        with owned(output_dir):
+        with hold(output_dir):
             begun = begin(config, output_dir, processes, report)
             if not begun.is_complete:
                 _run(begun.plan, node, output_dir, report or _ignore, stop)
@@ -64,15 +65,14 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
 
 
 def _run(plan: Plan, node: Node, output_dir: Path, report: Report, stop: Stop) -> None:
-    name = "" if node.is_first else f"-{node.index}"
-    for stale in output_dir.glob("failure-*.json") if node.is_first else ():
+    for stale in failures(output_dir).values() if node.is_first else ():
         stale.unlink(missing_ok=True)
     failed = _failed(output_dir)
-    path = output_dir / f"plan{name}.json"  # the base model lies elsewhere on each node
+    path = plan_path(output_dir, node.index)
     path.write_bytes(to_json(plan))
     steps = Follower(output_dir / LOG, Progress, from_end=True)
     versions = Follower(output_dir / VERSIONS, ModelVersion, from_end=True)
-    log = output_dir / f"train{name}.log"
+    log = log_path(output_dir, node.index)
     with Child.start("training", _torchrun(plan, node, path), log=log, env=_environment(plan, node)) as child:
         stop.waits = running = True
         while running:
@@ -117,18 +117,18 @@ def _environment(plan: Plan, node: Node) -> dict[str, str]:
 
 def _failed(output_dir: Path) -> set[tuple[str, int]]:
     """Which ranks have said why they gave up, and when."""
-    return {(path.name, path.stat().st_mtime_ns) for path in output_dir.glob("failure-*.json")}
+    return {(path.name, path.stat().st_mtime_ns) for path in failures(output_dir).values()}
 
 
 def _failure(output_dir: Path, child: Child) -> TunegateError:
-    paths = sorted(output_dir.glob("failure-*.json"), key=lambda path: path.stat().st_mtime)
-    failures = [from_json(path.read_bytes(), Failure, str(path)) for path in paths]
+    paths = sorted(failures(output_dir).values(), key=lambda path: path.stat().st_mtime)
+    found = [from_json(path.read_bytes(), Failure, str(path)) for path in paths]
     again = f"run the same command again to go on from the newest checkpoint (log: {child.log})"
-    for failure in failures:
+    for failure in found:
         if failure.explained:
             return _KINDS.get(failure.exit_code, TrainingError)(failure.message)
-    if failures:
-        return TrainingError(f"Training failed: {failures[0].message}; {again}.")
+    if found:
+        return TrainingError(f"Training failed: {found[0].message}; {again}.")
     return TrainingError(f"A training process was ended from outside; {again}.")
 
 

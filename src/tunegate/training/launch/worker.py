@@ -12,6 +12,7 @@ from tunegate.api.errors import Preempted, TunegateError
 from tunegate.training.launch.torchrun import Failure
 from tunegate.training.loop.rendezvous import meet
 from tunegate.training.loop.trainer import run
+from tunegate.training.run.layout import failure_path, failures
 from tunegate.training.run.plan import Plan
 from tunegate.training.run.preemption import stoppable
 
@@ -28,7 +29,7 @@ def main(path: Path) -> int:
             run(plan, path.parent, stop)
         except Exception as error:
             failure = explain(error, path.parent)
-            (path.parent / f"failure-{os.environ['RANK']}.json").write_bytes(to_json(failure))
+            failure_path(path.parent, int(os.environ["RANK"])).write_bytes(to_json(failure))
             if isinstance(error, Preempted):
                 return error.exit_code
             raise
@@ -37,9 +38,8 @@ def main(path: Path) -> int:
 
 def _forget_failures(output_dir: Path, rank: int, size: int) -> None:
     """Remove what this rank left, and ranks that are no more: torchrun has started all anew, and this may end well."""
-    for path in output_dir.glob("failure-*.json"):
-        of = int(path.stem.partition("-")[2])
-        if of == rank or of >= size:
+    for failed, path in failures(output_dir).items():
+        if failed == rank or failed >= size:
             path.unlink(missing_ok=True)
 
 

@@ -24,8 +24,9 @@ from tunegate.training.loop.metrics import Metrics
 from tunegate.training.loop.mfu import flops_per_token, peak_flops, reading_of, work_of
 from tunegate.training.loop.plot import draw
 from tunegate.training.run.checkpoints import complete_checkpoints, remove_surplus, seal
+from tunegate.training.run.layout import LOG, PICTURE
 from tunegate.training.run.plan import Plan
-from tunegate.training.run.progress import LOG, PICTURE, Progress, append, clock
+from tunegate.training.run.progress import Progress, append, clock
 from tunegate.training.run.publisher import Publisher
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tunegate.training.run.preemption import STOP, Stop
+from tunegate.training.run.layout import STOP
+from tunegate.training.run.preemption import Stop
 
 
 class Preemption(TrainerCallback):  # type: ignore[misc]

@@ -13,11 +13,11 @@ import torch
 from tunegate.api.errors import TrainingError
 from tunegate.training.loop.universal import convert, processes_of
 from tunegate.training.run.checkpoints import complete_checkpoints, remove_incomplete
+from tunegate.training.run.layout import shared_path, universal_path
 from tunegate.training.run.plan import Plan, as_begun, for_processes, read_record
 from tunegate.training.run.progress import cut_log
 
 _SHARED_SECONDS = 30.0  # network file systems remember for some seconds that a file is not there
-_UNIVERSAL = ".universal-"
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ def settle(output_dir: Path, *, is_first: bool) -> Start:
     """
     token = [secrets.token_hex(8) if is_first else ""]
     torch.distributed.broadcast_object_list(token)
-    mark = output_dir / f".shared-{token[0]}"
+    mark = shared_path(output_dir, token[0])
     if is_first:
         remove_incomplete(output_dir)
-        for stale in output_dir.glob(f"{_UNIVERSAL}*"):
+        for stale in output_dir.glob(universal_path(output_dir, "*").name):
             shutil.rmtree(stale)
         mark.touch()
     torch.distributed.barrier()
@@ -62,7 +62,7 @@ def settle(output_dir: Path, *, is_first: bool) -> Start:
     newest = next(reversed(complete_checkpoints(output_dir)), None)
     start = Start(newest.resume if newest else None)
     if start.folder and processes_of(start.folder) not in (None, torch.distributed.get_world_size()):
-        start = _converted(start.folder, output_dir / f"{_UNIVERSAL}{token[0]}", is_first=is_first)
+        start = _converted(start.folder, universal_path(output_dir, token[0]), is_first=is_first)
     torch.distributed.barrier()
     if is_first:
         mark.unlink()

@@ -29,9 +29,11 @@ from tunegate.training.loop.preemption import Preemption
 from tunegate.training.loop.resume import Start, for_ranks, settle
 from tunegate.training.loop.trainer_arguments import training_arguments
 from tunegate.training.loop.universal import Loaded, load_universal
+from tunegate.training.run.checkpoints import begin_checkpoint
+from tunegate.training.run.layout import VERSIONS
 from tunegate.training.run.plan import Plan
 from tunegate.training.run.preemption import Stop
-from tunegate.training.run.progress import VERSIONS, Report, append
+from tunegate.training.run.progress import Report, append
 from tunegate.training.run.publisher import Publisher, publisher_of
 
 # The one operator that DeepSpeed would compile for gloo; without it no compiler is needed, and nothing gets slower.
@@ -169,6 +171,12 @@ class Tuner(Trainer):  # type: ignore[misc]
             super().save_model(output_dir, _internal_call)
         else:
             self._save(output_dir)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.is_world_process_zero():
+            begin_checkpoint(Path(self.args.output_dir), self.state.global_step)
+        torch.distributed.barrier()
+        super()._save_checkpoint(model, trial)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Order:
         global_batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size

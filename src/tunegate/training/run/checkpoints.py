@@ -1,7 +1,8 @@
 """Checkpoints of a run: which of them are complete, which is the newest, and how they reach the store.
 
 A checkpoint folder holds what is served (weights or adapter, tokenizer, chat template) and, under resume/, what it
-takes to go on exactly. The marker inside resume/ is written last, so a checkpoint without it is none. Knows no torch.
+takes to resume exactly. A marker inside resume/ says that it is this product's from the beginning, and, renamed last,
+that it is complete. A folder without one is another trainer's, and left alone. Knows no torch.
 """
 
 from __future__ import annotations
@@ -18,10 +19,16 @@ from tunegate.api.errors import TrainingError
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.files import replace_file
 from tunegate.store import Store
-from tunegate.training.run.progress import PICTURE
+from tunegate.training.run.layout import (
+    CHECKPOINTS,
+    MARKER,
+    PICTURE,
+    RESUME,
+    UNFINISHED,
+    is_ours,
+    partial_path,
+)
 
-RESUME = "resume"
-MARKER = "complete.json"
 _NOT_KEPT = {"README.md", "training_args.bin", "zero_to_fp32.py", "zero_to_torch.py"}
 _SERVED = {
     "adapter_config.json",
@@ -66,6 +73,22 @@ class Checkpoint:
         return self.folder / RESUME
 
 
+def begin_checkpoint(output_dir: Path, step: int) -> Path:
+    """Make the folder that a checkpoint is written to, marked as ours in the moment in which it appears.
+
+    Raises TrainingError when something is there that the run did not write.
+    """
+    folder = output_dir / f"checkpoint-{step}"
+    partial = partial_path(folder)
+    (partial / RESUME).mkdir(parents=True, exist_ok=True)
+    (partial / RESUME / UNFINISHED).touch()
+    try:
+        partial.rename(folder)
+    except OSError:
+        raise TrainingError(f"{folder} has what this run did not write; give a new --output_dir.") from None
+    return folder
+
+
 def seal(
     folder: Path,
     *,
@@ -77,21 +100,23 @@ def seal(
 ) -> Checkpoint:
     """Bring a checkpoint that every rank has finished writing into its final layout, and mark it complete."""
     resume = folder / RESUME
-    resume.mkdir()
     for path in list(folder.iterdir()):
         if path.name in _NOT_KEPT:
             path.unlink()
         elif path != resume and not _is_served(path.name):
             path.rename(resume / path.name)
-    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    unfinished = resume / UNFINISHED
+    written = (path for path in folder.rglob("*") if path.is_file() and path != unfinished)
+    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in written}
     marker = Marker(step=step, total_steps=total_steps, epoch=epoch, loss=loss, files=files, notes=dict(notes or {}))
-    replace_file(resume / MARKER, to_json(marker))
+    replace_file(unfinished, to_json(marker))
+    unfinished.rename(resume / MARKER)
     return Checkpoint(folder, marker)
 
 
 def complete_checkpoints(output_dir: Path) -> list[Checkpoint]:
     """The complete checkpoints, oldest first."""
-    found = [_read(folder) for folder in output_dir.glob("checkpoint-*")]
+    found = [_read(folder) for folder in output_dir.glob(CHECKPOINTS)]
     return sorted((checkpoint for checkpoint in found if checkpoint), key=lambda checkpoint: checkpoint.step)
 
 
@@ -102,17 +127,18 @@ def unpublished(store: Store, model: str, run: str, output_dir: Path) -> list[Ch
 
 
 def remove_incomplete(output_dir: Path) -> None:
-    """Remove what a killed run left half-written."""
-    for folder in output_dir.glob("checkpoint-*"):
-        if _read(folder) is None:
-            shutil.rmtree(folder)
+    """Remove what a killed run left half-written or half-removed, and nothing that it did not write."""
+    for folder in output_dir.glob(CHECKPOINTS):
+        if is_ours(folder) and _read(folder) is None:
+            _remove(folder)
+    for partial in output_dir.glob(partial_path(output_dir / CHECKPOINTS).name):
+        shutil.rmtree(partial)
 
 
 def remove_surplus(checkpoints: Sequence[Checkpoint], keep: int | None) -> None:
     """Remove all but the newest `keep` of `checkpoints`, which come oldest first; None keeps all."""
     for checkpoint in checkpoints[:-keep] if keep else ():
-        (checkpoint.resume / MARKER).unlink()  # first, so that no half of it passes for a whole
-        shutil.rmtree(checkpoint.folder)
+        _remove(checkpoint.folder)
 
 
 def fetch_checkpoint(store: Store, version: ModelVersion, output_dir: Path) -> Checkpoint:
@@ -139,6 +165,14 @@ def publish_checkpoint(
     return store.publish(checkpoint.folder, f"{name}/checkpoint-{marker.step}", release=release, producer=made)
 
 
+def _remove(folder: Path) -> None:
+    """Out of its place first, so that what is left when this is cut short passes for nothing else."""
+    partial = partial_path(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    folder.rename(partial)
+    shutil.rmtree(partial)
+
+
 def _is_served(name: str) -> bool:
     return name in _SERVED or name.startswith(("model", "tokenizer", "special_tokens", "vocab", "merges"))
 
@@ -149,6 +183,6 @@ def _read(folder: Path) -> Checkpoint | None:
     try:
         marker = from_json(path.read_bytes(), Marker, str(path))
         is_whole = all((folder / name).stat().st_size == size for name, size in marker.files.items())
-    except FileNotFoundError:  # also one that is just being removed
+    except (FileNotFoundError, NotADirectoryError):  # also one that is just being removed
         return None
     return Checkpoint(folder, marker) if is_whole else None

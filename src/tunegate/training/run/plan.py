@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +21,18 @@ from tunegate.api.versions import (
     Dataset,
     File,
     Format,
-    Manifest,
     Producer,
     Release,
     digest_of,
 )
-from tunegate.files import digest_of_file, disk_errors_as, locked
+from tunegate.files import digest_of_file
 from tunegate.models.materialize import default_cache
 from tunegate.store import Store
 from tunegate.training.config import TrainConfig, arguments_of, check_global_batch
 from tunegate.training.data.prepare import Report, prepare
 from tunegate.training.run.base_model import base_folder
+from tunegate.training.run.layout import RECORD, REJECTED
 
-RECORD = "run.json"
-REJECTED = "rejected.jsonl"
 _GLOBAL_BATCH = "globalBatch"
 _ADAPTERS: dict[str, Format] = {"lora": "lora-adapter", "p_tuning": "prompt-adapter", "p_tuning_v2": "prompt-adapter"}
 
@@ -112,15 +108,13 @@ def read_record(output_dir: Path) -> RunRecord | None:
     return from_json(path.read_bytes(), RunRecord, str(path)) if path.is_file() else None
 
 
-def check_same_run(plan: Plan, output_dir: Path, published: Manifest | None) -> Plan:
-    """The plan with the dialogues to a step that the run began with; its record is kept in `output_dir`.
+def check_same_run(plan: Plan, output_dir: Path, begun: RunRecord | None) -> Plan:
+    """The plan with the dialogues to a step that the run began with; `output_dir` gets its record.
 
+    begun: what an earlier attempt recorded, None where there was none.
     Raises UsageError when the run began with something else.
     """
     wanted = record_of(plan.producer)
-    begun = read_record(output_dir)
-    if begun is None and published is not None:
-        begun = record_of(published.producer)
     if begun is not None and (changes := _changes(begun, wanted)):
         raise UsageError(
             f"The run {plan.config.run} began with {changes}; start it as it began, "
@@ -172,16 +166,6 @@ def code_version() -> str:
         ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"], capture_output=True, text=True
     )
     return f"{tunegate.__version__}+{described.stdout.strip()}" if described.returncode == 0 else tunegate.__version__
-
-
-@contextmanager
-def owned(output_dir: Path) -> Iterator[None]:
-    """Hold `output_dir` for one run at a time. Raises UsageError when it can't be written or is in use."""
-    busy = UsageError(f"Another run is using {output_dir}; wait for it, or give another --output_dir.")
-    with ExitStack() as held:
-        with disk_errors_as(UsageError, output_dir, "give another --output_dir."):
-            held.enter_context(locked(output_dir / ".lock", busy=busy))
-        yield
 
 
 def open_store(config: TrainConfig) -> Store | None:

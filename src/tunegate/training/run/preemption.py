@@ -15,9 +15,6 @@ from types import FrameType
 
 from tunegate.api.errors import Preempted
 
-# In the run's folder: the process that started the ranks passes the wish on to them, on every node.
-STOP = "stop"
-
 
 @dataclass
 class Stop:

@@ -15,10 +15,8 @@ import msgspec
 from tunegate.api.codec import Resource, from_json
 from tunegate.api.versions import ModelVersion
 from tunegate.training.data.prepare import Preparing
+from tunegate.training.run.layout import LOG
 
-LOG = "trainer_log.jsonl"
-VERSIONS = "versions.jsonl"
-PICTURE = "training_loss.png"
 T = TypeVar("T", bound=Resource)
 
 

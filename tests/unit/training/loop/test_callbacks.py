@@ -11,7 +11,8 @@ from tunegate.models import make_tiny
 from tunegate.training import TrainConfig
 from tunegate.training.loop.plot import draw
 from tunegate.training.run.checkpoints import complete_checkpoints
-from tunegate.training.run.progress import PICTURE, read_log
+from tunegate.training.run.layout import MARKER, PICTURE, UNFINISHED
+from tunegate.training.run.progress import read_log
 
 # What DeepSpeed, accelerate, peft and torch think of one another's names.
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "FutureWarning")]
@@ -92,7 +93,7 @@ def test_time_goes_on_where_a_run_goes_on(run: TrainConfig) -> None:
     second, last = checkpoints[1], checkpoints[-1]
     picture = (last.folder / PICTURE).read_bytes()
     for one in checkpoints[2:]:
-        (one.resume / "complete.json").unlink()
+        (one.resume / MARKER).rename(one.resume / UNFINISHED)
     marker = second.resume / "complete.json"
     long_ago = second.marker.notes["seconds"]
     marker.write_text(marker.read_text().replace(f'"seconds": "{long_ago}"', '"seconds": "1000.0"'))

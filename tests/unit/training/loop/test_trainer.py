@@ -16,6 +16,7 @@ from tunegate.training.loop.methods import load_model
 from tunegate.training.loop.trainer import Tuner
 from tunegate.training.loop.trainer_arguments import training_arguments
 from tunegate.training.run.checkpoints import complete_checkpoints
+from tunegate.training.run.layout import foreign_checkpoints
 from tunegate.training.run.progress import read_log
 
 # What DeepSpeed, accelerate, peft and torch think of one another's names.
@@ -130,3 +131,20 @@ def test_tensorboard_has_the_losses(folder: Path, tmp_path: Path) -> None:
     train_alone(settings(folder, tmp_path, report_to="tensorboard", max_steps=1))
 
     assert list((tmp_path / "runs").rglob("events.out.tfevents.*"))
+
+
+def test_a_checkpoint_is_known_for_the_runs_own_before_anything_of_it_is_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def save_model(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    monkeypatch.setattr(Tuner, "save_model", save_model)
+    with pytest.raises(Killed):
+        train_alone(settings(folder, tmp_path, max_steps=1))
+
+    assert (tmp_path / "checkpoint-1").is_dir()
+    assert foreign_checkpoints(tmp_path) == []

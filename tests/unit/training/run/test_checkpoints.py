@@ -4,12 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from tunegate.training.run.checkpoints import Checkpoint, complete_checkpoints, remove_incomplete, remove_surplus, seal
+from tunegate.api.errors import TrainingError
+from tunegate.training.run.checkpoints import (
+    Checkpoint,
+    begin_checkpoint,
+    complete_checkpoints,
+    remove_incomplete,
+    remove_surplus,
+    seal,
+)
+from tunegate.training.run.layout import foreign_checkpoints
 
 
 def _write(output: Path, step: int) -> Path:
     """What the Trainer leaves behind after a save."""
-    folder = output / f"checkpoint-{step}"
+    folder = begin_checkpoint(output, step)
     state = folder / f"global_step{step}"
     state.mkdir(parents=True)
     for name in ("model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja", "generation_config.json"):
@@ -60,10 +69,41 @@ def test_only_checkpoints_with_every_file_are_complete_and_the_newest_comes_last
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
     _seal(_write(tmp_path, 3), 3)
     _write(tmp_path, 6)
+    begin_checkpoint(tmp_path, 9)
+    _seal(_write(tmp_path, 12), 12)
+    (tmp_path / "checkpoint-12" / "model.safetensors").write_text("cut")
+    (tmp_path / ".checkpoint-2.partial" / "resume").mkdir(parents=True)  # a removal that was cut short
 
     remove_incomplete(tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
+
+
+def test_what_another_trainer_wrote_is_neither_a_checkpoint_nor_removed(tmp_path: Path) -> None:
+    _seal(_write(tmp_path, 3), 3)
+    _write(tmp_path, 6)
+    for name in ("checkpoint-500", "checkpoint-best"):
+        (tmp_path / name / "resume").mkdir(parents=True)
+        (tmp_path / name / "trainer_state.json").write_text('{"global_step": 500}')
+    (tmp_path / "checkpoint-list.txt").write_text("500, best")
+    (tmp_path / "checkpoint-9.partial").mkdir()  # on its way from the store
+
+    assert [checkpoint.step for checkpoint in complete_checkpoints(tmp_path)] == [3]
+    assert foreign_checkpoints(tmp_path) == ["checkpoint-500", "checkpoint-best"]
+    remove_incomplete(tmp_path)
+
+    left = {"checkpoint-3", "checkpoint-500", "checkpoint-best", "checkpoint-list.txt", "checkpoint-9.partial"}
+    assert {path.name for path in tmp_path.iterdir()} == left
+
+
+def test_a_checkpoint_is_not_written_over_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3" / "model.safetensors").write_text("somebody else's")
+
+    with pytest.raises(TrainingError, match=r"checkpoint-3 .*did not write.*give a new --output_dir"):
+        begin_checkpoint(tmp_path, 3)
+
+    assert (tmp_path / "checkpoint-3" / "model.safetensors").read_text() == "somebody else's"
 
 
 @pytest.mark.parametrize(("keep", "left"), [(None, [3, 6, 9]), (3, [3, 6, 9]), (2, [6, 9]), (1, [9])])

@@ -3,7 +3,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -11,7 +10,6 @@ import pytest
 
 from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues, write_lines
 from tunegate.api.errors import DataError, ModelError, NotFoundError, UsageError
-from tunegate.api.versions import Manifest
 from tunegate.models import make_tiny
 from tunegate.store import Store
 from tunegate.training.run.plan import (
@@ -19,7 +17,6 @@ from tunegate.training.run.plan import (
     check_same_run,
     for_processes,
     make_plan,
-    owned,
     read_record,
     record_of,
 )
@@ -87,20 +84,9 @@ def test_a_run_keeps_its_dialogues_to_a_step_when_fewer_processes_go_on(
     check_same_run(begun, tmp_path, None)
     fewer = make_plan(msgspec.structs.replace(config, nproc_per_node=2), store, tmp_path, 2)
 
-    went_on = check_same_run(fewer, tmp_path, None)
+    went_on = check_same_run(fewer, tmp_path, read_record(tmp_path))
 
     assert record_of(went_on.producer).global_batch == read_record(tmp_path).global_batch == 16
-    (tmp_path / "run.json").unlink()
-    published = Manifest(
-        model="tiny",
-        name="tiny/run/checkpoint-1",
-        format="huggingface",
-        digest="",
-        files=(),
-        producer=begun.producer,
-        created=datetime.now(UTC),
-    )
-    assert check_same_run(fewer, tmp_path, published) == went_on
     assert for_processes(went_on, 2).config.gradient_accumulation_steps == 2
     with pytest.raises(UsageError, match=r"16 dialogues, 4 at a time, and 3 processes .* start 1, 2 or 4"):
         for_processes(went_on, 3)
@@ -117,7 +103,7 @@ def test_a_deepspeed_file_is_held_to_the_dialogues_that_a_run_began_with(
         check_same_run(make_plan(config, store, tmp_path, 2), tmp_path, None)
 
     check_same_run(make_plan(config, store, tmp_path, 4), tmp_path, None)
-    check_same_run(make_plan(config, store, tmp_path, 2), tmp_path, None)  # half as many go on
+    check_same_run(make_plan(config, store, tmp_path, 2), tmp_path, read_record(tmp_path))  # half as many
 
 
 def test_batches_make_up_for_missing_processes() -> None:
@@ -127,23 +113,6 @@ def test_batches_make_up_for_missing_processes() -> None:
             accumulation(24, 4, count)
     with pytest.raises(UsageError, match=r"start 1\."):
         accumulation(4, 4, 2)
-
-
-def test_a_folder_is_held_by_one_run_at_a_time(tmp_path: Path) -> None:
-    with owned(tmp_path), pytest.raises(UsageError, match="Another run is using"), owned(tmp_path):
-        pass
-    with owned(tmp_path):
-        pass
-
-
-def test_a_folder_that_can_not_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-
-    with (
-        pytest.raises(UsageError, match="can't be written: Not a directory; give another --output_dir"),
-        owned(tmp_path / "file" / "out"),
-    ):
-        pass
 
 
 def test_the_package_imports_no_torch() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tunegate.training.run.progress import LOG, Follower, Progress, append, clock, cut_log, read_log
+from tunegate.training.run.layout import LOG
+from tunegate.training.run.progress import Follower, Progress, append, clock, cut_log, read_log
 
 
 def _progress(step: int) -> Progress:

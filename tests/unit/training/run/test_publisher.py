@@ -20,7 +20,7 @@ from tunegate.models import make_tiny
 from tunegate.processes import Child, free_port
 from tunegate.store import EmbeddedStore, Store
 from tunegate.training.run import publisher as publishing
-from tunegate.training.run.checkpoints import Checkpoint, complete_checkpoints, seal
+from tunegate.training.run.checkpoints import Checkpoint, begin_checkpoint, complete_checkpoints, seal
 from tunegate.training.run.plan import Plan
 from tunegate.training.run.progress import read_log
 from tunegate.training.run.publisher import Publisher, publisher_of
@@ -37,8 +37,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def checkpoint(output: Path, step: int, size: int = 100) -> Checkpoint:
-    folder = output / f"checkpoint-{step}"
-    folder.mkdir()
+    folder = begin_checkpoint(output, step)
     (folder / "model.safetensors").write_bytes(os.urandom(size))
     return seal(folder, step=step, total_steps=12, epoch=1.0, loss=0.5)
 
