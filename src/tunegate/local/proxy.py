@@ -24,12 +24,14 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from tunegate import logs
 from tunegate.api.codec import from_json, to_json
 from tunegate.api.errors import ServingError, UsageError
 from tunegate.api.versions import short
 from tunegate.local.route import Backend, ObservedBackend, ObservedRoute, Route, choose, conversation_of
+from tunegate.serving.http import ApiError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("tunegate.local.proxy")  # not __main__, which it is as a program
 
 HOST = "127.0.0.1"
 OWN = "/_tunegate/"
@@ -73,7 +75,7 @@ class RouteFile:
         except OSError as error:
             self._seen, self.problem = None, f"{self.path} can't be read: {error.strerror}."
         if self.problem and self.problem != problem:
-            logger.warning("route kept as it was: %s", self.problem)
+            logger.warning("the route file can't be used; the last good route stays", extra={"problem": self.problem})
         return self.route != before
 
 
@@ -94,21 +96,22 @@ class Proxy:
             return web.Response(body=to_json(self.observed()), content_type="application/json")
         if request.path.startswith(OWN):
             return _refusal(404, f"There is no {request.path}; the route is at {STATUS}.")
-        began, status = time.perf_counter(), "broken off"
+        began, status = time.perf_counter(), 0  # no status: broken off
         try:
             response = await self._forward(request)
-            status = str(response.status)
+            status = response.status
             return response
         finally:
-            who = short(request.get("version", "")) or "nobody"
-            milliseconds = (time.perf_counter() - began) * 1000
-            logger.info("%s %s by %s: %s, %.0f ms", request.method, request.rel_url.raw_path, who, status, milliseconds)
+            ended = time.perf_counter()
+            fields: dict[str, object] = {"method": request.method, "path": request.rel_url.raw_path, "status": status}
+            fields |= {"version": short(request.get("version", "")), "milliseconds": round(1000 * (ended - began))}
+            logger.info("request ended", extra=fields)
 
     def _refresh(self) -> None:
         if self._file.refresh():
             self._answers_since_change.clear()
-            weights = ", ".join(f"{short(each.version)} {each.weight} %" for each in self._file.route.backends)
-            logger.info("route changed: %s", weights or "nobody serves")
+            weights = {short(backend.version): backend.weight for backend in self._file.route.backends}
+            logger.info("route changed", extra={"weights": weights})
 
     def observed(self) -> ObservedRoute:
         """The route in use and the counts of its backends."""
@@ -188,7 +191,8 @@ class Proxy:
     def _failed(self, backend: Backend, request: web.BaseRequest, error: Exception) -> None:
         if _is_chat(request):
             self._errors[backend.version] += 1
-        logger.warning("version %s failed at %s: %s", short(backend.version), request.rel_url.raw_path, error)
+        fields = {"version": short(backend.version), "path": request.rel_url.raw_path, "error": str(error)}
+        logger.warning("a version failed to answer", extra=fields)
 
 
 class BrokenOffError(Exception):
@@ -234,10 +238,9 @@ def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
 
 def _refusal(status: int, message: str) -> web.Response:
     """Our own answer, in the form in which OpenAI's clients expect errors; they wait and try again on a 503."""
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
+    body = ApiError(status, message, reason="proxy").body()
     headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else None
-    return web.Response(status=status, body=to_json(body), content_type="application/json", headers=headers)
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
 
 async def serve(port: int, route_file: Path) -> None:
@@ -278,7 +281,7 @@ async def _listen(runner: web.ServerRunner, port: int) -> None:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
         raise ServingError(f"Port {port} of {HOST} can't be used ({reason}); choose another one with --port.") from None
-    logger.info("proxy listened on http://%s:%d", HOST, port)
+    logger.info("proxy listened", extra={"url": f"http://{HOST}:{port}"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -287,7 +290,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, required=True, help=f"where to listen on {HOST}")
     parser.add_argument("--route", type=Path, required=True, metavar="FILE", help="the route; it may come later")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logs.configure()
     try:
         asyncio.run(serve(arguments.port, arguments.route))
     except ServingError as error:
