@@ -154,21 +154,16 @@ def _report(news: Preparing | Progress | ModelVersion) -> None:
     elif isinstance(news, ModelVersion):
         click.echo(f"published {news.name}  {news.digest}")
     else:
-        click.echo(_progress_line(news))
-
-
-def _progress_line(news: Progress) -> str:
-    parts = [f"step {news.current_steps}/{news.total_steps}", f"epoch {news.epoch:.2f}"]
-    for value, text in (
-        (news.loss, "loss {:.4f}"),
-        (news.eval_loss, "validation loss {:.4f}"),
-        (news.tokens_per_second, "{:.0f} tokens/s"),
-        (news.padding, "{:.0%} padding"),
-        (news.mfu, "MFU {:.0%}"),
-    ):
-        if value is not None:
-            parts.append(text.format(value))
-    return "  ".join([*parts, f"{news.remaining_time} left"])
+        measured = (
+            (news.loss, "loss {:.4f}"),
+            (news.eval_loss, "validation loss {:.4f}"),
+            (news.tokens_per_second, "{:.0f} tokens/s"),
+            (news.padding, "{:.0%} padding"),
+            (news.mfu, "MFU {:.0%}"),
+        )
+        known = [text.format(value) for value, text in measured if value is not None]
+        steps = f"step {news.current_steps}/{news.total_steps}"
+        click.echo("  ".join([steps, f"epoch {news.epoch:.2f}", *known, f"{news.remaining_time} left"]))
 
 
 def preparing_line(news: Preparing) -> str:

@@ -61,7 +61,17 @@ def find_datasets(folder: str, names: Sequence[str], endpoint_url: str | None = 
         raise UsageError(f"--dataset names {twice[0]} twice; name it once, with a weight in --interleave_probs.")
     by_name = [name for name in names if "/" not in name and not name.endswith(tuple(READERS))]
     where = f"{folder.rstrip('/')}/{INFO}"
-    info = _load_info(_local(folder, INFO, endpoint_url, where), where) if by_name else {}
+    info: dict[str, Any] = {}
+    if by_name:
+        try:
+            info = msgspec.json.decode(_local(folder, INFO, endpoint_url, where).read_bytes(), type=dict[str, Any])
+        except OSError as error:
+            raise UsageError(
+                f"{where} can't be read: {error.strerror}; give --dataset_dir the folder that holds it, "
+                "or --dataset the path of a file."
+            ) from None
+        except msgspec.DecodeError as error:
+            raise UsageError(f"{where} is not a JSON object: {error}.") from None
     for name in by_name:
         if name not in info:
             there = f"it has: {', '.join(sorted(info))}" if info else "it has none"
@@ -111,18 +121,6 @@ def _local(folder: str, name: str, endpoint_url: str | None, asks: str) -> Path:
     if "://" in name:
         raise UsageError(f"{asks} asks for {name}, which can't be read from there; use s3://, oss:// or a path.")
     return Path(folder) / name
-
-
-def _load_info(path: Path, where: str) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except OSError as error:
-        raise UsageError(
-            f"{where} can't be read: {error.strerror}; give --dataset_dir the folder that holds it, "
-            "or --dataset the path of a file."
-        ) from None
-    except msgspec.DecodeError as error:
-        raise UsageError(f"{where} is not a JSON object: {error}.") from None
 
 
 def _entry(info: str, name: str, raw: Any) -> Entry:
