@@ -4,6 +4,7 @@ TunegateError              exit status 1: it was tried and failed
 ├── UsageError             exit status 2: it was asked wrongly
 ├── StoreError             the model store can't be reached, or refuses
 │   ├── NotFoundError      no such version or document
+│   ├── CredentialsError   there are no credentials, or they are refused or may not do this
 │   ├── UnavailableError   it is away, or fails itself: the same may work later
 │   └── DigestError        bytes differ from their manifest
 ├── DataError              a data set or suite can't be used
@@ -37,6 +38,10 @@ class StoreError(TunegateError):
 
 
 class NotFoundError(StoreError):
+    pass
+
+
+class CredentialsError(StoreError):
     pass
 
 

@@ -19,7 +19,7 @@ import urllib3.exceptions
 from botocore.config import Config
 from botocore.utils import parse_timestamp
 
-from tunegate.api.errors import StoreError, UnavailableError, UsageError
+from tunegate.api.errors import CredentialsError, StoreError, UnavailableError, UsageError
 from tunegate.processes import is_loopback
 
 CONNECTIONS = 32
@@ -154,14 +154,14 @@ def explained(where: str) -> Iterator[None]:
     try:
         yield
     except botocore.exceptions.ClientError as error:
-        raise (UnavailableError if _may_pass(error) else StoreError)(_explain_answer(where, error)) from error
+        raise _error_of(error)(_explain_answer(where, error)) from error
     except botocore.exceptions.NoCredentialsError as error:
-        raise StoreError(
+        raise CredentialsError(
             f"no credentials for {where}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile in "
             "~/.aws/credentials."
         ) from error
     except botocore.exceptions.PartialCredentialsError as error:
-        raise StoreError(f"the credentials for {where} are incomplete; set both halves of the key.") from error
+        raise CredentialsError(f"the credentials for {where} are incomplete; set both halves of the key.") from error
     except BROKEN as error:
         raise UnavailableError(
             f"{where} can't be reached{_at(error)}; check that the store runs and that --endpoint-url "
@@ -171,9 +171,11 @@ def explained(where: str) -> Iterator[None]:
         raise StoreError(f"{where} can't be used: {error}".rstrip(".") + ".") from error
 
 
-def _may_pass(error: botocore.exceptions.ClientError) -> bool:
-    """Whether the store failed, not the request: also when it was ended in the middle of an upload and forgot it."""
-    return is_failure(error) or code_of(error) in {"InvalidPart", "NoSuchUpload", "SlowDown"}
+def _error_of(error: botocore.exceptions.ClientError) -> type[StoreError]:
+    # The store failed, not the request: also when it was ended in the middle of an upload and forgot it.
+    if is_failure(error) or code_of(error) in {"InvalidPart", "NoSuchUpload", "SlowDown"}:
+        return UnavailableError
+    return CredentialsError if code_of(error) in _SIGN_IN | _NOT_ALLOWED else StoreError
 
 
 def _explain_answer(where: str, error: botocore.exceptions.ClientError) -> str:

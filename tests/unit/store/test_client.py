@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from botocore.exceptions import ClientError
 
-from tunegate.api.errors import StoreError, UnavailableError, UsageError
+from tunegate.api.errors import CredentialsError, StoreError, UnavailableError, UsageError
 from tunegate.processes import free_port
 from tunegate.store import EmbeddedStore, Store
 from tunegate.store.client import Location, connect, explained, parse_uri
@@ -44,7 +44,7 @@ def test_wrong_credentials_are_told_and_not_shown(
     store: Store, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     monkeypatch.setenv(variable, value)
-    with pytest.raises(StoreError, match=r"refuses the credentials .*; check AWS_ACCESS_KEY_ID") as caught:
+    with pytest.raises(CredentialsError, match=r"refuses the credentials .*; check AWS_ACCESS_KEY_ID") as caught:
         Store.open(store.uri, endpoint_url=store.endpoint_url)
     assert value not in str(caught.value)
 
@@ -54,7 +54,7 @@ def test_missing_credentials_are_told(embedded_store: EmbeddedStore, monkeypatch
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY", raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
-    with pytest.raises(StoreError, match="no credentials for s3://tunegate; set AWS_ACCESS_KEY_ID"):
+    with pytest.raises(CredentialsError, match="no credentials for s3://tunegate; set AWS_ACCESS_KEY_ID"):
         Store.open(embedded_store.uri, endpoint_url=embedded_store.endpoint_url)
 
 
