@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from tunegate.api.digest import Digest
 from tunegate.api.errors import UsageError
 from tunegate.api.names import require_name
 from tunegate.api.versions import ModelVersion
@@ -27,7 +28,7 @@ class Pinned:
 
 def storage_uri(version: ModelVersion) -> str:
     """What an InferenceService gives as its storageUri to be served exactly `version`."""
-    return f"{SCHEME}{version.digest.replace(':', '-')}/{version.name}/"
+    return f"{SCHEME}{Digest.parse(version.digest).pinned}/{version.name}/"
 
 
 def parse_storage_uri(uri: str) -> Pinned:
@@ -38,4 +39,4 @@ def parse_storage_uri(uri: str) -> Pinned:
             f"{uri!r} is not a pinned version; write tunegate://sha256-<64 hex digits>/MODEL/RUN/checkpoint-STEP/ "
             "with the slash at the end."
         )
-    return Pinned(require_name(match["name"]), f"sha256:{match['hex']}")
+    return Pinned(require_name(match["name"]), str(Digest(match["hex"])))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from tunegate.api.codec import Resource
+from tunegate.api.digest import Digest
 
 Format = Literal["huggingface", "lora-adapter", "prompt-adapter"]
 MANIFEST = "manifest.json"
@@ -111,9 +111,4 @@ class ModelVersion(Resource, frozen=True, kw_only=True):
 def digest_of(files: Iterable[File]) -> str:
     """The digest of a version: sha256 over the canonical list of its files, sorted by path."""
     rows = sorted([file.path, file.size, file.sha256] for file in files)
-    return "sha256:" + hashlib.sha256(msgspec.json.encode(rows)).hexdigest()
-
-
-def short(digest: str) -> str:
-    """The first 12 hex digits of a digest: for tables, file names and metric labels."""
-    return digest.removeprefix("sha256:")[:12]
+    return str(Digest.of_bytes(msgspec.json.encode(rows)))

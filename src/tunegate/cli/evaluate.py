@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from tunegate.api.codec import to_json
+from tunegate.api.digest import short
 from tunegate.api.errors import EvaluationError, UsageError
 from tunegate.api.evaluation import Evaluation
-from tunegate.api.versions import ModelVersion, short
+from tunegate.api.versions import ModelVersion
 from tunegate.cli.options import json_option, open_store, print_table, store_options
 from tunegate.files import disk_errors_as
 

@@ -11,9 +11,9 @@ import click
 import msgspec
 
 from tunegate.api.codec import to_json
+from tunegate.api.digest import short
 from tunegate.api.errors import FeedbackError, ForgedIdError, UsageError
 from tunegate.api.feedback import Feedback, FeedbackRecord
-from tunegate.api.versions import short
 from tunegate.cli.options import json_option, open_store, print_table, store_options
 from tunegate.processes import open_url
 

@@ -9,7 +9,8 @@ from typing import cast
 import click
 
 from tunegate.api.codec import to_json
-from tunegate.api.versions import BaseModel, Format, Manifest, ModelVersion, Producer, Release, short
+from tunegate.api.digest import short
+from tunegate.api.versions import BaseModel, Format, Manifest, ModelVersion, Producer, Release
 from tunegate.cli import compare
 from tunegate.cli.options import json_option, open_store, print_table, store_options, transfer_bar
 

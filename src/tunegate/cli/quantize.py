@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from tunegate.api.codec import to_json
-from tunegate.api.versions import BaseModel, ModelVersion, Release, short
+from tunegate.api.digest import short
+from tunegate.api.versions import BaseModel, ModelVersion, Release
 from tunegate.cli.deriving import check_name, publish_derived, whole_release
 from tunegate.cli.options import json_option, open_store, store_options
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 
 from tunegate.api import environment
+from tunegate.api.digest import short
 from tunegate.api.errors import UsageError
-from tunegate.api.versions import ModelVersion, Release, short
+from tunegate.api.versions import ModelVersion, Release
 from tunegate.cli.options import open_store, store_options
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunegate.api.codec import from_json, to_json
+from tunegate.api.digest import Digest
 from tunegate.api.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def of_version(store: Store, digest: str) -> list[Evaluation]:
 
 
 def _folder(digest: str) -> str:
-    return f".tunegate/evaluations/{digest.removeprefix('sha256:')}/"
+    return f".tunegate/evaluations/{Digest.parse(digest).hex}/"
 
 
 def _key(digest: str, suite: str) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from tunegate.api.codec import Resource, from_yaml
+from tunegate.api.digest import Digest
 from tunegate.api.errors import DataError, UsageError
 from tunegate.evaluation import business, choice
 
@@ -85,4 +86,4 @@ def _digest(folder: Path, limit: int | None) -> str:
         digest.update(b"%d %s %d " % (len(name), name, len(content)) + content)
     if limit is not None:
         digest.update(b"limit %d" % limit)
-    return f"sha256:{digest.hexdigest()}"
+    return str(Digest.of_raw(digest.digest()))

@@ -13,6 +13,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from tunegate.api.digest import Digest
 from tunegate.api.environment import FEEDBACK_KEY
 from tunegate.api.errors import ForgedIdError, UsageError
 
@@ -53,7 +54,7 @@ class ResponseIds:
     def issue(self, digest: str, now: datetime, user: str | None = None) -> str:
         """A new id for an answer that the version with `digest` gives `user` now: URL-safe, 101 characters."""
         milliseconds = (now - _EPOCH) // timedelta(milliseconds=1)
-        version = bytes.fromhex(digest.removeprefix("sha256:"))
+        version = Digest.parse(digest).raw
         nonce = secrets.token_bytes(_NONCE)
         payload = version + milliseconds.to_bytes(_TIME) + nonce + self._tag(version, user, now)
         return PREFIX + base64.urlsafe_b64encode(payload + self._sign(payload)).decode()
@@ -66,7 +67,7 @@ class ResponseIds:
         milliseconds = int.from_bytes(payload[_DIGEST : _DIGEST + _TIME])
         return ResponseId(
             text=text,
-            digest="sha256:" + payload[:_DIGEST].hex(),
+            digest=str(Digest.of_raw(payload[:_DIGEST])),
             answered=_EPOCH + timedelta(milliseconds=milliseconds),
             nonce=payload[_DIGEST + _TIME : -_USER].hex(),
             user=None if payload[-_USER:] == _ANONYMOUS else payload[-_USER:].hex(),

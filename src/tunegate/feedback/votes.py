@@ -7,7 +7,6 @@ Nothing here knows how ids are signed or who sends feedback.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -19,7 +18,8 @@ from typing import Protocol
 import msgspec
 
 from tunegate.api.codec import to_json
-from tunegate.api.errors import FeedbackError, StoreError
+from tunegate.api.digest import Digest
+from tunegate.api.errors import StoreError
 from tunegate.api.feedback import Feedback, FeedbackRecord, Tally, Verdict
 
 FOLDER = ".tunegate/feedback"
@@ -128,7 +128,4 @@ def _folder(digest: str, user: str | None) -> str:
 
 
 def _prefix(digest: str) -> str:
-    hexadecimal = digest.removeprefix("sha256:")
-    if not re.fullmatch("[0-9a-f]{64}", hexadecimal):
-        raise FeedbackError(f"{digest!r} is not the full digest of a version; find it with: tunegate models list.")
-    return f"{FOLDER}/{hexadecimal}/"
+    return f"{FOLDER}/{Digest.parse(digest).hex}/"

@@ -19,10 +19,11 @@ import msgspec
 
 from tunegate.api import environment
 from tunegate.api.codec import to_json
+from tunegate.api.digest import short
 from tunegate.api.errors import NotFoundError, StoreError, UsageError
 from tunegate.api.feedback import Tally
 from tunegate.api.policy import PromotionPolicy
-from tunegate.api.versions import ModelVersion, short
+from tunegate.api.versions import ModelVersion
 from tunegate.evaluation import find
 from tunegate.feedback import FeedbackLog
 from tunegate.local.evaluations import Evaluations

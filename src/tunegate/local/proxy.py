@@ -26,8 +26,8 @@ from yarl import URL
 
 from tunegate import logs
 from tunegate.api.codec import from_json, to_json
+from tunegate.api.digest import short
 from tunegate.api.errors import ServingError, UsageError
-from tunegate.api.versions import short
 from tunegate.local.route import Backend, ObservedBackend, ObservedRoute, Route, choose, conversation_of
 from tunegate.serving.http import ApiError
 

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tunegate.api.versions import ModelVersion, short
+from tunegate.api.digest import short
+from tunegate.api.versions import ModelVersion
 from tunegate.processes import Child, answers, free_port
 from tunegate.promotion.snapshot import ServerState
 

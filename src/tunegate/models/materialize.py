@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tunegate.api import environment
+from tunegate.api.digest import Digest
 from tunegate.api.errors import DigestError, ModelError
 from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, ModelVersion
 from tunegate.files import alone_with, digest_of_file, new_folder, replace_file
@@ -43,7 +44,7 @@ def materialize(store: Store, version: ModelVersion, cache: Path | None = None, 
     Raises StoreError or DigestError from the store, ModelError when the folder can't be used for chat.
     """
     cache = cache or default_cache()
-    folder = store.fetch(version.uri, cache / version.digest.removeprefix("sha256:"), digest=version.digest)
+    folder = store.fetch(version.uri, cache / Digest.parse(version.digest).hex, digest=version.digest)
     if version.format in ADAPTERS:
         target = folder.with_name(f"{folder.name}-merged")
         if whole:

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from tunegate.api.codec import from_json, from_yaml
+from tunegate.api.digest import Digest
 from tunegate.api.errors import DigestError, ModelError, StoreError
 from tunegate.api.pinned import Pinned
 from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, Manifest, Release
@@ -71,7 +72,7 @@ def servable(folder: Path, manifest: Manifest, cache: Path, *, whole: bool = Tru
     if manifest.format in ADAPTERS:
         mounted = folder
         beneath = from_json((mounted / BASE / MANIFEST).read_bytes(), Manifest, str(mounted / BASE / MANIFEST))
-        target = cache / f"{manifest.digest.removeprefix('sha256:')}-merged"
+        target = cache / f"{Digest.parse(manifest.digest).hex}-merged"
         if whole:
             refuse_prefix(kind_in(mounted, manifest.name), manifest.name)
         folder = on_base(mounted, target, lambda: servable(mounted / BASE, beneath, cache))

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from tunegate.api.digest import short
 from tunegate.api.feedback import Tally
 from tunegate.api.policy import CanaryStep, PromotionPolicy
 from tunegate.api.promotion import (
@@ -25,7 +26,7 @@ from tunegate.api.promotion import (
     PromotionStatus,
     Transition,
 )
-from tunegate.api.versions import ModelVersion, short
+from tunegate.api.versions import ModelVersion
 from tunegate.promotion.analysis import compare
 from tunegate.promotion.counting import SHOWN, shown, stable_version
 from tunegate.promotion.gates import check_gates

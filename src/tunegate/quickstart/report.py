@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tunegate.api.codec import Resource
+from tunegate.api.digest import short
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.feedback import Tally
 from tunegate.api.promotion import Ending, GateResult, Promotion
-from tunegate.api.versions import ModelVersion, short
+from tunegate.api.versions import ModelVersion
 
 
 class Score(Resource, frozen=True, kw_only=True):

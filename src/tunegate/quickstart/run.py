@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import msgspec
 from openai import DefaultHttpxClient, OpenAI
 
+from tunegate.api.digest import short
 from tunegate.api.errors import TunegateError
 from tunegate.api.policy import write_policy_file
 from tunegate.api.promotion import TERMINAL, Phase, Promotion
@@ -56,7 +57,7 @@ class Quickstart:
             self.say(f"model store up at {platform.store.endpoint_url}, one URL for applications: {platform.url}")
             self.say(f"preparing {self.story.base}")
             base = publish_base(self.story.base, platform.store, self.home.cache, self.home.logs)
-            self.say(f"base model {base.name} published, {base.digest[:19]}; it is the stable version")
+            self.say(f"base model {base.name} published, sha256:{short(base.digest)}; it is the stable version")
             write(self.home.policy_file, write_policy_file(self.story.policy(base.uri)))
             with self._loop(platform):
                 tuned = [self._tune(platform, base, run) for run in self.story.runs]
@@ -110,7 +111,7 @@ class Quickstart:
         if isinstance(news, Preparing):
             return
         if isinstance(news, ModelVersion):
-            self.say(f"  published {news.name}, {news.digest[:19]}")
+            self.say(f"  published {news.name}, sha256:{short(news.digest)}")
             return
         if news.loss is not None and news.tokens_per_second is not None:
             done = f"step {news.current_steps}/{news.total_steps}"

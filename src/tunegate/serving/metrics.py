@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from tunegate.api.digest import short
 from tunegate.api.feedback import Verdict
-from tunegate.api.versions import short
 
 # From a warm GPU to a crowded CPU.
 _FIRST_TOKEN = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

@@ -5,10 +5,10 @@ It knows nothing of weights, engines or HTTP.
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 from tunegate.api.codec import from_yaml
+from tunegate.api.digest import Digest
 from tunegate.api.errors import DigestError, ModelError
 from tunegate.api.versions import RELEASE, ModelVersion, Release
 
@@ -22,6 +22,6 @@ def read_release(store: Store, version: ModelVersion) -> Release:
     body = store.get(f"{version.name}/{RELEASE}")
     if listed is None or body is None:
         raise ModelError(f"{version.name} has no {RELEASE}; publish it again with one.")
-    if hashlib.sha256(body).hexdigest() != listed.sha256:
+    if Digest.of_bytes(body).hex != listed.sha256:
         raise DigestError(f"{version.name}/{RELEASE} in the store is not what the manifest says; publish it again.")
     return from_yaml(body, Release, f"{version.name}/{RELEASE}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tunegate.api.codec import from_json
+from tunegate.api.digest import Digest, beginning, short
 from tunegate.api.errors import DigestError, NotFoundError, UsageError
 from tunegate.api.names import NAME, require_name
 from tunegate.api.versions import MANIFEST, Manifest, ModelVersion, Producer, Release, digest_of
@@ -21,7 +22,6 @@ from tunegate.store.client import Location, check, connect, parse_uri
 from tunegate.store.transfer import Progress
 
 _MANIFEST_KEY = re.compile(rf"{NAME.pattern}/{re.escape(MANIFEST)}")
-_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{8,64})")
 _READERS = 8
 
 
@@ -110,8 +110,8 @@ class Store:
 
     def manifest(self, version: str) -> Manifest:
         """The manifest of a version given by name, URI, or at least 8 digits of its digest. Raises NotFoundError."""
-        if digits := _DIGEST.fullmatch(version):
-            return self._by_digest(digits[1])
+        if digits := beginning(version):
+            return self._by_digest(digits)
         name = require_name(version.removeprefix(f"{self.uri}/").rstrip("/"))
         if manifest := self._read(name):
             return manifest
@@ -165,9 +165,9 @@ class Store:
 
     def _by_digest(self, digits: str) -> Manifest:
         every = self._complete(None)
-        found = [manifest for manifest in every if manifest.digest.removeprefix("sha256:").startswith(digits)]
+        found = [manifest for manifest in every if Digest.parse(manifest.digest).hex.startswith(digits)]
         if not found:
-            known = [f"{manifest.name} ({manifest.digest[7:19]})" for manifest in every]
+            known = [f"{manifest.name} ({short(manifest.digest)})" for manifest in every]
             raise NotFoundError(f"no version with digest {digits} in {self.uri}; {self._tell(known)}")
         if len({manifest.digest for manifest in found}) > 1:
             names = ", ".join(manifest.name for manifest in found)

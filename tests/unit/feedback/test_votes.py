@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tunegate.api.errors import FeedbackError, StoreError
+from tunegate.api.errors import StoreError, UsageError
 from tunegate.api.feedback import Feedback, FeedbackRecord, Tally, Verdict
 from tunegate.feedback import FeedbackLog, ResponseIds
 from tunegate.feedback.votes import without_controls
@@ -164,5 +164,5 @@ def test_a_damaged_document_is_named(log: FeedbackLog, store: Documents) -> None
 
 @pytest.mark.parametrize("digest", ["sha256:12", "../../x", "", "sha256:" + "G" * 64])
 def test_only_full_digests_are_taken(log: FeedbackLog, digest: str) -> None:
-    with pytest.raises(FeedbackError, match="not the full digest"):
+    with pytest.raises(UsageError, match="not the full digest"):
         log.list(digest)

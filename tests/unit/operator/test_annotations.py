@@ -6,9 +6,10 @@ import pytest
 
 from tests.builders import make_version
 from tests.unit.operator.world import BASE, DIGEST, World, server_of
+from tunegate.api.digest import short
 from tunegate.api.feedback import Tally
 from tunegate.api.labels import APPLIED, UNUSED_SINCE
-from tunegate.api.versions import ModelVersion, short
+from tunegate.api.versions import ModelVersion
 from tunegate_operator.desired import DRAIN_SECONDS
 from tunegate_operator.types import Object
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.builders import at, make_version
+from tunegate.api.digest import short
 from tunegate.api.feedback import Tally
-from tunegate.api.versions import short
 from tunegate_operator.conditions import Problem
 from tunegate_operator.feedback_counts import count, growth
 

@@ -12,9 +12,10 @@ from datetime import datetime
 
 import msgspec
 
+from tunegate.api.digest import short
 from tunegate.api.labels import DIGEST, SUITE, UNUSED_SINCE, VERSION
 from tunegate.api.promotion import TERMINAL, Promotion
-from tunegate.api.versions import ModelVersion, Producer, short
+from tunegate.api.versions import ModelVersion, Producer
 from tunegate.promotion.counting import SHOWN, shown, stable_version
 from tunegate.promotion.snapshot import Plan
 from tunegate_operator import conditions, manifests

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from tunegate.api.digest import short
 from tunegate.api.feedback import Tally
-from tunegate.api.versions import short
 from tunegate_operator.conditions import Problem
 
 TIMEOUT_SECONDS = 5.0

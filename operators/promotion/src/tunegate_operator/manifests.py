@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunegate.api import environment
+from tunegate.api.digest import short
 from tunegate.api.labels import APPLIED, DIGEST, MANAGED_BY, MODEL, POLICY, RUN, SUITE, VERSION
 from tunegate.api.pinned import storage_uri
 from tunegate.api.policy import ClusterPolicy, Gateway, Placement
-from tunegate.api.versions import ModelVersion, Producer, short
+from tunegate.api.versions import ModelVersion, Producer
 from tunegate.promotion.snapshot import EvaluationJob
 from tunegate_operator.config import Config
 from tunegate_operator.types import API_VERSION, Object, dns, object_name, server_name, to_plain

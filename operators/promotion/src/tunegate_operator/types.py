@@ -15,12 +15,13 @@ import msgspec
 
 from tunegate.api import kubernetes
 from tunegate.api.codec import Resource
+from tunegate.api.digest import short
 from tunegate.api.errors import UsageError
 from tunegate.api.evaluation import Evaluation, Metric
 from tunegate.api.labels import GROUP
 from tunegate.api.policy import ClusterPolicy, Count
 from tunegate.api.promotion import Promotion
-from tunegate.api.versions import ModelVersion, Producer, short
+from tunegate.api.versions import ModelVersion, Producer
 
 T = TypeVar("T")
 Object = dict[str, Any]

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from tunegate.api.digest import Digest
 from tunegate.api.errors import DataError, UsageError
 from tunegate.files import digest_of_files
 from tunegate.models.materialize import default_cache
@@ -93,7 +94,7 @@ def _from_entry(folder: str, name: str, entry: Entry, endpoint_url: str | None) 
             "restore the file, or correct file_sha1."
         )
     layout = layout_of(entry.formatting, entry.columns, entry.tags)
-    return DataSet(name, layout, files, f"sha256:{_digest(files)}", entry.num_samples)
+    return DataSet(name, layout, files, str(Digest(_digest(files))), entry.num_samples)
 
 
 def _from_path(name: str, endpoint_url: str | None) -> DataSet:
@@ -110,7 +111,7 @@ def _from_path(name: str, endpoint_url: str | None) -> DataSet:
             f"The layout of {name} can't be recognized by its first record, which has {keys}; "
             f"describe it in a {INFO} with formatting and columns."
         )
-    return DataSet(name, layout, files, f"sha256:{_digest(files)}")
+    return DataSet(name, layout, files, str(Digest(_digest(files))))
 
 
 def _local(folder: str, name: str, endpoint_url: str | None, asks: str) -> Path:

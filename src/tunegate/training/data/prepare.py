@@ -6,7 +6,6 @@ mixed and split is decided when they are opened.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from typing import Any
 import msgspec
 
 from tunegate.api.codec import Resource
+from tunegate.api.digest import Digest
 from tunegate.api.errors import DataError
 from tunegate.files import alone_with, digest_of_file, disk_errors_as, new_folder
 from tunegate.models.materialize import default_cache
@@ -164,4 +164,4 @@ def _key(dataset: DataSet, config: TrainConfig, tokenizer_folder: Path) -> str:
         asdict(limits_of(config)),
         config.max_samples,
     ]
-    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+    return Digest.of_bytes(msgspec.json.encode(parts)).hex
