@@ -86,12 +86,13 @@ def dialogue_of(record: Any, layout: Layout) -> Dialogue:
     turns = _alpaca if layout.formatting == "alpaca" else _messages
     messages: list[Message] = []
     for role, content in turns(record, layout):
+        turn = "an assistant turn" if role == "assistant" else f"a {role} turn"
         if not isinstance(content, str) or not (content.strip() or role == "system"):
-            raise RecordError(Reason.NO_TEXT, f"a {role} turn has no text")
+            raise RecordError(Reason.NO_TEXT, f"{turn} has no text")
         if TURN_START in content or TURN_END in content:
             raise RecordError(
                 Reason.RESERVED_TEXT,
-                f"a {role} turn holds {TURN_START} or {TURN_END}, which belong to the chat template",
+                f"{turn} holds {TURN_START} or {TURN_END}, which belong to the chat template",
             )
         messages.append({"role": role, "content": content})
     speakers = [message["role"] for message in messages]

@@ -67,7 +67,9 @@ def test_sharegpt_and_openai_records_become_the_same_dialogue() -> None:
         pytest.param({"conversations": [ASK]}, "don't take turns", id="no answer"),
         pytest.param({"conversations": [TELL, ASK]}, "don't take turns", id="wrong order"),
         pytest.param({"conversations": []}, "don't take turns", id="empty"),
-        pytest.param({"conversations": [ASK, {"from": "gpt", "value": " "}]}, "assistant turn has no text", id="blank"),
+        pytest.param(
+            {"conversations": [ASK, {"from": "gpt", "value": " "}]}, "an assistant turn has no text", id="blank"
+        ),
         pytest.param({"conversations": [ASK, {"from": "gpt", "value": 3}]}, "assistant turn has no text", id="number"),
         pytest.param({"conversations": [ASK, {"from": "gpt"}]}, "'from' and 'value'", id="no text"),
         pytest.param({"conversations": [ASK, {"from": "bot", "value": "x"}]}, "'bot' is none of the roles", id="role"),
