@@ -82,7 +82,7 @@ class Transition(Resource, frozen=True, kw_only=True):
 
 
 class PromotionStatus(Resource, frozen=True, kw_only=True):
-    """What happened so far. `weight` is the observed share of the candidate in percent, never the wished one."""
+    """What happened so far. `weight` is the observed share of the candidate in percent, never the desired one."""
 
     phase: Phase = "Pending"
     stable: ModelVersion | None = None

@@ -1,4 +1,4 @@
-"""What `decide` looks at and what it answers with: frozen values, the same for pods and for processes."""
+"""What `decide` is given and what it answers with: frozen values, the same for pods and for processes."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ class Event:
 
 @dataclass(frozen=True)
 class Plan:
-    """What should be true next. It names wished states, never steps, so that applying it twice changes nothing.
+    """What should be true next. It names desired states, never steps, so that applying it twice changes nothing.
 
     create: promotions to record. statuses: the new status of those that changed, by name.
     evaluations: results that are wanted and missing, most urgent first. servers: versions to keep serving.
-    weights: the wished share of each version in percent, by digest; they add up to 100. Empty: leave them alone.
+    weights: the desired share of each version in percent, by digest; they add up to 100. Empty: leave them alone.
     """
 
     create: tuple[Promotion, ...] = ()

@@ -1,0 +1,64 @@
+"""What should exist for the promotions as they stand: the weights of the traffic, the servers, the evaluations."""
+
+from __future__ import annotations
+
+from tunegate.api.policy import CanaryStep, PromotionPolicy
+from tunegate.api.promotion import PromotionStatus
+from tunegate.api.versions import ModelVersion
+from tunegate.promotion.counting import shown, stable_version
+from tunegate.promotion.snapshot import EvaluationJob, EvaluationState, ServerState, Snapshot
+
+
+def canary_steps(policy: PromotionPolicy) -> tuple[CanaryStep, ...]:
+    """The steps that share the traffic. A step of 100 % is the promotion itself."""
+    return tuple(step for step in policy.steps if step.weight < 100)
+
+
+def step_index(status: PromotionStatus, steps: tuple[CanaryStep, ...]) -> int:
+    """The step it is at; the last one when the policy has fewer by now."""
+    return min(status.step, len(steps) - 1)
+
+
+def desired_weights(snapshot: Snapshot) -> dict[str, int]:
+    """The share of each version in percent, by digest. Empty: leave the traffic alone."""
+    if snapshot.modified:
+        return {}
+    stable, promotion = stable_version(snapshot), shown(snapshot.promotions)
+    share = 0
+    if promotion and promotion.status.phase != "RollingBack":
+        steps = canary_steps(snapshot.policy)
+        is_shared = steps and promotion.status.phase not in ("Promoting", "Baking")
+        share = steps[step_index(promotion.status, steps)].weight if is_shared else 100
+        if not snapshot.servers.get(promotion.candidate.digest, ServerState()).ready:
+            # Not ready yet, or down for a moment: traffic stays where it was last seen, but none goes there first.
+            share = min(share, (snapshot.weights or {}).get(promotion.candidate.digest, 0))
+    if not promotion or share == 0:
+        return {stable.digest: 100}
+    return {stable.digest: 100 - share, promotion.candidate.digest: share}
+
+
+def desired_servers(snapshot: Snapshot) -> tuple[ModelVersion, ...]:
+    """The stable, the candidate users may see, and whatever the route still points at: pods stay until it moved on."""
+    promotion = shown(snapshot.promotions)
+    needed = [stable_version(snapshot), *([promotion.candidate] if promotion else [])]
+    known = [snapshot.initial, *(promotion.candidate for promotion in snapshot.promotions)]
+    routed = [version for version in known if (snapshot.weights or {}).get(version.digest, 0) > 0]
+    return tuple({version.digest: version for version in (*needed, *routed)}.values())
+
+
+def desired_evaluations(
+    snapshot: Snapshot,
+) -> tuple[EvaluationJob, ...]:
+    """Candidates that wait for their gates first, then the stable for comparison, then every other checkpoint."""
+    waiting = [promotion.candidate for promotion in snapshot.promotions if promotion.status.phase == "Evaluating"]
+    versions = {
+        version.digest: version for version in (*waiting, stable_version(snapshot), *reversed(snapshot.versions or ()))
+    }
+    limit = snapshot.policy.evaluation_attempts
+    return tuple(
+        EvaluationJob(version, suite)
+        for version in versions.values()
+        for suite in snapshot.policy.suites
+        if (state := snapshot.evaluations.get((version.digest, suite), EvaluationState())).result is None
+        and state.failures < limit
+    )

@@ -1,0 +1,262 @@
+"""The phases of a promotion that is not over: for each, what the status is next, from what is seen now.
+
+Each handler takes at most one step. Where the numbers it needs are missing, the status stays as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import msgspec
+
+from tunegate.api.feedback import Tally
+from tunegate.api.policy import PromotionPolicy
+from tunegate.api.promotion import TERMINAL, Comparison, Decision, Ending, Phase, Promotion, PromotionStatus, Transition
+from tunegate.api.versions import ModelVersion
+from tunegate.promotion.analysis import compare
+from tunegate.promotion.counting import SHOWN, shown
+from tunegate.promotion.desired import canary_steps, step_index
+from tunegate.promotion.gates import check_gates
+from tunegate.promotion.snapshot import EvaluationState, ServerState, Snapshot
+
+MOST_TRANSITIONS = 400  # that are kept of one promotion
+
+
+@dataclass(frozen=True)
+class View:
+    """One promotion, and everything that its next status may depend on."""
+
+    snapshot: Snapshot
+    promotion: Promotion
+    stable: ModelVersion
+    now: datetime
+
+    @property
+    def status(self) -> PromotionStatus:
+        return self.promotion.status
+
+    @property
+    def policy(self) -> PromotionPolicy:
+        return self.snapshot.policy
+
+    @property
+    def candidate(self) -> ModelVersion:
+        return self.promotion.candidate
+
+    @property
+    def server(self) -> ServerState:
+        return self.snapshot.servers.get(self.candidate.digest, ServerState())
+
+    def seconds_since(self, then: datetime) -> float:
+        return (self.now - then).total_seconds()
+
+    def entered(self, phase: Phase) -> datetime:
+        """When the promotion last came into `phase` from another one."""
+        return next(step.time for step in reversed(self.status.history) if step.phase == phase)
+
+    def evaluation(self, version: ModelVersion, suite: str) -> EvaluationState:
+        return self.snapshot.evaluations.get((version.digest, suite), EvaluationState())
+
+    def to(self, phase: Phase, reason: str, message: str, **changes: object) -> PromotionStatus:
+        """The status with a new phase (recorded in the history when it is new) and other changes."""
+        status = msgspec.structs.replace(self.status, **changes)
+        if phase == status.phase:
+            return status
+        step = Transition(phase=phase, time=self.now, reason=reason, message=message)
+        history = status.history
+        if len(history) >= MOST_TRANSITIONS:
+            # A gateway that wavers for days must not fill the record: how it began and what was last are kept.
+            history = (*history[: MOST_TRANSITIONS // 4], *history[-MOST_TRANSITIONS // 2 :])
+        return msgspec.structs.replace(status, phase=phase, history=(*history, step))
+
+    def end(
+        self, outcome: Ending, reason: str, message: str, actor: str = "tunegate", **changes: object
+    ) -> PromotionStatus:
+        """Decide; where users may see the candidate, the traffic goes back first."""
+        decision = Decision(outcome=outcome, reason=reason, message=message, time=self.now, actor=actor)
+        phase: Phase = "Succeeded" if outcome == "Promoted" else outcome
+        if outcome != "Promoted" and self.status.phase in SHOWN:
+            phase = "RollingBack"
+        return self.to(phase, reason, message, decision=decision, **changes)
+
+    def give_up(self, reason: str, message: str) -> PromotionStatus:
+        """Fail at once and leave the traffic as it is: a person has taken it over, and we don't fight people."""
+        decision = self.status.decision or Decision(
+            outcome="Failed", reason=reason, message=message, time=self.now, actor="tunegate"
+        )
+        return self.to("Failed", reason, message, decision=decision)
+
+    def observed(self) -> int | None:
+        """The candidate's share of the traffic as the route shows it; None when the route can't be read."""
+        weights = self.snapshot.weights
+        return None if weights is None else weights.get(self.candidate.digest, 0)
+
+    def compare(self) -> Comparison:
+        """The verdicts on the candidate against those on the stable beside it."""
+        tallies, stable = self.snapshot.tallies, self.status.stable or self.stable
+        if tallies is None:
+            return compare(None, None, self.policy.feedback)
+        candidate = tallies.get(self.candidate.digest, Tally())
+        return compare(candidate, tallies.get(stable.digest, Tally()), self.policy.feedback)
+
+    def is_held(self) -> bool:
+        """After a rollback, users are left in peace for a while."""
+        rollbacks = [
+            other.status.decision.time
+            for other in self.snapshot.promotions
+            if other.status.decision and other.status.decision.outcome == "RolledBack"
+        ]
+        return bool(rollbacks) and self.now < max(rollbacks) + timedelta(seconds=self.policy.hold_seconds)
+
+    def newer(self) -> Promotion | None:
+        """An attempt with a newer candidate that is not over."""
+        return next(
+            (
+                other
+                for other in self.snapshot.promotions
+                if other.candidate.created > self.candidate.created and other.status.phase not in TERMINAL
+            ),
+            None,
+        )
+
+
+def pending(view: View) -> PromotionStatus:
+    """Waiting for its turn: one candidate at a time is shown to users."""
+    if view.policy.suspend or view.snapshot.modified or shown(view.snapshot.promotions) or view.is_held():
+        return view.status
+    return view.to("Verifying", "Started", f"against the stable {view.stable.name}", stable=view.stable)
+
+
+def verifying(view: View) -> PromotionStatus:
+    """Whether the store still has the candidate, with the same digest."""
+    if view.snapshot.versions is None:
+        return view.status
+    listed = next((version for version in view.snapshot.versions if version.uri == view.candidate.uri), None)
+    if listed is None:
+        return view.end("Failed", "VersionMissing", f"{view.candidate.uri} is no longer in the store")
+    if listed.digest != view.candidate.digest:
+        message = f"{view.candidate.uri} now holds {listed.digest}, not {view.candidate.digest}"
+        return view.end("Failed", "DigestMismatch", message)
+    return view.to("Evaluating", "Verified", view.candidate.digest)
+
+
+def evaluating(view: View) -> PromotionStatus:
+    """Waiting for the evaluations of the candidate and of the stable beside it, then the gates."""
+    wanted = [(view.candidate, suite) for suite in view.policy.suites]
+    wanted += [(view.stable, gate.suite) for gate in view.policy.gates if gate.max_regression is not None]
+    states = [(version, suite, view.evaluation(version, suite)) for version, suite in wanted]
+    for version, suite, state in states:
+        if state.result is None and state.failures >= view.policy.evaluation_attempts:
+            message = f"{suite} on {version.name} failed {state.failures} times: {state.message}"
+            return view.end("Failed", "EvaluationFailed", message)
+    if any(state.result is None for _, _, state in states):
+        if view.seconds_since(view.entered("Evaluating")) > view.policy.evaluation_timeout_seconds:
+            limit = view.policy.evaluation_timeout_seconds
+            return view.end("Failed", "EvaluationTimeout", f"no result within {limit:.0f} s")
+        return view.status
+    results = [
+        {suite: state.result for suite in view.policy.suites if (state := view.evaluation(version, suite)).result}
+        for version in (view.candidate, view.stable)
+    ]
+    gates = check_gates(view.policy.gates, results[0], results[1])
+    undecided = [gate.message for gate in gates if gate.passed is None]
+    refused = [gate.message for gate in gates if gate.passed is False]
+    if refused:
+        return view.end("Rejected", "GateFailed", "; ".join(refused), gates=gates)
+    if undecided:
+        return view.end("Failed", "GateUndecided", "; ".join(undecided), gates=gates)
+    if view.policy.approval == "Manual":
+        return view.to("AwaitingApproval", "GatesPassed", f"{len(gates)} gates passed", gates=gates)
+    return _start_canary(view, gates=gates)
+
+
+def awaiting_approval(view: View) -> PromotionStatus:
+    """Waiting for a person."""
+    approval = view.promotion.approval
+    if approval is None:
+        return view.status
+    if approval.verdict == "Rejected":
+        return view.end("Rejected", "RejectedByPerson", approval.message or "no reason given", actor=approval.actor)
+    return _start_canary(view, reason="Approved", message=f"by {approval.actor} {approval.message}".strip())
+
+
+def _start_canary(
+    view: View, reason: str = "GatesPassed", message: str = "all gates passed", **changes: object
+) -> PromotionStatus:
+    phase: Phase = "Progressing" if canary_steps(view.policy) else "Promoting"
+    return view.to(phase, reason, message, **changes)
+
+
+def progressing(view: View) -> PromotionStatus:
+    """Also the handler of Paused: they differ only in what the promotion is waiting for."""
+    if view.server.failed:
+        return view.end("Failed", "CanaryNotReady", view.server.message)
+    steps = canary_steps(view.policy)
+    if not steps:
+        return view.to("Promoting", "StepsRemoved", "the policy has no canary steps any more")
+    at = step_index(view.status, steps)
+    step = steps[at]
+    observed = view.observed()
+    if observed != step.weight:
+        weight = view.status.weight if observed is None else observed
+        return view.to("Progressing", "WeightSet", f"{step.weight} % requested", weight=weight, step_observed=None)
+    if view.status.step_observed is None:
+        started = view.status.canary_started or view.now
+        return view.to(
+            "Paused",
+            "WeightObserved",
+            f"{observed} % of the traffic",
+            weight=observed,
+            step_observed=view.now,
+            canary_started=started,
+        )
+    comparison = view.compare()
+    if comparison.outcome == "Worse":
+        return view.end("RolledBack", "FeedbackWorse", comparison.message, comparison=comparison)
+    is_last = at + 1 == len(steps)
+    # Without the counts nothing is known of the users, so nothing grows.
+    enough = comparison.candidate is not None and comparison.candidate.n >= step.min_verdicts
+    paused = view.seconds_since(view.status.step_observed) >= step.pause_seconds
+    if not (paused and enough) or (is_last and comparison.outcome != "NotWorse"):
+        return view.to("Paused", "Waiting", comparison.message, comparison=comparison)
+    if is_last:
+        return view.to("Promoting", "FeedbackNotWorse", comparison.message, comparison=comparison)
+    message = f"{steps[at + 1].weight} % next"
+    return view.to("Progressing", "StepDone", message, step=at + 1, step_observed=None, comparison=comparison)
+
+
+def promoting(view: View) -> PromotionStatus:
+    """Waiting until all of the traffic is observed at the candidate."""
+    if view.server.failed:
+        return view.end("Failed", "CanaryNotReady", view.server.message)
+    observed = view.observed()
+    if observed != 100:
+        return view.to("Promoting", "", "", weight=view.status.weight if observed is None else observed)
+    started = view.status.canary_started or view.now
+    return view.to("Baking", "WeightObserved", "100 % of the traffic", weight=100, canary_started=started)
+
+
+def baking(view: View) -> PromotionStatus:
+    """All of the traffic goes to the candidate, and the comparison is still watched."""
+    if view.server.failed:
+        return view.end("RolledBack", "CandidateDown", view.server.message)
+    comparison = view.compare()
+    if comparison.outcome == "Worse":
+        return view.end("RolledBack", "FeedbackWorse", comparison.message, comparison=comparison)
+    if view.seconds_since(view.entered("Baking")) >= view.policy.baking_seconds:
+        baked = f"{view.policy.baking_seconds:.0f} s at 100 % without a sign of harm"
+        return view.end("Promoted", "Baked", f"{comparison.message}; {baked}", comparison=comparison)
+    return view.to("Baking", "", "", comparison=comparison)
+
+
+def rolling_back(view: View) -> PromotionStatus:
+    """Needs nothing but the route: neither feedback, nor the store, nor the evaluator."""
+    decision = view.status.decision
+    assert decision is not None, "RollingBack is entered with its decision"
+    assert decision.outcome != "Promoted"
+    observed = view.observed()
+    if observed is None or observed > 0:
+        return view.to("RollingBack", "", "", weight=view.status.weight if observed is None else observed)
+    stable = view.status.stable or view.stable
+    return view.to(decision.outcome, "TrafficRestored", f"all of it goes to {stable.name}", weight=0)
