@@ -58,9 +58,17 @@ class Answer(Resource, frozen=True, kw_only=True):
     digest: str
 
 
+class Chapter(Resource, frozen=True, kw_only=True):
+    """A part of the story, and how many seconds it took."""
+
+    name: str
+    seconds: float
+
+
 class Report(Resource, frozen=True, kw_only=True):
     schema: str = "tunegate.io/quickstart/v1"
     seconds: float
+    chapters: tuple[Chapter, ...] = ()
     stable: str
     versions: tuple[VersionReport, ...]
     decisions: tuple[VersionDecision, ...]
@@ -123,6 +131,8 @@ def render(report: Report) -> str:
                 console.print(f"  {_SIGNS[gate.passed]} gate: {gate.message}", soft_wrap=True)
             if decision := ended.get(version.digest):
                 console.print(f"  → {decision.outcome}: {decision.message}", soft_wrap=True)
+        told = ", ".join(f"{chapter.name} {chapter.seconds:.0f} s" for chapter in report.chapters)
+        console.print(f"{report.seconds:.0f} s: {told}", soft_wrap=True)
     return text.get()
 
 

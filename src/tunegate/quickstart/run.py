@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 from openai import DefaultHttpxClient, OpenAI
@@ -27,9 +27,9 @@ from tunegate.local.state import Home, write
 from tunegate.promotion.counting import SHOWN, stable_version
 from tunegate.promotion.snapshot import Event
 from tunegate.quickstart.base_models import publish_base
-from tunegate.quickstart.report import Answer, Report, VersionReport, report_decision, report_version
+from tunegate.quickstart.report import Answer, Chapter, Report, VersionReport, report_decision, report_version
 from tunegate.quickstart.scenario import MODEL, Run, Story
-from tunegate.quickstart.simulated_users import MAX_TOKENS, Crowd
+from tunegate.quickstart.simulated_users import MAX_TOKENS, SimulatedShoppers
 from tunegate.shop import DATA
 from tunegate.shop.shoppers import Question, load_questions
 from tunegate.training import Preparing, Progress, TrainConfig, train
@@ -39,29 +39,38 @@ END_SECONDS = 900.0  # a promotion that takes longer than this in a quickstart h
 
 @dataclass(frozen=True)
 class Quickstart:
-    """say: told one line at a time what happens."""
+    """say: told one line at a time what happens. chapters: those that are over."""
 
     home: Home
     story: Story
     port: int
     say: Callable[[str], None]
+    chapters: list[Chapter] = field(default_factory=list)
 
     @contextlib.contextmanager
     def run(self) -> Iterator[tuple[Platform, Report]]:
         """Tell the story; the platform stays up until the `with` ends."""
         began = time.monotonic()
-        with Platform.open(
-            PlatformConfig(self.home, self.port, evaluation_limit=self.story.evaluation_limit)
-        ) as platform:
+        config = PlatformConfig(self.home, self.port, evaluation_limit=self.story.evaluation_limit)
+        with contextlib.ExitStack() as stack:
+            with self._chapter("platform"):
+                platform = stack.enter_context(Platform.open(config))
             os.environ.update(platform.environment)  # the trainer finds the store there, as on a command line
             self.say(f"model store up at {platform.store.endpoint_url}, one URL for applications: {platform.url}")
             self.say(f"preparing {self.story.base}")
-            base = publish_base(self.story.base, platform.store, self.home.cache, self.home.logs)
+            with self._chapter("base model"):
+                base = publish_base(self.story.base, platform.store, self.home.cache, self.home.logs)
             self.say(f"base model {base.name} published, sha256:{short(base.digest)}; it is the stable version")
             write(self.home.policy_file, write_policy_file(self.story.policy(base.uri)))
-            with self._loop(platform):
-                tuned = [self._tune(platform, base, run) for run in self.story.runs]
-                yield platform, self._report(platform, base, tuned, time.monotonic() - began)
+            stack.enter_context(self._loop(platform))
+            tuned = [self._tune(platform, base, run) for run in self.story.runs]
+            yield platform, self._report(platform, base, tuned, time.monotonic() - began)
+
+    @contextlib.contextmanager
+    def _chapter(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.chapters.append(Chapter(name=name, seconds=round(time.monotonic() - began, 1)))
 
     @contextlib.contextmanager
     def _loop(self, platform: Platform) -> Iterator[None]:
@@ -77,8 +86,15 @@ class Quickstart:
     def _tune(self, platform: Platform, base: ModelVersion, run: Run) -> tuple[Run, ModelVersion]:
         """Train one run, and let gates and users decide about its last checkpoint."""
         self.say(f"{run.name}: {run.about}")
-        version = self._train(platform, base, run)
-        self._wait(platform, version)
+        with self._chapter(f"{run.name} training"):
+            version = self._train(platform, base, run)
+        with self._chapter(f"{run.name} evaluation"):
+            self._wait_for(version, SHOWN | TERMINAL)
+        if self._phase(version) in SHOWN:
+            self.say(f"{self.story.shoppers} simulated shoppers ask and vote by rules on the answers they get")
+            shoppers = SimulatedShoppers(platform.url, MODEL, self._questions(), self.story.shoppers)
+            with self._chapter(f"{run.name} canary"), shoppers:
+                self._wait_for(version, TERMINAL)
         return run, version
 
     def _train(self, platform: Platform, base: ModelVersion, run: Run) -> ModelVersion:
@@ -94,18 +110,12 @@ class Quickstart:
         config = msgspec.convert({**self.story.arguments, **run.arguments, **where}, TrainConfig)
         return train(config, self._tell_training)[-1]
 
-    def _wait(self, platform: Platform, version: ModelVersion) -> None:
-        """Until `version` is decided; simulated shoppers come in while it is shown to users."""
-        crowd = Crowd(platform.url, MODEL, self._questions(), self.story.shoppers)
+    def _wait_for(self, version: ModelVersion, phases: frozenset[Phase]) -> None:
         deadline = time.monotonic() + END_SECONDS
-        with contextlib.ExitStack() as shop:
-            while (phase := self._phase(version)) not in TERMINAL:
-                if phase in SHOWN and not crowd.is_open:
-                    self.say(f"{self.story.shoppers} simulated shoppers ask and vote by rules on the answers they get")
-                    shop.enter_context(crowd)
-                if time.monotonic() > deadline:
-                    raise TunegateError(f"{version.name} was not decided; the logs are in {self.home.logs}.")
-                time.sleep(0.2)
+        while self._phase(version) not in phases:
+            if time.monotonic() > deadline:
+                raise TunegateError(f"{version.name} was not decided; the logs are in {self.home.logs}.")
+            time.sleep(0.1)
 
     def _tell_training(self, news: Preparing | Progress | ModelVersion) -> None:
         if isinstance(news, Preparing):
@@ -139,6 +149,7 @@ class Quickstart:
         rows = [(base, "as it came"), *((version, run.about) for run, version in tuned)]
         return Report(
             seconds=round(seconds, 1),
+            chapters=tuple(self.chapters),
             stable=stable.digest,
             versions=tuple(self._row(platform, version, about) for version, about in rows),
             decisions=tuple(report_decision(ended) for _, version in tuned if (ended := self._promotion(version))),

@@ -19,7 +19,7 @@ from tunegate.shop.shoppers import Question, vote
 MAX_TOKENS = 40
 
 
-class Crowd:
+class SimulatedShoppers:
     """Shoppers at work in a thread of their own, until the `with` ends: each asks the next question in turn."""
 
     def __init__(self, url: str, model: str, questions: Sequence[Question], shoppers: int) -> None:
@@ -31,11 +31,7 @@ class Crowd:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._open()), name="shoppers")
 
-    @property
-    def is_open(self) -> bool:
-        return self._thread.is_alive()
-
-    def __enter__(self) -> Crowd:
+    def __enter__(self) -> SimulatedShoppers:
         self._thread.start()
         return self
 
