@@ -40,12 +40,12 @@ from tests.operator.running import Shop, open_shop, policy_spec, publish
 from tunegate.api.promotion import Decision, PromotionStatus, Transition
 from tunegate.api.versions import ModelVersion
 from tunegate.cli.options import print_table
+from tunegate.kube import client as kinds
+from tunegate.kube.client import Cluster, Kind
+from tunegate.kube.watch import Watches
 from tunegate.store import EmbeddedStore, Store
-from tunegate_operator import cluster as kinds
 from tunegate_operator import manifests
-from tunegate_operator.cluster import Cluster, Kind
 from tunegate_operator.types import Object, object_name, to_plain, to_summary
-from tunegate_operator.watch import Watches
 
 SCAN_SECONDS = 30.0  # the default of --scan-seconds
 ACTIVE = 3  # policies of the crowd with a Promotion under way

@@ -13,8 +13,8 @@ from kubernetes.client import ApiClient
 from tests.apiserver import ApiServer
 from tests.operator.objects import Api
 from tests.operator.running import Shop, open_shop
+from tunegate.kube.client import Cluster, connect
 from tunegate.store import Store
-from tunegate_operator.cluster import Cluster, connect
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from tests.operator.running import POLICY_NAME, Shop
 from tests.waiting import wait_for
 from tunegate.api.versions import MANIFEST
-from tunegate_operator import cluster as kinds
-from tunegate_operator.cluster import Cluster
+from tunegate.kube import client as kinds
+from tunegate.kube.client import Cluster
 from tunegate_operator.config import Config
 from tunegate_operator.main import join
 from tunegate_operator.metrics import Metrics

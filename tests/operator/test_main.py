@@ -17,9 +17,9 @@ import pytest
 
 from tests.apiserver import ApiServer
 from tests.waiting import wait_for
+from tunegate.kube.client import LEASE, Cluster
+from tunegate.kube.lease import NAME
 from tunegate.processes import free_port
-from tunegate_operator.cluster import LEASE, Cluster
-from tunegate_operator.lease import NAME
 
 WORDS = [sys.executable, "-m", "tunegate_operator"]
 FLAGS = ["--store", "s3://nowhere", "--evaluation-image", "trainer", "--metrics-host", "127.0.0.1"]

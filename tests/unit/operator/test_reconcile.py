@@ -9,8 +9,8 @@ import pytest
 from tests.builders import at, make_version
 from tests.unit.operator.world import CONFIG, NAMESPACE, World
 from tunegate.api.feedback import Tally
-from tunegate_operator.cluster import ClusterError, ConflictError
-from tunegate_operator.loop import Key
+from tunegate.kube.client import ClusterError, ConflictError
+from tunegate.kube.workqueue import Key
 from tunegate_operator.metrics import Metrics
 from tunegate_operator.reconcile import AGAIN_SECONDS, Reconciler
 

@@ -17,10 +17,10 @@ from tests.builders import at, make_evaluation, make_version
 from tunegate.api.feedback import Tally
 from tunegate.api.labels import DIGEST
 from tunegate.api.versions import ModelVersion, Producer
+from tunegate.kube import client as kinds
+from tunegate.kube.client import Kind, kind_of
 from tunegate.promotion.decide import decide
 from tunegate.promotion.snapshot import Plan
-from tunegate_operator import cluster as kinds
-from tunegate_operator.cluster import Kind, kind_of
 from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
 from tunegate_operator.desired import Changes, changes, unready_changes

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from tunegate import logs
 from tunegate.api.labels import MANAGED_BY, MODEL
-from tunegate_operator import lease
-from tunegate_operator.cluster import (
+from tunegate.kube import lease
+from tunegate.kube.client import (
     HTTP_ROUTE,
     INFERENCE_SERVICE,
     JOB,
@@ -35,13 +35,13 @@ from tunegate_operator.cluster import (
     Kind,
     connect,
 )
+from tunegate.kube.lease import Election
+from tunegate.kube.watch import Watches
+from tunegate.kube.workqueue import Loop
 from tunegate_operator.config import Config
-from tunegate_operator.lease import Election
-from tunegate_operator.loop import Loop
 from tunegate_operator.metrics import Endpoint, Metrics
 from tunegate_operator.reconcile import Reconciler
 from tunegate_operator.types import Object
-from tunegate_operator.watch import Watches
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient

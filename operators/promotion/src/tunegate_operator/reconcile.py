@@ -15,14 +15,14 @@ from typing import Literal
 from tunegate.api.errors import TunegateError, UsageError
 from tunegate.api.labels import MODEL, POLICY
 from tunegate.api.promotion import Decision
+from tunegate.kube import client as kinds
+from tunegate.kube.client import Cluster, ConflictError, Kind, UnreachableError, kind_of
+from tunegate.kube.workqueue import Key
 from tunegate.promotion.decide import decide
 from tunegate.store import Store
-from tunegate_operator import cluster as kinds
-from tunegate_operator.cluster import Cluster, ConflictError, Kind, UnreachableError, kind_of
 from tunegate_operator.config import Config
 from tunegate_operator.desired import Changes, changes, unready_changes
 from tunegate_operator.gather import Caches, Gatherer, Unready
-from tunegate_operator.loop import Key
 from tunegate_operator.metrics import Metrics
 from tunegate_operator.read import is_training
 from tunegate_operator.store_watch import Source

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.waiting import wait_for
-from tunegate_operator.cluster import UnreachableError
-from tunegate_operator.loop import ALIVE_SECONDS, Key, Loop, Queue
+from tunegate.kube.client import UnreachableError
+from tunegate.kube.workqueue import ALIVE_SECONDS, Key, Loop, Queue
 from tunegate_operator.metrics import Metrics
 
 SHOP, HELP = Key("team", "shop"), Key("team", "help")

@@ -12,8 +12,8 @@ from kubernetes.client import ApiClient
 
 from tests.apiserver import ApiServer
 from tests.waiting import wait_for
-from tunegate_operator.cluster import LEASE, Cluster
-from tunegate_operator.lease import DURATION_SECONDS, NAME, RENEW_WITHIN_SECONDS, TIMEOUT_SECONDS, Election
+from tunegate.kube.client import LEASE, Cluster
+from tunegate.kube.lease import DURATION_SECONDS, NAME, RENEW_WITHIN_SECONDS, TIMEOUT_SECONDS, Election
 
 DURATION = 2
 

@@ -14,9 +14,9 @@ import yaml
 from tests.apiserver import ApiServer, new_api_server
 from tests.waiting import wait_for
 from tunegate.api.labels import POLICY
-from tunegate_operator.cluster import LEASE, SERVICE, Cluster, ExpiredError, Kind, UnreachableError
+from tunegate.kube.client import LEASE, SERVICE, Cluster, ExpiredError, Kind, UnreachableError
+from tunegate.kube.watch import Watches
 from tunegate_operator.types import Object
-from tunegate_operator.watch import Watches
 
 Change = tuple[str | None, str | None]
 

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from tunegate.api.labels import POLICY as POLICY_LABEL
-from tunegate_operator.cluster import TIMEOUT_SECONDS, Cluster, ClusterError, Kind, MissingError, Objects, Stream
+from tunegate.kube.client import TIMEOUT_SECONDS, Cluster, ClusterError, Kind, MissingError, Objects, Stream
 from tunegate_operator.types import Object
 
 log = logging.getLogger(__name__)

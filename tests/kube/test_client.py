@@ -11,8 +11,7 @@ import tunegate
 import tunegate_operator
 from tests.apiserver import ApiServer, call
 from tunegate.api.errors import UsageError
-from tunegate.processes import free_port
-from tunegate_operator.cluster import (
+from tunegate.kube.client import (
     EVENT,
     HTTP_ROUTE,
     INFERENCE_SERVICE,
@@ -30,6 +29,7 @@ from tunegate_operator.cluster import (
     UnreachableError,
     connect,
 )
+from tunegate.processes import free_port
 
 NOWHERE = Kind("nowhere.example", "v1", "things", "Thing")
 
@@ -133,7 +133,7 @@ def test_deleting_asks_for_the_very_object_that_was_meant(cluster: Cluster, name
 
 
 def test_a_list_is_whole_over_several_pages(cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunegate_operator.cluster.PAGE", 2)
+    monkeypatch.setattr("tunegate.kube.client.PAGE", 2)
     names = {f"lease-{number}" for number in range(5)}
     for name in names:
         cluster.create(_lease(namespace, name, odd=str(int(name[-1]) % 2)))

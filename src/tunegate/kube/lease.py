@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from tunegate_operator.cluster import LEASE, Cluster, ClusterError, ConflictError, micro_time
+from tunegate.kube.client import LEASE, Cluster, ClusterError, ConflictError, micro_time
 from tunegate_operator.types import Object
 
 log = logging.getLogger(__name__)
