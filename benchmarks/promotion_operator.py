@@ -40,12 +40,13 @@ from tests.operator.running import Shop, open_shop, policy_spec, publish
 from tunegate.api.promotion import Decision, PromotionStatus, Transition
 from tunegate.api.versions import ModelVersion
 from tunegate.cli.options import print_table
-from tunegate.kube import client as kinds
-from tunegate.kube.client import Cluster, Kind
+from tunegate.kube.client import Cluster
+from tunegate.kube.kinds import Kind, Object
 from tunegate.kube.watch import Watches
 from tunegate.store import EmbeddedStore, Store
-from tunegate_operator import manifests
-from tunegate_operator.types import Object, object_name, to_plain, to_summary
+from tunegate_operator import kinds, manifests
+from tunegate_operator.kinds import operator_cluster
+from tunegate_operator.types import object_name, to_plain, to_summary
 
 SCAN_SECONDS = 30.0  # the default of --scan-seconds
 ACTIVE = 3  # policies of the crowd with a Promotion under way
@@ -84,7 +85,7 @@ def _cluster() -> Iterator[tuple[ApiServer, Cluster, Store, Path]]:
             server.install_crds([OWN_CRDS, foreign_crds_folder()])
             store = Store.open(running.uri, endpoint_url=running.endpoint_url)
             with server.client() as client:
-                yield server, Cluster(client), store, Path(scratch)
+                yield server, operator_cluster(client), store, Path(scratch)
         finally:
             server.stop()
 
@@ -168,7 +169,7 @@ def _prometheus() -> str:
 def connect_to(server: ApiServer) -> Iterator[Cluster]:
     """A connection of our own, with room for watches."""
     with server.client() as client:
-        yield Cluster(client)
+        yield operator_cluster(client)
 
 
 def _train(shop: Shop) -> None:

@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from tests.waiting import wait_for
+from tunegate.kube.client import connect
 from tunegate.processes import Child, free_port
 
 if TYPE_CHECKING:
@@ -324,6 +325,15 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         return
     with new_api_server(tmp_path_factory.mktemp("api")) as server:
         yield server
+
+
+@pytest.fixture
+def client(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiClient]:
+    """A client that may do everything, made the way our programs make theirs."""
+    # KUBECONFIG was read when the client library was imported.
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(api_server.kubeconfig))
+    with connect("tests/1", remedy="set KUBECONFIG") as client:
+        yield client
 
 
 @pytest.fixture

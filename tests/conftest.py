@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.apiserver import api_server, foreign_crds, namespace, tunegate_crds  # noqa: F401 (fixtures)
+from tests.apiserver import api_server, client, foreign_crds, namespace, tunegate_crds  # noqa: F401 (fixtures)
 from tunegate.store import EmbeddedStore, Store
 
 # Shells start what runs in the background deaf to Ctrl-C, and those that tests start and interrupt would inherit it.

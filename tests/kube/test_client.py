@@ -8,27 +8,19 @@ import pytest
 from kubernetes.client import ApiClient, Configuration
 
 import tunegate
-import tunegate_operator
 from tests.apiserver import ApiServer, call
+from tests.kube.conftest import HTTP_ROUTE
 from tunegate.api.errors import UsageError
-from tunegate.kube.client import (
-    EVENT,
-    HTTP_ROUTE,
-    INFERENCE_SERVICE,
-    JOB,
-    LEASE,
-    SERVICE,
-    Cluster,
+from tunegate.kube.client import Cluster, connect
+from tunegate.kube.errors import (
     ClusterError,
     ConflictError,
     ForbiddenError,
     InvalidError,
-    Kind,
     MissingError,
-    Object,
     UnreachableError,
-    connect,
 )
+from tunegate.kube.kinds import EVENT, JOB, LEASE, SERVICE, Kind, Object
 from tunegate.processes import free_port
 
 NOWHERE = Kind("nowhere.example", "v1", "things", "Thing")
@@ -120,6 +112,16 @@ def test_creating_what_exists_gives_nothing(cluster: Cluster, namespace: str) ->
     assert cluster.get(SERVICE, namespace, "web")["spec"]["ports"][0]["port"] == 80
 
 
+def test_merging_leaves_what_was_set_before(cluster: Cluster, namespace: str) -> None:
+    cluster.apply(_lease(namespace, "one", a="b"))
+    cluster.merge(LEASE, namespace, "one", {"spec": {"holderIdentity": "x"}})
+    merged = cluster.merge(LEASE, namespace, "one", {"spec": {"leaseTransitions": 1}})
+    assert merged["spec"] == {"holderIdentity": "x", "leaseTransitions": 1}
+    assert merged["metadata"]["labels"] == {"a": "b"}
+    with pytest.raises(MissingError):
+        cluster.merge(LEASE, namespace, "other", {"spec": {}})
+
+
 def test_deleting_asks_for_the_very_object_that_was_meant(cluster: Cluster, namespace: str) -> None:
     uid = cluster.apply(_service(namespace, port=80))["metadata"]["uid"]
     with pytest.raises(ConflictError):
@@ -162,7 +164,7 @@ def test_an_event_that_is_refused_stops_nobody(cluster: Cluster, caplog: pytest.
 @pytest.mark.usefixtures("foreign_crds")
 def test_installed_kinds_are_found(cluster: Cluster) -> None:
     assert cluster.has(JOB)
-    assert cluster.has(INFERENCE_SERVICE)
+    assert cluster.has(HTTP_ROUTE)
     assert not cluster.has(NOWHERE)
 
 
@@ -177,7 +179,7 @@ def test_a_service_account_may_do_what_its_role_says_and_nothing_else(api_server
     subject = f"--serviceaccount={namespace}:reader"
     api_server.kubectl("-n", namespace, "create", "rolebinding", "reader", "--role=reader", subject)
     with api_server.client_as(namespace, "reader") as client:
-        limited = Cluster(client)
+        limited = Cluster(client, manager="tests")
         assert limited.list(SERVICE, namespace) == []
         with pytest.raises(ForbiddenError, match="cannot patch"):
             limited.apply(_service(namespace, port=80))
@@ -186,12 +188,12 @@ def test_a_service_account_may_do_what_its_role_says_and_nothing_else(api_server
 def test_a_server_that_is_away_is_unreachable() -> None:
     configuration = Configuration(host=f"https://127.0.0.1:{free_port()}")
     with ApiClient(configuration) as client, pytest.raises(UnreachableError):
-        Cluster(client, timeout=2).get(SERVICE, "default", "kubernetes")
+        Cluster(client, manager="tests", timeout=2).get(SERVICE, "default", "kubernetes")
 
 
 def test_a_server_that_says_nothing_is_unreachable(cluster: Cluster, api_server: ApiServer) -> None:
     with api_server.client() as client:
-        silent = Cluster(client, timeout=0.5)
+        silent = Cluster(client, manager="tests", timeout=0.5)
         silent.list(LEASE, "default")
         with api_server.paused(), pytest.raises(UnreachableError):
             silent.list(LEASE, "default")
@@ -202,15 +204,11 @@ def test_without_a_cluster_the_message_says_what_to_set(tmp_path: Path, monkeypa
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     with pytest.raises(UsageError, match="KUBECONFIG"):
-        connect()
+        connect("tests/1", remedy="set KUBECONFIG")
 
 
 def test_every_error_of_the_cluster_is_one_of_ours() -> None:
     assert issubclass(ClusterError, tunegate.api.errors.TunegateError)
-
-
-def test_the_operator_has_the_version_of_the_library() -> None:
-    assert tunegate_operator.__version__ == tunegate.__version__
 
 
 def _service(namespace: str, *, port: int) -> Object:

@@ -12,10 +12,12 @@ from kubernetes.client import ApiClient
 
 from tests.apiserver import ApiServer
 from tests.waiting import wait_for
-from tunegate.kube.client import LEASE, Cluster
-from tunegate.kube.lease import DURATION_SECONDS, NAME, RENEW_WITHIN_SECONDS, TIMEOUT_SECONDS, Election
+from tunegate.kube.client import Cluster
+from tunegate.kube.kinds import LEASE
+from tunegate.kube.lease import DURATION_SECONDS, RENEW_WITHIN_SECONDS, TIMEOUT_SECONDS, Election
 
 DURATION = 2
+NAME = "replicas"
 
 
 class Replica:
@@ -26,8 +28,9 @@ class Replica:
         self.was_lost = False
         self.began = 0.0
         self._election = Election(
-            Cluster(client, timeout=0.4),
+            Cluster(client, manager="tests", timeout=0.4),
             namespace,
+            NAME,
             identity,
             on_started=self._start,
             on_lost=self._lose,

@@ -13,11 +13,12 @@ import yaml
 
 from tests.apiserver import ApiServer, new_api_server
 from tests.waiting import wait_for
-from tunegate.api.labels import POLICY
-from tunegate.kube.client import LEASE, SERVICE, Cluster, ExpiredError, Kind, UnreachableError
+from tunegate.kube.client import Cluster
+from tunegate.kube.errors import ExpiredError, UnreachableError
+from tunegate.kube.kinds import LEASE, SERVICE, Kind, Object
 from tunegate.kube.watch import Watches
-from tunegate_operator.types import Object
 
+TEAM = "tests.tunegate.io/team"
 Change = tuple[str | None, str | None]
 
 
@@ -47,10 +48,10 @@ def test_changes_arrive(cluster: Cluster, namespace: str) -> None:
 def test_objects_are_found_by_namespace_and_label(cluster: Cluster, api_server: ApiServer, namespace: str) -> None:
     other = api_server.new_namespace()
     for within, name, labels in (
-        (namespace, "one", {POLICY: "shop", "suite": "a"}),
-        (namespace, "two", {POLICY: "shop", "suite": "b"}),
-        (namespace, "three", {POLICY: "help"}),
-        (other, "four", {POLICY: "shop"}),
+        (namespace, "one", {TEAM: "shop", "suite": "a"}),
+        (namespace, "two", {TEAM: "shop", "suite": "b"}),
+        (namespace, "three", {TEAM: "help"}),
+        (other, "four", {TEAM: "shop"}),
     ):
         cluster.apply(_lease(within, name, labels=labels))
     with _watching(cluster, namespace, other) as (watches, _):
@@ -59,12 +60,12 @@ def test_objects_are_found_by_namespace_and_label(cluster: Cluster, api_server: 
             return {each["metadata"]["name"] for each in watches.list(LEASE, within, labels)}
 
         assert names(namespace) == {"one", "two", "three"}
-        assert names(namespace, **{POLICY: "shop"}) == {"one", "two"}
-        assert names(namespace, **{POLICY: "shop", "suite": "b"}) == {"two"}
-        assert names(None, **{POLICY: "shop"}) == {"one", "two", "four"}
-        cluster.apply(_lease(namespace, "one", labels={POLICY: "help"}))
-        wait_for(lambda: names(namespace, **{POLICY: "help"}) == {"one", "three"})
-        assert names(namespace, **{POLICY: "shop"}) == {"two"}
+        assert names(namespace, **{TEAM: "shop"}) == {"one", "two"}
+        assert names(namespace, **{TEAM: "shop", "suite": "b"}) == {"two"}
+        assert names(None, **{TEAM: "shop"}) == {"one", "two", "four"}
+        cluster.apply(_lease(namespace, "one", labels={TEAM: "help"}))
+        wait_for(lambda: names(namespace, **{TEAM: "help"}) == {"one", "three"})
+        assert names(namespace, **{TEAM: "shop"}) == {"two"}
 
 
 def test_only_what_the_selector_asks_for_is_kept(cluster: Cluster, namespace: str) -> None:
@@ -117,7 +118,7 @@ def test_a_refused_kind_is_named_and_never_counts_as_synced(
     api_server: ApiServer, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with api_server.client_as(namespace, "nobody") as client:
-        watches = Watches(Cluster(client), {SERVICE: ""}, [namespace])
+        watches = Watches(Cluster(client, manager="tests"), {SERVICE: ""}, [namespace])
         watches.start()
         wait_for(lambda: 'cannot list resource "services"' in caplog.text)
         assert not watches.synced()
@@ -127,7 +128,7 @@ def test_a_refused_kind_is_named_and_never_counts_as_synced(
 def test_what_happened_after_kill_9_of_the_api_server_is_caught_up_with(own_server: ApiServer) -> None:
     namespace = own_server.new_namespace()
     with own_server.client() as client:
-        cluster, cut_off = Cluster(client), _CutOff(client)
+        cluster, cut_off = Cluster(client, manager="tests"), _CutOff(client, manager="tests")
         cluster.apply(_lease(namespace, "one", holder="a"))
         cluster.apply(_lease(namespace, "two", holder="a"))
         with _watching(cut_off, namespace) as (watches, changes):
@@ -147,7 +148,7 @@ def test_what_happened_after_kill_9_of_the_api_server_is_caught_up_with(own_serv
 def test_a_connection_that_died_silently_is_noticed(own_server: ApiServer, caplog: pytest.LogCaptureFixture) -> None:
     namespace = own_server.new_namespace()
     with own_server.client() as client:
-        cluster = Cluster(client, timeout=1)
+        cluster = Cluster(client, manager="tests", timeout=1)
         watches = Watches(cluster, {LEASE: ""}, [namespace], idle_seconds=1)
         with _running(watches):
             caplog.clear()
@@ -161,8 +162,8 @@ def test_history_that_the_server_forgot_is_listed_again(own_server: ApiServer) -
     """A resource version that is compacted away, as after a long time without a connection."""
     namespace = own_server.new_namespace()
     with own_server.client() as client:
-        cluster = Cluster(client)
-        forgetful = _Forgetful(client)
+        cluster = Cluster(client, manager="tests")
+        forgetful = _Forgetful(client, manager="tests")
         cluster.apply(_lease(namespace, "one", holder="a"))
         forgetful.since = "1"
         own_server.compact()
@@ -225,7 +226,7 @@ class _Renamed:
 def _watching(cluster: Cluster, *namespaces: str, selector: str = "") -> Iterator[tuple[Watches, Sequence[Change]]]:
     """Watches leases; gives the copy, and a growing list of (old, new) holders."""
     changes: list[Change] = []
-    watches = Watches(cluster, {LEASE: selector}, namespaces)
+    watches = Watches(cluster, {LEASE: selector}, namespaces, index=TEAM)
     watches.on_change(lambda kind, old, new: changes.append((_holder(old), _holder(new))))
     with _running(watches):
         yield watches, changes

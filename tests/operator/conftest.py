@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -13,24 +12,14 @@ from kubernetes.client import ApiClient
 from tests.apiserver import ApiServer
 from tests.operator.objects import Api
 from tests.operator.running import Shop, open_shop
-from tunegate.kube.client import Cluster, connect
+from tunegate.kube.client import Cluster
 from tunegate.store import Store
-
-
-@pytest.fixture
-def client(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiClient]:
-    """A client that may do everything, made the way the operator makes its own."""
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    # KUBECONFIG was read when the client library was imported.
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(api_server.kubeconfig))
-    made: AbstractContextManager[ApiClient] = connect()
-    with made as client:
-        yield client
+from tunegate_operator.kinds import operator_cluster
 
 
 @pytest.fixture
 def cluster(client: ApiClient) -> Cluster:
-    return Cluster(client, instance="operator-0")
+    return operator_cluster(client, instance="operator-0")
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from tests.operator.running import POLICY_NAME, Shop
 from tests.waiting import wait_for
 from tunegate.api.versions import MANIFEST
-from tunegate.kube import client as kinds
-from tunegate.kube.client import Cluster
+from tunegate_operator import kinds
 from tunegate_operator.config import Config
+from tunegate_operator.kinds import operator_cluster
 from tunegate_operator.main import join
 from tunegate_operator.metrics import Metrics
 from tunegate_operator.types import object_name
@@ -48,7 +48,7 @@ def operator_whose_clock_is_off(shop: Shop, seconds: float) -> Iterator[None]:
         scan_seconds=1,
     )
     with shop.server.client() as client:
-        operator = join(config, Cluster(client, clock=clock), Metrics())
+        operator = join(config, operator_cluster(client, clock=clock), Metrics())
         with operator.watching():
             wait_for(operator.watches.synced, what="the watches")
             with operator.working():

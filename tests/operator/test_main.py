@@ -17,9 +17,10 @@ import pytest
 
 from tests.apiserver import ApiServer
 from tests.waiting import wait_for
-from tunegate.kube.client import LEASE, Cluster
-from tunegate.kube.lease import NAME
+from tunegate.kube.client import Cluster
+from tunegate.kube.kinds import LEASE
 from tunegate.processes import free_port
+from tunegate_operator.types import MANAGER
 
 WORDS = [sys.executable, "-m", "tunegate_operator"]
 FLAGS = ["--store", "s3://nowhere", "--evaluation-image", "trainer", "--metrics-host", "127.0.0.1"]
@@ -141,7 +142,7 @@ def test_a_replica_that_stands_by_is_ready_and_takes_over_when_the_other_is_told
     assert first.end(signal.SIGTERM) == 0
     wait_for(second.leads, seconds=10)
     assert second.end(signal.SIGINT) == 0
-    lease = cluster.get(LEASE, namespace, NAME)
+    lease = cluster.get(LEASE, namespace, MANAGER)
     assert lease
     assert not lease["spec"]["holderIdentity"]
 

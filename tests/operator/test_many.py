@@ -11,8 +11,7 @@ from tests.builders import make_version
 from tests.operator.running import POLICY_NAME, Shop
 from tests.waiting import wait_for
 from tunegate.api.promotion import Decision, PromotionStatus, Transition
-from tunegate.kube import client as kinds
-from tunegate_operator import manifests
+from tunegate_operator import kinds, manifests
 from tunegate_operator.types import object_name, to_plain
 
 MANY = 1000

@@ -9,7 +9,7 @@ import pytest
 
 from tests.operator.running import POLICY_NAME, Shop, keep_voting
 from tests.waiting import wait_for
-from tunegate.kube import client as kinds
+from tunegate_operator import kinds
 from tunegate_operator.types import object_name
 
 UNREACHABLE = "The API server can't be reached"

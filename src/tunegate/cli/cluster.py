@@ -5,94 +5,89 @@ Who the person is, the API server says; an admission policy of the chart holds e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-from kubernetes import client, config
 
-from tunegate.api.errors import NotFoundError, TunegateError, UsageError
+from tunegate import __version__
+from tunegate.api.errors import NotFoundError, UsageError
 from tunegate.api.kubernetes import VERSION, read_promotion
 from tunegate.api.labels import GROUP
 from tunegate.api.promotion import Abort, Approval, Promotion
+from tunegate.kube.client import Cluster, connect
+from tunegate.kube.errors import ClusterError, ForbiddenError, MissingError, UnreachableError
+from tunegate.kube.kinds import SELF_SUBJECT_REVIEW, Kind
 
-_TIMEOUT_SECONDS = 15
+PROMOTION = Kind(GROUP, VERSION, "promotions", "Promotion")
+PYTORCH_JOB = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
 
 
 class ClusterRecords:
     """The promotions of one namespace."""
 
     def __init__(self, namespace: str) -> None:
-        _connect("set KUBECONFIG or leave out -n")
         self._namespace = namespace
-        self._api = client.CustomObjectsApi()
+        self._cluster = _cluster("set KUBECONFIG or leave out -n")
 
     def promotions(self) -> tuple[Promotion, ...]:
-        """Oldest first; one that tunegate has not looked at yet is left out: its candidate is not known."""
-        listing = self._call(self._api.list_namespaced_custom_object, GROUP, VERSION, self._namespace, "promotions")
-        found = [promotion for each in listing["items"] if (promotion := read_promotion(each))]
-        return tuple(sorted(found, key=lambda each: (each.candidate.created, each.name)))
+        """Oldest first; one that was not reconciled yet is left out: its candidate is not known."""
+        with self._explained():
+            objects = self._cluster.list(PROMOTION, self._namespace)
+        found = [promotion for obj in objects if (promotion := read_promotion(obj))]
+        return tuple(sorted(found, key=lambda promotion: (promotion.candidate.created, promotion.name)))
 
     def say(self, name: str, word: Approval | Abort) -> None:
         field = "abort" if isinstance(word, Abort) else "approval"
-        body = {"spec": {field: msgspec.to_builtins(word)}}
-        self._call(self._api.patch_namespaced_custom_object, GROUP, VERSION, self._namespace, "promotions", name, body)
+        with self._explained():
+            self._cluster.merge(PROMOTION, self._namespace, name, {"spec": {field: msgspec.to_builtins(word)}})
 
     def actor(self) -> str:
-        review = self._call(client.AuthenticationV1Api().create_self_subject_review, client.V1SelfSubjectReview())
-        return str(review.status.user_info.username)
+        review = {"apiVersion": SELF_SUBJECT_REVIEW.api_version, "kind": SELF_SUBJECT_REVIEW.kind, "metadata": {}}
+        with self._explained():
+            answer = self._cluster.create(review)
+        assert answer is not None, "a review is answered and not kept, so none exists already"
+        return str(answer["status"]["userInfo"]["username"])
 
-    def _call(self, verb: Any, *arguments: Any) -> Any:
-        return _call(self._namespace, "the role tunegate-approver", verb, *arguments)
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            with _explained("the role tunegate-approver", self._namespace):
+                yield
+        except MissingError as error:
+            remedy = f"check the name, the namespace {self._namespace} and that tunegate's CRDs are there"
+            raise NotFoundError(f"{error}; {remedy}.") from None
 
 
-def apply_training_job(job: Mapping[str, Any]) -> None:
-    """Server-side apply of a PyTorchJob. Raises UsageError or TunegateError when the API server won't have it."""
-    _connect("set KUBECONFIG, or print the job with --dry-run")
-    group, version = job["apiVersion"].split("/")
-    namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
-    apply = partial(
-        client.CustomObjectsApi().patch_namespaced_custom_object,
-        field_manager="tunegate",
-        force=True,
-        _content_type="application/apply-patch+yaml",
-    )
+def apply_training_job(job: dict[str, Any]) -> None:
+    """Server-side apply of a PyTorchJob. Raises UsageError or ClusterError when the API server won't have it."""
+    cluster, namespace = _cluster("set KUBECONFIG, or print the job with --dry-run"), job["metadata"]["namespace"]
     try:
-        rights = "rights to create and patch pytorchjobs"
-        _call(namespace, rights, apply, group, version, namespace, "pytorchjobs", name, job)
-    except NotFoundError as error:
+        with _explained("rights to create and patch pytorchjobs", namespace):
+            cluster.apply(job)
+    except MissingError as error:
         raise UsageError(
             f"The cluster knows no PyTorchJob, or no namespace {namespace} ({error}); install Kubeflow's training "
             "operator, and create the namespace."
         ) from None
 
 
-def _connect(remedy: str) -> None:
+def _cluster(remedy: str) -> Cluster:
+    client = connect(f"tunegate/{__version__}", remedy=remedy)
+    return Cluster(client, manager="tunegate", kinds=(PROMOTION, PYTORCH_JOB))
+
+
+@contextmanager
+def _explained(rights: str, namespace: str) -> Iterator[None]:
+    """Add what to do about a refusal; what is not there means something else to each caller."""
     try:
-        config.load_config()
-    except config.ConfigException as error:
-        raise UsageError(f"There is no cluster to speak to ({error}); {remedy}.") from None
-
-
-def _call(namespace: str, rights: str, verb: Any, *arguments: Any) -> Any:
-    try:
-        return verb(*arguments, _request_timeout=_TIMEOUT_SECONDS)
-    except client.ApiException as error:
-        raise _explained(error, namespace, rights) from None
-    except Exception as error:  # urllib3's, of which the client shows many
-        raise TunegateError(f"The API server can't be reached: {error}; check your kubeconfig.") from None
-
-
-def _explained(error: client.ApiException, namespace: str, rights: str) -> TunegateError:
-    try:
-        message = msgspec.json.decode(error.body or b"").get("message", error.reason)
-    except msgspec.DecodeError:
-        message = str(error.reason)
-    if error.status == 404:
-        return NotFoundError(
-            f"{message}; check the name, the namespace {namespace} and that tunegate's CRDs are there."
-        )
-    if error.status == 403:
-        return UsageError(f"{message}; ask for {rights} in {namespace}.")
-    return UsageError(f"The API server refused: {message}")
+        yield
+    except MissingError:
+        raise
+    except ForbiddenError as error:
+        raise UsageError(f"{error}; ask for {rights} in {namespace}.") from None
+    except UnreachableError as error:
+        raise UnreachableError(f"{error} Check your kubeconfig.") from None
+    except ClusterError as error:
+        raise UsageError(f"The API server refused: {error}.") from None

@@ -1,1 +1,1 @@
-"""Kubernetes, for any program: objects of any kind, copies of them, a work queue, a lease and safe pods."""
+"""Kubernetes for any program: objects of any kind, copies of them, a work queue, a lease and pods."""

@@ -1,7 +1,7 @@
-"""The only module that talks to the API server: any kind, as plain dicts, with timeouts and a small tree of errors.
+"""Read and write objects of any kind, as plain dicts, with timeouts and a small tree of errors.
 
 It knows paths and verbs, and nothing of what the objects mean. Built on the official client's transport, which brings
-kubeconfig, in-cluster tokens and TLS; its typed models are left aside, since half of our kinds have none.
+kubeconfig, in-cluster tokens and TLS; its typed models are left aside, since half of the kinds have none.
 """
 
 from __future__ import annotations
@@ -12,19 +12,26 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from tunegate.api.errors import TunegateError, UsageError
-from tunegate.api.labels import GROUP
-from tunegate_operator import __version__
-from tunegate_operator.types import MANAGER, Object
+from tunegate.api.errors import UsageError
+from tunegate.kube.errors import (
+    ClusterError,
+    ExistsError,
+    MissingError,
+    Status,
+    UnreachableError,
+    error_of,
+    read_status,
+)
+from tunegate.kube.kinds import BUILT_IN, EVENT, Kind, Object, Objects, by_name
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -32,9 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Objects = list[Object]
-
-CONTROLLER = f"{GROUP}/operator"
 TIMEOUT_SECONDS = 10.0
 PAGE = 500
 # More than the watches and workers there are, so that no connection is thrown away.
@@ -42,105 +46,31 @@ CONNECTIONS = 64
 DISCOVERY_SECONDS = 60.0
 # Clocks that are this near count as one: the API server tells its time in whole seconds, and an answer takes a while.
 SAME_TIME_SECONDS = 5.0
+_APPLY, _MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
 
 
-class ClusterError(TunegateError):
-    """The API server refused, or can't be reached."""
+def connect(user_agent: str, *, remedy: str) -> ApiClient:
+    """A client with what a kubeconfig says where there is one, else with the service account of the pod.
 
-
-class ConflictError(ClusterError):
-    """The object changed meanwhile, or a field belongs to somebody else; read it again."""
-
-
-class ForbiddenError(ClusterError):
-    pass
-
-
-class UnreachableError(ClusterError):
-    """No answer, or one that says: later."""
-
-
-class InvalidError(ClusterError):
-    """The object breaks its schema or a validation rule."""
-
-
-class MissingError(ClusterError):
-    """The kind, the namespace or the object isn't there."""
-
-
-class ExpiredError(ClusterError):
-    """The resource version is older than what the API server remembers: list again."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    group: str
-    version: str
-    plural: str
-    kind: str
-    namespaced: bool = True
-
-    @property
-    def api_version(self) -> str:
-        return f"{self.group}/{self.version}" if self.group else self.version
-
-    @property
-    def api_path(self) -> str:
-        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-
-    def path(self, namespace: str | None, name: str | None = None) -> str:
-        """Of one object, or of all; without a namespace, in all of them."""
-        within = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
-        return f"{self.api_path}{within}/{self.plural}" + (f"/{name}" if name else "")
-
-    def __str__(self) -> str:
-        return f"{self.plural}.{self.group}" if self.group else self.plural
-
-
-MODEL_VERSION = Kind(GROUP, "v1alpha1", "modelversions", "ModelVersion")
-POLICY = Kind(GROUP, "v1alpha1", "promotionpolicies", "PromotionPolicy")
-PROMOTION = Kind(GROUP, "v1alpha1", "promotions", "Promotion")
-JOB = Kind("batch", "v1", "jobs", "Job")
-POD = Kind("", "v1", "pods", "Pod")
-SERVICE = Kind("", "v1", "services", "Service")
-INFERENCE_SERVICE = Kind("serving.kserve.io", "v1beta1", "inferenceservices", "InferenceService")
-HTTP_ROUTE = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
-PYTORCH_JOB = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
-TRAIN_JOB = Kind("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob")
-EVENT = Kind("events.k8s.io", "v1", "events", "Event")
-LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
-
-_KINDS = {
-    (each.api_version, each.kind): each
-    for each in (
-        MODEL_VERSION, POLICY, PROMOTION, JOB, POD, SERVICE, INFERENCE_SERVICE, HTTP_ROUTE, PYTORCH_JOB, TRAIN_JOB,
-        EVENT, LEASE,
-    )
-}  # fmt: skip
-
-
-def kind_of(obj: Object) -> Kind:
-    return _KINDS[obj["apiVersion"], obj["kind"]]
-
-
-def connect() -> ApiClient:
-    """A client with the pod's service account, or with what KUBECONFIG says. Raises UsageError."""
+    Raises UsageError, with `remedy` as what to do, when there is neither.
+    """
     from kubernetes import client, config
 
     configuration = client.Configuration()
     try:
-        if os.environ.get("KUBERNETES_SERVICE_HOST"):
-            config.load_incluster_config(configuration)
-        else:
+        kubeconfigs = config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION.split(os.pathsep)
+        if any(Path(file).expanduser().exists() for file in kubeconfigs):
             config.load_kube_config(client_configuration=configuration)
+        else:
+            config.load_incluster_config(configuration)
     except config.ConfigException as error:
-        raise UsageError(f"No cluster to talk to ({error}); set KUBECONFIG, or run in a pod.") from None
+        raise UsageError(f"There is no cluster to speak to ({error}); {remedy}.") from None
     configuration.connection_pool_maxsize = CONNECTIONS
     # A try has its time limit; whether there is another one is the caller's business.
     configuration.retries = False
     configuration.keep_alive = True  # what stands between drops a connection that is quiet for long
     api = client.ApiClient(configuration)
-    api.user_agent = f"tunegate-operator/{__version__}"
+    api.user_agent = user_agent
     return api
 
 
@@ -155,11 +85,14 @@ class Stream:
         import urllib3
 
         try:
-            for line in _lines(self._response.stream(amt=None, decode_content=False)):
-                event = msgspec.json.decode(line)
-                if event["type"] == "ERROR":
-                    raise _error(event["object"].get("code", 500), event["object"].get("message", ""))
-                yield event["type"], event["object"]
+            rest = b""
+            for chunk in self._response.stream(amt=None, decode_content=False):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in filter(None, lines):
+                    event = msgspec.json.decode(line)
+                    if event["type"] == "ERROR":
+                        raise error_of(msgspec.convert(event["object"], Status))
+                    yield event["type"], event["object"]
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise UnreachableError(f"A watch broke off: {error}.") from None
         finally:
@@ -175,8 +108,10 @@ class Stream:
 class Cluster:
     """Read and write objects of any kind. Safe to use from several threads.
 
+    manager: the field manager that our fields belong to.
+    kinds: those that are written besides the built-in ones.
     timeout: seconds that one request may take.
-    instance: who reports events, the pod's name.
+    reporter, instance: who reports events, the controller and its pod.
     clock: this machine's time, with its zone.
     """
 
@@ -184,11 +119,17 @@ class Cluster:
         self,
         client: ApiClient,
         *,
+        manager: str,
+        kinds: Iterable[Kind] = (),
+        reporter: str = "",
         instance: str = "",
         timeout: float = TIMEOUT_SECONDS,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._client = client
+        self._manager = manager
+        self._kinds = by_name((*BUILT_IN, *kinds))
+        self._reporter = reporter or manager
         self._instance = instance or socket.gethostname()
         self._timeout = timeout
         self._clock = clock
@@ -240,25 +181,33 @@ class Cluster:
         }
         return Stream(self._send("GET", kind.path(namespace), query=query, idle_seconds=idle_seconds))
 
+    def kind_of(self, obj: Object) -> Kind:
+        return self._kinds[obj["apiVersion"], obj["kind"]]
+
     def apply(self, obj: Object, *, status: bool = False, force: bool = True) -> Object:
         """Server-side apply as our field manager; a resourceVersion in the metadata is a precondition.
 
         Unknown fields are refused: dropping them would hide that an installed CRD is another version than we mean.
         """
         metadata = obj["metadata"]
-        path = kind_of(obj).path(metadata.get("namespace"), metadata["name"]) + ("/status" if status else "")
-        query = {"fieldManager": MANAGER, "force": "true" if force else "false", "fieldValidation": "Strict"}
-        return self._json("PATCH", path, obj, query=query)
+        path = self.kind_of(obj).path(metadata.get("namespace"), metadata["name"]) + ("/status" if status else "")
+        query = {"fieldManager": self._manager, "force": "true" if force else "false", "fieldValidation": "Strict"}
+        return self._json("PATCH", path, obj, query=query, content_type=_APPLY)
+
+    def merge(self, kind: Kind, namespace: str | None, name: str, changes: Object) -> Object:
+        """Change these fields and leave all others, also those that we set before. Raises MissingError."""
+        query = {"fieldManager": self._manager, "fieldValidation": "Strict"}
+        return self._json("PATCH", kind.path(namespace, name), changes, query=query, content_type=_MERGE)
 
     def create(self, obj: Object) -> Object | None:
         """The created object, or None when one of that name exists already.
 
         `apply` does not remove, later, a field that was set here: the server counts the two as different owners.
         """
-        path = kind_of(obj).path(obj["metadata"].get("namespace"))
+        path = self.kind_of(obj).path(obj["metadata"].get("namespace"))
         try:
-            return self._json("POST", path, obj, query={"fieldManager": MANAGER, "fieldValidation": "Strict"})
-        except _ExistsError:
+            return self._json("POST", path, obj, query={"fieldManager": self._manager, "fieldValidation": "Strict"})
+        except ExistsError:
             return None
 
     def delete(
@@ -296,7 +245,7 @@ class Cluster:
             "note": note[:1024],
             "action": action,
             "type": type,
-            "reportingController": CONTROLLER,
+            "reportingController": self._reporter,
             "reportingInstance": self._instance,
         }
         try:
@@ -312,15 +261,23 @@ class Cluster:
             return known
         try:
             resources = self._json("GET", kind.api_path)["resources"]
-            known = any(each["name"] == kind.plural for each in resources)
+            known = any(resource["name"] == kind.plural for resource in resources)
         except MissingError:
             known = False
         with self._lock:
             self._discovered[kind] = (time.monotonic(), known)
         return known
 
-    def _json(self, method: str, path: str, body: Object | None = None, *, query: Mapping[str, str] = {}) -> Object:
-        response = self._send(method, path, body, query=query)
+    def _json(
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        *,
+        query: Mapping[str, str] = {},
+        content_type: str = "application/json",
+    ) -> Object:
+        response = self._send(method, path, body, query=query, content_type=content_type)
         with _transport_errors():
             data = response.response.data
         try:
@@ -335,14 +292,13 @@ class Cluster:
         body: Object | None = None,
         *,
         query: Mapping[str, str],
+        content_type: str = "application/json",
         idle_seconds: float | None = None,
     ) -> RESTResponse:
         """The answer, with its body not read yet, which may go on for as long as it isn't idle. Raises ClusterError."""
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
-        content: Any = body
-        if method == "PATCH":
-            headers["Content-Type"] = "application/apply-patch+yaml"
-            content = msgspec.json.encode(body).decode()
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        # The transport makes JSON of what it sees to be JSON, and takes other text as it stands.
+        content: Any = msgspec.json.encode(body).decode() if content_type == _APPLY else body
         request = self._client.param_serialize(
             method,
             path,
@@ -359,8 +315,8 @@ class Cluster:
                 self._compare_clocks(response.response.headers.get("Date"))
             if response.status < 300:
                 return response
-            message = _message(response.response.data)
-        raise _error(response.status, f"{method} {path}: {message}")
+            status = read_status(response.status, response.response.data)
+        raise error_of(status, f"{method} {path}")
 
     def _compare_clocks(self, told: str | None) -> None:
         """Go by the API server's clock when it differs from ours by so much that deadlines would be wrong."""
@@ -372,10 +328,6 @@ class Cluster:
             self._ahead = timedelta() if is_near else ahead
             apart = "as ours" if is_near else f"{ahead.total_seconds():+.0f} s from ours, and counts; set the clocks"
             log.warning("the API server's clock is %s", apart)
-
-
-class _ExistsError(ConflictError):
-    pass
 
 
 @contextmanager
@@ -398,36 +350,3 @@ def about(obj: Object) -> dict[str, str]:
     """For a log record: which object it is about."""
     metadata = obj["metadata"]
     return {"kind": obj["kind"], "namespace": metadata.get("namespace", ""), "object": metadata["name"]}
-
-
-def _error(status: int, message: str) -> ClusterError:
-    if status == 409 and "already exists" in message:
-        return _ExistsError(message)
-    if status == 500 and "field not declared in schema" in message:
-        return InvalidError(message)  # what a built-in kind answers to an unknown field
-    kinds: Mapping[int, type[ClusterError]] = {
-        400: InvalidError,
-        401: ForbiddenError,
-        403: ForbiddenError,
-        404: MissingError,
-        409: ConflictError,
-        410: ExpiredError,
-        422: InvalidError,
-        429: UnreachableError,
-    }
-    return kinds.get(status, UnreachableError if status >= 500 else ClusterError)(message)
-
-
-def _message(data: bytes) -> str:
-    """What the Status object says; for an invalid object that includes every cause."""
-    try:
-        return str(msgspec.json.decode(data)["message"])
-    except (ValueError, KeyError, TypeError):
-        return data.decode(errors="replace")[:500]
-
-
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from (line for line in lines if line)

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from tunegate.kube.client import LEASE, Cluster, ClusterError, ConflictError, micro_time
-from tunegate_operator.types import Object
+from tunegate.kube.client import Cluster, micro_time
+from tunegate.kube.errors import ClusterError, ConflictError
+from tunegate.kube.kinds import LEASE, Object
 
 log = logging.getLogger(__name__)
 
-NAME = "tunegate-operator"
 DURATION_SECONDS = 15
 # A request that was begun in time and takes TIMEOUT_SECONDS must still end before the lease does.
 RENEW_WITHIN_SECONDS = 10.0
@@ -31,6 +31,7 @@ class Election:
     """Takes the lease and keeps it, in a thread of its own.
 
     cluster: one whose requests end within TIMEOUT_SECONDS.
+    name: of the Lease. identity: who we are, unlike any other process.
     on_started: called once, when the lease is ours; must return soon, since nothing is renewed meanwhile.
     on_lost: called once, when it is another's or can't be renewed; nothing may be done in the cluster from then on.
     now: the time to write down for people.
@@ -41,6 +42,7 @@ class Election:
         self,
         cluster: Cluster,
         namespace: str,
+        name: str,
         identity: str,
         *,
         on_started: Callable[[], None],
@@ -50,6 +52,7 @@ class Election:
     ) -> None:
         self._cluster = cluster
         self._namespace = namespace
+        self._name = name
         self._identity = identity
         self._on_started = on_started
         self._on_lost = on_lost
@@ -99,7 +102,7 @@ class Election:
 
     def _try_to_acquire(self) -> Object | None:
         try:
-            lease = self._cluster.get(LEASE, self._namespace, NAME)
+            lease = self._cluster.get(LEASE, self._namespace, self._name)
             if lease is None:
                 return self._cluster.create(self._lease(holder=self._identity, transitions=0))
             return self._write(lease, holder=self._identity) if self._is_free(lease) else None
@@ -134,7 +137,7 @@ class Election:
     def _read_again(self, held: Object) -> Object | None:
         """Somebody else wrote to the Lease, or an answer to us was lost: the Lease if it is still ours."""
         try:
-            lease = self._cluster.get(LEASE, self._namespace, NAME)
+            lease = self._cluster.get(LEASE, self._namespace, self._name)
         except ClusterError:
             return held
         ours = lease is not None and lease.get("spec", {}).get("holderIdentity") == self._identity
@@ -156,7 +159,7 @@ class Election:
         return {
             "apiVersion": LEASE.api_version,
             "kind": LEASE.kind,
-            "metadata": {"name": NAME, "namespace": self._namespace},
+            "metadata": {"name": self._name, "namespace": self._namespace},
             "spec": {
                 "holderIdentity": holder,
                 "leaseDurationSeconds": self._duration,

@@ -15,9 +15,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from tunegate.api.labels import POLICY as POLICY_LABEL
-from tunegate.kube.client import TIMEOUT_SECONDS, Cluster, ClusterError, Kind, MissingError, Objects, Stream
-from tunegate_operator.types import Object
+from tunegate.kube.client import TIMEOUT_SECONDS, Cluster, Stream
+from tunegate.kube.errors import ClusterError, MissingError
+from tunegate.kube.kinds import Kind, Object, Objects
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class Watches:
     """The objects of `kinds`, each with a label selector ("" for all). Objects are shared: don't change them.
 
     namespaces: none means all.
+    index: a label by whose values objects are found without a search.
     with_managers: the kinds whose managedFields are kept; they are often the larger half of an object.
     """
 
@@ -46,11 +47,12 @@ class Watches:
         kinds: Mapping[Kind, str],
         namespaces: Collection[str] = (),
         *,
+        index: str = "",
         with_managers: Collection[Kind] = (),
         idle_seconds: float = IDLE_SECONDS,
         absent_seconds: float = ABSENT_SECONDS,
     ) -> None:
-        self._stores = {kind: _Store() for kind in kinds}
+        self._stores = {kind: _Store(index) for kind in kinds}
         self._listeners: list[OnChange] = []
         scopes: tuple[str | None, ...] = tuple(namespaces) or (None,)
         self._mirrors = [
@@ -96,7 +98,7 @@ class Watches:
         return self._stores[kind].get(namespace, name)
 
     def list(self, kind: Kind, namespace: str | None = None, label: Mapping[str, str] | None = None) -> Objects:
-        """Those with all of these labels; cheap for a namespace, and for the label that names the policy."""
+        """Those with all of these labels; cheap for a namespace, and for the label of the index."""
         return self._stores[kind].list(namespace, label or {})
 
     def _tell(self, kind: Kind, old: Object | None, new: Object | None) -> None:
@@ -108,12 +110,13 @@ class Watches:
 
 
 class _Store:
-    """Objects of one kind: by namespace and name, and by namespace and policy."""
+    """Objects of one kind: by namespace and name, and by namespace and the value of the label `index`."""
 
-    def __init__(self) -> None:
+    def __init__(self, index: str) -> None:
+        self._index = index
         self._lock = threading.Lock()
         self._objects: dict[str, dict[str, Object]] = defaultdict(dict)
-        self._by_policy: dict[tuple[str, str], dict[str, Object]] = defaultdict(dict)
+        self._by_label: dict[tuple[str, str], dict[str, Object]] = defaultdict(dict)
 
     def get(self, namespace: str, name: str) -> Object | None:
         with self._lock:
@@ -121,8 +124,8 @@ class _Store:
 
     def list(self, namespace: str | None, labels: Mapping[str, str]) -> Objects:
         with self._lock:
-            found = [each for group in self._groups(namespace, labels) for each in group.values()]
-        return [each for each in found if labels.items() <= _labels(each).items()]
+            found = [obj for group in self._groups(namespace, labels) for obj in group.values()]
+        return [obj for obj in found if labels.items() <= _labels(obj).items()]
 
     def names(self, namespace: str | None) -> set[tuple[str, str]]:
         with self._lock:
@@ -139,8 +142,8 @@ class _Store:
         with self._lock:
             old = self._drop(namespace, name)
             self._objects[namespace][name] = obj
-            if policy := _labels(obj).get(POLICY_LABEL):
-                self._by_policy[namespace, policy][name] = obj
+            if value := _labels(obj).get(self._index):
+                self._by_label[namespace, value][name] = obj
         return old
 
     def remove(self, namespace: str, name: str) -> Object | None:
@@ -150,16 +153,16 @@ class _Store:
     def _groups(self, namespace: str | None, labels: Mapping[str, str]) -> Iterable[Mapping[str, Object]]:
         if namespace is None:
             return self._objects.values()
-        if POLICY_LABEL in labels:
-            return [self._by_policy.get((namespace, labels[POLICY_LABEL]), {})]
+        if self._index in labels:
+            return [self._by_label.get((namespace, labels[self._index]), {})]
         return [self._objects.get(namespace, {})]
 
     def _drop(self, namespace: str, name: str) -> Object | None:
         old = self._objects[namespace].pop(name, None)
-        if old and (policy := _labels(old).get(POLICY_LABEL)):
-            self._by_policy[namespace, policy].pop(name)
-            if not self._by_policy[namespace, policy]:
-                del self._by_policy[namespace, policy]
+        if old and (value := _labels(old).get(self._index)):
+            self._by_label[namespace, value].pop(name)
+            if not self._by_label[namespace, value]:
+                del self._by_label[namespace, value]
         if not self._objects[namespace]:
             del self._objects[namespace]
         return old

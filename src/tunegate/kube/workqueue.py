@@ -1,4 +1,4 @@
-"""Which policy is looked at when, and by whom: a queue of keys, and the threads that work it off.
+"""Which object is reconciled when, and by whom: a queue of keys, and the threads that work it off.
 
 `Queue` is pure but for the clock it is given. It promises that a key is never worked on twice at once, that a change
 which comes meanwhile is not lost, and that a key that fails is tried ever more seldom. What happens to a key is the
@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tunegate.api.errors import TunegateError
-from tunegate_operator.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +26,10 @@ _WAKE_SECONDS = 5.0
 
 
 class Key(NamedTuple):
-    """A PromotionPolicy."""
+    """An object."""
 
     namespace: str
-    policy: str
+    name: str
 
 
 class Queue:
@@ -48,7 +47,7 @@ class Queue:
 
     def __len__(self) -> int:
         """How many wait to be worked on now."""
-        self._ring()
+        self._take_due()
         return len(self._waiting) + len(self._again)
 
     def add(self, key: Key) -> None:
@@ -67,7 +66,7 @@ class Queue:
 
     def take(self) -> Key | None:
         """The next key to work on; tell `done` when it is."""
-        self._ring()
+        self._take_due()
         for key in self._waiting:
             del self._waiting[key]
             self._due.pop(key, None)
@@ -90,12 +89,12 @@ class Queue:
 
     def seconds_to_next(self) -> float:
         """How long there will be nothing to do, if nothing is added."""
-        self._ring()
+        self._take_due()
         if self._waiting:
             return 0.0
         return max(0.0, min(self._due.values(), default=float("inf")) - self._clock())
 
-    def _ring(self) -> None:
+    def _take_due(self) -> None:
         """Make waiting what is due by now."""
         while self._timers and self._timers[0][0] <= self._clock():
             when, key = heapq.heappop(self._timers)
@@ -110,26 +109,30 @@ class Queue:
 
 
 class Loop:
-    """Calls `reconcile` for keys; it returns in how many seconds it wants to be called again, or None."""
+    """Calls a function for keys, from several threads; keys may come before it starts.
+
+    observe: hears how many seconds each call took, and the error it ended with.
+    noun: what the name of a key is called in log records.
+    """
 
     def __init__(
         self,
-        reconcile: Callable[[Key], float | None],
-        metrics: Metrics,
         *,
+        observe: Callable[[float, Exception | None], None] = lambda seconds, error: None,
+        noun: str = "object",
         workers: int = 2,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._reconcile = reconcile
-        self._metrics = metrics
+        self._observe = observe
+        self._noun = noun
+        self._workers = workers
         self._clock = clock
         self._queue = Queue(clock)
         self._changed = threading.Condition()
         self._stopping = False
-        self._threads = [threading.Thread(target=self._work, args=(n,), name=f"worker-{n}") for n in range(workers)]
+        self._threads: list[threading.Thread] = []
         self._moved: dict[int, float] = {}
         self._complaints: dict[Key, str] = {}
-        metrics.queue_depth.set_function(self._depth)
 
     def add(self, key: Key) -> None:
         with self._changed:
@@ -141,9 +144,17 @@ class Loop:
             self._queue.add_after(key, seconds)
             self._changed.notify()
 
-    def start(self) -> None:
-        self._moved = dict.fromkeys(range(len(self._threads)), self._clock())
-        for thread in self._threads:
+    def depth(self) -> int:
+        """How many keys wait to be worked on now."""
+        with self._changed:
+            return len(self._queue)
+
+    def start(self, reconcile: Callable[[Key], float | None]) -> None:
+        """Call `reconcile` from now on; it returns in how many seconds it wants to be called again, or None."""
+        for number in range(self._workers):
+            self._moved[number] = self._clock()
+            thread = threading.Thread(target=self._work, args=(number, reconcile), name=f"worker-{number}")
+            self._threads.append(thread)
             thread.start()
 
     def stop(self) -> None:
@@ -152,18 +163,13 @@ class Loop:
             self._stopping = True
             self._changed.notify_all()
         for thread in self._threads:
-            if thread.is_alive():
-                thread.join()
+            thread.join()
 
     def is_alive(self) -> bool:
         """Whether every worker has moved of late. One that was not started has nothing to do."""
         return all(self._clock() - moved < ALIVE_SECONDS for moved in self._moved.values())
 
-    def _depth(self) -> int:
-        with self._changed:
-            return len(self._queue)
-
-    def _work(self, number: int) -> None:
+    def _work(self, number: int, reconcile: Callable[[Key], float | None]) -> None:
         while True:
             with self._changed:
                 self._moved[number] = self._clock()
@@ -173,23 +179,17 @@ class Loop:
                 if key is None:
                     self._changed.wait(min(_WAKE_SECONDS, self._queue.seconds_to_next()))
                     continue
-            again_after, failed = self._attempt(key)
+            started, again_after, failure = self._clock(), None, None
+            try:
+                again_after = reconcile(key)
+                self._complaints.pop(key, None)
+            except Exception as error:
+                failure = error
+                self._complain(key, error)
+            self._observe(self._clock() - started, failure)
             with self._changed:
-                self._queue.done(key, failed=failed, again_after=again_after)
+                self._queue.done(key, failed=failure is not None, again_after=again_after)
                 self._changed.notify()
-
-    def _attempt(self, key: Key) -> tuple[float | None, bool]:
-        started = self._clock()
-        try:
-            again_after = self._reconcile(key)
-        except Exception as error:
-            self._metrics.reconcile_seconds.labels("error").observe(self._clock() - started)
-            self._metrics.errors.labels(type(error).__name__).inc()
-            self._complain(key, error)
-            return None, True
-        self._metrics.reconcile_seconds.labels("ok").observe(self._clock() - started)
-        self._complaints.pop(key, None)
-        return again_after, False
 
     def _complain(self, key: Key, error: Exception) -> None:
         """Log an error once, however often the same one comes in a row; a trace only for what we did not foresee."""
@@ -198,4 +198,4 @@ class Loop:
             return
         self._complaints[key] = message
         trace = None if isinstance(error, TunegateError) else error
-        log.error("%s", error, exc_info=trace, extra={"namespace": key.namespace, "policy": key.policy})
+        log.error("%s", error, exc_info=trace, extra={"namespace": key.namespace, self._noun: key.name})

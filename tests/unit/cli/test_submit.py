@@ -15,6 +15,7 @@ from tests.chart.rendering import check_against_crd
 from tests.unit.training.article import COMMAND, VARIABLES
 from tunegate.api.errors import TunegateError, UsageError
 from tunegate.cli.submit import command
+from tunegate.kube.kinds import Kind
 
 BASE = "--model_name_or_path=b --dataset=d --dataset_dir=/opt/shop --output_dir=/data/oss_bucket_0/r1"
 LINE = f'pai -name pytorch112z -Dbuckets=oss://a/ -DuserDefinedParameters="{BASE} %s"'
@@ -140,7 +141,9 @@ def test_what_the_cluster_refuses_is_told_with_a_remedy(
 
 def test_a_cluster_without_kubeflow_is_told(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     use(cluster.kubeconfig, monkeypatch)
-    monkeypatch.setattr("tunegate.training.compat.pytorchjob.API_VERSION", "elsewhere.example/v1")
+    elsewhere = Kind("elsewhere.example", "v1", "pytorchjobs", "PyTorchJob")
+    monkeypatch.setattr("tunegate.training.compat.pytorchjob.API_VERSION", elsewhere.api_version)
+    monkeypatch.setattr("tunegate.cli.cluster.PYTORCH_JOB", elsewhere)
 
     result = submit(COMMAND, "-n", cluster.new_namespace())
 

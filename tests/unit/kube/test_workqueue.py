@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.waiting import wait_for
-from tunegate.kube.client import UnreachableError
+from tunegate.kube.errors import UnreachableError
 from tunegate.kube.workqueue import ALIVE_SECONDS, Key, Loop, Queue
-from tunegate_operator.metrics import Metrics
 
 SHOP, HELP = Key("team", "shop"), Key("team", "help")
 
@@ -140,6 +139,7 @@ class Recorder:
         self.go.set()
         self.answer: float | None = None
         self.error: Exception | None = None
+        self.observed: list[tuple[float, Exception | None]] = []
         self._lock = threading.Lock()
 
     def __call__(self, key: Key) -> float | None:
@@ -156,6 +156,9 @@ class Recorder:
             with self._lock:
                 self.at_once -= 1
 
+    def observe(self, seconds: float, error: Exception | None) -> None:
+        self.observed.append((seconds, error))
+
 
 @pytest.fixture
 def recorder() -> Recorder:
@@ -163,15 +166,10 @@ def recorder() -> Recorder:
 
 
 @pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-@pytest.fixture
-def loop(recorder: Recorder, metrics: Metrics) -> Iterator[Loop]:
+def loop(recorder: Recorder) -> Iterator[Loop]:
     before = set(threading.enumerate())
-    loop = Loop(recorder, metrics)
-    loop.start()
+    loop = Loop(observe=recorder.observe, noun="policy")
+    loop.start(recorder)
     yield loop
     recorder.go.set()
     loop.stop()
@@ -190,12 +188,12 @@ def test_two_keys_are_worked_on_at_once_but_never_one_twice(loop: Loop, recorder
     assert recorder.calls.count(SHOP) <= 2
 
 
-def test_a_change_during_the_work_leads_to_another_look(loop: Loop, recorder: Recorder, metrics: Metrics) -> None:
+def test_a_change_during_the_work_leads_to_another_look(loop: Loop, recorder: Recorder) -> None:
     recorder.go.clear()
     loop.add(SHOP)
     wait_for(lambda: recorder.calls == [SHOP])
     loop.add(SHOP)
-    assert _sample(metrics, "tunegate_operator_queue_depth") == 1
+    assert loop.depth() == 1
     recorder.go.set()
     wait_for(lambda: recorder.calls == [SHOP, SHOP])
     assert recorder.most_at_once == 1
@@ -208,7 +206,7 @@ def test_a_key_comes_back_after_the_time_it_asked_for(loop: Loop, recorder: Reco
 
 
 def test_a_foreseen_error_is_one_line_with_the_policy_however_often_it_comes(
-    loop: Loop, recorder: Recorder, metrics: Metrics, caplog: pytest.LogCaptureFixture
+    loop: Loop, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
     recorder.error = UnreachableError("The API server can't be reached.")
     loop.add(SHOP)
@@ -216,8 +214,7 @@ def test_a_foreseen_error_is_one_line_with_the_policy_however_often_it_comes(
     recorder.error = None
     (record,) = caplog.records
     assert (record.namespace, record.policy, record.exc_info) == ("team", "shop", None)
-    assert _sample(metrics, "tunegate_operator_errors_total", reason="UnreachableError") >= 2
-    assert _sample(metrics, "tunegate_operator_reconcile_seconds_count", result="error") >= 2
+    assert [type(error) for _, error in recorder.observed[:2]] == [UnreachableError] * 2
 
 
 def test_an_error_that_nobody_foresaw_comes_with_its_trace(
@@ -243,12 +240,12 @@ def test_stopping_finishes_the_work_and_starts_no_other(loop: Loop, recorder: Re
     assert (recorder.at_once, len(recorder.calls)) == (0, 2)
 
 
-def test_a_worker_that_is_stuck_is_not_alive(recorder: Recorder, metrics: Metrics, clock: Clock) -> None:
-    loop = Loop(recorder, metrics, clock=clock)
+def test_a_worker_that_is_stuck_is_not_alive(recorder: Recorder, clock: Clock) -> None:
+    loop = Loop(clock=clock)
     clock.now += ALIVE_SECONDS
     assert loop.is_alive(), "a replica that stands by has no worker that could be stuck"
     recorder.go.clear()
-    loop.start()
+    loop.start(recorder)
     loop.add(SHOP)
     wait_for(lambda: recorder.at_once)
     assert loop.is_alive()
@@ -256,7 +253,3 @@ def test_a_worker_that_is_stuck_is_not_alive(recorder: Recorder, metrics: Metric
     assert not loop.is_alive()
     recorder.go.set()
     loop.stop()
-
-
-def _sample(metrics: Metrics, name: str, **labels: str) -> float:
-    return metrics.registry.get_sample_value(name, labels) or 0.0

@@ -10,8 +10,8 @@ from tunegate.api.digest import short
 from tunegate.api.feedback import Tally
 from tunegate.api.labels import APPLIED, UNUSED_SINCE
 from tunegate.api.versions import ModelVersion
+from tunegate.kube.kinds import Object
 from tunegate_operator.desired import DRAIN_SECONDS
-from tunegate_operator.types import Object
 
 GOOD, BAD = Tally(up=38, down=2), Tally(up=4, down=36)
 CANDIDATE = make_version("run-1", created=1)

@@ -14,7 +14,7 @@ from tunegate.api.feedback import Tally
 from tunegate.api.labels import UNUSED_SINCE
 from tunegate.api.promotion import TERMINAL
 from tunegate.api.versions import ModelVersion
-from tunegate.kube import client as kinds
+from tunegate_operator import kinds
 from tunegate_operator.conditions import Problem
 from tunegate_operator.desired import DRAIN_SECONDS, MOST_JOBS
 from tunegate_operator.read import modified

@@ -9,7 +9,7 @@ import pytest
 from tests.builders import at, make_version
 from tests.unit.operator.world import CONFIG, NAMESPACE, World
 from tunegate.api.feedback import Tally
-from tunegate.kube.client import ClusterError, ConflictError
+from tunegate.kube.errors import ClusterError, ConflictError
 from tunegate.kube.workqueue import Key
 from tunegate_operator.metrics import Metrics
 from tunegate_operator.reconcile import AGAIN_SECONDS, Reconciler
@@ -32,7 +32,7 @@ class Refusing:
 
 def reconcile(world: World, kind: str, error: ClusterError, metrics: Metrics | None = None) -> float | None:
     cluster: Any = Refusing(world, kind, error)
-    reconciler = Reconciler(CONFIG, cluster, world, metrics or Metrics(), lambda: at(world.now))
+    reconciler = Reconciler(CONFIG, cluster, world, metrics or Metrics(), lambda: at(world.now), lambda key: None)
     reconciler._gatherer = world.gatherer
     return reconciler.reconcile(Key(NAMESPACE, "shop"))
 

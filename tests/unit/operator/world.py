@@ -17,15 +17,16 @@ from tests.builders import at, make_evaluation, make_version
 from tunegate.api.feedback import Tally
 from tunegate.api.labels import DIGEST
 from tunegate.api.versions import ModelVersion, Producer
-from tunegate.kube import client as kinds
-from tunegate.kube.client import Kind, kind_of
+from tunegate.kube.kinds import Kind, Object
 from tunegate.promotion.decide import decide
 from tunegate.promotion.snapshot import Plan
+from tunegate_operator import kinds
 from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
 from tunegate_operator.desired import Changes, changes, unready_changes
 from tunegate_operator.gather import Gatherer, Seen, Unready
-from tunegate_operator.types import EvaluationSummary, Object, read_version, server_name, to_summary
+from tunegate_operator.kinds import kind_of
+from tunegate_operator.types import EvaluationSummary, read_version, server_name, to_summary
 
 NAMESPACE = "shop"
 BASE = make_version("base", step=0)

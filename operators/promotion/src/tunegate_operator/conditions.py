@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from tunegate.api.promotion import TERMINAL, Phase, Promotion, PromotionStatus
-from tunegate_operator.types import Object
+from tunegate.kube.kinds import Object
 
 Status = Literal["True", "False", "Unknown"]
 

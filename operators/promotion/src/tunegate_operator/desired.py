@@ -16,6 +16,7 @@ from tunegate.api.digest import short
 from tunegate.api.labels import DIGEST, SUITE, UNUSED_SINCE, VERSION
 from tunegate.api.promotion import TERMINAL, Promotion
 from tunegate.api.versions import ModelVersion, Producer
+from tunegate.kube.kinds import Object
 from tunegate.promotion.counting import SHOWN, shown, stable_version
 from tunegate.promotion.snapshot import Plan
 from tunegate_operator import conditions, manifests
@@ -23,7 +24,7 @@ from tunegate_operator.conditions import Condition, Problem
 from tunegate_operator.config import Config
 from tunegate_operator.gather import Seen, Unready
 from tunegate_operator.read import applied, first_difference, is_true, job_state
-from tunegate_operator.types import API_VERSION, Object, dns, object_name, read_version, server_name, to_plain
+from tunegate_operator.types import API_VERSION, dns, object_name, read_version, server_name, to_plain
 
 # Unfinished evaluation Jobs of one policy at a time: a store full of old checkpoints must not fill the cluster.
 MOST_JOBS = 4

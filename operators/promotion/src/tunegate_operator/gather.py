@@ -19,10 +19,10 @@ from tunegate.api.labels import POLICY
 from tunegate.api.policy import CanaryStep, ClusterPolicy, ServingPods
 from tunegate.api.promotion import Promotion
 from tunegate.api.versions import ModelVersion
-from tunegate.kube import client as kinds
-from tunegate.kube.client import Kind
+from tunegate.kube.kinds import Kind, Object
 from tunegate.promotion.counting import counted, stable_version
 from tunegate.promotion.snapshot import EvaluationJob, EvaluationState, ServerState, Snapshot
+from tunegate_operator import kinds
 from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
 from tunegate_operator.feedback_counts import read_tallies
@@ -42,7 +42,6 @@ from tunegate_operator.store_watch import Source
 from tunegate_operator.types import (
     Attempt,
     EvaluationSummary,
-    Object,
     object_name,
     read_attempt,
     read_policy,

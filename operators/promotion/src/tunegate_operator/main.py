@@ -19,9 +19,17 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from tunegate import logs
+from tunegate.api import labels
 from tunegate.api.labels import MANAGED_BY, MODEL
 from tunegate.kube import lease
-from tunegate.kube.client import (
+from tunegate.kube.client import Cluster, connect
+from tunegate.kube.kinds import Kind, Object
+from tunegate.kube.lease import Election
+from tunegate.kube.watch import Watches
+from tunegate.kube.workqueue import Loop
+from tunegate_operator import __version__
+from tunegate_operator.config import Config
+from tunegate_operator.kinds import (
     HTTP_ROUTE,
     INFERENCE_SERVICE,
     JOB,
@@ -31,17 +39,11 @@ from tunegate.kube.client import (
     PYTORCH_JOB,
     SERVICE,
     TRAIN_JOB,
-    Cluster,
-    Kind,
-    connect,
+    operator_cluster,
 )
-from tunegate.kube.lease import Election
-from tunegate.kube.watch import Watches
-from tunegate.kube.workqueue import Loop
-from tunegate_operator.config import Config
 from tunegate_operator.metrics import Endpoint, Metrics
 from tunegate_operator.reconcile import Reconciler
-from tunegate_operator.types import Object
+from tunegate_operator.types import MANAGER
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -88,7 +90,7 @@ class Joined:
         """Look at the store and at policies; in the end finish what is under way. Needs a copy that is complete."""
         stop = threading.Event()
         store = self.reconciler.start(stop)
-        self.loop.start()
+        self.loop.start(self.reconciler.reconcile)
         try:
             yield
         finally:
@@ -100,11 +102,11 @@ class Joined:
 
 def join(config: Config, cluster: Cluster, metrics: Metrics) -> Joined:
     """The parts, none of which does anything yet."""
-    watches = Watches(cluster, WATCHED, config.namespaces, with_managers=WITH_MANAGERS)
-    reconciler = Reconciler(config, cluster, watches, metrics, cluster.now)
-    loop = Loop(reconciler.reconcile, metrics)
-    reconciler.notify = loop.add
-    watches.on_change(partial(_look_again, loop, reconciler))
+    watches = Watches(cluster, WATCHED, config.namespaces, index=labels.POLICY, with_managers=WITH_MANAGERS)
+    loop = Loop(observe=metrics.reconciled, noun="policy")
+    metrics.queue_depth.set_function(loop.depth)
+    reconciler = Reconciler(config, cluster, watches, metrics, cluster.now, loop.add)
+    watches.on_change(partial(_enqueue, loop, reconciler))
     return Joined(watches, reconciler, loop)
 
 
@@ -114,8 +116,8 @@ def run(config: Config) -> None:
     stop = _Signals()
     metrics = Metrics()
     with ExitStack() as parts:
-        client = parts.enter_context(connect())
-        joined = join(config, Cluster(client), metrics)
+        client = parts.enter_context(connect(f"{MANAGER}/{__version__}", remedy="set KUBECONFIG, or run in a pod"))
+        joined = join(config, operator_cluster(client), metrics)
         is_alive, is_synced = joined.loop.is_alive, joined.watches.synced
         endpoint = Endpoint(metrics, config.metrics_host, config.metrics_port, alive=is_alive, ready=is_synced)
         parts.callback(endpoint.close)
@@ -155,7 +157,7 @@ class _Signals:
         return True
 
 
-def _look_again(loop: Loop, reconciler: Reconciler, kind: Kind, old: Object | None, new: Object | None) -> None:
+def _enqueue(loop: Loop, reconciler: Reconciler, kind: Kind, old: Object | None, new: Object | None) -> None:
     for key in {key for obj in (old, new) if obj for key in reconciler.keys_for(kind, obj)}:
         loop.add(key)
 
@@ -164,8 +166,9 @@ def _elect(config: Config, client: ApiClient, leads: threading.Event) -> Electio
     """Take part in the election from now on; `leads` is set when it is won."""
     assert config.lease_namespace
     election = Election(
-        Cluster(client, timeout=lease.TIMEOUT_SECONDS),
+        operator_cluster(client, timeout=lease.TIMEOUT_SECONDS),
         config.lease_namespace,
+        MANAGER,
         # Unique, so that two processes on one machine, or one after the other, are never taken for one.
         f"{socket.gethostname()}_{uuid.uuid4()}",
         on_started=leads.set,

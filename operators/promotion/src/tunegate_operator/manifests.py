@@ -16,23 +16,12 @@ from tunegate.api.labels import APPLIED, DIGEST, MANAGED_BY, MODEL, POLICY, RUN,
 from tunegate.api.pinned import storage_uri
 from tunegate.api.policy import ClusterPolicy, Gateway, Placement
 from tunegate.api.versions import ModelVersion, Producer
+from tunegate.kube import pods
+from tunegate.kube.kinds import Object
 from tunegate.promotion.snapshot import EvaluationJob
 from tunegate_operator.config import Config
-from tunegate_operator.types import API_VERSION, Object, dns, object_name, server_name, to_plain
+from tunegate_operator.types import API_VERSION, dns, object_name, server_name, to_plain
 
-USER = 10001
-POD_SECURITY = {
-    "runAsNonRoot": True,
-    "runAsUser": USER,
-    "runAsGroup": USER,
-    "fsGroup": USER,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-CONTAINER_SECURITY = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
-}
 # A GPU or a crowded processor: a pod that is told to end gets the time to finish the answers under way.
 GRACE_SECONDS = 60
 
@@ -62,26 +51,24 @@ def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: Evalua
     A failed one stays for a person to look at; deleting it tries again.
     """
     limit = ["--limit", str(policy.evaluation.limit)] if policy.evaluation.limit else []
-    container = {
-        "name": "evaluate",
-        "image": config.evaluation_image,
-        "args": ["evaluate", job.version.uri, "--suite", job.suite, *limit],
-        "env": [*_store_env(config), {"name": environment.CACHE, "value": "/cache"}],
-        "envFrom": [{"secretRef": {"name": config.store_secret}}],
-        "securityContext": CONTAINER_SECURITY,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, {"name": "cache", "mountPath": "/cache"}],  # noqa: S108
+    volumes = pods.scratch("tmp", "cache")
+    container = pods.container(
+        "evaluate",
+        config.evaluation_image,
+        args=["evaluate", job.version.uri, "--suite", job.suite, *limit],
+        volumes=volumes,
+        env=[*_store_env(config), *pods.variables({environment.CACHE: "/cache"})],
+        secret=config.store_secret,
+        terminationMessagePolicy="FallbackToLogsOnError",
         **({"resources": policy.evaluation.resources} if policy.evaluation.resources else {}),
-    }
-    pod = {
-        "restartPolicy": "Never",
-        "serviceAccountName": config.service_account,
-        "automountServiceAccountToken": False,
-        "securityContext": POD_SECURITY,
-        "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "cache", "emptyDir": {}}],
+    )
+    pod = pods.pod(
+        [container],
+        volumes,
+        restartPolicy="Never",
+        serviceAccountName=config.service_account,
         **_placement(policy.evaluation),
-    }
+    )
     labels = {
         **MANAGED_BY,
         POLICY: name,
@@ -124,7 +111,7 @@ def inference_service(
         "maxReplicas": serving.replicas,
         "labels": digest_labels,
         "automountServiceAccountToken": False,
-        "securityContext": POD_SECURITY,
+        "securityContext": pods.POD_SECURITY,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "model": model,
         **_placement(serving),
@@ -198,18 +185,18 @@ def _object(
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": dict(spec)}
 
 
-def _store_env(config: Config) -> list[dict[str, str]]:
+def _store_env(config: Config) -> list[Object]:
     known = {
         environment.STORE: config.store,
         environment.ENDPOINT_URL: config.endpoint_url,
         environment.REGION: config.region,
     }
-    return [{"name": name, "value": value} for name, value in known.items() if value]
+    return pods.variables(known)
 
 
-def _placement(pods: Placement) -> dict[str, Any]:
-    selector = {"nodeSelector": pods.node_selector} if pods.node_selector else {}
-    return selector | ({"tolerations": list(pods.tolerations)} if pods.tolerations else {})
+def _placement(placement: Placement) -> dict[str, Any]:
+    selector = {"nodeSelector": placement.node_selector} if placement.node_selector else {}
+    return selector | ({"tolerations": list(placement.tolerations)} if placement.tolerations else {})
 
 
 def _parent(gateway: Gateway) -> dict[str, str]:

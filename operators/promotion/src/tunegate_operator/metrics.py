@@ -41,11 +41,11 @@ class Metrics:
         for result in ("ok", "error"):
             self.reconcile_seconds.labels(result)  # there from the start, so that a rate can be taken
 
-    def scanned(self, seconds: float) -> None:
-        self.store_scan_seconds.observe(seconds)
-
-    def decided(self, outcome: str) -> None:
-        self.decisions.labels(outcome).inc()
+    def reconciled(self, seconds: float, error: Exception | None) -> None:
+        """Count one reconcile, and the error it ended with."""
+        self.reconcile_seconds.labels("error" if error else "ok").observe(seconds)
+        if error:
+            self.errors.labels(type(error).__name__).inc()
 
 
 class Endpoint:

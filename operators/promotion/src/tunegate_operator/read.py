@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import Any
 
 from tunegate.api.labels import APPLIED, DIGEST, MODEL, RUN
+from tunegate.kube.kinds import Object
 from tunegate.promotion.snapshot import ServerState
-from tunegate_operator.types import MANAGER, Object
+from tunegate_operator.types import MANAGER
 
 
 @dataclass(frozen=True)

@@ -15,18 +15,19 @@ from typing import Literal
 from tunegate.api.errors import TunegateError, UsageError
 from tunegate.api.labels import MODEL, POLICY
 from tunegate.api.promotion import Decision
-from tunegate.kube import client as kinds
-from tunegate.kube.client import Cluster, ConflictError, Kind, UnreachableError, kind_of
+from tunegate.kube.client import Cluster
+from tunegate.kube.errors import ConflictError, UnreachableError
+from tunegate.kube.kinds import Kind, Object
 from tunegate.kube.workqueue import Key
 from tunegate.promotion.decide import decide
 from tunegate.store import Store
+from tunegate_operator import kinds
 from tunegate_operator.config import Config
 from tunegate_operator.desired import Changes, changes, unready_changes
 from tunegate_operator.gather import Caches, Gatherer, Unready
 from tunegate_operator.metrics import Metrics
 from tunegate_operator.read import is_training
 from tunegate_operator.store_watch import Source
-from tunegate_operator.types import Object
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ AGAIN_SECONDS = 0.2
 
 
 class Reconciler:
-    """`clock` gives the time with its zone; `notify` hears the keys that should be looked at again."""
+    """`clock` gives the time with its zone; `notify` hears the keys of policies to reconcile."""
 
     def __init__(
         self,
@@ -46,10 +47,10 @@ class Reconciler:
         watches: Caches,
         metrics: Metrics,
         clock: Callable[[], datetime],
-        notify: Callable[[Key], None] = lambda key: None,
+        notify: Callable[[Key], None],
     ) -> None:
         self._config, self._cluster, self._caches, self._metrics, self._clock = config, cluster, watches, metrics, clock
-        self.notify = notify
+        self._notify = notify
         self._source = Source(
             lambda: Store.open(config.store, endpoint_url=config.endpoint_url),
             self._changed,
@@ -149,8 +150,8 @@ class Reconciler:
         metadata = obj["metadata"]
         if "resourceVersion" not in metadata:
             # What isn't ours isn't in the caches, and applying would take it over.
-            there = self._cluster.get(kind_of(obj), metadata["namespace"], metadata["name"])
-            if there and there["metadata"].get("labels", {}).get(POLICY) != key.policy:
+            there = self._cluster.get(kinds.kind_of(obj), metadata["namespace"], metadata["name"])
+            if there and there["metadata"].get("labels", {}).get(POLICY) != key.name:
                 self._gatherer.taken[key] = message = (
                     f"{obj['kind']} {metadata['name']} is there and not tunegate's; rename or delete it"
                 )
@@ -161,7 +162,7 @@ class Reconciler:
     def _delete(self, obj: Object) -> None:
         metadata = obj["metadata"]
         try:
-            self._cluster.delete(kind_of(obj), metadata["namespace"], metadata["name"], uid=metadata["uid"])
+            self._cluster.delete(kinds.kind_of(obj), metadata["namespace"], metadata["name"], uid=metadata["uid"])
         except ConflictError:
             return  # another object has its name by now
         if obj["kind"] == kinds.PROMOTION.kind:
@@ -180,7 +181,7 @@ class Reconciler:
 
     def _changed(self, model: str) -> None:
         for key in self._keys_of(model):
-            self.notify(key)
+            self._notify(key)
 
     def _keys_of(self, model: str, namespace: str | None = None) -> list[Key]:
         return [

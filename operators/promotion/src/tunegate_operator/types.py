@@ -22,9 +22,9 @@ from tunegate.api.labels import GROUP
 from tunegate.api.policy import ClusterPolicy, Count
 from tunegate.api.promotion import Promotion
 from tunegate.api.versions import ModelVersion, Producer
+from tunegate.kube.kinds import Object
 
 T = TypeVar("T")
-Object = dict[str, Any]
 
 API_VERSION = f"{GROUP}/{kubernetes.VERSION}"
 MANAGER = "tunegate-operator"

@@ -8,6 +8,7 @@ from typing import Any
 from tunegate.api import environment
 from tunegate.api.errors import UsageError
 from tunegate.api.labels import MODEL, RUN
+from tunegate.kube import pods
 from tunegate.training.compat.pai import PaiJob
 
 API_VERSION = "kubeflow.org/v1"
@@ -74,48 +75,32 @@ def training_job(job: PaiJob, settings: JobSettings) -> dict[str, Any]:
 
 def _pod(job: PaiJob, settings: JobSettings, store: str, container: dict[str, Any]) -> dict[str, Any]:
     """As safe as pods can be, with a scratch folder that all pods of a job share."""
-    volumes: dict[str, tuple[str, Any]] = {name: (f"/{name}", {"emptyDir": {}}) for name in ("tmp", "cache", "scratch")}
-    if job.workers > 1:
-        volumes["scratch"] = ("/scratch", {"persistentVolumeClaim": {"claimName": settings.claim}})
+    shared = {"persistentVolumeClaim": {"claimName": settings.claim}}
+    volumes = [
+        *pods.scratch("tmp", "cache"),
+        pods.Volume("scratch", "/scratch", shared) if job.workers > 1 else pods.Volume("scratch", "/scratch"),
+    ]
     if job.package:
-        volumes["work"] = ("/job", {"emptyDir": {}})
+        volumes.append(pods.Volume("work", "/job"))
     if job.gpus > 1:  # through it GPUs of one machine exchange data, and a container has 64 MiB of it
-        volumes["shm"] = ("/dev/shm", {"emptyDir": {"medium": "Memory"}})  # noqa: S108
-    endpoint_url = settings.endpoint_url or job.endpoint_url
+        volumes.append(pods.Volume("shm", "/dev/shm", {"emptyDir": {"medium": "Memory"}}))  # noqa: S108
     variables = {
         environment.STORE: store,
-        **({environment.ENDPOINT_URL: endpoint_url} if endpoint_url else {}),
+        environment.ENDPOINT_URL: settings.endpoint_url or job.endpoint_url,
         environment.REGION: "us-east-1",
         environment.CACHE: "/cache",
     }
-    common = {
-        "image": settings.image,
-        "env": [{"name": name, "value": value} for name, value in variables.items()],
-        "envFrom": [{"secretRef": {"name": settings.store_secret}}],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [{"name": name, "mountPath": path} for name, (path, _) in volumes.items()],
-    }
-    unpack = {
-        "name": "package",
-        "command": ["python", "-m", "tunegate.training.compat.unpack", job.package, "/job"],
-        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}},
+    common: Any = {"volumes": volumes, "env": pods.variables(variables), "secret": settings.store_secret}
+    unpack = pods.container(
+        "package",
+        settings.image,
+        command=["python", "-m", "tunegate.training.compat.unpack", job.package, "/job"],
+        resources={"requests": {"cpu": "100m", "memory": "256Mi"}},
         **common,
-    }
-    return {
-        "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": 120,  # a drained pod keeps a checkpoint first, and publishes it
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 10001,
-            "runAsGroup": 10001,
-            "fsGroup": 10001,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+    )
+    return pods.pod(
+        [pods.container(image=settings.image, **container, **common)],
+        volumes,
+        terminationGracePeriodSeconds=120,  # a drained pod keeps a checkpoint first, and publishes it
         **({"initContainers": [unpack]} if job.package else {}),
-        "containers": [{**container, **common}],
-        "volumes": [{"name": name, **volume} for name, (_, volume) in volumes.items()],
-    }
+    )

@@ -1,0 +1,52 @@
+"""Every kind that the operator reads or writes, and its client for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tunegate.api.kubernetes import VERSION
+from tunegate.api.labels import GROUP
+from tunegate.kube.client import Cluster
+from tunegate.kube.kinds import EVENT, JOB, LEASE, POD, SERVICE, Kind, Object, by_name
+from tunegate_operator.types import MANAGER
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
+MODEL_VERSION = Kind(GROUP, VERSION, "modelversions", "ModelVersion")
+POLICY = Kind(GROUP, VERSION, "promotionpolicies", "PromotionPolicy")
+PROMOTION = Kind(GROUP, VERSION, "promotions", "Promotion")
+INFERENCE_SERVICE = Kind("serving.kserve.io", "v1beta1", "inferenceservices", "InferenceService")
+HTTP_ROUTE = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
+PYTORCH_JOB = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
+TRAIN_JOB = Kind("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob")
+
+_WRITTEN = by_name((MODEL_VERSION, POLICY, PROMOTION, INFERENCE_SERVICE, HTTP_ROUTE, JOB, SERVICE))
+
+
+def kind_of(obj: Object) -> Kind:
+    """The kind of an object that the operator writes."""
+    return _WRITTEN[obj["apiVersion"], obj["kind"]]
+
+
+def operator_cluster(client: ApiClient, **options: Any) -> Cluster:
+    """The cluster as the operator writes to it; `options` are those of Cluster."""
+    return Cluster(client, manager=MANAGER, kinds=_WRITTEN.values(), reporter=f"{GROUP}/operator", **options)
+
+
+__all__ = [
+    "EVENT",
+    "HTTP_ROUTE",
+    "INFERENCE_SERVICE",
+    "JOB",
+    "LEASE",
+    "MODEL_VERSION",
+    "POD",
+    "POLICY",
+    "PROMOTION",
+    "PYTORCH_JOB",
+    "SERVICE",
+    "TRAIN_JOB",
+    "kind_of",
+    "operator_cluster",
+]
