@@ -85,7 +85,7 @@ def assigned_to(name: str, function: ast.FunctionDef) -> Iterator[ast.expr]:
 
 def test_reasons_are_found_wherever_they_stand() -> None:
     found = reasons()
-    assert {"StoreUnreachable", "CredentialsRefused"} <= found["source.py"]
+    assert {"StoreUnreachable", "CredentialsRefused"} <= found["store_watch.py"]
     assert {"GatesPassed", "Approved", "Baked", "TargetModified"} <= found["decide.py"]
     assert {"RejectedByPerson", "TrafficRestored", "Readable", "Waiting", "Worse"} <= found["conditions.py"]
     with pytest.raises(AssertionError, match="PASSED_ON"):

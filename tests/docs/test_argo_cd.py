@@ -49,7 +49,7 @@ def table(lua: Any, value: Any) -> Any:
 def make(
     kind: str, status: Object | None, found: Sequence[Condition] = (), generation: int = 1, seen: int = 1
 ) -> Object:
-    """The object as the operator writes it; None: it has not looked yet."""
+    """The object as the operator writes it; None: it has not reconciled it yet."""
     obj: Object = {"kind": kind, "metadata": {"name": "shop", "generation": generation}, "spec": {}}
     if status is None:
         return obj

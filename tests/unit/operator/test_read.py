@@ -85,12 +85,12 @@ def test_a_route_that_is_not_there_sends_nothing_anywhere() -> None:
     ("conditions", "problem"),
     [
         pytest.param({}, "no status yet", id="no controller"),
-        pytest.param({"Accepted": ("True", 2), "ResolvedRefs": ("True", 2)}, "has not looked", id="older generation"),
+        pytest.param({"Accepted": ("True", 2), "ResolvedRefs": ("True", 2)}, "has not reconciled", id="older"),
         pytest.param(
             {"Accepted": ("False", 3), "ResolvedRefs": ("True", 3)}, "not Accepted: Why: because", id="refused"
         ),
         pytest.param({"Accepted": ("True", 3), "ResolvedRefs": ("False", 3)}, "not ResolvedRefs", id="no backend"),
-        pytest.param({"Accepted": ("True", 3)}, "has not looked", id="half a status"),
+        pytest.param({"Accepted": ("True", 3)}, "has not reconciled", id="half a status"),
     ],
 )
 def test_weights_are_unknown_until_the_gateway_accepts_the_route_as_it_is(
@@ -99,6 +99,7 @@ def test_weights_are_unknown_until_the_gateway_accepts_the_route_as_it_is(
     state = route_state(make_route(90, 10, conditions=conditions), DIGESTS)
     assert state.weights is None
     assert problem in state.problem
+    assert state.is_lagging == ("has not reconciled" in problem)
 
 
 @pytest.mark.parametrize(

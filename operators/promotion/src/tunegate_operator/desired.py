@@ -32,6 +32,8 @@ MOST_JOBS = 4
 DRAIN_SECONDS = 30
 # How long the Job of a recorded evaluation stays, with its logs.
 KEEP_JOB_SECONDS = 3600
+# The phase of a ModelVersion by the reason why it is not verified.
+_UNVERIFIED = {"VersionMissing": "Missing", "DigestMismatch": "Mismatch"}
 CHECKS = ("StoreReadable", "Serving", "TrafficSplit", "FeedbackReadable")
 
 
@@ -142,10 +144,7 @@ def _version_statuses(seen: Seen, now: datetime) -> Iterable[Object]:
         verified = _verified(seen, version, listed)
         failures = [each.message for each in entries if each and each.failures]
         if verified.status != "Unknown":
-            good = "Evaluated" if evaluated else "Verified"
-            status["phase"] = (
-                good if verified.status == "True" else verified.reason.removeprefix("Version").removeprefix("Digest")
-            )
+            status["phase"] = _UNVERIFIED.get(verified.reason) or ("Evaluated" if evaluated else "Verified")
         found = [verified, _evaluated(evaluated, failures)]
         yield from _status(record, status, found, now)
 

@@ -324,9 +324,7 @@ class Gatherer:
 
 def _needs_a_person(obj: Object, route: RouteState, is_new: bool) -> bool:
     """A new route that is about to be accepted is no reason to call anybody; one that called somebody goes on to."""
-    if "has not looked" in route.problem:
-        return False
-    return not is_new or is_true(obj, "Ready") or is_true(obj, "Stalled")
+    return not route.is_lagging and (not is_new or is_true(obj, "Ready") or is_true(obj, "Stalled"))
 
 
 def _is_new(entry: Object | None, now: datetime) -> bool:

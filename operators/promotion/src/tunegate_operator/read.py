@@ -28,10 +28,15 @@ class JobState:
 
 @dataclass(frozen=True)
 class RouteState:
-    """weights: percent by digest; None while the gateway has not accepted what the route says now, see `problem`."""
+    """Where the traffic goes.
+
+    weights: percent by digest; None while the gateway has not accepted what the route says now, see `problem`.
+    is_lagging: the gateway's answer is about an older route, and nobody has to do anything.
+    """
 
     weights: Mapping[str, int] | None
     problem: str = ""
+    is_lagging: bool = False
 
 
 def condition(obj: Object, kind: str) -> Object:
@@ -80,9 +85,7 @@ def route_state(route: Object | None, digests: Mapping[str, str]) -> RouteState:
         return RouteState({})
     refs = route["spec"]["rules"][0].get("backendRefs", ())
     weights = {digests.get(_server_of(ref), _server_of(ref)): int(ref.get("weight", 1)) for ref in refs}
-    if problem := _route_problem(route):
-        return RouteState(None, problem)
-    return RouteState(_percent(weights))
+    return _refusal(route) or RouteState(_percent(weights))
 
 
 def switch_state(service: Object | None, digests: Mapping[str, str]) -> RouteState:
@@ -170,22 +173,26 @@ def _why_not_ready(status: Object, ready: Object) -> str:
     return ": ".join(dict.fromkeys(each for each in said if each)) or "KServe has not said why yet"
 
 
-def _route_problem(route: Object) -> str:
+def _refusal(route: Object) -> RouteState | None:
+    """Why nobody can tell where the traffic goes; None when it goes where the route says."""
     name, generation = route["metadata"]["name"], route["metadata"].get("generation", 0)
     parents = route.get("status", {}).get("parents", ())
     if not parents:
         wanted = ", ".join(ref.get("name", "") for ref in route["spec"].get("parentRefs", ()))
-        return f"HTTPRoute {name} has no status yet; check that the Gateway {wanted} exists and has a controller"
+        problem = f"HTTPRoute {name} has no status yet; check that the Gateway {wanted} exists and has a controller"
+        return RouteState(None, problem)
     for parent in parents:
         conditions = {each["type"]: each for each in parent.get("conditions", ())}
         for kind in ("Accepted", "ResolvedRefs"):
             found = conditions.get(kind, {})
             if found.get("observedGeneration", 0) < generation:
-                return f"the gateway has not looked at the newest HTTPRoute {name} yet"
+                problem = f"the gateway has not reconciled the newest HTTPRoute {name} yet"
+                return RouteState(None, problem, is_lagging=True)
             if found.get("status") != "True":
                 said = ": ".join(each for each in (found.get("reason"), found.get("message")) if each)
-                return f"HTTPRoute {name} is not {kind}: {said}; see: kubectl describe httproute {name}"
-    return ""
+                problem = f"HTTPRoute {name} is not {kind}: {said}; see: kubectl describe httproute {name}"
+                return RouteState(None, problem)
+    return None
 
 
 def _server_of(ref: Object) -> str:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from tunegate.api.errors import DigestError, NotFoundError, StoreError, TunegateError, UsageError
+from tunegate.api.errors import CredentialsError, DigestError, NotFoundError, StoreError, TunegateError, UsageError
 from tunegate.api.versions import ModelVersion, Producer
 from tunegate.evaluation.results import find
 from tunegate.store import Store
@@ -191,5 +191,5 @@ def problem_of(error: TunegateError) -> Problem:
     elif isinstance(error, NotFoundError | UsageError):
         reason = "VersionMissing"
     else:
-        reason = "CredentialsRefused" if "credentials" in str(error) else "StoreUnreachable"
+        reason = "CredentialsRefused" if isinstance(error, CredentialsError) else "StoreUnreachable"
     return Problem("StoreReadable", reason, str(error))
