@@ -88,7 +88,8 @@ class Hands:
         metadata = {key: obj["metadata"][key] for key in ("name", "namespace")}
         body = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": metadata, "status": status}
         path = f"{kinds.kind_of(obj).path(self.namespace, metadata['name'])}/status"
-        self.cluster._json("PATCH", path, body, query={"fieldManager": "somebody", "force": "true"})
+        query = {"fieldManager": "somebody", "force": "true"}
+        self.cluster._json("PATCH", path, body, query=query, content_type="application/apply-patch+yaml")
 
     def _run(self) -> None:
         while not self._stop.wait(0.05):
