@@ -148,7 +148,7 @@ def test_failed_publish_goes_on_where_it_stopped(
     publish(proxied, model)
     assert proxy.sent - before < 2.5 * MIB
     proxied.verify(NAME)
-    assert proxied.keys(".tunegate/") == []
+    assert proxied.keys(".tunegate/publishing/") == []
 
 
 def test_files_of_an_interrupted_attempt_are_no_part_of_the_version(store: Store, model: Path) -> None:

@@ -129,13 +129,13 @@ def test_manifest_that_was_changed_is_refused(store: Store, model: Path) -> None
 
 
 def test_documents_are_written_once_or_over_and_listed(store: Store) -> None:
-    assert store.get(".tunegate/a") is None
-    assert store.put_new(".tunegate/a", b"1")
-    assert not store.put_new(".tunegate/a", b"1")
-    store.put(".tunegate/a", b"2")
-    store.put(".tunegate/b/c", b"")
-    assert store.get(".tunegate/a") == b"2"
-    assert store.keys(".tunegate/") == [".tunegate/a", ".tunegate/b/c"]
-    store.delete(".tunegate/a")
-    store.delete(".tunegate/a")
-    assert store.keys("") == [".tunegate/b/c"]
+    assert store.get(".tunegate/notes/a") is None
+    assert store.put_new(".tunegate/notes/a", b"1")
+    assert not store.put_new(".tunegate/notes/a", b"1")
+    store.put(".tunegate/notes/a", b"2")
+    store.put(".tunegate/notes/b/c", b"")
+    assert store.get(".tunegate/notes/a") == b"2"
+    assert store.keys(".tunegate/notes/") == [".tunegate/notes/a", ".tunegate/notes/b/c"]
+    store.delete(".tunegate/notes/a")
+    store.delete(".tunegate/notes/a")
+    assert store.keys(".tunegate/notes/") == [".tunegate/notes/b/c"]
