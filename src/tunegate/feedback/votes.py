@@ -8,10 +8,8 @@ Nothing here knows how ids are signed or who sends feedback.
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -20,11 +18,10 @@ import msgspec
 from tunegate.api.codec import to_json
 from tunegate.api.digest import Digest
 from tunegate.api.errors import StoreError
-from tunegate.api.feedback import Feedback, FeedbackRecord, Tally, Verdict
+from tunegate.api.feedback import Feedback, FeedbackRecord, Tally
+from tunegate.feedback.tally import VERDICTS_PER_USER, Vote, count_votes
 
 FOLDER = ".tunegate/feedback"
-VERDICTS_PER_USER = 3
-"""How many verdicts of one user on the answers of one version on one day count, so that nobody decides alone."""
 _ANONYMOUS = "anonymous"
 _READERS = 8
 
@@ -37,22 +34,12 @@ class Documents(Protocol):
     def keys(self, prefix: str) -> list[str]: ...
 
 
-@dataclass(frozen=True)
-class _Counted:
-    """What a tally needs of a document."""
-
-    user: str
-    answered: datetime
-    received: datetime
-    verdict: Verdict
-
-
 class FeedbackLog:
     """Records and counts the feedback of all versions in a store."""
 
     def __init__(self, store: Documents) -> None:
         self._store = store
-        self._read: dict[str, dict[str, _Counted]] = {}
+        self._read: dict[str, dict[str, Vote]] = {}
 
     def record(self, record: FeedbackRecord, user: str | None = None) -> bool:
         """Keep `record` durably; False when its answer was judged before. The caller has checked the response id.
@@ -81,9 +68,9 @@ class FeedbackLog:
         new = [key for key in self._store.keys(_prefix(digest)) if key not in read]
         for key, record in zip(new, self._fetch(new), strict=True):
             user = key.removeprefix(_prefix(digest)).partition("/")[0]
-            read[key] = _Counted(user, record.answered, record.received, record.feedback.verdict)
-        verdicts = _capped(each for each in read.values() if since is None or each.answered >= since)
-        return Tally(up=verdicts.count("up"), down=verdicts.count("down"))
+            named = None if user == _ANONYMOUS else user
+            read[key] = Vote(named, record.answered, record.received, record.feedback.verdict)
+        return count_votes(vote for vote in read.values() if since is None or vote.answered >= since)
 
     def _fetch(self, keys: Iterable[str]) -> Iterable[FeedbackRecord]:
         with ThreadPoolExecutor(_READERS) as pool:
@@ -94,7 +81,7 @@ class FeedbackLog:
         try:
             return msgspec.json.decode(body or b"", type=FeedbackRecord)
         except msgspec.DecodeError as error:
-            raise StoreError(f"{key} in the store is not feedback: {error}. Delete it to go on.") from None
+            raise StoreError(f"{key} in the store is not feedback: {error}. Delete it, then try again.") from None
 
 
 def without_controls(feedback: Feedback) -> Feedback:
@@ -109,17 +96,6 @@ def without_controls(feedback: Feedback) -> Feedback:
 
 def _strip(text: str, keep: str = "\n\t") -> str:
     return "".join(c for c in text if c in keep or unicodedata.category(c) != "Cc")
-
-
-def _capped(found: Iterable[_Counted]) -> list[Verdict]:
-    """The verdicts that count; an unnamed user is not known again, so all of theirs do."""
-    votes: Counter[str] = Counter()
-    verdicts = []
-    for each in sorted(found, key=lambda each: each.received):
-        votes[each.user] += 1
-        if each.user == _ANONYMOUS or votes[each.user] <= VERDICTS_PER_USER:
-            verdicts.append(each.verdict)
-    return verdicts
 
 
 def _folder(digest: str, user: str | None) -> str:
