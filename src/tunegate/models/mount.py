@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tunegate.api.codec import from_json, from_yaml
+from tunegate.api.codec import from_json, from_yaml, to_json
 from tunegate.api.digest import Digest
 from tunegate.api.errors import DigestError, ModelError, StoreError
 from tunegate.api.pinned import Pinned
@@ -34,11 +34,14 @@ def deliver(store: Store, wanted: Pinned, into: Path, progress: Progress | None 
     has other bytes under that name, NotFoundError, or StoreError when the store or the disk fails.
     """
     manifest = store.manifest(wanted.name)
-    fetched = store.fetch(wanted.name, into / _ARRIVING / "version", digest=wanted.digest, progress=progress)
+    fetched = store.fetch(manifest, into / _ARRIVING / "version", digest=wanted.digest, progress=progress)
     if manifest.format in ADAPTERS:
         base = _base_of(manifest)
         deliver(store, Pinned(store.resolve(base.uri).name, base.digest), into / BASE, progress)
-    _show(fetched, store.get(f"{wanted.name}/{MANIFEST}"), into)
+    with disk_errors_as(StoreError, into, "use another folder."):
+        for path in sorted(path for path in fetched.rglob("*") if path.is_file()):
+            _link(path, into / path.relative_to(fetched))
+        replace_file(into / MANIFEST, to_json(manifest))  # last: where it lies, all else does
     return manifest
 
 
@@ -96,15 +99,6 @@ def _base_of(manifest: Manifest) -> BaseModel:
     if manifest.base is None:
         raise ModelError(f"{manifest.name} is an adapter that names no base model; publish it again with its base.")
     return manifest.base
-
-
-def _show(fetched: Path, manifest: bytes | None, into: Path) -> None:
-    """Let the files appear in `into`. The manifest comes last: where it lies, all else does."""
-    assert manifest is not None
-    with disk_errors_as(StoreError, into, "use another folder."):
-        for path in sorted(path for path in fetched.rglob("*") if path.is_file()):
-            _link(path, into / path.relative_to(fetched))
-        replace_file(into / MANIFEST, manifest)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -77,7 +77,7 @@ class Store:
 
     def fetch(
         self,
-        version: str,
+        version: str | Manifest,
         into: Path,
         *,
         digest: str | None = None,
@@ -86,10 +86,11 @@ class Store:
     ) -> Path:
         """Bring a version's files to the folder `into`: complete and verified, or not there at all.
 
+        A version whose manifest was read before may be given by it, which is then not read again.
         `digest` is the one that is expected; files under `resume/` come only when asked for. Raises DigestError naming
-        what differs, NotFoundError, or StoreError when the disk or the store fails; fetching again goes on.
+        what differs, NotFoundError, or StoreError when the disk or the store fails; fetching again resumes.
         """
-        manifest = self.manifest(version)
+        manifest = version if isinstance(version, Manifest) else self.manifest(version)
         if digest is not None and manifest.digest != digest:
             raise DigestError(f"{manifest.name} is {manifest.digest}, not {digest}; ask for the version by its digest.")
         return fetching.fetch(self._bucket, manifest, into, include_resume=include_resume, progress=progress)
