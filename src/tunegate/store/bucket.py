@@ -18,7 +18,7 @@ from typing import Any
 import botocore.exceptions
 
 from tunegate.api.errors import StoreError
-from tunegate.store.client import Location, code_of, explained, is_missing, status_of
+from tunegate.store.client import Location, code_of, explain_store_errors, is_missing, status_of
 
 PROBE = ".tunegate/overwrite-probe"
 """A document that is there for good, to try on whether a store refuses to overwrite it."""
@@ -52,7 +52,7 @@ class Bucket:
         return {"Bucket": self.location.bucket, "Key": self.location.prefix + key}
 
     def get(self, key: str) -> bytes | None:
-        with explained(self.location.uri):
+        with explain_store_errors(self.location.uri):
             try:
                 return bytes(self.client.get_object(**self.place(key))["Body"].read())
             except botocore.exceptions.ClientError as error:
@@ -61,7 +61,7 @@ class Bucket:
                 raise
 
     def put(self, key: str, body: bytes) -> None:
-        with explained(self.location.uri):
+        with explain_store_errors(self.location.uri):
             self.client.put_object(**self.place(key), Body=body)
 
     def put_new(self, key: str, body: bytes) -> bool:
@@ -70,10 +70,10 @@ class Bucket:
         Where the store can't refuse to overwrite, two that put at the same moment may both be told True; a warning
         says so, once.
         """
-        way = self._way_to_refuse()
+        way = self._condition()
         if not way and self.get(key) is not None:
             return False
-        with explained(self.location.uri):
+        with explain_store_errors(self.location.uri):
             try:
                 self.client.put_object(**self.place(key), Body=body, **way)
             except botocore.exceptions.ClientError as error:
@@ -83,9 +83,9 @@ class Bucket:
                 return bool(error.response["ResponseMetadata"].get("RetryAttempts")) and self.get(key) == body
         return True
 
-    def _way_to_refuse(self) -> dict[str, Any]:
+    def _condition(self) -> dict[str, Any]:
         """What makes a put of this store refuse to overwrite, tried once on PROBE; empty when nothing does."""
-        with self._finding_way, explained(self.location.uri):
+        with self._finding_way, explain_store_errors(self.location.uri):
             if self._way is None:
                 self.client.put_object(**self.place(PROBE), Body=b"")
                 self._way = next((way for way in _WAYS if self._refuses(way)), {})
@@ -107,7 +107,7 @@ class Bucket:
         return False
 
     def delete(self, key: str) -> None:
-        with explained(self.location.uri):
+        with explain_store_errors(self.location.uri):
             self.client.delete_object(**self.place(key))
 
     def tidy(self, *keys: str) -> None:
@@ -145,7 +145,7 @@ class Bucket:
         return found
 
     def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
-        with explained(self.location.uri):
+        with explain_store_errors(self.location.uri):
             lister = self.client.get_paginator("list_objects_v2")
             yield from lister.paginate(Bucket=self.location.bucket, Prefix=self.location.prefix + prefix, **options)
 

@@ -57,7 +57,7 @@ class ClaimRecord(Resource, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _FoundClaim:
     """A claim as it lies in the store; `age` in seconds since it was written."""
 
     key: str
@@ -73,14 +73,14 @@ class _Seen:
 class Claim:
     """The right to publish one name, renewed in the background until the `with` of `claimed` ends."""
 
-    def __init__(self, bucket: Bucket, name: str, found: Sequence[_Seen]) -> None:
+    def __init__(self, bucket: Bucket, name: str, found: Sequence[_FoundClaim]) -> None:
         """Announce the claim; `found` are those that nobody holds any more. `renew` begins when it is alone."""
         self._bucket = bucket
         self._name = name
         self._owner = Owner(host=_host(), pid=os.getpid(), process=_PROCESS, claim=uuid.uuid4().hex)
         self._key = f"{_folder(name)}{self._owner.claim}.json"
-        self._over = tuple(seen.key for seen in found)
-        self._files = {path: file for seen in found for path, file in seen.record.files.items()}
+        self._over = tuple(other.key for other in found)
+        self._files = {path: file for other in found for path, file in other.record.files.items()}
         self._is_lost = False
         self._ended = threading.Event()
         self._lock = threading.Lock()
@@ -99,7 +99,7 @@ class Claim:
 
     def is_alone(self) -> bool:
         """Whether nobody else holds or announced a claim; then this one holds, and is renewed from now on."""
-        if any(seen.is_live for seen in _look(self._bucket, self._name) if seen.key != self._key):
+        if any(other.is_live for other in _list_claims(self._bucket, self._name) if other.key != self._key):
             return False
         self._thread.start()
         return True
@@ -152,9 +152,9 @@ class Claim:
             self._is_lost = True
             return
         self._save(self._owner)
-        others = _look(self._bucket, self._name)
+        others = _list_claims(self._bucket, self._name)
         self._is_lost = (
-            any(self._key in seen.record.over for seen in others)
+            any(self._key in other.record.over for other in others)
             or self._bucket.get(f"{self._name}/{MANIFEST}") is not None
         )
 
@@ -167,7 +167,7 @@ class Claim:
 @contextlib.contextmanager
 def claimed(bucket: Bucket, name: str) -> Iterator[Claim]:
     """Hold the claim on a name, after waiting for a publisher that is at work. Raises StoreError."""
-    while (claim := _take(bucket, name)) is None:
+    while (claim := _try_to_claim(bucket, name)) is None:
         time.sleep(random.uniform(0.1, 0.3))  # noqa: S311 - parts those who announced at once, no secret
     try:
         yield claim
@@ -178,10 +178,10 @@ def claimed(bucket: Bucket, name: str) -> Iterator[Claim]:
     claim.end(published=True)
 
 
-def _take(bucket: Bucket, name: str) -> Claim | None:
+def _try_to_claim(bucket: Bucket, name: str) -> Claim | None:
     """Announce a claim where nobody holds one, and keep it if nobody else did; None means that it is not free."""
-    found = _look(bucket, name)
-    if any(seen.is_live for seen in found):
+    found = _list_claims(bucket, name)
+    if any(other.is_live for other in found):
         return None
     claim = Claim(bucket, name, found)
     try:
@@ -194,13 +194,13 @@ def _take(bucket: Bucket, name: str) -> Claim | None:
     return None
 
 
-def _look(bucket: Bucket, name: str) -> list[_Seen]:
+def _list_claims(bucket: Bucket, name: str) -> list[_FoundClaim]:
     """The claims on a name, oldest first."""
     ages = bucket.ages(_folder(name))
     found = []
     for key in sorted(ages, key=lambda key: -ages[key]):
         if body := bucket.get(key):  # it may go meanwhile
-            found.append(_Seen(key, msgspec.json.decode(body, type=ClaimRecord), ages[key]))
+            found.append(_FoundClaim(key, msgspec.json.decode(body, type=ClaimRecord), ages[key]))
     return found
 
 

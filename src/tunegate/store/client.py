@@ -81,7 +81,7 @@ def connect(location: Location, endpoint_url: str | None, **keys: str) -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    with explained(location.uri):
+    with explain_store_errors(location.uri):
         try:
             session = boto3.session.Session(botocore_session=_session(), **keys)
             client = session.client("s3", endpoint_url=endpoint_url, config=config)
@@ -121,7 +121,7 @@ def _time(value: Any) -> datetime:
 
 def check(client: Any, location: Location) -> None:
     """Ask the endpoint for the bucket. Raises StoreError that says what is wrong: address, credentials or bucket."""
-    with explained(location.uri):
+    with explain_store_errors(location.uri):
         client.list_objects_v2(Bucket=location.bucket, Prefix=location.prefix, MaxKeys=1)
 
 
@@ -149,7 +149,7 @@ def is_failure(error: botocore.exceptions.ClientError) -> bool:
 
 
 @contextmanager
-def explained(where: str) -> Iterator[None]:
+def explain_store_errors(where: str) -> Iterator[None]:
     """Turn what botocore raises into one StoreError that names the remedy; `where` is the URI that was asked for."""
     try:
         yield

@@ -18,7 +18,7 @@ from tunegate.api.environment import ENDPOINT_URL, REGION, STORE
 from tunegate.api.errors import StoreError
 from tunegate.files import is_locked, replace_file
 from tunegate.processes import Child, answers, free_port
-from tunegate.store.client import connect, explained, parse_uri
+from tunegate.store.client import connect, explain_store_errors, parse_uri
 
 BUCKET = "tunegate"
 _START_SECONDS = 30.0
@@ -94,7 +94,7 @@ class EmbeddedStore:
     def _make_bucket(self) -> None:
         client = connect(parse_uri(self.uri), self.endpoint_url, **self.keys)
         known = (client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists)
-        with explained(self.uri), contextlib.suppress(*known):
+        with explain_store_errors(self.uri), contextlib.suppress(*known):
             client.create_bucket(Bucket=BUCKET)
 
     def __enter__(self) -> EmbeddedStore:

@@ -14,8 +14,8 @@ from tunegate.api.errors import DigestError, StoreError, UsageError
 from tunegate.api.versions import File, Manifest
 from tunegate.files import disk_errors_as, partial_folder, put_in_place
 from tunegate.store.bucket import Bucket
-from tunegate.store.client import explained
-from tunegate.store.transfer import Meter, Progress, Source, Transfers, Wanted
+from tunegate.store.client import explain_store_errors
+from tunegate.store.transfer import ByteCounter, Download, Progress, SourceFile, Transfers
 
 RESUME = "resume/"
 """The folder of a version that only a training run that resumes needs."""
@@ -26,27 +26,29 @@ def fetch(bucket: Bucket, manifest: Manifest, into: Path, *, include_resume: boo
     """Bring the version's files to `into`. Raises DigestError naming a file that differs, UsageError when `into`
     holds files of something else."""
     files = [file for file in manifest.files if include_resume or not file.path.startswith(RESUME)]
-    meter = Meter(sum(file.size for file in files), progress)
+    counter = ByteCounter(sum(file.size for file in files), progress)
     into = into.absolute()
     with disk_errors_as(StoreError, into, DISK_REMEDY), partial_folder(into) as partial:
         _refuse_foreign(into, manifest)
         if into.is_dir() and all(_is_right(into, file) for file in files):
-            meter.add(sum(file.size for file in files))
+            counter.add(sum(file.size for file in files))
             return into
         missing = [file for file in files if not _take_over(into, partial, file)]
-        meter.add(sum(file.size for file in files) - sum(file.size for file in missing))
+        counter.add(sum(file.size for file in files) - sum(file.size for file in missing))
         _drop_others(partial, files)
-        _download(bucket, manifest, missing, partial, meter)
+        _download(bucket, manifest, missing, partial, counter)
         put_in_place(partial, into)
     return into
 
 
 def verify(bucket: Bucket, manifest: Manifest, progress: Progress | None) -> None:
     """Read every byte of the version from the store. Raises DigestError naming the file that differs."""
-    _download(bucket, manifest, manifest.files, None, Meter(manifest.size, progress))
+    _download(bucket, manifest, manifest.files, None, ByteCounter(manifest.size, progress))
 
 
-def _download(bucket: Bucket, manifest: Manifest, files: Iterable[File], folder: Path | None, meter: Meter) -> None:
+def _download(
+    bucket: Bucket, manifest: Manifest, files: Iterable[File], folder: Path | None, counter: ByteCounter
+) -> None:
     sizes = {entry.key: entry.size for entry in bucket.entries(f"{manifest.name}/")}
 
     def get(file: File) -> None:
@@ -55,14 +57,14 @@ def _download(bucket: Bucket, manifest: Manifest, files: Iterable[File], folder:
         where = f"{bucket.location.uri}/{key}"
         if key not in sizes:
             raise DigestError(f"{where} is missing from the store; publish the version again under another name.")
-        if sizes[key] == file.size and transfers.download(Wanted(key, file.size, target)) == file.sha256:
+        if sizes[key] == file.size and transfers.download(Download(key, file.size, target)) == file.sha256:
             return
         if target:
             target.unlink(missing_ok=True)
         raise DigestError(f"{where} differs from its manifest; publish the version again under another name.")
 
-    with explained(bucket.location.uri), Transfers(bucket, meter) as transfers:
-        transfers.each(get, sorted(files, key=lambda file: -file.size))
+    with explain_store_errors(bucket.location.uri), Transfers(bucket, counter) as transfers:
+        transfers.for_each(get, sorted(files, key=lambda file: -file.size))
 
 
 def _refuse_foreign(into: Path, manifest: Manifest) -> None:
@@ -77,7 +79,7 @@ def _is_right(folder: Path, file: File) -> bool:
     path = folder / file.path
     if not path.is_file() or path.stat().st_size != file.size:
         return False
-    return Source(file.path, file.size, path).sha256() == file.sha256
+    return SourceFile(file.path, file.size, path).sha256() == file.sha256
 
 
 def _take_over(into: Path, partial: Path, file: File) -> bool:

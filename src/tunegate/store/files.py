@@ -15,9 +15,9 @@ import msgspec
 from tunegate.api.errors import NotFoundError, StoreError, UsageError
 from tunegate.files import disk_errors_as, partial_folder, put_in_place
 from tunegate.store.bucket import Bucket, Entry
-from tunegate.store.client import Location, connect, explained, parse_uri
+from tunegate.store.client import Location, connect, explain_store_errors, parse_uri
 from tunegate.store.fetching import DISK_REMEDY
-from tunegate.store.transfer import Meter, Progress, Transfers, Wanted
+from tunegate.store.transfer import ByteCounter, Download, Progress, Transfers
 
 _SCHEMES = ("s3://", "oss://")
 
@@ -70,13 +70,13 @@ def _download(bucket: Bucket, key: str, found: Sequence[Entry], folder: Path, pr
     def get(entry: Entry) -> None:
         target = folder.joinpath(*PurePosixPath(entry.key).parts[parent:])
         if target.is_file():
-            meter.add(entry.size)
+            counter.add(entry.size)
             return
         # Only what is complete has the name: parts of a file are written in any order.
         half = target.with_name(f"{target.name}.partial")
-        transfers.download(Wanted(entry.key, entry.size, half))
+        transfers.download(Download(entry.key, entry.size, half))
         half.rename(target)
 
-    meter = Meter(sum(entry.size for entry in found), progress)
-    with explained(bucket.location.uri), Transfers(bucket, meter) as transfers:
-        transfers.each(get, sorted(found, key=lambda entry: -entry.size))
+    counter = ByteCounter(sum(entry.size for entry in found), progress)
+    with explain_store_errors(bucket.location.uri), Transfers(bucket, counter) as transfers:
+        transfers.for_each(get, sorted(found, key=lambda entry: -entry.size))

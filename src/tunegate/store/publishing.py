@@ -18,11 +18,11 @@ from tunegate.api.errors import StoreError, UsageError
 from tunegate.api.versions import MANIFEST, RELEASE, File, Manifest, Producer, Release, digest_of
 from tunegate.store.bucket import Bucket
 from tunegate.store.claims import Claim, Finished, claimed
-from tunegate.store.client import BROKEN, explained
-from tunegate.store.transfer import Meter, Progress, Source, Transfers
+from tunegate.store.client import BROKEN, explain_store_errors
+from tunegate.store.transfer import ByteCounter, Progress, SourceFile, Transfers
 
 
-def collect(folder: Path, release: Release) -> tuple[Source, ...]:
+def collect(folder: Path, release: Release) -> tuple[SourceFile, ...]:
     """The files of a version in the making: all of `folder`, and the release.
 
     A `release.yaml` or `manifest.json` at the top of the folder is from an earlier version and left out. Raises
@@ -35,13 +35,13 @@ def collect(folder: Path, release: Release) -> tuple[Source, ...]:
     if not sources:
         raise UsageError(f"{folder} holds no files; name the folder that holds the model's files.")
     text = msgspec.yaml.encode(release)
-    return tuple(sorted([*sources, Source(RELEASE, len(text), text)], key=lambda source: source.path))
+    return tuple(sorted([*sources, SourceFile(RELEASE, len(text), text)], key=lambda source: source.path))
 
 
 def publish(
     bucket: Bucket,
     name: str,
-    sources: tuple[Source, ...],
+    sources: tuple[SourceFile, ...],
     *,
     release: Release,
     producer: Producer,
@@ -53,15 +53,15 @@ def publish(
 
     Raises StoreError when the name belongs to other bytes, when a file changes meanwhile, or the store fails.
     """
-    meter = Meter(sum(source.size for source in sources), progress)
+    counter = ByteCounter(sum(source.size for source in sources), progress)
     if existing := find():
-        return _require_same(existing, sources, meter)
+        return _require_same(existing, sources, counter)
     with claimed(bucket, name) as claim:
         if existing := find():
-            return _require_same(existing, sources, meter)
-        with explained(bucket.location.uri), _readable(), Transfers(bucket, meter) as transfers:
+            return _require_same(existing, sources, counter)
+        with explain_store_errors(bucket.location.uri), _readable(), Transfers(bucket, counter) as transfers:
             transfers.abort_uploads(f"{name}/")
-            files = _store(bucket, name, sources, claim, transfers, meter, list(siblings()))
+            files = _store(bucket, name, sources, claim, transfers, counter, list(siblings()))
         manifest = Manifest(
             model=name.split("/")[0],
             name=name,
@@ -81,10 +81,10 @@ def publish(
 def _store(
     bucket: Bucket,
     name: str,
-    sources: tuple[Source, ...],
+    sources: tuple[SourceFile, ...],
     claim: Claim,
     transfers: Transfers,
-    meter: Meter,
+    counter: ByteCounter,
     siblings: list[Manifest],
 ) -> list[File]:
     """Bring every source into the store: kept from an earlier attempt, copied from a sibling, or sent."""
@@ -98,30 +98,30 @@ def _store(
     sizes = {size for size, _ in shared} | {done.size for done in kept.values()}
     files: dict[str, File] = {}
 
-    def place(source: Source) -> None:
+    def place(source: SourceFile) -> None:
         key = f"{name}/{source.path}"
         claim.require()
         # Reading a file twice is cheaper than sending it, but only worth it where its size is known in the store.
         sha256 = source.sha256() if source.size in sizes else ""
         done = kept.get(source.path)
         if done is not None and done.sha256 == sha256:
-            meter.add(source.size)
+            counter.add(source.size)
         elif origin := shared.get((source.size, sha256)):
             done = Finished(size=source.size, sha256=sha256, etag=transfers.copy(origin, key, source.size))
-            meter.add(source.size)
+            counter.add(source.size)
         else:
             sent = transfers.upload(source, key)
             done = Finished(size=sent.size, sha256=sent.sha256, etag=sent.etag)
         claim.note(source.path, done)
         files[source.path] = File(path=source.path, size=done.size, sha256=done.sha256)
 
-    transfers.each(place, sorted(sources, key=lambda source: -source.size))
+    transfers.for_each(place, sorted(sources, key=lambda source: -source.size))
     # An interrupted attempt had other files; a version's folder holds the version.
     bucket.tidy(*(there.keys() - {f"{name}/{path}" for path in files}))
     return [files[path] for path in sorted(files)]
 
 
-def _require_same(existing: Manifest, sources: tuple[Source, ...], meter: Meter) -> Manifest:
+def _require_same(existing: Manifest, sources: tuple[SourceFile, ...], counter: ByteCounter) -> Manifest:
     """The version that is already there, if it is made of these bytes; sizes settle most of it without reading."""
     taken = (
         f"{existing.name} is taken by other bytes ({existing.digest}); a version never changes: choose another name."
@@ -132,7 +132,7 @@ def _require_same(existing: Manifest, sources: tuple[Source, ...], meter: Meter)
     for source in sources:
         if source.sha256() != expected[source.path]:
             raise StoreError(taken)
-        meter.add(source.size)
+        counter.add(source.size)
     return existing
 
 
@@ -155,7 +155,7 @@ def _walk(folder: Path) -> Iterable[Path]:
         yield from (Path(root, name) for name in names)
 
 
-def _source(folder: Path, path: Path) -> Source:
+def _source(folder: Path, path: Path) -> SourceFile:
     if not path.is_file():
         raise UsageError(f"{path} is not a regular file; remove it from the folder.")
-    return Source(path.relative_to(folder).as_posix(), path.stat().st_size, path)
+    return SourceFile(path.relative_to(folder).as_posix(), path.stat().st_size, path)

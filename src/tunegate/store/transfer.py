@@ -43,7 +43,7 @@ _FILES = 3  # files in flight
 _ATTEMPTS = 6
 
 
-class Meter:
+class ByteCounter:
     """Adds up the bytes that are done and tells `progress`."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
@@ -61,7 +61,7 @@ class Meter:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFile:
     """What is to be stored under `path` of a version: a file, or bytes that we made."""
 
     path: str
@@ -77,7 +77,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Sent:
+class Uploaded:
     """What the store holds now: size in bytes, sha256 of the bytes that were sent, the ETag that it answered."""
 
     size: int
@@ -86,7 +86,7 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Download:
     """A file to download: key in the store, size in bytes, and where to write it; nowhere when it is only verified."""
 
     key: str
@@ -97,9 +97,9 @@ class Wanted:
 class Transfers:
     """The thread pools of one publish or fetch; leaving the `with` ends what is still going on."""
 
-    def __init__(self, bucket: Bucket, meter: Meter) -> None:
+    def __init__(self, bucket: Bucket, counter: ByteCounter) -> None:
         self._bucket = bucket
-        self._meter = meter
+        self._counter = counter
         self._parts = ThreadPoolExecutor(_SENDERS, "tunegate-part")
         self._files = ThreadPoolExecutor(_FILES, "tunegate-file")
         self._failed = threading.Event()
@@ -112,7 +112,7 @@ class Transfers:
         self._files.shutdown(cancel_futures=True)
         self._parts.shutdown(cancel_futures=True)
 
-    def each(self, do: Callable[[T], None], items: Sequence[T]) -> None:
+    def for_each(self, do: Callable[[T], None], items: Sequence[T]) -> None:
         """Do it for every item, some at a time; the first failure stops the rest and is raised."""
 
         def guarded(item: T) -> None:
@@ -130,7 +130,7 @@ class Transfers:
         for error in sorted(errors, key=lambda error: isinstance(error, _StoppedError)):
             raise error
 
-    def upload(self, source: Source, key: str) -> Sent:
+    def upload(self, source: SourceFile, key: str) -> Uploaded:
         """Send one file. Raises StoreError when it changes meanwhile or the store fails."""
         with source.open() as file:
             before = _stamp(file)
@@ -171,39 +171,42 @@ class Transfers:
             futures = [self._parts.submit(copy_part, n, i) for n, i in enumerate(range(0, size, _COPY_PART), 1)]
             return finish([future.result() for future in futures])
 
-    def download(self, wanted: Wanted) -> str:
+    def download(self, download: Download) -> str:
         """Read one file, to its target if it has one; returns the sha256 of what was read."""
         digest = hashlib.sha256()
-        with _target(wanted) as descriptor, self._under_way() as pending:
-            starts = deque(range(0, wanted.size, PART))
+        with _target(download) as descriptor, self._pending_parts() as pending:
+            starts = deque(range(0, download.size, PART))
             while starts or pending:
-                self._go_on()
+                self._raise_if_stopped()
                 if starts and len(pending) <= _SENDERS:
                     start = starts.popleft()
-                    length = min(PART, wanted.size - start)
-                    pending.append(self._parts.submit(self._read, wanted.key, start, length, descriptor))
+                    length = min(PART, download.size - start)
+                    pending.append(self._parts.submit(self._read, download.key, start, length, descriptor))
                 else:
                     for chunk in pending.popleft().result():
                         digest.update(chunk)
         return digest.hexdigest()
 
-    def _upload_whole(self, source: Source, file: io.FileIO | io.BytesIO, key: str) -> Sent:
+    def _upload_whole(self, source: SourceFile, file: io.FileIO | io.BytesIO, key: str) -> Uploaded:
         body = file.read(source.size + 1)
         crc = _crc32(body)
-        answer = self._again(
+        answer = self._with_retries(
             lambda: self._bucket.client.put_object(**self._bucket.place(key), Body=body, ChecksumCRC32=crc)
         )
-        self._meter.add(len(body))
-        return Sent(len(body), hashlib.sha256(body).hexdigest(), answer["ETag"].strip('"'))
+        self._counter.add(len(body))
+        return Uploaded(len(body), hashlib.sha256(body).hexdigest(), answer["ETag"].strip('"'))
 
-    def _upload_parts(self, source: Source, file: io.FileIO | io.BytesIO, key: str) -> Sent:
+    def _upload_parts(self, source: SourceFile, file: io.FileIO | io.BytesIO, key: str) -> Uploaded:
         where = self._bucket.place(key)
         digest, size = hashlib.sha256(), 0
         part_size = max(PART, -(-source.size // _MAX_PARTS))
         parts: list[dict[str, Any]] = []
-        with self._multipart(where, ChecksumAlgorithm="CRC32") as (upload_id, finish), self._under_way() as pending:
+        with (
+            self._multipart(where, ChecksumAlgorithm="CRC32") as (upload_id, finish),
+            self._pending_parts() as pending,
+        ):
             while body := file.read(part_size):
-                self._go_on()
+                self._raise_if_stopped()
                 digest.update(body)
                 size += len(body)
                 part = {**where, "UploadId": upload_id, "PartNumber": len(parts) + len(pending) + 1}
@@ -213,18 +216,18 @@ class Transfers:
             parts += [future.result() for future in pending]
             if size != source.size:  # a file that grew has a short part amid the others, which the store would refuse
                 raise _changed(source)
-            return Sent(size, digest.hexdigest(), finish(parts))
+            return Uploaded(size, digest.hexdigest(), finish(parts))
 
     def _send(self, part: dict[str, Any], body: bytes) -> dict[str, Any]:
         # The store checks CRC32 of every body before it answers. Measured on one core: CRC32 1.4 GiB/s, MD5 (which
         # checking its ETags would take) 0.5 GiB/s, and a second sha256 0.8 GiB/s.
         crc = _crc32(body)
-        answer = self._again(lambda: self._bucket.client.upload_part(**part, Body=body, ChecksumCRC32=crc))
-        self._meter.add(len(body))
+        answer = self._with_retries(lambda: self._bucket.client.upload_part(**part, Body=body, ChecksumCRC32=crc))
+        self._counter.add(len(body))
         return {"PartNumber": part["PartNumber"], "ETag": answer["ETag"], "ChecksumCRC32": crc}
 
     @contextlib.contextmanager
-    def _under_way(self) -> Iterator[deque[Future[Any]]]:
+    def _pending_parts(self) -> Iterator[deque[Future[Any]]]:
         """The parts of one file in their order. When this ends, none still uses the file's descriptor or upload."""
         pending: deque[Future[Any]] = deque()
         try:
@@ -266,7 +269,7 @@ class Transfers:
                         _write_all(descriptor, chunk, start)
                     chunks.append(chunk)
                     start, failures = start + len(chunk), 0
-                    self._meter.add(len(chunk))
+                    self._counter.add(len(chunk))
             except BROKEN as error:
                 failures += 1
                 self._pause(failures, error)
@@ -282,11 +285,11 @@ class Transfers:
                 start += len(chunk)
                 yield chunk
 
-    def _go_on(self) -> None:
+    def _raise_if_stopped(self) -> None:
         if self._failed.is_set():
             raise _StoppedError
 
-    def _again(self, call: Callable[[], T]) -> T:
+    def _with_retries(self, call: Callable[[], T]) -> T:
         """Call until it works: broken connections and the store's own failures cost a pause, up to a point."""
         failures = 0
         while True:
@@ -312,7 +315,7 @@ class _StoppedError(Exception):
     """This part was given up because another one failed."""
 
 
-def _changed(source: Source) -> StoreError:
+def _changed(source: SourceFile) -> StoreError:
     return StoreError(f"{source.path} changed while it was published; publish when nothing writes to it.")
 
 
@@ -328,12 +331,12 @@ def _stamp(file: io.FileIO | io.BytesIO) -> tuple[int, int] | None:
 
 
 @contextlib.contextmanager
-def _target(wanted: Wanted) -> Iterator[int | None]:
-    if wanted.target is None:
+def _target(download: Download) -> Iterator[int | None]:
+    if download.target is None:
         yield None
         return
-    wanted.target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(wanted.target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    download.target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(download.target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
         yield descriptor
     finally:

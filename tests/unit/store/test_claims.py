@@ -39,7 +39,7 @@ def keys(bucket: Bucket) -> list[str]:
 @contextmanager
 def held(bucket: Bucket) -> Iterator[Claim]:
     """A claim whose renewals the test makes by itself."""
-    claim = claims._take(bucket, NAME)
+    claim = claims._try_to_claim(bucket, NAME)
     assert claim is not None
     claim._ended.set()
     try:
@@ -59,7 +59,7 @@ def test_claim_of_a_dead_process_is_taken_over_with_what_it_finished(bucket: Buc
 
 def test_claim_of_another_host_is_waited_for_until_it_is_stale(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(bucket, ELSEWHERE)
-    assert claims._take(bucket, NAME) is None
+    assert claims._try_to_claim(bucket, NAME) is None
     assert keys(bucket) == [LEFT]
     monkeypatch.setattr(claims, "STALE_SECONDS", 0.0)
     with held(bucket) as claim:
@@ -77,7 +77,7 @@ def test_second_publisher_waits_for_the_first(bucket: Bucket) -> None:
     with claimed(bucket, NAME):
         thread = threading.Thread(target=second)
         thread.start()
-        assert claims._take(bucket, NAME) is None
+        assert claims._try_to_claim(bucket, NAME) is None
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
@@ -128,7 +128,7 @@ def test_one_who_wakes_while_it_is_taken_over_makes_the_other_give_way(
     with held(bucket) as sleeper:
         with monkeypatch.context() as stale:
             stale.setattr(claims, "STALE_SECONDS", 0.0)
-            other = Claim(bucket, NAME, claims._look(bucket, NAME))
+            other = Claim(bucket, NAME, claims._list_claims(bucket, NAME))
         sleeper._save(sleeper._owner)  # it wakes after the other announced, and before the other looked again
         assert not other.is_alone()
         other.withdraw()
@@ -139,7 +139,7 @@ def test_failed_one_that_took_over_still_tells_the_one_before(bucket: Bucket, mo
     with held(bucket) as sleeper:
         with monkeypatch.context() as stale:
             stale.setattr(claims, "STALE_SECONDS", 0.0)
-            other = claims._take(bucket, NAME)
+            other = claims._try_to_claim(bucket, NAME)
         assert other is not None
         other.end(published=False)
         with pytest.raises(StoreError, match="another publisher took over"):
@@ -147,7 +147,7 @@ def test_failed_one_that_took_over_still_tells_the_one_before(bucket: Bucket, mo
 
 
 def test_those_who_announce_at_once_never_both_hold(bucket: Bucket) -> None:
-    found = claims._look(bucket, NAME)
+    found = claims._list_claims(bucket, NAME)
     both = [Claim(bucket, NAME, found) for _ in range(2)]
     assert [claim.is_alone() for claim in both] == [False, False]
     for claim in both:

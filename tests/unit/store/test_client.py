@@ -6,7 +6,7 @@ from botocore.exceptions import ClientError
 from tunegate.api.errors import CredentialsError, StoreError, UnavailableError, UsageError
 from tunegate.processes import free_port
 from tunegate.store import EmbeddedStore, Store
-from tunegate.store.client import Location, connect, explained, parse_uri
+from tunegate.store.client import Location, connect, explain_store_errors, parse_uri
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_port_where_nobody_listens_is_told(store: Store) -> None:
 )
 def test_what_may_work_later_is_told_from_what_is_refused(status: int, code: str, later: bool) -> None:
     answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    with pytest.raises(StoreError) as caught, explained("s3://models"):
+    with pytest.raises(StoreError) as caught, explain_store_errors("s3://models"):
         raise ClientError(answer, "UploadPart")
     assert isinstance(caught.value, UnavailableError) == later
 
@@ -86,7 +86,7 @@ def test_answer_that_is_not_s3s_is_told() -> None:
     answer = {"ResponseMetadata": {"HTTPStatusCode": 405}}
     with (
         pytest.raises(StoreError, match="failed at AssumeRoleWithWebIdentity: 405: no reason given"),
-        explained("s3://m"),
+        explain_store_errors("s3://m"),
     ):
         raise ClientError(answer, "AssumeRoleWithWebIdentity")
 
