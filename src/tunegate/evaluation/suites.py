@@ -17,7 +17,7 @@ from tunegate.api.digest import Digest
 from tunegate.api.errors import DataError, UsageError
 from tunegate.evaluation import business, choice
 
-SHIPPED = Path(str(files("tunegate"))) / "corpus" / "shop" / "suites"
+SHIPPED = Path(str(files("tunegate"))) / "shop" / "data" / "suites"
 SUITE = "suite.yaml"
 
 Suite = business.BusinessSuite | choice.ChoiceSuite
