@@ -1,6 +1,6 @@
-"""What is done once for a run, before its ranks train and after: plan it, find where it goes on, and leave its result.
+"""What is done once for a run, before its ranks train and after: plan it, find where it resumes, and leave its result.
 
-Level-triggered: what an earlier attempt did is found, and not done again. Knows no torch.
+Level-triggered: what an earlier attempt did is found, and not done again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from tunegate.api.versions import ModelVersion
 from tunegate.store import Store
 from tunegate.training.config import TrainConfig
 from tunegate.training.run.checkpoints import (
-    Checkpoint,
     complete_checkpoints,
     fetch_checkpoint,
     publish_checkpoint,
@@ -36,14 +35,14 @@ from tunegate.training.run.progress import Report, cut_log
 
 
 @dataclass(frozen=True)
-class Begun:
+class PlannedRun:
     """A planned run; one that `is_complete` has nothing left to train, only to publish."""
 
     plan: Plan
     is_complete: bool
 
 
-def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report | None) -> Begun:
+def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report | None) -> PlannedRun:
     """Plan the run of so many processes in `output_dir`, which the caller owns, and clear away what a killed attempt
     left half-done.
 
@@ -54,34 +53,37 @@ def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report 
     plan = make_plan(config, store, output_dir, processes, report)
     published = versions_of(store, config) if store else []
     latest = store.manifest(published[-1].uri) if store and published else None
-    begun = record_of(latest.producer) if latest else None
+    recorded = record_of(latest.producer) if latest else None
     if complete_checkpoints(output_dir):  # an attempt that kept nothing does not bind the next one
-        begun = read_record(output_dir)
-    plan = check_same_run(plan, output_dir, begun)
+        recorded = read_record(output_dir)
+    plan = check_same_run(plan, output_dir, recorded)
     remove_incomplete(output_dir)
     (output_dir / STOP).unlink(missing_ok=True)
     if not config.resume and (published or complete_checkpoints(output_dir)):
         raise UsageError(
-            f"The run in {output_dir} has checkpoints; leave out --resume False to go on, or give a new --output_dir."
+            f"The run in {output_dir} has checkpoints; leave out --resume False to resume, or give a new --output_dir."
         )
     if latest is not None and latest.is_last:
-        return Begun(plan, is_complete=True)
-    newest = _newest(store, published, output_dir)
+        return PlannedRun(plan, is_complete=True)
+    local = complete_checkpoints(output_dir)
+    newest = local[-1] if local else None
+    if store and published and (newest is None or step_of(published[-1]) > newest.step):
+        newest = fetch_checkpoint(store, published[-1], output_dir)
     cut_log(output_dir, newest.step if newest else 0)
     if newest is not None and newest.is_last:
-        return Begun(plan, is_complete=True)
-    for_processes(plan, processes)  # told before anything starts; ranks decide for those that there are
-    return Begun(plan, is_complete=False)
+        return PlannedRun(plan, is_complete=True)
+    for_processes(plan, processes)  # refused before anything starts; ranks decide for those that there are
+    return PlannedRun(plan, is_complete=False)
 
 
-def assist(config: TrainConfig, output_dir: Path, processes: int) -> Begun:
+def join(config: TrainConfig, output_dir: Path, processes: int) -> PlannedRun:
     """The same for a node that is not the first: it only finds what training needs here."""
     output_dir.mkdir(parents=True, exist_ok=True)
     store = open_store(config)
     plan = make_plan(config, store, output_dir, processes)
     published, local = versions_of(store, config) if store else [], complete_checkpoints(output_dir)
     is_published = bool(store and published and store.manifest(published[-1].uri).is_last)
-    return Begun(plan, is_complete=is_published or (bool(local) and local[-1].is_last))
+    return PlannedRun(plan, is_complete=is_published or (bool(local) and local[-1].is_last))
 
 
 def finish(plan: Plan, output_dir: Path) -> list[ModelVersion]:
@@ -96,31 +98,18 @@ def finish(plan: Plan, output_dir: Path) -> list[ModelVersion]:
             publish_checkpoint(store, checkpoint, f"{model}/{run}", plan.release, plan.producer)
     remove_surplus(complete_checkpoints(output_dir), plan.config.kept)
     if store is None:
-        _show(complete_checkpoints(output_dir)[-1].folder, output_dir)
+        for path in (path for path in complete_checkpoints(output_dir)[-1].folder.iterdir() if path.is_file()):
+            target = output_dir / path.name
+            target.unlink(missing_ok=True)
+            os.link(path, target)
         return []
     return versions_of(store, plan.config)
 
 
 def versions_of(store: Store, config: TrainConfig) -> list[ModelVersion]:
     """The run's versions in the order of their steps."""
-    return sorted((one for one in store.list(config.model) if one.run == config.run), key=step_of)
+    return sorted((version for version in store.list(config.model) if version.run == config.run), key=step_of)
 
 
 def step_of(version: ModelVersion) -> int:
     return int(version.name.rsplit("-", 1)[1])
-
-
-def _newest(store: Store | None, published: list[ModelVersion], output_dir: Path) -> Checkpoint | None:
-    """The newest complete checkpoint, fetched if only the store has it."""
-    local = complete_checkpoints(output_dir)
-    newest = local[-1] if local else None
-    if store and published and (newest is None or step_of(published[-1]) > newest.step):
-        newest = fetch_checkpoint(store, published[-1], output_dir)
-    return newest
-
-
-def _show(checkpoint: Path, output_dir: Path) -> None:
-    for path in (path for path in checkpoint.iterdir() if path.is_file()):
-        target = output_dir / path.name
-        target.unlink(missing_ok=True)
-        os.link(path, target)

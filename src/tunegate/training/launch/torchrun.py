@@ -1,7 +1,6 @@
-"""Start a run's processes under torchrun, tell what they do, and make sure that nothing of them stays behind.
+"""Start a run's processes under torchrun, report what they do, and make sure that none of them stays behind.
 
-A run is level-triggered: the same call starts it, goes on with it after it was killed, or only reports that it is
-complete. Knows no torch.
+A run is level-triggered: the same call starts it, resumes it after it was killed, or only reports that it is complete.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from tunegate.api.versions import ModelVersion
 from tunegate.processes import Child
 from tunegate.training.config import TrainConfig, check_config
 from tunegate.training.data.prepare import Preparing
-from tunegate.training.launch.lifecycle import assist, begin, finish
+from tunegate.training.launch.lifecycle import begin, finish, join
 from tunegate.training.launch.nodes import Node, read_node
 from tunegate.training.run.layout import LOG, STOP, VERSIONS, failures, hold, log_path, plan_path
 from tunegate.training.run.plan import Plan, threads_per_process
-from tunegate.training.run.preemption import Stop, stoppable
+from tunegate.training.run.preemption import StopRequest, stoppable
 from tunegate.training.run.progress import Follower, Progress, Report
 
 
@@ -42,8 +41,8 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
     store, where `output_dir` holds what the run left.
 
     Several nodes, as torchrun's variables in the environment say, share one `output_dir`.
-    `report` hears of the data while it is tokenized, of every logging step, and of every version as soon as it is in
-    the store.
+    `report` gets the state of the data while it is tokenized, every logging step, and every version as soon as it is
+    in the store.
     Raises UsageError, DataError, ModelError or StoreError before anything starts, TrainingError when training fails,
     Preempted when the run was asked to stop and has kept a checkpoint.
     """
@@ -53,18 +52,18 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
     output_dir = Path(config.output_dir).absolute()
     with stoppable() as stop:
         if not node.is_first:
-            begun = assist(config, output_dir, processes)
-            if not begun.is_complete:
-                _run(begun.plan, node, output_dir, _ignore, stop)
+            planned = join(config, output_dir, processes)
+            if not planned.is_complete:
+                _run(planned.plan, node, output_dir, _ignore, stop)
             return []
         with hold(output_dir):
-            begun = begin(config, output_dir, processes, report)
-            if not begun.is_complete:
-                _run(begun.plan, node, output_dir, report or _ignore, stop)
-            return finish(begun.plan, output_dir)
+            planned = begin(config, output_dir, processes, report)
+            if not planned.is_complete:
+                _run(planned.plan, node, output_dir, report or _ignore, stop)
+            return finish(planned.plan, output_dir)
 
 
-def _run(plan: Plan, node: Node, output_dir: Path, report: Report, stop: Stop) -> None:
+def _run(plan: Plan, node: Node, output_dir: Path, report: Report, stop: StopRequest) -> None:
     for stale in failures(output_dir).values() if node.is_first else ():
         stale.unlink(missing_ok=True)
     failed = _failed(output_dir)
@@ -74,10 +73,10 @@ def _run(plan: Plan, node: Node, output_dir: Path, report: Report, stop: Stop) -
     versions = Follower(output_dir / VERSIONS, ModelVersion, from_end=True)
     log = log_path(output_dir, node.index)
     with Child.start("training", _torchrun(plan, node, path), log=log, env=_environment(plan, node)) as child:
-        stop.waits = running = True
+        stop.is_training = running = True
         while running:
             running = child.exit_code is None
-            if stop.asked:
+            if stop.requested:
                 (output_dir / STOP).touch()
             for follower in (steps, versions):
                 for news in follower.new():
@@ -85,7 +84,7 @@ def _run(plan: Plan, node: Node, output_dir: Path, report: Report, stop: Stop) -
             if (output_dir / STOP).exists() and _failed(output_dir) - failed:
                 break  # torchrun would start the ranks anew, if it may, which have done what they were asked
             time.sleep(0.2 if running else 0)
-        stop.waits = False
+        stop.is_training = False
         if child.exit_code != 0:
             raise _failure(output_dir, child)
 
@@ -101,7 +100,7 @@ def _torchrun(plan: Plan, node: Node, path: Path) -> list[str]:
 
 
 def _environment(plan: Plan, node: Node) -> dict[str, str]:
-    """Ranks share the processors evenly, and ask no model hub; on one node they talk over loopback."""
+    """Ranks share the CPUs evenly, and ask no model hub; on one node they talk over loopback."""
     loopback = {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
     return {
         "OMP_NUM_THREADS": str(threads_per_process(plan.config.nproc_per_node)),
@@ -123,7 +122,7 @@ def _failed(output_dir: Path) -> set[tuple[str, int]]:
 def _failure(output_dir: Path, child: Child) -> TunegateError:
     paths = sorted(failures(output_dir).values(), key=lambda path: path.stat().st_mtime)
     found = [from_json(path.read_bytes(), Failure, str(path)) for path in paths]
-    again = f"run the same command again to go on from the newest checkpoint (log: {child.log})"
+    again = f"run the same command again to resume from the newest checkpoint (log: {child.log})"
     for failure in found:
         if failure.explained:
             return _KINDS.get(failure.exit_code, TrainingError)(failure.message)

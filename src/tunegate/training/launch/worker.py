@@ -1,4 +1,4 @@
-"""One training process of a run, as torchrun starts it: read the plan, train, and leave a word when it fails."""
+"""One training process of a run, as torchrun starts it: read the plan, train, and write down why it fails."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import shutil
 import sys
 from pathlib import Path
 
+from tunegate import logs
 from tunegate.api.codec import from_json, to_json
 from tunegate.api.errors import Preempted, TunegateError
 from tunegate.training.launch.torchrun import Failure
-from tunegate.training.loop.rendezvous import meet
+from tunegate.training.loop.rendezvous import join_rendezvous
 from tunegate.training.loop.trainer import run
 from tunegate.training.run.layout import failure_path, failures
 from tunegate.training.run.plan import Plan
@@ -20,12 +21,13 @@ _SMALLEST_FREE_SPACE = 16 * 1024**2
 
 
 def main(path: Path) -> int:
+    logs.configure()
     plan = from_json(path.read_bytes(), Plan, str(path))
     _forget_failures(path.parent, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     with stoppable() as stop:
-        stop.waits = True
+        stop.is_training = True
         try:
-            store = meet()  # noqa: F841 - it lasts as long as somebody has it
+            store = join_rendezvous()  # noqa: F841 - the store lives as long as this name
             run(plan, path.parent, stop)
         except Exception as error:
             failure = explain(error, path.parent)
@@ -44,11 +46,11 @@ def _forget_failures(output_dir: Path, rank: int, size: int) -> None:
 
 
 def explain(error: Exception, output_dir: Path) -> Failure:
-    """Put an error into words for the user. Writers of weights say "disk full" in many ways, so look at the disk."""
+    """Explain an error to the user. Writers of weights say "disk full" in many ways, so look at the disk."""
     if isinstance(error, TunegateError):
         return Failure(message=str(error), explained=True, exit_code=error.exit_code)
     if shutil.disk_usage(output_dir).free < _SMALLEST_FREE_SPACE or "No space left" in str(error):
-        message = f"The disk of {output_dir} is full; free some space and run the same command again to go on."
+        message = f"The disk of {output_dir} is full; free some space and run the same command again to resume."
         return Failure(message=message, explained=True)
     return Failure(
         message=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", explained=False

@@ -1,4 +1,4 @@
-"""Attention in packed rows on processors: dialogue by dialogue, and not over whole rows with most of it masked away.
+"""Attention in packed rows on CPUs: dialogue by dialogue, and not over whole rows with most of it masked away.
 
 A row of 2,048 positions that holds twenty dialogues needs a twentieth of the products that way.
 """

@@ -14,7 +14,7 @@ from tunegate.training.data.examples import Examples
 from tunegate.training.data.packing import Lengths, Packs, order_of
 from tunegate.training.data.tokenize import IGNORED, Example
 
-NOTHING = -1
+FILLER = -1
 _UNTRAINED = Example(np.zeros(1, np.int32), np.full(1, IGNORED, np.int32))
 
 
@@ -42,10 +42,10 @@ class Order(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         order = order_of(self._lengths, self._global_batch, self._seed, self._epoch, shuffled=self._shuffled)
-        return chain(map(int, order), repeat(NOTHING, len(self) - len(order)))
+        return chain(map(int, order), repeat(FILLER, len(self) - len(order)))
 
 
-class Filled(Sequence[Any]):
+class WithFiller(Sequence[Any]):
     """Rows of examples or of packs, and None for NOTHING."""
 
     def __init__(self, rows: Any) -> None:
@@ -56,7 +56,7 @@ class Filled(Sequence[Any]):
         return len(self._rows)
 
     def __getitem__(self, index: Any) -> Any:
-        return None if index == NOTHING else self._rows[index]
+        return None if index == FILLER else self._rows[index]
 
 
 class Packed(Sequence[tuple[Example, ...]]):

@@ -1,6 +1,6 @@
-"""What a run leaves while it goes on: its log and gauges, its complete checkpoints, and word to whoever publishes them.
+"""The callback that writes what a run leaves: log, metrics, picture, and complete checkpoints for the publisher.
 
-Every rank has a record; the first one writes. Nothing here changes what is computed.
+Every rank has one; the first rank's writes. It changes nothing that is computed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tunegate.api.errors import TrainingError
+from tunegate.training.loop.batches import Order
 from tunegate.training.loop.methods import count_parameters, make_servable
 from tunegate.training.loop.metrics import Metrics
 from tunegate.training.loop.mfu import flops_per_token, peak_flops, reading_of, work_of
@@ -29,10 +30,22 @@ from tunegate.training.run.plan import Plan
 from tunegate.training.run.progress import Progress, append, clock
 from tunegate.training.run.publisher import Publisher
 
-if TYPE_CHECKING:
-    from tunegate.training.loop.trainer import Tuner
+_SAMPLED_ROWS = 500
 
-_ROWS_LOOKED_AT = 500
+
+class CountingTrainer(Protocol):
+    """What the callback reads of the trainer beside what transformers hands to callbacks."""
+
+    model: Any
+    args: Any
+    train_dataset: Any
+    order: Order
+
+    def is_world_process_zero(self) -> bool: ...
+
+    def count(self) -> tuple[int, int]:
+        """Tokens read, and positions computed for them, in this rank since the last call."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,14 +57,14 @@ class Speed:
     mfu: float | None
 
 
-class Record(TrainerCallback):  # type: ignore[misc]
+class RunCallback(TrainerCallback):  # type: ignore[misc]
     """Writes the log, seals each checkpoint when every rank has written it, and hands it to the publisher."""
 
     def __init__(
         self,
         plan: Plan,
         output_dir: Path,
-        trainer: Tuner,
+        trainer: CountingTrainer,
         publisher: Publisher | None,
         metrics: Metrics,
         report: Callable[[Progress], None],
@@ -165,18 +178,18 @@ class Record(TrainerCallback):  # type: ignore[misc]
 
 
 def _seconds_until(output_dir: Path, step: int) -> float:
-    """What earlier attempts took to come to the checkpoint that this one goes on from."""
-    found = [one for one in complete_checkpoints(output_dir) if one.step == step]
+    """What earlier attempts took to come to the checkpoint that this one resumes from."""
+    found = [checkpoint for checkpoint in complete_checkpoints(output_dir) if checkpoint.step == step]
     return float(found[0].marker.notes.get("seconds", 0)) if found else 0.0
 
 
-def _share_of_peak(trainer: Tuner) -> float | None:
+def _share_of_peak(trainer: CountingTrainer) -> float | None:
     examples = trainer.train_dataset
-    rows = [examples[index] for index in range(0, len(examples), 1 + len(examples) // _ROWS_LOOKED_AT)]
-    looked_at = [example for row in rows for example in (row if isinstance(row, tuple) else (row,))]
+    rows = [examples[index] for index in range(0, len(examples), 1 + len(examples) // _SAMPLED_ROWS)]
+    sampled = [example for row in rows for example in (row if isinstance(row, tuple) else (row,))]
     args = trainer.args
     peak = peak_flops(args.device, torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32)
-    return flops_per_token(work_of(trainer.model), reading_of(looked_at)) / peak if peak else None
+    return flops_per_token(work_of(trainer.model), reading_of(sampled)) / peak if peak else None
 
 
 def _peak_memory() -> int:

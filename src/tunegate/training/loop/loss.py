@@ -19,7 +19,7 @@ class TrainedPositions:
     """Stands before a model's head and lets through the hidden states that predict a trained token.
 
     Call `expect` with a batch's labels, run the model without labels, then call `loss` with its output. States before
-    those of the labels belong to a learned prompt at the input.
+    those of the labels belong to a soft prompt at the input.
     """
 
     def __init__(self, model: Any) -> None:
@@ -41,6 +41,6 @@ class TrainedPositions:
         return cross_entropy(outputs.logits.float(), targets, reduction="sum") / num_items_in_batch
 
     def _select(self, head: nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        (hidden,) = arguments  # [rows, learned prompt and positions, width]
+        (hidden,) = arguments  # [rows, soft prompt and positions, width]
         assert self._kept is not None
         return (hidden[:, -self._kept.shape[1] :][self._kept],)

@@ -104,7 +104,7 @@ def reading_of(rows: Iterable[Example | tuple[Example, ...]]) -> Reading:
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
-    """FLOP/s that one device reaches at most, measured where it is a processor; None where that is not known."""
+    """FLOP/s that one device reaches at most, measured where it is a CPU; None where that is not known."""
     if device.type == "cpu":
         return _measured(dtype)
     is_half = dtype in (torch.bfloat16, torch.float16)

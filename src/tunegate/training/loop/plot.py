@@ -45,7 +45,7 @@ def _losses(axes: Axes, history: Sequence[dict[str, Any]]) -> None:
         axes.plot(steps, losses, color="tab:blue", alpha=0.3, label="loss")
         axes.plot(steps, smoothed(losses), color="tab:blue", label="loss, smoothed")
     if any("eval_loss" in entry for entry in history):
-        axes.plot(*_series(history, "eval_loss"), color="tab:orange", marker="o", label="loss on held-out rows")
+        axes.plot(*_series(history, "eval_loss"), color="tab:orange", marker="o", label="validation loss")
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     axes.set_ylim(0, 1.05 * max(losses, default=1.0))

@@ -1,4 +1,4 @@
-"""Where all ranks of a run go on from, agreed upon inside the processes that train."""
+"""Where all ranks of a run resume from, agreed upon inside the processes that train."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tunegate.api.errors import TrainingError
 from tunegate.training.loop.universal import convert, processes_of
 from tunegate.training.run.checkpoints import complete_checkpoints, remove_incomplete
 from tunegate.training.run.layout import shared_path, universal_path
-from tunegate.training.run.plan import Plan, as_begun, for_processes, read_record
+from tunegate.training.run.plan import Plan, for_processes, read_record, with_global_batch_of
 from tunegate.training.run.progress import cut_log
 
 _SHARED_SECONDS = 30.0  # network file systems remember for some seconds that a file is not there
@@ -37,11 +37,11 @@ def for_ranks(plan: Plan, output_dir: Path, processes: int) -> Plan:
     record = read_record(output_dir)
     if record is None:
         raise _not_shared(output_dir)
-    return for_processes(as_begun(plan, record), processes)
+    return for_processes(with_global_batch_of(plan, record), processes)
 
 
-def settle(output_dir: Path, *, is_first: bool) -> Start:
-    """Where all ranks go on from: the newest complete checkpoint, once what a broken attempt left is cleared away.
+def agree_on_start(output_dir: Path, *, is_first: bool) -> Start:
+    """Where all ranks resume from: the newest complete checkpoint, once what a broken attempt left is cleared away.
 
     torchrun may have started the ranks anew after it lost a node, so a plan can't know. A checkpoint of another number
     of processes is converted by the first, which may take minutes: the others wait for a file, because a collective

@@ -20,19 +20,19 @@ from tunegate.api.versions import ModelVersion
 from tunegate.training.data.examples import open_training_data
 from tunegate.training.data.packing import pack
 from tunegate.training.data.tokenize import IGNORED, Example, limits_of, load_tokenizer
-from tunegate.training.loop.batches import Collator, Filled, Order, Packed
-from tunegate.training.loop.callbacks import Record
+from tunegate.training.loop.batches import Collator, Order, Packed, WithFiller
+from tunegate.training.loop.callbacks import RunCallback
 from tunegate.training.loop.loss import TrainedPositions
 from tunegate.training.loop.methods import load_model
 from tunegate.training.loop.metrics import Metrics, host_for
-from tunegate.training.loop.preemption import Preemption
-from tunegate.training.loop.resume import Start, for_ranks, settle
+from tunegate.training.loop.preemption import PreemptionCallback
+from tunegate.training.loop.resume import Start, agree_on_start, for_ranks
 from tunegate.training.loop.trainer_arguments import training_arguments
-from tunegate.training.loop.universal import Loaded, load_universal
+from tunegate.training.loop.universal import UniversalCheckpointCallback, load_universal
 from tunegate.training.run.checkpoints import begin_checkpoint
 from tunegate.training.run.layout import VERSIONS
 from tunegate.training.run.plan import Plan
-from tunegate.training.run.preemption import Stop
+from tunegate.training.run.preemption import StopRequest
 from tunegate.training.run.progress import Report, append
 from tunegate.training.run.publisher import Publisher, publisher_of
 
@@ -40,41 +40,41 @@ from tunegate.training.run.publisher import Publisher, publisher_of
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def run(plan: Plan, output_dir: Path, stop: Stop | None = None, report: Report | None = None) -> None:
+def run(plan: Plan, output_dir: Path, stop: StopRequest | None = None, report: Report | None = None) -> None:
     """Train, save and publish. Called in every rank at once.
 
-    `report` hears of every logging step and every published version, in rank 0. Raises DataError, ModelError,
+    `report` gets every logging step and every published version, in rank 0. Raises DataError, ModelError,
     TrainingError, StoreError when a checkpoint could not be published, or Preempted when all ranks agreed to `stop`.
     """
     disable_progress_bar()
     plan = for_ranks(plan, output_dir, int(os.environ["WORLD_SIZE"]))
     arguments = training_arguments(plan.config, output_dir)
-    # On processors transformers leaves this for later, and ZeRO-3, which cuts weights as they are read, sees one rank.
+    # On CPUs transformers leaves this for later, and ZeRO-3, which cuts weights as they are read, sees one rank.
     deepspeed.init_distributed(torch.distributed.get_backend(), auto_mpi_discovery=False)
     metrics = Metrics()
     if plan.config.metrics_port is not None and arguments.process_index == 0:
         metrics.serve(plan.config.metrics_port, host_for(os.environ))
-    start = settle(output_dir, is_first=arguments.process_index == 0)
+    start = agree_on_start(output_dir, is_first=arguments.process_index == 0)
     if start.is_universal:
         load_universal(arguments)
-    trainer = _tuner(plan, arguments)
+    trainer = _make_trainer(plan, arguments)
     report = report or _ignore
 
-    def told(version: ModelVersion) -> None:
+    def on_published(version: ModelVersion) -> None:
         append(output_dir / VERSIONS, version)
         metrics.published()
         report(version)
 
-    publisher = publisher_of(plan, output_dir, told) if trainer.is_world_process_zero() else None
-    preemption = Preemption(stop or Stop(), output_dir)
+    publisher = publisher_of(plan, output_dir, on_published) if trainer.is_world_process_zero() else None
+    preemption = PreemptionCallback(stop or StopRequest(), output_dir)
     trainer.add_callback(preemption)
-    trainer.add_callback(Record(plan, output_dir, trainer, publisher, metrics, report))
+    trainer.add_callback(RunCallback(plan, output_dir, trainer, publisher, metrics, report))
     if start.folder and start.is_universal:
-        trainer.add_callback(Loaded(start.folder))
+        trainer.add_callback(UniversalCheckpointCallback(start.folder))
     _train(trainer, start, publisher, preemption)
 
 
-def _tuner(plan: Plan, arguments: TrainingArguments) -> Tuner:
+def _make_trainer(plan: Plan, arguments: TrainingArguments) -> FineTuningTrainer:
     config = plan.config
     tokenizer = load_tokenizer(Path(plan.base_folder), config.template)
     prepared = open_training_data(config, [Path(folder) for folder in plan.tokens])
@@ -82,22 +82,24 @@ def _tuner(plan: Plan, arguments: TrainingArguments) -> Tuner:
     if config.packing:
         packs = pack(rows.lengths, limits_of(config).longest, config.seed, shuffled=config.is_shuffle)
         rows = Packed(prepared.train, packs)
-    tuner = Tuner(
+    trainer = FineTuningTrainer(
         model=load_model(plan, tokenizer, arguments),
         args=arguments,
-        train_dataset=Filled(rows),
+        train_dataset=WithFiller(rows),
         eval_dataset=prepared.validation if config.val_size else None,
         is_shuffle=config.is_shuffle,
         # a padded position's value is never read
         data_collator=Collator(tokenizer.pad_token_id or 0, apart=config.packing),
         processing_class=tokenizer,
     )
-    tuner.remove_callback(PrinterCallback)  # the log says the same, in lines that can be read again
-    return tuner
+    trainer.remove_callback(PrinterCallback)  # the log says the same, in lines that can be read again
+    return trainer
 
 
-def _train(trainer: Tuner, start: Start, publisher: Publisher | None, preemption: Preemption) -> None:
-    """Train to the end or to where all agreed to stop, and see to what is not published by then."""
+def _train(
+    trainer: FineTuningTrainer, start: Start, publisher: Publisher | None, preemption: PreemptionCallback
+) -> None:
+    """Train to the end or to where all agreed to stop, then publish what is not published by then."""
     try:
         trainer.train(resume_from_checkpoint=str(start.folder) if start.folder else None)
     except BaseException:
@@ -105,16 +107,16 @@ def _train(trainer: Tuner, start: Start, publisher: Publisher | None, preemption
             publisher.cancel()
         raise
     if publisher:
-        (publisher.hurry if preemption.agreed else publisher.close)()
+        (publisher.flush if preemption.agreed else publisher.close)()
     if preemption.agreed:
         torch.distributed.barrier()  # a launcher ends all ranks when one has ended early: not before this is published
     torch.distributed.destroy_process_group()
     if preemption.agreed:
         step = trainer.state.global_step
-        raise Preempted(f"The run was asked to stop and did at step {step}; the same command goes on from there.")
+        raise Preempted(f"The run was asked to stop and did at step {step}; the same command resumes from there.")
 
 
-class Tuner(Trainer):  # type: ignore[misc]
+class FineTuningTrainer(Trainer):  # type: ignore[misc]
     """Trainer with our order of examples, our loss, and a validation loss that depends on no number of processes."""
 
     def __init__(self, *, model: Any, is_shuffle: bool, **options: Any) -> None:

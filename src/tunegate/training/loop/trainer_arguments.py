@@ -1,6 +1,6 @@
 """What a run's settings mean to transformers and DeepSpeed on this machine's devices.
 
-A wish the hardware can't fulfil is refused here, before the model is read. Nothing here knows of data or the store.
+What the hardware can't do is refused here, before the model is read. Nothing here knows of data or the store.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tunegate.training.config import TrainConfig, load_deepspeed
 
 
 def training_arguments(config: TrainConfig, output_dir: Path) -> TrainingArguments:
-    """`config` in transformers' words. Raises UsageError for what this machine can't do."""
+    """`config` as transformers' arguments. Raises UsageError for what this machine can't do."""
     on_cpu = not torch.accelerator.is_available()
     if config.fp16 and on_cpu:
         raise UsageError("--fp16 needs a GPU, and there is none; leave it out, or compute with --bf16 auto.")
@@ -53,26 +53,26 @@ def training_arguments(config: TrainConfig, output_dir: Path) -> TrainingArgumen
     )
 
 
-def computes_in_bfloat16(wish: str) -> bool:
-    """Whether to compute in bfloat16: as wished, or on "auto" where the device has instructions for it.
+def computes_in_bfloat16(requested: str) -> bool:
+    """Whether to compute in bfloat16: as requested, or on "auto" where the device has instructions for it.
 
-    On a processor without them bfloat16 is emulated and slower than float32. Raises UsageError when a GPU can't.
+    On a CPU without them bfloat16 is emulated and slower than float32. Raises UsageError when a GPU can't.
     """
-    if wish == "false":
+    if requested == "false":
         return False
     if torch.cuda.is_available():
         able = bool(torch.cuda.is_bf16_supported(including_emulation=False))
-        if wish == "true" and not able:
+        if requested == "true" and not able:
             raise UsageError("--bf16 true needs a GPU that computes in bfloat16; leave it out, or give --fp16 true.")
         return able
-    if wish == "true":
+    if requested == "true":
         return True
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _recomputes(config: TrainConfig, *, on_cpu: bool) -> bool:
-    """Whether layers are computed again backwards, to save memory: it is scarce on accelerators, time on processors."""
+    """Whether layers are computed again backwards, to save memory: it is scarce on accelerators, time on CPUs."""
     if config.finetuning_type == "p_tuning_v2":
         return False  # its prompts are a cache of keys and values, which a layer computed again would add to
     return config.gradient_checkpointing == "true" or (config.gradient_checkpointing == "auto" and not on_cpu)
@@ -82,7 +82,7 @@ def _deepspeed(config: TrainConfig) -> dict[str, Any]:
     """The DeepSpeed configuration, where what a file leaves out has our settings instead of DeepSpeed's own.
 
     Under ZeRO-3 each process holds a part of the weights: they are put together for every checkpoint, to be served.
-    An optimizer in the processor's memory is torch's own, which needs no compiler, unless the file forces DeepSpeed's.
+    An optimizer in the CPU's memory is torch's own, which needs no compiler, unless the file forces DeepSpeed's.
     """
     ours = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
     dtypes = {name: {"enabled": "auto"} for name in ("bf16", "fp16")}  # without them DeepSpeed computes in float32

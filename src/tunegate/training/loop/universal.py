@@ -1,7 +1,7 @@
-"""A checkpoint of one number of processes, dealt out anew for another: DeepSpeed's universal format.
+"""A checkpoint of one number of processes, divided anew for another: DeepSpeed's universal format.
 
 ZeRO leaves each process a part of the optimizer, so a checkpoint fits as many processes as wrote it. The universal one
-is made for a start, and is gone when all have read it. Knows nothing of who waits for it.
+is made for a start, and is gone when all have read it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def convert(resume: Path, into: Path) -> None:
     tag = _tag(resume)
     options = {"keep_temp_folder": False, "strict": True, "inject_missing_state": True}
     workers = {"num_extract_workers": 1, "num_merge_workers": 1}  # more are forked, which a process with threads is not
-    _LOG.warning("%s is of %s processes; it is converted.", resume.parent.name, processes_of(resume))
+    fields = {"checkpoint": resume.parent.name, "processes": processes_of(resume)}
+    _LOG.warning("a checkpoint of another number of processes is converted", extra=fields)
     with new_folder(into) as partial:
         places = {"input_folder": str(resume / tag), "output_folder": str(partial / tag)}
         with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
@@ -48,13 +49,13 @@ def convert(resume: Path, into: Path) -> None:
 
 
 def load_universal(arguments: TrainingArguments) -> None:
-    """Have DeepSpeed read the checkpoint to come in the universal format."""
+    """Let DeepSpeed read the checkpoint to come in the universal format."""
     settings = arguments.hf_deepspeed_config.config
     settings["checkpoint"] = {**settings.get("checkpoint", {}), "load_universal": True}
 
 
-class Loaded(TrainerCallback):  # type: ignore[misc]
-    """Mends what DeepSpeed read from a universal checkpoint, and removes that when all have read it.
+class UniversalCheckpointCallback(TrainerCallback):  # type: ignore[misc]
+    """Corrects what DeepSpeed read from a universal checkpoint, and removes that when all have read it.
 
     It has no random numbers: they begin anew from the seed and the step, so that dropout isn't that of the first steps.
     """
@@ -65,14 +66,14 @@ class Loaded(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         inner = kw["optimizer"].optimizer.optimizer  # torch's, in DeepSpeed's, in accelerate's
         saved = torch.load(self._folder / _tag(self._folder) / "zero" / "optimizer_state.pt", weights_only=False)
-        mend(inner, saved["param_groups"])
+        restore_param_groups(inner, saved["param_groups"])
         torch.distributed.barrier()
         if state.is_world_process_zero:
             shutil.rmtree(self._folder)
         set_seed(args.seed + state.global_step)
 
 
-def mend(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> None:
+def restore_param_groups(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> None:
     """Undo what ZeRO-3 of deepspeed 0.19 does: all groups get the first one's settings, and one counter of steps.
 
     Weights that don't decay would, and a counter that several groups share counts each step several times.

@@ -50,4 +50,4 @@ def _check_trainable(folder: Path, name: str) -> None:
     if "quantization_config" in config:
         raise ModelError(f"{name} has quantized weights, which can't be tuned; train the version it was made from.")
     if leading_tokens(folder):
-        raise ModelError(f"{name} has a learned prompt, which training would leave out; train from its base instead.")
+        raise ModelError(f"{name} has a soft prompt, which training would leave out; train from its base instead.")

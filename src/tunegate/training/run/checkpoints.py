@@ -146,7 +146,7 @@ def fetch_checkpoint(store: Store, version: ModelVersion, output_dir: Path) -> C
     folder = output_dir / version.name.rsplit("/", 1)[1]
     checkpoint = _read(store.fetch(version.uri, folder, digest=version.digest, include_resume=True))
     if checkpoint is None:
-        raise TrainingError(f"{version.name} was published without what it takes to go on; give a new --run.")
+        raise TrainingError(f"{version.name} was published without what it takes to resume; give a new --run.")
     return checkpoint
 
 

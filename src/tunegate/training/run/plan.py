@@ -1,6 +1,6 @@
-"""What a run will do, decided before a process is started: base, data, provenance, and where it goes on from.
+"""What a run will do, decided before a process is started: base, data and provenance.
 
-The plan is a file, so the processes of the run read what was checked here. Knows no torch.
+The plan is a file, so the processes of the run read what was checked here.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ADAPTERS: dict[str, Format] = {"lora": "lora-adapter", "p_tuning": "prompt-adap
 class RunRecord(Resource, frozen=True, kw_only=True):
     """What makes two starts the same run: the settings, the bytes of the data and those of the base model.
 
-    global_batch: dialogues to a step. They stay when fewer or more processes go on; how many those are is no part.
+    global_batch: dialogues to a step. They stay when fewer or more processes resume; how many those are is no part.
     """
 
     arguments: dict[str, Any]
@@ -50,7 +50,7 @@ class RunRecord(Resource, frozen=True, kw_only=True):
 
 
 class Plan(Resource, frozen=True, kw_only=True):
-    """Everything a training process needs; where it goes on from, the run's folder says."""
+    """Everything a training process needs; where it resumes from, the run's folder says."""
 
     config: TrainConfig
     base_folder: str
@@ -62,35 +62,40 @@ class Plan(Resource, frozen=True, kw_only=True):
 def make_plan(
     config: TrainConfig, store: Store | None, output_dir: Path, processes: int, report: Report | None = None
 ) -> Plan:
-    """Find the base model, tokenize the data, and put both into words; `processes` are all that train.
+    """Find the base model, tokenize the data, and say how both are used; `processes` are all that train.
 
     Raises UsageError, DataError, ModelError or StoreError for what can't be used.
     """
-    folder, base, digest = _find_base(config, store)
+    folder, version = base_folder(config, store)
+    if version is None and store is not None and config.finetuning_type in _ADAPTERS:
+        raise UsageError(
+            f"An adapter needs its base model in the store, and {config.model_name_or_path} is a folder; publish it "
+            "with `tunegate models publish` and give the version's name, or use --finetuning_type full."
+        )
     prepared = prepare(config, folder, report, rejects=output_dir / REJECTED)
-    inherited = _release_beside(folder)
+    inherited = Release(format="huggingface")
+    if (folder / RELEASE).is_file():
+        inherited = from_yaml((folder / RELEASE).read_bytes(), Release, str(folder / RELEASE))
     release = Release(
         format=_ADAPTERS.get(config.finetuning_type, "huggingface"),
-        base=base,
-        system_prompt=inherited.system_prompt if inherited else "",
-        generation=inherited.generation if inherited else {},
+        base=BaseModel(uri=version.uri, digest=version.digest) if version else None,
+        system_prompt=inherited.system_prompt,
+        generation=inherited.generation,
     )
+    digest = version.digest if version else _digest_of_folder(folder)
     producer = Producer(
         kind="tunegate train",
         run=config.run,
         arguments=arguments_of(config),
         seed=config.seed,
         code_version=code_version(),
-        datasets=tuple(Dataset(name=one.name, digest=one.digest, rows=one.examples) for one in prepared.datasets),
+        datasets=tuple(
+            Dataset(name=dataset.name, digest=dataset.digest, rows=dataset.examples) for dataset in prepared.datasets
+        ),
         notes={"base": digest, _GLOBAL_BATCH: str(_global_batch(config, processes))},
     )
-    return Plan(
-        config=config,
-        base_folder=str(folder),
-        tokens=tuple(map(str, prepared.folders)),
-        release=release,
-        producer=producer,
-    )
+    tokens = tuple(map(str, prepared.folders))
+    return Plan(config=config, base_folder=str(folder), tokens=tokens, release=release, producer=producer)
 
 
 def record_of(producer: Producer) -> RunRecord:
@@ -108,26 +113,38 @@ def read_record(output_dir: Path) -> RunRecord | None:
     return from_json(path.read_bytes(), RunRecord, str(path)) if path.is_file() else None
 
 
-def check_same_run(plan: Plan, output_dir: Path, begun: RunRecord | None) -> Plan:
+def check_same_run(plan: Plan, output_dir: Path, recorded: RunRecord | None) -> Plan:
     """The plan with the dialogues to a step that the run began with; `output_dir` gets its record.
 
-    begun: what an earlier attempt recorded, None where there was none.
-    Raises UsageError when the run began with something else.
+    recorded: what an earlier attempt began with, None where there was none.
+    Raises UsageError when that was something else.
     """
     wanted = record_of(plan.producer)
-    if begun is not None and (changes := _changes(begun, wanted)):
+    record = recorded or wanted
+    changes = [
+        f"--{name} {record.arguments.get(name)}, not {value}"
+        for name, value in wanted.arguments.items()
+        if record.arguments.get(name) != value
+    ]
+    changes += [
+        f"other bytes in the data set {name}"
+        for name, digest in wanted.datasets.items()
+        if record.datasets.get(name, digest) != digest
+    ]
+    if record.base != wanted.base:
+        changes.append(f"the base model {record.base}, not {wanted.base}")
+    if changes:
         raise UsageError(
-            f"The run {plan.config.run} began with {changes}; start it as it began, "
+            f"The run {plan.config.run} began with {', '.join(changes)}; start it as it began, "
             "or give a new --run and --output_dir."
         )
-    record = begun or wanted
     check_global_batch(plan.config, record.global_batch // _global_batch(plan.config, 1))
     (output_dir / RECORD).write_bytes(to_json(record))
-    return as_begun(plan, record)
+    return with_global_batch_of(plan, record)
 
 
-def as_begun(plan: Plan, record: RunRecord) -> Plan:
-    """The plan with the dialogues to a step that the run began with, whatever this start would make of its flags."""
+def with_global_batch_of(plan: Plan, record: RunRecord) -> Plan:
+    """The plan with the dialogues to a step that the run began with, whatever this start's flags come to."""
     notes = {**plan.producer.notes, _GLOBAL_BATCH: str(record.global_batch)}
     return msgspec.structs.replace(plan, producer=msgspec.structs.replace(plan.producer, notes=notes))
 
@@ -172,19 +189,6 @@ def open_store(config: TrainConfig) -> Store | None:
     return Store.open(config.store, endpoint_url=config.endpoint_url) if config.store else None
 
 
-def _find_base(config: TrainConfig, store: Store | None) -> tuple[Path, BaseModel | None, str]:
-    """The folder to train from, what adapters and tuned weights name as their base, and its digest."""
-    folder, version = base_folder(config, store)
-    if version is not None:
-        return folder, BaseModel(uri=version.uri, digest=version.digest), version.digest
-    if store is not None and config.finetuning_type in _ADAPTERS:
-        raise UsageError(
-            f"An adapter needs its base model in the store, and {config.model_name_or_path} is a folder; publish it "
-            "with `tunegate models publish` and give the version's name, or use --finetuning_type full."
-        )
-    return folder, None, _digest_of_folder(folder)
-
-
 def _digest_of_folder(folder: Path) -> str:
     digests = default_cache() / "digests"
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -198,30 +202,8 @@ def _digest_of_folder(folder: Path) -> str:
     )
 
 
-def _release_beside(folder: Path) -> Release | None:
-    path = folder / RELEASE
-    return from_yaml(path.read_bytes(), Release, str(path)) if path.is_file() else None
-
-
 def _global_batch(config: TrainConfig, processes: int) -> int:
     return config.per_device_train_batch_size * config.gradient_accumulation_steps * processes
-
-
-def _changes(begun: RunRecord, wanted: RunRecord) -> str:
-    """What differs, in words; empty when nothing does."""
-    said = [
-        f"--{name} {begun.arguments.get(name)}, not {value}"
-        for name, value in wanted.arguments.items()
-        if begun.arguments.get(name) != value
-    ]
-    said += [
-        f"other bytes in the data set {name}"
-        for name, digest in wanted.datasets.items()
-        if name in begun.datasets and begun.datasets[name] != digest
-    ]
-    if begun.base != wanted.base:
-        said.append(f"the base model {begun.base}, not {wanted.base}")
-    return ", ".join(said)
 
 
 def threads_per_process(processes: int) -> int:

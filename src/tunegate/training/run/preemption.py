@@ -1,7 +1,7 @@
-"""How a run that is asked to stop (SIGTERM, as nodes are drained) gets to say goodbye with a complete checkpoint.
+"""How a run that is asked to stop (SIGTERM, as nodes are drained) still ends with a complete checkpoint.
 
-The first signal is a wish, fulfilled at the end of a step; before training, and at the second signal, it is an order.
-Knows no torch.
+The first signal is a request, followed at the end of a step; before training, and at the second signal, the process
+ends at once.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from tunegate.api.errors import Preempted
 
 
 @dataclass
-class Stop:
-    """asked: somebody wants the run to stop. waits: training goes on, and will see to it."""
+class StopRequest:
+    """is_training: steps are being done, and the request is followed after the one at hand."""
 
-    asked: bool = False
-    waits: bool = False
+    requested: bool = False
+    is_training: bool = False
 
 
 @contextmanager
-def stoppable() -> Iterator[Stop]:
-    """Hear SIGTERM, which only a main thread can. Raises Preempted where nobody would see to the wish."""
-    stop = Stop()
+def stoppable() -> Iterator[StopRequest]:
+    """Handle SIGTERM, which only a main thread can. Raises Preempted where no step's end will follow the request."""
+    stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
-    def hear(_signal: int, _frame: FrameType | None) -> None:
-        if stop.asked or not stop.waits:
-            raise Preempted("The run was asked to stop; the same command goes on from the newest complete checkpoint.")
-        stop.asked = True
+    def on_sigterm(_signal: int, _frame: FrameType | None) -> None:
+        if stop.requested or not stop.is_training:
+            raise Preempted("The run was asked to stop; the same command resumes from the newest complete checkpoint.")
+        stop.requested = True
 
-    before = signal.signal(signal.SIGTERM, hear)
+    before = signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield stop
     finally:

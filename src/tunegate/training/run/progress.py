@@ -1,7 +1,7 @@
-"""What a run says while it goes on: one JSON line for each logging step, read by whoever watches.
+"""The log of a run: one JSON line for each logging step.
 
 The file and its keys are those of LLaMA-Factory, with ours after them, so that what draws its curves draws ours.
-Rank 0 writes it; a resumed run goes on in the same file.
+Rank 0 writes it; a resumed run appends to the same file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T", bound=Resource)
 
 
 class Progress(Resource, frozen=True, kw_only=True, rename=None, omit_defaults=True):
-    """One logging step, or one look at the rows that were held out; what is None has no place in the line.
+    """One logging step, or one evaluation of the validation split; what is None has no place in the line.
 
     loss: mean over the trained tokens since the last logging step.
     eval_loss: mean over the trained tokens that were held out.

@@ -1,6 +1,6 @@
-"""How checkpoints reach the store while training goes on: in a thread of its own, which steps back for training.
+"""How checkpoints reach the store while training continues: in a thread of its own, of a lower priority.
 
-The store may be away for a while; a checkpoint stays in the run's folder until the store has it. Knows no torch.
+The store may be away for a while; a checkpoint stays in the run's folder until the store has it.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Publisher:
 
     def __init__(self, publish: Callable[[Checkpoint], None]) -> None:
         self._publish = publish
-        self._thread = ThreadPoolExecutor(1, "publish", initializer=_step_back)
+        self._thread = ThreadPoolExecutor(1, "publish", initializer=_lower_priority)
         self._futures: dict[str, Future[None]] = {}
         self._deadline = float("inf")
-        self._hurried = threading.Event()
+        self._flushing = threading.Event()
 
     def submit(self, checkpoint: Checkpoint) -> None:
-        self._futures[checkpoint.folder.name] = self._thread.submit(self._bring, checkpoint)
+        self._futures[checkpoint.folder.name] = self._thread.submit(self._publish_with_retry, checkpoint)
 
     def close(self) -> None:
         """Wait for every upload. Raises StoreError when a checkpoint could not be published; the others were tried."""
@@ -55,33 +55,34 @@ class Publisher:
                 f"publish what is missing. The reason: {error}"
             )
 
-    def hurry(self) -> None:
-        """Publish what a store that is there takes at once; the next start of the run publishes the rest."""
-        self._hurried.set()
+    def flush(self) -> None:
+        """Publish what the store takes at the first attempt; the next start of the run publishes the rest."""
+        self._flushing.set()
         self._thread.shutdown(wait=True)
 
     def cancel(self) -> None:
         """Give up what has not begun; the next start of the run publishes it."""
-        self._hurried.set()
+        self._flushing.set()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def _bring(self, checkpoint: Checkpoint) -> None:
+    def _publish_with_retry(self, checkpoint: Checkpoint) -> None:
         pause = _SHORTEST_PAUSE
         while True:
             try:
                 return self._publish(checkpoint)
             except UnavailableError as error:
-                _LOG.warning("%s waits to be published: %s", checkpoint.folder.name, error)
-                if time.monotonic() + pause > self._deadline or self._hurried.wait(pause):
+                fields = {"checkpoint": checkpoint.folder.name, "error": str(error)}
+                _LOG.warning("a checkpoint waits to be published", extra=fields)
+                if time.monotonic() + pause > self._deadline or self._flushing.wait(pause):
                     raise
             pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def publisher_of(plan: Plan, output_dir: Path, told: Callable[[ModelVersion], None]) -> Publisher | None:
+def publisher_of(plan: Plan, output_dir: Path, on_published: Callable[[ModelVersion], None]) -> Publisher | None:
     """What publishes the checkpoints of a run, those first that an earlier attempt left; None without a store.
 
     Those that are in the store make room for newer ones, if the run is to keep only some. The store need not be there
-    yet: `told` hears of every version that it has from now on.
+    yet: `on_published` gets every version that it has from now on.
     """
     config = plan.config
     if config.store is None:
@@ -93,9 +94,9 @@ def publisher_of(plan: Plan, output_dir: Path, told: Callable[[ModelVersion], No
         if not known:
             known.update(version.name for version in store.list(config.model))
         if name_of(checkpoint) not in known:
-            told(publish_checkpoint(store, checkpoint, run, plan.release, plan.producer))
+            on_published(publish_checkpoint(store, checkpoint, run, plan.release, plan.producer))
             known.add(name_of(checkpoint))
-        published = [one for one in complete_checkpoints(output_dir) if name_of(one) in known]
+        published = [checkpoint for checkpoint in complete_checkpoints(output_dir) if name_of(checkpoint) in known]
         remove_surplus(published, config.kept)
 
     def name_of(checkpoint: Checkpoint) -> str:
@@ -107,7 +108,7 @@ def publisher_of(plan: Plan, output_dir: Path, told: Callable[[ModelVersion], No
     return publisher
 
 
-def _step_back() -> None:
-    """Training goes first. What this thread starts inherits its place."""
+def _lower_priority() -> None:
+    """Training goes first. What this thread starts inherits its priority."""
     if sys.platform == "linux":  # elsewhere threads have no priority of their own
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

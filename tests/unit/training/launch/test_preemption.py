@@ -49,7 +49,7 @@ def test_a_run_that_was_asked_to_stop_goes_on_to_the_same_end(
     kept = complete_checkpoints(output)[-1].step
     assert status == 143
     assert [one.step for one in complete_checkpoints(output)] == [*range(3, kept, 3), kept]
-    assert f"did at step {kept}; the same command goes on from there" in said
+    assert f"did at step {kept}; the same command resumes from there" in said
     assert shop.store.list("tiny")[-1].name == f"tiny/asked/checkpoint-{kept}"
 
     train(config)
@@ -91,9 +91,9 @@ def test_before_training_begins_the_wish_is_fulfilled_at_once() -> None:
 
 def test_while_training_goes_on_the_second_wish_is_an_order() -> None:
     with stoppable() as stop:
-        stop.waits = True
+        stop.is_training = True
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.asked
+        assert stop.requested
 
         with pytest.raises(Preempted):
             os.kill(os.getpid(), signal.SIGTERM)

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from tests.unit.training.builders import texts
 from tunegate.models import make_tiny
 from tunegate.training.data.tokenize import IGNORED, Example
-from tunegate.training.loop.batches import NOTHING, Collator, Order
+from tunegate.training.loop.batches import FILLER, Collator, Order
 
 PADDING = 9
 LENGTHS = (7, 12, 1, 5)
@@ -68,7 +68,7 @@ def test_the_order_changes_with_the_epoch_it_is_told() -> None:
 def test_the_last_batch_is_filled_with_nothing() -> None:
     order = Order(np.arange(5), 4, 1, shuffled=False)
 
-    assert list(order) == [0, 1, 2, 3, 4, NOTHING, NOTHING, NOTHING]
+    assert list(order) == [0, 1, 2, 3, 4, FILLER, FILLER, FILLER]
     assert len(order) == 8
 
 

@@ -13,7 +13,7 @@ from tests.unit.training.builders import make_config
 from tunegate.training.data.tokenize import IGNORED, Example, load_tokenizer
 from tunegate.training.loop.batches import Collator
 from tunegate.training.loop.methods import load_model
-from tunegate.training.loop.trainer import Tuner
+from tunegate.training.loop.trainer import FineTuningTrainer
 from tunegate.training.loop.trainer_arguments import training_arguments
 from tunegate.training.run.checkpoints import complete_checkpoints
 from tunegate.training.run.layout import foreign_checkpoints
@@ -57,9 +57,11 @@ def test_validation_is_the_mean_over_all_trained_tokens(
         model = load_model(plan_of(config), tokenizer, arguments)
         plain = load_model(plan_of(usual), tokenizer, arguments).eval()
         collator = Collator(0, apart=packing)
-        tuner = Tuner(model=model, args=arguments, eval_dataset=held_out, data_collator=collator, is_shuffle=True)
+        trainer = FineTuningTrainer(
+            model=model, args=arguments, eval_dataset=held_out, data_collator=collator, is_shuffle=True
+        )
 
-        loss = tuner.evaluate()["eval_loss"]
+        loss = trainer.evaluate()["eval_loss"]
 
     with torch.no_grad():
         ids = [torch.tensor(one.input_ids)[None] for one in held_out]
@@ -142,7 +144,7 @@ def test_a_checkpoint_is_known_for_the_runs_own_before_anything_of_it_is_written
     def save_model(*_: Any, **__: Any) -> None:
         raise Killed
 
-    monkeypatch.setattr(Tuner, "save_model", save_model)
+    monkeypatch.setattr(FineTuningTrainer, "save_model", save_model)
     with pytest.raises(Killed):
         train_alone(settings(folder, tmp_path, max_steps=1))
 

@@ -84,12 +84,12 @@ def test_a_run_keeps_its_dialogues_to_a_step_when_fewer_processes_go_on(
     check_same_run(begun, tmp_path, None)
     fewer = make_plan(msgspec.structs.replace(config, nproc_per_node=2), store, tmp_path, 2)
 
-    went_on = check_same_run(fewer, tmp_path, read_record(tmp_path))
+    resumed = check_same_run(fewer, tmp_path, read_record(tmp_path))
 
-    assert record_of(went_on.producer).global_batch == read_record(tmp_path).global_batch == 16
-    assert for_processes(went_on, 2).config.gradient_accumulation_steps == 2
+    assert record_of(resumed.producer).global_batch == read_record(tmp_path).global_batch == 16
+    assert for_processes(resumed, 2).config.gradient_accumulation_steps == 2
     with pytest.raises(UsageError, match=r"16 dialogues, 4 at a time, and 3 processes .* start 1, 2 or 4"):
-        for_processes(went_on, 3)
+        for_processes(resumed, 3)
 
 
 def test_a_deepspeed_file_is_held_to_the_dialogues_that_a_run_began_with(

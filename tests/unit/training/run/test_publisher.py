@@ -110,7 +110,8 @@ def test_a_store_that_is_away_is_asked_again(tmp_path: Path, caplog: pytest.LogC
 
     publisher.close()
     assert asked == [3, 3, 3, 3, 6]
-    assert caplog.messages == ["checkpoint-3 waits to be published: It is away."] * 3
+    assert caplog.messages == ["a checkpoint waits to be published"] * 3
+    assert {(record.checkpoint, record.error) for record in caplog.records} == {("checkpoint-3", "It is away.")}
 
 
 def test_a_run_that_is_to_stop_does_not_wait_for_a_store_that_is_away(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_a_run_that_is_to_stop_does_not_wait_for_a_store_that_is_away(tmp_path: 
     publisher.submit(checkpoint(tmp_path, 3))
     assert asked.wait(60)
 
-    publisher.hurry()
+    publisher.flush()
 
 
 def test_what_an_earlier_attempt_left_is_published_and_only_the_newest_stays(store: Store, tmp_path: Path) -> None:
@@ -134,15 +135,15 @@ def test_what_an_earlier_attempt_left_is_published_and_only_the_newest_stays(sto
         first.submit(checkpoint(tmp_path, step))
     first.close()
     checkpoint(tmp_path, 9)
-    told: list[str] = []
+    on_published: list[str] = []
 
-    second = publisher_of(plan(store, tmp_path, keep=1), tmp_path, lambda version: told.append(version.name))
+    second = publisher_of(plan(store, tmp_path, keep=1), tmp_path, lambda version: on_published.append(version.name))
     assert second
     second.submit(checkpoint(tmp_path, 12))
     second.close()
 
     assert published(store) == [f"checkpoint-{step}" for step in (3, 6, 9, 12)]
-    assert told == ["shop/run/checkpoint-9", "shop/run/checkpoint-12"]
+    assert on_published == ["shop/run/checkpoint-9", "shop/run/checkpoint-12"]
     assert [one.step for one in complete_checkpoints(tmp_path)] == [12]
 
 
