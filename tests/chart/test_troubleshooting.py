@@ -36,8 +36,8 @@ PASSED_ON: dict[str, set[str]] = {
 
 
 def reasons() -> dict[str, set[str]]:
-    """Every reason that the code can give, by the file that does."""
-    return {path.name: set(reasons_of(ast.parse(path.read_text()))) for path in SOURCES}
+    """Every reason that the code can give, by the file that does and its folder."""
+    return {f"{path.parent.name}/{path.name}": set(reasons_of(ast.parse(path.read_text()))) for path in SOURCES}
 
 
 def reasons_of(tree: ast.Module) -> Iterator[str]:
@@ -85,9 +85,13 @@ def assigned_to(name: str, function: ast.FunctionDef) -> Iterator[ast.expr]:
 
 def test_reasons_are_found_wherever_they_stand() -> None:
     found = reasons()
-    assert {"StoreUnreachable", "CredentialsRefused"} <= found["store_watch.py"]
-    assert {"GatesPassed", "Approved", "Baked", "TargetModified"} <= found["decide.py"]
-    assert {"RejectedByPerson", "TrafficRestored", "Readable", "Waiting", "Worse"} <= found["conditions.py"]
+    assert {"StoreUnreachable", "CredentialsRefused"} <= found["tunegate_operator/store_watch.py"]
+    assert {"GatesPassed", "Approved", "Baked", "TargetModified"} <= found["promotion/phases.py"] | found[
+        "promotion/decide.py"
+    ]
+    assert {"RejectedByPerson", "TrafficRestored", "Readable", "Waiting", "Worse"} <= found[
+        "tunegate_operator/conditions.py"
+    ]
     with pytest.raises(AssertionError, match="PASSED_ON"):
         list(reasons_of(ast.parse("def f(x): Problem('Ready', x.why, '')")))
 

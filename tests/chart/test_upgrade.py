@@ -1,0 +1,108 @@
+"""`helm upgrade` from the chart of an earlier release: what is in the cluster stays, and stays valid."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.apiserver import ApiServer, call
+from tests.chart.rendering import CHART, Object, helm, render
+from tests.operator.objects import CONDITION, PLURALS, STATUS, policy, promotion, version
+
+# The chart as it was packaged at commit 2d11983.
+BEFORE = Path(__file__).with_name("data") / "chart-2d11983.tgz"
+VALUES = CHART / "ci/minimal-values.yaml"
+NAMESPACE = "models"
+CRDS = "customresourcedefinitions"
+SERVER: Object = {
+    "apiVersion": "serving.kserve.io/v1beta1",
+    "kind": "InferenceService",
+    "metadata": {"name": "shop-0123456789ab", "namespace": NAMESPACE},
+    "spec": {"predictor": {"model": {"modelFormat": {"name": "tunegate"}, "storageUri": "tunegate://x/"}}},
+}
+
+
+@pytest.fixture(scope="module")
+def before(cluster: ApiServer) -> Iterator[dict[str, Object]]:
+    """The chart of before, installed, with objects of all our kinds and a server; what there was, by kind and name."""
+    for name in ("tunegate", NAMESPACE):
+        cluster.kubectl("create", "namespace", name)
+    change(cluster, "install", BEFORE)
+    with cluster.client() as client:
+        for made in (policy(), version(), promotion()):
+            make_old(client, made)
+        call(client, "POST", f"/apis/serving.kserve.io/v1beta1/namespaces/{NAMESPACE}/inferenceservices", SERVER)
+    found = everything(cluster)
+    assert {key.split("/")[0] for key in found} >= {*PLURALS, "InferenceService", "Secret", "CustomResourceDefinition"}
+    change(cluster, "upgrade", CHART)
+    yield found
+    helm("uninstall", "tunegate", *where(cluster))
+
+
+def test_objects_and_servers_are_as_they_were(cluster: ApiServer, before: dict[str, Object]) -> None:
+    after = everything(cluster)
+    for key, obj in before.items():
+        assert after[key]["metadata"]["uid"] == obj["metadata"]["uid"], key
+        if key.split("/")[0] in (*PLURALS, "InferenceService"):
+            assert after[key] == obj
+        if key.startswith("Secret/"):
+            assert after[key].get("data") == obj.get("data"), "a new key refuses the response ids given out before"
+
+
+def test_todays_schema_takes_the_objects_of_before(cluster: ApiServer, before: dict[str, Object]) -> None:
+    with cluster.client() as client:
+        for kind, plural in PLURALS.items():
+            old = next(obj for key, obj in before.items() if key.startswith(f"{kind}/"))
+            again = {**old, "metadata": {"name": f"again-{old['metadata']['name']}"}}
+            make_old(client, again, again["status"])
+            found = call(client, "GET", path_of(plural, again["metadata"]["name"]))
+            assert (found["spec"], found["status"]) == (old["spec"], old["status"])
+
+
+def test_the_operator_is_the_one_of_today(cluster: ApiServer, before: dict[str, Object]) -> None:
+    (wanted,) = (each for each in render(VALUES) if each["kind"] == "Deployment")
+    found = json.loads(
+        cluster.kubectl("get", "deployment", "tunegate-operator", "-n", "tunegate", "--output", "json").stdout
+    )
+    pod = wanted["spec"]["template"]["spec"]["containers"][0]
+    running = found["spec"]["template"]["spec"]["containers"][0]
+    assert (running["image"], running["args"]) == (pod["image"], pod["args"])
+
+
+def change(cluster: ApiServer, verb: str, chart: Path) -> None:
+    words = ["--values", str(VALUES), "--set", f"namespaces={{{NAMESPACE}}}", "--set", "feedback.create=true"]
+    helm(verb, "tunegate", str(chart), *words, *where(cluster))
+
+
+def where(cluster: ApiServer) -> list[str]:
+    return ["--kubeconfig", str(cluster.kubeconfig), "--namespace", "tunegate"]
+
+
+def path_of(plural: str, *more: str) -> str:
+    return "/".join((f"/apis/tunegate.io/v1alpha1/namespaces/{NAMESPACE}", plural, *more))
+
+
+def make_old(client: object, obj: Object, status: Object | None = None) -> None:
+    """The object with its status, strictly checked."""
+    plural, name = PLURALS[obj["kind"]], obj["metadata"]["name"]
+    strict = {"fieldValidation": "Strict"}
+    made = call(client, "POST", path_of(plural), {key: obj[key] for key in obj if key != "status"}, query=strict)  # type: ignore[arg-type]
+    made["status"] = status or STATUS[obj["kind"]] | {"conditions": [CONDITION], "observedGeneration": 1}
+    call(client, "PUT", path_of(plural, name, "status"), made, query=strict)  # type: ignore[arg-type]
+
+
+def everything(cluster: ApiServer) -> dict[str, Object]:
+    kinds = ",".join([*PLURALS.values(), "inferenceservices", "secrets"])
+    lists = [
+        cluster.kubectl("get", kinds, "--all-namespaces", "--output", "json"),
+        cluster.kubectl("get", CRDS, "--output", "json"),
+    ]
+    objects = [obj for listed in lists for obj in json.loads(listed.stdout)["items"]]
+    return {
+        f"{obj['kind']}/{obj['metadata'].get('namespace', '')}/{obj['metadata']['name']}": obj
+        for obj in objects
+        if obj.get("type") != "helm.sh/release.v1"
+    }

@@ -1,0 +1,52 @@
+"""What an operator of an earlier release made is what this one wants, so that updating it touches no server."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from tunegate.api.policy import ClusterPolicy
+from tunegate.api.versions import ModelVersion
+from tunegate_operator import manifests
+from tunegate_operator.config import Config
+
+# Made by the operator at commit 2d11983 from the same policy, version and flags.
+BEFORE = json.loads((Path(__file__).with_name("data") / "objects-2d11983.json").read_text())
+CONFIG = Config(
+    store="s3://models", evaluation_image="tunegate/trainer:0.1.0", endpoint_url="http://s3:8333", region="us-east-1"
+)
+POLICY = msgspec.convert(
+    {
+        "model": "shop",
+        "initialVersion": "s3://models/shop/base/checkpoint-0/",
+        "suites": ["quality"],
+        "gates": [{"suite": "quality", "metric": "score", "min": 0.5}],
+        "steps": [{"weight": 10}],
+        "traffic": {"gateway": {"name": "public", "namespace": "gateways"}, "hostnames": ["shop.example"]},
+        "serving": {"replicas": 2, "resources": {"limits": {"nvidia.com/gpu": 1}}, "nodeSelector": {"pool": "gpu"}},
+        "evaluation": {"limit": 20},
+    },
+    ClusterPolicy,
+)
+VERSION = ModelVersion(
+    model="shop",
+    name="shop/run-7/checkpoint-800",
+    uri="s3://models/shop/run-7/checkpoint-800/",
+    digest="sha256:" + "0123456789abcdef" * 4,
+    format="huggingface",
+    created=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+)
+
+
+def test_servers_routes_and_records_are_built_as_before() -> None:
+    built = [
+        manifests.remembered(manifests.inference_service("models", POLICY, "shop", VERSION, CONFIG)),
+        manifests.remembered(manifests.http_route("models", POLICY, "shop", {VERSION.digest: 100})),
+        manifests.remembered(manifests.switch("models", POLICY, "shop", VERSION.digest)),
+        manifests.model_version("models", "shop", VERSION, None),
+        manifests.promotion("models", "shop", "shop-run-7-0123456789ab", VERSION),
+    ]
+    assert {obj["kind"]: obj for obj in built} == {kind: obj for kind, obj in BEFORE.items() if kind != "Job"}
