@@ -74,7 +74,10 @@ def command(
         else _from_store(str(version), whole, engine_url is None, store_uri, endpoint_url)
     )
     config = _config(served, key, engine=engine, engine_url=engine_url, engine_model=engine_model, **settings)
+    from tunegate import logs
     from tunegate.serving.app import run
+
+    logs.configure()
 
     def say(url: str) -> None:
         click.echo(f"{config.model} ({short(config.version.digest)}) answers at {url}/v1")

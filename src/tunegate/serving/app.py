@@ -147,6 +147,7 @@ async def _watch(engine: Engine, session: aiohttp.ClientSession, served: Served,
     try:
         await engine.until_warm(session)
         served.ready = True
+        logger.info("engine became warm", extra={"model": served.name, "engine": engine.url})
         on_ready()
         await engine.until_ended(session)
     finally:
@@ -215,8 +216,8 @@ def kserve_app(served: Served) -> ASGIApp:
     ModelServer.start() would bind 0.0.0.0, refuse a model that is not ready yet and leave uvloop aside, so we run its
     application ourselves.
     """
+    kserve.model_server.args.configure_logging = False  # it would take its and uvicorn's lines out of our log's form
     server = kserve.ModelServer(enable_grpc=False)
-    logging.getLogger("kserve.trace").setLevel(logging.WARNING)  # two lines for each probe
     server.register_model(served)
     plane = _DataPlane(model_registry=server.registered_models)
     RESTServer("kserve.model_server:app", plane, server.model_repository_extension, 0).create_application()

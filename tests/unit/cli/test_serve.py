@@ -143,6 +143,8 @@ def test_a_real_engine_answers_is_judged_and_takes_the_server_with_it(
     log = (tmp_path / "log").read_text()
     assert "kettle" not in log
     assert "Traceback" not in log
+    (warm,) = [json.loads(line) for line in log.splitlines() if "engine became warm" in line]
+    assert (warm["logger"], warm["level"], warm["model"]) == ("tunegate.serving.app", "info", "shop")
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +14,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from tests.unit.serving.standin import MODEL, VERSION
+from tunegate import logs
 from tunegate.serving.app import Served, front, kserve_app
 from tunegate.serving.routes.feedback import Models
 
@@ -120,3 +123,25 @@ def test_a_trailing_slash_leads_to_the_route(client: TestClient) -> None:
 
     assert response.status_code == 307
     assert response.headers["location"].endswith("/v1/chat/completions?a=b")
+
+
+def test_every_line_has_our_form_and_its_fields_beside_kserves_server(
+    application: tuple[Served, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.getLogger()
+    before = root.level, list(root.handlers)
+    try:
+        logs.configure()
+        kserve.ModelServer(enable_grpc=False)  # would configure logging anew if `application` had let it
+        logging.getLogger("tunegate.serving.routes.chat").error("answer failed", extra={"kind": "KeyError"})
+        logging.getLogger("tunegate.serving.app").info("engine became warm", extra={"model": MODEL})
+        logging.getLogger("kserve").warning("from kserve")
+        logging.getLogger("kserve.trace").info("for each probe")
+        logging.getLogger("uvicorn.error").warning("from uvicorn")
+    finally:
+        root.setLevel(before[0])
+        root.handlers = before[1]
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+    assert [line["message"] for line in lines] == ["answer failed", "engine became warm", "from kserve", "from uvicorn"]
+    assert (lines[0]["kind"], lines[1]["model"]) == ("KeyError", MODEL)
