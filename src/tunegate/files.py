@@ -163,7 +163,9 @@ def digest_of_files(paths: Sequence[Path], *, algorithm: str = "sha256", cache: 
             buffer = memoryview(bytearray(1 << 20))
             while count := stream.readinto(buffer):
                 digest.update(buffer[:count])
-    if kept and _looks(paths) == before and _is_settled(paths):
+    newest = max((max(path.stat().st_mtime, path.stat().st_ctime) for path in paths), default=0.0)
+    is_settled = newest < time.time() - _RACY_SECONDS
+    if kept and is_settled and sum(path.stat().st_size for path in paths) >= _WORTH_KEEPING and _looks(paths) == before:
         with contextlib.suppress(OSError):  # a cache that can't be written costs time, nothing else
             replace_file(kept, msgspec.json.encode(_Kept(before, digest.hexdigest())))
     return digest.hexdigest()
@@ -177,13 +179,6 @@ def digest_of_file(path: Path, *, cache: Path | None = None) -> str:
 def _looks(paths: Sequence[Path]) -> list[list[str | int]]:
     found = [(path.absolute(), path.stat()) for path in paths]
     return [[str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino] for path, stat in found]
-
-
-def _is_settled(paths: Sequence[Path]) -> bool:
-    """Whether the files are worth keeping a digest of, and none is so young that another write could go unseen."""
-    stats = [path.stat() for path in paths]
-    newest = max((max(stat.st_mtime, stat.st_ctime) for stat in stats), default=0.0)
-    return sum(stat.st_size for stat in stats) >= _WORTH_KEEPING and newest < time.time() - _RACY_SECONDS
 
 
 def _is_at(descriptor: int, folder: Path) -> bool:

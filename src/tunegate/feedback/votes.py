@@ -73,15 +73,15 @@ class FeedbackLog:
         return count_votes(vote for vote in read.values() if since is None or vote.answered >= since)
 
     def _fetch(self, keys: Iterable[str]) -> Iterable[FeedbackRecord]:
-        with ThreadPoolExecutor(_READERS) as pool:
-            return list(pool.map(self._get, keys))
+        def get(key: str) -> FeedbackRecord:
+            body = self._store.get(key)
+            try:
+                return msgspec.json.decode(body or b"", type=FeedbackRecord)
+            except msgspec.DecodeError as error:
+                raise StoreError(f"{key} in the store is not feedback: {error}. Delete it, then try again.") from None
 
-    def _get(self, key: str) -> FeedbackRecord:
-        body = self._store.get(key)
-        try:
-            return msgspec.json.decode(body or b"", type=FeedbackRecord)
-        except msgspec.DecodeError as error:
-            raise StoreError(f"{key} in the store is not feedback: {error}. Delete it, then try again.") from None
+        with ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(get, keys))
 
 
 def without_controls(feedback: Feedback) -> Feedback:

@@ -62,7 +62,16 @@ class EmbeddedStore:
         store = cls(child, folder, ports, keys)
         try:
             child.wait_until(lambda: answers(f"{store.endpoint_url}/healthz"), seconds=_START_SECONDS)
-            store._make_bucket()
+            client = connect(
+                parse_uri(store.uri),
+                store.endpoint_url,
+                aws_access_key_id=keys[0],
+                aws_secret_access_key=keys[1],
+                region_name="us-east-1",
+            )
+            known = (client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists)
+            with explain_store_errors(store.uri), contextlib.suppress(*known):
+                client.create_bucket(Bucket=BUCKET)
         except BaseException:
             store.stop()
             raise
@@ -90,12 +99,6 @@ class EmbeddedStore:
         self._child.stop()
         _remove_sockets(self._ports)
         (self._folder / "weed.options").unlink(missing_ok=True)
-
-    def _make_bucket(self) -> None:
-        client = connect(parse_uri(self.uri), self.endpoint_url, **self.keys)
-        known = (client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists)
-        with explain_store_errors(self.uri), contextlib.suppress(*known):
-            client.create_bucket(Bucket=BUCKET)
 
     def __enter__(self) -> EmbeddedStore:
         return self
@@ -130,7 +133,13 @@ def _credentials(folder: Path) -> tuple[str, str]:
 
 def _write_options(folder: Path) -> dict[str, int]:
     """Write the options of the next start, in a file because one is a password; returns the ports by option."""
-    ports = _choose_ports()
+    ports = {
+        f"{server}.port{kind}": free_port() for server in ("master", "volume", "filer", "s3") for kind in ("", ".grpc")
+    }
+    # seaweedfs 4.48: the maintenance worker looks for the admin server's gRPC 10,000 above its HTTP port, whatever
+    # admin.port.grpc says.
+    admin = next(port for port in iter(free_port, None) if port < 55_000 and port + 10_000 not in ports.values())
+    ports |= {"admin.port": admin, "admin.port.grpc": admin + 10_000}
     options = {
         "dir": folder / "data",
         "ip": "127.0.0.1",
@@ -158,23 +167,6 @@ def _write_options(folder: Path) -> dict[str, int]:
     return ports
 
 
-def _choose_ports() -> dict[str, int]:
-    ports = {
-        f"{server}.port{kind}": free_port() for server in ("master", "volume", "filer", "s3") for kind in ("", ".grpc")
-    }
-    # seaweedfs 4.48: the maintenance worker looks for the admin server's gRPC 10,000 above its HTTP port, whatever
-    # admin.port.grpc says.
-    admin = next(port for port in iter(free_port, None) if port < 55_000 and port + 10_000 not in ports.values())
-    return {**ports, "admin.port": admin, "admin.port.grpc": admin + 10_000}
-
-
-def _read_ports(folder: Path) -> dict[str, int]:
-    """The ports of the last start in this folder; none when it was stopped properly."""
-    path = folder / "weed.options"
-    rows = [row.split("=", 1) for row in path.read_text().splitlines()] if path.exists() else []
-    return {name: int(value) for name, value in rows if name.endswith((".port", ".port.grpc"))}
-
-
 def _await_predecessor(folder: Path) -> None:
     """Wait for a store that is just ending in this folder: two on the same data would spoil it."""
     deadline = time.monotonic() + _STOP_SECONDS
@@ -183,7 +175,9 @@ def _await_predecessor(folder: Path) -> None:
         if time.monotonic() > deadline:
             raise StoreError(f"{folder} is in use by another embedded store; stop that first.")
         time.sleep(0.1)
-    _remove_sockets(_read_ports(folder))
+    options = folder / "weed.options"  # none when it was stopped properly
+    rows = [row.split("=", 1) for row in options.read_text().splitlines()] if options.exists() else []
+    _remove_sockets({name: int(value) for name, value in rows if name.endswith((".port", ".port.grpc"))})
 
 
 def _remove_sockets(ports: dict[str, int]) -> None:

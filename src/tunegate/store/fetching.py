@@ -29,13 +29,17 @@ def fetch(bucket: Bucket, manifest: Manifest, into: Path, *, include_resume: boo
     counter = ByteCounter(sum(file.size for file in files), progress)
     into = into.absolute()
     with disk_errors_as(StoreError, into, DISK_REMEDY), partial_folder(into) as partial:
-        _refuse_foreign(into, manifest)
+        if into.exists() and not into.is_dir():
+            raise UsageError(f"{into} is a file; name a folder for {manifest.name}.")
+        if foreign := sorted(_files_below(into) - {file.path for file in manifest.files}):
+            raise UsageError(f"{into} holds {foreign[0]}, which is not of {manifest.name}; name a new or empty folder.")
         if into.is_dir() and all(_is_right(into, file) for file in files):
             counter.add(sum(file.size for file in files))
             return into
         missing = [file for file in files if not _take_over(into, partial, file)]
         counter.add(sum(file.size for file in files) - sum(file.size for file in missing))
-        _drop_others(partial, files)
+        for stray in _files_below(partial) - {file.path for file in files}:
+            (partial / stray).unlink()
         _download(bucket, manifest, missing, partial, counter)
         put_in_place(partial, into)
     return into
@@ -67,14 +71,6 @@ def _download(
         transfers.for_each(get, sorted(files, key=lambda file: -file.size))
 
 
-def _refuse_foreign(into: Path, manifest: Manifest) -> None:
-    if into.exists() and not into.is_dir():
-        raise UsageError(f"{into} is a file; name a folder for {manifest.name}.")
-    expected = {file.path for file in manifest.files}
-    if foreign := sorted(_files_below(into) - expected):
-        raise UsageError(f"{into} holds {foreign[0]}, which is not of {manifest.name}; name a new or empty folder.")
-
-
 def _is_right(folder: Path, file: File) -> bool:
     path = folder / file.path
     if not path.is_file() or path.stat().st_size != file.size:
@@ -92,11 +88,6 @@ def _take_over(into: Path, partial: Path, file: File) -> bool:
     (partial / file.path).parent.mkdir(parents=True, exist_ok=True)
     os.link(into / file.path, partial / file.path)
     return True
-
-
-def _drop_others(partial: Path, files: Iterable[File]) -> None:
-    for stray in _files_below(partial) - {file.path for file in files}:
-        (partial / stray).unlink()
 
 
 def _files_below(folder: Path) -> set[str]:

@@ -30,7 +30,16 @@ def collect(folder: Path, release: Release) -> tuple[SourceFile, ...]:
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; name the folder that holds the model's files.")
-    sources = [_source(folder, path) for path in _walk(folder)]
+    sources = []
+    for root, folders, names in os.walk(folder):
+        for path in (Path(root, name) for name in [*folders, *names]):
+            if path.is_dir() and path.is_symlink():
+                raise UsageError(f"{path} is a link to a folder; replace it by the folder itself.")
+            if path.is_dir():
+                continue
+            if not path.is_file():
+                raise UsageError(f"{path} is not a regular file; remove it from the folder.")
+            sources.append(SourceFile(path.relative_to(folder).as_posix(), path.stat().st_size, path))
     sources = [source for source in sources if source.path not in (MANIFEST, RELEASE)]
     if not sources:
         raise UsageError(f"{folder} holds no files; name the folder that holds the model's files.")
@@ -59,7 +68,11 @@ def publish(
     with claimed(bucket, name) as claim:
         if existing := find():
             return _require_same(existing, sources, counter)
-        with explain_store_errors(bucket.location.uri), _readable(), Transfers(bucket, counter) as transfers:
+        with (
+            explain_store_errors(bucket.location.uri),
+            _read_errors_explained(),
+            Transfers(bucket, counter) as transfers,
+        ):
             transfers.abort_uploads(f"{name}/")
             files = _store(bucket, name, sources, claim, transfers, counter, list(siblings()))
         manifest = Manifest(
@@ -137,7 +150,7 @@ def _require_same(existing: Manifest, sources: tuple[SourceFile, ...], counter: 
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
+def _read_errors_explained() -> Iterator[None]:
     try:
         yield
     except BROKEN:
@@ -146,16 +159,3 @@ def _readable() -> Iterator[None]:
         raise StoreError(
             f"{error.filename} can't be read: {error.strerror}; make it readable and publish again."
         ) from error
-
-
-def _walk(folder: Path) -> Iterable[Path]:
-    for root, folders, names in os.walk(folder):
-        for linked in (name for name in folders if os.path.islink(os.path.join(root, name))):
-            raise UsageError(f"{os.path.join(root, linked)} is a link to a folder; replace it by the folder itself.")
-        yield from (Path(root, name) for name in names)
-
-
-def _source(folder: Path, path: Path) -> SourceFile:
-    if not path.is_file():
-        raise UsageError(f"{path} is not a regular file; remove it from the folder.")
-    return SourceFile(path.relative_to(folder).as_posix(), path.stat().st_size, path)

@@ -265,8 +265,9 @@ class Transfers:
         while start < end:
             try:
                 for chunk in self._stream(key, start, end):
-                    if descriptor is not None:
-                        _write_all(descriptor, chunk, start)
+                    written = 0
+                    while descriptor is not None and written < len(chunk):
+                        written += os.pwrite(descriptor, memoryview(chunk)[written:], start + written)
                     chunks.append(chunk)
                     start, failures = start + len(chunk), 0
                     self._counter.add(len(chunk))
@@ -341,10 +342,3 @@ def _target(download: Download) -> Iterator[int | None]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _write_all(descriptor: int, chunk: bytes, start: int) -> None:
-    view = memoryview(chunk)
-    while view:
-        written = os.pwrite(descriptor, view, start)
-        view, start = view[written:], start + written

@@ -149,14 +149,12 @@ class Store:
         unread = [entry for entry in entries if entry not in self._manifests]
         if unread:
             with ThreadPoolExecutor(min(_READERS, len(unread))) as readers:
-                for entry, manifest in zip(unread, readers.map(self._read_entry, unread), strict=True):
+                names = [entry.key.removesuffix(f"/{MANIFEST}") for entry in unread]
+                for entry, manifest in zip(unread, readers.map(self._read, names), strict=True):
                     if manifest:
                         self._manifests[entry] = manifest
         found = [manifest for entry in entries if (manifest := self._manifests.get(entry))]
         return sorted(found, key=lambda manifest: (manifest.created, manifest.name))
-
-    def _read_entry(self, entry: Entry) -> Manifest | None:
-        return self._read(entry.key.removesuffix(f"/{MANIFEST}"))
 
     def _read(self, name: str) -> Manifest | None:
         body = self._bucket.get(f"{name}/{MANIFEST}")
