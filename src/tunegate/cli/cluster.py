@@ -38,10 +38,10 @@ class ClusterRecords:
         found = [promotion for obj in objects if (promotion := read_promotion(obj))]
         return tuple(sorted(found, key=lambda promotion: (promotion.candidate.created, promotion.name)))
 
-    def say(self, name: str, word: Approval | Abort) -> None:
-        field = "abort" if isinstance(word, Abort) else "approval"
+    def save_decision(self, name: str, decision: Approval | Abort) -> None:
+        field = "abort" if isinstance(decision, Abort) else "approval"
         with self._explained():
-            self._cluster.merge(PROMOTION, self._namespace, name, {"spec": {field: msgspec.to_builtins(word)}})
+            self._cluster.merge(PROMOTION, self._namespace, name, {"spec": {field: msgspec.to_builtins(decision)}})
 
     def actor(self) -> str:
         review = {"apiVersion": SELF_SUBJECT_REVIEW.api_version, "kind": SELF_SUBJECT_REVIEW.kind, "metadata": {}}

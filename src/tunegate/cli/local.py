@@ -41,7 +41,7 @@ def command() -> None:
 @click.option("--engine-url", help="An engine that is already running, instead of one for each server.")
 @click.option("--engine-model", help="The name under which that engine knows the model.")
 def up(home: Home, policy: Path | None, port: int, limit: int | None, **where: Any) -> None:
-    """Run until Ctrl-C, or `tunegate local down`. Started again after a crash, it goes on where it was."""
+    """Run until Ctrl-C, or `tunegate local down`. Started again after a crash, it resumes where it was."""
     from tunegate.local.platform import Platform, PlatformConfig
     from tunegate.local.state import write
 
@@ -59,7 +59,7 @@ def up(home: Home, policy: Path | None, port: int, limit: int | None, **where: A
             write(home.policy_file, text)
         click.echo(f"Answers on {platform.url}/v1/chat/completions; records in {home.folder}. Ctrl-C stops it.")
         platform.run(stop, _print_event)
-    click.echo("Stopped; start it again to go on.")
+    click.echo("Stopped; start it again to resume.")
 
 
 @command.command()

@@ -27,7 +27,7 @@ class Records(Protocol):
     """Where promotions are kept. `actor` is who we are there."""
 
     def promotions(self) -> tuple[Promotion, ...]: ...
-    def say(self, name: str, word: Approval | Abort) -> None: ...
+    def save_decision(self, name: str, decision: Approval | Abort) -> None: ...
     def actor(self) -> str: ...
 
 
@@ -106,9 +106,9 @@ def abort(name: str, message: str, home: Home, namespace: str | None) -> None:
     """Stop NAME wherever it is; where users see the candidate, the traffic goes back to the stable."""
     records = _records(home, namespace)
     _require_open(_find(records, name))
-    word = Abort(actor=records.actor(), message=message)
-    records.say(name, word)
-    click.echo(f"{name} is being aborted, as {word.actor} says.")
+    decision = Abort(actor=records.actor(), message=message)
+    records.save_decision(name, decision)
+    click.echo(f"{name} is being aborted, as {decision.actor} says.")
 
 
 def _judge(records: Records, name: str, verdict: Any, message: str) -> None:
@@ -116,9 +116,9 @@ def _judge(records: Records, name: str, verdict: Any, message: str) -> None:
     _require_open(found)
     if found.status.phase not in ("Pending", "Verifying", "Evaluating", "AwaitingApproval"):
         raise UsageError(f"{name} is {found.status.phase}, past approval; to stop it: tunegate promotions abort {name}")
-    word = Approval(verdict=verdict, actor=records.actor(), message=message)
-    records.say(name, word)
-    click.echo(f"{name}: {verdict.lower()} by {word.actor}.")
+    decision = Approval(verdict=verdict, actor=records.actor(), message=message)
+    records.save_decision(name, decision)
+    click.echo(f"{name}: {verdict.lower()} by {decision.actor}.")
 
 
 def _require_open(found: Promotion) -> None:
@@ -127,7 +127,7 @@ def _require_open(found: Promotion) -> None:
 
 
 def _find(records: Records, name: str) -> Promotion:
-    found = next((each for each in records.promotions() if each.name == name), None)
+    found = next((promotion for promotion in records.promotions() if promotion.name == name), None)
     if found is None:
         raise NotFoundError(f"There is no promotion {name}; `tunegate promotions list` names them.")
     return found
@@ -148,8 +148,8 @@ class _LocalRecords:
     def promotions(self) -> tuple[Promotion, ...]:
         return self._home.promotions()
 
-    def say(self, name: str, word: Approval | Abort) -> None:
-        self._home.say(name, word)
+    def save_decision(self, name: str, decision: Approval | Abort) -> None:
+        self._home.save_decision(name, decision)
 
     def actor(self) -> str:
         import getpass

@@ -37,9 +37,9 @@ DONE = "quickstart.json"
 @click.option("--keep", is_flag=True, help="Leave it all running until Ctrl-C.")
 @click.option("--output", default=DONE, show_default=True, type=click.Path(dir_okay=False, path_type=Path))
 def command(home: Path, base: str, port: int | None, keep: bool, output: Path) -> None:
-    """From a base model to a promoted one, with a rejection and a rollback on the way, in about five minutes.
+    """From a base model to a promoted one, with a rejection and a rollback on the way, in a few minutes.
 
-    Stopped half-way it goes on where it was; after its end it starts anew.
+    Stopped half-way it resumes where it was; after its end it starts anew.
     """
     from tunegate.local.state import Home, write
     from tunegate.processes import free_port

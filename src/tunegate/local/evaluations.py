@@ -1,4 +1,4 @@
-"""Evaluations as child processes, one at a time: two would only take each other's processor."""
+"""Evaluations as child processes, one at a time: two would only take each other's CPU."""
 
 from __future__ import annotations
 

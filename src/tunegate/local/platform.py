@@ -1,7 +1,7 @@
 """The promotion loop on one machine: gather, decide, apply, with processes in place of pods.
 
 It decides nothing itself. Whatever it needs after a crash is in the home folder, in the store, or in the route that
-the proxy reports, so a platform that is killed and started again goes on where it was.
+the proxy reports, so a platform that is killed and started again resumes where it was.
 """
 
 from __future__ import annotations
@@ -124,20 +124,20 @@ class Platform:
             stop.wait(TICK_SECONDS)
 
     def tick(self, now: datetime) -> Plan:
-        """Look, decide and act once."""
-        seen = self.gather()
-        plan = decide(seen, now)
-        self.apply(seen, plan)
+        """Reconcile once: gather, decide, apply."""
+        snapshot = self.gather()
+        plan = decide(snapshot, now)
+        self.apply(snapshot, plan)
         return plan
 
     def gather(self) -> Snapshot:
-        """Everything `decide` wants to see. What can't be read is None, never a guess."""
+        """Everything that `decide` is given. What can't be read is None, never a guess."""
         policy, initial = self._read_policy()
         promotions = self.config.home.promotions()
         manifests = self.store.manifests(policy.model)
         versions = tuple(self.store.version_of(manifest) for manifest in manifests)
         keys = [(version.digest, suite) for version in (initial, *versions) for suite in policy.suites]
-        seen = Snapshot(
+        snapshot = Snapshot(
             policy=policy,
             initial=initial,
             versions=versions,
@@ -147,7 +147,7 @@ class Platform:
             servers=self._servers.states(),
             weights=self._observed_weights(),
         )
-        return replace(seen, tallies=self._tallies(seen))
+        return replace(snapshot, tallies=self._tallies(snapshot))
 
     def _read_policy(self) -> tuple[PromotionPolicy, ModelVersion]:
         """The policy in the file and its initial version; as long as the file can't be used, what was there before.
@@ -166,19 +166,19 @@ class Platform:
             self._problem = f"{error} The last good policy stays in use."
         return self._policy
 
-    def apply(self, seen: Snapshot, plan: Plan) -> None:
+    def apply(self, snapshot: Snapshot, plan: Plan) -> None:
         """Make the plan true: records first, so that what users see can always be explained."""
         home = self.config.home
         for promotion in plan.create:
             home.save(promotion)
-        for promotion in seen.promotions:
+        for promotion in snapshot.promotions:
             if promotion.name in plan.statuses:
                 home.save(msgspec.structs.replace(promotion, status=plan.statuses[promotion.name]))
         self._evaluations.ensure(plan.evaluations)
         self._servers.ensure(plan.servers)
-        self._write_route(seen, plan)
+        self._write_route(snapshot, plan)
 
-    def _write_route(self, seen: Snapshot, plan: Plan) -> None:
+    def _write_route(self, snapshot: Snapshot, plan: Plan) -> None:
         urls = self._servers.urls()
         backends = tuple(
             Backend(version=digest, url=urls[digest], weight=weight)
@@ -188,7 +188,7 @@ class Platform:
         # A new shuffle for each promotion: it should not be the same conversations that try every candidate.
         promotion = shown(
             msgspec.structs.replace(promotion, status=plan.statuses.get(promotion.name, promotion.status))
-            for promotion in seen.promotions
+            for promotion in snapshot.promotions
         )
         if sum(backend.weight for backend in backends) == 100:
             text = to_json(Route(salt=promotion.name if promotion else "", backends=backends))
@@ -204,8 +204,8 @@ class Platform:
             return None
         return {backend["version"]: backend["weight"] for backend in route["backends"]}
 
-    def _tallies(self, seen: Snapshot) -> Mapping[str, Tally]:
-        if (asked := counted(seen)) is None:
+    def _tallies(self, snapshot: Snapshot) -> Mapping[str, Tally]:
+        if (asked := counted(snapshot)) is None:
             return {}
         digests, since = asked
         return {digest: self._log.tally(digest, since) for digest in digests}

@@ -1,7 +1,7 @@
 """The folder in which a local platform keeps what it must not forget.
 
 Everything is a small file that is replaced whole, so that a platform killed between any two writes finds a state it
-can go on from.
+can resume from.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Running(Resource, frozen=True, kw_only=True):
     problem: str = ""
 
 
-class Words(Resource, frozen=True, kw_only=True):
-    """What a person has said about a promotion; a file of its own, so that the platform never writes over it."""
+class UserDecisions(Resource, frozen=True, kw_only=True):
+    """What a person decided about a promotion; a file of its own, so that the platform never writes over it."""
 
     approval: Approval | None = None
     abort: Abort | None = None
@@ -54,12 +54,12 @@ class Home:
         self.policy_file = self.folder / "policy.yaml"
         self.route_file = self.folder / "route.json"
         self._promotions = self.folder / "promotions"
-        self._words = self.folder / "words"
+        self._decisions = self.folder / "words"  # as 0.1.0 called it
         self._running = self.folder / "running.json"
         self._lock = self.folder / "lock"
 
     def policy(self) -> PromotionPolicy:
-        """Raises NotFoundError when nobody wrote one yet, UsageError when it is malformed."""
+        """Raises NotFoundError when there is none yet, UsageError when it is malformed."""
         if not self.policy_file.exists():
             raise NotFoundError(f"{self.policy_file} does not exist; write a PromotionPolicy there or pass --policy.")
         text, source = self.policy_file.read_bytes(), str(self.policy_file)
@@ -71,31 +71,29 @@ class Home:
     def promotions(self) -> tuple[Promotion, ...]:
         """Every attempt on record, oldest first."""
         found = [from_json(path.read_bytes(), Promotion, str(path)) for path in sorted(self._promotions.glob("*.json"))]
-        heard = [self._heard(promotion) for promotion in found]
-        return tuple(sorted(heard, key=lambda promotion: (promotion.candidate.created, promotion.name)))
+        decided = []
+        for promotion in found:
+            decisions = self._user_decisions(promotion.name)
+            decided.append(msgspec.structs.replace(promotion, approval=decisions.approval, abort=decisions.abort))
+        return tuple(sorted(decided, key=lambda promotion: (promotion.candidate.created, promotion.name)))
 
     def save(self, promotion: Promotion) -> None:
         write(self._promotions / f"{promotion.name}.json", to_json(promotion))
 
-    def say(self, name: str, word: Approval | Abort) -> None:
-        """Keep a person's word; the platform acts on it with its next look. Each kind of word is said once.
+    def save_decision(self, name: str, decision: Approval | Abort) -> None:
+        """Keep a person's decision; the platform acts on it when it next reconciles. Each kind is made once.
 
-        Raises UsageError when it was said before.
+        Raises UsageError when it was made before.
         """
-        path = self._words / f"{name}.json"
-        said = self._said(name)
-        field = "abort" if isinstance(word, Abort) else "approval"
-        if before := getattr(said, field):
+        made = self._user_decisions(name)
+        field = "abort" if isinstance(decision, Abort) else "approval"
+        if before := getattr(made, field):
             raise UsageError(f"{before.actor} has said so about {name} before; see: tunegate promotions explain {name}")
-        write(path, to_json(msgspec.structs.replace(said, **{field: word})))
+        write(self._decisions / f"{name}.json", to_json(msgspec.structs.replace(made, **{field: decision})))
 
-    def _said(self, name: str) -> Words:
-        path = self._words / f"{name}.json"
-        return from_json(path.read_bytes(), Words, str(path)) if path.exists() else Words()
-
-    def _heard(self, promotion: Promotion) -> Promotion:
-        said = self._said(promotion.name)
-        return msgspec.structs.replace(promotion, approval=said.approval, abort=said.abort)
+    def _user_decisions(self, name: str) -> UserDecisions:
+        path = self._decisions / f"{name}.json"
+        return from_json(path.read_bytes(), UserDecisions, str(path)) if path.exists() else UserDecisions()
 
     def feedback_key(self) -> str:
         """The hex key that signs response ids: made once, readable by its owner alone."""

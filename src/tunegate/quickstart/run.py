@@ -1,7 +1,7 @@
 """`tunegate quickstart`: the loop on one machine, from a base model to a promotion, a rejection and a rollback.
 
 It drives the same platform, trainer and API as everybody else, and only waits and tells. Every step can be done
-again, so a quickstart that was stopped goes on where it was.
+again, so a quickstart that was stopped resumes where it was.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Quickstart:
     @contextlib.contextmanager
     def _loop(self, platform: Platform) -> Iterator[None]:
         stop = threading.Event()
-        loop = threading.Thread(target=platform.run, args=(stop, self._tell), name="platform")
+        loop = threading.Thread(target=platform.run, args=(stop, self._say_event), name="platform")
         loop.start()
         try:
             yield
@@ -108,7 +108,7 @@ class Quickstart:
             "endpoint_url": platform.store.endpoint_url,
         }
         config = msgspec.convert({**self.story.arguments, **run.arguments, **where}, TrainConfig)
-        return train(config, self._tell_training)[-1]
+        return train(config, self._say_training)[-1]
 
     def _wait_for(self, version: ModelVersion, phases: frozenset[Phase]) -> None:
         deadline = time.monotonic() + END_SECONDS
@@ -117,7 +117,7 @@ class Quickstart:
                 raise TunegateError(f"{version.name} was not decided; the logs are in {self.home.logs}.")
             time.sleep(0.1)
 
-    def _tell_training(self, news: Preparing | Progress | ModelVersion) -> None:
+    def _say_training(self, news: Preparing | Progress | ModelVersion) -> None:
         if isinstance(news, Preparing):
             return
         if isinstance(news, ModelVersion):
@@ -139,7 +139,7 @@ class Quickstart:
         found = (record for record in self.home.promotions() if record.candidate.digest == version.digest)
         return next(found, None)
 
-    def _tell(self, event: Event) -> None:
+    def _say_event(self, event: Event) -> None:
         self.say(f"  {event.reason}: {event.message}")
 
     def _report(
