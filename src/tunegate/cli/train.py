@@ -108,7 +108,10 @@ def command(context: click.Context, /, as_json: bool, **given: Any) -> None:
     config = config_of(given)
     is_rank = "LOCAL_RANK" in os.environ  # a launcher started this process for each rank
     if is_rank:
+        from tunegate import logs
         from tunegate.training.launch.external import train
+
+        logs.configure()
     else:
         from tunegate.training import train
     is_silent = is_rank and os.environ["RANK"] != "0"

@@ -1,1 +1,1 @@
-"""Starting a run's processes, here or under somebody else's launcher, and bringing it to its end."""
+"""Starting a run's processes, here or under another launcher, and bringing it to its end."""

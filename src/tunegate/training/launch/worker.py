@@ -23,7 +23,10 @@ _SMALLEST_FREE_SPACE = 16 * 1024**2
 def main(path: Path) -> int:
     logs.configure()
     plan = from_json(path.read_bytes(), Plan, str(path))
-    _forget_failures(path.parent, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    for failed, failure_of in failures(path.parent).items():
+        if failed == rank or failed >= size:  # torchrun has started all ranks anew, and this may end well
+            failure_of.unlink(missing_ok=True)
     with stoppable() as stop:
         stop.is_training = True
         try:
@@ -31,18 +34,11 @@ def main(path: Path) -> int:
             run(plan, path.parent, stop)
         except Exception as error:
             failure = explain(error, path.parent)
-            failure_path(path.parent, int(os.environ["RANK"])).write_bytes(to_json(failure))
+            failure_path(path.parent, rank).write_bytes(to_json(failure))
             if isinstance(error, Preempted):
                 return error.exit_code
             raise
     return 0
-
-
-def _forget_failures(output_dir: Path, rank: int, size: int) -> None:
-    """Remove what this rank left, and ranks that are no more: torchrun has started all anew, and this may end well."""
-    for failed, path in failures(output_dir).items():
-        if failed == rank or failed >= size:
-            path.unlink(missing_ok=True)
 
 
 def explain(error: Exception, output_dir: Path) -> Failure:

@@ -85,7 +85,9 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._first_step = state.global_step
         if self._trainer.is_world_process_zero():
-            self._seconds_before = _seconds_until(self._output_dir, state.global_step)
+            for checkpoint in complete_checkpoints(self._output_dir):  # what earlier attempts took to come this far
+                if checkpoint.step == state.global_step:
+                    self._seconds_before = float(checkpoint.marker.notes.get("seconds", 0))
             self._share_of_peak = _share_of_peak(self._trainer)
         self._begun = self._logged = time.monotonic()
 
@@ -175,12 +177,6 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             "peakMemoryBytes": str(_peak_memory()),
             **({} if self._eval_loss is None else {"evalLoss": str(self._eval_loss)}),
         }
-
-
-def _seconds_until(output_dir: Path, step: int) -> float:
-    """What earlier attempts took to come to the checkpoint that this one resumes from."""
-    found = [checkpoint for checkpoint in complete_checkpoints(output_dir) if checkpoint.step == step]
-    return float(found[0].marker.notes.get("seconds", 0)) if found else 0.0
 
 
 def _share_of_peak(trainer: CountingTrainer) -> float | None:

@@ -1,6 +1,6 @@
 """The picture of a run: how its loss fell, and the learning rate it fell with.
 
-Drawn from what the Trainer keeps of its log, which a resumed run has whole, wherever it goes on.
+Drawn from what the Trainer keeps of its log, which a resumed run has whole, wherever it resumes.
 """
 
 from __future__ import annotations

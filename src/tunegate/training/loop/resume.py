@@ -62,19 +62,16 @@ def agree_on_start(output_dir: Path, *, is_first: bool) -> Start:
     newest = next(reversed(complete_checkpoints(output_dir)), None)
     start = Start(newest.resume if newest else None)
     if start.folder and processes_of(start.folder) not in (None, torch.distributed.get_world_size()):
-        start = _converted(start.folder, universal_path(output_dir, token[0]), is_first=is_first)
+        universal = universal_path(output_dir, token[0])
+        if is_first:
+            convert(start.folder, universal)
+        _appears(universal)
+        start = Start(universal, is_universal=True)
     torch.distributed.barrier()
     if is_first:
         mark.unlink()
         cut_log(output_dir, newest.step if newest else 0)
     return start
-
-
-def _converted(resume: Path, into: Path, *, is_first: bool) -> Start:
-    if is_first:
-        convert(resume, into)
-    _appears(into)
-    return Start(into, is_universal=True)
 
 
 def _appears(path: Path, seconds: float = float("inf")) -> bool:

@@ -1,6 +1,6 @@
 """The run inside one training process: transformers' Trainer with peft and DeepSpeed.
 
-Rank 0 publishes each checkpoint in a thread of its own while training goes on.
+Rank 0 publishes each checkpoint in a thread of its own while training continues.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ def run(plan: Plan, output_dir: Path, stop: StopRequest | None = None, report: R
     if start.is_universal:
         load_universal(arguments)
     trainer = _make_trainer(plan, arguments)
-    report = report or _ignore
+    tell = report or (lambda _: None)
 
     def on_published(version: ModelVersion) -> None:
         append(output_dir / VERSIONS, version)
         metrics.published()
-        report(version)
+        tell(version)
 
     publisher = publisher_of(plan, output_dir, on_published) if trainer.is_world_process_zero() else None
     preemption = PreemptionCallback(stop or StopRequest(), output_dir)
     trainer.add_callback(preemption)
-    trainer.add_callback(RunCallback(plan, output_dir, trainer, publisher, metrics, report))
+    trainer.add_callback(RunCallback(plan, output_dir, trainer, publisher, metrics, tell))
     if start.folder and start.is_universal:
         trainer.add_callback(UniversalCheckpointCallback(start.folder))
     _train(trainer, start, publisher, preemption)
@@ -184,7 +184,3 @@ class FineTuningTrainer(Trainer):  # type: ignore[misc]
         global_batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         self.order = Order(self.train_dataset.lengths, global_batch, self.args.seed, shuffled=self._is_shuffle)
         return self.order
-
-
-def _ignore(news: Any) -> None:
-    pass

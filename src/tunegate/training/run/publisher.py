@@ -27,9 +27,9 @@ _NICENESS = 10
 
 
 class Publisher:
-    """Publishes checkpoints one after the other while the caller goes on.
+    """Publishes checkpoints one after the other beside the caller.
 
-    A store that is away is asked again for as long as that goes on, and for some minutes after `close`.
+    A store that is away is asked again for as long as the caller trains, and for some minutes after `close`.
     """
 
     def __init__(self, publish: Callable[[Checkpoint], None]) -> None:
