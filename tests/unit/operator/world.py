@@ -24,7 +24,7 @@ from tunegate_operator import kinds
 from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
 from tunegate_operator.desired import Changes, changes, unready_changes
-from tunegate_operator.gather import Gatherer, Seen, Unready
+from tunegate_operator.gather import Gathered, Gatherer, PolicyProblem
 from tunegate_operator.kinds import kind_of
 from tunegate_operator.types import EvaluationSummary, read_version, server_name, to_summary
 
@@ -45,7 +45,7 @@ POLICY_SPEC: Object = {
 
 
 class Store:
-    """What the store's thread would have seen."""
+    """What the store's thread would have gathered."""
 
     def __init__(self) -> None:
         self.versions: tuple[ModelVersion, ...] | None = (BASE,)
@@ -138,21 +138,21 @@ class World:
         self.tallies = {candidate.digest: tally, against.digest: stable}
         return self
 
-    def look(self) -> Seen | Unready | None:
+    def look(self) -> Gathered | PolicyProblem | None:
         return self.gatherer.gather(NAMESPACE, "shop", at(self.now))
 
     def step(self, times: int = 1, seconds: float = 1) -> World:
         for _ in range(times):
             self.now += seconds
-            seen = self.look()
-            if seen is None:
+            gathered = self.look()
+            if gathered is None:
                 self.written = Changes()
                 continue
-            if isinstance(seen, Unready):
-                self.written = unready_changes(seen, at(self.now))
+            if isinstance(gathered, PolicyProblem):
+                self.written = unready_changes(gathered, at(self.now))
             else:
-                self.plan = decide(seen.snapshot, at(self.now))
-                self.written = changes(seen, self.plan, at(self.now), self.config, {})
+                self.plan = decide(gathered.snapshot, at(self.now))
+                self.written = changes(gathered, self.plan, at(self.now), self.config, {})
             self.make(self.written)
             self.follow()
         return self

@@ -39,18 +39,18 @@ class Problem:
 
 def written(conditions: Sequence[Condition], before: Object, now: datetime) -> list[Object]:
     """The list for a status: a transition time moves only when its condition's status does."""
-    old = {each["type"]: each for each in before.get("status", {}).get("conditions", ())}
+    old = {condition["type"]: condition for condition in before.get("status", {}).get("conditions", ())}
     generation = before.get("metadata", {}).get("generation", 0)
     return [
         {
-            "type": each.type,
-            "status": each.status,
-            "reason": each.reason,
-            "message": each.message[:32768],
+            "type": condition.type,
+            "status": condition.status,
+            "reason": condition.reason,
+            "message": condition.message[:32768],
             "observedGeneration": generation,
-            "lastTransitionTime": _since(old.get(each.type), each, now),
+            "lastTransitionTime": _since(old.get(condition.type), condition, now),
         }
-        for each in conditions
+        for condition in conditions
     ]
 
 

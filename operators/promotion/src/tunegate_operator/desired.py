@@ -1,4 +1,4 @@
-"""What has to be written so that a plan becomes true: pure, from what was seen to the objects that should be there.
+"""What has to be written so that a plan becomes true: pure, from what was gathered to the objects that should be there.
 
 An object that is as it should be is not written. Records come before effects, so that what users see can always be
 explained, whenever the operator is stopped.
@@ -22,7 +22,7 @@ from tunegate.promotion.snapshot import Plan
 from tunegate_operator import conditions, manifests
 from tunegate_operator.conditions import Condition, Problem
 from tunegate_operator.config import Config
-from tunegate_operator.gather import Seen, Unready
+from tunegate_operator.gather import Gathered, PolicyProblem
 from tunegate_operator.read import applied, first_difference, is_true, job_state
 from tunegate_operator.types import API_VERSION, dns, object_name, read_version, server_name, to_plain
 
@@ -59,100 +59,106 @@ class Changes:
     again_seconds: float | None = None
 
 
-def unready_changes(seen: Unready, now: datetime) -> Changes:
+def unready_changes(problem: PolicyProblem, now: datetime) -> Changes:
     """Only say what is wrong."""
-    phase = "Stalled" if seen.problem.stops else "Pending"
-    status = {**seen.obj.get("status", {}), "phase": phase}
-    checks = [seen.problem.about] if seen.problem.about != "Ready" else []
-    found = conditions.of_policy([seen.problem], checks, busy=False, phase=phase)
-    written = _status(seen.obj, status, found, now)
-    notes = _problem_notes(seen.obj, [seen.problem])
+    phase = "Stalled" if problem.problem.stops else "Pending"
+    status = {**problem.obj.get("status", {}), "phase": phase}
+    checks = [problem.problem.about] if problem.problem.about != "Ready" else []
+    found = conditions.of_policy([problem.problem], checks, busy=False, phase=phase)
+    written = _status(problem.obj, status, found, now)
+    notes = _problem_notes(problem.obj, [problem.problem])
     return Changes(statuses=written, notes=notes, again_seconds=10)
 
 
-def changes(seen: Seen, plan: Plan, now: datetime, config: Config, producers: Mapping[str, Producer]) -> Changes:
+def changes(
+    gathered: Gathered, plan: Plan, now: datetime, config: Config, producers: Mapping[str, Producer]
+) -> Changes:
     """Everything that is to be written now."""
     promotions = tuple(
-        msgspec.structs.replace(each, status=plan.statuses.get(each.name, each.status))
-        for each in seen.snapshot.promotions
+        msgspec.structs.replace(promotion, status=plan.statuses.get(promotion.name, promotion.status))
+        for promotion in gathered.snapshot.promotions
     )
-    retired, drained = _retire(seen, plan, now)
-    entry = _entry(seen, plan)
+    retired, drained = _retire(gathered, plan, now)
+    route = _route(gathered, plan)
     return Changes(
-        create=(*_records(seen, producers), *_attempts(seen, plan)),
+        create=(*_model_versions(gathered, producers), *_promotions(gathered, plan)),
         statuses=(
-            *_promotion_statuses(seen, promotions, now),
-            *_unknown_statuses(seen, now),
-            *_version_statuses(seen, now),
-            *_policy_status(seen, promotions, now),
+            *_promotion_statuses(gathered, promotions, now),
+            *_statuses_without_version(gathered, now),
+            *_version_statuses(gathered, now),
+            *_policy_status(gathered, promotions, now),
         ),
-        apply=(*_jobs(seen, plan, config), *_servers(seen, plan, config), *entry, *retired),
+        apply=(*_jobs(gathered, plan, config), *_inference_services(gathered, plan, config), *route, *retired),
         delete=(
             *drained,
-            *_outdated(seen, promotions),
-            *_finished(seen, now),
-            *([seen.around.stale] if seen.around.stale and not entry else []),
+            *_outdated(gathered, promotions),
+            *_finished(gathered, now),
+            *([gathered.objects.stale_route] if gathered.objects.stale_route and not route else []),
         ),
-        notes=(*_notes(seen, plan), *_problem_notes(seen.obj, seen.problems)),
+        notes=(*_notes(gathered, plan), *_problem_notes(gathered.obj, gathered.problems)),
         again_seconds=_again(promotions, bool(retired)),
     )
 
 
-def _records(seen: Seen, producers: Mapping[str, Producer]) -> Iterable[Object]:
-    versions = {each.digest: each for each in (seen.initial, *(seen.snapshot.versions or ()))}
+def _model_versions(gathered: Gathered, producers: Mapping[str, Producer]) -> Iterable[Object]:
+    versions = {version.digest: version for version in (gathered.initial, *(gathered.snapshot.versions or ()))}
     for version in versions.values():
-        if object_name(version) not in seen.around.records:
-            yield manifests.model_version(seen.namespace, seen.name, version, producers.get(version.digest))
+        if object_name(version) not in gathered.objects.model_versions:
+            yield manifests.model_version(gathered.namespace, gathered.name, version, producers.get(version.digest))
 
 
-def _attempts(seen: Seen, plan: Plan) -> Iterable[Object]:
+def _promotions(gathered: Gathered, plan: Plan) -> Iterable[Object]:
     for promotion in plan.create:
         name = object_name(promotion.candidate)
-        yield manifests.promotion(seen.namespace, seen.name, name, promotion.candidate)
+        yield manifests.promotion(gathered.namespace, gathered.name, name, promotion.candidate)
 
 
-def _promotion_statuses(seen: Seen, promotions: Iterable[Promotion], now: datetime) -> Iterable[Object]:
-    for promotion, before in zip(promotions, seen.snapshot.promotions, strict=True):
+def _promotion_statuses(gathered: Gathered, promotions: Iterable[Promotion], now: datetime) -> Iterable[Object]:
+    for promotion, before in zip(promotions, gathered.snapshot.promotions, strict=True):
         if before.status.phase in TERMINAL:
             continue
         status = {**to_plain(promotion.status), "candidate": to_plain(promotion.candidate)}
-        found = conditions.of_promotion(promotion, seen.problems)
-        yield from _status(seen.attempts[promotion.name], status, found, now)
+        found = conditions.of_promotion(promotion, gathered.problems)
+        yield from _status(gathered.objects.promotions[promotion.name], status, found, now)
 
 
-def _unknown_statuses(seen: Seen, now: datetime) -> Iterable[Object]:
-    for attempt in seen.unknown:
-        message = f"there is no ModelVersion {attempt.version}; see: kubectl get modelversions"
+def _statuses_without_version(gathered: Gathered, now: datetime) -> Iterable[Object]:
+    for promotion in gathered.without_version:
+        message = f"there is no ModelVersion {promotion['spec']['version']}; see: kubectl get modelversions"
         found = [Condition("Ready", "False", "VersionMissing", message)]
         found.append(Condition("Stalled", "True", "VersionMissing", message))
-        yield from _status(seen.attempts[attempt.name], {"phase": "Pending"}, found, now)
+        yield from _status(promotion, {"phase": "Pending"}, found, now)
 
 
-def _version_statuses(seen: Seen, now: datetime) -> Iterable[Object]:
-    listed = None if seen.snapshot.versions is None else {each.uri: each for each in seen.snapshot.versions}
-    for record in seen.around.records.values():
-        version = read_version(record)
-        entries = [seen.summaries.get((version.digest, suite)) for suite in seen.policy.suites]
+def _version_statuses(gathered: Gathered, now: datetime) -> Iterable[Object]:
+    listed = (
+        None if gathered.snapshot.versions is None else {version.uri: version for version in gathered.snapshot.versions}
+    )
+    for model_version in gathered.objects.model_versions.values():
+        version = read_version(model_version)
+        entries = [gathered.summaries.get((version.digest, suite)) for suite in gathered.policy.suites]
         kept = [
-            each for each in record.get("status", {}).get("evaluations", ()) if each["suite"] not in seen.policy.suites
+            evaluation
+            for evaluation in model_version.get("status", {}).get("evaluations", ())
+            if evaluation["suite"] not in gathered.policy.suites
         ]
         status = {
-            "phase": record.get("status", {}).get("phase", "Pending"),
-            "evaluations": [*kept, *(to_plain(each) for each in entries if each)],
+            "phase": model_version.get("status", {}).get("phase", "Pending"),
+            "evaluations": [*kept, *(to_plain(summary) for summary in entries if summary)],
         }
-        evaluated = all(each and not each.failures for each in entries)
-        verified = _verified(seen, version, listed)
-        failures = [each.message for each in entries if each and each.failures]
+        evaluated = all(summary and not summary.failures for summary in entries)
+        verified = _verified(gathered, version, listed)
+        failures = [summary.message for summary in entries if summary and summary.failures]
         if verified.status != "Unknown":
             status["phase"] = _UNVERIFIED.get(verified.reason) or ("Evaluated" if evaluated else "Verified")
         found = [verified, _evaluated(evaluated, failures)]
-        yield from _status(record, status, found, now)
+        yield from _status(model_version, status, found, now)
 
 
-def _verified(seen: Seen, version: ModelVersion, listed: Mapping[str, ModelVersion] | None) -> Condition:
+def _verified(gathered: Gathered, version: ModelVersion, listed: Mapping[str, ModelVersion] | None) -> Condition:
     if listed is None:
         return Condition("Verified", "Unknown", "Waiting")
-    if version.model != seen.policy.model:
+    if version.model != gathered.policy.model:
         return Condition("Verified", "True", "Verified")  # the listing says nothing of another model
     found = listed.get(version.uri)
     if found is None:
@@ -169,100 +175,102 @@ def _evaluated(done: bool, failures: list[str]) -> Condition:
     return Condition("Evaluated", "True", "Evaluated") if done else Condition("Evaluated", "Unknown", "Waiting")
 
 
-def _policy_status(seen: Seen, promotions: tuple[Promotion, ...], now: datetime) -> Iterable[Object]:
-    running = shown(promotions) or next((each for each in promotions if each.status.phase not in TERMINAL), None)
-    stable = stable_version(replace(seen.snapshot, promotions=promotions))
-    phase = _policy_phase(seen, running, stable)
-    weights = seen.snapshot.weights or {}
-    names = {each.digest: each.name for each in _known(seen)}
+def _policy_status(gathered: Gathered, promotions: tuple[Promotion, ...], now: datetime) -> Iterable[Object]:
+    running = shown(promotions) or next(
+        (promotion for promotion in promotions if promotion.status.phase not in TERMINAL), None
+    )
+    stable = stable_version(replace(gathered.snapshot, promotions=promotions))
+    phase = _policy_phase(gathered, running, stable)
+    weights = gathered.snapshot.weights or {}
+    names = {version.digest: version.name for version in _known(gathered)}
     status: Object = {
         "phase": phase,
-        "initial": to_plain(seen.initial),
+        "initial": to_plain(gathered.initial),
         "stable": to_plain(stable),
         "weights": [
             {"version": short(digest), "name": names.get(digest, ""), "weight": weight}
             for digest, weight in weights.items()
         ],
-        "url": _url(seen),
+        "url": _url(gathered),
     }
     if running:
         status["promotion"] = running.name
-    problems = list(seen.problems)
-    if seen.policy.suspend:
+    problems = list(gathered.problems)
+    if gathered.policy.suspend:
         problems.append(Problem("Suspended", "Suspended", "spec.suspend is true: nothing new is started", stops=False))
     found = conditions.of_policy(problems, CHECKS, busy=running is not None, phase=phase)
-    return _status(seen.obj, status, found, now)
+    return _status(gathered.obj, status, found, now)
 
 
-def _policy_phase(seen: Seen, running: Promotion | None, stable: ModelVersion) -> str:
-    if any(problem.stops for problem in seen.problems):
+def _policy_phase(gathered: Gathered, running: Promotion | None, stable: ModelVersion) -> str:
+    if any(problem.stops for problem in gathered.problems):
         return "Stalled"
-    if seen.policy.suspend:
+    if gathered.policy.suspend:
         return "Suspended"
     if running:
         return "Promoting"
-    server = seen.snapshot.servers.get(stable.digest)
+    server = gathered.snapshot.servers.get(stable.digest)
     # Once it was reached, a gateway that takes its time over a change doesn't stop its answering.
-    reached = seen.snapshot.weights is not None or is_true(seen.obj, "Ready")
+    reached = gathered.snapshot.weights is not None or is_true(gathered.obj, "Ready")
     return "Serving" if server and server.ready and reached else "Pending"
 
 
-def _url(seen: Seen) -> str:
-    if not seen.policy.traffic.is_shared:
-        return f"http://{seen.name}.{seen.namespace}.svc"
-    host = seen.policy.traffic.hostnames[0] if seen.policy.traffic.hostnames else ""
-    return f"http://{host}{seen.policy.traffic.path_prefix}" if host else ""
+def _url(gathered: Gathered) -> str:
+    if not gathered.policy.traffic.is_shared:
+        return f"http://{gathered.name}.{gathered.namespace}.svc"
+    host = gathered.policy.traffic.hostnames[0] if gathered.policy.traffic.hostnames else ""
+    return f"http://{host}{gathered.policy.traffic.path_prefix}" if host else ""
 
 
-def _jobs(seen: Seen, plan: Plan, config: Config) -> Iterable[Object]:
-    unfinished = sum(not job_state(job).done for job in seen.around.jobs.values())
+def _jobs(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:
+    unfinished = sum(not job_state(job).done for job in gathered.objects.jobs.values())
     for wanted in plan.evaluations:
-        if manifests.evaluation_name(wanted) in seen.around.jobs:
+        if manifests.evaluation_name(wanted) in gathered.objects.jobs:
             continue
-        record = seen.around.records.get(object_name(wanted.version))
-        if record is None:
-            continue  # it is being created; its Job comes with the next look
+        model_version = gathered.objects.model_versions.get(object_name(wanted.version))
+        if model_version is None:
+            continue  # it is being created; its Job comes with the next reconcile
         if unfinished >= MOST_JOBS:
             return
         unfinished += 1
-        job = manifests.evaluation_job(seen.namespace, seen.policy, seen.name, wanted, config)
-        yield manifests.owned(job, record)
+        job = manifests.evaluation_job(gathered.namespace, gathered.policy, gathered.name, wanted, config)
+        yield manifests.owned(job, model_version)
 
 
-def _servers(seen: Seen, plan: Plan, config: Config) -> Iterable[Object]:
-    if seen.snapshot.modified:
+def _inference_services(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:
+    if gathered.snapshot.modified:
         return
     for version in plan.servers:
         wanted = manifests.remembered(
-            manifests.inference_service(seen.namespace, seen.policy, seen.name, version, config)
+            manifests.inference_service(gathered.namespace, gathered.policy, gathered.name, version, config)
         )
-        live = seen.around.servers.get(wanted["metadata"]["name"])
+        live = gathered.objects.inference_services.get(wanted["metadata"]["name"])
         if live and UNUSED_SINCE not in live["metadata"].get("annotations", {}) and not _differs(wanted, live):
             continue
-        yield _over(manifests.owned(wanted, seen.obj), live)
+        yield _over(manifests.owned(wanted, gathered.obj), live)
 
 
-def _entry(seen: Seen, plan: Plan) -> tuple[Object, ...]:
+def _route(gathered: Gathered, plan: Plan) -> tuple[Object, ...]:
     """The route or the switch; an empty plan leaves both alone."""
     if not plan.weights:
         return ()
-    if seen.policy.traffic.is_shared:
-        wanted = manifests.http_route(seen.namespace, seen.policy, seen.name, plan.weights)
+    if gathered.policy.traffic.is_shared:
+        wanted = manifests.http_route(gathered.namespace, gathered.policy, gathered.name, plan.weights)
     else:
-        digest = max(plan.weights, key=lambda each: plan.weights[each])
-        wanted = manifests.switch(seen.namespace, seen.policy, seen.name, digest)
+        digest = max(plan.weights, key=lambda digest: plan.weights[digest])
+        wanted = manifests.switch(gathered.namespace, gathered.policy, gathered.name, digest)
     wanted = manifests.remembered(wanted)
-    if seen.around.entry and not _differs(wanted, seen.around.entry):
+    if gathered.objects.route and not _differs(wanted, gathered.objects.route):
         return ()
-    return (_over(manifests.owned(wanted, seen.obj), seen.around.entry),)
+    return (_over(manifests.owned(wanted, gathered.obj), gathered.objects.route),)
 
 
-def _retire(seen: Seen, plan: Plan, now: datetime) -> tuple[list[Object], list[Object]]:
+def _retire(gathered: Gathered, plan: Plan, now: datetime) -> tuple[list[Object], list[Object]]:
     """Servers nobody needs: first marked, and deleted once their last answers are over."""
-    needed = {server_name(seen.name, version.digest) for version in plan.servers}
+    needed = {server_name(gathered.name, version.digest) for version in plan.servers}
     marked, drained = [], []
-    for name, live in seen.around.servers.items():
-        if name in needed or seen.snapshot.modified or seen.snapshot.weights is None:
+    for name, live in gathered.objects.inference_services.items():
+        if name in needed or gathered.snapshot.modified or gathered.snapshot.weights is None:
             continue
         since = live["metadata"].get("annotations", {}).get(UNUSED_SINCE)
         if since is None:
@@ -289,73 +297,80 @@ def _marked(live: Object, now: datetime) -> Object:
     }
 
 
-def _finished(seen: Seen, now: datetime) -> Iterable[Object]:
+def _finished(gathered: Gathered, now: datetime) -> Iterable[Object]:
     """Evaluation Jobs that did their work a while ago: their numbers are recorded, and nobody reads their logs now."""
-    for job in seen.around.jobs.values():
+    for job in gathered.objects.jobs.values():
         state = job_state(job)
         if state.failed or not state.done:
             continue
         ended = datetime.fromisoformat(job["status"].get("completionTime", now.isoformat()))
-        if (now - ended).total_seconds() >= KEEP_JOB_SECONDS and _is_recorded(seen, job):
+        if (now - ended).total_seconds() >= KEEP_JOB_SECONDS and _is_recorded(gathered, job):
             yield job
 
 
-def _is_recorded(seen: Seen, job: Object) -> bool:
+def _is_recorded(gathered: Gathered, job: Object) -> bool:
     labels = job["metadata"].get("labels", {})
-    records = [each for each in seen.around.records.values() if short(each["spec"]["digest"]) == labels.get(VERSION)]
-    entries = [each for record in records for each in record.get("status", {}).get("evaluations", ())]
-    return any(dns(each["suite"]) == labels.get(SUITE) and not each.get("failures") for each in entries)
+    return any(
+        dns(evaluation["suite"]) == labels.get(SUITE) and not evaluation.get("failures")
+        for model_version in gathered.objects.model_versions.values()
+        if short(model_version["spec"]["digest"]) == labels.get(VERSION)
+        for evaluation in model_version.get("status", {}).get("evaluations", ())
+    )
 
 
-def _outdated(seen: Seen, promotions: tuple[Promotion, ...]) -> Iterable[Object]:
+def _outdated(gathered: Gathered, promotions: tuple[Promotion, ...]) -> Iterable[Object]:
     """Ended promotions beyond the limit, and records of versions that are gone and that nobody speaks of.
 
     Kept besides the newest: the one that made the stable version, and the one with the newest candidate, which is what
     keeps older ones from being tried again.
     """
-    ended = [each for each in promotions if each.status.phase in TERMINAL]
-    made = [each for each in ended if each.status.phase == "Succeeded" and each.status.decision]
-    keep = {each.name for each in ended[-seen.policy.history_limit :]}
-    keep |= {max(made, key=lambda each: each.status.decision.time).name} if made else set()  # type: ignore[union-attr]
-    keep |= {max(promotions, key=lambda each: each.candidate.created).name} if promotions else set()
-    gone = [each for each in ended if each.name not in keep]
-    yield from (seen.attempts[each.name] for each in gone)
-    if seen.snapshot.versions is None:
+    ended = [promotion for promotion in promotions if promotion.status.phase in TERMINAL]
+    made = [promotion for promotion in ended if promotion.status.phase == "Succeeded" and promotion.status.decision]
+    keep = {promotion.name for promotion in ended[-gathered.policy.history_limit :]}
+    keep |= {max(made, key=lambda promotion: promotion.status.decision.time).name} if made else set()  # type: ignore[union-attr]
+    keep |= {max(promotions, key=lambda promotion: promotion.candidate.created).name} if promotions else set()
+    gone = [promotion for promotion in ended if promotion.name not in keep]
+    yield from (gathered.objects.promotions[promotion.name] for promotion in gone)
+    if gathered.snapshot.versions is None:
         return
-    spoken_of = {each.digest for each in (seen.initial, seen.snapshot.initial, *seen.snapshot.versions)}
-    names = {each.name for each in gone}
-    spoken_of |= {each.candidate.digest for each in promotions if each.name not in names}
-    for record in seen.around.records.values():
-        if record["spec"]["digest"] not in spoken_of and record["spec"]["model"] == seen.policy.model:
-            yield record
+    spoken_of = {
+        version.digest for version in (gathered.initial, gathered.snapshot.initial, *gathered.snapshot.versions)
+    }
+    names = {promotion.name for promotion in gone}
+    spoken_of |= {promotion.candidate.digest for promotion in promotions if promotion.name not in names}
+    for model_version in gathered.objects.model_versions.values():
+        if model_version["spec"]["digest"] not in spoken_of and model_version["spec"]["model"] == gathered.policy.model:
+            yield model_version
 
 
-def _notes(seen: Seen, plan: Plan) -> Iterable[Note]:
+def _notes(gathered: Gathered, plan: Plan) -> Iterable[Note]:
     bad = ("Failed", "RolledBack", "Rejected")
     for event in plan.events:
         status = plan.statuses[event.promotion]
         decided = status.decision is not None and status.decision.outcome in bad
-        yield Note(seen.attempts[event.promotion], event.reason or status.phase, event.message, warning=decided)
+        yield Note(
+            gathered.objects.promotions[event.promotion], event.reason or status.phase, event.message, warning=decided
+        )
 
 
 def _problem_notes(obj: Object, problems: Iterable[Problem]) -> tuple[Note, ...]:
     """One Event when a problem begins to stop promotions; it is in the conditions for as long as it lasts."""
     was_stalled = is_true(obj, "Stalled")
     said = {
-        (each.get("type"), each.get("reason"))
-        for each in obj.get("status", {}).get("conditions", ())
+        (condition.get("type"), condition.get("reason"))
+        for condition in obj.get("status", {}).get("conditions", ())
         if was_stalled  # else the problem was there, and nothing waited for it
     }
     return tuple(
-        Note(obj, each.reason, each.message, warning=True)
-        for each in problems
-        if each.stops and (each.about, each.reason) not in said and ("Stalled", each.reason) not in said
+        Note(obj, problem.reason, problem.message, warning=True)
+        for problem in problems
+        if problem.stops and (problem.about, problem.reason) not in said and ("Stalled", problem.reason) not in said
     )
 
 
 def _again(promotions: Iterable[Promotion], draining: bool) -> float:
-    """Seconds until the next look without a change in the cluster: for clocks, Prometheus and gateways."""
-    phases = {each.status.phase for each in promotions}
+    """Seconds until the next reconcile without a change in the cluster: for clocks, Prometheus and gateways."""
+    phases = {promotion.status.phase for promotion in promotions}
     if phases & SHOWN or draining:
         return 5  # more often than Prometheus scrapes, as a rule
     return 15 if phases - TERMINAL else 120
@@ -383,14 +398,14 @@ def _differs(wanted: Object, live: Object) -> bool:
 
 
 def _over(wanted: Object, live: Object | None) -> Object:
-    """What is written over an object is written over the one that was looked at, or not at all."""
+    """What is written over an object is written over the one that was read, or not at all."""
     if live is None:
         return wanted
     return {**wanted, "metadata": {**wanted["metadata"], "resourceVersion": live["metadata"]["resourceVersion"]}}
 
 
-def _known(seen: Seen) -> Iterable[ModelVersion]:
-    yield seen.initial
-    yield seen.snapshot.initial
-    yield from seen.snapshot.versions or ()
-    yield from (each.candidate for each in seen.snapshot.promotions)
+def _known(gathered: Gathered) -> Iterable[ModelVersion]:
+    yield gathered.initial
+    yield gathered.snapshot.initial
+    yield from gathered.snapshot.versions or ()
+    yield from (promotion.candidate for promotion in gathered.snapshot.promotions)

@@ -40,11 +40,10 @@ from tunegate_operator.read import (
 )
 from tunegate_operator.store_watch import Source
 from tunegate_operator.types import (
-    Attempt,
     EvaluationSummary,
     object_name,
-    read_attempt,
     read_policy,
+    read_promotion,
     read_summaries,
     read_version,
     server_name,
@@ -68,7 +67,7 @@ class Caches(Protocol):
 
 
 @dataclass(frozen=True)
-class Unready:
+class PolicyProblem:
     """A policy that nothing can be decided about yet."""
 
     obj: Object
@@ -76,24 +75,25 @@ class Unready:
 
 
 @dataclass(frozen=True)
-class Around:
-    """The objects of the cluster around one policy, by name.
+class PolicyObjects:
+    """The objects of the cluster that belong to one policy, by name.
 
-    entry: the HTTPRoute or Service users come in by. stale: the entry of the other kind, if one was left.
+    route: the HTTPRoute or Service users come in by. stale_route: one of the other kind, if it was left.
     """
 
-    records: Mapping[str, Object]
+    promotions: Mapping[str, Object]
+    model_versions: Mapping[str, Object]
     jobs: Mapping[str, Object]
-    servers: Mapping[str, Object]
-    entry: Object | None
-    stale: Object | None
+    inference_services: Mapping[str, Object]
+    route: Object | None
+    stale_route: Object | None
 
 
 @dataclass(frozen=True)
-class Seen:
+class Gathered:
     """One policy and everything around it.
 
-    snapshot: what `decide` looks at. attempts: promotions as objects. unknown: those whose ModelVersion is not there.
+    snapshot: what `decide` gets. without_version: promotions whose ModelVersion is not there.
     summaries: by (digest, suite).
     """
 
@@ -102,9 +102,8 @@ class Seen:
     snapshot: Snapshot
     initial: ModelVersion
     problems: tuple[Problem, ...]
-    attempts: Mapping[str, Object]
-    unknown: tuple[Attempt, ...]
-    around: Around
+    objects: PolicyObjects
+    without_version: tuple[Object, ...]
     summaries: Mapping[tuple[str, str], EvaluationSummary]
 
     @property
@@ -126,20 +125,24 @@ class Gatherer:
     pod_message: Callable[[str, str], str]
 
     def __post_init__(self) -> None:
-        self._parsed: dict[str, tuple[str, Attempt]] = {}
-        self.taken: dict[tuple[str, str], str] = {}  # policies whose names somebody else's objects have
+        self._parsed: dict[str, tuple[str, Promotion | None]] = {}
 
-    def gather(self, namespace: str, name: str, now: datetime) -> Seen | Unready | None:
-        """None when the policy is gone: what it owned goes with it."""
+    def gather(self, namespace: str, name: str, now: datetime, conflict: str = "") -> Gathered | PolicyProblem | None:
+        """None when the policy is gone: what it owned goes with it.
+
+        conflict: which object of somebody else has a name that the policy needs, as a sentence.
+        """
         obj = self.caches.get(kinds.POLICY, namespace, name)
         if obj is None:
             return None
         try:
             policy = read_policy(obj)
         except UsageError as error:
-            return Unready(obj, Problem("Ready", "InvalidPolicy", str(error)))
+            return PolicyProblem(obj, Problem("Ready", "InvalidPolicy", str(error)))
         initial = self._initial(obj, policy)
-        return Unready(obj, initial) if isinstance(initial, Problem) else self._seen(obj, policy, initial, now)
+        if isinstance(initial, Problem):
+            return PolicyProblem(obj, initial)
+        return self._gather(obj, policy, initial, now, conflict)
 
     def _initial(self, obj: Object, policy: ClusterPolicy) -> ModelVersion | Problem:
         """The version of spec.initialVersion. Once known it is kept in the status, so that the store may be away."""
@@ -149,106 +152,110 @@ class Gatherer:
         found = self.source.version(policy.initial_version, policy.model)
         return found or Problem("StoreReadable", "Waiting", f"{policy.initial_version} is being looked up", stops=False)
 
-    def _seen(self, obj: Object, policy: ClusterPolicy, initial: ModelVersion, now: datetime) -> Seen:
+    def _gather(
+        self, obj: Object, policy: ClusterPolicy, initial: ModelVersion, now: datetime, conflict: str
+    ) -> Gathered:
         namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
-        promotions, unknown, attempts = self._attempts(namespace, name)
+        objects = self._promotion_objects(namespace, name)
+        parsed = {key: self._promotion(namespace, promotion) for key, promotion in objects.items()}
+        promotions = tuple(
+            sorted(filter(None, parsed.values()), key=lambda promotion: (promotion.created, promotion.name))
+        )
         start, listing = _start(obj, initial, promotions), self.source.listing(policy.model)
-        known = _distinct((start, initial, *(listing or ()), *(each.candidate for each in promotions)))
-        around = self._around(namespace, name, policy, known)
-        summaries = self._summaries(namespace, policy, known, around)
-        digests = _digests(name, around.servers, known)
-        route = _route(policy, around.entry, digests)
+        candidates = (promotion.candidate for promotion in promotions)
+        versions = tuple(
+            {version.digest: version for version in (start, initial, *(listing or ()), *candidates)}.values()
+        )
+        around = self._objects(namespace, name, policy, versions, objects)
+        summaries = self._summaries(namespace, policy, versions, around)
+        digests = _digests(name, around.inference_services, versions)
+        is_shared = policy.traffic.is_shared
+        route = route_state(around.route, digests) if is_shared else switch_state(around.route, digests)
+        training_jobs = (
+            job for kind in (kinds.PYTORCH_JOB, kinds.TRAIN_JOB) for job in self.caches.list(kind, namespace)
+        )
+        edits = (modified(live) for live in (around.route, *around.inference_services.values()) if live)
         snapshot = Snapshot(
-            policy=policy if policy.traffic.is_shared else _switching(policy),
+            policy=policy if is_shared else msgspec.structs.replace(policy, steps=(CanaryStep(weight=100),)),
             initial=start,
             versions=listing,
-            finished_runs=finished_runs(self._training_jobs(namespace), policy.model),
+            finished_runs=finished_runs(training_jobs, policy.model),
             promotions=promotions,
-            evaluations=_states(policy, known, summaries),
-            servers=_server_states(policy.serving, around.servers, digests, route.weights or {}, now),
+            evaluations=_evaluations(policy, versions, summaries),
+            servers=_server_states(policy.serving, around.inference_services, digests, route.weights or {}, now),
             weights=route.weights,
-            modified=_edit(around),
+            modified=next(filter(None, edits), ""),
         )
         tallies = self._tallies(namespace, snapshot, now)
-        problems = self._problems(obj, policy, snapshot, route, _is_new(around.entry, now))
+        problems = self._problems(obj, policy, snapshot, route, _is_new(around.route, now), conflict)
         if isinstance(tallies, Problem):
             problems.append(tallies)
-        return Seen(
+        return Gathered(
             obj=obj,
             policy=policy,
             snapshot=replace(snapshot, tallies=None if isinstance(tallies, Problem) else tallies),
             initial=initial,
             problems=tuple(problems),
-            attempts=attempts,
-            unknown=unknown,
-            around=around,
+            objects=around,
+            without_version=tuple(objects[key] for key, promotion in parsed.items() if promotion is None),
             summaries=summaries,
         )
 
-    def _around(self, namespace: str, name: str, policy: ClusterPolicy, versions: Iterable[ModelVersion]) -> Around:
-        of_policy = {POLICY: name}
-        route, service = (self.caches.get(kind, namespace, name) for kind in (kinds.HTTP_ROUTE, kinds.SERVICE))
-        entry, other = (route, service) if policy.traffic.is_shared else (service, route)
-        return Around(
-            records=self._records(namespace, name, versions),
-            jobs=_by_name(self.caches.list(kinds.JOB, namespace, of_policy)),
-            servers=_by_name(self.caches.list(kinds.INFERENCE_SERVICE, namespace, of_policy)),
-            entry=entry,
-            stale=other if other and other["metadata"].get("labels", {}).get(POLICY) == name else None,
-        )
+    def _promotion_objects(self, namespace: str, policy: str) -> dict[str, Object]:
+        found = self.caches.list(kinds.PROMOTION, namespace)
+        return _by_name(promotion for promotion in found if promotion["spec"]["policy"] == policy)
 
-    def _records(self, namespace: str, policy: str, versions: Iterable[ModelVersion]) -> dict[str, Object]:
-        """The ModelVersions of these versions, whichever policy made them, and all that the policy made."""
-        names = [object_name(each) for each in versions]
-        known = {name: self.caches.get(kinds.MODEL_VERSION, namespace, name) for name in names}
-        own = _by_name(self.caches.list(kinds.MODEL_VERSION, namespace, {POLICY: policy}))
-        return {name: record for name, record in known.items() if record} | own
-
-    def _attempts(
-        self, namespace: str, policy: str
-    ) -> tuple[tuple[Promotion, ...], tuple[Attempt, ...], Mapping[str, Object]]:
-        """The policy's promotions, oldest first; those without a version; and all of them as objects."""
-        objects = {
-            each["metadata"]["name"]: each
-            for each in self.caches.list(kinds.PROMOTION, namespace)
-            if each["spec"]["policy"] == policy
-        }
-        attempts = [self._attempt(namespace, each) for each in objects.values()]
-        promotions = sorted(
-            (each.promotion for each in attempts if each.promotion), key=lambda each: (each.created, each.name)
-        )
-        return tuple(promotions), tuple(each for each in attempts if each.promotion is None), objects
-
-    def _attempt(self, namespace: str, obj: Object) -> Attempt:
+    def _promotion(self, namespace: str, obj: Object) -> Promotion | None:
         """Parsed once for each change of the object: most promotions are over and stay as they are."""
-        uid, version = obj["metadata"]["uid"], obj["metadata"]["resourceVersion"]
-        known = self._parsed.get(uid)
-        if known and known[0] == version and known[1].promotion is not None:
-            return known[1]
-        record = self.caches.get(kinds.MODEL_VERSION, namespace, obj["spec"]["version"])
-        attempt = read_attempt(obj, {obj["spec"]["version"]: read_version(record)} if record else {})
-        self._parsed[uid] = (version, attempt)
-        return attempt
+        uid, resource_version = obj["metadata"]["uid"], obj["metadata"]["resourceVersion"]
+        known_at, promotion = self._parsed.get(uid, ("", None))
+        if known_at == resource_version and promotion is not None:
+            return promotion
+        model_version = self.caches.get(kinds.MODEL_VERSION, namespace, obj["spec"]["version"])
+        promotion = read_promotion(obj, read_version(model_version) if model_version else None)
+        self._parsed[uid] = (resource_version, promotion)
+        return promotion
 
     def forget(self, uid: str) -> None:
         self._parsed.pop(uid, None)
 
-    def _training_jobs(self, namespace: str) -> list[Object]:
-        return [job for kind in (kinds.PYTORCH_JOB, kinds.TRAIN_JOB) for job in self.caches.list(kind, namespace)]
+    def _objects(
+        self,
+        namespace: str,
+        name: str,
+        policy: ClusterPolicy,
+        versions: Iterable[ModelVersion],
+        promotions: Mapping[str, Object],
+    ) -> PolicyObjects:
+        """With the ModelVersions of these versions, whichever policy made them, and all that this policy made."""
+        of_policy = {POLICY: name}
+        route, service = (self.caches.get(kind, namespace, name) for kind in (kinds.HTTP_ROUTE, kinds.SERVICE))
+        used, other = (route, service) if policy.traffic.is_shared else (service, route)
+        found = (self.caches.get(kinds.MODEL_VERSION, namespace, object_name(version)) for version in versions)
+        own = self.caches.list(kinds.MODEL_VERSION, namespace, of_policy)
+        return PolicyObjects(
+            promotions=promotions,
+            model_versions=_by_name((*filter(None, found), *own)),
+            jobs=_by_name(self.caches.list(kinds.JOB, namespace, of_policy)),
+            inference_services=_by_name(self.caches.list(kinds.INFERENCE_SERVICE, namespace, of_policy)),
+            route=used,
+            stale_route=other if other and other["metadata"].get("labels", {}).get(POLICY) == name else None,
+        )
 
     def _summaries(
         self,
         namespace: str,
         policy: ClusterPolicy,
         versions: Iterable[ModelVersion],
-        around: Around,
+        objects: PolicyObjects,
     ) -> dict[tuple[str, str], EvaluationSummary]:
         found = {}
         for version in versions:
-            record = around.records.get(object_name(version))
-            recorded = {each.suite: each for each in read_summaries(record)} if record else {}
+            model_version = objects.model_versions.get(object_name(version))
+            summaries = read_summaries(model_version) if model_version else ()
+            recorded = {summary.suite: summary for summary in summaries}
             for suite in policy.suites:
-                job = around.jobs.get(evaluation_name(EvaluationJob(version, suite)))
+                job = objects.jobs.get(evaluation_name(EvaluationJob(version, suite)))
                 summary = self._summary(namespace, policy, version, suite, recorded.get(suite), job)
                 if summary:
                     found[version.digest, suite] = summary
@@ -294,12 +301,11 @@ class Gatherer:
         return found
 
     def _problems(
-        self, obj: Object, policy: ClusterPolicy, seen: Snapshot, route: RouteState, is_new: bool
+        self, obj: Object, policy: ClusterPolicy, seen: Snapshot, route: RouteState, is_new: bool, conflict: str
     ) -> list[Problem]:
         problems = []
-        key = (obj["metadata"]["namespace"], obj["metadata"]["name"])
-        if key in self.taken:
-            problems.append(Problem("Ready", "NameTaken", self.taken[key]))
+        if conflict:
+            problems.append(Problem("Ready", "NameTaken", conflict))
         if seen.modified:
             problems.append(Problem("Ready", "TargetModified", seen.modified))
         if not self.caches.installed(kinds.INFERENCE_SERVICE):
@@ -327,14 +333,10 @@ def _needs_a_person(obj: Object, route: RouteState, is_new: bool) -> bool:
     return not route.is_lagging and (not is_new or is_true(obj, "Ready") or is_true(obj, "Stalled"))
 
 
-def _is_new(entry: Object | None, now: datetime) -> bool:
-    if entry is None:
+def _is_new(route: Object | None, now: datetime) -> bool:
+    if route is None:
         return True
-    return (now - datetime.fromisoformat(entry["metadata"]["creationTimestamp"])).total_seconds() < _ROUTE_SECONDS
-
-
-def _route(policy: ClusterPolicy, entry: Object | None, digests: Mapping[str, str]) -> RouteState:
-    return route_state(entry, digests) if policy.traffic.is_shared else switch_state(entry, digests)
+    return (now - datetime.fromisoformat(route["metadata"]["creationTimestamp"])).total_seconds() < _ROUTE_SECONDS
 
 
 def _digests(policy: str, servers: Mapping[str, Object], versions: Iterable[ModelVersion]) -> dict[str, str]:
@@ -342,7 +344,7 @@ def _digests(policy: str, servers: Mapping[str, Object], versions: Iterable[Mode
 
     A server's name says it too: its annotations are anybody's to remove, and then it must not look as if it were gone.
     """
-    named = {server_name(policy, each.digest): each.digest for each in versions}
+    named = {server_name(policy, version.digest): version.digest for version in versions}
     said = digest_by_server(servers.values())
     return {name: digest for name in servers if (digest := named.get(name) or said.get(name))}
 
@@ -366,12 +368,6 @@ def _server_states(
     }
 
 
-def _edit(around: Around) -> str:
-    """What a person changed by hand of what users depend on; the first of it."""
-    objects = [*([around.entry] if around.entry else []), *around.servers.values()]
-    return next((sentence for each in objects if (sentence := modified(each))), "")
-
-
 def _start(obj: Object, initial: ModelVersion, promotions: Iterable[Promotion]) -> ModelVersion:
     """Where the chain of stable versions begins: what the status remembers, or else the initial version.
 
@@ -379,18 +375,14 @@ def _start(obj: Object, initial: ModelVersion, promotions: Iterable[Promotion]) 
     """
     status = obj.get("status", {})
     remembered, first = status.get("stable"), status.get("initial")
-    if remembered is None or any(each.status.phase == "Succeeded" for each in promotions):
+    if remembered is None or any(promotion.status.phase == "Succeeded" for promotion in promotions):
         return initial
     if first and remembered.get("digest") == first.get("digest"):
         return initial
     return msgspec.convert(remembered, ModelVersion)
 
 
-def _switching(policy: ClusterPolicy) -> ClusterPolicy:
-    return msgspec.structs.replace(policy, steps=(CanaryStep(weight=100),))
-
-
-def _states(
+def _evaluations(
     policy: ClusterPolicy,
     versions: Iterable[ModelVersion],
     summaries: Mapping[tuple[str, str], EvaluationSummary],
@@ -405,8 +397,4 @@ def _states(
 
 
 def _by_name(objects: Iterable[Object]) -> dict[str, Object]:
-    return {each["metadata"]["name"]: each for each in objects}
-
-
-def _distinct(versions: Iterable[ModelVersion]) -> tuple[ModelVersion, ...]:
-    return tuple({version.digest: version for version in versions}.values())
+    return {obj["metadata"]["name"]: obj for obj in objects}

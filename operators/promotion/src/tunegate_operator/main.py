@@ -1,6 +1,6 @@
 """One process of the operator, from its start to the signal that ends it: who is started when, and stopped how.
 
-Every replica keeps its copy of the cluster warm; only the one that holds the lease looks at policies.
+Every replica keeps its copy of the cluster warm; only the one that holds the lease reconciles policies.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _STORE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Joined:
-    """A copy of the cluster, and what looks at policies whenever it changes."""
+    """A copy of the cluster, and what reconciles policies whenever it changes."""
 
     watches: Watches
     reconciler: Reconciler
@@ -87,7 +87,7 @@ class Joined:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Look at the store and at policies; in the end finish what is under way. Needs a copy that is complete."""
+        """Watch the store and reconcile policies; in the end finish what is under way. Needs a whole copy."""
         stop = threading.Event()
         store = self.reconciler.start(stop)
         self.loop.start(self.reconciler.reconcile)

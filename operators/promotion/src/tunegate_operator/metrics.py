@@ -23,10 +23,13 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.queue_depth = Gauge(
-            "tunegate_operator_queue_depth", "Policies that wait to be looked at.", registry=registry
+            "tunegate_operator_queue_depth", "Policies that wait to be reconciled.", registry=registry
         )
         self.reconcile_seconds = Histogram(
-            "tunegate_operator_reconcile_seconds", "How long one look at a policy took.", ["result"], registry=registry
+            "tunegate_operator_reconcile_seconds",
+            "How long reconciling a policy took.",
+            ["result"],
+            registry=registry,
         )
         self.decisions = Counter(
             "tunegate_operator_decisions", "Promotions that ended, by outcome.", ["outcome"], registry=registry

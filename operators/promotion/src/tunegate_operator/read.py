@@ -42,7 +42,7 @@ class RouteState:
 def condition(obj: Object, kind: str) -> Object:
     """The condition of that type, or an empty one."""
     conditions = obj.get("status", {}).get("conditions", ())
-    return next((each for each in conditions if each.get("type") == kind), {})
+    return next((found for found in conditions if found.get("type") == kind), {})
 
 
 def is_true(obj: Object, kind: str) -> bool:
@@ -99,7 +99,7 @@ def switch_state(service: Object | None, digests: Mapping[str, str]) -> RouteSta
 def digest_by_server(servers: Iterable[Object]) -> dict[str, str]:
     """What the servers' annotations say; one that has none is left out."""
     annotations = {isvc["metadata"]["name"]: isvc["metadata"].get("annotations", {}) for isvc in servers}
-    return {name: each[DIGEST] for name, each in annotations.items() if DIGEST in each}
+    return {name: found[DIGEST] for name, found in annotations.items() if DIGEST in found}
 
 
 def applied(obj: Object) -> Object | None:
@@ -159,12 +159,12 @@ def finished_runs(jobs: Iterable[Object], model: str) -> frozenset[str]:
     labels = [
         job["metadata"].get("labels", {}) for job in jobs if is_true(job, "Succeeded") or is_true(job, "Complete")
     ]
-    return frozenset(each[RUN] for each in labels if each.get(MODEL) == model and RUN in each)
+    return frozenset(found[RUN] for found in labels if found.get(MODEL) == model and RUN in found)
 
 
 def is_training(job: Object) -> bool:
     """Whether the job may still write checkpoints. Its last condition is no guide: transitions are not clean."""
-    return not any(is_true(job, each) for each in ("Succeeded", "Complete", "Failed"))
+    return not any(is_true(job, condition) for condition in ("Succeeded", "Complete", "Failed"))
 
 
 def _why_not_ready(status: Object, ready: Object) -> str:
@@ -182,7 +182,7 @@ def _refusal(route: Object) -> RouteState | None:
         problem = f"HTTPRoute {name} has no status yet; check that the Gateway {wanted} exists and has a controller"
         return RouteState(None, problem)
     for parent in parents:
-        conditions = {each["type"]: each for each in parent.get("conditions", ())}
+        conditions = {condition["type"]: condition for condition in parent.get("conditions", ())}
         for kind in ("Accepted", "ResolvedRefs"):
             found = conditions.get(kind, {})
             if found.get("observedGeneration", 0) < generation:

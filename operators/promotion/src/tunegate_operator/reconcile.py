@@ -1,7 +1,7 @@
-"""One look at one policy: gather, decide, apply. Everything between the watches and the writes meets here.
+"""Reconcile one policy: gather, decide, apply. Everything between the watches and the writes meets here.
 
-Nothing is remembered from one look to the next but caches of what is immutable, so an operator that is stopped between
-any two calls goes on where it was, and so does another one.
+Nothing is remembered from one reconcile to the next but caches of what is immutable, so an operator that is stopped
+between any two calls resumes where it was, and so does another one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tunegate.store import Store
 from tunegate_operator import kinds
 from tunegate_operator.config import Config
 from tunegate_operator.desired import Changes, changes, unready_changes
-from tunegate_operator.gather import Caches, Gatherer, Unready
+from tunegate_operator.gather import Caches, Gatherer, PolicyProblem
 from tunegate_operator.metrics import Metrics
 from tunegate_operator.read import is_training
 from tunegate_operator.store_watch import Source
@@ -56,6 +56,8 @@ class Reconciler:
             self._changed,
             metrics.store_scan_seconds.observe,
         )
+        # By policy: which object of somebody else has a name that it needs.
+        self._conflicts: dict[Key, str] = {}
         self._gatherer = Gatherer(config, watches, self._source, self._pod_message)
 
     def start(self, stop: threading.Event) -> threading.Thread:
@@ -85,25 +87,27 @@ class Reconciler:
         return [Key(namespace, labels[POLICY])] if POLICY in labels else []
 
     def reconcile(self, key: Key) -> float | None:
-        """Look at one policy; returns the seconds after which to look again, whatever happens meanwhile.
+        """Make true what one policy needs now; returns the seconds after which to come again at the latest.
 
         Raises ClusterError when the API server refuses or can't be reached: it is tried again later.
         """
         now = self._clock()
-        seen = self._gatherer.gather(*key, now)
-        if seen is None:
+        gathered = self._gatherer.gather(*key, now, self._conflicts.get(key, ""))
+        if gathered is None:
             return None
         decided: list[Decision | None] = []
-        if isinstance(seen, Unready):
-            todo = unready_changes(seen, now)
+        if isinstance(gathered, PolicyProblem):
+            todo = unready_changes(gathered, now)
         else:
-            plan = decide(seen.snapshot, now)
-            versions = (seen.initial, *(seen.snapshot.versions or ()))
-            producers = {each.digest: found for each in versions if (found := self._source.producer(each.digest))}
-            todo = changes(seen, plan, now, self._config, producers)
-            decided_before = {each.name for each in seen.snapshot.promotions if each.status.decision}
-            decided = [each.decision for name, each in plan.statuses.items() if name not in decided_before]
-        for problem in (seen.problem,) if isinstance(seen, Unready) else seen.problems:
+            plan = decide(gathered.snapshot, now)
+            versions = (gathered.initial, *(gathered.snapshot.versions or ()))
+            producers = {
+                version.digest: found for version in versions if (found := self._source.producer(version.digest))
+            }
+            todo = changes(gathered, plan, now, self._config, producers)
+            decided_before = {promotion.name for promotion in gathered.snapshot.promotions if promotion.status.decision}
+            decided = [status.decision for name, status in plan.statuses.items() if name not in decided_before]
+        for problem in (gathered.problem,) if isinstance(gathered, PolicyProblem) else gathered.problems:
             if problem.stops:
                 self._metrics.errors.labels(problem.reason).inc()
         try:
@@ -113,7 +117,7 @@ class Reconciler:
                     self._metrics.decisions.labels(decision.outcome).inc()
             self._apply(key, todo)
         except ConflictError as error:
-            log.info("%s; looking again", error)
+            log.info("%s; reconciling again", error)
             return AGAIN_SECONDS
         return todo.again_seconds
 
@@ -152,11 +156,11 @@ class Reconciler:
             # What isn't ours isn't in the caches, and applying would take it over.
             there = self._cluster.get(kinds.kind_of(obj), metadata["namespace"], metadata["name"])
             if there and there["metadata"].get("labels", {}).get(POLICY) != key.name:
-                self._gatherer.taken[key] = message = (
+                self._conflicts[key] = message = (
                     f"{obj['kind']} {metadata['name']} is there and not tunegate's; rename or delete it"
                 )
                 raise UsageError(message)
-            self._gatherer.taken.pop(key, None)
+            self._conflicts.pop(key, None)
         self._cluster.apply(obj)
 
     def _delete(self, obj: Object) -> None:
@@ -200,7 +204,7 @@ class Reconciler:
         }
         models = {policy["spec"].get("model") for policy in self._policies()} - {None}
         fast = min(TRAINING_SCAN_SECONDS, self._config.scan_seconds)
-        self._source.follow({each: fast if each in training else self._config.scan_seconds for each in models})
+        self._source.follow({model: fast if model in training else self._config.scan_seconds for model in models})
 
     def _policies(self) -> Iterable[Object]:
         return self._caches.list(kinds.POLICY, None)

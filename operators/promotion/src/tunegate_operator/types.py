@@ -6,8 +6,6 @@ cluster.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -47,16 +45,6 @@ class EvaluationSummary(Resource, frozen=True, kw_only=True):
     message: str = ""
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """A Promotion as an object: `promotion` is None while its ModelVersion is unknown."""
-
-    name: str
-    policy: str
-    version: str
-    promotion: Promotion | None
-
-
 def read_policy(obj: Object) -> ClusterPolicy:
     """Raises UsageError that names the field."""
     return _convert(obj, obj["spec"], ClusterPolicy)
@@ -68,17 +56,15 @@ def read_version(obj: Object) -> ModelVersion:
 
 
 def read_summaries(obj: Object) -> tuple[EvaluationSummary, ...]:
-    return tuple(_convert(obj, each, EvaluationSummary) for each in obj.get("status", {}).get("evaluations", ()))
+    return tuple(_convert(obj, summary, EvaluationSummary) for summary in obj.get("status", {}).get("evaluations", ()))
 
 
-def read_attempt(obj: Object, versions: Mapping[str, ModelVersion]) -> Attempt:
-    """`versions` are the known ones by the name of their object; the status remembers the candidate without it."""
-    spec = _convert(obj, obj["spec"], kubernetes.PromotionSpec)
+def read_promotion(obj: Object, candidate: ModelVersion | None) -> Promotion | None:
+    """The promotion; its status remembers the candidate, else `candidate` is it. None while there is neither."""
     try:
-        promotion = kubernetes.read_promotion(obj, versions.get(spec.version))
+        return kubernetes.read_promotion(obj, candidate)
     except msgspec.ValidationError as error:
         raise _unreadable(obj, error) from None
-    return Attempt(obj["metadata"]["name"], spec.policy, spec.version, promotion)
 
 
 def to_plain(value: Any) -> Any:
