@@ -15,6 +15,7 @@ from tunegate.api.codec import from_json
 from tunegate.api.digest import Digest, beginning, short
 from tunegate.api.errors import DigestError, NotFoundError, UsageError
 from tunegate.api.names import NAME, require_name
+from tunegate.api.pinned import SCHEME, parse_storage_uri
 from tunegate.api.versions import MANIFEST, Manifest, ModelVersion, Producer, Release, digest_of
 from tunegate.store import fetching, publishing
 from tunegate.store.bucket import Bucket, Entry
@@ -110,7 +111,19 @@ class Store:
         return self._complete(model)
 
     def manifest(self, version: str) -> Manifest:
-        """The manifest of a version given by name, URI, or at least 8 digits of its digest. Raises NotFoundError."""
+        """The manifest of a version given by name, URI, pinned URI, or at least 8 digits of its digest.
+
+        Raises NotFoundError, and DigestError when another digest is there than the one that the URI pins.
+        """
+        if version.startswith(SCHEME):
+            pinned = parse_storage_uri(version)
+            found = self.manifest(pinned.name)
+            if found.digest != pinned.digest:
+                raise DigestError(
+                    f"{pinned.name} in {self.uri} is {found.digest}, not the {pinned.digest} that was asked for; "
+                    "publish under a new name instead of over an old one."
+                )
+            return found
         if digits := beginning(version):
             return self._by_digest(digits)
         name = require_name(version.removeprefix(f"{self.uri}/").rstrip("/"))
@@ -120,7 +133,7 @@ class Store:
         raise NotFoundError(f"no version {name} in {self.uri}; {self._tell(known)}")
 
     def resolve(self, version: str) -> ModelVersion:
-        """The version given by name, URI, or at least 8 digits of its digest. Raises NotFoundError."""
+        """The version given as for `manifest`. Raises NotFoundError and DigestError."""
         return self.version_of(self.manifest(version))
 
     def put(self, key: str, body: bytes) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from tunegate.api.policy import ClusterPolicy
 from tunegate.api.versions import ModelVersion
+from tunegate.promotion.snapshot import EvaluationJob
 from tunegate_operator import manifests
 from tunegate_operator.config import Config
 
@@ -39,6 +40,13 @@ VERSION = ModelVersion(
     format="huggingface",
     created=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
 )
+
+
+def test_what_is_evaluated_is_pinned_to_its_bytes_as_what_is_served() -> None:
+    job = manifests.evaluation_job("models", POLICY, "shop", EvaluationJob(VERSION, "quality"), CONFIG)
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    server = manifests.inference_service("models", POLICY, "shop", VERSION, CONFIG)
+    assert container["args"][:2] == ["evaluate", server["spec"]["predictor"]["model"]["storageUri"]]
 
 
 def test_servers_routes_and_records_are_built_as_before() -> None:

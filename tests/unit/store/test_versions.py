@@ -7,6 +7,7 @@ import pytest
 
 from tunegate.api.codec import to_json
 from tunegate.api.errors import DigestError, NotFoundError, UsageError
+from tunegate.api.pinned import storage_uri
 from tunegate.api.versions import Dataset, Manifest, ModelVersion, Producer, Release, digest_of
 from tunegate.store import Store
 
@@ -28,6 +29,16 @@ def test_version_is_published_and_found_by_name_uri_and_digest(store: Store, mod
     assert store.list() == [version]
     assert store.list("tea") == [version]
     assert store.list("te") == []
+
+
+def test_a_pinned_version_is_found_only_with_the_bytes_it_pins(store: Store, model: Path) -> None:
+    version = publish(store, model, "tea/run-1/checkpoint-20")
+    assert store.resolve(storage_uri(version)) == version
+    other = msgspec.structs.replace(version, digest="sha256:" + "0" * 64)
+    with pytest.raises(DigestError, match="not the sha256:0000"):
+        store.resolve(storage_uri(other))
+    with pytest.raises(UsageError, match="slash at the end"):
+        store.resolve(storage_uri(version).rstrip("/"))
 
 
 def test_manifest_says_what_the_version_is_made_of(store: Store, model: Path) -> None:

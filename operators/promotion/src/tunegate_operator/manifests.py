@@ -55,7 +55,7 @@ def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: Evalua
     container = pods.container(
         "evaluate",
         config.evaluation_image,
-        args=["evaluate", job.version.uri, "--suite", job.suite, *limit],
+        args=["evaluate", storage_uri(job.version), "--suite", job.suite, *limit],
         volumes=volumes,
         env=[*_store_env(config), *pods.variables({environment.CACHE: "/cache"})],
         secret=config.store_secret,
