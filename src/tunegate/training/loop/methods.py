@@ -62,7 +62,7 @@ def freeze(model: nn.Module, layers: int, modules: str) -> None:
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """Those with gradients, and all; also where ZeRO-3 keeps only a part of each in this process."""
-    sizes = [(getattr(one, "ds_numel", one.numel()), one.requires_grad) for one in model.parameters()]
+    sizes = [(getattr(weight, "ds_numel", weight.numel()), weight.requires_grad) for weight in model.parameters()]
     return sum(size for size, has_gradient in sizes if has_gradient), sum(size for size, _ in sizes)
 
 

@@ -81,8 +81,10 @@ def work_of(model: Any) -> Work:
     modules = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     tops = [module.weight for _, module in modules if id(module) in head]
     # An encoder of prompts runs once for each row, not for each token.
-    body = [(name, one.weight) for name, one in modules if id(one) not in head and "prompt_encoder" not in name]
-    first = min((_layer(name) for name, one in model.named_parameters() if one.requires_grad), default=0)
+    body = [
+        (name, module.weight) for name, module in modules if id(module) not in head and "prompt_encoder" not in name
+    ]
+    first = min((_layer(name) for name, weight in model.named_parameters() if weight.requires_grad), default=0)
     settings = model.config.get_text_config()
     width = getattr(settings, "head_dim", None) or settings.hidden_size // settings.num_attention_heads
     return Work(

@@ -123,7 +123,8 @@ def complete_checkpoints(output_dir: Path) -> list[Checkpoint]:
 def unpublished(store: Store, model: str, run: str, output_dir: Path) -> list[Checkpoint]:
     """The complete checkpoints of a run that are not in the store yet, oldest first."""
     known = {version.name for version in store.list(model)}
-    return [one for one in complete_checkpoints(output_dir) if f"{model}/{run}/checkpoint-{one.step}" not in known]
+    found = complete_checkpoints(output_dir)
+    return [checkpoint for checkpoint in found if f"{model}/{run}/{checkpoint.folder.name}" not in known]
 
 
 def remove_incomplete(output_dir: Path) -> None:
