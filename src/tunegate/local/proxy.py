@@ -29,7 +29,7 @@ from tunegate.api.codec import from_json, to_json
 from tunegate.api.digest import short
 from tunegate.api.errors import ServingError, UsageError
 from tunegate.local.route import Backend, ObservedBackend, ObservedRoute, Route, choose, conversation_of
-from tunegate.serving.http import ApiError
+from tunegate.serving.protocols.openai import error_body
 
 logger = logging.getLogger("tunegate.local.proxy")  # not __main__, which it is as a program
 
@@ -238,7 +238,7 @@ def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
 
 def _refusal(status: int, message: str) -> web.Response:
     """Our own answer, in the form in which OpenAI's clients expect errors; they wait and try again on a 503."""
-    body = ApiError(status, message, reason="proxy").body()
+    body = error_body(status, message)
     headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else None
     return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 

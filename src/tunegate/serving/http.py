@@ -13,38 +13,21 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive
 
+from tunegate.serving.events import ApiError, bad_request
+from tunegate.serving.protocols import openai
+
 BODY_LIMIT = 1 << 20  # bytes
-
-
-class ApiError(Exception):
-    """A refusal or failure that the client is told of. `reason` is the label it is counted under."""
-
-    def __init__(
-        self, status: int, message: str, *, reason: str, param: str | None = None, code: str | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.reason = reason
-        self.param = param
-        self.code = code
-
-    def body(self) -> bytes:
-        kind = "invalid_request_error" if self.status < 500 else "server_error"
-        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        return msgspec.json.encode({"error": error})
-
-    def response(self, headers: Mapping[str, str] = {}) -> Response:
-        retry = {"retry-after": "1"} if self.status == 503 else {}
-        return Response(self.body(), self.status, {**headers, **retry}, "application/json")
 
 
 class ClientGoneError(Exception):
     """The client closed its connection before it had its answer."""
 
 
-def bad_request(message: str, param: str | None = None, code: str | None = None, status: int = 400) -> ApiError:
-    return ApiError(status, message, reason="request", param=param, code=code)
+def error_response(error: ApiError, headers: Mapping[str, str] = {}) -> Response:
+    """Clients wait and try again on a 503."""
+    body = openai.error_body(error.status, error.message, error.param, error.code)
+    retry = {"retry-after": "1"} if error.status == 503 else {}
+    return Response(body, error.status, {**headers, **retry}, "application/json")
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] = {}) -> Response:

@@ -1,18 +1,22 @@
-"""From what a client asks to what the engine is asked, or a refusal that names the field.
+"""From what a client asks to what the engine is asked, or a refusal that names the field, and to the answer's events.
 
-Pure. Where the engine can't honor a field, the client hears so: an answer that silently ignores `temperature` or
+The engine's bytes pass through where they are what the client is to get. They are read into events where they aren't:
+the embedded engine stops for a client that has gone only while it streams, and sends usage in its own place, so a whole
+answer, and a stream that is to end with usage, are made here of its stream.
+Where the engine can't honor a field, the client hears so: an answer that silently ignores `temperature` or
 `response_format` would be a wrong answer. Fields that change nothing about the answer are dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from tunegate.serving.http import bad_request
+from tunegate.serving.events import Ask, Event, bad_request
+from tunegate.serving.protocols.openai import EngineStream
 
 # Fields that are about billing, storage or caching, or only ask for what is sent anyway (usage, in the last chunk).
 _IRRELEVANT = frozenset(
@@ -74,32 +78,36 @@ class Rules:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """What is sent to the engine, and whom the answer is for, as far as the client says."""
+    """What is sent to the engine. `passed`: its bytes go to the client as they come; else they are read into events."""
 
     body: bytes
-    stream: bool
-    user: str | None = None
+    ask: Ask
+    passed: bool
 
 
-def prepare(body: bytes, rules: Rules) -> ChatRequest:
-    """The engine's form of the client's `body`. Raises ApiError 400 or 404 that names the field."""
-    request = _decode(body)
-    _check_model(request.get("model"), rules.model)
-    messages = request.get("messages")
-    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
-        raise bad_request("messages must be a list with at least one message.", "messages")
-    request = {key: value for key, value in request.items() if value is not None}
-    stream = request.get("stream", False)
-    if not isinstance(stream, bool):
-        raise bad_request("stream must be true or false.", "stream")
-    user = _user(request)
-    request["model"] = rules.engine_model
-    request["messages"] = with_system_prompt(messages, rules.system_prompt)
-    if rules.embedded is not None:
-        request = _for_embedded(request, rules.embedded, rules.defaults)
-    else:
+def prepare(ask: Ask, rules: Rules) -> ChatRequest:
+    """The engine's form of what is asked. Raises ApiError 400 or 404 that names the field."""
+    if ask.model != rules.model:
+        message = f"The model {ask.model[:100]!r} does not exist here; the model served is {rules.model!r}."
+        raise bad_request(message, "model", "model_not_found", status=404)
+    messages = with_system_prompt(ask.messages, rules.system_prompt)
+    request = {"model": rules.engine_model, "messages": messages, **ask.fields}
+    if rules.embedded is None:
         request = {**_missing(request, rules.defaults), **request}
-    return ChatRequest(msgspec.json.encode(request), stream, user)
+        return ChatRequest(msgspec.json.encode(request), ask, passed=True)
+    request = _for_embedded(request, rules.embedded, rules.defaults)
+    passed = ask.stream and not ask.include_usage
+    return ChatRequest(msgspec.json.encode({**request, "stream": True}), ask, passed)
+
+
+async def answer(engine: AsyncIterator[bytes]) -> AsyncIterator[Event]:
+    """The events of an answer from the engine's stream; the last is Finished. Raises ApiError when it fails."""
+    stream = EngineStream()
+    async for data in engine:
+        for event in stream.feed(data):
+            yield event
+    for event in stream.end():
+        yield event
 
 
 def with_system_prompt(messages: list[dict[str, Any]], prompt: str) -> list[dict[str, Any]]:
@@ -107,32 +115,6 @@ def with_system_prompt(messages: list[dict[str, Any]], prompt: str) -> list[dict
     if not prompt or messages[0].get("role") in ("system", "developer"):
         return messages
     return [{"role": "system", "content": prompt}, *messages]
-
-
-def _decode(body: bytes) -> dict[str, Any]:
-    try:
-        request = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise bad_request(f"The body is not JSON: {error}.") from None
-    if not isinstance(request, dict):
-        raise bad_request("The body must be a JSON object.")
-    return request
-
-
-def _check_model(asked: Any, served: str) -> None:
-    if not isinstance(asked, str):
-        raise bad_request(f"model is missing; the model served here is {served!r}.", "model")
-    if asked != served:
-        message = f"The model {asked[:100]!r} does not exist here; the model served is {served!r}."
-        raise bad_request(message, "model", "model_not_found", status=404)
-
-
-def _user(request: Mapping[str, Any]) -> str | None:
-    """Who asks; `user` is OpenAI's older name of `safety_identifier`."""
-    for key in ("safety_identifier", "user"):
-        if not isinstance(request.get(key, ""), str):
-            raise bad_request(f"{key} must be a text that stands for the user.", key)
-    return request.get("safety_identifier") or request.get("user") or None
 
 
 def _missing(request: Mapping[str, Any], defaults: Mapping[str, float]) -> dict[str, float]:
@@ -154,7 +136,6 @@ def _for_embedded(request: dict[str, Any], engine: Embedded, defaults: Mapping[s
     return {
         "model": request["model"],
         "messages": request["messages"],
-        "stream": request.get("stream", False),
         "max_tokens": length,
     }
 

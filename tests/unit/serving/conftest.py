@@ -31,7 +31,7 @@ from tunegate.processes import free_port
 from tunegate.serving.app import front
 from tunegate.serving.engines import transformers as engines
 from tunegate.serving.metrics import Metrics
-from tunegate.serving.pipeline import Rules
+from tunegate.serving.pipeline import Embedded, Rules
 from tunegate.serving.routes.chat import Chat
 from tunegate.serving.routes.feedback import FeedbackRoute, Models
 
@@ -48,7 +48,13 @@ def documents() -> Documents:
 
 
 @pytest.fixture
-def server(engine: StandIn, documents: Documents) -> Iterator[Server]:
+def limits() -> Embedded | None:
+    """What the engine can't do; a module that is about the embedded one says so here."""
+    return None
+
+
+@pytest.fixture
+def server(engine: StandIn, documents: Documents, limits: Embedded | None) -> Iterator[Server]:
     registry, state = CollectorRegistry(), SimpleNamespace(ready=True)
     ids = ResponseIds(KEY, MODEL)
     metrics = Metrics(DIGEST, MODEL, registry)
@@ -57,7 +63,7 @@ def server(engine: StandIn, documents: Documents) -> Iterator[Server]:
     @asynccontextmanager
     async def routes() -> AsyncIterator[Any]:
         async with engines.session() as session:
-            rules = Rules(MODEL, engine.model, system_prompt="Be brief.", defaults={"max_tokens": 9})
+            rules = Rules(MODEL, engine.model, "Be brief.", {"max_tokens": 9}, limits)
             chat = Chat(DIGEST, rules, engine.url, session, ids, metrics, lambda: state.ready, now)
             feedback = FeedbackRoute(ids, FeedbackLog(documents), metrics, now, DIGEST)
             yield front(chat, Models(MODEL, VERSION, lambda: state.ready), feedback, Response("kserve", 404))

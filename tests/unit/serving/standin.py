@@ -23,6 +23,7 @@ from tunegate.serving.pipeline import Embedded, Sampling
 DIGEST = "sha256:" + "ab" * 32
 KEY = bytes(range(32))
 MODEL = "shop-assistant"
+USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 VERSION = ModelVersion(
     model=MODEL,
     name=f"{MODEL}/run-1/checkpoint-10",
@@ -58,13 +59,15 @@ class Documents:
 class StandIn:
     """An engine whose answer depends on what the last message asks for.
 
-    `own_ids` makes it name answers itself and end with [DONE], as vLLM does.
+    `own_ids` makes it name answers itself and end with [DONE], as vLLM does; with `usage_at_finish` the last chunk with
+    a choice has the usage, as in `transformers serve`.
     """
 
     url: str = ""
     model: str = "/models/x@main"
     own_ids: bool = False
     asked: list[dict[str, Any]] = field(default_factory=list)
+    usage_at_finish: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
 
@@ -119,12 +122,13 @@ class StandIn:
     def _whole(self, given: str) -> dict[str, Any]:
         message = {"role": "assistant", "content": "Blue."}
         choices = [{"index": 0, "finish_reason": "stop", "message": message}]
-        usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
-        return self._around(given, "chat.completion") | {"choices": choices, "usage": usage}
+        return self._around(given, "chat.completion") | {"choices": choices, "usage": USAGE}
 
     def _chunk(self, given: str, delta: dict[str, str], finish: str | None = None) -> bytes:
         chunk = self._around(given, "chat.completion.chunk")
         chunk["choices"] = [{"index": 0, "delta": delta, "finish_reason": finish}]
+        if finish and self.usage_at_finish:
+            chunk["usage"] = USAGE
         return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
     def _around(self, given: str, kind: str) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from tests.unit.serving.standin import embedded
-from tunegate.serving.http import ApiError
+from tunegate.serving.events import ApiError
 from tunegate.serving.pipeline import Embedded, Rules, Sampling, prepare
+from tunegate.serving.protocols.openai import read
 
 ASK = [{"role": "user", "content": "hello"}]
 
@@ -18,7 +19,7 @@ def rules(engine: Embedded | None = None, **fields: Any) -> Rules:
 
 def asked(rules: Rules, **fields: Any) -> dict[str, Any]:
     """What the engine is asked when a client asks so."""
-    request = prepare(json.dumps({"model": "shop", "messages": ASK, **fields}).encode(), rules)
+    request = prepare(read(json.dumps({"model": "shop", "messages": ASK, **fields}).encode()), rules)
     body: dict[str, Any] = json.loads(request.body)
     return body
 

@@ -20,9 +20,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tunegate.feedback import ResponseIds
-from tunegate.serving.http import ApiError, ClientGoneError, bad_request, read_body, while_connected
+from tunegate.serving.events import ApiError, Finished, bad_request
+from tunegate.serving.http import ClientGoneError, error_response, read_body, while_connected
 from tunegate.serving.metrics import Metrics
-from tunegate.serving.pipeline import ChatRequest, Rules, prepare
+from tunegate.serving.pipeline import ChatRequest, Rules, answer, prepare
+from tunegate.serving.protocols import openai
 from tunegate.serving.protocols.passthrough import Rewriter
 
 logger = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ class Chat:
         try:
             body = await read_body(receive)
             self._check_ready()
-            answer = _Answer(self, prepare(body, self.rules), started)
+            answer = _Answer(self, prepare(openai.read(body), self.rules), started)
             await while_connected(receive, answer.give(scope, receive, sending))
         except ClientGoneError:
             self.metrics.failed("disconnect")
@@ -69,9 +71,9 @@ class Chat:
     async def _fail(self, error: ApiError, scope: Scope, receive: Receive, sending: _Sending) -> None:
         self.metrics.failed(error.reason)
         if not sending.started:
-            await error.response(self.headers)(scope, receive, sending)
+            await error_response(error, self.headers)(scope, receive, sending)
         else:  # too late for a status: the stream ends with an error event and without [DONE]
-            await sending.body(b"data: " + error.body() + b"\n\n", more=False)
+            await sending.body(b"data: " + openai.error_body(error.status, error.message) + b"\n\n", more=False)
 
 
 class _Sending:
@@ -96,13 +98,17 @@ class _Answer:
         self._chat = chat
         self._request = request
         self._started = started
-        self._id = chat.ids.issue(chat.digest, chat.clock(), request.user)
+        now = chat.clock()
+        self._id = chat.ids.issue(chat.digest, now, request.ask.user)
+        self._writer = openai.Writer(self._id, chat.rules.model, int(now.timestamp()), request.ask.include_usage)
 
     async def give(self, scope: Scope, receive: Receive, sending: _Sending) -> None:
         try:
             async with self._ask() as reply:
-                if self._request.stream:
-                    await self._stream(reply, sending)
+                if not self._request.passed:
+                    await self._write(reply, scope, receive, sending)
+                elif self._request.ask.stream:
+                    await self._pass(reply, sending)
                 else:
                     whole = self._whole(await reply.read())
                     self._count()
@@ -127,11 +133,34 @@ class _Answer:
         answer |= {"id": self._id, "model": self._chat.rules.model}
         return Response(msgspec.json.encode(answer), 200, self._chat.headers, "application/json")
 
-    async def _stream(self, reply: aiohttp.ClientResponse, sending: _Sending) -> None:
-        rewriter = Rewriter({"id": self._id, "model": self._chat.rules.model})
+    async def _write(self, reply: aiohttp.ClientResponse, scope: Scope, receive: Receive, sending: _Sending) -> None:
+        """The answer from events, as a stream or in one piece."""
+        events = answer(reply.content.iter_any())
+        if not self._request.ask.stream:
+            body = self._writer.whole([event async for event in events])
+            self._count()
+            await Response(body, 200, self._chat.headers, "application/json")(scope, receive, sending)
+            return
+        await self._start(sending)
+        await sending.body(self._writer.start())
+        waiting = True
+        async for event in events:
+            if isinstance(event, Finished):
+                self._count()
+            await sending.body(self._writer.write(event), more=not isinstance(event, Finished))
+            if waiting and not isinstance(event, Finished):
+                waiting = False
+                self._chat.metrics.first_token(perf_counter() - self._started)
+
+    async def _start(self, sending: _Sending) -> None:
         headers = {**self._chat.headers, "cache-control": "no-cache", "content-type": "text/event-stream"}
         encoded = [(key.encode(), value.encode()) for key, value in headers.items()]
         await sending({"type": "http.response.start", "status": 200, "headers": encoded})
+
+    async def _pass(self, reply: aiohttp.ClientResponse, sending: _Sending) -> None:
+        """The engine's bytes under our names, as they come."""
+        rewriter = Rewriter({"id": self._id, "model": self._chat.rules.model})
+        await self._start(sending)
         waiting = True
         async for data in reply.content.iter_any():
             lines = rewriter.feed(data)

@@ -25,7 +25,8 @@ from tunegate.api.errors import ForgedIdError, StoreError
 from tunegate.api.feedback import Feedback, FeedbackRecord
 from tunegate.api.versions import ModelVersion
 from tunegate.feedback import FeedbackLog, ResponseIds
-from tunegate.serving.http import ApiError, ClientGoneError, bad_request, json_response, read_body
+from tunegate.serving.events import ApiError, bad_request
+from tunegate.serving.http import ClientGoneError, error_response, json_response, read_body
 from tunegate.serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Front(Router):
             message = f"Nothing is served at {asked}; there is {self._offered}."
             if "Allow" in headers:
                 message = f"{asked} is not allowed; use {headers['Allow']}."
-            await bad_request(message, status=error.status_code).response(headers)(scope, receive, send)
+            await error_response(bad_request(message, status=error.status_code), headers)(scope, receive, send)
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Models:
         asked = request.path_params["name"]
         if asked != self.name:
             message = f"The model {asked[:100]!r} does not exist here; the model served is {self.name!r}."
-            return bad_request(message, "model", "model_not_found", status=404).response()
+            return error_response(bad_request(message, "model", "model_not_found", status=404))
         body = {**self._entry(), "name": self.name, "ready": self.ready()}
         return json_response(body, 200 if self.ready() else 503)
 
@@ -110,7 +111,7 @@ class FeedbackRoute:
             new = await self._accept(await read_body(receive))
             response = json_response({"status": "accepted" if new else "repeat"}, 202 if new else 200, self._headers)
         except ApiError as error:
-            response = error.response(self._headers)
+            response = error_response(error, self._headers)
         except ClientGoneError:
             return
         await response(scope, receive, send)

@@ -1,0 +1,87 @@
+"""Answers made of events: in front of the embedded engine, all but plain streams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from tests.unit.serving.standin import DIGEST, MODEL, USAGE, Server, StandIn, embedded
+from tunegate.serving.pipeline import Embedded
+
+SAID = 'a "model":"/models/x@main" 夏'
+
+
+@pytest.fixture
+def limits() -> Embedded:
+    return embedded()
+
+
+@pytest.fixture
+def client(server: Server, engine: StandIn) -> openai.OpenAI:
+    engine.usage_at_finish = True
+    return openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+
+
+def asking(text: str) -> list[Any]:
+    return [{"role": "user", "content": text}]
+
+
+def test_a_whole_answer_is_made_of_the_engines_stream(client: openai.OpenAI, server: Server) -> None:
+    raw = client.chat.completions.with_raw_response.create(model=MODEL, messages=asking("hi"))
+    answer = raw.parse()
+
+    assert server.engine.asked[-1]["stream"] is True
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (SAID, "stop")
+    assert answer.usage is not None
+    assert answer.usage.to_dict() == USAGE
+    assert (answer.model, server.ids.read(answer.id).digest) == (MODEL, DIGEST)
+    assert raw.headers["x-tunegate-version"] == DIGEST
+    assert server.count("tunegate_answers_total") == 1
+
+
+def test_usage_has_a_chunk_of_its_own_where_it_was_asked_for(client: openai.OpenAI, server: Server) -> None:
+    chunks = list(
+        client.chat.completions.create(
+            model=MODEL, messages=asking("hi"), stream=True, stream_options={"include_usage": True}
+        )
+    )
+
+    assert [len(chunk.choices) for chunk in chunks] == [1] * (len(chunks) - 1) + [0]
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.to_dict() == USAGE
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == SAID
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert server.count("tunegate_time_to_first_token_seconds_count") == 1
+
+
+def test_the_engine_stops_for_a_client_that_waited_for_the_whole_answer(server: Server) -> None:
+    body = {"model": MODEL, "messages": asking("go on")}
+    with pytest.raises(httpx2.ReadTimeout):
+        httpx2.post(f"{server.url}/v1/chat/completions", json=body, timeout=1)
+
+    assert server.engine.ended.wait(20)
+    assert server.count("tunegate_answers_total") == 0
+
+
+@pytest.mark.parametrize(("text", "status"), [("fail", 502), ("report", 502), ("break off", 502), ("refuse", 400)])
+def test_a_failure_before_the_answer_has_its_status(client: openai.OpenAI, text: str, status: int) -> None:
+    with pytest.raises(openai.APIStatusError, match="engine") as caught:
+        client.chat.completions.create(model=MODEL, messages=asking(text))
+
+    assert caught.value.status_code == status
+
+
+@pytest.mark.parametrize("text", ["report", "break off"])
+def test_a_failure_within_a_stream_ends_it_with_an_error(client: openai.OpenAI, server: Server, text: str) -> None:
+    stream = client.chat.completions.create(
+        model=MODEL, messages=asking(text), stream=True, stream_options={"include_usage": True}
+    )
+    with pytest.raises(openai.APIError, match="engine"):
+        list(stream)
+
+    assert server.count("tunegate_answer_errors_total", reason="engine") == 1
+    assert server.count("tunegate_answers_total") == 0
