@@ -80,7 +80,7 @@ def of_promotion(promotion: Promotion, problems: Sequence[Problem]) -> list[Cond
         _traffic(status),
         Condition(
             "Promoted",
-            _if(status.phase == "Succeeded", ended),
+            "True" if status.phase == "Succeeded" else "False" if ended else "Unknown",
             decision.reason if decision else why,
             decision.message if decision else message,
         ),
@@ -135,13 +135,9 @@ def _gates(status: PromotionStatus) -> Condition:
         return Condition("GatePassed", "False", "GateFailed", "; ".join(refused))
     if undecided:
         return Condition("GatePassed", "Unknown", "GateUndecided", "; ".join(undecided))
-    if _was_gated(status):
+    if any(step.phase in ("AwaitingApproval", "Progressing", "Promoting") for step in status.history):
         return Condition("GatePassed", "True", "GatesPassed", "; ".join(gate.message for gate in status.gates))
     return Condition("GatePassed", "Unknown", "NotReached" if status.decision else "Waiting")
-
-
-def _was_gated(status: PromotionStatus) -> bool:
-    return any(step.phase in ("AwaitingApproval", "Progressing", "Promoting") for step in status.history)
 
 
 def _approved(promotion: Promotion) -> Condition:
@@ -173,10 +169,6 @@ def _healthy(status: PromotionStatus) -> Condition:
         return Condition("Healthy", "Unknown", "NotShown")
     status_of: dict[str, Status] = {"NotWorse": "True", "Worse": "False", "Inconclusive": "Unknown"}
     return Condition("Healthy", status_of[comparison.outcome], comparison.outcome, comparison.message)
-
-
-def _if(is_so: bool, is_known: bool) -> Status:
-    return "True" if is_so else "False" if is_known else "Unknown"
 
 
 def _since(old: Object | None, new: Condition, now: datetime) -> str:

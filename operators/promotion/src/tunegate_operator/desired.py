@@ -123,7 +123,8 @@ def _promotion_statuses(gathered: Gathered, promotions: Iterable[Promotion], now
 
 
 def _statuses_without_version(gathered: Gathered, now: datetime) -> Iterable[Object]:
-    for promotion in gathered.without_version:
+    known = {promotion.name for promotion in gathered.snapshot.promotions}
+    for promotion in (obj for name, obj in gathered.objects.promotions.items() if name not in known):
         message = f"there is no ModelVersion {promotion['spec']['version']}; see: kubectl get modelversions"
         found = [Condition("Ready", "False", "VersionMissing", message)]
         found.append(Condition("Stalled", "True", "VersionMissing", message))

@@ -93,7 +93,7 @@ class PolicyObjects:
 class Gathered:
     """One policy and everything around it.
 
-    snapshot: what `decide` gets. without_version: promotions whose ModelVersion is not there.
+    snapshot: what `decide` gets; promotions whose ModelVersion is not there are in `objects` only.
     summaries: by (digest, suite).
     """
 
@@ -103,7 +103,6 @@ class Gathered:
     initial: ModelVersion
     problems: tuple[Problem, ...]
     objects: PolicyObjects
-    without_version: tuple[Object, ...]
     summaries: Mapping[tuple[str, str], EvaluationSummary]
 
     @property
@@ -156,11 +155,10 @@ class Gatherer:
         self, obj: Object, policy: ClusterPolicy, initial: ModelVersion, now: datetime, conflict: str
     ) -> Gathered:
         namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
-        objects = self._promotion_objects(namespace, name)
-        parsed = {key: self._promotion(namespace, promotion) for key, promotion in objects.items()}
-        promotions = tuple(
-            sorted(filter(None, parsed.values()), key=lambda promotion: (promotion.created, promotion.name))
-        )
+        found = self.caches.list(kinds.PROMOTION, namespace)
+        objects = _by_name(promotion for promotion in found if promotion["spec"]["policy"] == name)
+        parsed = filter(None, (self._promotion(namespace, promotion) for promotion in objects.values()))
+        promotions = tuple(sorted(parsed, key=lambda promotion: (promotion.created, promotion.name)))
         start, listing = _start(obj, initial, promotions), self.source.listing(policy.model)
         candidates = (promotion.candidate for promotion in promotions)
         versions = tuple(
@@ -171,9 +169,7 @@ class Gatherer:
         digests = _digests(name, around.inference_services, versions)
         is_shared = policy.traffic.is_shared
         route = route_state(around.route, digests) if is_shared else switch_state(around.route, digests)
-        training_jobs = (
-            job for kind in (kinds.PYTORCH_JOB, kinds.TRAIN_JOB) for job in self.caches.list(kind, namespace)
-        )
+        training_jobs = (job for kind in kinds.TRAINING for job in self.caches.list(kind, namespace))
         edits = (modified(live) for live in (around.route, *around.inference_services.values()) if live)
         snapshot = Snapshot(
             policy=policy if is_shared else msgspec.structs.replace(policy, steps=(CanaryStep(weight=100),)),
@@ -197,13 +193,8 @@ class Gatherer:
             initial=initial,
             problems=tuple(problems),
             objects=around,
-            without_version=tuple(objects[key] for key, promotion in parsed.items() if promotion is None),
             summaries=summaries,
         )
-
-    def _promotion_objects(self, namespace: str, policy: str) -> dict[str, Object]:
-        found = self.caches.list(kinds.PROMOTION, namespace)
-        return _by_name(promotion for promotion in found if promotion["spec"]["policy"] == policy)
 
     def _promotion(self, namespace: str, obj: Object) -> Promotion | None:
         """Parsed once for each change of the object: most promotions are over and stay as they are."""

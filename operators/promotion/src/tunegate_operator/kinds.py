@@ -20,6 +20,7 @@ INFERENCE_SERVICE = Kind("serving.kserve.io", "v1beta1", "inferenceservices", "I
 HTTP_ROUTE = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
 PYTORCH_JOB = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
 TRAIN_JOB = Kind("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob")
+TRAINING = (PYTORCH_JOB, TRAIN_JOB)
 
 _WRITTEN = by_name((MODEL_VERSION, POLICY, PROMOTION, INFERENCE_SERVICE, HTTP_ROUTE, JOB, SERVICE))
 
@@ -46,6 +47,7 @@ __all__ = [
     "PROMOTION",
     "PYTORCH_JOB",
     "SERVICE",
+    "TRAINING",
     "TRAIN_JOB",
     "kind_of",
     "operator_cluster",

@@ -14,7 +14,7 @@ from tunegate.api import environment
 from tunegate.api.digest import short
 from tunegate.api.labels import APPLIED, DIGEST, MANAGED_BY, MODEL, POLICY, RUN, SUITE, VERSION
 from tunegate.api.pinned import storage_uri
-from tunegate.api.policy import ClusterPolicy, Gateway, Placement
+from tunegate.api.policy import ClusterPolicy, Placement
 from tunegate.api.versions import ModelVersion, Producer
 from tunegate.kube import pods
 from tunegate.kube.kinds import Object
@@ -127,12 +127,13 @@ def http_route(namespace: str, policy: ClusterPolicy, name: str, weights: Mappin
     """The one address of a policy's model, and who answers there; `weights` in percent by digest, stable first."""
     traffic = policy.traffic
     assert traffic.gateway is not None, "without a gateway there is no route"
+    optional = {"namespace": traffic.gateway.namespace, "sectionName": traffic.gateway.section_name}
     backends = [
         {"name": f"{server_name(name, digest)}-predictor", "port": 80, "weight": weight}
         for digest, weight in weights.items()
     ]
     spec = {
-        "parentRefs": [_parent(traffic.gateway)],
+        "parentRefs": [{"name": traffic.gateway.name, **{key: value for key, value in optional.items() if value}}],
         **({"hostnames": list(traffic.hostnames)} if traffic.hostnames else {}),
         "rules": [
             {"matches": [{"path": {"type": "PathPrefix", "value": traffic.path_prefix}}], "backendRefs": backends}
@@ -197,11 +198,6 @@ def _store_env(config: Config) -> list[Object]:
 def _placement(placement: Placement) -> dict[str, Any]:
     selector = {"nodeSelector": placement.node_selector} if placement.node_selector else {}
     return selector | ({"tolerations": list(placement.tolerations)} if placement.tolerations else {})
-
-
-def _parent(gateway: Gateway) -> dict[str, str]:
-    optional = {"namespace": gateway.namespace, "sectionName": gateway.section_name}
-    return {"name": gateway.name, **{key: value for key, value in optional.items() if value}}
 
 
 # What a ModelVersion tells of its producer; the arguments and data sets are in the manifest in the store.

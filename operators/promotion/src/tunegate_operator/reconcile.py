@@ -80,7 +80,7 @@ class Reconciler:
             return [Key(namespace, metadata["name"])]
         if kind == kinds.PROMOTION:
             return [Key(namespace, obj["spec"]["policy"])]
-        if kind in (kinds.PYTORCH_JOB, kinds.TRAIN_JOB):
+        if kind in kinds.TRAINING:
             self._follow()
             self._source.hurry(labels.get(MODEL, ""))
             return self._keys_of(labels.get(MODEL, ""), namespace)
@@ -198,7 +198,7 @@ class Reconciler:
         """Tell the store's thread which models matter, and which of them are being trained now."""
         training = {
             job["metadata"].get("labels", {}).get(MODEL)
-            for kind in (kinds.PYTORCH_JOB, kinds.TRAIN_JOB)
+            for kind in kinds.TRAINING
             for job in self._caches.list(kind, None)
             if is_training(job)
         }
