@@ -17,6 +17,7 @@ from tunegate.local.platform import Platform, PlatformConfig
 from tunegate.local.state import Home
 from tunegate.processes import answers, free_port
 
+START_SECONDS = 120.0
 STOP_SECONDS = 60.0
 
 
@@ -70,16 +71,12 @@ def _platform_url(home: Home) -> Iterator[str]:
         loop = threading.Thread(target=platform.run, args=(stop, lambda event: None), name="platform")
         loop.start()
         try:
-            _wait_until_serving(platform.url)
+            deadline = time.monotonic() + START_SECONDS
+            while not answers(f"{platform.url}/v2/health/ready"):
+                if time.monotonic() > deadline:
+                    raise ServingError(f"No model was ready after {START_SECONDS:.0f} s; the logs are in {home.logs}.")
+                time.sleep(0.2)
             yield platform.url
         finally:
             stop.set()
             loop.join()
-
-
-def _wait_until_serving(url: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not answers(f"{url}/v2/health/ready"):
-        if time.monotonic() > deadline:
-            raise ServingError(f"No model was ready after {seconds:.0f} s; see the logs in the home folder.")
-        time.sleep(0.2)

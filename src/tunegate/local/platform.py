@@ -21,7 +21,6 @@ from tunegate.api import environment
 from tunegate.api.codec import to_json
 from tunegate.api.digest import short
 from tunegate.api.errors import NotFoundError, StoreError, UsageError
-from tunegate.api.feedback import Tally
 from tunegate.api.policy import PromotionPolicy
 from tunegate.api.versions import ModelVersion
 from tunegate.evaluation import find
@@ -147,7 +146,10 @@ class Platform:
             servers=self._servers.states(),
             weights=self._observed_weights(),
         )
-        return replace(snapshot, tallies=self._tallies(snapshot))
+        if (asked := counted(snapshot)) is None:
+            return replace(snapshot, tallies={})
+        digests, since = asked
+        return replace(snapshot, tallies={digest: self._log.tally(digest, since) for digest in digests})
 
     def _read_policy(self) -> tuple[PromotionPolicy, ModelVersion]:
         """The policy in the file and its initial version; as long as the file can't be used, what was there before.
@@ -203,12 +205,6 @@ class Platform:
         except (OSError, ValueError):
             return None
         return {backend["version"]: backend["weight"] for backend in route["backends"]}
-
-    def _tallies(self, snapshot: Snapshot) -> Mapping[str, Tally]:
-        if (asked := counted(snapshot)) is None:
-            return {}
-        digests, since = asked
-        return {digest: self._log.tally(digest, since) for digest in digests}
 
     def _start_server(self, version: ModelVersion, port: int) -> Child:
         argv = ["serve", version.uri, "--port", str(port), "--model-name", self._read_policy()[0].model]

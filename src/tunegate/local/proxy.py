@@ -91,7 +91,10 @@ class Proxy:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request: our own status, or what a backend says."""
-        self._refresh()
+        if self._file.refresh():
+            self._answers_since_change.clear()
+            weights = {short(backend.version): backend.weight for backend in self._file.route.backends}
+            logger.info("route changed", extra={"weights": weights})
         if request.path == STATUS:
             return web.Response(body=to_json(self.observed()), content_type="application/json")
         if request.path.startswith(OWN):
@@ -106,12 +109,6 @@ class Proxy:
             fields: dict[str, object] = {"method": request.method, "path": request.rel_url.raw_path, "status": status}
             fields |= {"version": short(request.get("version", "")), "milliseconds": round(1000 * (ended - began))}
             logger.info("request ended", extra=fields)
-
-    def _refresh(self) -> None:
-        if self._file.refresh():
-            self._answers_since_change.clear()
-            weights = {short(backend.version): backend.weight for backend in self._file.route.backends}
-            logger.info("route changed", extra={"weights": weights})
 
     def observed(self) -> ObservedRoute:
         """The route in use and the counts of its backends."""
@@ -168,8 +165,11 @@ class Proxy:
     ) -> web.StreamResponse:
         """Pass the answer to the client chunk by chunk, as it comes."""
         request["version"] = backend.version
-        if _is_chat(request):
-            self._count(backend, answer)
+        if _is_chat(request) and answer.status < 300:
+            self._answers[backend.version] += 1
+            self._answers_since_change[backend.version] += 1
+        elif _is_chat(request) and answer.status >= 500:
+            self._errors[backend.version] += 1
         response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=_end_to_end(answer.headers))
         await response.prepare(request)
         try:
@@ -180,13 +180,6 @@ class Proxy:
             if request.transport is not None:
                 request.transport.close()  # without the last chunk, so that the client sees that the end is missing
         return response
-
-    def _count(self, backend: Backend, answer: aiohttp.ClientResponse) -> None:
-        if answer.status < 300:
-            self._answers[backend.version] += 1
-            self._answers_since_change[backend.version] += 1
-        elif answer.status >= 500:
-            self._errors[backend.version] += 1
 
     def _failed(self, backend: Backend, request: web.BaseRequest, error: Exception) -> None:
         if _is_chat(request):

@@ -43,7 +43,11 @@ def check_gate(gate: Gate, candidate: Mapping[str, Evaluation], stable: Mapping[
     if isinstance(reference, str):
         return _result(gate, None, reference, observed)
     if candidate[gate.suite].suite_digest != stable[gate.suite].suite_digest:
-        return _result(gate, None, _incomparable(gate), observed, reference)
+        changed = (
+            f"{gate.suite} changed between the evaluations of candidate and stable, so they can't be compared; "
+            "evaluate both with the same suite"
+        )
+        return _result(gate, None, changed, observed, reference)
     passed, verdict = _check_regression(gate, observed, reference)
     return _result(gate, passed, f"{gate.suite} {_shown(observed)} {verdict}", observed, reference)
 
@@ -121,13 +125,6 @@ def _result(
         n=observed.metric.n if observed else 0,
         stable=stable.value if stable else None,
         message=message,
-    )
-
-
-def _incomparable(gate: Gate) -> str:
-    return (
-        f"{gate.suite} changed between the evaluations of candidate and stable, so they can't be compared; "
-        "evaluate both with the same suite"
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -49,13 +48,9 @@ def make_base(name: str, folder: Path) -> None:
         convert_smollm2(folder)
     else:
         with new_folder(folder) as partial:
-            make_tiny(partial, _corpus_texts())
-
-
-def _corpus_texts() -> Iterable[str]:
-    for path in sorted(DATA.glob("dialogues_*.jsonl")):
-        for line in path.read_bytes().splitlines():
-            yield from (message["content"] for message in msgspec.json.decode(line)["messages"])
+            lines = [line for path in sorted(DATA.glob("dialogues_*.jsonl")) for line in path.read_bytes().splitlines()]
+        dialogues = [msgspec.json.decode(line)["messages"] for line in lines]
+        make_tiny(partial, (message["content"] for dialogue in dialogues for message in dialogue))
 
 
 if __name__ == "__main__":

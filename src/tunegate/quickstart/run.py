@@ -25,7 +25,6 @@ from tunegate.evaluation import find
 from tunegate.local.platform import Platform, PlatformConfig
 from tunegate.local.state import Home, write
 from tunegate.promotion.counting import SHOWN, stable_version
-from tunegate.promotion.snapshot import Event
 from tunegate.quickstart.base_models import publish_base
 from tunegate.quickstart.report import Answer, Chapter, Report, VersionReport, report_decision, report_version
 from tunegate.quickstart.scenario import MODEL, Run, Story
@@ -75,7 +74,11 @@ class Quickstart:
     @contextlib.contextmanager
     def _loop(self, platform: Platform) -> Iterator[None]:
         stop = threading.Event()
-        loop = threading.Thread(target=platform.run, args=(stop, self._say_event), name="platform")
+        loop = threading.Thread(
+            target=platform.run,
+            args=(stop, lambda event: self.say(f"  {event.reason}: {event.message}")),
+            name="platform",
+        )
         loop.start()
         try:
             yield
@@ -138,9 +141,6 @@ class Quickstart:
     def _promotion(self, version: ModelVersion) -> Promotion | None:
         found = (record for record in self.home.promotions() if record.candidate.digest == version.digest)
         return next(found, None)
-
-    def _say_event(self, event: Event) -> None:
-        self.say(f"  {event.reason}: {event.message}")
 
     def _report(
         self, platform: Platform, base: ModelVersion, tuned: list[tuple[Run, ModelVersion]], seconds: float
