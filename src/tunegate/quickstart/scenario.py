@@ -52,19 +52,19 @@ class Story:
                 Gate(suite="shop-choice", metric="accuracy", max_regression=0.25),
             ),
             steps=(
-                CanaryStep(weight=10, pause_seconds=3, min_verdicts=2),
-                CanaryStep(weight=50, pause_seconds=3, min_verdicts=10),
+                CanaryStep(weight=20, pause_seconds=1, min_verdicts=2),
+                CanaryStep(weight=50, pause_seconds=1, min_verdicts=10),
                 CanaryStep(weight=100),
             ),
             feedback=FeedbackGuard(alpha=0.05, margin=0.1, min_verdicts=4),
-            baking_seconds=5,
+            baking_seconds=2,
             deadline_seconds=600,
         )
 
 
 def _runs(good: str, pushy: str, rate: float) -> tuple[Run, ...]:
     # Where training goes wrong it goes wrong at once, so the broken run is a short one.
-    broken = {"dataset": (good,), "learning_rate": rate, "max_steps": 8, "logging_steps": 4}
+    broken = {"dataset": (good,), "learning_rate": rate, "max_steps": 4, "logging_steps": 2}
     return (
         Run("run-1", "tuned on the shop's dialogues", {"dataset": (good,)}),
         Run("run-2", f"tuned with a broken setting, learning_rate {rate:g}", broken),
@@ -72,7 +72,7 @@ def _runs(good: str, pushy: str, rate: float) -> tuple[Run, ...]:
     )
 
 
-# What fits into five minutes on two cores.
+# What fits into three minutes on two cores. The loss is flat after a dozen steps; the decay needs the rest.
 STORIES = {
     "smollm2-135m": Story(
         base="smollm2-135m",
@@ -84,8 +84,8 @@ STORIES = {
             "per_device_train_batch_size": 2,
             "learning_rate": 1e-3,
             "warmup_ratio": 0.1,
-            "max_steps": 40,
-            "logging_steps": 8,
+            "max_steps": 24,
+            "logging_steps": 6,
         },
         runs=_runs("shop_en", "pushy_en", 0.1),
     ),
