@@ -37,13 +37,15 @@ from tunegate.api.errors import ServingError
 from tunegate.api.versions import ModelVersion, Release
 from tunegate.feedback import FeedbackLog, ResponseIds
 from tunegate.feedback.votes import Documents
-from tunegate.serving.engines import transformers as engines
-from tunegate.serving.engines.transformers import Engine
+from tunegate.serving.engines import remote, transformers, vllm
+from tunegate.serving.engines.remote import Engine
 from tunegate.serving.http import json_response
 from tunegate.serving.metrics import Metrics
 from tunegate.serving.pipeline import Rules
 from tunegate.serving.routes.chat import Chat
-from tunegate.serving.routes.feedback import FeedbackRoute, Front, Models, ReadOnly
+from tunegate.serving.routes.feedback import FeedbackRoute
+from tunegate.serving.routes.front import Front, ReadOnly
+from tunegate.serving.routes.models import Models
 
 logger = logging.getLogger(__name__)
 GRACE_SECONDS = 8  # for answers under way; less than a supervisor waits before it kills (processes.GRACE_SECONDS)
@@ -124,7 +126,7 @@ async def _serve(config: ServeConfig, listener: socket.socket, on_ready: Callabl
     served = Served(config.model)
     engine, rules = _engine(config)
     try:
-        async with engines.session() as session:
+        async with remote.session() as session:
             metrics = Metrics(config.version.digest, config.model)
             ids = ResponseIds(config.feedback_key, config.model)
             feedback = FeedbackRoute(ids, FeedbackLog(config.store), metrics, _now, config.version.digest)
@@ -181,10 +183,10 @@ def _engine(config: ServeConfig) -> tuple[Engine, Rules]:
     if config.folder is None:
         raise ServingError("There are no weights to serve; give a folder, or the URL of an engine that has them.")
     if config.engine == "vllm":
-        engine = engines.start_vllm(config.folder, config.model, config.engine_log)
+        engine = vllm.start(config.folder, config.model, config.engine_log)
         return engine, Rules(config.model, engine.model, release.system_prompt, release.generation)
-    embedded = engines.limits(config.folder, release)
-    engine = engines.start(config.folder, release, config.engine_log)
+    embedded = transformers.limits(config.folder, release)
+    engine = transformers.start(config.folder, release, config.engine_log)
     return engine, Rules(config.model, engine.model, release.system_prompt, release.generation, embedded)
 
 

@@ -22,6 +22,7 @@ from tunegate.models.merge import merge_adapter
 from tunegate.models.mount import deliver
 from tunegate.models.quantize import quantize
 from tunegate.processes import Child, answers, free_port
+from tunegate.serving.engines import remote
 from tunegate.serving.engines import transformers as engines
 from tunegate.store import Store
 
@@ -101,7 +102,7 @@ def test_a_p_tuned_model_in_int8_is_served_by_continuous_batching(base: Path, tm
     async def serve() -> list[str]:
         engine = engines.start(tmp_path / "int8", release, tmp_path / "engine.log")
         try:
-            async with engines.session() as session:
+            async with remote.session() as session:
                 await engine.until_warm(session)
                 return await streamed(engine.url, engine.model)
         finally:

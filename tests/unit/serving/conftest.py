@@ -29,11 +29,12 @@ from tests.waiting import wait_for_async
 from tunegate.feedback import FeedbackLog, ResponseIds
 from tunegate.processes import free_port
 from tunegate.serving.app import front
-from tunegate.serving.engines import transformers as engines
+from tunegate.serving.engines import remote
 from tunegate.serving.metrics import Metrics
 from tunegate.serving.pipeline import Embedded, Rules
 from tunegate.serving.routes.chat import Chat
-from tunegate.serving.routes.feedback import FeedbackRoute, Models
+from tunegate.serving.routes.feedback import FeedbackRoute
+from tunegate.serving.routes.models import Models
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def server(engine: StandIn, documents: Documents, limits: Embedded | None) -> It
 
     @asynccontextmanager
     async def routes() -> AsyncIterator[Any]:
-        async with engines.session() as session:
+        async with remote.session() as session:
             rules = Rules(MODEL, engine.model, "Be brief.", {"max_tokens": 9}, limits)
             chat = Chat(DIGEST, rules, engine.url, session, ids, metrics, lambda: state.ready, now)
             feedback = FeedbackRoute(ids, FeedbackLog(documents), metrics, now, DIGEST)

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from tests.unit.serving.standin import MODEL, VERSION
 from tunegate import logs
 from tunegate.serving.app import Served, front, kserve_app
-from tunegate.serving.routes.feedback import Models
+from tunegate.serving.routes.models import Models
 
 pytestmark = pytest.mark.filterwarnings("ignore:ORJSONResponse is deprecated")  # KServe's
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

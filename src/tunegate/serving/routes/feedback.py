@@ -1,29 +1,19 @@
-"""The routes beside the chat: which model is served, and what users say of its answers.
-
-Feedback is acknowledged only when the store has it. Nothing that people write is ever logged.
-"""
+"""What users say of answers: acknowledged only when the store has it. Nothing that people write is ever logged."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import msgspec
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from tunegate.api.errors import ForgedIdError, StoreError
 from tunegate.api.feedback import Feedback, FeedbackRecord
-from tunegate.api.versions import ModelVersion
 from tunegate.feedback import FeedbackLog, ResponseIds
 from tunegate.serving.events import ApiError, bad_request
 from tunegate.serving.http import ClientGoneError, error_response, json_response, read_body
@@ -31,66 +21,6 @@ from tunegate.serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 STORE_SECONDS = 10.0
-
-
-class Front(Router):
-    """A router whose own errors have OpenAI's form, which its clients can read; a 404 names what is `offered`."""
-
-    def __init__(self, routes: Sequence[Route], offered: str) -> None:
-        super().__init__(routes)
-        self._offered = offered
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["app"] = self  # starlette's routes then raise HTTPException instead of answering in plain text
-        try:
-            await super().__call__(scope, receive, send)
-        except HTTPException as error:
-            headers = error.headers or {}
-            asked = f"{scope['method']} {scope['path'][:100]}"
-            message = f"Nothing is served at {asked}; there is {self._offered}."
-            if "Allow" in headers:
-                message = f"{asked} is not allowed; use {headers['Allow']}."
-            await error_response(bad_request(message, status=error.status_code), headers)(scope, receive, send)
-
-
-@dataclass(frozen=True)
-class ReadOnly:
-    """Another application of which nothing is reachable but GET."""
-
-    app: ASGIApp
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app({**scope, "method": "GET"}, receive, send)
-
-
-@dataclass(frozen=True)
-class Models:
-    """`GET /v1/models` and `/v1/models/NAME`, in OpenAI's form with KServe's fields beside it."""
-
-    name: str
-    version: ModelVersion
-    ready: Callable[[], bool]
-
-    async def listing(self, request: Request) -> Response:
-        return json_response({"object": "list", "data": [self._entry()], "models": [self.name]})
-
-    async def one(self, request: Request) -> Response:
-        asked = request.path_params["name"]
-        if asked != self.name:
-            message = f"The model {asked[:100]!r} does not exist here; the model served is {self.name!r}."
-            return error_response(bad_request(message, "model", "model_not_found", status=404))
-        body = {**self._entry(), "name": self.name, "ready": self.ready()}
-        return json_response(body, 200 if self.ready() else 503)
-
-    def _entry(self) -> dict[str, Any]:
-        return {
-            "id": self.name,
-            "object": "model",
-            "created": int(self.version.created.timestamp()),
-            "owned_by": "tunegate",
-            "version": self.version.name,
-            "digest": self.version.digest,
-        }
 
 
 class FeedbackRoute:

@@ -1,0 +1,97 @@
+"""An engine reached over HTTP: one that already runs somewhere, or our child on loopback.
+
+It is warm when it has answered a first request, and watched from then on if it is ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from tunegate.api.errors import ServingError
+from tunegate.processes import Child
+
+START_SECONDS = 600.0
+_WATCH_SECONDS = 0.25
+_HEALTH_EVERY = 8  # watches
+# `transformers serve` and vLLM drop a connection after 5 idle seconds; one that we reuse must never be that old.
+_IDLE_SECONDS = 2.0
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=600)
+# Threads that spin while they wait ruin each other where engines share cores: 0.2 tokens/s instead of 10 on a busy one.
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where the engine is and what it calls the model. `child` is None for an engine that is not ours."""
+
+    url: str
+    model: str
+    child: Child | None = None
+    warm_up: dict[str, Any] | None = None
+
+    async def until_warm(self, session: aiohttp.ClientSession) -> None:
+        """Wait until the engine has answered a first request. Raises ServingError when it can't."""
+        deadline = asyncio.get_running_loop().time() + START_SECONDS
+        while not await self._healthy(session):
+            self._check_child()
+            if asyncio.get_running_loop().time() > deadline:
+                raise ServingError(f"The engine at {self.url} did not come up within {START_SECONDS:.0f} s; start it.")
+            await asyncio.sleep(_WATCH_SECONDS)
+        await self._first_request(session)
+
+    async def until_ended(self, session: aiohttp.ClientSession) -> None:
+        """Watch our own engine; raises ServingError when it is gone. One that is not ours is watched by its owner."""
+        if self.child is None:
+            await asyncio.Event().wait()
+        for watch in range(sys.maxsize):
+            self._check_child()
+            if watch % _HEALTH_EVERY == 0 and await self._status(session) == 503:
+                raise ServingError(f"The engine says that it broke down: {self._tail()}")
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    def stop(self) -> None:
+        """End the engine if it is ours; returns when it is gone."""
+        if self.child is not None:
+            self.child.stop()
+
+    async def _first_request(self, session: aiohttp.ClientSession) -> None:
+        body = {"model": self.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+        url = f"{self.url}/v1/chat/completions"
+        try:
+            async with session.post(url, json={**body, **(self.warm_up or {})}) as reply:
+                text = " ".join((await reply.text()).split())
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self._check_child()
+            raise ServingError(f"The engine at {self.url} broke off its first answer ({error}); see its log.") from None
+        if reply.status != 200:
+            said = f"status {reply.status}: {text[:300]}"
+            raise ServingError(f"The engine at {self.url} refused to answer for {self.model!r}, with {said}")
+
+    async def _healthy(self, session: aiohttp.ClientSession) -> bool:
+        status = await self._status(session)
+        return status is not None and status < 500
+
+    async def _status(self, session: aiohttp.ClientSession) -> int | None:
+        try:
+            async with session.get(f"{self.url}/health", timeout=aiohttp.ClientTimeout(total=2)) as reply:
+                return reply.status
+        except (aiohttp.ClientError, TimeoutError):
+            return None  # busy or not up; whether it ended, the child says
+
+    def _check_child(self) -> None:
+        if self.child is not None and self.child.exit_code is not None:
+            raise ServingError(f"The engine ended with status {self.child.exit_code}: {self._tail()}")
+
+    def _tail(self) -> str:
+        return f"{self.child.tail()} (log: {self.child.log})" if self.child is not None else "see its log"
+
+
+def session() -> aiohttp.ClientSession:
+    """The HTTP client for an engine: as many connections as there are requests, no limit on an answer's length."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS)
+    return aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, auto_decompress=False)
