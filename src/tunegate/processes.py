@@ -180,7 +180,7 @@ def _adopt_orphans() -> None:
 def _end_orphans() -> None:
     """End the processes that are our children now, and wait for them; they get the same grace as our child."""
     deadline = time.monotonic() + GRACE_SECONDS
-    told: set[int] = set()
+    terminated: set[int] = set()
     while True:
         try:
             if os.waitpid(-1, os.WNOHANG)[0]:
@@ -189,9 +189,9 @@ def _end_orphans() -> None:
             return
         late = time.monotonic() > deadline
         for pid in map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()):
-            if late or pid not in told:
+            if late or pid not in terminated:
                 os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
-                told.add(pid)
+                terminated.add(pid)
         time.sleep(0.02)
 
 

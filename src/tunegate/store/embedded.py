@@ -1,6 +1,6 @@
 """A model store on this machine: SeaweedFS on loopback with credentials of its own.
 
-It knows how to start and stop `weed`; what is kept in the store is none of its business.
+It knows how to start and stop `weed`, and nothing of what is kept in the store.
 """
 
 from __future__ import annotations

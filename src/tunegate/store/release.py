@@ -1,7 +1,4 @@
-"""What a version says about serving it, read from the store and held against its digest.
-
-It knows nothing of weights, engines or HTTP.
-"""
+"""What a version says about serving it, read from the store and held against its digest."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Download:
 
 
 class Transfers:
-    """The thread pools of one publish or fetch; leaving the `with` ends what is still going on."""
+    """The thread pools of one publish or fetch; leaving the `with` ends what is still in flight."""
 
     def __init__(self, bucket: Bucket, counter: ByteCounter) -> None:
         self._bucket = bucket
@@ -259,7 +259,7 @@ class Transfers:
             raise
 
     def _read(self, key: str, start: int, length: int, descriptor: int | None) -> list[bytes]:
-        """Read a range in chunks and write them; a broken stream goes on where it broke."""
+        """Read a range in chunks and write them; a broken stream is read on from where it broke."""
         chunks: list[bytes] = []
         end, failures = start + length, 0
         while start < end:
