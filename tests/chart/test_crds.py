@@ -31,7 +31,7 @@ NAMES = {
 }
 CRDS: dict[str, Object] = {crd["spec"]["names"]["kind"]: crd for crd in (yaml.safe_load(f.read_text()) for f in FILES)}
 # Kept in the manifest in the store only: these can be large.
-IN_THE_MANIFEST = {"arguments", "seed", "datasets", "epoch", "notes"}
+IN_THE_MANIFEST = {"arguments", "seed", "datasets", "epoch", "training", "derived"}
 ABSENT: tuple[object, ...] = (None, "", (), {})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from tunegate.api.codec import Resource
+from tunegate.api.codec import Document, Resource
 
 
 class Metric(Resource, frozen=True, kw_only=True):
@@ -28,7 +28,7 @@ class Record(Resource, frozen=True, kw_only=True):
     scores: dict[str, float]
 
 
-class Evaluation(Resource, frozen=True, kw_only=True):
+class Evaluation(Document, frozen=True, kw_only=True):
     """The result of one suite on one version, by digest: the bytes that were measured."""
 
     schema: Literal["tunegate.io/evaluation/v1"] = "tunegate.io/evaluation/v1"

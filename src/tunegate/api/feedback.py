@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from tunegate.api.codec import Resource
+from tunegate.api.codec import Document, Resource
 
 Verdict = Literal["up", "down"]
 Text = Annotated[str, Meta(max_length=4000)]
@@ -24,7 +24,7 @@ class Feedback(Resource, frozen=True, kw_only=True, rename=None):
     correction: Text | None = None
 
 
-class FeedbackRecord(Resource, frozen=True, kw_only=True):
+class FeedbackRecord(Document, frozen=True, kw_only=True):
     """Feedback as it is kept: resolved to the digest of the version that gave the answer."""
 
     schema: Literal["tunegate.io/feedback/v1"] = "tunegate.io/feedback/v1"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from tunegate.api.codec import Resource
+from tunegate.api.codec import Document, Resource
 from tunegate.api.digest import Digest
 
 Format = Literal["huggingface", "lora-adapter", "prompt-adapter"]
@@ -39,6 +39,45 @@ class Dataset(Resource, frozen=True, kw_only=True):
     rows: int = 0
 
 
+class Cost(Resource, frozen=True, kw_only=True):
+    """What training took up to a checkpoint: what methods are compared by.
+
+    seconds: of all attempts together. peak_memory_bytes: of one process. eval_loss: None where nothing was held out.
+    """
+
+    trainable_parameters: int | None = None
+    parameters: int | None = None
+    seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    eval_loss: float | None = None
+
+
+class Training(Resource, frozen=True, kw_only=True):
+    """How a version was trained, besides its arguments.
+
+    method: the finetuning_type. base: the digest of the weights it began with, also where no version has them.
+    global_batch: dialogues to a step. total_steps: where the run ends; None before it is known.
+    """
+
+    method: str = ""
+    base: str = ""
+    global_batch: int = 0
+    total_steps: int | None = None
+    cost: Cost | None = None
+
+
+class Derived(Resource, frozen=True, kw_only=True):
+    """The version that was merged or quantized, and how.
+
+    quantization: the method, int8, int4 or fp8. weight_error: mean relative error of the quantized weights.
+    """
+
+    uri: str
+    digest: str
+    quantization: str = ""
+    weight_error: float | None = None
+
+
 class Producer(Resource, frozen=True, kw_only=True):
     """Who made a version and from what: enough to make it again."""
 
@@ -53,19 +92,21 @@ class Producer(Resource, frozen=True, kw_only=True):
     step: int | None = None
     epoch: float | None = None
     loss: float | None = None
-    notes: dict[str, str] = {}
+    training: Training | None = None
+    derived: Derived | None = None
 
 
-class Release(Resource, frozen=True, kw_only=True):
+class Release(Document, frozen=True, kw_only=True):
     """What is served besides the weights. It is a file of the version, so the digest covers it."""
 
+    schema: Literal["tunegate.io/release/v1"] = "tunegate.io/release/v1"
     format: Format
     base: BaseModel | None = None
     system_prompt: str = ""
     generation: dict[str, float] = {}
 
 
-class Manifest(Resource, frozen=True, kw_only=True):
+class Manifest(Document, frozen=True, kw_only=True):
     """The complete record of one version; it is written last, so its presence says the version is complete."""
 
     schema: Literal["tunegate.io/manifest/v1"] = "tunegate.io/manifest/v1"
@@ -83,10 +124,22 @@ class Manifest(Resource, frozen=True, kw_only=True):
         """Bytes of all files together."""
         return sum(file.size for file in self.files)
 
+    @classmethod
+    def upgraded(cls, plain: dict[str, Any]) -> dict[str, Any]:
+        """Until 0.1 a producer had `notes`, which were all text."""
+        producer = plain.get("producer")
+        if not isinstance(producer, dict) or not isinstance(notes := producer.get("notes"), dict):
+            return plain
+        rest = {name: value for name, value in producer.items() if name != "notes"}
+        if source := notes.get("source"):
+            rest["arguments"] = {**rest.get("arguments", {}), "source": source}
+        return {**plain, "producer": {**rest, **parts_of_notes(notes)}}
+
     @property
     def is_last(self) -> bool:
         """Whether the training run that made it had come to its end."""
-        return str(self.producer.step) == self.producer.notes.get("totalSteps")
+        training = self.producer.training
+        return training is not None and training.total_steps is not None and self.producer.step == training.total_steps
 
 
 class ModelVersion(Resource, frozen=True, kw_only=True):
@@ -112,3 +165,19 @@ def digest_of(files: Iterable[File]) -> str:
     """The digest of a version: sha256 over the canonical list of its files, sorted by path."""
     rows = sorted([file.path, file.size, file.sha256] for file in files)
     return str(Digest.of_bytes(msgspec.json.encode(rows)))
+
+
+def parts_of_notes(notes: dict[str, str]) -> dict[str, Any]:
+    """The plain `training` and `derived` that the notes of 0.1 amount to."""
+    numbers = ("trainableParameters", "parameters", "seconds", "peakMemoryBytes", "evalLoss")
+    cost = {name: msgspec.convert(notes[name], int | float, strict=False) for name in numbers if name in notes}
+    training: dict[str, Any] = {name: notes[name] for name in ("method", "base") if name in notes}
+    training |= {name: int(notes[name]) for name in ("globalBatch", "totalSteps") if name in notes}
+    training |= {"cost": cost} if cost else {}
+    parts = {"training": training} if training else {}
+    if "madeFrom" in notes:
+        uri, _, digest = notes["madeFrom"].rpartition(" ")
+        derived: dict[str, Any] = {"uri": uri, "digest": digest, "quantization": notes.get("quantization", "")}
+        derived |= {"weightError": float(notes["weightError"])} if "weightError" in notes else {}
+        parts["derived"] = derived
+    return parts

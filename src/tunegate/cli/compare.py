@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import click
 
 from tunegate.api.codec import Resource, to_json
 from tunegate.api.evaluation import Evaluation
-from tunegate.api.versions import Manifest
+from tunegate.api.versions import Cost, Manifest, Training
 from tunegate.cli.options import json_option, open_store, print_table, store_options
 
 
@@ -68,16 +67,18 @@ def command(versions: tuple[str, ...], markdown: bool, store_uri: str, endpoint_
 
 
 def compared(manifest: Manifest, results: Sequence[Evaluation]) -> Compared:
-    notes = manifest.producer.notes
+    producer = manifest.producer
+    training, derived = producer.training or Training(), producer.derived
+    cost = training.cost or Cost()
     return Compared(
         version=manifest.name,
         digest=manifest.digest,
-        method=", ".join(notes[key] for key in ("method", "quantization") if key in notes),
-        trainable_parameters=_read(int, notes.get("trainableParameters")),
-        parameters=_read(int, notes.get("parameters")),
-        seconds=_read(float, notes.get("seconds")),
-        peak_memory_bytes=_read(int, notes.get("peakMemoryBytes")),
-        loss=manifest.producer.loss,
+        method=", ".join(filter(None, (training.method, derived.quantization if derived else ""))),
+        trainable_parameters=cost.trainable_parameters,
+        parameters=cost.parameters,
+        seconds=cost.seconds,
+        peak_memory_bytes=cost.peak_memory_bytes,
+        loss=producer.loss,
         bytes=sum(file.size for file in manifest.files if not file.path.startswith("resume/")),
         scores={result.suite: _headline(result) for result in results if result.metrics},
     )
@@ -109,14 +110,6 @@ def table(rows: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
 def _headline(result: Evaluation) -> Score:
     first = result.metrics[0]
     return Score(metric=first.name, value=first.value, stderr=first.stderr, n=first.n)
-
-
-def _read(kind: Callable[[str], Any], text: str | None) -> Any:
-    """A note as a number; None where it is missing or was written by someone else."""
-    try:
-        return None if text is None else kind(text)
-    except ValueError:
-        return None
 
 
 def _shown(value: float | None, form: str, scale: float = 1) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from tunegate import __version__
+from tunegate.api.codec import changed
 from tunegate.api.errors import UsageError
-from tunegate.api.versions import BaseModel, ModelVersion, Release
+from tunegate.api.versions import BaseModel, Derived, ModelVersion, Release
 from tunegate.cli.options import transfer_bar
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def whole_release(store: Store, version: ModelVersion, base: BaseModel | None) -
     """The release of `version`, for whole weights made from `base`: what is said to the model stays the same."""
     from tunegate.store.release import read_release
 
-    return msgspec.structs.replace(read_release(store, version), format="huggingface", base=base)
+    return changed(read_release(store, version), format="huggingface", base=base)
 
 
 def check_name(name: str, version: ModelVersion) -> None:
@@ -40,7 +40,8 @@ def publish_derived(
     *,
     kind: str,
     release: Release,
-    notes: Mapping[str, str],
+    quantization: str = "",
+    weight_error: float | None = None,
 ) -> ModelVersion:
     """Publish `folder`, which `kind` made from `version`, as `name`, with what is known of how that was trained."""
     producer = store.manifest(version.digest).producer
@@ -51,7 +52,7 @@ def publish_derived(
         uid="",
         image="",
         code_version=__version__,
-        notes={**producer.notes, "madeFrom": f"{version.uri} {version.digest}", **notes},
+        derived=Derived(uri=version.uri, digest=version.digest, quantization=quantization, weight_error=weight_error),
     )
     with transfer_bar(f"Publishing {name}") as progress:
         return store.publish(folder, name, release=release, producer=producer, progress=progress)

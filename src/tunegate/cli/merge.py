@@ -8,9 +8,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import click
-import msgspec
 
-from tunegate.api.codec import to_json
+from tunegate.api.codec import to_json, to_yaml
 from tunegate.api.errors import UsageError
 from tunegate.api.versions import RELEASE
 from tunegate.cli.deriving import check_name, publish_derived, whole_release
@@ -48,8 +47,8 @@ def command(
         merged = materialize(store, found)
     if folder is not None:
         shutil.copytree(merged, folder)
-        (folder / RELEASE).write_bytes(msgspec.yaml.encode(release))
+        (folder / RELEASE).write_bytes(to_yaml(release))
         click.echo(f"{found.name} is merged in {folder}", err=True)
     elif name is not None:
-        made = publish_derived(store, found, merged, name, kind="tunegate merge", release=release, notes={})
+        made = publish_derived(store, found, merged, name, kind="tunegate merge", release=release)
         click.echo(to_json(made) if as_json else f"{made.uri} {made.digest}", nl=not as_json)

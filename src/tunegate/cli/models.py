@@ -149,6 +149,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, object]]:
         ("Base model", f"{manifest.base.uri} {short(manifest.base.digest)}" if manifest.base else ""),
         ("Made by", " ".join(part for part in (producer.kind, producer.run, producer.code_version) if part)),
         ("Data sets", ", ".join(f"{data.name} {short(data.digest)} ({data.rows} rows)" for data in producer.datasets)),
+        ("Made from", f"{producer.derived.uri} {short(producer.derived.digest)}" if producer.derived else ""),
         ("Step", producer.step),
         ("Loss", producer.loss),
     ]

@@ -62,7 +62,15 @@ def _make(store: Store, version: ModelVersion, method: str, name: str, release: 
     with TemporaryDirectory(prefix="quantizing-", dir=default_cache()) as scratch:  # where there is room for a model
         folder = Path(scratch) / "model"
         result = quantize(source, folder, method)
-        notes = {"quantization": method, "weightError": f"{result.error:.4f}"}
-        made = publish_derived(store, version, folder, name, kind="tunegate quantize", release=release, notes=notes)
+        made = publish_derived(
+            store,
+            version,
+            folder,
+            name,
+            kind="tunegate quantize",
+            release=release,
+            quantization=method,
+            weight_error=round(result.error, 4),
+        )
     sizes = f"{result.bytes_before / 1e6:.1f} MB became {result.bytes_now / 1e6:.1f} MB"
     return made, f"{made.name} ({short(made.digest)}): {sizes}, mean error of the weights {result.error:.2%}"

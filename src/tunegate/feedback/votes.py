@@ -15,9 +15,9 @@ from typing import Protocol
 
 import msgspec
 
-from tunegate.api.codec import to_json
+from tunegate.api.codec import from_json, to_json
 from tunegate.api.digest import Digest
-from tunegate.api.errors import StoreError
+from tunegate.api.errors import StoreError, UsageError
 from tunegate.api.feedback import Feedback, FeedbackRecord, Tally
 from tunegate.feedback.tally import VERDICTS_PER_USER, Vote, count_votes
 
@@ -76,9 +76,9 @@ class FeedbackLog:
         def get(key: str) -> FeedbackRecord:
             body = self._store.get(key)
             try:
-                return msgspec.json.decode(body or b"", type=FeedbackRecord)
-            except msgspec.DecodeError as error:
-                raise StoreError(f"{key} in the store is not feedback: {error}. Delete it, then try again.") from None
+                return from_json(body or b"", FeedbackRecord, key)
+            except UsageError as error:
+                raise StoreError(f"{key} in the store is not feedback: {error} If it is damaged, delete it.") from None
 
         with ThreadPoolExecutor(_READERS) as pool:
             return list(pool.map(get, keys))

@@ -33,7 +33,7 @@ def publish_base(name: str, store: Store, cache: Path, logs: Path) -> ModelVersi
                 time.sleep(0.1)
             if child.exit_code:
                 raise ModelError(child.tail())
-    producer = Producer(kind="tunegate quickstart", run="base", notes={"source": name})
+    producer = Producer(kind="tunegate quickstart", run="base", arguments={"source": name})
     return store.publish(folder, f"{name}/base/checkpoint-0", release=Release(format="huggingface"), producer=producer)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from tunegate.api.codec import to_json
+from tunegate.api.codec import to_json, to_yaml
 from tunegate.api.errors import StoreError, UsageError
 from tunegate.api.versions import MANIFEST, RELEASE, File, Manifest, Producer, Release, digest_of
 from tunegate.store.bucket import Bucket
@@ -43,7 +43,7 @@ def collect(folder: Path, release: Release) -> tuple[SourceFile, ...]:
     sources = [source for source in sources if source.path not in (MANIFEST, RELEASE)]
     if not sources:
         raise UsageError(f"{folder} holds no files; name the folder that holds the model's files.")
-    text = msgspec.yaml.encode(release)
+    text = to_yaml(release)
     return tuple(sorted([*sources, SourceFile(RELEASE, len(text), text)], key=lambda source: source.path))
 
 
@@ -64,10 +64,10 @@ def publish(
     """
     counter = ByteCounter(sum(source.size for source in sources), progress)
     if existing := find():
-        return _require_same(existing, sources, counter)
+        return _require_same(existing, sources, release, counter)
     with claimed(bucket, name) as claim:
         if existing := find():
-            return _require_same(existing, sources, counter)
+            return _require_same(existing, sources, release, counter)
         with (
             explain_store_errors(bucket.location.uri),
             _read_errors_explained(),
@@ -134,11 +134,20 @@ def _store(
     return [files[path] for path in sorted(files)]
 
 
-def _require_same(existing: Manifest, sources: tuple[SourceFile, ...], counter: ByteCounter) -> Manifest:
+def _require_same(
+    existing: Manifest, sources: tuple[SourceFile, ...], release: Release, counter: ByteCounter
+) -> Manifest:
     """The version that is already there, if it is made of these bytes; sizes settle most of it without reading."""
     taken = (
         f"{existing.name} is taken by other bytes ({existing.digest}); a version never changes: choose another name."
     )
+    # tunegate 0.1 wrote no schema into a release; what it published then is the same version still.
+    text = msgspec.yaml.encode(
+        {name: value for name, value in msgspec.to_builtins(release).items() if name != "schema"}
+    )
+    older = SourceFile(RELEASE, len(text), text)
+    if any(file.path == RELEASE and file.sha256 == older.sha256() for file in existing.files):
+        sources = tuple(older if source.path == RELEASE else source for source in sources)
     if {file.path: file.size for file in existing.files} != {source.path: source.size for source in sources}:
         raise StoreError(taken)
     expected = {file.path: file.sha256 for file in existing.files}

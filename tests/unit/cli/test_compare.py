@@ -10,29 +10,34 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tunegate.api.evaluation import Evaluation, Metric
-from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.api.versions import Cost, Derived, ModelVersion, Producer, Release, Training
 from tunegate.cli import root
 from tunegate.evaluation import save
 from tunegate.store import Store
 
-LORA = {
-    "method": "lora",
-    "trainableParameters": "50000",
-    "parameters": "1000000",
-    "seconds": "61.5",
-    "peakMemoryBytes": "1500000000",
-}
+LORA = Training(
+    method="lora",
+    cost=Cost(trainable_parameters=50000, parameters=1000000, seconds=61.5, peak_memory_bytes=1500000000),
+)
+SMALL = Derived(uri="s3://tunegate/tea/lora/checkpoint-1/", digest="sha256:" + "0" * 64, quantization="int8")
 
 
 def run(*argv: str) -> Result:
     return CliRunner().invoke(root, ["models", "compare", *argv], catch_exceptions=False)
 
 
-def publish(store: Store, tmp_path: Path, run_: str, notes: dict[str, str], loss: float | None) -> ModelVersion:
+def publish(
+    store: Store,
+    tmp_path: Path,
+    run_: str,
+    training: Training | None,
+    loss: float | None,
+    derived: Derived | None = None,
+) -> ModelVersion:
     (folder := tmp_path / run_ / "resume").mkdir(parents=True)
     (folder / "optimizer.pt").write_bytes(b"0" * 5_000_000)
     (folder.parent / "model.safetensors").write_bytes(run_.encode() * 100_000)
-    producer = Producer(kind="test", loss=loss, notes=notes)
+    producer = Producer(kind="test", loss=loss, training=training, derived=derived)
     release = Release(format="huggingface")
     return store.publish(folder.parent, f"tea/{run_}/checkpoint-1", release=release, producer=producer)
 
@@ -62,7 +67,7 @@ def lora(store: Store, tmp_path: Path) -> ModelVersion:
 
 @pytest.fixture
 def small(store: Store, tmp_path: Path) -> ModelVersion:
-    version = publish(store, tmp_path, "lora-int8", {**LORA, "quantization": "int8", "seconds": "a while"}, None)
+    version = publish(store, tmp_path, "lora-int8", Training(method="lora"), None, derived=SMALL)
     measure(store, version, "shop", 0.8)
     return version
 

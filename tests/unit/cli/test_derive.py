@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.adapters import make_prefix, tuned
-from tunegate.api.versions import BaseModel, Dataset, Format, ModelVersion, Producer, Release
+from tunegate.api.versions import BaseModel, Cost, Dataset, Derived, Format, ModelVersion, Producer, Release, Training
 from tunegate.cli import main, root
 from tunegate.models import check_folder, materialize
 from tunegate.store import Store
@@ -28,7 +28,7 @@ MADE = Producer(
     datasets=(Dataset(name="shop", digest="sha256:" + "1" * 64),),
     step=3,
     loss=0.5,
-    notes={"method": "p_tuning", "seconds": "12.5"},
+    training=Training(method="p_tuning", total_steps=3, cost=Cost(seconds=12.5)),
 )
 
 
@@ -90,7 +90,7 @@ def test_a_merged_version_tells_where_it_came_from(store: Store, version: ModelV
     producer = store.manifest(merged.digest).producer
     assert (producer.kind, producer.run, producer.uid) == ("tunegate merge", "prompt-merged", "")
     assert (producer.seed, producer.datasets, producer.loss) == (MADE.seed, MADE.datasets, MADE.loss)
-    assert producer.notes == {**MADE.notes, "madeFrom": f"{version.uri} {version.digest}"}
+    assert (producer.training, producer.derived) == (MADE.training, Derived(uri=version.uri, digest=version.digest))
     assert {file.path for file in store.manifest(merged.digest).files} >= {"model.safetensors", "tokenizer.json"}
     assert run("merge", version.name, "--publish", merged.name).exit_code == 0  # the same bytes again
 
@@ -104,8 +104,8 @@ def test_a_quantized_version_is_one_of_its_own(store: Store, version: ModelVersi
     assert (small.format, small.base) == ("huggingface", BaseModel(uri=version.uri, digest=version.digest))
     assert read_release(store, small).system_prompt == "You are Xuan."
     producer = store.manifest(small.digest).producer
-    assert (producer.kind, producer.run, producer.notes["quantization"]) == ("tunegate quantize", "prompt-int8", "int8")
-    assert 0 < float(producer.notes["weightError"]) < 0.02
+    assert (producer.kind, producer.run, producer.derived.quantization) == ("tunegate quantize", "prompt-int8", "int8")
+    assert 0 < producer.derived.weight_error < 0.02
     folder = materialize(store, small)
     assert json.loads((folder / "config.json").read_bytes())["quantization_config"]["format"] == "pack-quantized"
     assert not list((tmp_path / "cache").glob("quantizing-*"))

@@ -15,7 +15,7 @@ from tests.builders import at, make_policy
 from tests.waiting import wait_for
 from tunegate.api.errors import UsageError
 from tunegate.api.policy import PromotionPolicy, write_policy_file
-from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.api.versions import ModelVersion, Producer, Release, Training
 from tunegate.local.platform import Platform, PlatformConfig
 from tunegate.local.state import Home, write
 from tunegate.processes import Child, free_port
@@ -43,7 +43,7 @@ def platform(store: Store, tmp_path: Path, base: ModelVersion) -> Platform:
     return platform
 
 
-def publish(store: Store, folder: Path, name: str, **producer: int | dict[str, str]) -> ModelVersion:
+def publish(store: Store, folder: Path, name: str, **producer: int | Training) -> ModelVersion:
     weights = folder / name
     weights.mkdir(parents=True)
     (weights / "config.json").write_text(f'{{"name": "{name}"}}')
@@ -82,10 +82,10 @@ def test_with_finished_runs_only_the_end_of_a_run_is_tried(
     platform: Platform, store: Store, base: ModelVersion, tmp_path: Path
 ) -> None:
     keep(platform, make_policy(initial_version=base.uri, candidates="FinishedRuns"))
-    publish(store, tmp_path, "shop/run-1/checkpoint-5", step=5, notes={"totalSteps": "10"})
+    publish(store, tmp_path, "shop/run-1/checkpoint-5", step=5, training=Training(total_steps=10))
     assert decide(platform.gather(), at(0)).create == ()
-    last = publish(store, tmp_path, "shop/run-1/checkpoint-10", step=10, notes={"totalSteps": "10"})
-    publish(store, tmp_path, "shop/run-2/checkpoint-5", step=5, notes={"totalSteps": "10"})
+    last = publish(store, tmp_path, "shop/run-1/checkpoint-10", step=10, training=Training(total_steps=10))
+    publish(store, tmp_path, "shop/run-2/checkpoint-5", step=5, training=Training(total_steps=10))
     assert [promotion.candidate for promotion in decide(platform.gather(), at(0)).create] == [last]
 
 

@@ -19,6 +19,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tunegate.api.errors import TrainingError
+from tunegate.api.versions import Cost
 from tunegate.training.loop.batches import Order
 from tunegate.training.loop.methods import count_parameters, make_servable
 from tunegate.training.loop.metrics import Metrics
@@ -87,7 +88,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         if self._trainer.is_world_process_zero():
             for checkpoint in complete_checkpoints(self._output_dir):  # what earlier attempts took to come this far
                 if checkpoint.step == state.global_step:
-                    self._seconds_before = float(checkpoint.marker.notes.get("seconds", 0))
+                    self._seconds_before = checkpoint.marker.cost.seconds or 0.0
             self._share_of_peak = _share_of_peak(self._trainer)
         self._begun = self._logged = time.monotonic()
 
@@ -132,7 +133,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             total_steps=state.max_steps,
             epoch=state.epoch or 0.0,
             loss=self._loss,
-            notes=self._notes(),
+            cost=self._cost(),
         )
         self._metrics.saved()
         if self._publisher:
@@ -166,17 +167,15 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         mfu = None if self._share_of_peak is None else of_one * self._share_of_peak
         return Speed(of_one * args.world_size, 1 - tokens / positions, mfu)
 
-    def _notes(self) -> dict[str, str]:
-        """What methods of fine-tuning are compared by."""
+    def _cost(self) -> Cost:
         trainable, parameters = count_parameters(self._trainer.model)
-        return {
-            "method": self._plan.config.finetuning_type,
-            "trainableParameters": str(trainable),
-            "parameters": str(parameters),
-            "seconds": f"{self._seconds_before + time.monotonic() - self._begun:.1f}",
-            "peakMemoryBytes": str(_peak_memory()),
-            **({} if self._eval_loss is None else {"evalLoss": str(self._eval_loss)}),
-        }
+        return Cost(
+            trainable_parameters=trainable,
+            parameters=parameters,
+            seconds=round(self._seconds_before + time.monotonic() - self._begun, 1),
+            peak_memory_bytes=_peak_memory(),
+            eval_loss=self._eval_loss,
+        )
 
 
 def _share_of_peak(trainer: CountingTrainer) -> float | None:

@@ -8,15 +8,16 @@ that it is complete. A folder without one is another trainer's, and left alone. 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from tunegate.api.codec import Resource, from_json, to_json
+from tunegate.api.codec import Document, from_json, to_json
 from tunegate.api.errors import TrainingError
-from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.api.versions import Cost, ModelVersion, Producer, Release, Training, parts_of_notes
 from tunegate.files import replace_file
 from tunegate.store import Store
 from tunegate.training.run.layout import (
@@ -40,10 +41,10 @@ _SERVED = {
 }
 
 
-class Marker(Resource, frozen=True, kw_only=True):
+class Marker(Document, frozen=True, kw_only=True):
     """Says that a checkpoint is complete: every file of it with its size in bytes, and where in the run it stands.
 
-    notes: how it was trained, for the version it becomes.
+    cost: what it took, for the version it becomes.
     """
 
     step: int
@@ -51,7 +52,14 @@ class Marker(Resource, frozen=True, kw_only=True):
     epoch: float
     loss: float | None
     files: dict[str, int]
-    notes: dict[str, str] = {}
+    cost: Cost = Cost()
+
+    @classmethod
+    def upgraded(cls, plain: dict[str, Any]) -> dict[str, Any]:
+        """Until 0.1 a marker had `notes`, which were all text."""
+        rest = {name: value for name, value in plain.items() if name != "notes"}
+        cost = parts_of_notes(plain.get("notes", {})).get("training", {}).get("cost", {})
+        return {"cost": cost, **rest}
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ def seal(
     total_steps: int,
     epoch: float,
     loss: float | None,
-    notes: Mapping[str, str] | None = None,
+    cost: Cost | None = None,
 ) -> Checkpoint:
     """Bring a checkpoint that every rank has finished writing into its final layout, and mark it complete."""
     resume = folder / RESUME
@@ -108,7 +116,7 @@ def seal(
     unfinished = resume / UNFINISHED
     written = (path for path in folder.rglob("*") if path.is_file() and path != unfinished)
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in written}
-    marker = Marker(step=step, total_steps=total_steps, epoch=epoch, loss=loss, files=files, notes=dict(notes or {}))
+    marker = Marker(step=step, total_steps=total_steps, epoch=epoch, loss=loss, files=files, cost=cost or Cost())
     replace_file(unfinished, to_json(marker))
     unfinished.rename(resume / MARKER)
     return Checkpoint(folder, marker)
@@ -161,7 +169,9 @@ def publish_checkpoint(
         step=marker.step,
         epoch=marker.epoch,
         loss=marker.loss,
-        notes={**producer.notes, **marker.notes, "totalSteps": str(marker.total_steps)},
+        training=msgspec.structs.replace(
+            producer.training or Training(), total_steps=marker.total_steps, cost=marker.cost
+        ),
     )
     return store.publish(checkpoint.folder, f"{name}/checkpoint-{marker.step}", release=release, producer=made)
 

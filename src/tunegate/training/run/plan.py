@@ -23,6 +23,7 @@ from tunegate.api.versions import (
     Format,
     Producer,
     Release,
+    Training,
     digest_of,
 )
 from tunegate.files import digest_of_file
@@ -33,7 +34,6 @@ from tunegate.training.data.prepare import Report, prepare
 from tunegate.training.run.base_model import base_folder
 from tunegate.training.run.layout import RECORD, REJECTED
 
-_GLOBAL_BATCH = "globalBatch"
 _ADAPTERS: dict[str, Format] = {"lora": "lora-adapter", "p_tuning": "prompt-adapter", "p_tuning_v2": "prompt-adapter"}
 
 
@@ -92,7 +92,7 @@ def make_plan(
         datasets=tuple(
             Dataset(name=dataset.name, digest=dataset.digest, rows=dataset.examples) for dataset in prepared.datasets
         ),
-        notes={"base": digest, _GLOBAL_BATCH: str(_global_batch(config, processes))},
+        training=Training(method=config.finetuning_type, base=digest, global_batch=_global_batch(config, processes)),
     )
     tokens = tuple(map(str, prepared.folders))
     return Plan(config=config, base_folder=str(folder), tokens=tokens, release=release, producer=producer)
@@ -100,11 +100,9 @@ def make_plan(
 
 def record_of(producer: Producer) -> RunRecord:
     datasets = {dataset.name: dataset.digest for dataset in producer.datasets}
+    training = producer.training or Training()
     return RunRecord(
-        arguments=producer.arguments,
-        datasets=datasets,
-        base=producer.notes.get("base", ""),
-        global_batch=int(producer.notes.get(_GLOBAL_BATCH, 0)),
+        arguments=producer.arguments, datasets=datasets, base=training.base, global_batch=training.global_batch
     )
 
 
@@ -145,8 +143,8 @@ def check_same_run(plan: Plan, output_dir: Path, recorded: RunRecord | None) -> 
 
 def with_global_batch_of(plan: Plan, record: RunRecord) -> Plan:
     """The plan with the dialogues to a step that the run began with, whatever this start's flags come to."""
-    notes = {**plan.producer.notes, _GLOBAL_BATCH: str(record.global_batch)}
-    return msgspec.structs.replace(plan, producer=msgspec.structs.replace(plan.producer, notes=notes))
+    training = msgspec.structs.replace(plan.producer.training or Training(), global_batch=record.global_batch)
+    return msgspec.structs.replace(plan, producer=msgspec.structs.replace(plan.producer, training=training))
 
 
 def for_processes(plan: Plan, processes: int) -> Plan:
