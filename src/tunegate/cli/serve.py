@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Literal
 
 import click
 
 from tunegate.api import environment
 from tunegate.api.digest import short
 from tunegate.api.errors import UsageError
-from tunegate.api.versions import ModelVersion, Release
 from tunegate.cli.options import open_store, store_options
-
-if TYPE_CHECKING:
-    from tunegate.serving.app import ServeConfig
-    from tunegate.store import Store
 
 
 @click.command()
@@ -49,9 +44,11 @@ def command(
     engine: Literal["transformers", "vllm"],
     engine_url: str | None,
     engine_model: str | None,
+    model_name: str | None,
+    host: str,
+    port: int,
     store_uri: str,
     endpoint_url: str | None,
-    **settings: Any,
 ) -> None:
     """Serve VERSION (name, URI or digest) with OpenAI's API, KServe's health routes and signed answers.
 
@@ -66,78 +63,34 @@ def command(
         raise UsageError(f"--engine-url {engine_url} is not a URL; write it as http://HOST:PORT.")
     if engine_url and engine != "transformers":
         raise UsageError("--engine starts an engine, and --engine-url names one that runs; give one of them.")
-    key = _feedback_key()
-    whole = engine != "transformers" or engine_url is not None
-    served = (
-        _mounted(folder, whole, store_uri, endpoint_url)
-        if folder
-        else _from_store(str(version), whole, engine_url is None, store_uri, endpoint_url)
-    )
-    config = _config(served, key, engine=engine, engine_url=engine_url, engine_model=engine_model, **settings)
     from tunegate import logs
-    from tunegate.serving.app import run
-
-    logs.configure()
-
-    def say(url: str) -> None:
-        click.echo(f"{config.model} ({short(config.version.digest)}) answers at {url}/v1")
-
-    run(config, on_ready=say)
-
-
-class _Served(NamedTuple):
-    """What is served. The store keeps what users say of it."""
-
-    version: ModelVersion
-    release: Release
-    folder: Path | None
-    store: Store
-
-
-def _feedback_key() -> bytes:
     from tunegate.feedback import parse_key
-
-    return parse_key(os.environ.get(environment.FEEDBACK_KEY))
-
-
-def _from_store(version: str, whole: bool, fetch: bool, store_uri: str, endpoint_url: str | None) -> _Served:
-    """`whole`: the engine takes whole models only."""
-    store = open_store(store_uri, endpoint_url)
-    found = store.resolve(version)
-    from tunegate.models import materialize
-    from tunegate.models.materialize import refuse_prefix
-    from tunegate.models.prompt_tuning import ADAPTER_CONFIG, kind_of
-    from tunegate.store.release import read_release
-
-    if whole and found.format == "prompt-adapter":
-        refuse_prefix(kind_of(store.get(f"{found.name}/{ADAPTER_CONFIG}"), found.name), found.name)
-    folder = materialize(store, found, whole=whole) if fetch else None
-    return _Served(found, read_release(store, found), folder, store)
-
-
-def _mounted(folder: Path, whole: bool, store_uri: str, endpoint_url: str | None) -> _Served:
-    """Nothing is asked of the store: a server that starts again while the store is down must still answer."""
     from tunegate.models import default_cache
-    from tunegate.models.mount import read_mounted, servable
+    from tunegate.serving.app import ServeConfig, run
+    from tunegate.serving.version import from_store, mounted
     from tunegate.store import Store
 
-    store = Store.at(store_uri, endpoint_url=endpoint_url)
-    manifest, release = read_mounted(folder)
-    return _Served(store.version_of(manifest), release, servable(folder, manifest, default_cache(), whole=whole), store)
-
-
-def _config(served: _Served, key: bytes, *, model_name: str | None, port: int, **settings: Any) -> ServeConfig:
-    from tunegate.models import default_cache
-    from tunegate.serving.app import ServeConfig
-
-    return ServeConfig(
+    key = parse_key(os.environ.get(environment.FEEDBACK_KEY))
+    whole = engine != "transformers" or engine_url is not None
+    if folder:
+        store = Store.at(store_uri, endpoint_url=endpoint_url)
+        served = mounted(store, folder, whole=whole)
+    else:
+        store = open_store(store_uri, endpoint_url)
+        served = from_store(store, str(version), whole=whole, fetch=engine_url is None)
+    config = ServeConfig(
         version=served.version,
         release=served.release,
         model=model_name or served.version.model,
         feedback_key=key,
-        store=served.store,
+        store=store,
         folder=served.folder,
         engine_log=default_cache() / "logs" / f"engine-{short(served.version.digest)}-{port}.log",
+        engine=engine,
+        engine_url=engine_url,
+        engine_model=engine_model,
+        host=host,
         port=port,
-        **settings,
     )
+    logs.configure()
+    run(config, lambda url: click.echo(f"{config.model} ({short(config.version.digest)}) answers at {url}/v1"))
