@@ -104,5 +104,6 @@ def test_a_wish_that_an_earlier_attempt_left_is_forgotten(shop: Shop) -> None:
     output = Path(config.output_dir)
     output.mkdir()
     (output / "stop").touch()
+    (output / "run.json").touch()
 
     assert len(train(config)) == 1
