@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PrefixTuningConfig, PromptEncoderConfig, get_peft_model
+from peft import LoraConfig, PeftConfig, PrefixTuningConfig, PromptEncoderConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunegate.models import make_tiny
@@ -40,20 +40,40 @@ def make_prefix(base: Path, folder: Path) -> Path:
     return _make(base, folder, PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL))
 
 
+def make_lora(base: Path, folder: Path, **settings: Any) -> Path:
+    """A LoRA adapter as training leaves it; `settings` are peft's."""
+    return _make(base, folder, LoraConfig(task_type="CAUSAL_LM", r=4, **settings), std=0.1)
+
+
+def make_untied(base: Path, folder: Path) -> Path:
+    """The same model with a head of its own."""
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight) * 0.1)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
 def tuned(base: Path, adapter: Path) -> Any:
     """The adapter on its base as peft runs it."""
     return with_adapter(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter)
 
 
-def _make(base: Path, folder: Path, config: PromptEncoderConfig | PrefixTuningConfig) -> Path:
+def _make(base: Path, folder: Path, config: PeftConfig, std: float = 1) -> Path:
     with warnings.catch_warnings():
         # peft 0.21 asks transformers 5 for this under its old name
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        # peft warns of what the tests of merging are about
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`", UserWarning)
+        warnings.filterwarnings("ignore", "Setting `save_embedding_layers` to `True`", UserWarning)
         model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     torch.manual_seed(1)
     for weight in (weight for weight in model.parameters() if weight.requires_grad):
-        torch.nn.init.normal_(weight)
-    model.save_pretrained(folder)
+        torch.nn.init.normal_(weight, std=std)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Setting `save_embedding_layers` to `True`", UserWarning)
+        model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(base).save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
     (folder / "README.md").unlink()

@@ -12,20 +12,12 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from safetensors import SafetensorError
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoTokenizer, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from tunegate.api.errors import EvaluationError, ModelError
 from tunegate.models import check_folder
+from tunegate.models.network import first_line, load_network
 from tunegate.models.prompt_tuning import has_prefix, leading_tokens, prompt_length
 
 Done = Callable[[int], None]  # how many more questions are answered
@@ -45,7 +37,11 @@ class Model:
         self._folder = folder
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer = _load_tokenizer(folder)
-        self._network = _load_network(folder, dtype or _fast_dtype(self._device)).to(self._device)
+        self._network = load_network(folder, dtype or _fast_dtype(self._device))
+        if hasattr(self._network.config, "quantization_config"):
+            with torch.inference_mode():
+                self._network(input_ids=torch.zeros(1, 1, dtype=torch.long))  # unpacks the weights
+        self._network = self._network.to(self._device)
         self._prefixed = self._under_prefix() if has_prefix(folder) else None
         self._prompt = self._encode(leading_tokens(folder), special=False)
         self._stops = self._stop_ids()
@@ -220,24 +216,8 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"{folder} has no usable tokenizer ({_first_line(error)}); save one beside the weights."
+            f"{folder} has no usable tokenizer ({first_line(error)}); save one beside the weights."
         ) from None
-
-
-def _load_network(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    try:
-        network, about = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{folder} can't be loaded as a language model: {_first_line(error)}.") from None
-    if about["missing_keys"]:
-        # transformers fills what is missing with random numbers
-        raise ModelError(f"{folder} lacks weights, such as {min(about['missing_keys'])}; publish the whole model.")
-    if hasattr(network.config, "quantization_config"):
-        with torch.inference_mode():
-            network(input_ids=torch.zeros(1, 1, dtype=torch.long))  # quantized weights are unpacked by a first pass
-    return network.eval()
 
 
 def _fast_dtype(device: str) -> torch.dtype:
@@ -257,7 +237,3 @@ def _shared_length(prompts: Sequence[list[int]]) -> int:
     first, last = min(prompts), max(prompts)
     shortest = min(len(prompt) for prompt in prompts)
     return next((i for i in range(shortest - 1) if first[i] != last[i]), shortest - 1)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tunegate.store import Store
 
 ADAPTERS = ("lora-adapter", "prompt-adapter")  # the formats that need a base
+MERGED = "-merged-2"  # 1 changed both of head and embeddings where only one was trained
 _NOT_OF_THE_BASE = (MANIFEST, RELEASE)
 
 
@@ -46,7 +47,7 @@ def materialize(store: Store, version: ModelVersion, cache: Path | None = None, 
     cache = cache or default_cache()
     folder = store.fetch(version.uri, cache / Digest.parse(version.digest).hex, digest=version.digest)
     if version.format in ADAPTERS:
-        target = folder.with_name(f"{folder.name}-merged")
+        target = folder.with_name(f"{folder.name}{MERGED}")
         if whole:
             refuse_prefix(kind_in(folder, version.name), version.name)
         folder = on_base(folder, target, lambda: materialize(store, _base_of(store, version), cache))

@@ -17,7 +17,7 @@ from tunegate.api.errors import DigestError, ModelError, StoreError
 from tunegate.api.pinned import Pinned
 from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, Manifest, Release
 from tunegate.files import digest_of_file, disk_errors_as, replace_file
-from tunegate.models.materialize import ADAPTERS, check_folder, on_base, refuse_prefix
+from tunegate.models.materialize import ADAPTERS, MERGED, check_folder, on_base, refuse_prefix
 from tunegate.models.prompt_tuning import kind_in
 from tunegate.store import Progress, Store
 from tunegate.store.fetching import RESUME
@@ -75,7 +75,7 @@ def servable(folder: Path, manifest: Manifest, cache: Path, *, whole: bool = Tru
     if manifest.format in ADAPTERS:
         mounted = folder
         beneath = from_json((mounted / BASE / MANIFEST).read_bytes(), Manifest, str(mounted / BASE / MANIFEST))
-        target = cache / f"{Digest.parse(manifest.digest).hex}-merged"
+        target = cache / f"{Digest.parse(manifest.digest).hex}{MERGED}"
         if whole:
             refuse_prefix(kind_in(mounted, manifest.name), manifest.name)
         folder = on_base(mounted, target, lambda: servable(mounted / BASE, beneath, cache))

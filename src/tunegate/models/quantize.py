@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
 from tunegate.api.errors import ModelError
+from tunegate.models.network import load_network
 
 with warnings.catch_warnings():
     # torch 2.13 warns of its own old parts as they load for compressed-tensors
@@ -57,7 +58,7 @@ def quantize(folder: Path, into: Path, method: str) -> Quantized:
     disable_progress_bar()
     if hasattr(AutoConfig.from_pretrained(folder), "quantization_config"):
         raise ModelError(f"The model in {folder} is quantized; quantize the one it was made from.")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    model = load_network(folder, "auto")
     apply_quantization_config(
         model, QuantizationConfig(config_groups={"all": _scheme(method, model)}, ignore=_head(model))
     )
