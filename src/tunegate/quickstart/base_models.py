@@ -47,10 +47,10 @@ def make_base(name: str, folder: Path) -> None:
     if name == "smollm2-135m":
         convert_smollm2(folder)
     else:
-        with new_folder(folder) as partial:
-            lines = [line for path in sorted(DATA.glob("dialogues_*.jsonl")) for line in path.read_bytes().splitlines()]
+        lines = [line for path in sorted(DATA.glob("dialogues_*.jsonl")) for line in path.read_bytes().splitlines()]
         dialogues = [msgspec.json.decode(line)["messages"] for line in lines]
-        make_tiny(partial, (message["content"] for dialogue in dialogues for message in dialogue))
+        with new_folder(folder) as partial:
+            make_tiny(partial, (message["content"] for dialogue in dialogues for message in dialogue))
 
 
 if __name__ == "__main__":
