@@ -257,14 +257,14 @@ def _gpu(scratch: Path, tokenizer: Path, name: str) -> dict[str, Any]:
     where = {"model_name_or_path": str(model), "output_dir": str(output), "model": "bench", "run": "gpu"}
     train(TrainConfig(**settings, **data, **where))
     steps = [step for step in read_log(output) if step.tokens_per_second is not None][1:]
-    shape = {**SHAPES[name], "parameters": complete_checkpoints(output)[-1].marker.notes["parameters"]}
+    shape = {**SHAPES[name], "parameters": complete_checkpoints(output)[-1].marker.cost.parameters}
     return {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "settings": {**shape, **settings},
         "tokens_per_second": _median(steps, "tokens_per_second"),
         "mfu": _median(steps, "mfu"),
         "padding": _median(steps, "padding"),
-        "peak_memory_gb": int(complete_checkpoints(output)[-1].marker.notes["peakMemoryBytes"]) / 1e9,
+        "peak_memory_gb": (complete_checkpoints(output)[-1].marker.cost.peak_memory_bytes or 0) / 1e9,
     }
 
 
