@@ -9,8 +9,8 @@ TunegateError              exit status 1: it was tried and failed
 │   └── DigestError        bytes differ from their manifest
 ├── DataError              a data set or suite can't be used
 ├── ModelError             a model folder can't be used
-├── TrainingError          a training run can't start or go on
-│   └── Preempted          exit status 143: it was asked to stop, kept a checkpoint, and can go on
+├── TrainingError          a training run can't start or resume
+│   └── Preempted          exit status 143: it was asked to stop, kept a checkpoint, and can resume
 ├── EvaluationError        an evaluation can't be made
 ├── ServingError           a server or its engine can't run
 ├── ProcessError           a child process did not start

@@ -30,9 +30,7 @@ def command() -> None:
 @click.option("--tag", "tags", multiple=True, help="A word on what was good or bad; give it again for more.")
 @click.option("--comment", help="What you think of the answer.")
 @click.option("--correction", help="What the answer should have been.")
-@click.option(
-    "--url", default="http://127.0.0.1:8080", show_default=True, help="The server, or whatever stands for it."
-)
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where the model is served.")
 def send(url: str, **said: Any) -> None:
     """Say that the answer with RESPONSE_ID (its `id`) was good (up) or bad (down). Each answer is judged once."""
     if not url.startswith(("http://", "https://")):

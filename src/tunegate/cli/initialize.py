@@ -20,7 +20,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 def command(uri: str, target: Path, store_uri: str, endpoint_url: str | None) -> None:
     """Fill the folder TARGET with the version that URI names and pins, as tunegate://sha256-<digest>/<version>/.
 
-    Every byte is verified. An adapter's base comes along, under TARGET/base. When it is started again it goes on.
+    Every byte is verified. An adapter's base comes along, under TARGET/base. Started again, it resumes.
     """
     from tunegate.api.pinned import parse_storage_uri
 

@@ -64,7 +64,7 @@ def publish(
 @click.argument("version")
 @click.argument("folder", type=FOLDER)
 @click.option("--digest", help="Refuse the version if its digest is another one.")
-@click.option("--resume", is_flag=True, help="Also fetch what only a training run that goes on needs.")
+@click.option("--resume", is_flag=True, help="Also fetch what only a training run needs, to resume.")
 @store_options
 @json_option
 def fetch(
