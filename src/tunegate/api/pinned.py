@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tunegate.api.digest import Digest
 from tunegate.api.errors import UsageError
 from tunegate.api.names import require_name
-from tunegate.api.versions import ModelVersion
+from tunegate.api.versions import BaseModel, ModelVersion
 
 SCHEME = "tunegate://"
 _URI = re.compile(rf"{SCHEME}sha256-(?P<hex>[0-9a-f]{{64}})/(?P<name>.+)/")
@@ -29,6 +29,11 @@ class Pinned:
 def storage_uri(version: ModelVersion) -> str:
     """What an InferenceService gives as its storageUri to be served exactly `version`."""
     return f"{SCHEME}{Digest.parse(version.digest).pinned}/{version.name}/"
+
+
+def base_of(version: ModelVersion) -> BaseModel:
+    """`version` as the base of another one, named so that it is found in every store that holds it."""
+    return BaseModel(uri=storage_uri(version), digest=version.digest)
 
 
 def parse_storage_uri(uri: str) -> Pinned:

@@ -10,7 +10,8 @@ import click
 
 from tunegate.api.codec import to_json
 from tunegate.api.digest import short
-from tunegate.api.versions import BaseModel, Format, Manifest, ModelVersion, Producer, Release
+from tunegate.api.pinned import base_of
+from tunegate.api.versions import Format, Manifest, ModelVersion, Producer, Release
 from tunegate.cli import compare
 from tunegate.cli.options import json_option, open_store, print_table, store_options, transfer_bar
 
@@ -52,9 +53,7 @@ def publish(
         raise click.UsageError(f"a {format_} needs its base model: add --base VERSION")
     store = open_store(store_uri, endpoint_url)
     tuned = store.resolve(base) if base else None
-    release = Release(
-        format=cast("Format", format_), base=BaseModel(uri=tuned.uri, digest=tuned.digest) if tuned else None
-    )
+    release = Release(format=cast("Format", format_), base=base_of(tuned) if tuned else None)
     with transfer_bar(f"Publishing {name}") as progress:
         version = store.publish(folder, name, release=release, producer=Producer(kind="cli"), progress=progress)
     _print_version(version, as_json)

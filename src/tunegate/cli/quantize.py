@@ -12,7 +12,8 @@ import click
 
 from tunegate.api.codec import to_json
 from tunegate.api.digest import short
-from tunegate.api.versions import BaseModel, ModelVersion, Release
+from tunegate.api.pinned import base_of
+from tunegate.api.versions import ModelVersion, Release
 from tunegate.cli.deriving import check_name, publish_derived, whole_release
 from tunegate.cli.options import json_option, open_store, store_options
 
@@ -46,7 +47,7 @@ def command(
     model, run, checkpoint = found.name.split("/")
     name = name or f"{model}/{run}-{method}/{checkpoint}"
     check_name(name, found)
-    release = whole_release(store, found, BaseModel(uri=found.uri, digest=found.digest))
+    release = whole_release(store, found, base_of(found))
     with redirect_stdout(sys.stderr):  # libraries print as they load; standard output is for results
         made, said = _make(store, found, method, name, release)
     click.echo(said, err=True)

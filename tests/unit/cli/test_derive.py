@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.adapters import make_prefix, tuned
+from tunegate.api.pinned import base_of
 from tunegate.api.versions import BaseModel, Cost, Dataset, Derived, Format, ModelVersion, Producer, Release, Training
 from tunegate.cli import main, root
 from tunegate.models import check_folder, materialize
@@ -101,7 +102,7 @@ def test_a_quantized_version_is_one_of_its_own(store: Store, version: ModelVersi
     small = store.resolve("shop/prompt-int8/checkpoint-3")
     assert done.stdout == f"{small.uri} {small.digest}\n"
     assert "MB became" in done.stderr
-    assert (small.format, small.base) == ("huggingface", BaseModel(uri=version.uri, digest=version.digest))
+    assert (small.format, small.base) == ("huggingface", base_of(version))
     assert read_release(store, small).system_prompt == "You are Xuan."
     producer = store.manifest(small.digest).producer
     assert (producer.kind, producer.run, producer.derived.quantization) == ("tunegate quantize", "prompt-int8", "int8")
@@ -116,7 +117,7 @@ def test_the_name_and_the_method_can_be_chosen(store: Store, beneath: ModelVersi
     # a process of its own: libraries print as they load
     done = subprocess.run([sys.executable, "-m", "tunegate", *words], capture_output=True, text=True, timeout=120)
     assert json.loads(done.stdout)["name"] == "small/fp8/checkpoint-1", done.stderr
-    assert store.resolve("small/fp8/checkpoint-1").base == BaseModel(uri=beneath.uri, digest=beneath.digest)
+    assert store.resolve("small/fp8/checkpoint-1").base == base_of(beneath)
 
 
 def test_a_prefix_is_neither_merged_nor_quantized(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from tunegate.api.pinned import base_of
 from tunegate.cli import main, root
 from tunegate.store import Store
 
@@ -57,7 +58,7 @@ def test_adapter_is_recognized_and_needs_its_base(published: Store, tmp_path: Pa
     version, base = published.resolve("tea/tuned/checkpoint-5"), published.resolve(NAME)
     assert version.format == format_
     assert version.base is not None
-    assert (version.base.uri, version.base.digest) == (base.uri, base.digest)
+    assert version.base == base_of(base)
 
 
 def test_fetch_brings_the_folder(published: Store, model: Path, tmp_path: Path) -> None:

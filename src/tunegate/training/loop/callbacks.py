@@ -88,7 +88,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         if self._trainer.is_world_process_zero():
             for checkpoint in complete_checkpoints(self._output_dir):  # what earlier attempts took to come this far
                 if checkpoint.step == state.global_step:
-                    self._seconds_before = checkpoint.marker.cost.seconds or 0.0
+                    self._seconds_before = checkpoint.cost.seconds or 0.0
             self._share_of_peak = _share_of_peak(self._trainer)
         self._begun = self._logged = time.monotonic()
 

@@ -67,13 +67,13 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 
 def make_servable(folder: Path, model: Any, plan: Plan) -> None:
-    """Add what the Trainer leaves out: stop tokens, and for an adapter the base it belongs to, not our cache's path."""
+    """Add what the Trainer leaves out: stop tokens, and for an adapter its base, not a path of this machine."""
     model.generation_config.save_pretrained(folder)
     adapter = folder / _ADAPTER
     if adapter.is_file():
         base = plan.release.base
         settings = msgspec.json.decode(adapter.read_bytes())
-        settings["base_model_name_or_path"] = base.uri if base else plan.base_folder
+        settings["base_model_name_or_path"] = base.uri if base else Path(plan.base_folder).name
         adapter.write_bytes(msgspec.json.format(msgspec.json.encode(settings)) + b"\n")
 
 

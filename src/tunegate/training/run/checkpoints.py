@@ -11,13 +11,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from tunegate.api.codec import Document, from_json, to_json
 from tunegate.api.errors import TrainingError
-from tunegate.api.versions import Cost, ModelVersion, Producer, Release, Training, parts_of_notes
+from tunegate.api.versions import Cost, ModelVersion, Producer, Release, Training
 from tunegate.files import replace_file
 from tunegate.store import Store
 from tunegate.training.run.layout import (
@@ -26,6 +25,7 @@ from tunegate.training.run.layout import (
     PICTURE,
     RESUME,
     UNFINISHED,
+    cost_path,
     is_ours,
     partial_path,
 )
@@ -42,24 +42,13 @@ _SERVED = {
 
 
 class Marker(Document, frozen=True, kw_only=True):
-    """Says that a checkpoint is complete: every file of it with its size in bytes, and where in the run it stands.
-
-    cost: what it took, for the version it becomes.
-    """
+    """Says that a checkpoint is complete: every file of it with its size in bytes, and where in the run it stands."""
 
     step: int
     total_steps: int
     epoch: float
     loss: float | None
     files: dict[str, int]
-    cost: Cost = Cost()
-
-    @classmethod
-    def upgraded(cls, plain: dict[str, Any]) -> dict[str, Any]:
-        """Until 0.1 a marker had `notes`, which were all text."""
-        rest = {name: value for name, value in plain.items() if name != "notes"}
-        cost = parts_of_notes(plain.get("notes", {})).get("training", {}).get("cost", {})
-        return {"cost": cost, **rest}
 
 
 @dataclass(frozen=True)
@@ -70,6 +59,12 @@ class Checkpoint:
     @property
     def step(self) -> int:
         return self.marker.step
+
+    @property
+    def cost(self) -> Cost:
+        """What training took to come this far, for the version it becomes; empty where that was not kept."""
+        path = cost_path(self.folder)
+        return from_json(path.read_bytes(), Cost, str(path)) if path.is_file() else Cost()
 
     @property
     def is_last(self) -> bool:
@@ -113,10 +108,12 @@ def seal(
             path.unlink()
         elif path != resume and not _is_served(path.name):
             path.rename(resume / path.name)
+    if cost:
+        replace_file(cost_path(folder), to_json(cost))
     unfinished = resume / UNFINISHED
     written = (path for path in folder.rglob("*") if path.is_file() and path != unfinished)
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in written}
-    marker = Marker(step=step, total_steps=total_steps, epoch=epoch, loss=loss, files=files, cost=cost or Cost())
+    marker = Marker(step=step, total_steps=total_steps, epoch=epoch, loss=loss, files=files)
     replace_file(unfinished, to_json(marker))
     unfinished.rename(resume / MARKER)
     return Checkpoint(folder, marker)
@@ -156,6 +153,9 @@ def fetch_checkpoint(store: Store, version: ModelVersion, output_dir: Path) -> C
     checkpoint = _read(store.fetch(version.uri, folder, digest=version.digest, include_resume=True))
     if checkpoint is None:
         raise TrainingError(f"{version.name} was published without what it takes to resume; give a new --run.")
+    training = store.manifest(version.name).producer.training
+    if training:
+        replace_file(cost_path(folder), to_json(training.cost))
     return checkpoint
 
 
@@ -170,7 +170,7 @@ def publish_checkpoint(
         epoch=marker.epoch,
         loss=marker.loss,
         training=msgspec.structs.replace(
-            producer.training or Training(), total_steps=marker.total_steps, cost=marker.cost
+            producer.training or Training(), total_steps=marker.total_steps, cost=checkpoint.cost
         ),
     )
     return store.publish(checkpoint.folder, f"{name}/checkpoint-{marker.step}", release=release, producer=made)
@@ -181,6 +181,7 @@ def _remove(folder: Path) -> None:
     partial = partial_path(folder)
     shutil.rmtree(partial, ignore_errors=True)
     folder.rename(partial)
+    cost_path(folder).unlink(missing_ok=True)
     shutil.rmtree(partial)
 
 

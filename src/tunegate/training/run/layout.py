@@ -70,6 +70,11 @@ def partial_path(checkpoint: Path) -> Path:
     return checkpoint.with_name(f".{checkpoint.name}.partial")
 
 
+def cost_path(checkpoint: Path) -> Path:
+    """What a checkpoint took; beside its folder, because it differs where everything that is published is equal."""
+    return checkpoint.with_name(f".{checkpoint.name}.cost.json")
+
+
 @contextmanager
 def hold(output_dir: Path) -> Iterator[None]:
     """Hold `output_dir` for one run at a time. Raises UsageError when it can't be written or is in use."""

@@ -15,9 +15,9 @@ import msgspec
 import tunegate
 from tunegate.api.codec import Resource, from_json, from_yaml, to_json
 from tunegate.api.errors import UsageError
+from tunegate.api.pinned import base_of
 from tunegate.api.versions import (
     RELEASE,
-    BaseModel,
     Dataset,
     File,
     Format,
@@ -78,7 +78,7 @@ def make_plan(
         inherited = from_yaml((folder / RELEASE).read_bytes(), Release, str(folder / RELEASE))
     release = Release(
         format=_ADAPTERS.get(config.finetuning_type, "huggingface"),
-        base=BaseModel(uri=version.uri, digest=version.digest) if version else None,
+        base=base_of(version) if version else None,
         system_prompt=inherited.system_prompt,
         generation=inherited.generation,
     )

@@ -18,7 +18,8 @@ from tests.unit.training.watching import losses_of, ranks_of, start, start_under
 from tests.waiting import wait_for
 from tunegate.api.codec import from_yaml
 from tunegate.api.errors import DataError, TrainingError, UsageError
-from tunegate.api.versions import RELEASE, BaseModel, ModelVersion, Producer, Release
+from tunegate.api.pinned import base_of
+from tunegate.api.versions import RELEASE, ModelVersion, Producer, Release
 from tunegate.models import materialize
 from tunegate.store import Store
 from tunegate.training import Progress, train
@@ -38,7 +39,7 @@ def test_every_epoch_becomes_a_version_that_says_how_it_was_made(full: Run, shop
     assert made.arguments["learning_rate"] == 1e-3
     assert [(dataset.name, dataset.rows) for dataset in made.datasets] == [("shop", 24)]
     assert made.code_version.startswith("0.")
-    assert manifest.base == BaseModel(uri=shop.base.uri, digest=shop.base.digest)
+    assert manifest.base == base_of(shop.base)
 
 
 def test_the_release_goes_on_from_the_base(full: Run, shop: Shop) -> None:

@@ -7,11 +7,13 @@ import pytest
 
 from tests.unit.training.alone import train_alone
 from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues
+from tunegate.api.codec import to_json
+from tunegate.api.versions import Cost
 from tunegate.models import make_tiny
 from tunegate.training import TrainConfig
 from tunegate.training.loop.plot import draw
 from tunegate.training.run.checkpoints import complete_checkpoints
-from tunegate.training.run.layout import MARKER, PICTURE, UNFINISHED
+from tunegate.training.run.layout import MARKER, PICTURE, UNFINISHED, cost_path
 from tunegate.training.run.progress import read_log
 
 # What DeepSpeed, accelerate, peft and torch think of one another's names.
@@ -79,7 +81,7 @@ def test_the_picture_is_served_with_the_checkpoint_and_the_newest_lies_beside_th
 
 
 def test_a_checkpoint_notes_what_methods_are_compared_by(run: TrainConfig) -> None:
-    costs = [one.marker.cost for one in complete_checkpoints(Path(run.output_dir))]
+    costs = [one.cost for one in complete_checkpoints(Path(run.output_dir))]
 
     assert all(0 < cost.trainable_parameters < cost.parameters for cost in costs)
     assert all(cost.peak_memory_bytes > 10_000_000 for cost in costs)
@@ -93,15 +95,13 @@ def test_time_goes_on_where_a_run_goes_on(run: TrainConfig) -> None:
     picture = (last.folder / PICTURE).read_bytes()
     for one in checkpoints[2:]:
         (one.resume / MARKER).rename(one.resume / UNFINISHED)
-    marker = second.resume / "complete.json"
-    long_ago = second.marker.cost.seconds
-    marker.write_text(marker.read_text().replace(f'"seconds": {long_ago}', '"seconds": 1000.0'))
+    cost_path(second.folder).write_bytes(to_json(Cost(seconds=1000.0)))
 
     train_alone(run)
 
     again = complete_checkpoints(Path(run.output_dir))[-1]
     assert again.step == last.step
-    assert again.marker.cost.seconds > 1000
+    assert again.cost.seconds > 1000
     assert again.marker.loss == last.marker.loss
     assert [step.current_steps for step in read_log(Path(run.output_dir)) if step.loss is not None][-3:] == [9, 10, 12]
     assert (again.folder / PICTURE).read_bytes() == picture

@@ -140,7 +140,7 @@ def test_a_checkpoint_alone_answers_as_the_model_that_was_trained(
             AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32), checkpoint
         )
         settings = msgspec.json.decode((checkpoint / "adapter_config.json").read_bytes())
-        assert settings["base_model_name_or_path"] == (base.uri if base else str(source))
+        assert settings["base_model_name_or_path"] == (base.uri if base else source.name)
     with torch.no_grad():
         answered = served.eval()(input_ids=IDS).logits[:, -1]
         untrained = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)(input_ids=IDS).logits[:, -1]

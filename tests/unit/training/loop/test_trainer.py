@@ -80,7 +80,7 @@ def test_what_was_held_out_is_measured_with_each_checkpoint(folder: Path, tmp_pa
     measured = [one for one in read_log(tmp_path) if one.eval_loss is not None]
     assert [one.current_steps for one in measured] == [3, 5]
     assert measured[1].eval_loss < measured[0].eval_loss
-    losses = [one.marker.cost.eval_loss for one in complete_checkpoints(tmp_path)]
+    losses = [one.cost.eval_loss for one in complete_checkpoints(tmp_path)]
     assert losses == [one.eval_loss for one in measured]
 
 
