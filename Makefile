@@ -22,13 +22,13 @@ quickstart: $(VENV)/installed ## the whole loop on this machine: train, evaluate
 test: unit cluster e2e ## all tests
 
 unit: $(VENV)/installed ## the tests of single parts
-	@$(BIN)/python -m pytest tests/unit -q $(ARGS)
+	@$(BIN)/python -m pytest tests/unit -q -rs $(ARGS)
 
-cluster: $(VENV)/installed ## operator, chart, images, pipelines; against a real API server where KUBEBUILDER_ASSETS has one
-	@$(BIN)/python -m pytest tests/operator tests/chart tests/docs tests/images tests/pipelines -q -rs $(ARGS)
+cluster: $(VENV)/installed ## Kubernetes client, operator, chart, images, pipelines; against a real API server where KUBEBUILDER_ASSETS has one
+	@$(BIN)/python -m pytest tests/kube tests/operator tests/chart tests/docs tests/images tests/pipelines -q -rs $(ARGS)
 
 e2e: $(VENV)/installed ## the whole loop with the smallest model
-	@$(BIN)/python -m pytest tests/e2e -q $(ARGS)
+	@$(BIN)/python -m pytest tests/e2e -q -rs $(ARGS)
 
 check: $(VENV)/installed ## format, lint, types, direction of imports, one version
 	@$(BIN)/ruff format --check .

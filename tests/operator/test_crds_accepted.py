@@ -9,7 +9,7 @@ from msgspec.structs import fields
 
 from tests.operator.objects import BASE, CONDITION, GATE, KINDS, Api, Object, policy, promotion, version
 from tunegate.api.policy import ClusterPolicy
-from tunegate_operator.types import read_attempt, read_policy, read_version
+from tunegate_operator.types import read_policy, read_promotion, read_version
 
 pytestmark = pytest.mark.usefixtures("tunegate_crds")
 
@@ -69,7 +69,11 @@ ACCEPTED = [
 @pytest.mark.parametrize("obj", ACCEPTED)
 def test_it_is_accepted_and_can_be_read(api: Api, obj: Object) -> None:
     made = api.create(obj)
-    read = {"ModelVersion": read_version, "PromotionPolicy": read_policy, "Promotion": lambda o: read_attempt(o, {})}
+    read = {
+        "ModelVersion": read_version,
+        "PromotionPolicy": read_policy,
+        "Promotion": lambda o: read_promotion(o, None),
+    }
     read[obj["kind"]](made)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.apiserver import ApiServer
 from tests.operator.objects import CONDITION, GATE, HEX, KINDS, STATUS, Api, Object, policy, promotion, version
-from tunegate_operator.types import read_attempt
+from tunegate_operator.types import read_promotion
 
 pytestmark = pytest.mark.usefixtures("tunegate_crds")
 
@@ -45,7 +45,7 @@ def test_null_is_absence(api: Api) -> None:
     status = api.change(obj, "status", status=unknown)["status"]
     assert {"passed", "observed"} & status["gates"][0].keys() == set()
     assert "candidate" not in status["comparison"]
-    assert read_attempt(api.get(obj), {}).promotion is not None
+    assert read_promotion(api.get(obj), None) is not None
     gate = {**GATE, "min": 0.5, "max": None, "maxRegression": None}
     assert api.create(policy(gates=[gate]))["spec"]["gates"] == [{**GATE, "min": 0.5}]
 

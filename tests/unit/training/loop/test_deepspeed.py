@@ -13,7 +13,7 @@ from tunegate.training.run.progress import read_log
 
 # What DeepSpeed, accelerate, peft and torch think of one another's names.
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "FutureWarning")]
-SHIPPED = Path(__file__).parents[3] / "pipelines" / "deepspeed"
+SHIPPED = Path(__file__).parents[4] / "pipelines" / "deepspeed"
 
 
 @pytest.fixture(scope="module")
