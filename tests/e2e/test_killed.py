@@ -27,10 +27,10 @@ from tests.processes import processes_about
 from tunegate.api.policy import CanaryStep, FeedbackGuard, PromotionPolicy, write_policy_file
 from tunegate.api.promotion import TERMINAL, Promotion
 from tunegate.api.versions import ModelVersion, Producer, Release
-from tunegate.evaluation import save
 from tunegate.local.state import Home, write
 from tunegate.processes import free_port
 from tunegate.store import EmbeddedStore, Store
+from tunegate.store.evaluations import save
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 SUITE = "quality"

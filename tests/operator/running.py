@@ -24,13 +24,13 @@ from tests.apiserver import ApiServer
 from tests.builders import make_evaluation
 from tests.waiting import wait_for
 from tunegate.api.versions import ModelVersion, Producer, Release
-from tunegate.evaluation.results import save
 from tunegate.kube.client import Cluster
 from tunegate.kube.errors import ClusterError
 from tunegate.kube.kinds import Kind
 from tunegate.processes import Child, answers, free_port
 from tunegate.serving.metrics import Metrics
 from tunegate.store import Store
+from tunegate.store.evaluations import save
 from tunegate_operator import kinds
 from tunegate_operator.types import object_name, server_name
 

@@ -46,7 +46,7 @@ def command(versions: tuple[str, ...], markdown: bool, store_uri: str, endpoint_
 
     Nothing is measured here: training leaves its figures in the manifest, `tunegate evaluate` the scores in the store.
     """
-    from tunegate.evaluation.results import of_version
+    from tunegate.store.evaluations import of_version
 
     store = open_store(store_uri, endpoint_url)
     manifests = [store.manifest(version) for version in dict.fromkeys(versions)]

@@ -74,7 +74,7 @@ def _results(
     store: Store, version: ModelVersion, suites: Sequence[Suite], limit: int | None, force: bool
 ) -> list[Evaluation]:
     """The result of each suite: as the store holds it, or measured and saved."""
-    from tunegate.evaluation import find, save
+    from tunegate.store.evaluations import find, save
 
     held = {suite.name: find(store, version.digest, suite.name) for suite in suites}
     current = {

@@ -23,7 +23,6 @@ from tunegate.api.digest import short
 from tunegate.api.errors import NotFoundError, StoreError, UsageError
 from tunegate.api.policy import PromotionPolicy
 from tunegate.api.versions import ModelVersion
-from tunegate.evaluation import find
 from tunegate.feedback import FeedbackLog
 from tunegate.local.evaluations import Evaluations
 from tunegate.local.route import Backend, Route
@@ -34,6 +33,7 @@ from tunegate.promotion.counting import counted, shown
 from tunegate.promotion.decide import decide
 from tunegate.promotion.snapshot import Event, Plan, Snapshot
 from tunegate.store import EmbeddedStore, Store
+from tunegate.store.evaluations import find
 
 TICK_SECONDS = 0.3
 _PROBLEMS = ("StoreUnreachable", "InvalidPolicy")

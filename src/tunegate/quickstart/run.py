@@ -21,7 +21,6 @@ from tunegate.api.errors import TunegateError
 from tunegate.api.policy import write_policy_file
 from tunegate.api.promotion import TERMINAL, Phase, Promotion
 from tunegate.api.versions import ModelVersion
-from tunegate.evaluation import find
 from tunegate.local.platform import Platform, PlatformConfig
 from tunegate.local.state import Home, write
 from tunegate.promotion.counting import SHOWN, stable_version
@@ -31,6 +30,7 @@ from tunegate.quickstart.scenario import MODEL, Run, Story
 from tunegate.quickstart.simulated_users import MAX_TOKENS, SimulatedShoppers
 from tunegate.shop import DATA
 from tunegate.shop.shoppers import Question, load_questions
+from tunegate.store.evaluations import find
 from tunegate.training import Preparing, Progress, TrainConfig, train
 
 END_SECONDS = 900.0  # a promotion that takes longer than this in a quickstart hangs

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from tunegate.api.evaluation import Evaluation, Metric
 from tunegate.api.versions import Cost, Derived, ModelVersion, Producer, Release, Training
 from tunegate.cli import root
-from tunegate.evaluation import save
 from tunegate.store import Store
+from tunegate.store.evaluations import save
 
 LORA = Training(
     method="lora",

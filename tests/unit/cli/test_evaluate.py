@@ -16,9 +16,9 @@ from tests.unit.evaluation.builders import write_business, write_choice
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
 from tunegate.cli import main
-from tunegate.evaluation import find
 from tunegate.models import make_tiny
 from tunegate.store import Store
+from tunegate.store.evaluations import find
 
 QUESTIONS = [
     {

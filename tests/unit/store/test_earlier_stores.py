@@ -12,9 +12,9 @@ from tunegate.api.kubernetes import read_promotion
 from tunegate.api.policy import read_policy_file
 from tunegate.api.promotion import Promotion
 from tunegate.api.versions import Cost, Dataset, Derived, Producer, Training
-from tunegate.evaluation import find
 from tunegate.feedback import FeedbackLog
 from tunegate.store import Store
+from tunegate.store.evaluations import find
 from tunegate.store.release import read_release
 from tunegate.training.run.checkpoints import Marker
 from tunegate_operator.types import read_version

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from tunegate.api.errors import CredentialsError, DigestError, NotFoundError, StoreError, TunegateError, UsageError
 from tunegate.api.versions import ModelVersion, Producer
-from tunegate.evaluation.results import find
 from tunegate.store import Store
+from tunegate.store.evaluations import find
 from tunegate_operator.conditions import Problem
 from tunegate_operator.types import EvaluationSummary, to_summary
 

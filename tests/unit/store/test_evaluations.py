@@ -4,8 +4,8 @@ import pytest
 
 from tests.builders import make_evaluation, make_version
 from tunegate.api.errors import UsageError
-from tunegate.evaluation import find, save
 from tunegate.store import Store
+from tunegate.store.evaluations import find, save
 
 VERSION = make_version("run")
 
