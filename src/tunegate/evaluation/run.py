@@ -15,7 +15,7 @@ import tunegate
 from tunegate.api.evaluation import Evaluation, Metric, Record
 from tunegate.api.versions import ModelVersion
 from tunegate.evaluation import business, choice
-from tunegate.evaluation.model import Done, Model
+from tunegate.evaluation.models.local import Done, Model
 from tunegate.evaluation.suites import Suite
 
 Progress = Callable[[int, int], None]  # answered questions, all questions

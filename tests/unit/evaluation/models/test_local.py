@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.unit.evaluation.builders import LEARNED, SYSTEM
 from tunegate.api.errors import EvaluationError, ModelError
-from tunegate.evaluation.model import Model, _batches, _FiniteLogits, _shared_length
+from tunegate.evaluation.models.local import Model, _batches, _FiniteLogits, _shared_length
 
 DIALOGUES = [
     [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.adapters import VIRTUAL, make_prefix, make_prompt, tuned
 from tunegate.api.errors import EvaluationError
-from tunegate.evaluation.model import Model
+from tunegate.evaluation.models.local import Model
 from tunegate.models.materialize import on_base
 from tunegate.models.quantize import quantize
 
