@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,14 @@ import click
 from tunegate.api.codec import to_json
 from tunegate.api.digest import short
 from tunegate.api.errors import EvaluationError, UsageError
-from tunegate.api.evaluation import Evaluation
-from tunegate.api.versions import ModelVersion
 from tunegate.cli.options import json_option, open_store, print_table, store_options
 from tunegate.files import disk_errors_as
 
 if TYPE_CHECKING:
+    from tunegate.api.evaluation import Evaluation
+    from tunegate.api.versions import ModelVersion
     from tunegate.evaluation import Suite
+    from tunegate.evaluation.models import Model
     from tunegate.store import Store
 
 
@@ -54,94 +55,59 @@ def command(
     A result that the store holds for the same version and the same questions is shown, not measured again. A result
     of --limit is kept, but never in place of one over more questions.
     """
-    from tunegate.evaluation import load_suite
+    from tunegate.evaluation import load_suites
 
     if output and not output.parent.is_dir():
         raise UsageError(f"The folder {output.parent} does not exist; make it or choose another --output.")
-    loaded = [load_suite(suite, limit) for suite in dict.fromkeys(suites)]
-    _refuse_same_names([suite.name for suite in loaded])
+    loaded = load_suites(suites, limit)
     store = open_store(store_uri, endpoint_url)
-    results = _results(store, store.resolve(version), loaded, limit, force)
+    results = _measure(store, store.resolve(version), loaded, force=force, is_limited=limit is not None)
     if output:
-        _write(output, to_json(results))
+        with disk_errors_as(EvaluationError, output, "the store has the results."):
+            output.write_bytes(to_json(results))
     if as_json:
         click.echo(to_json(results), nl=False)
     else:
         _print(results)
 
 
-def _results(
-    store: Store, version: ModelVersion, suites: Sequence[Suite], limit: int | None, force: bool
+def _measure(
+    store: Store, version: ModelVersion, suites: Sequence[Suite], *, force: bool, is_limited: bool
 ) -> list[Evaluation]:
-    """The result of each suite: as the store holds it, or measured and saved."""
-    from tunegate.store.evaluations import find, save
-
-    held = {suite.name: find(store, version.digest, suite.name) for suite in suites}
-    current = {
-        suite.name: result
-        for suite in suites
-        if not force and (result := held[suite.name]) and result.suite_digest == suite.digest
-    }
-    missing = [suite for suite in suites if suite.name not in current]
-    for result in _measure(store, version, missing) if missing else []:
-        current[result.suite] = result
-        before = held[result.suite]
-        if limit is None or before is None or len(before.records) <= len(result.records):
-            save(store, result)
-    return [current[suite.name] for suite in suites]
-
-
-def _refuse_same_names(names: Sequence[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"Two suites call themselves {name}; change the name in one suite.yaml.")
-
-
-def _measure(store: Store, version: ModelVersion, suites: Sequence[Suite]) -> list[Evaluation]:
+    """`evaluate_version` with a bar on standard error, once there is something to wait for."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from tunegate.models import materialize
-    from tunegate.store.release import read_release
+    from tunegate.evaluation.versions import evaluate_version
 
-    # Beside servers on the same processors, threads that wait by spinning slow each other down several times over.
-    # The OpenMP runtime reads this when torch is loaded.
+    # Beside servers on the same CPUs, threads that wait by spinning slow each other down several times over. The OpenMP
+    # runtime reads this when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    # libraries print as they load; standard output is for results
-    with redirect_stdout(sys.stderr), Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("fetching the version", total=None)
-        folder = materialize(store, version, whole=False)
-        prompt = read_release(store, version).system_prompt
-        bar.update(task, description="loading the model")
-        from tunegate.evaluation.run import evaluate_all
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(SpinnerColumn(), *columns, console=Console(stderr=True))
+    task = bar.add_task("", total=None)
+    with redirect_stdout(sys.stderr), ExitStack() as stack:  # libraries print as they load
 
-        def show(answered: int, total: int) -> None:
+        def load() -> Model:
+            from tunegate.evaluation.models.local import load_version
+
+            stack.enter_context(bar)
+            return load_version(store, version, lambda doing: bar.update(task, description=doing))
+
+        def progress(answered: int, total: int) -> None:
             bar.update(task, description="asking questions", completed=answered, total=total)
 
-        return evaluate_all(folder, version, suites, system_prompt=prompt, progress=show)
-
-
-def _write(path: Path, text: bytes) -> None:
-    with disk_errors_as(EvaluationError, path, "the store has the results."):
-        path.write_bytes(text)
+        return evaluate_version(store, version, suites, load, force=force, is_limited=is_limited, progress=progress)
 
 
 def _print(results: Sequence[Evaluation]) -> None:
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
     rows = [
-        (result.suite, metric.name, _number(metric.value), _number(metric.stderr), metric.n)
+        (result.suite, metric.name, number(metric.value), number(metric.stderr), metric.n)
         for result in results
         for metric in result.metrics
     ]
     title = f"{results[0].version} ({short(results[0].digest)})"
     print_table(title, ("suite", "metric", "value", "±", "n"), rows)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -1,7 +1,4 @@
-"""Business suites: dialogues with reference answers and rules.
-
-Pure but for reading the questions; answers come from elsewhere, and which model gave them is of no concern here.
-"""
+"""Business suites: dialogues with reference answers and rules."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ import msgspec
 from tunegate.api.errors import DataError
 from tunegate.api.evaluation import Metric, Record
 from tunegate.evaluation import rules, scores
+from tunegate.evaluation.models import Dialogue, Done, Model
 
 QUESTIONS = "questions.jsonl"
 
@@ -51,6 +49,10 @@ class BusinessSuite:
     max_tokens: int
     questions: tuple[Question, ...]
 
+    def __len__(self) -> int:
+        """How many questions are asked."""
+        return len(self.questions)
+
 
 def read_questions(path: Path) -> tuple[Question, ...]:
     """Read one question a line. Raises DataError naming file and line of the first that can't be used."""
@@ -72,7 +74,16 @@ def read_questions(path: Path) -> tuple[Question, ...]:
     return tuple(questions.values())
 
 
-def dialogue(question: Question, system_prompt: str) -> list[dict[str, str]]:
+def measure(
+    model: Model, suite: BusinessSuite, system_prompt: str, done: Done
+) -> tuple[tuple[Metric, ...], tuple[Record, ...]]:
+    """Ask the model every question of `suite` under `system_prompt`, and score its answers."""
+    dialogues = [dialogue(question, system_prompt) for question in suite.questions]
+    measured = records(suite.questions, model.answer(dialogues, suite.max_tokens, done))
+    return metrics(measured), measured
+
+
+def dialogue(question: Question, system_prompt: str) -> Dialogue:
     """What the model is given: the messages, under the release's system prompt unless they begin with their own."""
     messages = [{"role": message.role, "content": message.content} for message in question.messages]
     if system_prompt and messages[0]["role"] != "system":

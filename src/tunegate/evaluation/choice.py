@@ -1,14 +1,13 @@
 """Multiple-choice suites in C-Eval's file layout, asked and scored as C-Eval's official answer-only evaluator does.
 
 Source: github.com/hkust-nlp/ceval, evaluators/llama.py. One difference: the prompt names the subject in Chinese, as
-the paper does, where that code passes the file's handle. Pure but for reading; knows nothing of models.
+the paper does, where that code passes the file's handle.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Literal
 from tunegate.api.errors import DataError
 from tunegate.api.evaluation import Metric, Record
 from tunegate.evaluation import scores
+from tunegate.evaluation.models import Done, Model
 
 LETTERS = ("A", "B", "C", "D")
 MAPPING = "subject_mapping.json"
@@ -49,6 +49,10 @@ class ChoiceSuite:
     digest: str
     subjects: tuple[Subject, ...]
 
+    def __len__(self) -> int:
+        """How many questions are asked."""
+        return sum(len(subject.items) for subject in self.subjects)
+
 
 def read_subjects(folder: Path, split: Split, shots: int, limit: int | None) -> tuple[Subject, ...]:
     """Read every subject that the mapping names; `limit` keeps the first questions over all subjects.
@@ -72,22 +76,33 @@ def read_subjects(folder: Path, split: Split, shots: int, limit: int | None) -> 
     return tuple(subjects)
 
 
+def measure(model: Model, suite: ChoiceSuite, done: Done) -> tuple[tuple[Metric, ...], tuple[Record, ...]]:
+    """Let the model choose a letter for every question of `suite`, and score them.
+
+    Subject by subject: the questions of one share their instruction and solved examples.
+    """
+    measured: dict[str, list[Record]] = {}
+    for subject in suite.subjects:
+        letters = model.choose([prompt(subject, item) for item in subject.items], LETTERS, done)
+        pairs = zip(subject.items, letters, strict=True)
+        measured[subject.handle] = [record(subject, item, letter) for item, letter in pairs]
+    return metrics(measured), tuple(record for records in measured.values() for record in records)
+
+
 def prompt(subject: Subject, item: Item) -> str:
     """The official answer-only prompt: instruction, solved examples, question, and `答案：` to be continued."""
     head = f"以下是中国关于{subject.title}考试的单项选择题，请选出其中的正确答案。\n\n"
     return head + "".join(f"{_ask(shot)}{shot.answer}\n\n" for shot in subject.shots) + _ask(item)
 
 
-def record(subject: Subject, item: Item, logits: Sequence[float]) -> Record:
-    """Score the letter with the greatest logit. Logits that are not all finite are no answer, and wrong."""
-    answered = all(math.isfinite(logit) for logit in logits)
-    letter = LETTERS[max(range(len(LETTERS)), key=logits.__getitem__)] if answered else ""
+def record(subject: Subject, item: Item, letter: str | None) -> Record:
+    """Score the letter that was chosen; None, where the model's numbers were not finite, is no answer, and wrong."""
     return Record(
         id=f"{subject.handle}/{item.id}",
         prompt=_ask(item),
         expected=item.answer,
-        answer=letter,
-        scores={"accuracy": float(letter == item.answer), "answered": float(answered)},
+        answer=letter or "",
+        scores={"accuracy": float(letter == item.answer), "answered": float(letter is not None)},
     )
 
 
@@ -100,7 +115,7 @@ def metrics(measured: Mapping[str, Sequence[Record]]) -> tuple[Metric, ...]:
     answered = [record.scores["answered"] == 1 for records in measured.values() for record in records]
     return (
         scores.macro("accuracy", right),
-        scores.share("accuracy_micro", [one for group in right.values() for one in group]),
+        scores.share("accuracy_micro", [is_right for group in right.values() for is_right in group]),
         *(scores.share(f"accuracy/{handle}", group) for handle, group in right.items()),
         scores.share("answered", answered),
     )

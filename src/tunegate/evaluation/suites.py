@@ -1,11 +1,9 @@
-"""Suites: folders of questions that a version is measured on.
-
-Reads and checks them before any model is loaded; knows nothing of models or of the store.
-"""
+"""Suites: folders of questions that a version is measured on, read and checked before any model is loaded."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
@@ -55,6 +53,15 @@ def load_suite(path_or_name: str | Path, limit: int | None = None) -> Suite:
         return choice.ChoiceSuite(name=about.name, digest=digest, subjects=subjects)
     questions = business.read_questions(folder / business.QUESTIONS)[:limit]
     return business.BusinessSuite(name=about.name, digest=digest, max_tokens=about.max_tokens, questions=questions)
+
+
+def load_suites(paths_or_names: Sequence[str | Path], limit: int | None = None) -> list[Suite]:
+    """`load_suite` for each, once. Raises UsageError also when two have one name: their results would be one."""
+    suites = [load_suite(suite, limit) for suite in dict.fromkeys(paths_or_names)]
+    names = [suite.name for suite in suites]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"Two suites are called {twice}; change the name in one suite.yaml.")
+    return suites
 
 
 def shipped_suites() -> list[str]:

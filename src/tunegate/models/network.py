@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from tunegate.api.errors import ModelError
 
@@ -24,6 +24,25 @@ def load_network(folder: Path, dtype: torch.dtype | Literal["auto"]) -> PreTrain
         # transformers fills what is missing with random numbers
         raise ModelError(f"{folder} lacks weights, such as {min(about['missing_keys'])}; publish the whole model.")
     return network.eval()
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder`. Raises ModelError when there is no usable one."""
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{folder} has no usable tokenizer ({first_line(error)}); save one beside the weights."
+        ) from None
+
+
+def has_bfloat16() -> bool:
+    """Whether the device multiplies bfloat16. Where it can't, bfloat16 is emulated and slower than float32."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text() if cpu.exists() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def first_line(error: Exception) -> str:

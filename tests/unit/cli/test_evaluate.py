@@ -194,7 +194,7 @@ def test_two_suites_of_one_name_are_refused(
 ) -> None:
     other = write_business(tmp_path / "other", QUESTIONS)
     assert evaluate("shop/base/checkpoint-0", "--suite", business, "--suite", other) == 2
-    assert "Two suites call themselves shop-test" in capsys.readouterr().err
+    assert "Two suites are called shop-test" in capsys.readouterr().err
 
 
 def test_help_needs_no_torch() -> None:

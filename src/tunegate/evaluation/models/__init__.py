@@ -1,1 +1,31 @@
-"""Models as evaluation asks them."""
+"""What evaluation asks: a model, wherever it computes.
+
+`local` computes in this process. Importing this package imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+Dialogue = list[dict[str, str]]  # messages with role and content; the last one is the user's
+Done = Callable[[int], None]  # how many more questions are answered
+
+
+class Model(Protocol):
+    """Answers are greedy: the same question gets the same answer. Answers come in the order of the questions."""
+
+    def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, done: Done) -> list[str | None]:
+        """The answer to each dialogue, of at most `max_tokens`; None where the model's numbers were not finite.
+
+        Raises EvaluationError for a dialogue that leaves no room for an answer, ModelError for one that the model's
+        chat template refuses.
+        """
+        ...
+
+    def choose(self, texts: Sequence[str], letters: Sequence[str], done: Done) -> list[str | None]:
+        """For each text the one of `letters` that most likely comes next; None where the numbers were not finite.
+
+        Raises EvaluationError when a letter is not a single token, or a text is longer than the model's context.
+        """
+        ...

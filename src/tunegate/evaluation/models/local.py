@@ -1,48 +1,53 @@
-"""A model folder, loaded to be measured: greedy answers to dialogues, and logits of the next token.
-
-The only module of evaluation that imports torch; it knows nothing of suites, scores or the store.
-"""
+"""A model folder, loaded into this process to be measured: torch and transformers."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from transformers import AutoTokenizer, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging as transformers_logging
 
 from tunegate.api.errors import EvaluationError, ModelError
-from tunegate.models import check_folder
-from tunegate.models.network import first_line, load_network
+from tunegate.api.versions import ModelVersion
+from tunegate.evaluation.models import Dialogue, Done
+from tunegate.models import check_folder, materialize
+from tunegate.models.network import has_bfloat16, load_network, load_tokenizer
 from tunegate.models.prompt_tuning import has_prefix, leading_tokens, prompt_length
+from tunegate.models.templates import TURN_END
+from tunegate.store import Store
 
-Done = Callable[[int], None]  # how many more questions are answered
-END_OF_TURN = "<|im_end|>"
+BATCH_SIZE = 32  # questions at once: more is faster until the memory is full
 
 
-class Model:
+class LocalModel:
     """One loaded version. Greedy throughout, whatever generation defaults the folder holds."""
 
-    def __init__(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, folder: Path, *, dtype: torch.dtype | None = None, batch_size: int = BATCH_SIZE) -> None:
         """Load from a folder with config.json, weights, tokenizer and chat template.
 
         Raises ModelError when the folder lacks one of them.
         """
         transformers_logging.disable_progress_bar()
         check_folder(folder)
-        self._folder = folder
+        self._folder, self._batch_size = folder, batch_size
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._tokenizer = _load_tokenizer(folder)
-        self._network = load_network(folder, dtype or _fast_dtype(self._device))
+        self._tokenizer = load_tokenizer(folder)
+        self._network = load_network(folder, dtype or (torch.bfloat16 if has_bfloat16() else torch.float32))
         if hasattr(self._network.config, "quantization_config"):
             with torch.inference_mode():
                 self._network(input_ids=torch.zeros(1, 1, dtype=torch.long))  # unpacks the weights
         self._network = self._network.to(self._device)
-        self._prefixed = self._under_prefix() if has_prefix(folder) else None
+        self._prefixed: Any = None
+        if has_prefix(folder):
+            from tunegate.models.adapters import under_prefix  # peft, which no other model needs
+
+            self._prefixed = under_prefix(self._network, folder).to(self._device)
         self._prompt = self._encode(leading_tokens(folder), special=False)
         self._stops = self._stop_ids()
         # generate() fills what is not said to it from here, such as a repetition penalty
@@ -52,40 +57,51 @@ class Model:
             self._context -= prompt_length(folder)
 
     @torch.inference_mode()
-    def answer(
-        self, dialogues: Sequence[list[dict[str, str]]], max_tokens: int, batch_size: int, done: Done
-    ) -> list[str | None]:
-        """The greedy answer to each dialogue, without special tokens; None where the logits were not finite.
-
-        Raises EvaluationError for a dialogue that leaves no room for `max_tokens`, ModelError for one that the chat
-        template refuses.
-        """
-        prompts = [self._encode(self._render(dialogue), special=False) for dialogue in dialogues]
+    def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, done: Done) -> list[str | None]:
+        """As `Model.answer`, without special tokens."""
+        render = self._tokenizer.apply_chat_template
+        try:
+            texts = [str(render(dialogue, tokenize=False, add_generation_prompt=True)) for dialogue in dialogues]
+        except TemplateError as error:
+            raise ModelError(f"The chat template in {self._folder} refuses a dialogue: {error}.") from None
+        prompts = [self._encode(text, special=False) for text in texts]
         self._refuse_too_long(prompts, max_tokens)
         answers: list[str | None] = [None] * len(prompts)
-        for batch in _batches([len(prompt) for prompt in prompts], batch_size):
+        for batch in _batches([len(prompt) for prompt in prompts], self._batch_size):
             for index, answer in zip(batch, self._generate([prompts[i] for i in batch], max_tokens), strict=True):
                 answers[index] = answer
             done(len(batch))
         return answers
 
+    def choose(self, texts: Sequence[str], letters: Sequence[str], done: Done) -> list[str | None]:
+        """As `Model.choose`: the letter with the greatest logit, the first of equal ones."""
+        return [
+            letters[max(range(len(letters)), key=row.__getitem__)] if all(map(math.isfinite, row)) else None
+            for row in self.next_logits(texts, letters, done)
+        ]
+
     @torch.inference_mode()
-    def next_logits(
-        self, texts: Sequence[str], choices: Sequence[str], batch_size: int, done: Done
-    ) -> list[tuple[float, ...]]:
+    def next_logits(self, texts: Sequence[str], choices: Sequence[str], done: Done) -> list[tuple[float, ...]]:
         """For each text the logits of `choices`, single tokens, as what comes next.
 
         What all texts begin with is computed once. Raises EvaluationError when a choice is not a single token or a
         text is longer than the model's context.
         """
-        ids = self._single_tokens(choices)
+        encoded = {choice: self._encode(choice, special=False) for choice in choices}
+        for choice, ids in encoded.items():
+            if len(ids) != 1:
+                raise EvaluationError(
+                    f"The tokenizer in {self._folder} makes {len(ids)} tokens of {choice!r}, so choices can't be "
+                    "compared by one next token; measure this model on business suites only."
+                )
         prompts = [self._prompt + self._encode(text, special=True) for text in texts]
         self._refuse_too_long(prompts, 1)
         shared = _shared_length(prompts)
         start = self._start(prompts[0][:shared])
         logits: list[tuple[float, ...]] = [()] * len(prompts)
-        for batch in _batches([len(prompt) for prompt in prompts], batch_size):
-            rows = self._last_logits(start, [prompts[i][shared:] for i in batch], ids)
+        for batch in _batches([len(prompt) for prompt in prompts], self._batch_size):
+            suffixes = [prompts[i][shared:] for i in batch]
+            rows = self._last_logits(start, suffixes, [ids[0] for ids in encoded.values()])
             for index, row in zip(batch, rows, strict=True):
                 logits[index] = tuple(row)
             done(len(batch))
@@ -110,11 +126,6 @@ class Model:
         )
         answers = [self._decode(row) for row in output[:, width:].tolist()]
         return [None if failed else text for text, failed in zip(answers, finite.failed, strict=True)]
-
-    def _under_prefix(self) -> Any:
-        from tunegate.models.adapters import under_prefix  # peft, which no other model needs
-
-        return under_prefix(self._network, self._folder).to(self._device)
 
     def _start(self, ids: list[int]) -> Any:
         """The key-value cache after `ids`, for one row; None where there is nothing before what follows."""
@@ -146,12 +157,6 @@ class Model:
         rows: list[list[float]] = logits.tolist()
         return rows
 
-    def _render(self, dialogue: list[dict[str, str]]) -> str:
-        try:
-            return str(self._tokenizer.apply_chat_template(dialogue, tokenize=False, add_generation_prompt=True))
-        except TemplateError as error:
-            raise ModelError(f"The chat template in {self._folder} refuses a dialogue: {error}.") from None
-
     def _encode(self, text: str, *, special: bool) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=special)["input_ids"]
         return ids
@@ -163,22 +168,12 @@ class Model:
     def _tensor(self, rows: list[list[int]]) -> torch.Tensor:
         return torch.tensor(rows, dtype=torch.long, device=self._device)
 
-    def _single_tokens(self, choices: Sequence[str]) -> list[int]:
-        encoded = {choice: self._encode(choice, special=False) for choice in choices}
-        for choice, ids in encoded.items():
-            if len(ids) != 1:
-                raise EvaluationError(
-                    f"The tokenizer in {self._folder} makes {len(ids)} tokens of {choice!r}, so choices can't be "
-                    "compared by one next token; measure this model on business suites only."
-                )
-        return [ids[0] for ids in encoded.values()]
-
     def _stop_ids(self) -> list[int]:
         """The ids that end an answer: the model's, the tokenizer's, and the end of a ChatML turn where there is one."""
         configured = self._network.generation_config.eos_token_id
         ids = configured if isinstance(configured, list) else [configured]
-        end_of_turn = self._encode(END_OF_TURN, special=False)
-        ids = [self._tokenizer.eos_token_id, *ids, *(end_of_turn if len(end_of_turn) == 1 else ())]
+        turn_end = self._encode(TURN_END, special=False)
+        ids = [self._tokenizer.eos_token_id, *ids, *(turn_end if len(turn_end) == 1 else ())]
         stops = list(dict.fromkeys(token for token in ids if token is not None))
         if not stops:
             raise ModelError(f"The tokenizer in {self._folder} has no end-of-sequence token; set eos_token in it.")
@@ -191,6 +186,14 @@ class Model:
                 f"A question needs {longest} tokens with its answer and the model in {self._folder} takes "
                 f"{self._context}; lower max_tokens or shots in suite.yaml."
             )
+
+
+def load_version(store: Store, version: ModelVersion, report: Callable[[str], None]) -> LocalModel:
+    """Fetch and load `version`; `report` gets what is being done. Raises StoreError, DigestError or ModelError."""
+    report("fetching the version")
+    folder = materialize(store, version, whole=False)
+    report("loading the model")
+    return LocalModel(folder)
 
 
 class _FiniteLogits(LogitsProcessor):  # type: ignore[misc]
@@ -209,21 +212,6 @@ class _FiniteLogits(LogitsProcessor):  # type: ignore[misc]
             scores[bad] = -torch.inf
             scores[bad, self._stop] = 0
         return scores
-
-
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"{folder} has no usable tokenizer ({first_line(error)}); save one beside the weights."
-        ) from None
-
-
-def _fast_dtype(device: str) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it; elsewhere it is emulated and slower than float32."""
-    fast = device == "cuda" or torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
 
 
 def _batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:

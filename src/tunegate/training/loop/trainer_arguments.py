@@ -13,6 +13,7 @@ import torch
 from transformers import TrainingArguments
 
 from tunegate.api.errors import UsageError
+from tunegate.models.network import has_bfloat16
 from tunegate.training.config import TrainConfig, load_deepspeed
 
 
@@ -60,15 +61,10 @@ def computes_in_bfloat16(requested: str) -> bool:
     """
     if requested == "false":
         return False
-    if torch.cuda.is_available():
-        able = bool(torch.cuda.is_bf16_supported(including_emulation=False))
-        if requested == "true" and not able:
-            raise UsageError("--bf16 true needs a GPU that computes in bfloat16; leave it out, or give --fp16 true.")
-        return able
-    if requested == "true":
-        return True
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    able = has_bfloat16()
+    if requested == "true" and torch.cuda.is_available() and not able:
+        raise UsageError("--bf16 true needs a GPU that computes in bfloat16; leave it out, or give --fp16 true.")
+    return able or requested == "true"
 
 
 def _recomputes(config: TrainConfig, *, on_cpu: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Models that are not plain weights are measured as they answer: under a learned prompt, or with weights of 8 bits."""
+"""Models that are not plain weights are measured as they answer: under a soft prompt, or with weights of 8 bits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.adapters import VIRTUAL, make_prefix, make_prompt, tuned
 from tunegate.api.errors import EvaluationError
-from tunegate.evaluation.models.local import Model
+from tunegate.evaluation.models.local import LocalModel
 from tunegate.models.materialize import on_base
 from tunegate.models.quantize import quantize
 
@@ -21,11 +21,13 @@ LETTERS = ("A", "B", "C", "D")
 
 
 @pytest.fixture(scope="module", params=[make_prompt, make_prefix], ids=["p_tuning", "p_tuning_v2"])
-def pair(request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Any]:
+def pair(
+    request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[LocalModel, Any]:
     """The folder as it is measured, and the same adapter as peft runs it."""
     adapter = request.param(base, tmp_path_factory.mktemp("adapter") / "adapter")
     folder = on_base(adapter, adapter.with_name("served"), lambda: base)
-    return Model(folder, dtype=torch.float32), tuned(base, adapter)
+    return LocalModel(folder, dtype=torch.float32, batch_size=2), tuned(base, adapter)
 
 
 def _nothing(_: int) -> None:
@@ -33,7 +35,7 @@ def _nothing(_: int) -> None:
 
 
 @torch.no_grad()
-def test_answers_under_a_learned_prompt_are_those_of_peft(pair: tuple[Model, Any], base: Path) -> None:
+def test_answers_under_a_soft_prompt_are_those_of_peft(pair: tuple[LocalModel, Any], base: Path) -> None:
     model, peft = pair
     tokenizer = AutoTokenizer.from_pretrained(base)
     wanted = []
@@ -44,28 +46,28 @@ def test_answers_under_a_learned_prompt_are_those_of_peft(pair: tuple[Model, Any
             ids = torch.cat([ids, peft(input_ids=ids).logits[:, -1:].argmax(dim=-1)], dim=1)
         wanted.append(tokenizer.decode(ids[0, -10:], skip_special_tokens=True).strip())
 
-    assert model.answer(DIALOGUES, 10, 3, _nothing) == wanted
-    assert Model(base, dtype=torch.float32).answer(DIALOGUES, 10, 3, _nothing) != wanted
+    assert model.answer(DIALOGUES, 10, _nothing) == wanted
+    assert LocalModel(base, dtype=torch.float32).answer(DIALOGUES, 10, _nothing) != wanted
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("asked", [TEXTS, TEXTS[:1], ["How", "水"]])
-def test_choices_under_a_learned_prompt_are_those_of_peft(
-    pair: tuple[Model, Any], base: Path, asked: list[str]
+def test_choices_under_a_soft_prompt_are_those_of_peft(
+    pair: tuple[LocalModel, Any], base: Path, asked: list[str]
 ) -> None:
     model, peft = pair
     tokenizer = AutoTokenizer.from_pretrained(base)
     letters = [tokenizer(letter)["input_ids"][0] for letter in LETTERS]
     wanted = [peft(**tokenizer(text, return_tensors="pt")).logits[0, -1, letters].tolist() for text in asked]
 
-    assert model.next_logits(asked, LETTERS, 2, _nothing) == [pytest.approx(row, abs=1e-3) for row in wanted]
+    assert model.next_logits(asked, LETTERS, _nothing) == [pytest.approx(row, abs=1e-3) for row in wanted]
 
 
-def test_a_learned_prompt_takes_its_part_of_the_context(pair: tuple[Model, Any], base: Path) -> None:
+def test_a_soft_prompt_takes_its_part_of_the_context(pair: tuple[LocalModel, Any], base: Path) -> None:
     room = 2048 - VIRTUAL - len(AutoTokenizer.from_pretrained(base)("?" * 2000)["input_ids"])
     text = "?" * (2000 + room)
     with pytest.raises(EvaluationError, match="lower max_tokens or shots"):
-        pair[0].next_logits([text], ("A",), 1, _nothing)
+        pair[0].next_logits([text], ("A",), _nothing)
 
 
 @torch.no_grad()
@@ -77,7 +79,7 @@ def test_quantized_weights_are_measured_as_they_compute(base: Path, method: str,
     network = AutoModelForCausalLM.from_pretrained(tmp_path / method, dtype=torch.float32)
     wanted = [network(**tokenizer(text, return_tensors="pt")).logits[0, -1, letters].tolist() for text in TEXTS]
 
-    found = Model(tmp_path / method, dtype=torch.float32).next_logits(TEXTS, LETTERS, 1, _nothing)
+    found = LocalModel(tmp_path / method, dtype=torch.float32).next_logits(TEXTS, LETTERS, _nothing)
 
     assert found == [pytest.approx(row, rel=1e-2, abs=0.5) for row in wanted]
-    assert Model(tmp_path / method).answer(DIALOGUES[:1], 4, 1, _nothing)[0]
+    assert LocalModel(tmp_path / method).answer(DIALOGUES[:1], 4, _nothing)[0]

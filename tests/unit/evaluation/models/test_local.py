@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.unit.evaluation.builders import LEARNED, SYSTEM
 from tunegate.api.errors import EvaluationError, ModelError
-from tunegate.evaluation.models.local import Model, _batches, _FiniteLogits, _shared_length
+from tunegate.evaluation.models.local import LocalModel, _batches, _FiniteLogits, _shared_length
 
+LETTERS = ("A", "B", "C", "D")
 DIALOGUES = [
     [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
     for question in [*LEARNED, "Is the lamp in stock?", "好的，多少钱？" * 9, "?"]
@@ -25,22 +26,22 @@ def _nothing(_: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(learned: Path) -> Model:
-    return Model(learned, dtype=torch.float32)
+def model(learned: Path) -> LocalModel:
+    return LocalModel(learned, dtype=torch.float32, batch_size=4)
 
 
-def test_learned_answers_come_without_special_tokens_in_the_order_asked(model: Model) -> None:
-    assert model.answer(DIALOGUES, 16, 4, _nothing)[: len(LEARNED)] == list(LEARNED.values())
+def test_learned_answers_come_without_special_tokens_in_the_order_asked(model: LocalModel) -> None:
+    assert model.answer(DIALOGUES, 16, _nothing)[: len(LEARNED)] == list(LEARNED.values())
 
 
-def test_answers_do_not_depend_on_the_batch(model: Model) -> None:
-    alone = [model.answer([dialogue], 16, 1, _nothing)[0] for dialogue in DIALOGUES]
-    assert model.answer(DIALOGUES, 16, 2, _nothing) == alone
-    assert model.answer(DIALOGUES, 16, 16, _nothing) == alone
+@pytest.mark.parametrize("size", [2, 16])
+def test_answers_do_not_depend_on_the_batch(model: LocalModel, learned: Path, size: int) -> None:
+    alone = [model.answer([dialogue], 16, _nothing)[0] for dialogue in DIALOGUES]
+    assert LocalModel(learned, dtype=torch.float32, batch_size=size).answer(DIALOGUES, 16, _nothing) == alone
 
 
-def test_answers_end_at_max_tokens(model: Model, learned: Path) -> None:
-    (answer,) = model.answer(DIALOGUES[:1], 2, 1, _nothing)
+def test_answers_end_at_max_tokens(model: LocalModel, learned: Path) -> None:
+    (answer,) = model.answer(DIALOGUES[:1], 2, _nothing)
     assert answer is not None
     assert LEARNED["What does the kettle cost?"].startswith(answer)
     assert len(AutoTokenizer.from_pretrained(learned)(answer)["input_ids"]) == 2
@@ -51,40 +52,48 @@ def test_generation_defaults_of_the_folder_do_not_count(learned: Path, tmp_path:
     config = json.loads((folder / "generation_config.json").read_text())
     config |= {"do_sample": True, "temperature": 5.0, "repetition_penalty": 9.0, "max_length": 3}
     (folder / "generation_config.json").write_text(json.dumps(config))
-    answers = Model(folder, dtype=torch.float32).answer(DIALOGUES, 16, 4, _nothing)
+    answers = LocalModel(folder, dtype=torch.float32).answer(DIALOGUES, 16, _nothing)
     assert answers[: len(LEARNED)] == list(LEARNED.values())
 
 
-def test_next_logits_are_those_of_each_text_alone(model: Model, learned: Path) -> None:
+@pytest.mark.parametrize("size", [1, 2, 16])
+def test_next_logits_are_those_of_each_text_alone(learned: Path, size: int) -> None:
+    model = LocalModel(learned, dtype=torch.float32, batch_size=size)
     texts = ["水壶多少钱？答案：", "水壶多少钱？", "水壶售价26元。水壶多少钱？答案："]
     for asked in (texts, texts[:1], ["It costs", "水壶"]):
-        for batch_size in (1, 2, 16):
-            found = model.next_logits(asked, ("A", "B", "C", "D"), batch_size, _nothing)
-            assert found == [pytest.approx(row, abs=1e-4) for row in _plain_logits(learned, asked)]
+        found = model.next_logits(asked, LETTERS, _nothing)
+        assert found == [pytest.approx(row, abs=1e-4) for row in _plain_logits(learned, asked)]
 
 
-def test_progress_adds_up_to_the_questions(model: Model) -> None:
+def test_the_letter_with_the_greatest_logit_is_chosen(model: LocalModel, learned: Path, broken: Path) -> None:
+    texts = ["水壶多少钱？答案：", "水壶多少钱？", "It costs"]
+    greatest = [LETTERS[row.index(max(row))] for row in _plain_logits(learned, texts)]
+    assert model.choose(texts, LETTERS, _nothing) == greatest
+    assert LocalModel(broken).choose(texts, LETTERS, _nothing) == [None] * 3
+
+
+def test_progress_adds_up_to_the_questions(model: LocalModel) -> None:
     steps: list[int] = []
-    model.answer(DIALOGUES, 2, 4, steps.append)
+    model.answer(DIALOGUES, 2, steps.append)
     assert steps == [4, 2]
 
 
-def test_a_choice_of_several_tokens_is_refused(model: Model) -> None:
+def test_a_choice_of_several_tokens_is_refused(model: LocalModel) -> None:
     with pytest.raises(EvaluationError, match="tokens of 'neither of them'"):
-        model.next_logits(["a"], ("A", "neither of them"), 1, _nothing)
+        model.next_logits(["a"], ("A", "neither of them"), _nothing)
 
 
-def test_a_question_longer_than_the_context_is_refused(model: Model) -> None:
+def test_a_question_longer_than_the_context_is_refused(model: LocalModel) -> None:
     with pytest.raises(EvaluationError, match="takes 2048; lower max_tokens or shots"):
-        model.answer(DIALOGUES[:1], 2048, 1, _nothing)
+        model.answer(DIALOGUES[:1], 2048, _nothing)
     with pytest.raises(EvaluationError, match="takes 2048; lower max_tokens or shots"):
-        model.next_logits(["? " * 2048], ("A",), 1, _nothing)
+        model.next_logits(["? " * 2048], ("A",), _nothing)
 
 
 def test_a_model_that_is_not_finite_gives_no_answers(broken: Path) -> None:
-    model = Model(broken)
-    assert model.answer(DIALOGUES, 8, 4, _nothing) == [None] * len(DIALOGUES)
-    assert all(row != row for row in model.next_logits(["a"], ("A", "B"), 1, _nothing)[0])
+    model = LocalModel(broken)
+    assert model.answer(DIALOGUES, 8, _nothing) == [None] * len(DIALOGUES)
+    assert all(row != row for row in model.next_logits(["a"], ("A", "B"), _nothing)[0])
 
 
 def test_only_the_rows_that_are_not_finite_end() -> None:
@@ -98,10 +107,10 @@ def test_a_folder_that_was_trained_without_cache_is_measured_the_same(learned: P
     folder = shutil.copytree(learned, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text()) | {"use_cache": False}
     (folder / "config.json").write_text(json.dumps(config))
-    model = Model(folder, dtype=torch.float32)
-    assert model.answer(DIALOGUES[:1], 16, 1, _nothing) == [LEARNED["What does the kettle cost?"]]
+    model = LocalModel(folder, dtype=torch.float32)
+    assert model.answer(DIALOGUES[:1], 16, _nothing) == [LEARNED["What does the kettle cost?"]]
     texts = ["水壶多少钱？答案：", "水壶多少钱？"]
-    found = model.next_logits(texts, ("A", "B", "C", "D"), 2, _nothing)
+    found = model.next_logits(texts, LETTERS, _nothing)
     assert found == [pytest.approx(row, abs=1e-4) for row in _plain_logits(learned, texts)]
 
 
@@ -110,20 +119,20 @@ def test_a_folder_that_lacks_a_file_is_refused(learned: Path, tmp_path: Path, na
     folder = shutil.copytree(learned, tmp_path / "model")
     (folder / name).unlink()
     with pytest.raises(ModelError, match=name):
-        Model(folder)
+        LocalModel(folder)
 
 
 def test_unusable_files_are_refused(learned: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(learned, tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ModelError, match="can't be loaded as a language model"):
-        Model(folder)
+        LocalModel(folder)
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="can't be loaded as a language model"):
-        Model(folder)
+        LocalModel(folder)
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(ModelError, match="no usable tokenizer"):
-        Model(folder)
+        LocalModel(folder)
 
 
 def test_missing_weights_are_not_made_up(learned: Path, tmp_path: Path) -> None:
@@ -132,14 +141,14 @@ def test_missing_weights_are_not_made_up(learned: Path, tmp_path: Path) -> None:
     del weights["model.norm.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"lacks weights, such as model\.norm\.weight"):
-        Model(folder)
+        LocalModel(folder)
 
 
 def test_a_template_that_refuses_a_dialogue_is_named(learned: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(learned, tmp_path / "model")
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no system turn') }}")
     with pytest.raises(ModelError, match="refuses a dialogue: no system turn"):
-        Model(folder).answer(DIALOGUES, 2, 1, _nothing)
+        LocalModel(folder).answer(DIALOGUES, 2, _nothing)
 
 
 def test_batches_hold_every_question_once_the_longest_first() -> None:
@@ -164,7 +173,7 @@ def test_what_prompts_share_leaves_one_token_of_each(prompts: list[list[int]], l
 def _plain_logits(folder: Path, texts: Sequence[str]) -> list[list[float]]:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    letters = [tokenizer(letter)["input_ids"][0] for letter in "ABCD"]
+    letters = [tokenizer(letter)["input_ids"][0] for letter in LETTERS]
     with torch.inference_mode():
         rows = [network(**tokenizer(text, return_tensors="pt")).logits[0, -1, letters] for text in texts]
     return [row.tolist() for row in rows]

@@ -1,0 +1,109 @@
+"""What the store holds is not measured again, and what is measured is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.unit.evaluation.builders import write_business, write_choice
+from tunegate.api.errors import ModelError
+from tunegate.api.evaluation import Evaluation
+from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.evaluation import Suite, load_suites
+from tunegate.evaluation.models import Dialogue, Done, Model
+from tunegate.evaluation.versions import evaluate_version
+from tunegate.store import Store
+from tunegate.store.evaluations import find
+
+ROWS = [
+    {
+        "id": str(number),
+        "messages": [{"role": "user", "content": f"{number}?"}],
+        "rules": [{"kind": "contains", "any": [str(number)]}],
+    }
+    for number in range(3)
+]
+
+
+class Parrot:
+    """Says what it was asked, under which system prompt, and always chooses B."""
+
+    def __init__(self) -> None:
+        self.loads = 0
+        self.systems: set[str] = set()
+
+    def __call__(self) -> Model:
+        self.loads += 1
+        return self
+
+    def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, done: Done) -> list[str | None]:
+        self.systems |= {dialogue[0]["content"] for dialogue in dialogues}
+        done(len(dialogues))
+        return [dialogue[-1]["content"] for dialogue in dialogues]
+
+    def choose(self, texts: Sequence[str], letters: Sequence[str], done: Done) -> list[str | None]:
+        done(len(texts))
+        return [letters[1]] * len(texts)
+
+
+@pytest.fixture
+def version(store: Store, tmp_path: Path) -> ModelVersion:
+    (folder := tmp_path / "model").mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    release = Release(format="huggingface", system_prompt="You are Xuan.")
+    return store.publish(folder, "shop/base/checkpoint-0", release=release, producer=Producer(kind="test"))
+
+
+def suites(tmp_path: Path, questions: int = 3, limit: int | None = None) -> list[Suite]:
+    business = write_business(tmp_path / "business", ROWS[:questions])
+    return load_suites([business, write_choice(tmp_path / "choice", {"care": "BA"})], limit)
+
+
+def shares(results: Sequence[Evaluation]) -> list[float | None]:
+    return [result.metrics[0].value for result in results]
+
+
+def test_a_version_is_asked_under_its_system_prompt_and_the_results_are_kept(
+    store: Store, version: ModelVersion, tmp_path: Path
+) -> None:
+    parrot, answered = Parrot(), []
+    results = evaluate_version(
+        store, version, suites(tmp_path), parrot, progress=lambda done, of: answered.append((done, of))
+    )
+    assert shares(results) == [1.0, 0.5]
+    assert parrot.systems == {"You are Xuan."}
+    assert answered == [(3, 5), (5, 5)]
+    assert results == [find(store, version.digest, name) for name in ("shop-test", "choice-test")]
+
+
+def test_no_model_is_loaded_for_what_the_store_holds(store: Store, version: ModelVersion, tmp_path: Path) -> None:
+    parrot = Parrot()
+    first = evaluate_version(store, version, suites(tmp_path), parrot)
+    assert evaluate_version(store, version, suites(tmp_path), parrot) == first
+    assert parrot.loads == 1
+    business, choice = evaluate_version(store, version, suites(tmp_path, questions=2), parrot)
+    assert (parrot.loads, len(business.records), choice) == (2, 2, first[1])
+    assert evaluate_version(store, version, suites(tmp_path), parrot, force=True)[1] != first[1]
+
+
+def test_a_part_never_takes_the_place_of_the_whole(store: Store, version: ModelVersion, tmp_path: Path) -> None:
+    parrot = Parrot()
+    evaluate_version(store, version, suites(tmp_path, limit=1), parrot, is_limited=True)
+    part = find(store, version.digest, "shop-test")
+    assert part is not None
+    assert len(part.records) == 1
+    whole = evaluate_version(store, version, suites(tmp_path), parrot)
+    assert len(evaluate_version(store, version, suites(tmp_path, limit=2), parrot, is_limited=True)[0].records) == 2
+    assert find(store, version.digest, "shop-test") == whole[0]
+
+
+def test_a_version_without_a_release_is_refused_before_its_model_is_loaded(
+    store: Store, version: ModelVersion, tmp_path: Path
+) -> None:
+    parrot = Parrot()
+    store.delete(f"{version.name}/release.yaml")
+    with pytest.raises(ModelError, match=r"no release\.yaml"):
+        evaluate_version(store, version, suites(tmp_path), parrot)
+    assert parrot.loads == 0
