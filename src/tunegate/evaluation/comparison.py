@@ -1,0 +1,68 @@
+"""Versions side by side: what each cost to train, by its manifest, and what it is worth, by its evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunegate.api.codec import Resource
+from tunegate.api.evaluation import Evaluation
+from tunegate.api.versions import Cost, Manifest, Training
+from tunegate.store import Store
+from tunegate.store.evaluations import of_version
+
+
+class Score(Resource, frozen=True, kw_only=True):
+    """The first metric of a suite, which is its headline."""
+
+    metric: str
+    value: float | None = None
+    stderr: float | None = None
+    n: int
+
+
+class Compared(Resource, frozen=True, kw_only=True):
+    """One version: from its manifest, and from its evaluations by suite."""
+
+    version: str
+    digest: str
+    method: str = ""
+    trainable_parameters: int | None = None
+    parameters: int | None = None
+    seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    loss: float | None = None
+    bytes: int
+    scores: dict[str, Score] = {}
+
+
+def compare(store: Store, names: Sequence[str]) -> tuple[list[Compared], set[str]]:
+    """The named versions, each once, and the suites of which they were not all asked the same questions."""
+    manifests = [store.manifest(name) for name in dict.fromkeys(names)]
+    results = [of_version(store, manifest.digest) for manifest in manifests]
+    digests = {(result.suite, result.suite_digest) for measured in results for result in measured}
+    suites = [suite for suite, _ in digests]
+    rows = [compared(manifest, measured) for manifest, measured in zip(manifests, results, strict=True)]
+    return rows, {suite for suite in suites if suites.count(suite) > 1}
+
+
+def compared(manifest: Manifest, results: Sequence[Evaluation]) -> Compared:
+    """What is known of one version; its bytes are those that are served."""
+    producer = manifest.producer
+    training, derived = producer.training or Training(), producer.derived
+    cost = training.cost or Cost()
+    headlines = {result.suite: result.metrics[0] for result in results if result.metrics}
+    return Compared(
+        version=manifest.name,
+        digest=manifest.digest,
+        method=", ".join(filter(None, (training.method, derived.quantization if derived else ""))),
+        trainable_parameters=cost.trainable_parameters,
+        parameters=cost.parameters,
+        seconds=cost.seconds,
+        peak_memory_bytes=cost.peak_memory_bytes,
+        loss=producer.loss,
+        bytes=sum(file.size for file in manifest.files if not file.path.startswith("resume/")),
+        scores={
+            suite: Score(metric=metric.name, value=metric.value, stderr=metric.stderr, n=metric.n)
+            for suite, metric in headlines.items()
+        },
+    )
