@@ -12,8 +12,8 @@ import click
 from tunegate.api.codec import to_json, to_yaml
 from tunegate.api.errors import UsageError
 from tunegate.api.versions import RELEASE
-from tunegate.cli.deriving import check_name, publish_derived, whole_release
 from tunegate.cli.options import json_option, open_store, store_options
+from tunegate.models.derive import check_name, publish_derived, whole_release
 
 
 @click.command()

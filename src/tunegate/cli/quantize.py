@@ -14,8 +14,8 @@ from tunegate.api.codec import to_json
 from tunegate.api.digest import short
 from tunegate.api.pinned import base_of
 from tunegate.api.versions import ModelVersion, Release
-from tunegate.cli.deriving import check_name, publish_derived, whole_release
 from tunegate.cli.options import json_option, open_store, store_options
+from tunegate.models.derive import check_name, publish_derived, whole_release
 
 if TYPE_CHECKING:
     from tunegate.store import Store
