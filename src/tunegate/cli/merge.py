@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import cast
 
 import click
 
-from tunegate.api.codec import to_json, to_yaml
+from tunegate.api.codec import to_json
 from tunegate.api.errors import UsageError
-from tunegate.api.versions import RELEASE
-from tunegate.cli.options import json_option, open_store, store_options
-from tunegate.models.derive import check_name, publish_derived, whole_release
+from tunegate.cli.options import json_option, open_store, store_options, transfer_bar
 
 
 @click.command()
@@ -33,22 +31,17 @@ def command(
         raise UsageError("Say where the merged model goes: either a FOLDER, or --publish NAME.")
     if folder is not None and folder.exists():
         raise UsageError(f"{folder} exists; name a folder that does not exist yet.")
+    from tunegate.models.derive import merge_to_folder, merge_version
+
     store = open_store(store_uri, endpoint_url)
     found = store.resolve(version)
-    if name is not None:
-        check_name(name, found)
-    from tunegate.models import materialize
-    from tunegate.models.materialize import ADAPTERS
-
-    if found.format not in ADAPTERS:
-        raise UsageError(f"{found.name} is whole already; fetch it with: tunegate models fetch {found.name} FOLDER")
-    release = whole_release(store, found, found.base)
     with redirect_stdout(sys.stderr):  # libraries print as they load; standard output is for results
-        merged = materialize(store, found)
-    if folder is not None:
-        shutil.copytree(merged, folder)
-        (folder / RELEASE).write_bytes(to_yaml(release))
+        if name is None:
+            merge_to_folder(store, found, cast("Path", folder))
+        else:
+            with transfer_bar(f"Merging {found.name} into {name}") as progress:
+                made = merge_version(store, found, name, progress)
+    if name is None:
         click.echo(f"{found.name} is merged in {folder}", err=True)
-    elif name is not None:
-        made = publish_derived(store, found, merged, name, kind="tunegate merge", release=release)
+    else:
         click.echo(to_json(made) if as_json else f"{made.uri} {made.digest}", nl=not as_json)

@@ -1,58 +1,95 @@
-"""What `merge` and `quantize` share: a folder that was made from a version becomes a version that says so."""
+"""Versions made from versions: an adapter merged into its base, weights quantized.
+
+What was made says what it was made from, and serves under the same system prompt.
+"""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from tunegate import __version__
-from tunegate.api.codec import changed
+from tunegate.api.codec import changed, to_yaml
 from tunegate.api.errors import UsageError
-from tunegate.api.versions import BaseModel, Derived, ModelVersion, Release
-from tunegate.cli.options import transfer_bar
+from tunegate.api.names import require_name
+from tunegate.api.pinned import base_of
+from tunegate.api.versions import RELEASE, Derived, ModelVersion, Release
+from tunegate.models.materialize import ADAPTERS, default_cache, materialize
+from tunegate.store import Progress, Store
+from tunegate.store.release import read_release
 
 if TYPE_CHECKING:
-    from tunegate.store import Store
+    from tunegate.models.quantize import Quantized
 
 
-def whole_release(store: Store, version: ModelVersion, base: BaseModel | None) -> Release:
-    """The release of `version`, for whole weights made from `base`: what is said to the model stays the same."""
-    from tunegate.store.release import read_release
+def merge_to_folder(store: Store, version: ModelVersion, folder: Path) -> None:
+    """Write `version`, an adapter, as whole weights to `folder`, which doesn't exist yet.
 
-    return changed(read_release(store, version), format="huggingface", base=base)
+    Raises UsageError for a version that is no adapter, ModelError for an adapter that can't be merged.
+    """
+    release = _merged_release(store, version)
+    shutil.copytree(materialize(store, version), folder)
+    (folder / RELEASE).write_bytes(to_yaml(release))
 
 
-def check_name(name: str, version: ModelVersion) -> None:
-    """Raise UsageError when `name` can't be that of a version made from `version`."""
-    from tunegate.api.names import require_name
+def merge_version(store: Store, version: ModelVersion, name: str, progress: Progress | None = None) -> ModelVersion:
+    """Publish `version`, an adapter, as whole weights under `name`. Raises as `merge_to_folder`."""
+    _check_name(name, version)
+    release = _merged_release(store, version)
+    derived = Derived(uri=version.uri, digest=version.digest)
+    return _publish(store, materialize(store, version), name, "tunegate merge", release, derived, progress)
 
+
+def quantize_version(
+    store: Store, version: ModelVersion, method: str, name: str | None = None, progress: Progress | None = None
+) -> tuple[ModelVersion, Quantized]:
+    """Publish `version` with weights by `method` (int8, int4 or fp8), and say what that cost.
+
+    name: MODEL/RUN-METHOD/checkpoint-STEP of `version` unless it is given. Raises UsageError for a name that it can't
+    have, ModelError for a model that can't be quantized.
+    """
+    model, run, checkpoint = version.name.split("/")
+    name = name or f"{model}/{run}-{method}/{checkpoint}"
+    _check_name(name, version)
+    release = changed(read_release(store, version), format="huggingface", base=base_of(version))
+    from tunegate.models.quantize import quantize  # torch, once the name is known to be right
+
+    source = materialize(store, version)
+    with TemporaryDirectory(prefix="quantizing-", dir=default_cache()) as scratch:  # where there is room for a model
+        folder = Path(scratch) / "model"
+        result = quantize(source, folder, method)
+        derived = Derived(
+            uri=version.uri, digest=version.digest, quantization=method, weight_error=round(result.error, 4)
+        )
+        return _publish(store, folder, name, "tunegate quantize", release, derived, progress), result
+
+
+def _merged_release(store: Store, version: ModelVersion) -> Release:
+    if version.format not in ADAPTERS:
+        raise UsageError(f"{version.name} is whole already; fetch it with: tunegate models fetch {version.name} FOLDER")
+    return changed(read_release(store, version), format="huggingface", base=version.base)
+
+
+def _check_name(name: str, version: ModelVersion) -> None:
     if require_name(name).split("/")[:2] == version.name.split("/")[:2]:
         raise UsageError(f"{name} would be a checkpoint of the run it was made from; give it a run of its own.")
 
 
-def publish_derived(
-    store: Store,
-    version: ModelVersion,
-    folder: Path,
-    name: str,
-    *,
-    kind: str,
-    release: Release,
-    quantization: str = "",
-    weight_error: float | None = None,
+def _publish(
+    store: Store, folder: Path, name: str, kind: str, release: Release, derived: Derived, progress: Progress | None
 ) -> ModelVersion:
-    """Publish `folder`, which `kind` made from `version`, as `name`, with what is known of how that was trained."""
-    producer = store.manifest(version.digest).producer
+    """Publish what `kind` made, with what is known of how the version it was made from was trained."""
     producer = msgspec.structs.replace(
-        producer,
+        store.manifest(derived.digest).producer,
         kind=kind,
         run=name.split("/")[1],
         uid="",
         image="",
         code_version=__version__,
-        derived=Derived(uri=version.uri, digest=version.digest, quantization=quantization, weight_error=weight_error),
+        derived=derived,
     )
-    with transfer_bar(f"Publishing {name}") as progress:
-        return store.publish(folder, name, release=release, producer=producer, progress=progress)
+    return store.publish(folder, name, release=release, producer=producer, progress=progress)

@@ -2,8 +2,8 @@
 
 Fetched folders and merged ones lie in a cache, named by digest. Two processes may ask at once: the store's fetch allows
 for that, and a lock file beside each merged folder lets one of them merge. Everything that is handed out was verified
-just before, against the version's digest or against what the merge wrote. A learned prefix can't be merged: it lies
-beside its base model, for those who ask for it.
+just before, against the version's digest or against what the merge wrote. A soft prompt of P-tuning v2 can't be merged:
+it lies beside its base model, for those who ask for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 from tunegate.api import environment
 from tunegate.api.digest import Digest
 from tunegate.api.errors import DigestError, ModelError
-from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, ModelVersion
+from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, Manifest, ModelVersion
 from tunegate.files import alone_with, digest_of_file, new_folder, replace_file
 from tunegate.models.prompt_tuning import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, kind_in
 from tunegate.models.templates import TEMPLATE_FILE
@@ -50,7 +50,7 @@ def materialize(store: Store, version: ModelVersion, cache: Path | None = None, 
         target = folder.with_name(f"{folder.name}{MERGED}")
         if whole:
             refuse_prefix(kind_in(folder, version.name), version.name)
-        folder = on_base(folder, target, lambda: materialize(store, _base_of(store, version), cache))
+        folder = on_base(folder, target, lambda: materialize(store, _resolve_base(store, version), cache))
     check_folder(folder)
     return folder
 
@@ -93,10 +93,15 @@ def refuse_prefix(kind: str, name: str) -> None:
         )
 
 
-def _base_of(store: Store, version: ModelVersion) -> ModelVersion:
-    base: BaseModel | None = version.base
-    if base is None:
+def required_base(version: ModelVersion | Manifest) -> BaseModel:
+    """The base that `version`, an adapter, needs. Raises ModelError when it names none."""
+    if version.base is None:
         raise ModelError(f"{version.name} is an adapter that names no base model; publish it again with its base.")
+    return version.base
+
+
+def _resolve_base(store: Store, version: ModelVersion) -> ModelVersion:
+    base = required_base(version)
     found = store.resolve(base.uri)
     if found.digest != base.digest:
         raise DigestError(f"{base.uri} is {found.digest}, but {version.name} needs {base.digest}; restore that base.")

@@ -17,7 +17,7 @@ from tunegate.api.errors import DigestError, ModelError, StoreError
 from tunegate.api.pinned import Pinned
 from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, Manifest, Release
 from tunegate.files import digest_of_file, disk_errors_as, replace_file
-from tunegate.models.materialize import ADAPTERS, MERGED, check_folder, on_base, refuse_prefix
+from tunegate.models.materialize import ADAPTERS, MERGED, check_folder, on_base, refuse_prefix, required_base
 from tunegate.models.prompt_tuning import kind_in
 from tunegate.store import Progress, Store
 from tunegate.store.fetching import RESUME
@@ -36,7 +36,7 @@ def deliver(store: Store, wanted: Pinned, into: Path, progress: Progress | None 
     manifest = store.manifest(wanted.name)
     fetched = store.fetch(manifest, into / _ARRIVING / "version", digest=wanted.digest, progress=progress)
     if manifest.format in ADAPTERS:
-        base = _base_of(manifest)
+        base = required_base(manifest)
         deliver(store, Pinned(store.resolve(base.uri).name, base.digest), into / BASE, progress)
     with disk_errors_as(StoreError, into, "use another folder."):
         for path in sorted(path for path in fetched.rglob("*") if path.is_file()):
@@ -59,7 +59,7 @@ def read_mounted(folder: Path) -> tuple[Manifest, Release]:
         if not file.path.startswith(RESUME):
             _check(folder, file, manifest)
     if manifest.format in ADAPTERS:
-        _check_base(folder, _base_of(manifest))
+        _check_base(folder, required_base(manifest))
     release = folder / RELEASE
     if not release.is_file():
         raise ModelError(f"{manifest.name} has no {RELEASE}; publish it again with one.")
@@ -93,12 +93,6 @@ def _check_base(folder: Path, base: BaseModel) -> None:
     found, _ = read_mounted(folder / BASE)
     if found.digest != base.digest:
         raise DigestError(f"{folder / BASE} holds {found.digest}, but the adapter needs {base.digest}; fetch it again.")
-
-
-def _base_of(manifest: Manifest) -> BaseModel:
-    if manifest.base is None:
-        raise ModelError(f"{manifest.name} is an adapter that names no base model; publish it again with its base.")
-    return manifest.base
 
 
 def _link(source: Path, target: Path) -> None:
