@@ -1,23 +1,21 @@
-"""`tunegate merge` and `tunegate quantize`: versions that are made from versions."""
+"""Versions that are made from versions say so, and serve as those did."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.adapters import make_prefix, tuned
+from tests.adapters import tuned
+from tunegate.api.errors import ModelError, UsageError
 from tunegate.api.pinned import base_of
 from tunegate.api.versions import BaseModel, Cost, Dataset, Derived, Format, ModelVersion, Producer, Release, Training
-from tunegate.cli import main, root
 from tunegate.models import check_folder, materialize
+from tunegate.models.derive import merge_to_folder, merge_version, quantize_version
 from tunegate.store import Store
 from tunegate.store.release import read_release
 
@@ -50,23 +48,10 @@ def publish(store: Store, beneath: ModelVersion, folder: Path, name: str, format
     return store.publish(folder, name, release=release, producer=MADE)
 
 
-def run(*argv: str) -> Result:
-    return CliRunner().invoke(root, argv, catch_exceptions=False)
-
-
-def refused(*argv: str, capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as ended:
-        main(list(argv))
-    assert ended.value.code in (1, 2)
-    said = capsys.readouterr().err
-    assert said.startswith("tunegate: ")
-    return said
-
-
 def test_a_merged_folder_says_what_the_adapter_says(
     store: Store, version: ModelVersion, base: Path, prompt: Path, tmp_path: Path
 ) -> None:
-    assert run("merge", version.name, str(tmp_path / "merged")).exit_code == 0
+    merge_to_folder(store, version, tmp_path / "merged")
 
     check_folder(tmp_path / "merged")
     ask = [{"role": "user", "content": "Price?"}]
@@ -81,10 +66,9 @@ def test_a_merged_folder_says_what_the_adapter_says(
 
 
 def test_a_merged_version_tells_where_it_came_from(store: Store, version: ModelVersion) -> None:
-    said = run("merge", version.digest, "--publish", "shop/prompt-merged/checkpoint-3", "--json").stdout
+    merged = merge_version(store, version, "shop/prompt-merged/checkpoint-3")
 
-    merged = store.resolve("shop/prompt-merged/checkpoint-3")
-    assert json.loads(said)["digest"] == merged.digest
+    assert merged == store.resolve("shop/prompt-merged/checkpoint-3")
     assert (merged.format, merged.base) == ("huggingface", version.base)
     release = read_release(store, merged)
     assert (release.system_prompt, release.generation) == ("You are Xuan.", {"max_tokens": 5})
@@ -93,15 +77,14 @@ def test_a_merged_version_tells_where_it_came_from(store: Store, version: ModelV
     assert (producer.seed, producer.datasets, producer.loss) == (MADE.seed, MADE.datasets, MADE.loss)
     assert (producer.training, producer.derived) == (MADE.training, Derived(uri=version.uri, digest=version.digest))
     assert {file.path for file in store.manifest(merged.digest).files} >= {"model.safetensors", "tokenizer.json"}
-    assert run("merge", version.name, "--publish", merged.name).exit_code == 0  # the same bytes again
+    assert merge_version(store, version, merged.name) == merged  # the same bytes again
 
 
 def test_a_quantized_version_is_one_of_its_own(store: Store, version: ModelVersion, tmp_path: Path) -> None:
-    done = run("quantize", version.name)
+    small, result = quantize_version(store, version, "int8")
 
-    small = store.resolve("shop/prompt-int8/checkpoint-3")
-    assert done.stdout == f"{small.uri} {small.digest}\n"
-    assert "MB became" in done.stderr
+    assert small == store.resolve("shop/prompt-int8/checkpoint-3")
+    assert result.bytes_now < result.bytes_before
     assert (small.format, small.base) == ("huggingface", base_of(version))
     assert read_release(store, small).system_prompt == "You are Xuan."
     producer = store.manifest(small.digest).producer
@@ -112,37 +95,24 @@ def test_a_quantized_version_is_one_of_its_own(store: Store, version: ModelVersi
     assert not list((tmp_path / "cache").glob("quantizing-*"))
 
 
-def test_the_name_and_the_method_can_be_chosen(store: Store, beneath: ModelVersion) -> None:
-    words = ("quantize", beneath.name, "--method", "fp8", "--publish", "small/fp8/checkpoint-1", "--json")
-    # a process of its own: libraries print as they load
-    done = subprocess.run([sys.executable, "-m", "tunegate", *words], capture_output=True, text=True, timeout=120)
-    assert json.loads(done.stdout)["name"] == "small/fp8/checkpoint-1", done.stderr
-    assert store.resolve("small/fp8/checkpoint-1").base == base_of(beneath)
-
-
 def test_a_prefix_is_neither_merged_nor_quantized(
-    store: Store, beneath: ModelVersion, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Store, beneath: ModelVersion, prefix: Path, tmp_path: Path
 ) -> None:
-    adapter = make_prefix(base, tmp_path / "prefix")
-    name = publish(store, beneath, adapter, "shop/prefix/checkpoint-3", "prompt-adapter").name
+    version = publish(store, beneath, prefix, "shop/prefix/checkpoint-3", "prompt-adapter")
 
-    assert "no whole model" in refused("merge", name, str(tmp_path / "merged"), capsys=capsys)
-    assert "no whole model" in refused("quantize", name, capsys=capsys)
+    with pytest.raises(ModelError, match="no whole model"):
+        merge_to_folder(store, version, tmp_path / "merged")
+    with pytest.raises(ModelError, match="no whole model"):
+        quantize_version(store, version, "int8")
     assert not (tmp_path / "merged").exists()
 
 
-@pytest.mark.usefixtures("version")
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["merge", "shop/prompt/checkpoint-3"], "either a FOLDER, or --publish NAME"),
-        (["merge", "shop/prompt/checkpoint-3", "."], "exists; name a folder"),
-        (["merge", "shop/prompt/checkpoint-3", "--publish", "nonsense"], "MODEL/RUN/checkpoint-STEP"),
-        (["merge", "shop/prompt/checkpoint-3", "--publish", "shop/prompt/checkpoint-4"], "a run of its own"),
-        (["merge", "shop/base/checkpoint-0", "/nowhere/model"], "is whole already"),
-        (["quantize", "shop/base/checkpoint-9"], "checkpoint-9"),
-        (["quantize", "shop/base/checkpoint-0", "--publish", "shop/base/checkpoint-1"], "a run of its own"),
-    ],
-)
-def test_wrong_words_are_told(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said in refused(*words, capsys=capsys)
+def test_a_whole_model_is_not_merged_and_a_run_keeps_its_checkpoints(
+    store: Store, beneath: ModelVersion, version: ModelVersion, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="is whole already; fetch it"):
+        merge_to_folder(store, beneath, tmp_path / "merged")
+    with pytest.raises(UsageError, match="give it a run of its own"):
+        merge_version(store, version, "shop/prompt/checkpoint-4")
+    with pytest.raises(UsageError, match="give it a run of its own"):
+        quantize_version(store, beneath, "int8", "shop/base/checkpoint-1")
