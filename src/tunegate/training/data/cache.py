@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def write_dataset(
 ) -> None:
     """Write what became of a data set's records into an empty folder, up to `max_samples` examples."""
     rejected: dict[Reason, Rejects] = {}
-    examples = tokens = trained_tokens = cut_dialogues = cut_turns = cut_tokens = 0
+    counts = Counter(examples=0, tokens=0, trained_tokens=0, cut_dialogues=0, cut_turns=0, cut_tokens=0)
     with ExitStack() as files:
         ids, trained, ends, lines = [
             files.enter_context((folder / name).open("wb")) for name in (_IDS, _TRAINED, _ENDS, _REJECTED)
@@ -105,31 +106,24 @@ def write_dataset(
                 lines.write(msgspec.json.encode(reject) + b"\n")
                 continue
             mask = np.asarray(outcome.example.labels) != IGNORED
-            examples += 1
-            tokens += len(mask)
-            trained_tokens += int(mask.sum())
-            cut_dialogues += outcome.cut_tokens > 0
-            cut_turns += outcome.cut_turns
-            cut_tokens += outcome.cut_tokens
+            counts.update(
+                examples=1,
+                tokens=len(mask),
+                trained_tokens=int(mask.sum()),
+                cut_dialogues=int(outcome.cut_tokens > 0),
+                cut_turns=outcome.cut_turns,
+                cut_tokens=outcome.cut_tokens,
+            )
             ids.write(np.asarray(outcome.example.input_ids, np.int32).tobytes())
             trained.write(mask.tobytes())
-            ends.write(tokens.to_bytes(8, sys.byteorder))
-            if examples == max_samples:
+            ends.write(counts["tokens"].to_bytes(8, sys.byteorder))
+            if counts["examples"] == max_samples:
                 break
         for file in (ids, trained, ends, lines):
             file.flush()
             os.fsync(file.fileno())
     account = DatasetAccount(
-        name=dataset.name,
-        digest=dataset.digest,
-        examples=examples,
-        rejected=rejected,
-        tokens=tokens,
-        trained_tokens=trained_tokens,
-        cut_dialogues=cut_dialogues,
-        cut_turns=cut_turns,
-        cut_tokens=cut_tokens,
-        num_samples=dataset.num_samples,
+        name=dataset.name, digest=dataset.digest, rejected=rejected, num_samples=dataset.num_samples, **counts
     )
     (folder / _ACCOUNT).write_bytes(to_json(account))
 

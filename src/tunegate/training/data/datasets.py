@@ -5,7 +5,7 @@ Reads dataset_info.json as LLaMA-Factory lays it out, of 2023 and of today. What
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,7 +22,15 @@ from tunegate.training.data.formats import Columns, Formatting, Layout, Tags, la
 from tunegate.training.data.readers import READERS, read_records
 
 INFO = "dataset_info.json"
-_HUBS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url")
+_FROM_A_HUB = "would load it from a hub; download it, and give file_name instead"
+_PART_OF_A_HUB = "picks a part of what is on a hub; leave it out, and name the file"
+# What LLaMA-Factory knows and this does not.
+_UNSUPPORTED = {
+    **dict.fromkeys(("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url"), _FROM_A_HUB),
+    **dict.fromkeys(("subset", "folder", "split"), _PART_OF_A_HUB),
+    "ranking": "is for pairs of answers, and only --stage sft is done; use other data",
+}
+_UNSUPPORTED_COLUMNS = ("images", "videos", "audios", "tools", "chosen", "rejected", "kto_tag")
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -77,24 +85,22 @@ def find_datasets(folder: str, names: Sequence[str], endpoint_url: str | None = 
         if name not in info:
             there = f"it has: {', '.join(sorted(info))}" if info else "it has none"
             raise UsageError(f"{where} has no data set {name!r}{_nearest(name, info)}; {there}.")
-    return tuple(
-        _from_entry(folder, name, _entry(where, name, info[name]), endpoint_url)
-        if name in info
-        else _from_path(name, endpoint_url)
-        for name in names
-    )
-
-
-def _from_entry(folder: str, name: str, entry: Entry, endpoint_url: str | None) -> DataSet:
-    path = _local(folder, entry.cloud_file_name or entry.file_name, endpoint_url, f"The data set {name!r}")
-    files = _files(path, f"The data set {name!r} names")
-    if entry.file_sha1 and (sha1 := _digest(files, "sha1")) != entry.file_sha1.lower():
-        raise DataError(
-            f"{path} has the SHA-1 {sha1}, not {entry.file_sha1} as {INFO} says for {name!r}; "
-            "restore the file, or correct file_sha1."
-        )
-    layout = layout_of(entry.formatting, entry.columns, entry.tags)
-    return DataSet(name, layout, files, str(Digest(_digest(files))), entry.num_samples)
+    found = []
+    for name in names:
+        if name not in info:
+            found.append(_from_path(name, endpoint_url))
+            continue
+        entry = _entry(where, name, info[name])
+        path = _local(folder, entry.cloud_file_name or entry.file_name, endpoint_url, f"The data set {name!r}")
+        files = _files(path, f"The data set {name!r} names")
+        if entry.file_sha1 and (sha1 := _digest(files, "sha1")) != entry.file_sha1.lower():
+            raise DataError(
+                f"{path} has the SHA-1 {sha1}, not {entry.file_sha1} as {INFO} says for {name!r}; "
+                "restore the file, or correct file_sha1."
+            )
+        layout = layout_of(entry.formatting, entry.columns, entry.tags)
+        found.append(DataSet(name, layout, files, str(Digest(_digest(files))), entry.num_samples))
+    return tuple(found)
 
 
 def _from_path(name: str, endpoint_url: str | None) -> DataSet:
@@ -128,7 +134,12 @@ def _entry(info: str, name: str, raw: Any) -> Entry:
     where = f"{info}, data set {name!r}"
     if not isinstance(raw, dict):
         raise UsageError(f"{where}: it is not an object; an entry has at least a file_name.")
-    _refuse_unsupported(where, raw)
+    for key, reason in _UNSUPPORTED.items():
+        if raw.get(key):
+            raise UsageError(f"{where}: {key} {reason}.")
+    for key in _UNSUPPORTED_COLUMNS:
+        if isinstance(raw.get("columns"), dict) and key in raw["columns"]:
+            raise UsageError(f"{where}: the column {key} can't be trained; leave it out to train the text alone.")
     _refuse_unknown(where, raw, Entry.__struct_fields__)
     _refuse_unknown(f"{where}, columns", raw.get("columns"), Columns.__struct_fields__)
     _refuse_unknown(f"{where}, tags", raw.get("tags"), Tags.__struct_fields__)
@@ -146,22 +157,6 @@ def _entry(info: str, name: str, raw: Any) -> Entry:
     if columns and entry.formatting != "alpaca" and not columns.messages:
         raise UsageError(f"{where}: columns must name messages; what it leaves out is not read.")
     return entry
-
-
-def _refuse_unsupported(where: str, raw: Mapping[str, Any]) -> None:
-    """Refuse by name what LLaMA-Factory knows and this does not."""
-    for key in _HUBS:
-        if raw.get(key):
-            raise UsageError(f"{where}: {key} would load it from a hub; download it, and give file_name instead.")
-    for key in ("subset", "folder", "split"):
-        if key in raw:
-            raise UsageError(f"{where}: {key} picks a part of what is on a hub; leave it out, and name the file.")
-    if raw.get("ranking"):
-        raise UsageError(f"{where}: ranking is for pairs of answers, and only --stage sft is done; use other data.")
-    columns = raw.get("columns")
-    for key in ("images", "videos", "audios", "tools", "chosen", "rejected", "kto_tag"):
-        if isinstance(columns, dict) and key in columns:
-            raise UsageError(f"{where}: the column {key} can't be trained; leave it out to train the text alone.")
 
 
 def _refuse_unknown(where: str, raw: Any, known: Iterable[str]) -> None:

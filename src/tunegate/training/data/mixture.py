@@ -47,24 +47,34 @@ def mix(counts: Sequence[int], mixture: Mixture) -> Split:
     Raises DataError when nothing would be left to train on, or to measure.
     """
     random = random_draws(mixture.seed)
-    samples = mixture.num_samples or (None,) * len(counts)
-    firsts = np.cumsum([0, *counts[:-1]])
-    drawn = [
-        first + _sample(count, number, random) for first, count, number in zip(firsts, counts, samples, strict=True)
+    sizes = [
+        count if size is None else size
+        for count, size in zip(counts, mixture.num_samples or (None,) * len(counts), strict=True)
     ]
-    validation = _validation_split(np.concatenate(drawn), mixture.val_size, random)
+    drawn = []
+    for end, count, size in zip(np.cumsum(counts), counts, sizes, strict=True):
+        indices = np.arange(end - count, end, dtype=np.int64)
+        drawn.append(_draw(indices, size, random) if size < count else indices)
+    everything, val_size = np.concatenate(drawn), mixture.val_size
+    held_out = round(val_size * len(everything)) if val_size < 1 else int(val_size)
+    if val_size and not 0 < held_out < len(everything):
+        raise DataError(
+            f"--val_size {val_size:g} takes {held_out} of {len(everything)} examples for validation; give a number of "
+            f"them from 1 to {len(everything) - 1}, a share that comes to that, or 0 for no validation split."
+        )
+    validation = _draw(everything, held_out, random) if val_size else everything[:0]
     kept = [indices[~np.isin(indices, validation)] for indices in drawn]
     if empty := [number for number, indices in enumerate(kept, start=1) if not len(indices)]:
         raise DataError(
-            f"--val_size {mixture.val_size:g} takes every example of data set {empty[0]} for validation; "
-            "give a smaller one."
+            f"--val_size {val_size:g} takes every example of data set {empty[0]} for validation; give a smaller one."
         )
     parts = [
-        _repeated(indices, count, number, random) for indices, count, number in zip(kept, counts, samples, strict=True)
+        # more samples than examples: the same share of those that are left, some of them again
+        _draw(indices, round(size * len(indices) / count), random) if size > count else indices
+        for indices, count, size in zip(kept, counts, sizes, strict=True)
     ]
-    if mixture.strategy == "concat":
-        return Split(np.concatenate(parts), validation)
-    return Split(_interleaved(parts, mixture, random), validation)
+    train = np.concatenate(parts) if mixture.strategy == "concat" else _interleaved(parts, mixture, random)
+    return Split(train, validation)
 
 
 def random_draws(*seeds: int) -> Any:
@@ -72,39 +82,25 @@ def random_draws(*seeds: int) -> Any:
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seeds)))
 
 
-def _sample(count: int, number: int | None, random: Any) -> Indices:
-    """All examples, or `number` of them, in their order."""
-    if number is None or number >= count:
-        return np.arange(count, dtype=np.int64)
-    return np.sort(random.permutation(count)[:number]).astype(np.int64)
-
-
-def _validation_split(indices: Indices, val_size: float, random: Any) -> Indices:
-    if not val_size:
-        return indices[:0]
-    number = round(val_size * len(indices)) if val_size < 1 else int(val_size)
-    if not 0 < number < len(indices):
-        raise DataError(
-            f"--val_size {val_size:g} takes {number} of {len(indices)} examples for validation; give a number of them "
-            f"from 1 to {len(indices) - 1}, a share that comes to that, or 0 for no validation split."
-        )
-    return np.sort(random.permutation(indices)[:number])
-
-
-def _repeated(indices: Indices, count: int, number: int | None, random: Any) -> Indices:
-    """`indices`, and again some of them where a larger `number` is asked for than all `count`."""
-    if number is None or number <= count:
-        return indices
-    share = round(number * len(indices) / count)
-    whole, rest = divmod(share, len(indices))
+def _draw(indices: Indices, number: int, random: Any) -> Indices:
+    """`number` of `indices`, in their order; where that is more than there are, all of them once or more, and some."""
+    whole, rest = divmod(number, len(indices))
     return np.sort(np.concatenate([np.tile(indices, whole), random.permutation(indices)[:rest]]))
 
 
 def _interleaved(parts: Sequence[Indices], mixture: Mixture, random: Any) -> Indices:
+    """The parts in turns: drawn at random where there are weights, else one after the other."""
     under = mixture.strategy == "interleave_under"
     turns = np.zeros(0, dtype=np.int16)
     while True:
-        turns = np.concatenate([turns, _turns(len(parts), mixture.weights, max(1024, len(turns)), random)])
+        number = max(1024, len(turns))
+        if mixture.weights:
+            ends_of_shares = np.cumsum(np.array(mixture.weights) / np.sum(mixture.weights))
+            more = np.searchsorted(ends_of_shares, random.random_sample(number), side="right")
+            more = np.minimum(more, len(parts) - 1)  # the sum of the shares may stay just below 1
+        else:
+            more = np.tile(np.arange(len(parts)), -(-number // len(parts)))
+        turns = np.concatenate([turns, more.astype(np.int16)])
         places = [np.flatnonzero(turns == number) for number in range(len(parts))]
         used_up = [
             int(place[len(part) - 1]) + 1 if len(place) >= len(part) else None
@@ -119,13 +115,3 @@ def _interleaved(parts: Sequence[Indices], mixture: Mixture, random: Any) -> Ind
         until = place[place < end]
         mixed[until] = part[np.arange(len(until)) % len(part)]
     return mixed
-
-
-def _turns(datasets: int, weights: Sequence[float], number: int, random: Any) -> npt.NDArray[np.int16]:
-    """Whose turn it is, `number` times: drawn at random where there are weights, else one after the other."""
-    if not weights:
-        return np.tile(np.arange(datasets, dtype=np.int16), -(-number // datasets))
-    shares = np.array(weights) / np.sum(weights)
-    draws: npt.NDArray[np.float64] = random.random_sample(number)
-    turns = np.searchsorted(np.cumsum(shares), draws, side="right")
-    return np.minimum(turns, datasets - 1).astype(np.int16)  # the sum of the shares may stay just below 1

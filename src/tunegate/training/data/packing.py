@@ -61,9 +61,21 @@ def pack(lengths: Lengths, capacity: int, seed: int, *, shuffled: bool = True) -
     order = random_draws(seed).permutation(len(lengths)) if shuffled else np.arange(len(lengths))
     packs: list[list[int]] = []
     for start in range(0, len(order), _WINDOW):
-        packs += _best_fit(order[start : start + _WINDOW], lengths, capacity)
-    ends = np.cumsum([len(members) for members in packs], dtype=np.int64)
-    return Packs(np.array([example for members in packs for example in members], dtype=np.int64), ends)
+        window = order[start : start + _WINDOW]
+        members: list[list[int]] = []  # of each pack, as places in the window
+        room: list[tuple[int, int]] = []  # what is left in each pack, least first, and its number
+        for place in np.argsort(-lengths[window], kind="stable"):
+            length = int(lengths[window[place]])
+            found = bisect_left(room, (length, 0))
+            left, number = room.pop(found) if found < len(room) else (capacity, len(members))
+            if number == len(members):
+                members.append([])
+            members[number].append(int(place))
+            insort(room, (left - length, number))
+        # In the order of the window, which is the files' where nothing is shuffled.
+        packs += [[int(window[place]) for place in sorted(places)] for places in sorted(members, key=min)]
+    ends = np.cumsum([len(examples) for examples in packs], dtype=np.int64)
+    return Packs(np.array([example for examples in packs for example in examples], dtype=np.int64), ends)
 
 
 def padding_share(lengths: Lengths, order: Indices, batch: int) -> float:
@@ -72,18 +84,3 @@ def padding_share(lengths: Lengths, order: Indices, batch: int) -> float:
     starts = np.arange(0, len(ordered), batch)
     sizes = np.diff(np.append(starts, len(ordered)))
     return 1 - float(ordered.sum()) / float((np.maximum.reduceat(ordered, starts) * sizes).sum())
-
-
-def _best_fit(window: Indices, lengths: Lengths, capacity: int) -> list[list[int]]:
-    packs: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # what is left in each pack, least first, and its number
-    for place in np.argsort(-lengths[window], kind="stable"):
-        length = int(lengths[window[place]])
-        found = bisect_left(room, (length, 0))
-        left, number = room.pop(found) if found < len(room) else (capacity, len(packs))
-        if number == len(packs):
-            packs.append([])
-        packs[number].append(int(place))
-        insort(room, (left - length, number))
-    # In the order of the window, which is the files' where nothing is shuffled.
-    return [[int(window[place]) for place in sorted(places)] for places in sorted(packs, key=min)]

@@ -22,13 +22,7 @@ from tunegate.files import alone_with, digest_of_file, disk_errors_as, new_folde
 from tunegate.models.materialize import default_cache
 from tunegate.models.templates import load_template
 from tunegate.training.config import TrainConfig
-from tunegate.training.data.cache import (
-    CachedDataset,
-    DatasetAccount,
-    collect_rejected,
-    open_dataset,
-    write_dataset,
-)
+from tunegate.training.data.cache import CachedDataset, collect_rejected, open_dataset, write_dataset
 from tunegate.training.data.datasets import DataSet, find_datasets
 from tunegate.training.data.examples import TrainingData, mixed
 from tunegate.training.data.formats import dialogues_of
@@ -58,7 +52,6 @@ def prepare(
     """Tokenize the run's data sets where that was not done before, or `overwrite_cache` asks for it again.
 
     The rejected records are written to `rejects`, one JSON line each, also where there are too many of them.
-
     Several processes may ask at once: one writes, the others wait for it. Raises UsageError or DataError for what
     can't be used, ModelError for a tokenizer that lacks the template's tokens.
     """
@@ -74,7 +67,21 @@ def prepare(
         datasets.append(cached)
     if rejects:
         collect_rejected([dataset.folder for dataset in datasets], rejects)
-    _check_rejected(config, [dataset.account for dataset in datasets])
+    accounts = [dataset.account for dataset in datasets]
+    for account in accounts:
+        if account.examples == 0:
+            raise DataError(
+                f"None of the {account.rejected_records} records of the data set {account.name!r} can be used; "
+                f"the first is {account.first_rejected}."
+            )
+    rejected = sum(account.rejected_records for account in accounts)
+    total = rejected + sum(account.examples for account in accounts)
+    if rejected / total > config.max_rejected:
+        first = next(account for account in accounts if account.rejected).first_rejected
+        raise DataError(
+            f"{rejected} of {total} records were rejected, more than --max_rejected {config.max_rejected:g} allows; "
+            f"the first is {first}."
+        )
     return mixed(config, datasets)
 
 
@@ -125,24 +132,6 @@ class _Reading:
             self._report(
                 Preparing(dataset=self._dataset.name, records=self._records, records_per_second=speed, share=share)
             )
-
-
-def _check_rejected(config: TrainConfig, accounts: list[DatasetAccount]) -> None:
-    """Raise DataError when a data set has nothing to train on, or too large a share of all records was rejected."""
-    for account in accounts:
-        if account.examples == 0:
-            raise DataError(
-                f"None of the {account.rejected_records} records of the data set {account.name!r} can be used; "
-                f"the first is {account.first_rejected}."
-            )
-    rejected = sum(account.rejected_records for account in accounts)
-    total = rejected + sum(account.examples for account in accounts)
-    if rejected / total > config.max_rejected:
-        first = next(account for account in accounts if account.rejected).first_rejected
-        raise DataError(
-            f"{rejected} of {total} records were rejected, more than --max_rejected {config.max_rejected:g} allows; "
-            f"the first is {first}."
-        )
 
 
 def _key(dataset: DataSet, config: TrainConfig, tokenizer_folder: Path) -> str:
