@@ -16,8 +16,8 @@ from tunegate.api.codec import Resource, from_json, to_json
 from tunegate.api.errors import Preempted, TunegateError
 from tunegate.api.versions import ModelVersion
 from tunegate.training.config import TrainConfig, check_config
+from tunegate.training.launch.failure import explain
 from tunegate.training.launch.lifecycle import PlannedRun, begin, finish, join
-from tunegate.training.launch.worker import explain
 from tunegate.training.loop.rendezvous import KeyValueStore, join_rendezvous
 from tunegate.training.loop.trainer import run
 from tunegate.training.run.layout import hold

@@ -11,29 +11,18 @@ import sys
 import time
 from pathlib import Path
 
-from tunegate.api.codec import Resource, from_json, to_json
-from tunegate.api.errors import Preempted, TrainingError, TunegateError, UsageError
+from tunegate.api.codec import to_json
 from tunegate.api.versions import ModelVersion
 from tunegate.processes import Child
 from tunegate.training.config import TrainConfig, check_config
 from tunegate.training.data.prepare import Preparing
+from tunegate.training.launch.failure import read_failure
 from tunegate.training.launch.lifecycle import begin, finish, join
 from tunegate.training.launch.nodes import Node, read_node
 from tunegate.training.run.layout import LOG, STOP, VERSIONS, failures, hold, log_path, plan_path
 from tunegate.training.run.plan import Plan, threads_per_process
 from tunegate.training.run.preemption import StopRequest, stoppable
 from tunegate.training.run.progress import Follower, Progress, Report
-
-
-class Failure(Resource, frozen=True, kw_only=True):
-    """Why a process gave up; `explained` when the message is a sentence for the user."""
-
-    message: str
-    explained: bool
-    exit_code: int = 1
-
-
-_KINDS: dict[int, type[TunegateError]] = {kind.exit_code: kind for kind in (UsageError, Preempted)}
 
 
 def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersion]:
@@ -71,8 +60,14 @@ def _run(plan: Plan, node: Node, output_dir: Path, report: Report, stop: StopReq
     path.write_bytes(to_json(plan))
     steps = Follower(output_dir / LOG, Progress, from_end=True)
     versions = Follower(output_dir / VERSIONS, ModelVersion, from_end=True)
+    # --standalone finds a free port itself; the address keeps it on loopback. Several nodes meet as PET_* say.
+    rendezvous = ["--standalone", "--local-addr", "127.0.0.1"] if node.is_alone else []
+    # Ranks write to this process's log; without a --log-dir torchrun leaves an empty folder in /tmp each time.
+    options = [*rendezvous, "--nproc-per-node", str(plan.config.nproc_per_node), "--log-dir", os.devnull]
+    worker = ["-m", "tunegate.training.launch.worker", str(path)]
+    command = [sys.executable, "-m", "torch.distributed.run", *options, *worker]
     log = log_path(output_dir, node.index)
-    with Child.start("training", _torchrun(plan, node, path), log=log, env=_environment(plan, node)) as child:
+    with Child.start("training", command, log=log, env=_environment(plan, node)) as child:
         stop.is_training = running = True
         while running:
             running = child.exit_code is None
@@ -86,17 +81,7 @@ def _run(plan: Plan, node: Node, output_dir: Path, report: Report, stop: StopReq
             time.sleep(0.2 if running else 0)
         stop.is_training = False
         if child.exit_code != 0:
-            raise _failure(output_dir, child)
-
-
-def _torchrun(plan: Plan, node: Node, path: Path) -> list[str]:
-    # --standalone finds a free port itself; the address keeps it on loopback. Several nodes meet as PET_* say.
-    rendezvous = ["--standalone", "--local-addr", "127.0.0.1"] if node.is_alone else []
-    module = ["-m", "tunegate.training.launch.worker", str(path)]
-    processes = ["--nproc-per-node", str(plan.config.nproc_per_node)]
-    # Ranks write to this process's log; without this torchrun leaves an empty folder in /tmp each time.
-    logs = ["--log-dir", os.devnull]
-    return [sys.executable, "-m", "torch.distributed.run", *rendezvous, *processes, *logs, *module]
+            raise read_failure(output_dir, child.log)
 
 
 def _environment(plan: Plan, node: Node) -> dict[str, str]:
@@ -117,18 +102,6 @@ def _environment(plan: Plan, node: Node) -> dict[str, str]:
 def _failed(output_dir: Path) -> set[tuple[str, int]]:
     """Which ranks have said why they gave up, and when."""
     return {(path.name, path.stat().st_mtime_ns) for path in failures(output_dir).values()}
-
-
-def _failure(output_dir: Path, child: Child) -> TunegateError:
-    paths = sorted(failures(output_dir).values(), key=lambda path: path.stat().st_mtime)
-    found = [from_json(path.read_bytes(), Failure, str(path)) for path in paths]
-    again = f"run the same command again to resume from the newest checkpoint (log: {child.log})"
-    for failure in found:
-        if failure.explained:
-            return _KINDS.get(failure.exit_code, TrainingError)(failure.message)
-    if found:
-        return TrainingError(f"Training failed: {found[0].message}; {again}.")
-    return TrainingError(f"A training process was ended from outside; {again}.")
 
 
 def _ignore(news: Preparing | Progress | ModelVersion) -> None:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
 from tunegate import logs
 from tunegate.api.codec import from_json, to_json
-from tunegate.api.errors import Preempted, TunegateError
-from tunegate.training.launch.torchrun import Failure
+from tunegate.api.errors import Preempted
+from tunegate.training.launch.failure import explain
 from tunegate.training.loop.rendezvous import join_rendezvous
 from tunegate.training.loop.trainer import run
 from tunegate.training.run.layout import failure_path, failures
 from tunegate.training.run.plan import Plan
 from tunegate.training.run.preemption import stoppable
-
-_SMALLEST_FREE_SPACE = 16 * 1024**2
 
 
 def main(path: Path) -> int:
@@ -39,18 +36,6 @@ def main(path: Path) -> int:
                 return error.exit_code
             raise
     return 0
-
-
-def explain(error: Exception, output_dir: Path) -> Failure:
-    """Explain an error to the user. Writers of weights say "disk full" in many ways, so look at the disk."""
-    if isinstance(error, TunegateError):
-        return Failure(message=str(error), explained=True, exit_code=error.exit_code)
-    if shutil.disk_usage(output_dir).free < _SMALLEST_FREE_SPACE or "No space left" in str(error):
-        message = f"The disk of {output_dir} is full; free some space and run the same command again to resume."
-        return Failure(message=message, explained=True)
-    return Failure(
-        message=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", explained=False
-    )
 
 
 if __name__ == "__main__":

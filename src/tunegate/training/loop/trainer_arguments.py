@@ -39,7 +39,7 @@ def training_arguments(config: TrainConfig, output_dir: Path) -> TrainingArgumen
         use_cpu=on_cpu,
         bf16=not config.fp16 and computes_in_bfloat16(config.bf16),
         fp16=config.fp16,
-        activation_checkpointing=_recomputes(config, on_cpu=on_cpu),
+        activation_checkpointing=recomputes_layers(config, on_cpu=on_cpu),
         deepspeed=_deepspeed(config),
         logging_steps=config.logging_steps,
         logging_nan_inf_filter=False,
@@ -67,7 +67,7 @@ def computes_in_bfloat16(requested: str) -> bool:
     return able or requested == "true"
 
 
-def _recomputes(config: TrainConfig, *, on_cpu: bool) -> bool:
+def recomputes_layers(config: TrainConfig, *, on_cpu: bool) -> bool:
     """Whether layers are computed again backwards, to save memory: it is scarce on accelerators, time on CPUs."""
     if config.finetuning_type == "p_tuning_v2":
         return False  # its prompts are a cache of keys and values, which a layer computed again would add to

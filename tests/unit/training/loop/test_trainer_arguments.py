@@ -85,7 +85,7 @@ def test_layers_are_computed_again_where_memory_is_scarce(
 ) -> None:
     config = make_config(None, tmp_path, tmp_path, gradient_checkpointing=wish, finetuning_type=method)
 
-    assert trainer_arguments._recomputes(config, on_cpu=not accelerator) is recomputes
+    assert trainer_arguments.recomputes_layers(config, on_cpu=not accelerator) is recomputes
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
@@ -120,3 +120,8 @@ def test_learned_prompts_refuse_what_they_can_not_be_used_with(
     with pytest.raises(UsageError, match=f"{method} .*{said}|{said}.* {method}"):
         check_config(make_config(None, tmp_path, tmp_path, finetuning_type=method, **changes))
     check_config(make_config(None, tmp_path, tmp_path, finetuning_type="lora", **changes))
+
+
+def test_bfloat16_is_used_as_requested() -> None:
+    assert trainer_arguments.computes_in_bfloat16("true") is True
+    assert trainer_arguments.computes_in_bfloat16("false") is False

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from tunegate.api.errors import DataError
-from tunegate.training.launch import worker
-from tunegate.training.launch.worker import explain
-from tunegate.training.loop.trainer_arguments import computes_in_bfloat16
+from tunegate.training.launch.failure import explain
 
 
 def test_our_own_errors_are_for_the_user_as_they_stand(tmp_path: Path) -> None:
@@ -30,10 +28,5 @@ def test_a_full_disk_is_told_as_such_whoever_met_it(tmp_path: Path, monkeypatch:
 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100, 100, 0))
-    message = worker.explain(RuntimeError("[enforce fail at inline_container.cc:668]"), tmp_path).message
+    message = explain(RuntimeError("[enforce fail at inline_container.cc:668]"), tmp_path).message
     assert "is full" in message
-
-
-def test_a_wish_for_bfloat16_is_followed() -> None:
-    assert computes_in_bfloat16("true") is True
-    assert computes_in_bfloat16("false") is False
