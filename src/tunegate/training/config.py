@@ -302,8 +302,16 @@ def check_config(config: TrainConfig) -> None:
     _check_data(config)
     deepspeed = _read_deepspeed(config)
     _check_deepspeed(config, deepspeed)
-    if config.finetuning_type in ("p_tuning", "p_tuning_v2"):
-        _check_soft_prompt(config, deepspeed)
+    method = f"--finetuning_type {config.finetuning_type}"
+    is_soft_prompt = config.finetuning_type in ("p_tuning", "p_tuning_v2")
+    if is_soft_prompt and config.packing:
+        raise UsageError(
+            f"{method} puts a prompt before each dialogue, which --packing has no place for; leave it out."
+        )
+    if is_soft_prompt and deepspeed.get("zero_optimization", {}).get("stage") == 3:
+        raise UsageError(f"{method} and ZeRO-3 wait for each other forever; use ZeRO-2, or leave out --deepspeed.")
+    if config.finetuning_type == "p_tuning_v2" and config.gradient_checkpointing == "true":
+        raise UsageError(f"{method} keeps its prompts in a cache, which --gradient_checkpointing drops; leave it out.")
 
 
 def load_deepspeed(config: TrainConfig) -> dict[str, Any]:
@@ -354,19 +362,6 @@ def _check_data(config: TrainConfig) -> None:
         )
     if not all(share > 0 for share in config.interleave_probs):
         raise UsageError("--interleave_probs must all be greater than 0; leave out a data set that has no share.")
-
-
-def _check_soft_prompt(config: TrainConfig, deepspeed: dict[str, Any]) -> None:
-    """Raise UsageError for what can't be done where only a soft prompt is trained."""
-    method = f"--finetuning_type {config.finetuning_type}"
-    if config.packing:
-        raise UsageError(
-            f"{method} puts a prompt before each dialogue, which --packing has no place for; leave it out."
-        )
-    if deepspeed.get("zero_optimization", {}).get("stage") == 3:
-        raise UsageError(f"{method} and ZeRO-3 wait for each other forever; use ZeRO-2, or leave out --deepspeed.")
-    if config.finetuning_type == "p_tuning_v2" and config.gradient_checkpointing == "true":
-        raise UsageError(f"{method} keeps its prompts in a cache, which --gradient_checkpointing drops; leave it out.")
 
 
 _IN_FLAGS = {

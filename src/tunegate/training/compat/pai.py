@@ -53,27 +53,24 @@ def read_line(text: str, given: Mapping[str, str]) -> PaiJob:
 
     Spaces that were lost before -D and -project are put back. Raises UsageError for what tunegate can't do.
     """
-    options, variables = _split(text, given)
-    expand = _Expansion(variables)
-    buckets, endpoint_url = _buckets(expand(options.get("buckets", "")))
-    entry = _LAUNCHER.findall(options.get("entryFile", ""))
-    launcher = {name.replace("-", "_"): expand(value) for name, value in entry}
-    cluster = _cluster(expand(options.get("cluster", "")))
-    workers = expand(options.get("workerCount", "")) or str(cluster.get("count", "") or launcher.get("nnodes", "1"))
-    percent = _whole("gpu", expand(options.get("gpuRequired", "")) or cluster.get("gpu", 0))
+    line = _Line(text, given)
+    buckets, endpoint_url = line.buckets()
+    cluster, launcher = line.cluster(), line.launcher()
+    workers = line.option("workerCount") or str(cluster.get("count", "") or launcher.get("nnodes", "1"))
+    percent = _whole("gpu", line.option("gpuRequired") or cluster.get("gpu", 0))
     if percent % 100:
         raise UsageError(f"The line asks for {percent} % of a GPU; Kubernetes gives whole ones: 100, 200 and so on.")
     gpus = percent // 100
     processes = launcher.get("nproc_per_node") or str(gpus or 1)
-    script = expand(options.get("script", ""))
-    parameters = expand(options.get("userDefinedParameters", ""))
-    expand.check()
-    arguments, output_dir, store = _arguments(_shell(parameters), buckets)
+    script, parameters = line.option("script"), line.option("userDefinedParameters")
+    line.check()
+    package = script if re.match(r"(oss|s3)://.+\.(tar\.gz|tgz|tar)$", script) else None
+    arguments, output_dir, store = _arguments(_shell(parameters), buckets, has_package=package is not None)
     job = PaiJob(
         arguments=arguments,
         run=name_of(output_dir),
         store=store,
-        package=_package(script, arguments),
+        package=package,
         workers=_whole("workerCount", workers, least=1),
         processes=_whole("nproc_per_node", processes, least=1),
         gpus=gpus,
@@ -88,62 +85,83 @@ def read_line(text: str, given: Mapping[str, str]) -> PaiJob:
     return job
 
 
-class _Expansion:
-    """Replaces ${variables} by their values, and remembers which are not set."""
+class _Line:
+    """The options of a line by name, with ${variables} replaced by their values; it remembers which are not set."""
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        self._variables = variables
+    def __init__(self, text: str, given: Mapping[str, str]) -> None:
+        spaced = ""  # with a space before each option, outside quotes: a copied line may have lost them
+        for number, piece in enumerate(_QUOTED.split(text)):
+            is_quoted = number % 2 == 1
+            after_a_quote = number and re.match(_OPTION, piece)
+            spaced += piece if is_quoted else " " * bool(after_a_quote) + re.sub(rf"(?<=\S)(?={_OPTION})", " ", piece)
+        parts = _shell(spaced)
+        if "pai" not in parts:
+            raise UsageError("There is no `pai` line; give the whole command, with pai -name in front.")
+        start = parts.index("pai")
+        self._variables = {**given, **dict(part.split("=", 1) for part in parts[:start] if "=" in part)}
+        self._options: dict[str, str] = {}
         self._missing: dict[str, None] = {}
+        rest = parts[start + 1 :]
+        while rest:
+            part = rest.pop(0)
+            if part in ("-name", "-project") and rest:
+                self._options[part[1:]] = rest.pop(0)
+            elif part.startswith("-D") and "=" in part:
+                name, _, value = part[2:].partition("=")
+                self._options[name] = value
+            else:
+                raise UsageError(f"{part!r} in the pai line is not an option; they are -name, -project and -DX=Y.")
+        if not self._options.get("name", "").startswith("pytorch"):
+            raise UsageError(
+                f"pai -name {self._options.get('name', '')} is not PyTorch; tunegate submits pai -name pytorch... ."
+            )
+        if unknown := self._options.keys() - {*_KNOWN, "name", "project"}:
+            raise UsageError(
+                f"-D{min(unknown)} is not known; leave it out, or of: {', '.join(f'-D{n}' for n in _KNOWN)}."
+            )
 
-    def __call__(self, text: str) -> str:
-        for name in _VARIABLE.findall(text):
-            if name not in self._variables:
-                self._missing[name] = None
-        expanded = _VARIABLE.sub(lambda match: self._variables.get(match[1], ""), text)
-        return self(expanded) if expanded != text and _VARIABLE.search(expanded) else expanded
+    def option(self, name: str) -> str:
+        """The value of -D`name`; empty where it was left out."""
+        return self._expand(self._options.get(name, ""))
+
+    def buckets(self) -> tuple[tuple[str, ...], str | None]:
+        """Each bucket's URI, and the endpoint if one is named beside them."""
+        uris, endpoint_url = [], None
+        for bucket in filter(None, self.option("buckets").split(",")):
+            uri, _, query = bucket.strip().partition("?")
+            if not re.match(r"(oss|s3)://", uri):
+                raise UsageError(f"-Dbuckets has {uri!r}; a bucket is written oss://BUCKET/.")
+            uris.append(uri.rstrip("/"))
+            host = parse_qs(query).get("host", [""])[0]
+            endpoint_url = (host if "://" in host else f"https://{host}") if host else endpoint_url
+        return tuple(uris), endpoint_url
+
+    def cluster(self) -> dict[str, Any]:
+        """What -Dcluster says of a worker: its count, and its cpu, gpu (both in hundredths) and memory (MiB)."""
+        if not (text := self.option("cluster")):
+            return {}
+        try:
+            return msgspec.json.decode(text, type=dict[str, dict[str, Any]]).get("worker", {})
+        except msgspec.DecodeError as error:
+            raise UsageError(f'-Dcluster is not JSON such as {{"worker": {{"gpu": 100}}}}: {error}.') from None
+
+    def launcher(self) -> dict[str, str]:
+        """What -DentryFile tells a launcher: nnodes, nproc_per_node."""
+        found = _LAUNCHER.findall(self._options.get("entryFile", ""))
+        return {name.replace("-", "_"): self._expand(value) for name, value in found}
 
     def check(self) -> None:
+        """Raise UsageError for variables that were used and are not set."""
         if self._missing:
             names = ", ".join(f"${{{name}}}" for name in self._missing)
             raise UsageError(f"The line uses {names}; set it in the environment, or in a line before pai.")
 
-
-def _split(text: str, given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The line's options by name, and the variables that may stand in them."""
-    parts = _shell(_spaced(text))
-    if "pai" not in parts:
-        raise UsageError("There is no `pai` line; give the whole command, with pai -name in front.")
-    start = parts.index("pai")
-    variables = {**given, **dict(part.split("=", 1) for part in parts[:start] if "=" in part)}
-    options: dict[str, str] = {}
-    rest = parts[start + 1 :]
-    while rest:
-        part = rest.pop(0)
-        if part in ("-name", "-project") and rest:
-            options[part[1:]] = rest.pop(0)
-        elif part.startswith("-D") and "=" in part:
-            name, _, value = part[2:].partition("=")
-            options[name] = value
-        else:
-            raise UsageError(f"{part!r} in the pai line is not an option; they are -name, -project and -DX=Y.")
-    if not options.get("name", "").startswith("pytorch"):
-        raise UsageError(f"pai -name {options.get('name', '')} is not PyTorch; tunegate submits pai -name pytorch... .")
-    if unknown := options.keys() - {*_KNOWN, "name", "project"}:
-        raise UsageError(f"-D{min(unknown)} is not known; leave it out, or of: {', '.join(f'-D{n}' for n in _KNOWN)}.")
-    return options, variables
-
-
-def _spaced(text: str) -> str:
-    """The line with a space before each option, outside quotes: a copied line may have lost them."""
-    spaced = ""
-    for number, part in enumerate(_QUOTED.split(text)):
-        is_quoted = number % 2 == 1
-        if not is_quoted:
-            after_a_quote = number and re.match(_OPTION, part)
-            part = re.sub(rf"(?<=\S)(?={_OPTION})", " ", part)
-            part = f" {part}" if after_a_quote else part
-        spaced += part
-    return spaced
+    def _expand(self, text: str) -> str:
+        for name in _VARIABLE.findall(text):
+            if name not in self._variables:
+                self._missing[name] = None
+        expanded = _VARIABLE.sub(lambda match: self._variables.get(match[1], ""), text)
+        return self._expand(expanded) if expanded != text and _VARIABLE.search(expanded) else expanded
 
 
 def _shell(text: str) -> list[str]:
@@ -151,28 +169,6 @@ def _shell(text: str) -> list[str]:
         return shlex.split(text)
     except ValueError as error:
         raise UsageError(f"The pai line can't be read: {error}; quote it as for a shell.") from None
-
-
-def _cluster(text: str) -> dict[str, Any]:
-    if not text:
-        return {}
-    try:
-        return msgspec.json.decode(text, type=dict[str, dict[str, Any]]).get("worker", {})
-    except msgspec.DecodeError as error:
-        raise UsageError(f'-Dcluster is not JSON such as {{"worker": {{"gpu": 100}}}}: {error}.') from None
-
-
-def _buckets(text: str) -> tuple[tuple[str, ...], str | None]:
-    """Each bucket's URI, and the endpoint if one is named beside them."""
-    uris, endpoint_url = [], None
-    for bucket in filter(None, text.split(",")):
-        uri, _, query = bucket.strip().partition("?")
-        if not re.match(r"(oss|s3)://", uri):
-            raise UsageError(f"-Dbuckets has {uri!r}; a bucket is written oss://BUCKET/.")
-        uris.append(uri.rstrip("/"))
-        host = parse_qs(query).get("host", [""])[0]
-        endpoint_url = (host if "://" in host else f"https://{host}") if host else endpoint_url
-    return tuple(uris), endpoint_url
 
 
 def _whole(name: str, value: Any, least: int | None = None) -> int:
@@ -185,10 +181,16 @@ def _whole(name: str, value: Any, least: int | None = None) -> int:
     return number
 
 
-def _arguments(parameters: list[str], buckets: tuple[str, ...]) -> tuple[tuple[str, ...], str, str | None]:
+def _arguments(
+    parameters: list[str], buckets: tuple[str, ...], *, has_package: bool
+) -> tuple[tuple[str, ...], str, str | None]:
     """The flags of training, the run's folder, and the store if that folder was in a bucket."""
     kept, output_dir, store = [], "", None
     for argument, flag, value in flags(parameters):
+        if flag in _PACKAGE_FILES and value and not value.startswith(("/", "oss://", "s3://")) and not has_package:
+            raise UsageError(
+                f"--{flag} {value} is a file of the script's archive; give -Dscript=oss://BUCKET/JOB.tar.gz."
+            )
         mapped = value
         if value is not None and (mount := _MOUNT.fullmatch(value)):
             number, path = int(mount[1]), (mount[2] or "").strip("/")
@@ -203,17 +205,3 @@ def _arguments(parameters: list[str], buckets: tuple[str, ...]) -> tuple[tuple[s
     if not output_dir:
         raise UsageError("-DuserDefinedParameters has no --output_dir; say where the run keeps its checkpoints.")
     return tuple(kept), output_dir, store
-
-
-def _package(script: str, arguments: tuple[str, ...]) -> str | None:
-    """The archive of -Dscript; refused where its files are needed and can't be had."""
-    if re.match(r"(oss|s3)://.+\.(tar\.gz|tgz|tar)$", script):
-        return script
-    for name in _PACKAGE_FILES:
-        for argument in arguments:
-            value = argument.removeprefix(f"--{name}=")
-            if value != argument and not value.startswith(("/", "oss://", "s3://")):
-                raise UsageError(
-                    f"--{name} {value} is a file of the script's archive; give -Dscript=oss://BUCKET/JOB.tar.gz."
-                )
-    return None

@@ -36,14 +36,14 @@ def training_job(job: PaiJob, settings: JobSettings) -> dict[str, Any]:
             "The pods' folders go with the pods; give --store, or an --output_dir under /data/oss_bucket_0/."
         )
     labels = {MODEL: settings.name, RUN: job.run}
-    arguments = {name: value for name, _, value in (argument.partition("=") for argument in job.arguments)}
+    given = {name: value for name, _, value in (argument.partition("=") for argument in job.arguments)}
     ours = {
         "--model": settings.name,
         "--run": job.run,
         "--nproc_per_node": str(job.processes),
         "--metrics_port": _METRICS_PORT,
     }
-    added = {name: value for name, value in ours.items() if name not in arguments}
+    added = {name: value for name, value in ours.items() if name not in given}
     limits = {name: value for name, value in (("memory", job.memory), ("nvidia.com/gpu", job.gpus)) if value}
     container = {
         "name": "pytorch",
@@ -54,27 +54,21 @@ def training_job(job: PaiJob, settings: JobSettings) -> dict[str, Any]:
         },
         **({"workingDir": "/job"} if job.package else {}),
     }
-    port = int({**added, **arguments}["--metrics_port"])
+    port = int({**added, **given}["--metrics_port"])
     first = {**container, "ports": [{"name": "metrics", "containerPort": port, "protocol": "TCP"}]}
-
-    def replica(count: int, container: dict[str, Any]) -> dict[str, Any]:
-        pod = {"metadata": {"labels": labels}, "spec": _pod(job, settings, store, container)}
-        return {"replicas": count, "restartPolicy": "OnFailure", "template": pod}
-
-    others = {"Worker": replica(job.workers - 1, container)} if job.workers > 1 else {}
+    replicas = {"Master": _replica(1, job, settings, store, first)}
+    if job.workers > 1:
+        replicas["Worker"] = _replica(job.workers - 1, job, settings, store, container)
     return {
         "apiVersion": API_VERSION,
         "kind": "PyTorchJob",
         "metadata": {"name": settings.name, "namespace": settings.namespace, "labels": labels},
-        "spec": {
-            "runPolicy": {"cleanPodPolicy": "Running", "backoffLimit": 3},
-            "pytorchReplicaSpecs": {"Master": replica(1, first), **others},
-        },
+        "spec": {"runPolicy": {"cleanPodPolicy": "Running", "backoffLimit": 3}, "pytorchReplicaSpecs": replicas},
     }
 
 
-def _pod(job: PaiJob, settings: JobSettings, store: str, container: dict[str, Any]) -> dict[str, Any]:
-    """As safe as pods can be, with a scratch folder that all pods of a job share."""
+def _replica(count: int, job: PaiJob, settings: JobSettings, store: str, container: dict[str, Any]) -> dict[str, Any]:
+    """As many equal pods, as safe as pods can be, with a scratch folder that all pods of a job share."""
     shared = {"persistentVolumeClaim": {"claimName": settings.claim}}
     volumes = [
         *pods.scratch("tmp", "cache"),
@@ -98,9 +92,11 @@ def _pod(job: PaiJob, settings: JobSettings, store: str, container: dict[str, An
         resources={"requests": {"cpu": "100m", "memory": "256Mi"}},
         **common,
     )
-    return pods.pod(
+    spec = pods.pod(
         [pods.container(image=settings.image, **container, **common)],
         volumes,
         terminationGracePeriodSeconds=120,  # a drained pod keeps a checkpoint first, and publishes it
         **({"initContainers": [unpack]} if job.package else {}),
     )
+    pod = {"metadata": {"labels": {MODEL: settings.name, RUN: job.run}}, "spec": spec}
+    return {"replicas": count, "restartPolicy": "OnFailure", "template": pod}
