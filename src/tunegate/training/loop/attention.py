@@ -14,7 +14,7 @@ from transformers import AttentionInterface
 BY_DIALOGUE = "by_dialogue"
 
 
-def _attend(
+def attend_by_dialogue(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -36,16 +36,11 @@ def _attend(
     for start, end in pairwise(cu_seq_lens_q.tolist()):
         row, first = divmod(start, positions)
         here = slice(row, row + 1), slice(None), slice(first, first + end - start)
-        mask = _looking_back(end - start, sliding_window, query.device)
+        length, mask = end - start, None  # faster where a position sees all before it
+        if sliding_window is not None and length > sliding_window:
+            mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril().triu(1 - sliding_window)
         answers.append(whole(module, query[here], key[here], value[here], mask, **options)[0])
     return torch.cat(answers, dim=1).view(rows, positions, *answers[0].shape[2:]), None
 
 
-def _looking_back(length: int, window: int | None, device: torch.device) -> torch.Tensor | None:
-    """True where a position sees another one; None, which is faster, where it sees all before it."""
-    if window is None or length <= window:
-        return None
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril().triu(1 - window)
-
-
-AttentionInterface.register(BY_DIALOGUE, _attend)
+AttentionInterface.register(BY_DIALOGUE, attend_by_dialogue)

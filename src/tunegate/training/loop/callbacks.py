@@ -11,7 +11,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,15 +46,6 @@ class CountingTrainer(Protocol):
     def count(self) -> tuple[int, int]:
         """Tokens read, and positions computed for them, in this rank since the last call."""
         ...
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Of the steps since the last logging step."""
-
-    tokens_per_second: float
-    padding: float
-    mfu: float | None
 
 
 class RunCallback(TrainerCallback):  # type: ignore[misc]
@@ -113,8 +103,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self._loss = self._loss if loss is None else loss
         self._eval_loss = logs.get("eval_loss")
         if self._trainer.is_world_process_zero() and ("loss" in logs or "eval_loss" in logs):
-            speed = None if loss is None else self._speed(args)
-            progress = self._progress(state, logs, speed)
+            progress = self._progress(args.world_size, state, logs)
             append(self._output_dir / LOG, progress)
             self._metrics.logged(progress)
             self._report(progress)
@@ -127,13 +116,26 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         make_servable(folder, self._trainer.model, self._plan)
         draw(state.log_history, folder / PICTURE)
         shutil.copyfile(folder / PICTURE, self._output_dir / PICTURE)
+        trainable, parameters = count_parameters(self._trainer.model)
+        if torch.cuda.is_available():
+            peak_memory = torch.cuda.max_memory_reserved()
+        else:
+            unit = 1 if sys.platform == "darwin" else 1024
+            peak_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        cost = Cost(
+            trainable_parameters=trainable,
+            parameters=parameters,
+            seconds=round(self._seconds_before + time.monotonic() - self._begun, 1),
+            peak_memory_bytes=peak_memory,
+            eval_loss=self._eval_loss,
+        )
         checkpoint = seal(
             folder,
             step=state.global_step,
             total_steps=state.max_steps,
             epoch=state.epoch or 0.0,
             loss=self._loss,
-            cost=self._cost(),
+            cost=cost,
         )
         self._metrics.saved()
         if self._publisher:
@@ -141,9 +143,19 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         else:
             remove_surplus(complete_checkpoints(self._output_dir), self._plan.config.kept)
 
-    def _progress(self, state: TrainerState, logs: dict[str, Any], speed: Speed | None) -> Progress:
-        elapsed = time.monotonic() - self._begun
-        done = state.global_step - self._first_step
+    def _progress(self, ranks: int, state: TrainerState, logs: dict[str, Any]) -> Progress:
+        now = time.monotonic()
+        elapsed, done = now - self._begun, state.global_step - self._first_step
+        speed: dict[str, float | None] = {}
+        if logs.get("loss") is not None:
+            tokens, positions = self._trainer.count()
+            tokens_per_second = tokens / (now - self._logged)  # this rank's
+            self._logged = now
+            speed = {
+                "tokens_per_second": tokens_per_second * ranks,
+                "padding": 1 - tokens / positions,
+                "mfu": None if self._share_of_peak is None else tokens_per_second * self._share_of_peak,
+            }
         return Progress(
             current_steps=state.global_step,
             total_steps=state.max_steps,
@@ -154,27 +166,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             percentage=round(100 * state.global_step / state.max_steps, 2),
             elapsed_time=clock(elapsed),
             remaining_time=clock(elapsed / done * (state.max_steps - state.global_step)),
-            tokens_per_second=speed.tokens_per_second if speed else None,
-            padding=speed.padding if speed else None,
-            mfu=speed.mfu if speed else None,
-        )
-
-    def _speed(self, args: TrainingArguments) -> Speed:
-        now = time.monotonic()
-        tokens, positions = self._trainer.count()
-        of_one = tokens / (now - self._logged)
-        self._logged = now
-        mfu = None if self._share_of_peak is None else of_one * self._share_of_peak
-        return Speed(of_one * args.world_size, 1 - tokens / positions, mfu)
-
-    def _cost(self) -> Cost:
-        trainable, parameters = count_parameters(self._trainer.model)
-        return Cost(
-            trainable_parameters=trainable,
-            parameters=parameters,
-            seconds=round(self._seconds_before + time.monotonic() - self._begun, 1),
-            peak_memory_bytes=_peak_memory(),
-            eval_loss=self._eval_loss,
+            **speed,
         )
 
 
@@ -185,11 +177,3 @@ def _share_of_peak(trainer: CountingTrainer) -> float | None:
     args = trainer.args
     peak = peak_flops(args.device, torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32)
     return flops_per_token(work_of(trainer.model), reading_of(sampled)) / peak if peak else None
-
-
-def _peak_memory() -> int:
-    """Bytes that this process had at most: on its GPU, or where there is none, of the machine's memory."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_reserved()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

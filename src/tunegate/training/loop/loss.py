@@ -26,7 +26,7 @@ class TrainedPositions:
         head = model.get_output_embeddings()
         assert isinstance(head, nn.Module)
         self._kept: torch.Tensor | None = None
-        head.register_forward_pre_hook(self._select)
+        head.register_forward_pre_hook(self)
 
     def expect(self, labels: torch.Tensor) -> None:
         # The state at a position predicts the token after it.
@@ -40,7 +40,8 @@ class TrainedPositions:
         targets = labels[:, 1:][self._kept[:, :-1]]
         return cross_entropy(outputs.logits.float(), targets, reduction="sum") / num_items_in_batch
 
-    def _select(self, head: nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    def __call__(self, head: nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        """Called by torch before the head: what it is to compute with."""
         (hidden,) = arguments  # [rows, soft prompt and positions, width]
         assert self._kept is not None
         return (hidden[:, -self._kept.shape[1] :][self._kept],)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import torch
-from peft import LoraConfig, PrefixTuningConfig, PromptEncoderConfig, get_peft_model
+from peft import LoraConfig, PeftConfig, PrefixTuningConfig, PromptEncoderConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, TrainingArguments
 
@@ -30,14 +30,17 @@ def load_model(plan: Plan, tokenizer: Any, arguments: TrainingArguments) -> Any:
     dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
     attention = BY_DIALOGUE if plan.config.packing and arguments.device.type == "cpu" else None
     model = AutoModelForCausalLM.from_pretrained(plan.base_folder, dtype=dtype, attn_implementation=attention)
-    model.generation_config.eos_token_id = _stop_tokens(model, tokenizer)
+    # What ends an answer: the base model's own tokens, and the one that closes a turn.
+    own = model.generation_config.eos_token_id
+    stops = own if isinstance(own, list) else [own] if own is not None else []
+    model.generation_config.eos_token_id = sorted({*stops, tokenizer.convert_tokens_to_ids(TURN_END)})
     torch.manual_seed(plan.config.seed)
     if plan.config.finetuning_type == "full":
         return model
     if plan.config.finetuning_type == "freeze":
         freeze(model, plan.config.num_layer_trainable, plan.config.name_module_trainable)
         return model
-    return get_peft_model(model, _ADAPTERS[plan.config.finetuning_type](model, plan.config))
+    return get_peft_model(model, _adapter_config(model, plan.config))
 
 
 def freeze(model: nn.Module, layers: int, modules: str) -> None:
@@ -77,7 +80,20 @@ def make_servable(folder: Path, model: Any, plan: Plan) -> None:
         adapter.write_bytes(msgspec.json.format(msgspec.json.encode(settings)) + b"\n")
 
 
-def _lora(model: nn.Module, config: TrainConfig) -> LoraConfig:
+def _adapter_config(model: nn.Module, config: TrainConfig) -> PeftConfig:
+    if config.finetuning_type == "p_tuning":
+        # Embeddings through an LSTM and an MLP, put before the input; the model's width where none is given.
+        return PromptEncoderConfig(
+            task_type="CAUSAL_LM",
+            num_virtual_tokens=config.num_virtual_tokens,
+            encoder_reparameterization_type="LSTM",
+            encoder_hidden_size=config.encoder_hidden_size,
+        )
+    if config.finetuning_type == "p_tuning_v2":
+        # Keys and values in every layer, trained as they are: a projection before them is prefix tuning, the first one.
+        return PrefixTuningConfig(
+            task_type="CAUSAL_LM", num_virtual_tokens=config.num_virtual_tokens, prefix_projection=False
+        )
     is_all = config.lora_target == ("all",)
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     for target in () if is_all else config.lora_target:
@@ -91,30 +107,3 @@ def _lora(model: nn.Module, config: TrainConfig) -> LoraConfig:
         lora_dropout=config.lora_dropout,
         target_modules="all-linear" if is_all else list(config.lora_target),
     )
-
-
-def _p_tuning(model: nn.Module, config: TrainConfig) -> PromptEncoderConfig:
-    """Embeddings through an LSTM and an MLP, put before the input; the model's width where none is given."""
-    return PromptEncoderConfig(
-        task_type="CAUSAL_LM",
-        num_virtual_tokens=config.num_virtual_tokens,
-        encoder_reparameterization_type="LSTM",
-        encoder_hidden_size=config.encoder_hidden_size,
-    )
-
-
-def _p_tuning_v2(model: nn.Module, config: TrainConfig) -> PrefixTuningConfig:
-    """Keys and values in every layer, trained as they are: a projection before them is prefix tuning, the first one."""
-    return PrefixTuningConfig(
-        task_type="CAUSAL_LM", num_virtual_tokens=config.num_virtual_tokens, prefix_projection=False
-    )
-
-
-_ADAPTERS = {"lora": _lora, "p_tuning": _p_tuning, "p_tuning_v2": _p_tuning_v2}
-
-
-def _stop_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """What ends an answer: the base model's own tokens, and the one that closes a turn."""
-    own = model.generation_config.eos_token_id
-    known = own if isinstance(own, list) else [own] if own is not None else []
-    return sorted({*known, tokenizer.convert_tokens_to_ids(TURN_END)})

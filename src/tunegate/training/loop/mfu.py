@@ -107,8 +107,14 @@ def reading_of(rows: Iterable[Example | tuple[Example, ...]]) -> Reading:
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     """FLOP/s that one device reaches at most, measured where it is a CPU; None where that is not known."""
-    if device.type == "cpu":
-        return _measured(dtype)
+    if device.type == "cpu":  # the best of a few products of matrices, with this process's threads
+        matrix = torch.ones(_MATRIX, _MATRIX, dtype=dtype)
+        seconds = []
+        for _ in range(8):
+            start = time.perf_counter()
+            matrix @ matrix
+            seconds.append(time.perf_counter() - start)
+        return 2 * _MATRIX**3 / min(seconds)
     is_half = dtype in (torch.bfloat16, torch.float16)
     return published_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" and is_half else None
 
@@ -117,17 +123,6 @@ def published_peak(name: str) -> float | None:
     """FLOP/s in 16 bits of the GPU that calls itself `name`."""
     words = set(re.split(r"[ -]", name))
     return next((peak for wanted, peak in _PEAKS if words.issuperset(wanted)), None)
-
-
-def _measured(dtype: torch.dtype) -> float:
-    """The best of a few products of matrices, with this process's threads."""
-    matrix = torch.ones(_MATRIX, _MATRIX, dtype=dtype)
-    seconds = []
-    for _ in range(8):
-        start = time.perf_counter()
-        matrix @ matrix
-        seconds.append(time.perf_counter() - start)
-    return 2 * _MATRIX**3 / min(seconds)
 
 
 def _layer(name: str) -> int:

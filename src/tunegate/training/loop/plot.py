@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -20,24 +19,7 @@ _MEMORY = 0.8
 def draw(history: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw the Trainer's `log_history` as a PNG. The same history gives the same bytes."""
     figure = Figure(figsize=(8, 4.5), dpi=100, layout="constrained")  # no pyplot: nothing is kept between calls
-    losses = figure.subplots()
-    _losses(losses, history)
-    _rate(losses.twinx(), history)
-    figure.legend(loc="outside upper right", ncols=4, frameon=False)
-    figure.savefig(path, metadata={"Software": None})
-
-
-def smoothed(values: Sequence[float], memory: float = _MEMORY) -> list[float]:
-    """An exponential moving average that does not lean towards 0 at its beginning."""
-    average, weight, smooth = 0.0, 0.0, []
-    for value in values:
-        average = memory * average + (1 - memory) * value
-        weight = memory * weight + (1 - memory)
-        smooth.append(average / weight)
-    return smooth
-
-
-def _losses(axes: Axes, history: Sequence[dict[str, Any]]) -> None:
+    axes = figure.subplots()
     steps, losses = _series(history, "loss")
     if len(steps) < _SMOOTHED_FROM:
         axes.plot(steps, losses, color="tab:blue", marker="o", label="loss")
@@ -51,13 +33,23 @@ def _losses(axes: Axes, history: Sequence[dict[str, Any]]) -> None:
     axes.set_ylim(0, 1.05 * max(losses, default=1.0))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.2)
+    rates = axes.twinx()
+    rates.plot(*_series(history, "learning_rate"), color="tab:gray", linestyle=":", label="learning rate")
+    rates.set_ylabel("learning rate")
+    rates.set_ylim(bottom=0)
+    rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    figure.legend(loc="outside upper right", ncols=4, frameon=False)
+    figure.savefig(path, metadata={"Software": None})
 
 
-def _rate(axes: Axes, history: Sequence[dict[str, Any]]) -> None:
-    axes.plot(*_series(history, "learning_rate"), color="tab:gray", linestyle=":", label="learning rate")
-    axes.set_ylabel("learning rate")
-    axes.set_ylim(bottom=0)
-    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+def smoothed(values: Sequence[float], memory: float = _MEMORY) -> list[float]:
+    """An exponential moving average that does not lean towards 0 at its beginning."""
+    average, weight, smooth = 0.0, 0.0, []
+    for value in values:
+        average = memory * average + (1 - memory) * value
+        weight = memory * weight + (1 - memory)
+        smooth.append(average / weight)
+    return smooth
 
 
 def _series(history: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:

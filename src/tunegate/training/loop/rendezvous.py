@@ -25,22 +25,17 @@ def join_rendezvous() -> KeyValueStore:
     if os.environ.get(_SHARED) != "True":
         return next(rendezvous("env://"))[0]
     shared = next(rendezvous("env://"))[0]
-    own = _open_own(shared) if os.environ["RANK"] == "0" else _find_own(shared)
-    os.environ.update({"MASTER_PORT": str(own.port), _SHARED: "False"})
-    return own
-
-
-def _open_own(shared: KeyValueStore) -> TCPStore:
-    own = TCPStore(os.environ["MASTER_ADDR"], 0, is_master=True, wait_for_workers=False, multi_tenant=True)
-    shared.set(_PORT, str(own.port))
-    return own
-
-
-def _find_own(shared: KeyValueStore) -> TCPStore:
-    """Ask until a server answers: the port may be that of the attempt before."""
-    while True:
-        port = int(shared.get(_PORT))
+    host = os.environ["MASTER_ADDR"]
+    if os.environ["RANK"] == "0":
+        own = TCPStore(host, 0, is_master=True, wait_for_workers=False, multi_tenant=True)
+        shared.set(_PORT, str(own.port))
+    else:
+        own = None
+    while own is None:  # ask until a server answers: the port may be that of the attempt before
         try:
-            return TCPStore(os.environ["MASTER_ADDR"], port, is_master=False, wait_for_workers=False, timeout=_ANSWER)
+            port = int(shared.get(_PORT))
+            own = TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=_ANSWER)
         except DistError:
             time.sleep(0.1)
+    os.environ.update({"MASTER_PORT": str(own.port), _SHARED: "False"})
+    return own

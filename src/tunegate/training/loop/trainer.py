@@ -6,7 +6,6 @@ Rank 0 publishes each checkpoint in a thread of its own while training continues
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tunegate.api.errors import Preempted
 from tunegate.api.versions import ModelVersion
 from tunegate.training.data.examples import open_training_data
 from tunegate.training.data.packing import pack
-from tunegate.training.data.tokenize import IGNORED, Example, limits_of, load_tokenizer
+from tunegate.training.data.tokenize import IGNORED, limits_of, load_tokenizer
 from tunegate.training.loop.batches import Collator, Order, Packed, WithFiller
 from tunegate.training.loop.callbacks import RunCallback
 from tunegate.training.loop.loss import TrainedPositions
@@ -140,17 +139,13 @@ class FineTuningTrainer(Trainer):  # type: ignore[misc]
         self._positions = 0
         return counted
 
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Log and return the mean loss of all trained tokens that were held out."""
-        metrics = {"eval_loss": self._validation_loss(self.eval_dataset)}
-        self.log(metrics)
-        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
     @torch.no_grad()
-    def _validation_loss(self, examples: Sequence[Example]) -> float:
-        """Every process does as many batches as the others: under ZeRO-3 each needs all of them for a layer."""
-        model = self.model_wrapped
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Log and return the mean loss of all trained tokens that were held out.
+
+        Every process does as many batches as the others: under ZeRO-3 each needs all of them for a layer.
+        """
+        model, examples = self.model_wrapped, self.eval_dataset
         model.eval()
         rows, first = self.args.per_device_train_batch_size, self.args.process_index
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
@@ -165,7 +160,10 @@ class FineTuningTrainer(Trainer):  # type: ignore[misc]
                 outputs = model(**batch, use_cache=False)
             total += torch.stack([self._trained.loss(outputs, labels, 1).double(), (labels[:, 1:] != IGNORED).sum()])
         torch.distributed.all_reduce(total)
-        return float(total[0] / total[1])
+        metrics = {"eval_loss": float(total[0] / total[1])}
+        self.log(metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Below ZeRO-3 every process has all weights; transformers would copy them first, and write tied ones twice."""
