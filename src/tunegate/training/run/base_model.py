@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from tunegate.api.errors import ModelError, UsageError
-from tunegate.api.versions import ModelVersion
+from tunegate.api.versions import File, ModelVersion, digest_of
+from tunegate.files import digest_of_file
 from tunegate.models.materialize import default_cache, materialize
 from tunegate.models.prompt_tuning import leading_tokens
 from tunegate.store import Store
@@ -37,17 +38,29 @@ def base_folder(config: TrainConfig, store: Store | None) -> tuple[Path, ModelVe
         raise ModelError(f"{folder} is not a model folder: it has no config.json; save the model there first.")
     if not (folder / "tokenizer.json").is_file():
         raise ModelError(f"{folder} has no tokenizer.json; save the model's tokenizer into the same folder.")
-    _check_trainable(folder, name)
-    return folder, version
-
-
-def _check_trainable(folder: Path, name: str) -> None:
-    """Refuse what loads and trains, and would then not be what was trained."""
     try:
-        config = msgspec.json.decode((folder / "config.json").read_bytes(), type=dict[str, Any])
+        settings = msgspec.json.decode((folder / "config.json").read_bytes(), type=dict[str, Any])
     except msgspec.DecodeError as error:
         raise ModelError(f"{folder / 'config.json'} can't be read: {error}; save the model there again.") from None
-    if "quantization_config" in config:
+    # These load and train, and would then not be what was trained.
+    if "quantization_config" in settings:
         raise ModelError(f"{name} has quantized weights, which can't be tuned; train the version it was made from.")
     if leading_tokens(folder):
         raise ModelError(f"{name} has a soft prompt, which training would leave out; train from its base instead.")
+    return folder, version
+
+
+def base_digest(folder: Path, version: ModelVersion | None) -> str:
+    """What names the bytes of the base model: the version's digest, or one of the same kind over the folder's files."""
+    if version is not None:
+        return version.digest
+    cache = default_cache() / "digests"
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest_of(
+        File(
+            path=path.relative_to(folder).as_posix(),
+            size=path.stat().st_size,
+            sha256=digest_of_file(path, cache=cache),
+        )
+        for path in paths
+    )

@@ -31,14 +31,10 @@ from tunegate.training.run.layout import (
 )
 
 _NOT_KEPT = {"README.md", "training_args.bin", "zero_to_fp32.py", "zero_to_torch.py"}
-_SERVED = {
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "chat_template.jinja",
-    "config.json",
-    "generation_config.json",
-    PICTURE,
-}
+_SERVED = (  # how their names begin
+    *("adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "config.json"),
+    *("generation_config.json", "model", "tokenizer", "special_tokens", "vocab", "merges", PICTURE),
+)
 
 
 class Marker(Document, frozen=True, kw_only=True):
@@ -106,7 +102,7 @@ def seal(
     for path in list(folder.iterdir()):
         if path.name in _NOT_KEPT:
             path.unlink()
-        elif path != resume and not _is_served(path.name):
+        elif path != resume and not path.name.startswith(_SERVED):
             path.rename(resume / path.name)
     if cost:
         replace_file(cost_path(folder), to_json(cost))
@@ -183,10 +179,6 @@ def _remove(folder: Path) -> None:
     folder.rename(partial)
     cost_path(folder).unlink(missing_ok=True)
     shutil.rmtree(partial)
-
-
-def _is_served(name: str) -> bool:
-    return name in _SERVED or name.startswith(("model", "tokenizer", "special_tokens", "vocab", "merges"))
 
 
 def _read(folder: Path) -> Checkpoint | None:

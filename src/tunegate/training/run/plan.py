@@ -16,22 +16,11 @@ import tunegate
 from tunegate.api.codec import Resource, from_json, from_yaml, to_json
 from tunegate.api.errors import UsageError
 from tunegate.api.pinned import base_of
-from tunegate.api.versions import (
-    RELEASE,
-    Dataset,
-    File,
-    Format,
-    Producer,
-    Release,
-    Training,
-    digest_of,
-)
-from tunegate.files import digest_of_file
-from tunegate.models.materialize import default_cache
+from tunegate.api.versions import RELEASE, Dataset, Format, Producer, Release, Training
 from tunegate.store import Store
 from tunegate.training.config import TrainConfig, arguments_of, check_global_batch
 from tunegate.training.data.prepare import Report, prepare
-from tunegate.training.run.base_model import base_folder
+from tunegate.training.run.base_model import base_digest, base_folder
 from tunegate.training.run.layout import RECORD, REJECTED
 
 _ADAPTERS: dict[str, Format] = {"lora": "lora-adapter", "p_tuning": "prompt-adapter", "p_tuning_v2": "prompt-adapter"}
@@ -82,7 +71,6 @@ def make_plan(
         system_prompt=inherited.system_prompt,
         generation=inherited.generation,
     )
-    digest = version.digest if version else _digest_of_folder(folder)
     producer = Producer(
         kind="tunegate train",
         run=config.run,
@@ -92,7 +80,11 @@ def make_plan(
         datasets=tuple(
             Dataset(name=dataset.name, digest=dataset.digest, rows=dataset.examples) for dataset in prepared.datasets
         ),
-        training=Training(method=config.finetuning_type, base=digest, global_batch=_global_batch(config, processes)),
+        training=Training(
+            method=config.finetuning_type,
+            base=base_digest(folder, version),
+            global_batch=_global_batch(config, processes),
+        ),
     )
     tokens = tuple(map(str, prepared.folders))
     return Plan(config=config, base_folder=str(folder), tokens=tokens, release=release, producer=producer)
@@ -185,19 +177,6 @@ def code_version() -> str:
 
 def open_store(config: TrainConfig) -> Store | None:
     return Store.open(config.store, endpoint_url=config.endpoint_url) if config.store else None
-
-
-def _digest_of_folder(folder: Path) -> str:
-    digests = default_cache() / "digests"
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return digest_of(
-        File(
-            path=path.relative_to(folder).as_posix(),
-            size=path.stat().st_size,
-            sha256=digest_of_file(path, cache=digests),
-        )
-        for path in paths
-    )
 
 
 def _global_batch(config: TrainConfig, processes: int) -> int:

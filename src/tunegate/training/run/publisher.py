@@ -34,13 +34,28 @@ class Publisher:
 
     def __init__(self, publish: Callable[[Checkpoint], None]) -> None:
         self._publish = publish
-        self._thread = ThreadPoolExecutor(1, "publish", initializer=_lower_priority)
+        self._thread = ThreadPoolExecutor(1, "publish")
         self._futures: dict[str, Future[None]] = {}
         self._deadline = float("inf")
         self._flushing = threading.Event()
 
     def submit(self, checkpoint: Checkpoint) -> None:
-        self._futures[checkpoint.folder.name] = self._thread.submit(self._publish_with_retry, checkpoint)
+        def publish() -> None:
+            if sys.platform == "linux":  # elsewhere threads have no priority of their own
+                # Training goes first. What this thread starts inherits its priority.
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            pause = _SHORTEST_PAUSE
+            while True:
+                try:
+                    return self._publish(checkpoint)
+                except UnavailableError as error:
+                    fields = {"checkpoint": checkpoint.folder.name, "error": str(error)}
+                    _LOG.warning("a checkpoint waits to be published", extra=fields)
+                    if time.monotonic() + pause > self._deadline or self._flushing.wait(pause):
+                        raise
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+        self._futures[checkpoint.folder.name] = self._thread.submit(publish)
 
     def close(self) -> None:
         """Wait for every upload. Raises StoreError when a checkpoint could not be published; the others were tried."""
@@ -64,18 +79,6 @@ class Publisher:
         """Give up what has not begun; the next start of the run publishes it."""
         self._flushing.set()
         self._thread.shutdown(wait=True, cancel_futures=True)
-
-    def _publish_with_retry(self, checkpoint: Checkpoint) -> None:
-        pause = _SHORTEST_PAUSE
-        while True:
-            try:
-                return self._publish(checkpoint)
-            except UnavailableError as error:
-                fields = {"checkpoint": checkpoint.folder.name, "error": str(error)}
-                _LOG.warning("a checkpoint waits to be published", extra=fields)
-                if time.monotonic() + pause > self._deadline or self._flushing.wait(pause):
-                    raise
-            pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def publisher_of(plan: Plan, output_dir: Path, on_published: Callable[[ModelVersion], None]) -> Publisher | None:
@@ -106,9 +109,3 @@ def publisher_of(plan: Plan, output_dir: Path, on_published: Callable[[ModelVers
     for left in complete_checkpoints(output_dir):
         publisher.submit(left)
     return publisher
-
-
-def _lower_priority() -> None:
-    """Training goes first. What this thread starts inherits its priority."""
-    if sys.platform == "linux":  # elsewhere threads have no priority of their own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
