@@ -30,8 +30,9 @@ from tunegate.feedback import FeedbackLog, ResponseIds
 from tunegate.processes import free_port
 from tunegate.serving.app import front
 from tunegate.serving.engines import remote
+from tunegate.serving.limits import Embedded
 from tunegate.serving.metrics import Metrics
-from tunegate.serving.pipeline import Embedded, Rules
+from tunegate.serving.pipeline import Rules
 from tunegate.serving.routes.chat import Chat
 from tunegate.serving.routes.feedback import FeedbackRoute
 from tunegate.serving.routes.models import Models

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from tunegate.api.versions import ModelVersion
 from tunegate.feedback import ResponseIds
 from tunegate.processes import free_port
-from tunegate.serving.pipeline import Embedded, Sampling
+from tunegate.serving.limits import Embedded, Sampling
 
 DIGEST = "sha256:" + "ab" * 32
 KEY = bytes(range(32))

@@ -7,7 +7,8 @@ import pytest
 
 from tests.unit.serving.standin import embedded
 from tunegate.serving.events import ApiError
-from tunegate.serving.pipeline import Embedded, Rules, Sampling, prepare
+from tunegate.serving.limits import Embedded, Sampling
+from tunegate.serving.pipeline import Rules, prepare
 from tunegate.serving.protocols.openai import read
 
 ASK = [{"role": "user", "content": "hello"}]

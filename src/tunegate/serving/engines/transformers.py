@@ -20,7 +20,7 @@ from tunegate.api.versions import Release
 from tunegate.models.prompt_tuning import has_prefix, prompt_length
 from tunegate.processes import Child, free_port
 from tunegate.serving.engines.remote import ENVIRONMENT, Engine
-from tunegate.serving.pipeline import Embedded, Sampling
+from tunegate.serving.limits import Embedded, Sampling
 
 # The cache is sized for a small machine: without these it would take most of the free memory. 64 pages of 256 tokens
 # are about 0.4 GB for SmolLM2-135M.

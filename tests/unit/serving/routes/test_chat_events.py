@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from tests.unit.serving.standin import DIGEST, MODEL, USAGE, Server, StandIn, embedded
-from tunegate.serving.pipeline import Embedded
+from tunegate.serving.limits import Embedded
 
 SAID = 'a "model":"/models/x@main" 夏'
 
