@@ -167,7 +167,9 @@ class _NoStore:
 
 def _serve(port: int, engine: str) -> None:
     """The server under test: all of `tunegate serve` but the store."""
-    from tunegate.serving.app import ServeConfig, run
+    from tunegate.serving.app import run
+    from tunegate.serving.config import EngineConfig, ServeConfig
+    from tunegate.serving.version import ServedVersion
 
     name = f"{MODEL}/run/checkpoint-0"
     version = ModelVersion(
@@ -178,15 +180,13 @@ def _serve(port: int, engine: str) -> None:
         format="huggingface",
         created=datetime.now(UTC),
     )
+    release = Release(format="huggingface", system_prompt="You are a shopping assistant.")
     config = ServeConfig(
-        version=version,
-        release=Release(format="huggingface", system_prompt="You are a shopping assistant."),
+        served=ServedVersion(version, release, folder=None),
+        engine=EngineConfig(url=engine),
         model=MODEL,
         feedback_key=bytes(32),
         store=_NoStore(),
-        folder=None,
-        engine_log=Path("unused"),
-        engine_url=engine,
         port=port,
     )
     run(config)

@@ -28,6 +28,7 @@ from tunegate.cli.options import open_store, store_options
 )
 @click.option(
     "--engine",
+    "program",
     type=click.Choice(["transformers", "vllm"]),
     default="transformers",
     show_default=True,
@@ -41,7 +42,7 @@ from tunegate.cli.options import open_store, store_options
 def command(
     version: str | None,
     folder: Path | None,
-    engine: Literal["transformers", "vllm"],
+    program: Literal["transformers", "vllm"],
     engine_url: str | None,
     engine_model: str | None,
     model_name: str | None,
@@ -57,40 +58,19 @@ def command(
     """
     if (version is None) == (folder is None):
         raise UsageError("Name what to serve: either a VERSION in the store, or a --folder that holds one.")
-    if engine_model and not engine_url:
-        raise UsageError("--engine-model says what the engine at --engine-url calls the model; give both.")
-    if engine_url and not engine_url.startswith(("http://", "https://")):
-        raise UsageError(f"--engine-url {engine_url} is not a URL; write it as http://HOST:PORT.")
-    if engine_url and engine != "transformers":
-        raise UsageError("--engine starts an engine, and --engine-url names one that runs; give one of them.")
     from tunegate import logs
     from tunegate.feedback import parse_key
-    from tunegate.models import default_cache
-    from tunegate.serving.app import ServeConfig, run
-    from tunegate.serving.version import from_store, mounted
+    from tunegate.serving.config import EngineConfig, serve_config
     from tunegate.store import Store
 
+    engine = EngineConfig(program, engine_url, engine_model)
     key = parse_key(os.environ.get(environment.FEEDBACK_KEY))
-    whole = engine != "transformers" or engine_url is not None
-    if folder:
-        store = Store.at(store_uri, endpoint_url=endpoint_url)
-        served = mounted(store, folder, whole=whole)
-    else:
-        store = open_store(store_uri, endpoint_url)
-        served = from_store(store, str(version), whole=whole, fetch=engine_url is None)
-    config = ServeConfig(
-        version=served.version,
-        release=served.release,
-        model=model_name or served.version.model,
-        feedback_key=key,
-        store=store,
-        folder=served.folder,
-        engine_log=default_cache() / "logs" / f"engine-{short(served.version.digest)}-{port}.log",
-        engine=engine,
-        engine_url=engine_url,
-        engine_model=engine_model,
-        host=host,
-        port=port,
+    store = Store.at(store_uri, endpoint_url=endpoint_url) if folder else open_store(store_uri, endpoint_url)
+    config = serve_config(
+        store, folder or str(version), engine, model=model_name, feedback_key=key, host=host, port=port
     )
+    from tunegate.serving.app import run  # takes seconds, so after what may be refused
+
     logs.configure()
-    run(config, lambda url: click.echo(f"{config.model} ({short(config.version.digest)}) answers at {url}/v1"))
+    digest = short(config.served.version.digest)
+    run(config, lambda url: click.echo(f"{config.model} ({digest}) answers at {url}/v1"))

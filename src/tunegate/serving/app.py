@@ -1,8 +1,7 @@
 """One process that serves one version: KServe's model server with our routes, in front of an engine.
 
 It answers probes from the start and is ready when the engine is warm. When the engine ends, the server ends, with an
-error: whoever supervises it starts both again, which is simpler than to repair one half. Nothing here knows of
-promotions or of other versions.
+error: whoever supervises it starts both again, which is simpler than to repair one half.
 """
 
 from __future__ import annotations
@@ -15,10 +14,8 @@ import signal
 import socket
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import aiohttp
 import kserve
@@ -34,9 +31,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from tunegate.api.errors import ServingError
-from tunegate.api.versions import ModelVersion, Release
 from tunegate.feedback import FeedbackLog, ResponseIds
-from tunegate.feedback.votes import Documents
+from tunegate.serving.config import ServeConfig
 from tunegate.serving.engines import remote, transformers, vllm
 from tunegate.serving.engines.remote import Engine
 from tunegate.serving.http import json_response
@@ -63,39 +59,55 @@ KSERVE_PATHS = (
 KEEP_ALIVE_SECONDS = 65  # longer than proxies keep idle connections, so that they close them first
 
 
-@dataclass(frozen=True)
-class ServeConfig:
-    """What to serve and where.
-
-    model: the name clients ask for, which response ids are bound to.
-    folder: the verified weights of `version`; with `engine_url`, where the engine has loaded them itself, None.
-    engine: the program that we start on `folder`.
-    engine_model: what the engine at `engine_url` calls the model.
-    """
-
-    version: ModelVersion
-    release: Release
-    model: str
-    feedback_key: bytes
-    store: Documents
-    folder: Path | None
-    engine_log: Path
-    engine: Literal["transformers", "vllm"] = "transformers"
-    engine_url: str | None = None
-    engine_model: str | None = None
-    host: str = "127.0.0.1"
-    port: int = 8080
-
-
 def run(config: ServeConfig, on_ready: Callable[[str], None] = lambda url: None) -> None:
     """Serve until SIGTERM or SIGINT, then finish the answers under way. `on_ready` gets our URL when it is warm.
 
     Raises ServingError when the port is in use, the engine can't start, or it ended.
     """
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")  # KServe's; once for each kind of probe
-    listener = _listen(config.host, config.port)
-    with contextlib.closing(listener):
-        uvloop.run(_serve(config, listener, on_ready))
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    with contextlib.closing(_listen(config.host, config.port)) as listener:
+        url = f"http://{host}:{listener.getsockname()[1]}"
+        uvloop.run(serve(config, listener, lambda: on_ready(url)))
+
+
+async def serve(config: ServeConfig, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Start the engine and answer on `listener` until a signal comes or the engine ends. Raises ServingError then."""
+    version, release = config.served.version, config.served.release
+    served = Served(config.model)
+    engine = start_engine(config)
+    try:
+        async with remote.session() as session:
+            metrics = Metrics(version.digest, config.model)
+            ids = ResponseIds(config.feedback_key, config.model)
+            feedback = FeedbackRoute(ids, FeedbackLog(config.store), metrics, _now, version.digest)
+
+            def ready() -> bool:
+                return bool(served.ready)
+
+            rules = Rules(config.model, engine.model, release.system_prompt, release.generation, engine.limits)
+            chat = Chat(version.digest, rules, engine.url, session, ids, metrics, ready, _now)
+            app = front(chat, Models(config.model, version, ready), feedback, kserve_app(served))
+            gc.freeze()  # what is loaded by now stays; collecting through it would hold up answers
+            await _until_stopped(_Uvicorn(app), listener, _watch(engine, session, served, on_ready))
+            feedback.close()
+    finally:
+        await asyncio.to_thread(engine.stop)
+
+
+def start_engine(config: ServeConfig) -> Engine:
+    """The engine that runs already, or ours, started. It is not warm yet.
+
+    Raises ServingError or ProcessError when it can't be started, ModelError when the weights can't be read.
+    """
+    engine, folder = config.engine, config.served.folder
+    if engine.url is not None:
+        return Engine(engine.url.rstrip("/"), engine.model or config.model)
+    if folder is None:
+        raise ServingError("There are no weights to serve; give a folder, or the URL of an engine that has them.")
+    if engine.program == "vllm":
+        return vllm.start(folder, config.model, config.engine_log)
+    return transformers.start(folder, config.served.release, config.engine_log)
 
 
 class Served(kserve.Model):  # type: ignore[misc]
@@ -117,31 +129,21 @@ class _DataPlane(DataPlane):  # type: ignore[misc]
 class _Uvicorn(uvicorn.Server):
     """Leaves signals to us: uvicorn's own handling would end the process by the signal instead of with status 0."""
 
+    def __init__(self, app: ASGIApp) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        super().__init__(config)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-async def _serve(config: ServeConfig, listener: socket.socket, on_ready: Callable[[str], None]) -> None:
-    served = Served(config.model)
-    engine, rules = _engine(config)
-    try:
-        async with remote.session() as session:
-            metrics = Metrics(config.version.digest, config.model)
-            ids = ResponseIds(config.feedback_key, config.model)
-            feedback = FeedbackRoute(ids, FeedbackLog(config.store), metrics, _now, config.version.digest)
-
-            def ready() -> bool:
-                return bool(served.ready)
-
-            chat = Chat(config.version.digest, rules, engine.url, session, ids, metrics, ready, _now)
-            app = front(chat, Models(config.model, config.version, ready), feedback, kserve_app(served))
-            watch = _watch(engine, session, served, lambda: on_ready(_url(config.host, listener)))
-            gc.freeze()  # what is loaded by now stays; collecting through it would hold up answers
-            await _until_stopped(_uvicorn(app), listener, watch)
-            feedback.close()
-    finally:
-        await asyncio.to_thread(engine.stop)
 
 
 async def _watch(engine: Engine, session: aiohttp.ClientSession, served: Served, on_ready: Callable[[], None]) -> None:
@@ -173,21 +175,6 @@ async def _until_stopped(server: _Uvicorn, listener: socket.socket, watching: Co
         watch.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watch
-
-
-def _engine(config: ServeConfig) -> tuple[Engine, Rules]:
-    release = config.release
-    if config.engine_url is not None:
-        engine = Engine(config.engine_url.rstrip("/"), config.engine_model or config.model)
-        return engine, Rules(config.model, engine.model, release.system_prompt, release.generation)
-    if config.folder is None:
-        raise ServingError("There are no weights to serve; give a folder, or the URL of an engine that has them.")
-    if config.engine == "vllm":
-        engine = vllm.start(config.folder, config.model, config.engine_log)
-        return engine, Rules(config.model, engine.model, release.system_prompt, release.generation)
-    embedded = transformers.limits(config.folder, release)
-    engine = transformers.start(config.folder, release, config.engine_log)
-    return engine, Rules(config.model, engine.model, release.system_prompt, release.generation, embedded)
 
 
 def front(chat: Chat, models: Models, feedback: FeedbackRoute, kserve: ASGIApp) -> Front:
@@ -233,19 +220,6 @@ def _not_ready(request: Request, error: Exception) -> Response:
     return json_response({"error": str(error)}, 503)
 
 
-def _uvicorn(app: ASGIApp) -> _Uvicorn:
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )
-    return _Uvicorn(config)
-
-
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -256,11 +230,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ServingError(f"Can't listen on {host} port {port}: {error.strerror}; choose another --port.") from None
     return listener
-
-
-def _url(host: str, listener: socket.socket) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{listener.getsockname()[1]}"
 
 
 def _now() -> datetime:

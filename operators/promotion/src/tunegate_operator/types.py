@@ -19,19 +19,13 @@ from tunegate.api.evaluation import Evaluation, Metric
 from tunegate.api.labels import GROUP
 from tunegate.api.policy import ClusterPolicy, Count
 from tunegate.api.promotion import Promotion
-from tunegate.api.versions import ModelVersion, Producer
+from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Object
 
 T = TypeVar("T")
 
 API_VERSION = f"{GROUP}/{kubernetes.VERSION}"
 MANAGER = "tunegate-operator"
-
-
-class VersionSpec(ModelVersion, frozen=True, kw_only=True):
-    """The spec of a ModelVersion: the version, and who made it."""
-
-    producer: Producer | None = None
 
 
 class EvaluationSummary(Resource, frozen=True, kw_only=True):
@@ -51,8 +45,9 @@ def read_policy(obj: Object) -> ClusterPolicy:
 
 
 def read_version(obj: Object) -> ModelVersion:
-    spec = _convert(obj, obj["spec"], VersionSpec)
-    return ModelVersion(**{name: getattr(spec, name) for name in ModelVersion.__struct_fields__})
+    """The version; its producer, which stands beside it in the spec, is for people."""
+    spec = {field: value for field, value in obj["spec"].items() if field != "producer"}
+    return _convert(obj, spec, ModelVersion)
 
 
 def read_summaries(obj: Object) -> tuple[EvaluationSummary, ...]:

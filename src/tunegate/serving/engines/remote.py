@@ -14,6 +14,7 @@ import aiohttp
 
 from tunegate.api.errors import ServingError
 from tunegate.processes import Child
+from tunegate.serving.limits import Embedded
 
 START_SECONDS = 600.0
 _WATCH_SECONDS = 0.25
@@ -27,11 +28,13 @@ ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 @dataclass(frozen=True)
 class Engine:
-    """Where the engine is and what it calls the model. `child` is None for an engine that is not ours."""
+    """Where the engine is and what it calls the model. `child` is None for an engine that is not ours, `limits` for one
+    that decides on every field of a request itself."""
 
     url: str
     model: str
     child: Child | None = None
+    limits: Embedded | None = None
     warm_up: dict[str, Any] | None = None
 
     async def until_warm(self, session: aiohttp.ClientSession) -> None:
@@ -42,7 +45,17 @@ class Engine:
             if asyncio.get_running_loop().time() > deadline:
                 raise ServingError(f"The engine at {self.url} did not come up within {START_SECONDS:.0f} s; start it.")
             await asyncio.sleep(_WATCH_SECONDS)
-        await self._first_request(session)
+        body = {"model": self.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+        url = f"{self.url}/v1/chat/completions"
+        try:
+            async with session.post(url, json={**body, **(self.warm_up or {})}) as reply:
+                text = " ".join((await reply.text()).split())
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self._check_child()
+            raise ServingError(f"The engine at {self.url} broke off its first answer ({error}); see its log.") from None
+        if reply.status != 200:
+            said = f"status {reply.status}: {text[:300]}"
+            raise ServingError(f"The engine at {self.url} refused to answer for {self.model!r}, with {said}")
 
     async def until_ended(self, session: aiohttp.ClientSession) -> None:
         """Watch our own engine; raises ServingError when it is gone. One that is not ours is watched by its owner."""
@@ -58,19 +71,6 @@ class Engine:
         """End the engine if it is ours; returns when it is gone."""
         if self.child is not None:
             self.child.stop()
-
-    async def _first_request(self, session: aiohttp.ClientSession) -> None:
-        body = {"model": self.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
-        url = f"{self.url}/v1/chat/completions"
-        try:
-            async with session.post(url, json={**body, **(self.warm_up or {})}) as reply:
-                text = " ".join((await reply.text()).split())
-        except (aiohttp.ClientError, TimeoutError) as error:
-            self._check_child()
-            raise ServingError(f"The engine at {self.url} broke off its first answer ({error}); see its log.") from None
-        if reply.status != 200:
-            said = f"status {reply.status}: {text[:300]}"
-            raise ServingError(f"The engine at {self.url} refused to answer for {self.model!r}, with {said}")
 
     async def _healthy(self, session: aiohttp.ClientSession) -> bool:
         status = await self._status(session)

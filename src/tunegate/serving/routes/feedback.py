@@ -68,30 +68,22 @@ class FeedbackRoute:
             raise ApiError(503, message, reason="unavailable") from None
 
     def _write(self, record: FeedbackRecord, user: str | None) -> bool:
-        """Store and then count it, even when nobody waits for it any more."""
-        new = self._log.record(record, user)
-        if new and self._counts(record.digest, user):
-            self._metrics.judged(record.digest, record.feedback.verdict)
-        return new
-
-    def _counts(self, digest: str, user: str | None) -> bool:
+        """Store and then count it, even when the client no longer waits."""
+        if not self._log.record(record, user):
+            return False
         try:
-            return self._log.counts(digest, user)
+            if self._log.counts(record.digest, user):
+                self._metrics.judged(record.digest, record.feedback.verdict)
         except StoreError:  # it is stored: to ask for it again would be wrong, and to count too much, too
             logger.warning("feedback was stored but not counted")
-            return False
+        return True
 
 
 def _decode(body: bytes) -> Feedback:
     try:
         return msgspec.json.decode(body, type=Feedback)
     except msgspec.ValidationError as error:
-        raise bad_request(f"This is not feedback: {error}.", _field(str(error)), status=422) from None
+        field = re.search(r"at `\$\.(\w+)", str(error)) or re.search(r"field `(\w+)`", str(error))
+        raise bad_request(f"This is not feedback: {error}.", field[1] if field else None, status=422) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise bad_request(f"The body is not JSON: {error}.") from None
-
-
-def _field(error: str) -> str | None:
-    """The field that a message of msgspec is about."""
-    found = re.search(r"at `\$\.(\w+)", error) or re.search(r"field `(\w+)`", error)
-    return found[1] if found else None

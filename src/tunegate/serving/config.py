@@ -1,0 +1,82 @@
+"""What one server serves, where, and through which engine: checked once, then frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tunegate.api.digest import short
+from tunegate.api.errors import UsageError
+from tunegate.feedback.votes import Documents
+from tunegate.models import default_cache
+from tunegate.serving.version import ServedVersion, from_store, mounted
+from tunegate.store import Store
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """The program that generates text: one that we start, or one that already runs at `url`.
+
+    model: what the engine at `url` calls the model; by default the name clients use.
+    Raises UsageError that names the flag.
+    """
+
+    program: Literal["transformers", "vllm"] = "transformers"
+    url: str | None = None
+    model: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.model and not self.url:
+            raise UsageError("--engine-model says what the engine at --engine-url calls the model; give both.")
+        if self.url and not self.url.startswith(("http://", "https://")):
+            raise UsageError(f"--engine-url {self.url} is not a URL; write it as http://HOST:PORT.")
+        if self.url and self.program != "transformers":
+            raise UsageError("--engine starts an engine, and --engine-url names one that runs; give one of them.")
+
+    @property
+    def whole_models_only(self) -> bool:
+        """Whether it can't load an adapter on its base model."""
+        return self.program != "transformers" or self.url is not None
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """What to serve and where.
+
+    model: the name clients ask for, which response ids are bound to.
+    """
+
+    served: ServedVersion
+    engine: EngineConfig
+    model: str
+    feedback_key: bytes
+    store: Documents
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+    @property
+    def engine_log(self) -> Path:
+        return default_cache() / "logs" / f"engine-{short(self.served.version.digest)}-{self.port}.log"
+
+
+def serve_config(
+    store: Store,
+    version: str | Path,
+    engine: EngineConfig,
+    *,
+    model: str | None,
+    feedback_key: bytes,
+    host: str,
+    port: int,
+) -> ServeConfig:
+    """Find the version by its name in the store, or in the folder that `tunegate initialize` left, and fetch it.
+
+    Of the store, nothing is asked for a folder. Raises UsageError, NotFoundError, StoreError or ModelError.
+    """
+    whole = engine.whole_models_only
+    if isinstance(version, Path):
+        served = mounted(store, version, whole=whole)
+    else:
+        served = from_store(store, version, whole=whole, fetch=engine.url is None)
+    return ServeConfig(served, engine, model or served.version.model, feedback_key, store, host, port)
