@@ -18,7 +18,7 @@ from tests.builders import START, make_version
 from tunegate.api.promotion import Decision, Ending, Phase, Promotion, PromotionStatus, Transition
 from tunegate_operator import conditions
 from tunegate_operator.conditions import Condition, Problem
-from tunegate_operator.desired import CHECKS
+from tunegate_operator.statuses import CHECKS
 from tunegate_operator.types import MANAGER, to_plain
 
 Object = dict[str, Any]

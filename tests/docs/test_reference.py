@@ -19,7 +19,7 @@ from tests.builders import START, make_version
 from tunegate.api.promotion import Promotion
 from tunegate.training import TrainConfig
 from tunegate_operator import conditions
-from tunegate_operator.desired import CHECKS
+from tunegate_operator.statuses import CHECKS
 
 SCRIPT = REPOSITORY / "docs/generate.py"
 PAGES = sorted((REPOSITORY / "docs/reference").glob("*.md"))
