@@ -11,7 +11,7 @@ from tunegate.api.feedback import Tally
 from tunegate.api.labels import APPLIED, UNUSED_SINCE
 from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Object
-from tunegate_operator.desired import DRAIN_SECONDS
+from tunegate_operator.servers import DRAIN_SECONDS
 
 GOOD, BAD = Tally(up=38, down=2), Tally(up=4, down=36)
 CANDIDATE = make_version("run-1", created=1)

@@ -16,8 +16,9 @@ from tunegate.api.promotion import TERMINAL
 from tunegate.api.versions import ModelVersion
 from tunegate_operator import kinds
 from tunegate_operator.conditions import Problem
-from tunegate_operator.desired import DRAIN_SECONDS, MOST_JOBS
+from tunegate_operator.desired import MOST_JOBS
 from tunegate_operator.read import modified
+from tunegate_operator.servers import DRAIN_SECONDS
 from tunegate_operator.types import object_name
 
 GOOD, BAD = Tally(up=38, down=2), Tally(up=4, down=36)

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from tests.builders import at
+from tunegate.api.policy import ServingPods
 from tunegate_operator.read import finished_runs, first_difference, job_state, modified, route_state, server_state
 
 Object = dict[str, Any]
+SERVING = ServingPods(ready_timeout_seconds=100, unavailable_seconds=10)
 
 
 def make_isvc(ready: str | None = "True", *, since: float = 0, generation: int = 1, observed: int = 1) -> Object:
@@ -36,14 +38,14 @@ def make_isvc(ready: str | None = "True", *, since: float = 0, generation: int =
 def test_a_server_is_ready_or_not_yet_or_failed(
     isvc: Object, now: float, had_traffic: bool, state: tuple[bool, bool]
 ) -> None:
-    found = server_state(isvc, at(now), had_traffic=had_traffic, ready_timeout=100, unavailable=10)
+    found = server_state(isvc, at(now), SERVING, had_traffic)
     assert (found.ready, found.failed) == state
 
 
 def test_a_server_that_cannot_load_its_model_says_why() -> None:
     isvc = make_isvc("False")
     isvc["status"]["modelStatus"] = {"lastFailureInfo": {"reason": "ModelLoadFailed", "message": "no such digest"}}
-    found = server_state(isvc, at(1), had_traffic=False, ready_timeout=100, unavailable=10)
+    found = server_state(isvc, at(1), SERVING, had_traffic=False)
     assert "ModelLoadFailed: no such digest" in found.message
 
 

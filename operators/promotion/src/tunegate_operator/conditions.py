@@ -39,7 +39,11 @@ class Problem:
 
 def written(conditions: Sequence[Condition], before: Object, now: datetime) -> list[Object]:
     """The list for a status: a transition time moves only when its condition's status does."""
-    old = {condition["type"]: condition for condition in before.get("status", {}).get("conditions", ())}
+    since = {
+        (condition["type"], condition.get("status")): condition["lastTransitionTime"]
+        for condition in before.get("status", {}).get("conditions", ())
+        if "lastTransitionTime" in condition
+    }
     generation = before.get("metadata", {}).get("generation", 0)
     return [
         {
@@ -48,7 +52,7 @@ def written(conditions: Sequence[Condition], before: Object, now: datetime) -> l
             "reason": condition.reason,
             "message": condition.message[:32768],
             "observedGeneration": generation,
-            "lastTransitionTime": _since(old.get(condition.type), condition, now),
+            "lastTransitionTime": since.get((condition.type, condition.status), f"{now:%Y-%m-%dT%H:%M:%SZ}"),
         }
         for condition in conditions
     ]
@@ -64,6 +68,11 @@ def of_promotion(promotion: Promotion, problems: Sequence[Problem]) -> list[Cond
     why, message = (last.reason or last.phase, last.message) if last else ("Waiting", "it has not started yet")
     stalled = ended and status.phase == "Failed"
     first = stopping[0] if stopping else None
+    if status.weight > 0:
+        traffic = Condition("TrafficShifted", "True", "WeightObserved", f"{status.weight} % of the traffic")
+    else:
+        restored = bool(status.canary_started and decision)
+        traffic = Condition("TrafficShifted", "False", "TrafficRestored" if restored else "NotShown")
     return [
         Condition("Ready", "True" if ended and not stalled else "False", why, message),
         Condition("Reconciling", "False" if ended or first else "True", first.reason if first else why, message),
@@ -77,7 +86,7 @@ def of_promotion(promotion: Promotion, problems: Sequence[Problem]) -> list[Cond
         _passed("Evaluated", status, {"Verifying", "Evaluating"}, ("EvaluationFailed", "EvaluationTimeout")),
         _gates(status),
         _approved(promotion),
-        _traffic(status),
+        traffic,
         Condition(
             "Promoted",
             "True" if status.phase == "Succeeded" else "False" if ended else "Unknown",
@@ -153,14 +162,6 @@ def _approved(promotion: Promotion) -> Condition:
     return Condition("Approved", "Unknown", "NotReached" if status.decision else "Waiting")
 
 
-def _traffic(status: PromotionStatus) -> Condition:
-    """Whether any of the traffic was seen to go to the candidate."""
-    if status.weight > 0:
-        return Condition("TrafficShifted", "True", "WeightObserved", f"{status.weight} % of the traffic")
-    reason = "TrafficRestored" if status.canary_started and status.decision else "NotShown"
-    return Condition("TrafficShifted", "False", reason)
-
-
 def _healthy(status: PromotionStatus) -> Condition:
     decision, comparison = status.decision, status.comparison
     if decision and decision.reason in ("FeedbackWorse", "CanaryNotReady", "CandidateDown"):
@@ -169,9 +170,3 @@ def _healthy(status: PromotionStatus) -> Condition:
         return Condition("Healthy", "Unknown", "NotShown")
     status_of: dict[str, Status] = {"NotWorse": "True", "Worse": "False", "Inconclusive": "Unknown"}
     return Condition("Healthy", status_of[comparison.outcome], comparison.outcome, comparison.message)
-
-
-def _since(old: Object | None, new: Condition, now: datetime) -> str:
-    if old and old.get("status") == new.status and "lastTransitionTime" in old:
-        return str(old["lastTransitionTime"])
-    return now.strftime("%Y-%m-%dT%H:%M:%SZ")

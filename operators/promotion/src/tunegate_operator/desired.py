@@ -12,35 +12,23 @@ from datetime import datetime
 
 import msgspec
 
-from tunegate.api.labels import DIGEST, UNUSED_SINCE
 from tunegate.api.promotion import TERMINAL, Promotion
 from tunegate.api.versions import Producer
 from tunegate.kube.kinds import Object
 from tunegate.promotion.counting import SHOWN
 from tunegate.promotion.snapshot import Plan
 from tunegate_operator import conditions, manifests
-from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
+from tunegate_operator.events import Note, problem_notes, transition_notes
 from tunegate_operator.gather import Gathered, PolicyProblem
 from tunegate_operator.outdated import finished_jobs, outdated_records
-from tunegate_operator.read import applied, first_difference, is_true, job_state
+from tunegate_operator.read import differs, job_state
+from tunegate_operator.servers import desired_servers, retire
 from tunegate_operator.statuses import policy_status, promotion_statuses, status, version_statuses
-from tunegate_operator.types import object_name, server_name
+from tunegate_operator.types import object_name
 
 # Unfinished evaluation Jobs of one policy at a time: a store full of old checkpoints must not fill the cluster.
 MOST_JOBS = 4
-# How long a server that gets no more traffic stays, for answers under way and gateways that lag behind.
-DRAIN_SECONDS = 30
-
-
-@dataclass(frozen=True)
-class Note:
-    """An Event about an object, for people."""
-
-    about: Object
-    reason: str
-    message: str
-    warning: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +50,7 @@ def unready_changes(problem: PolicyProblem, now: datetime) -> Changes:
     checks = [problem.problem.about] if problem.problem.about != "Ready" else []
     found = conditions.of_policy([problem.problem], checks, busy=False, phase=phase)
     written = status(problem.obj, fields, found, now)
-    notes = _problem_notes(problem.obj, [problem.problem])
+    notes = problem_notes(problem.obj, [problem.problem])
     return Changes(statuses=written, notes=notes, again_seconds=10)
 
 
@@ -85,7 +73,7 @@ def changes(
         manifests.promotion(namespace, name, object_name(promotion.candidate), promotion.candidate)
         for promotion in plan.create
     )
-    retired, drained = _retire(gathered, plan, now)
+    retired, drained = retire(gathered, plan, now)
     route = _route(gathered, plan)
     left = [known.stale_route] if known.stale_route and not route else []
     return Changes(
@@ -95,9 +83,9 @@ def changes(
             *version_statuses(gathered, now),
             *policy_status(gathered, promotions, now),
         ),
-        apply=(*_jobs(gathered, plan, config), *_inference_services(gathered, plan, config), *route, *retired),
+        apply=(*_jobs(gathered, plan, config), *desired_servers(gathered, plan, config), *route, *retired),
         delete=(*drained, *outdated_records(gathered, promotions), *finished_jobs(gathered, now), *left),
-        notes=(*_notes(gathered, plan), *_problem_notes(gathered.obj, gathered.problems)),
+        notes=(*transition_notes(gathered, plan), *problem_notes(gathered.obj, gathered.problems)),
         again_seconds=_again(promotions, bool(retired)),
     )
 
@@ -117,19 +105,6 @@ def _jobs(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:
         yield manifests.owned(job, model_version)
 
 
-def _inference_services(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:
-    if gathered.snapshot.modified:
-        return
-    for version in plan.servers:
-        wanted = manifests.remembered(
-            manifests.inference_service(gathered.namespace, gathered.policy, gathered.name, version, config)
-        )
-        live = gathered.objects.inference_services.get(wanted["metadata"]["name"])
-        if live and UNUSED_SINCE not in live["metadata"].get("annotations", {}) and not _differs(wanted, live):
-            continue
-        yield _over(manifests.owned(wanted, gathered.obj), live)
-
-
 def _route(gathered: Gathered, plan: Plan) -> tuple[Object, ...]:
     """The route or the switch; an empty plan leaves both alone."""
     if not plan.weights:
@@ -140,66 +115,9 @@ def _route(gathered: Gathered, plan: Plan) -> tuple[Object, ...]:
         digest = max(plan.weights, key=lambda digest: plan.weights[digest])
         wanted = manifests.switch(gathered.namespace, gathered.policy, gathered.name, digest)
     wanted = manifests.remembered(wanted)
-    if gathered.objects.route and not _differs(wanted, gathered.objects.route):
+    if gathered.objects.route and not differs(wanted, gathered.objects.route):
         return ()
-    return (_over(manifests.owned(wanted, gathered.obj), gathered.objects.route),)
-
-
-def _retire(gathered: Gathered, plan: Plan, now: datetime) -> tuple[list[Object], list[Object]]:
-    """Servers that are no longer needed: first marked, and deleted once their last answers are over."""
-    needed = {server_name(gathered.name, version.digest) for version in plan.servers}
-    marked, drained = [], []
-    for name, live in gathered.objects.inference_services.items():
-        if name in needed or gathered.snapshot.modified or gathered.snapshot.weights is None:
-            continue
-        since = live["metadata"].get("annotations", {}).get(UNUSED_SINCE)
-        if since is None:
-            marked.append(_marked(live, now))
-        elif (now - datetime.fromisoformat(since)).total_seconds() >= DRAIN_SECONDS:
-            drained.append(live)
-    return marked, drained
-
-
-def _marked(live: Object, now: datetime) -> Object:
-    """The server as it is, with the time from which on it was not needed."""
-    metadata = live["metadata"]
-    kept = {
-        key: metadata[key]
-        for key in ("name", "namespace", "labels", "ownerReferences", "resourceVersion")
-        if key in metadata
-    }
-    annotations = {**metadata.get("annotations", {}), UNUSED_SINCE: now.isoformat()}
-    return {
-        "apiVersion": live["apiVersion"],
-        "kind": live["kind"],
-        "metadata": {**kept, "annotations": annotations},
-        "spec": applied(live) or live["spec"],
-    }
-
-
-def _notes(gathered: Gathered, plan: Plan) -> Iterable[Note]:
-    bad = ("Failed", "RolledBack", "Rejected")
-    for event in plan.events:
-        status = plan.statuses[event.promotion]
-        decided = status.decision is not None and status.decision.outcome in bad
-        yield Note(
-            gathered.objects.promotions[event.promotion], event.reason or status.phase, event.message, warning=decided
-        )
-
-
-def _problem_notes(obj: Object, problems: Iterable[Problem]) -> tuple[Note, ...]:
-    """One Event when a problem begins to stop promotions; it is in the conditions for as long as it lasts."""
-    was_stalled = is_true(obj, "Stalled")
-    said = {
-        (condition.get("type"), condition.get("reason"))
-        for condition in obj.get("status", {}).get("conditions", ())
-        if was_stalled  # else the problem was there, and nothing waited for it
-    }
-    return tuple(
-        Note(obj, problem.reason, problem.message, warning=True)
-        for problem in problems
-        if problem.stops and (problem.about, problem.reason) not in said and ("Stalled", problem.reason) not in said
-    )
+    return (manifests.over(manifests.owned(wanted, gathered.obj), gathered.objects.route),)
 
 
 def _again(promotions: Iterable[Promotion], draining: bool) -> float:
@@ -208,17 +126,3 @@ def _again(promotions: Iterable[Promotion], draining: bool) -> float:
     if phases & SHOWN or draining:
         return 5  # more often than Prometheus scrapes, as a rule
     return 15 if phases - TERMINAL else 120
-
-
-def _differs(wanted: Object, live: Object) -> bool:
-    """Whether the spec is another, or what we remember there was taken away or spoiled."""
-    annotations = live["metadata"].get("annotations", {})
-    taken = DIGEST in wanted["metadata"]["annotations"] and DIGEST not in annotations
-    return bool(taken or applied(live) is None or first_difference(wanted["spec"], live["spec"], "spec"))
-
-
-def _over(wanted: Object, live: Object | None) -> Object:
-    """What is written over an object is written over the one that was read, or not at all."""
-    if live is None:
-        return wanted
-    return {**wanted, "metadata": {**wanted["metadata"], "resourceVersion": live["metadata"]["resourceVersion"]}}

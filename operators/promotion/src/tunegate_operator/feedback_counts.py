@@ -55,9 +55,9 @@ def read_tallies(
 def count(series: Sequence[Any], digests: Sequence[str], since: datetime) -> Mapping[str, Tally] | Problem:
     """Add up the growth of every series since `since`, also through restarts of its server."""
     grown: dict[tuple[str, str], float] = {}
-    for one in series:
-        labels = one["metric"]
-        values = [(float(time), float(value)) for time, value in one["values"]]
+    for counter in series:
+        labels = counter["metric"]
+        values = [(float(time), float(value)) for time, value in counter["values"]]
         if not all(math.isfinite(value) for _, value in values):
             return _no_counts(f"Prometheus gives a count for {labels.get('model_version')} that is not a number")
         key = (labels["model_version"], labels["verdict"])

@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -106,7 +105,12 @@ def join(config: Config, cluster: Cluster, metrics: Metrics) -> Joined:
     loop = Loop(observe=metrics.reconciled, noun="policy")
     metrics.queue_depth.set_function(loop.depth)
     reconciler = Reconciler(config, cluster, watches, metrics, cluster.now, loop.add)
-    watches.on_change(partial(_enqueue, loop, reconciler))
+
+    def enqueue(kind: Kind, old: Object | None, new: Object | None) -> None:
+        for key in {key for obj in (old, new) if obj for key in reconciler.keys_for(kind, obj)}:
+            loop.add(key)
+
+    watches.on_change(enqueue)
     return Joined(watches, reconciler, loop)
 
 
@@ -157,11 +161,6 @@ class _Signals:
         return True
 
 
-def _enqueue(loop: Loop, reconciler: Reconciler, kind: Kind, old: Object | None, new: Object | None) -> None:
-    for key in {key for obj in (old, new) if obj for key in reconciler.keys_for(kind, obj)}:
-        loop.add(key)
-
-
 def _elect(config: Config, client: ApiClient, leads: threading.Event) -> Election:
     """Take part in the election from now on; `leads` is set when it is won."""
     assert config.lease_namespace
@@ -172,12 +171,8 @@ def _elect(config: Config, client: ApiClient, leads: threading.Event) -> Electio
         # Unique, so that two processes on one machine, or one after the other, are never taken for one.
         f"{socket.gethostname()}_{uuid.uuid4()}",
         on_started=leads.set,
-        on_lost=_end_at_once,
+        # Another replica may act by now, so nothing is finished. Kubernetes starts us again.
+        on_lost=lambda: os._exit(1),
     )
     election.start()
     return election
-
-
-def _end_at_once() -> None:
-    """Another replica may act by now, so nothing is finished. Kubernetes starts us again."""
-    os._exit(1)

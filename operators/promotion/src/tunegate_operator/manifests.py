@@ -7,7 +7,7 @@ Security "restricted".
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tunegate.api import environment
@@ -22,14 +22,18 @@ from tunegate.promotion.snapshot import EvaluationJob
 from tunegate_operator.config import Config
 from tunegate_operator.types import API_VERSION, dns, object_name, server_name, to_plain
 
-# A GPU or a crowded processor: a pod that is told to end gets the time to finish the answers under way.
+# A GPU or a crowded CPU: a pod that is told to end gets the time to finish the answers under way.
 GRACE_SECONDS = 60
+# What a ModelVersion tells of its producer; the arguments and data sets are in the manifest in the store.
+_PRODUCER_FIELDS = ("kind", "run", "uid", "step", "image", "codeVersion", "loss")
 
 
 def model_version(namespace: str, policy: str, version: ModelVersion, producer: Producer | None) -> Object:
-    """The record of a version. Nobody owns it: it outlives its policy, as the bytes in the store do."""
+    """The record of a version. It has no owner: it outlives its policy, as the bytes in the store do."""
     labels = {**MANAGED_BY, POLICY: policy, MODEL: version.model, RUN: version.run, VERSION: short(version.digest)}
-    spec = to_plain(version) | ({"producer": _producer(producer)} if producer else {})
+    told = to_plain(producer) if producer else {}
+    known = {name: told[name] for name in _PRODUCER_FIELDS if told.get(name) not in (None, "")}
+    spec = to_plain(version) | ({"producer": known} if producer else {})
     return _object(API_VERSION, "ModelVersion", namespace, object_name(version), labels, spec)
 
 
@@ -166,9 +170,16 @@ def owned(obj: Object, owner: Object) -> Object:
 
 
 def remembered(obj: Object) -> Object:
-    """The same object, with its spec in an annotation: what later differs from it was changed by somebody else."""
+    """The same object, with its spec in an annotation: what later differs from it, another manager changed."""
     annotations = {**obj["metadata"].get("annotations", {}), APPLIED: json.dumps(obj["spec"], sort_keys=True)}
     return {**obj, "metadata": {**obj["metadata"], "annotations": annotations}}
+
+
+def over(wanted: Object, live: Object | None) -> Object:
+    """What is written over an object is written over the one that was read, or not at all."""
+    if live is None:
+        return wanted
+    return {**wanted, "metadata": {**wanted["metadata"], "resourceVersion": live["metadata"]["resourceVersion"]}}
 
 
 def _object(
@@ -198,12 +209,3 @@ def _store_env(config: Config) -> list[Object]:
 def _placement(placement: Placement) -> dict[str, Any]:
     selector = {"nodeSelector": placement.node_selector} if placement.node_selector else {}
     return selector | ({"tolerations": list(placement.tolerations)} if placement.tolerations else {})
-
-
-# What a ModelVersion tells of its producer; the arguments and data sets are in the manifest in the store.
-_PRODUCER_FIELDS: Sequence[str] = ("kind", "run", "uid", "step", "image", "codeVersion", "loss")
-
-
-def _producer(producer: Producer) -> dict[str, Any]:
-    plain = to_plain(producer)
-    return {name: plain[name] for name in _PRODUCER_FIELDS if plain.get(name) not in (None, "")}

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from tunegate.api.labels import APPLIED, DIGEST, MODEL, RUN
+from tunegate.api.policy import ServingPods
 from tunegate.kube.kinds import Object
 from tunegate.promotion.snapshot import ServerState
 from tunegate_operator.types import MANAGER
@@ -31,7 +32,7 @@ class RouteState:
     """Where the traffic goes.
 
     weights: percent by digest; None while the gateway has not accepted what the route says now, see `problem`.
-    is_lagging: the gateway's answer is about an older route, and nobody has to do anything.
+    is_lagging: the gateway's answer is about an older route, and there is nothing to do but wait.
     """
 
     weights: Mapping[str, int] | None
@@ -43,6 +44,10 @@ def condition(obj: Object, kind: str) -> Object:
     """The condition of that type, or an empty one."""
     conditions = obj.get("status", {}).get("conditions", ())
     return next((found for found in conditions if found.get("type") == kind), {})
+
+
+def created(obj: Object) -> datetime:
+    return datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
 
 
 def is_true(obj: Object, kind: str) -> bool:
@@ -58,17 +63,19 @@ def job_state(job: Object) -> JobState:
     return JobState()
 
 
-def server_state(
-    isvc: Object, now: datetime, *, had_traffic: bool, ready_timeout: float, unavailable: float
-) -> ServerState:
+def server_state(isvc: Object, now: datetime, serving: ServingPods, had_traffic: bool) -> ServerState:
     """Ready for the spec it has now; failed when it has not come up, or not come back, in time."""
     status = isvc.get("status", {})
     if is_true(isvc, "Ready") and status.get("observedGeneration", 0) >= isvc["metadata"].get("generation", 0):
         return ServerState(ready=True)
     name, ready = isvc["metadata"]["name"], condition(isvc, "Ready")
-    since = max(_time(isvc["metadata"]["creationTimestamp"]), _time(ready.get("lastTransitionTime")))
-    limit = unavailable if had_traffic else ready_timeout
-    reason = _why_not_ready(status, ready)
+    since = created(isvc)
+    if "lastTransitionTime" in ready:
+        since = max(since, datetime.fromisoformat(ready["lastTransitionTime"]))
+    failure = status.get("modelStatus", {}).get("lastFailureInfo", {})
+    said = filter(None, (failure.get("reason"), failure.get("message"), ready.get("reason"), ready.get("message")))
+    reason = ": ".join(dict.fromkeys(said)) or "KServe has not said why yet"
+    limit = serving.unavailable_seconds if had_traffic else serving.ready_timeout_seconds
     if (now - since).total_seconds() > limit:
         look = f"see: kubectl describe inferenceservice {name} and the logs of its pods"
         return ServerState(failed=True, message=f"{name} was not ready within {limit:.0f} s ({reason}); {look}")
@@ -85,7 +92,9 @@ def route_state(route: Object | None, digests: Mapping[str, str]) -> RouteState:
         return RouteState({})
     refs = route["spec"]["rules"][0].get("backendRefs", ())
     weights = {digests.get(_server_of(ref), _server_of(ref)): int(ref.get("weight", 1)) for ref in refs}
-    return _refusal(route) or RouteState(_percent(weights))
+    # Weights are shares; ours add up to 100, and those a person wrote may not.
+    total = sum(weights.values()) or 100
+    return _refusal(route) or RouteState({digest: round(100 * weight / total) for digest, weight in weights.items()})
 
 
 def switch_state(service: Object | None, digests: Mapping[str, str]) -> RouteState:
@@ -103,7 +112,7 @@ def digest_by_server(servers: Iterable[Object]) -> dict[str, str]:
 
 
 def applied(obj: Object) -> Object | None:
-    """The spec that we applied last; None where somebody took away or wrote over what remembers it."""
+    """The spec that we applied last; None where what remembers it was taken away or spoiled."""
     try:
         spec = json.loads(obj["metadata"].get("annotations", {}).get(APPLIED, ""))
     except ValueError:
@@ -118,11 +127,11 @@ def modified(obj: Object) -> str:
     if not path:
         return ""
     others = [
-        (entry.get("time", ""), entry.get("manager", "somebody"))
+        (entry.get("time", ""), entry.get("manager", "an unknown manager"))
         for entry in metadata.get("managedFields", ())
         if entry.get("manager") != MANAGER and not entry.get("subresource")
     ]
-    who = max(others)[1] if others else "somebody"
+    who = max(others)[1] if others else "an unknown manager"
     return (
         f"{who} changed {path} of {obj['kind']} {metadata['name']}; the traffic is left as it is. "
         f"Put the value back, or delete the {obj['kind']} and tunegate makes it again"
@@ -154,6 +163,13 @@ def first_difference(wanted: Any, found: Any, path: str = "") -> str:
     return "" if wanted == found else path
 
 
+def differs(wanted: Object, live: Object) -> bool:
+    """Whether the spec is another, or what we remember there was taken away or spoiled."""
+    annotations = live["metadata"].get("annotations", {})
+    taken = DIGEST in wanted["metadata"]["annotations"] and DIGEST not in annotations
+    return bool(taken or applied(live) is None or first_difference(wanted["spec"], live["spec"], "spec"))
+
+
 def finished_runs(jobs: Iterable[Object], model: str) -> frozenset[str]:
     """The runs of a model whose training job has succeeded (PyTorchJob) or completed (TrainJob)."""
     labels = [
@@ -167,14 +183,8 @@ def is_training(job: Object) -> bool:
     return not any(is_true(job, condition) for condition in ("Succeeded", "Complete", "Failed"))
 
 
-def _why_not_ready(status: Object, ready: Object) -> str:
-    failure = status.get("modelStatus", {}).get("lastFailureInfo", {})
-    said = [failure.get("reason"), failure.get("message"), ready.get("reason"), ready.get("message")]
-    return ": ".join(dict.fromkeys(each for each in said if each)) or "KServe has not said why yet"
-
-
 def _refusal(route: Object) -> RouteState | None:
-    """Why nobody can tell where the traffic goes; None when it goes where the route says."""
+    """Why it can't be told where the traffic goes; None when it goes where the route says."""
     name, generation = route["metadata"]["name"], route["metadata"].get("generation", 0)
     parents = route.get("status", {}).get("parents", ())
     if not parents:
@@ -189,7 +199,7 @@ def _refusal(route: Object) -> RouteState | None:
                 problem = f"the gateway has not reconciled the newest HTTPRoute {name} yet"
                 return RouteState(None, problem, is_lagging=True)
             if found.get("status") != "True":
-                said = ": ".join(each for each in (found.get("reason"), found.get("message")) if each)
+                said = ": ".join(filter(None, (found.get("reason"), found.get("message"))))
                 problem = f"HTTPRoute {name} is not {kind}: {said}; see: kubectl describe httproute {name}"
                 return RouteState(None, problem)
     return None
@@ -197,13 +207,3 @@ def _refusal(route: Object) -> RouteState | None:
 
 def _server_of(ref: Object) -> str:
     return str(ref.get("name", "")).removesuffix("-predictor")
-
-
-def _percent(weights: Mapping[str, int]) -> dict[str, int]:
-    """Weights are shares; ours add up to 100, and those a person wrote may not."""
-    total = sum(weights.values())
-    return {digest: round(100 * weight / total) for digest, weight in weights.items()} if total else dict(weights)
-
-
-def _time(text: str | None) -> datetime:
-    return datetime.fromisoformat(text) if text else datetime.fromisoformat("1970-01-01T00:00:00+00:00")

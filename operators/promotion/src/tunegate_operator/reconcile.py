@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import Literal
 
@@ -56,7 +57,7 @@ class Reconciler:
             self._changed,
             metrics.store_scan_seconds.observe,
         )
-        # By policy: which object of somebody else has a name that it needs.
+        # By policy: which foreign object has a name that it needs.
         self._conflicts: dict[Key, str] = {}
         self._gatherer = Gatherer(config, watches, self._source, self._pod_message)
 
@@ -145,12 +146,16 @@ class Reconciler:
                 log.warning("%s %s was not written: %s", obj["kind"], obj["metadata"]["name"], error)
                 failure = error
         for obj in todo.delete:
-            self._delete(obj)
+            metadata = obj["metadata"]
+            with suppress(ConflictError):  # another object has its name by now
+                self._cluster.delete(kinds.kind_of(obj), metadata["namespace"], metadata["name"], uid=metadata["uid"])
+            if obj["kind"] == kinds.PROMOTION.kind:
+                self._gatherer.forget(metadata["uid"])
         if failure:
             raise failure
 
     def _write(self, key: Key, obj: Object) -> None:
-        """Apply an object of ours; one of somebody else's by the same name is left alone and told of."""
+        """Apply an object of ours; a foreign one by the same name is left alone and told of."""
         metadata = obj["metadata"]
         if "resourceVersion" not in metadata:
             # What isn't ours isn't in the caches, and applying would take it over.
@@ -162,15 +167,6 @@ class Reconciler:
                 raise UsageError(message)
             self._conflicts.pop(key, None)
         self._cluster.apply(obj)
-
-    def _delete(self, obj: Object) -> None:
-        metadata = obj["metadata"]
-        try:
-            self._cluster.delete(kinds.kind_of(obj), metadata["namespace"], metadata["name"], uid=metadata["uid"])
-        except ConflictError:
-            return  # another object has its name by now
-        if obj["kind"] == kinds.PROMOTION.kind:
-            self._gatherer.forget(metadata["uid"])
 
     def _pod_message(self, namespace: str, job: str) -> str:
         """What the last failed pod of a Job said in the end."""

@@ -58,7 +58,7 @@ class Source:
             self._wake.notify()
 
     def hurry(self, model: str) -> None:
-        """List `model` now: somebody knows that there is news."""
+        """List `model` now: there is news."""
         with self._wake:
             if model in self._intervals:
                 self._due[model] = 0
@@ -122,7 +122,19 @@ class Source:
             versions, results = dict(self._asked_versions), dict(self._asked_results)
             self._asked_versions.clear()
             self._asked_results.clear()
-        news = {model for uri, model in versions.items() if self._resolve(uri)}
+        news = set()
+        for uri, model in versions.items():
+            problem = None
+            try:
+                self._seen.versions[uri] = self._opened().resolve(uri)
+            except TunegateError as error:
+                problem = problem_of(error)
+            if problem is None or self._seen.missing.get(uri) != problem:
+                news.add(model)
+            if problem:
+                self._seen.missing[uri] = problem
+            else:
+                self._seen.missing.pop(uri, None)
         news |= {model for key, model in results.items() if self._read_result(key, model)}
         for model in due:
             started = time.monotonic()
@@ -136,17 +148,6 @@ class Source:
         if self._store is None:
             self._store = self._open()
         return self._store
-
-    def _resolve(self, uri: str) -> bool:
-        try:
-            self._seen.versions[uri] = self._opened().resolve(uri)
-        except TunegateError as error:
-            problem = problem_of(error)
-            is_news = self._seen.missing.get(uri) != problem
-            self._seen.missing[uri] = problem
-            return is_news
-        self._seen.missing.pop(uri, None)
-        return True
 
     def _read_result(self, key: ResultKey, model: str) -> bool:
         digest, suite, _ = key

@@ -105,9 +105,9 @@ def dns(name: str) -> str:
 
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_none(each) for key, each in value.items() if each is not None}
+        return {key: _without_none(field) for key, field in value.items() if field is not None}
     if isinstance(value, list | tuple):
-        return [_without_none(each) for each in value]
+        return [_without_none(item) for item in value]
     return value
 
 

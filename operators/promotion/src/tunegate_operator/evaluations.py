@@ -1,0 +1,70 @@
+"""What is known of each suite on each version: recorded in a ModelVersion, in the store, or why its Job failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+
+from tunegate.api.policy import ClusterPolicy
+from tunegate.api.versions import ModelVersion
+from tunegate.kube.kinds import Object
+from tunegate.promotion.snapshot import EvaluationJob, EvaluationState
+from tunegate_operator.manifests import evaluation_name
+from tunegate_operator.read import job_state
+from tunegate_operator.store_watch import Source
+from tunegate_operator.types import EvaluationSummary, object_name, read_summaries, to_evaluation
+
+
+def find_summaries(
+    policy: ClusterPolicy,
+    versions: Iterable[ModelVersion],
+    model_versions: Mapping[str, Object],
+    jobs: Mapping[str, Object],
+    source: Source,
+    pod_message: Callable[[str], str],
+) -> dict[tuple[str, str], EvaluationSummary]:
+    """By (digest, suite). `pod_message` reads why a Job's pod failed.
+
+    A Job that failed and was deleted makes its suite unknown again: it is tried again.
+    """
+    found = {}
+    for version in versions:
+        model_version = model_versions.get(object_name(version))
+        recorded = {summary.suite: summary for summary in read_summaries(model_version)} if model_version else {}
+        for suite in policy.suites:
+            known = recorded.get(suite)
+            job = jobs.get(evaluation_name(EvaluationJob(version, suite)))
+            if known and not known.failures:
+                found[version.digest, suite] = known
+            elif job is not None and (state := job_state(job)).done:
+                if state.failed:
+                    known = known or _failure(suite, job, state.message, pod_message)
+                else:
+                    known = source.result((version.digest, suite, job["metadata"]["uid"]), policy.model)
+                if known and known.failures:
+                    known = msgspec.structs.replace(known, failures=policy.evaluation_attempts)
+                if known:
+                    found[version.digest, suite] = known
+    return found
+
+
+def evaluation_states(
+    policy: ClusterPolicy,
+    versions: Iterable[ModelVersion],
+    summaries: Mapping[tuple[str, str], EvaluationSummary],
+) -> dict[tuple[str, str], EvaluationState]:
+    """The same, as `decide` gets it."""
+    states = {}
+    for version in versions:
+        for suite in policy.suites:
+            if summary := summaries.get((version.digest, suite)):
+                result = None if summary.failures else to_evaluation(version, summary)
+                states[version.digest, suite] = EvaluationState(result, summary.failures, summary.message)
+    return states
+
+
+def _failure(suite: str, job: Object, reason: str, pod_message: Callable[[str], str]) -> EvaluationSummary:
+    name = job["metadata"]["name"]
+    message = f"{reason} {pod_message(name)}".strip() + f"; delete Job {name} to try again"
+    return EvaluationSummary(suite=suite, failures=1, message=message[:4096])
