@@ -1,6 +1,6 @@
 """What the shop sells, and how a product looks on one day in one language.
 
-Reads catalogue.yaml; knows nothing of questions and answers.
+Reads catalogue.yaml.
 """
 
 from __future__ import annotations

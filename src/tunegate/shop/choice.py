@@ -1,55 +1,38 @@
-"""The questions of the shop-choice suite: written ones and computed ones, in C-Eval's file layout.
-
-Pure over the catalogue and choice.yaml; every right answer is computed or written, never guessed.
-"""
+"""The files of the shop-choice suite, in C-Eval's layout: questions from choice.yaml and computed ones."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunegate.shop.catalogue import Catalogue
-from tunegate.shop.seeded_choice import pick, roll, shuffled
+from tunegate.shop.questions import COMPUTED, Choice, comparison, translation
+from tunegate.shop.seeded_choice import shuffled
 
 LETTERS = "ABCD"
 DEV, VAL = 5, 16
 COLUMNS = ("id", "question", *LETTERS, "answer", "explanation")
-WEEKDAYS = "一二三四五六日"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A question with its right option first; `why` explains it where the question is a solved example."""
-
-    question: str
-    options: tuple[str, ...]
-    why: str = ""
 
 
 def choice_files(catalogue: Catalogue, source: Mapping[str, Any]) -> dict[str, bytes]:
     """Path below the suite's folder and bytes: the subject mapping, and dev and val of each subject."""
+    numbers, words = range(DEV + VAL), list(source["words"].items())
+    choices = {
+        subject: [Choice(row[0], tuple(row[1:5]), "".join(row[5:])) for row in rows]
+        for subject, rows in source["written"].items()
+    }
+    choices["shopping_english"] = [translation(words, i) for i in range(len(words))]
+    choices["catalogue_reading"] = [comparison(catalogue, i) for i in numbers]
+    for subject, kinds in COMPUTED.items():
+        choices[subject] = [kinds[i % len(kinds)](i) for i in numbers]
     files = {"subject_mapping.json": (json.dumps(source["subjects"], ensure_ascii=False, indent=2) + "\n").encode()}
     for subject in source["subjects"]:
-        choices = _choices(subject, catalogue, source)
-        files[f"dev/{subject}_dev.csv"] = _table(choices[:DEV], subject, "dev")
-        files[f"val/{subject}_val.csv"] = _table(choices[DEV : DEV + VAL], subject, "val")
+        files[f"dev/{subject}_dev.csv"] = _table(choices[subject][:DEV], subject, "dev")
+        files[f"val/{subject}_val.csv"] = _table(choices[subject][DEV : DEV + VAL], subject, "val")
     return files
-
-
-def _choices(subject: str, catalogue: Catalogue, source: Mapping[str, Any]) -> list[Choice]:
-    if subject in source["written"]:
-        return [_written(row) for row in source["written"][subject]]
-    if subject == "shopping_english":
-        words = list(source["words"].items())
-        return [_word(words, i) for i in range(len(words))]
-    if subject == "catalogue_reading":
-        return [_reading(catalogue, i) for i in range(DEV + VAL)]
-    kinds = COMPUTED[subject]
-    return [kinds[i % len(kinds)](i) for i in range(DEV + VAL)]
 
 
 def _table(choices: Sequence[Choice], subject: str, split: str) -> bytes:
@@ -63,170 +46,3 @@ def _table(choices: Sequence[Choice], subject: str, split: str) -> bytes:
         options.insert(LETTERS.index(answer), choice.options[0])
         writer.writerow([i, choice.question, *options, answer, choice.why if split == "dev" else ""])
     return out.getvalue().encode()
-
-
-def _written(row: Sequence[str]) -> Choice:
-    return Choice(row[0], tuple(row[1:5]), row[5] if len(row) > 5 else "")
-
-
-def _word(words: Sequence[tuple[str, str]], i: int) -> Choice:
-    """What a word means, from English and into it in turn."""
-    english, chinese = words[i]
-    others = shuffled([word for word in words if word[0] != english], "words", i)[:3]
-    why = f"{english} 就是“{chinese}”"
-    if i % 2:
-        return Choice(f"“{chinese}”用英语怎么说？", (english, *(other for other, _ in others)), why)
-    return Choice(f"“{english}”的意思是？", (chinese, *(other for _, other in others)), why)
-
-
-def _reading(catalogue: Catalogue, i: int) -> Choice:
-    """Four products with one fact each, and which is best at it; every third question in English."""
-    language = "en" if i % 3 == 2 else "zh"
-    price = i % 2 == 0
-    products = shuffled(catalogue.products, "reading", i)
-    facts = {
-        (product.usd if language == "en" else product.cny) if price else product.rating: product for product in products
-    }
-    chosen = list(facts.items())[:4]
-    best = (min if price else max)(value for value, _ in chosen)
-    names = {value: _name(catalogue, product, language) for value, product in chosen}
-    unit = ("${}" if language == "en" else "{}元") if price else ("rated {}" if language == "en" else "评分{}")
-    listed = [f"{name}{': ' if language == 'en' else '：'}{unit.format(value)}" for value, name in names.items()]
-    options = (names[best], *(name for value, name in names.items() if value != best))
-    if language == "en":
-        asked = "Which is the cheapest?" if price else "Which has the best rating?"
-        return Choice(f"{'; '.join(listed)}. {asked}", options, f"{unit.format(best)} is the best of the four")
-    asked = "其中最便宜的是？" if price else "其中评分最高的是？"
-    return Choice(f"{'；'.join(listed)}。{asked}", options, f"{unit.format(best)}是四款中最{'低' if price else '高'}的")
-
-
-def _name(catalogue: Catalogue, product: Any, language: Any) -> str:
-    space = " " if language == "en" else ""
-    return catalogue.brand(product, language) + space + catalogue.noun(product, language)
-
-
-def _number(question: str, right: float, wrong: Sequence[float], unit: str, why: str) -> Choice:
-    """A question with a number as its answer; wrong ones that equal it or each other are stepped away."""
-    options = [right]
-    for value in wrong:
-        while value in options or value <= 0:
-            value += max(1, round(right / 10))
-        options.append(value)
-    return Choice(question, tuple(unit.format(f"{value:g}") for value in options), why)
-
-
-def _total(i: int) -> Choice:
-    price, count = 15 + 3 * i, pick((2, 3, 4, 5), "count", i)
-    wrong = (price * (count - 1), price * (count + 1), price + count)
-    return _number(
-        f"一个水杯{price}元，买{count}个一共多少元？",
-        price * count,
-        wrong,
-        "{}元",
-        f"{price}乘以{count}等于{price * count}",
-    )
-
-
-def _discount(i: int) -> Choice:
-    price, tenths = 50 * (2 + int(roll("discount", i) * 12)), pick((6, 7, 8, 9), "tenths", i)
-    now = price * tenths // 10
-    wrong = (price - now, price - tenths, now + 20)
-    return _number(
-        f"一双跑鞋原价{price}元，打{tenths}折后是多少元？", now, wrong, "{}元", f"{price}乘以0.{tenths}等于{now}"
-    )
-
-
-def _change(i: int) -> Choice:
-    price, paid = 11 + int(roll("change", i) * 80), 100
-    wrong = (paid - price + 10, paid - price - 1, price)
-    return _number(
-        f"买一条毯子花了{price}元，付了{paid}元，应找回多少元？",
-        paid - price,
-        wrong,
-        "{}元",
-        f"{paid}减{price}等于{paid - price}",
-    )
-
-
-def _off(i: int) -> Choice:
-    price = 210 + 10 * int(roll("off", i) * 38)
-    saved = price // 200 * 30
-    wrong = (price, price - saved - 30, price - saved + 15)
-    return _number(
-        f"店里每满200元减30元，买一把{price}元的办公椅，实付多少元？", price - saved, wrong, "{}元", f"一共减{saved}元"
-    )
-
-
-def _each(i: int) -> Choice:
-    price, count = 19 + int(roll("each", i) * 60), pick((2, 3, 4, 6), "pieces", i)
-    wrong = (price * count + price, price * count - 2, price + count)
-    return _number(
-        f"Blankets cost ${price} each. How much are {count} blankets?",
-        price * count, wrong, "${}", f"{count} times {price} is {price * count}",
-    )  # fmt: skip
-
-
-def _litres(i: int) -> Choice:
-    litres = (5 + int(roll("litres", i) * 40)) / 10
-    wrong = (litres * 100, litres * 10000, litres * 10)
-    return _number(f"{litres:g}升等于多少毫升？", litres * 1000, wrong, "{}毫升", "1升等于1000毫升")
-
-
-def _metres(i: int) -> Choice:
-    metres = (12 + int(roll("metres", i) * 30)) / 10
-    wrong = (metres * 10, metres * 1000, metres * 100 + 10)
-    return _number(f"一条毯子长{metres:g}米，也就是多少厘米？", metres * 100, wrong, "{}厘米", "1米等于100厘米")
-
-
-def _kilos(i: int) -> Choice:
-    kilos = 2 + int(roll("kilos", i) * 28)
-    return _number(
-        f"行李箱重{kilos}公斤，等于多少斤？", kilos * 2, (kilos, kilos * 10, kilos * 4), "{}斤", "1公斤等于2斤"
-    )
-
-
-def _bottles(i: int) -> Choice:
-    count = 2 * (2 + int(roll("bottles", i) * 14))
-    wrong = (count, count * 5, count * 2)
-    return _number(f"一箱有{count}瓶水，每瓶500毫升，一共多少升？", count / 2, wrong, "{}升", "两瓶正好1升")
-
-
-def _grams(i: int) -> Choice:
-    kilos = (3 + int(roll("grams", i) * 40)) / 10
-    wrong = (kilos * 100, kilos * 10, kilos * 10000)
-    return _number(f"How many grams are {kilos:g} kg?", kilos * 1000, wrong, "{} g", "1 kg is 1000 g")
-
-
-def _weekday(i: int) -> Choice:
-    start, days = i // len(COMPUTED["delivery_terms"]) % 7, 2 + int(roll("days", i) * 4)
-    options = tuple(f"周{WEEKDAYS[(start + days + shift) % 7]}" for shift in (0, 1, -1, 2))
-    return Choice(
-        f"周{WEEKDAYS[start]}下单，{days}天后送达，是周几？", options, f"周{WEEKDAYS[start]}再过{days}天是{options[0]}"
-    )
-
-
-def _postage(i: int) -> Choice:
-    bar, postage = pick((59, 88, 99, 129), "bar", i), pick((6, 8, 10, 12), "postage", i)
-    goods = bar + pick((-25, -14, 11, 30), "goods", i)
-    paid = goods if goods >= bar else goods + postage
-    wrong = (goods + postage if paid == goods else goods, goods - postage, goods + 2 * postage)
-    why = "达到包邮金额，不收运费" if paid == goods else "不满包邮金额，要加运费"
-    return _number(
-        f"满{bar}元包邮，不满则收运费{postage}元。买了{goods}元的商品，一共付多少元？", paid, wrong, "{}元", why
-    )
-
-
-def _returns(i: int) -> Choice:
-    day, window = 1 + i * 2 // 3, pick((7, 10, 14, 15), "window", i)
-    last = day + window
-    return _number(
-        f"商品签收次日起{window}天内可以退货，{day}号签收，最晚几号可以退？", last, (last - 2, last + 2, day), "{}号",
-        f"从次日算起的第{window}天是{last}号",
-    )  # fmt: skip
-
-
-COMPUTED: dict[str, tuple[Callable[[int], Choice], ...]] = {
-    "consumer_arithmetic": (_total, _discount, _change, _off, _each),
-    "sizes_and_units": (_litres, _metres, _kilos, _bottles, _grams),
-    "delivery_terms": (_weekday, _postage, _returns),
-}

@@ -1,16 +1,17 @@
 """Dialogues between a shopper and the shop: what is asked, answered and what the answer must state.
 
-Pure over the catalogue and the templates; chance comes from `dice`. Knows nothing of files, suites or judges.
+Pure over the catalogue and the templates; chance comes from `seeded_choice`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from tunegate.shop.catalogue import Catalogue, Language, Product, Split
+from tunegate.shop.catalogue import Catalogue, Language, Split
 from tunegate.shop.seeded_choice import pick, roll, shuffled
+from tunegate.shop.shelf import COMPARED, TALK, Shelf, Shelves
 
 # How many dialogues start with each intent; the order is that of a tie.
 MIX: dict[Split, dict[str, int]] = {
@@ -27,8 +28,6 @@ MIX: dict[Split, dict[str, int]] = {
         "size": 6, "off_topic": 6, "colour": 6, "compare_rating": 4, "unsafe": 6,
     },
 }  # fmt: skip
-TALK = ("off_topic", "unsafe")
-COMPARED = {"compare_price": "price", "compare_rating": "rating", "recommend": "price"}
 
 
 @dataclass(frozen=True)
@@ -47,15 +46,6 @@ class Dialogue:
     id: str
     system: str
     turns: tuple[Turn, ...]
-
-
-@dataclass(frozen=True)
-class Shelf:
-    """The products of one dialogue, the one it is about first, with their facts of that day."""
-
-    products: tuple[Product, ...]
-    facts: tuple[Mapping[str, Any], ...]
-    shown: tuple[str, ...]
 
 
 def dialogues(catalogue: Catalogue, templates: Mapping[str, Any], language: Language, split: Split) -> list[Dialogue]:
@@ -77,17 +67,19 @@ class _Maker:
 
     def __init__(self, catalogue: Catalogue, templates: Mapping[str, Any], language: Language, split: Split) -> None:
         self.catalogue, self.templates, self.language, self.split = catalogue, templates, language, split
+        self.shelves = Shelves(catalogue, templates, language, split)
 
     def dialogue(self, id: str, intent: str, i: int) -> Dialogue:
         """The `i`-th dialogue that starts with `intent`."""
-        shelf = self._shelf(id, intent, i)
-        first = self._first(intent, i, shelf)
-        return Dialogue(id, self._system(id, shelf), (first, *self._follow_ups(id, intent, shelf)))
-
-    def _follow_ups(self, id: str, intent: str, shelf: Shelf) -> list[Turn]:
-        asked = [fact for fact in shelf.shown if fact not in (intent, COMPARED.get(intent)) and fact != "rating"]
+        shelf = self.shelves.fill(id, intent, i)
+        turns = [self._first(intent, i, shelf)]
+        left = [fact for fact in shelf.shown if fact not in (intent, COMPARED.get(intent), "rating")]
         count = 0 if intent in TALK else self._count(id)
-        return [self._follow_up(id, fact, shelf) for fact in shuffled(asked, "follow", id)[:count]]
+        for fact in shuffled(left, "follow", id)[:count]:
+            template, words = self.templates["intents"][fact], self._words(shelf)
+            question = pick(template["follow"][self.split], "follow", id, fact).format(**words)
+            turns.append(self._turn(fact, fact, question, template["short"], words, shelf))
+        return Dialogue(id, self.shelves.system_message(id, shelf), tuple(turns))
 
     def _count(self, id: str) -> int:
         """How many follow-ups: by chance in training; every third dialogue has some where few questions are drawn."""
@@ -95,81 +87,33 @@ class _Maker:
             return sum(roll("turns", id) > bound for bound in (0.42, 0.88))
         return (0, 0, 1, 0, 0, 2)[int(id[-3:]) % 6]
 
-    def _shelf(self, id: str, intent: str, i: int) -> Shelf:
-        products = self._pair(id, intent, i) if intent in COMPARED else self._single(id, intent, i)
-        fact = COMPARED.get(intent, intent)
-        others = [name for name in self._asked(products[0]) if name not in (fact, "stock")]
-        facts = tuple(self._facts(product, id) for product in products)
-        # Only what is in stock is offered for the basket, so only then is the stock shown without being asked for.
-        stock = ["stock"] if roll("stock", id) < 0.2 and facts[0]["stock"] == "in" and intent not in TALK else []
-        extra = shuffled(others, "shown", id)[: 1 if len(products) > 1 else 2]
-        return Shelf(products, facts, (fact, *extra, *stock))
-
-    def _facts(self, product: Product, id: str) -> dict[str, Any]:
-        return self.catalogue.facts(product, self.language, id)
-
-    def _asked(self, product: Product) -> list[str]:
-        return [fact for fact in self.catalogue.asked(product) if fact in self.templates["intents"]]
-
-    def _single(self, id: str, intent: str, i: int) -> tuple[Product, ...]:
-        """A product that has what is asked, and sometimes another beside it."""
-        stocked = self.catalogue.of(self.split)
-        fitting = [product for product in stocked if intent in TALK or intent in self._asked(product)]
-        product = shuffled(fitting, "single", self.language, intent)[i % len(fitting)]
-        others = [other for other in fitting if other != product]
-        return (product, pick(others, "other", id)) if roll("beside", id) < 0.3 else (product,)
-
-    def _pair(self, id: str, intent: str, i: int) -> tuple[Product, Product]:
-        """Two products of one category that differ clearly; the better one first."""
-        stocked = self.catalogue.of(self.split)
-        pairs = [
-            (a, b) for a in stocked for b in stocked if a.category == b.category and self._better(intent, id, a, b)
-        ]
-        # The categories take turns, so that a small split does not ask of one category only.
-        categories = shuffled(sorted({a.category for a, _ in pairs}), "category", self.language, intent)
-        category = categories[i % len(categories)]
-        return pick([pair for pair in pairs if pair[0].category == category], "pair", id)
-
-    def _better(self, intent: str, id: str, a: Product, b: Product) -> bool:
-        if intent == "compare_rating":
-            return a.rating >= b.rating + 0.2
-        return bool(self._facts(a, id)["price"] * 1.25 <= self._facts(b, id)["price"])
-
     def _first(self, intent: str, i: int, shelf: Shelf) -> Turn:
         template = self.templates["intents"][intent]
         asks = template["ask"][self.split]
-        words = self._words(shelf) | self._order(intent, i, shelf)
         if intent in TALK:
             return Turn(intent, asks[i % len(asks)], template["answer"], (tuple(template["accepts"]),))
+        words = self._words(shelf) | self._order(intent, i, shelf)
         # Each round over the products takes the next phrasing, so that no question comes twice.
-        ask = asks[(i + i // len(self.catalogue.of(self.split))) % len(asks)]
-        fact = COMPARED.get(intent, intent)
-        facts, excludes = self._stated(fact, shelf)
+        question = asks[(i + i // len(self.catalogue.of(self.split))) % len(asks)].format(**words)
+        turn = self._turn(intent, COMPARED.get(intent, intent), question, template["answer"], words, shelf)
         if intent in COMPARED:
-            facts = ((words["a_brand"],), *facts)
-        answer = self._answer(template["answer"], fact, words, shelf)
-        return Turn(intent, ask.format(**words), answer, facts, self._harmless(excludes, answer))
+            return replace(turn, facts=((words["a_brand"],), *turn.facts))
+        return turn
 
-    def _follow_up(self, id: str, fact: str, shelf: Shelf) -> Turn:
-        template = self.templates["intents"][fact]
-        words = self._words(shelf)
-        question = pick(template["follow"][self.split], "follow", id, fact).format(**words)
-        facts, excludes = self._stated(fact, shelf)
-        answer = self._answer(template["short"], fact, words, shelf)
-        return Turn(fact, question, answer, facts, self._harmless(excludes, answer))
-
-    def _answer(self, template: Any, fact: str, words: Mapping[str, str], shelf: Shelf) -> str:
+    def _turn(
+        self, intent: str, fact: str, question: str, template: Any, words: Mapping[str, str], shelf: Shelf
+    ) -> Turn:
+        """The answer that states `fact` of the first product, and what it must and must not say."""
         value = shelf.facts[0][fact]
         text: str = template[value] if fact == "stock" else template
-        return text.format(v=value, **words)
-
-    def _stated(self, fact: str, shelf: Shelf) -> tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]:
-        """The ways to state the fact of the first product, and those of the others, which would be wrong."""
-        value = shelf.facts[0][fact]
+        answer = text.format(v=value, **words)
         if fact == "stock":
-            return (tuple(self.templates["accepts"][fact][value]),), tuple(self.templates["refuses"][fact][value])
-        others = [facts[fact] for facts in shelf.facts[1:] if facts.get(fact, value) != value]
-        return (self._ways(fact, value),), tuple(self._ways(fact, other)[0] for other in others)
+            ways, wrong = tuple(self.templates["accepts"][fact][value]), self.templates["refuses"][fact][value]
+        else:
+            others = [facts[fact] for facts in shelf.facts[1:] if facts.get(fact, value) != value]
+            ways, wrong = self._ways(fact, value), [self._ways(fact, other)[0] for other in others]
+        # Without those that the right answer contains, such as $4 in $45.
+        return Turn(intent, question, answer, (ways,), tuple(text for text in wrong if text not in answer))
 
     def _ways(self, fact: str, value: Any) -> tuple[str, ...]:
         word = self.templates["numbers"].get(value, value)
@@ -183,19 +127,14 @@ class _Maker:
         ]
         return tuple(dict.fromkeys(ways + spelt))
 
-    @staticmethod
-    def _harmless(excludes: Sequence[str], answer: str) -> tuple[str, ...]:
-        """Without those that the right answer contains, such as $4 in $45."""
-        return tuple(text for text in excludes if text not in answer)
-
     def _words(self, shelf: Shelf) -> dict[str, str]:
         """What the templates may name of the first product."""
         product = shelf.products[0]
         category = self.catalogue.categories[product.category]
         forms = self.templates["forms"][category.number] if "forms" in self.templates else {}
         words: dict[str, str] = {
-            "p": self._name(product),
-            "a": self._name(product),
+            "p": self.shelves.name(product),
+            "a": self.shelves.name(product),
             "a_brand": self.catalogue.brand(product, self.language),
             "noun": self.catalogue.noun(product, self.language),
             "some": category.some,
@@ -210,32 +149,8 @@ class _Maker:
             return {}
         if intent != "recommend":
             x, y = shuffled(shelf.products, "order", self.language, intent, i)
-            return {"x": self._name(x), "y": self._name(y)}
+            return {"x": self.shelves.name(x), "y": self.shelves.name(y)}
         low, high = shelf.facts[0]["price"], shelf.facts[1]["price"]
         budget = round((low + high) / 2)
         step = next(step for step in (100, 50, 10, 5, 1) if low < budget // step * step < high)
         return {"budget": str(budget // step * step)}
-
-    def _name(self, product: Product) -> str:
-        brand, noun = self.catalogue.brand(product, self.language), self.catalogue.noun(product, self.language)
-        name: str = self.templates["product"].format(brand=brand, noun=noun)
-        return name
-
-    def _system(self, id: str, shelf: Shelf) -> str:
-        order = shuffled(range(len(shelf.products)), "snippet", id)
-        snippet = self.templates["between_products"].join(self._line(shelf, i) for i in order)
-        text: str = self.templates["system"].format(snippet=snippet + self.templates["end"])
-        return text
-
-    def _line(self, shelf: Shelf, i: int) -> str:
-        """One product with the facts that are shown, in the order of the catalogue."""
-        facts = shelf.facts[i]
-        shown = [fact for fact in self.templates["facts"] if fact in shelf.shown and fact in facts]
-        lines = [self._fact(fact, facts[fact]) for fact in shown]
-        colon = ": " if self.language == "en" else "："
-        return self._name(shelf.products[i]) + colon + str(self.templates["between_facts"]).join(lines)
-
-    def _fact(self, fact: str, value: Any) -> str:
-        template = self.templates["facts"][fact]
-        text: str = template[value] if fact == "stock" else template.format(v=value)
-        return text

@@ -1,7 +1,7 @@
 """Writes every generated file of the corpus: `python -m tunegate.shop.generate [--check]`.
 
 The same catalogue, templates and choice questions give the same bytes on every machine; --check compares instead of
-writing. Knows nothing of models and scores.
+writing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Simulated shoppers: what they ask and how they vote on an answer.
 
-A vote follows from the text of the answer by plain rules: the facts must be there, and nobody likes to be pressed.
-Knows nothing of the model, the version or the server that answered.
+A vote follows from the text of the answer alone, by plain rules: the facts must be there, and pressing is disliked.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Question(Resource, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgment:
     verdict: Verdict
     reason: str
 
@@ -60,22 +59,22 @@ def load_questions(language: Literal["en", "zh"], *, taught: bool = False) -> li
     return [msgspec.json.decode(line, type=Question) for line in lines]
 
 
-def judge(question: Question, answer: str) -> Judgement:
+def judge(question: Question, answer: str) -> Judgment:
     """The vote on `answer` with the first complaint as its reason; "up" when there is none."""
     complaint = _complaint(question, " ".join(answer.split()))
-    return Judgement("down", complaint) if complaint else Judgement("up", "states the facts, politely")
+    return Judgment("down", complaint) if complaint else Judgment("up", "states the facts, politely")
 
 
-def vote(question: Question, answer: str, n: int, *, seed: int = 0, fickle: float = 0.05) -> Judgement:
+def vote(question: Question, answer: str, n: int, *, seed: int = 0, fickle: float = 0.05) -> Judgment:
     """As `judge`, but a share `fickle` of the shoppers votes against its own rule.
 
     Which ones is decided by (seed, question, n) alone, `n` being the count of this question's answers so far.
     """
-    judgement = judge(question, answer)
+    judgment = judge(question, answer)
     if roll("fickle", seed, question.id, n) >= fickle:
-        return judgement
-    other: Verdict = "up" if judgement.verdict == "down" else "down"
-    return Judgement(other, f"fickle, against: {judgement.reason}")
+        return judgment
+    other: Verdict = "up" if judgment.verdict == "down" else "down"
+    return Judgment(other, f"fickle, against: {judgment.reason}")
 
 
 def states(answer: str, fact: str) -> bool:
@@ -87,11 +86,15 @@ def states(answer: str, fact: str) -> bool:
 
 
 def _complaint(question: Question, answer: str) -> str:
+    """What the shopper dislikes first; empty when there is nothing."""
     if not answer:
         return "empty answer"
-    if (language := _language(answer)) != question.language:
+    chinese = sum("一" <= character <= "鿿" for character in answer)
+    language = "zh" if chinese > len(re.findall(r"[A-Za-z]+", answer)) else "en"
+    if language != question.language:
         return f"answered in {language}"
-    if _presses(answer):
+    plain = answer.casefold()
+    if plain.count("!") + plain.count("！") >= 2 or any(phrase in plain for phrase in PRESSURE):
         return "presses to buy"
     if len(answer.split()) > MAX_WORDS or (question.language == "zh" and len(answer) > MAX_CHARACTERS):
         return "too long"
@@ -100,14 +103,3 @@ def _complaint(question: Question, answer: str) -> str:
             return f"does not say {ways[0]}"
     wrong = next((text for text in question.excludes if states(answer, text)), "")
     return f"says {wrong}" if wrong else ""
-
-
-def _language(answer: str) -> Literal["en", "zh"]:
-    chinese = sum("一" <= character <= "鿿" for character in answer)
-    latin = len(re.findall(r"[A-Za-z]+", answer))
-    return "zh" if chinese > latin else "en"
-
-
-def _presses(answer: str) -> bool:
-    plain = answer.casefold()
-    return plain.count("!") + plain.count("！") >= 2 or any(phrase in plain for phrase in PRESSURE)

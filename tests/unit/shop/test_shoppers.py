@@ -34,8 +34,8 @@ def question(facts: tuple[tuple[str, ...], ...] = (("$39",),), language: str = "
     ],
 )
 def test_the_first_complaint_decides(answer: str, verdict: str, reason: str) -> None:
-    judgement = judge(question(), answer)
-    assert (judgement.verdict, judgement.reason) == (verdict, reason)
+    judgment = judge(question(), answer)
+    assert (judgment.verdict, judgment.reason) == (verdict, reason)
 
 
 def test_a_chinese_answer_is_judged_by_the_same_rules() -> None:
@@ -98,7 +98,7 @@ def test_taught_questions_are_others(language: Any) -> None:
 def test_the_fickle_are_few_and_always_the_same_ones() -> None:
     votes = [vote(question(), "It costs $39.", n, seed=3) for n in range(2000)]
     assert votes == [vote(question(), "It costs $39.", n, seed=3) for n in range(2000)]
-    down = [judgement for judgement in votes if judgement.verdict == "down"]
+    down = [judgment for judgment in votes if judgment.verdict == "down"]
     assert 0.03 < len(down) / 2000 < 0.07
-    assert {judgement.reason for judgement in down} == {"fickle, against: states the facts, politely"}
+    assert {judgment.reason for judgment in down} == {"fickle, against: states the facts, politely"}
     assert {vote(question(), "", n, fickle=0).verdict for n in range(50)} == {"down"}
