@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -43,8 +42,8 @@ def ask(home: Home, question: str, system: str = "") -> Iterator[str]:
 
     Raises ServingError when no model answers.
     """
-    said = [{"role": "system", "content": system}] if system else []
-    messages: Any = [*said, {"role": "user", "content": question}]
+    facts = [{"role": "system", "content": system}] if system else []
+    messages: Any = [*facts, {"role": "user", "content": question}]
     with _platform_url(home) as url:
         direct = DefaultHttpxClient(trust_env=False)  # a proxy in the environment is for other machines
         client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=direct)
@@ -66,17 +65,11 @@ def _platform_url(home: Home) -> Iterator[str]:
     if running := home.running():
         yield running.url
         return
-    stop = threading.Event()
-    with Platform.open(PlatformConfig(home=home, port=free_port())) as platform:
-        loop = threading.Thread(target=platform.run, args=(stop, lambda event: None), name="platform")
-        loop.start()
-        try:
-            deadline = time.monotonic() + START_SECONDS
-            while not answers(f"{platform.url}/v2/health/ready"):
-                if time.monotonic() > deadline:
-                    raise ServingError(f"No model was ready after {START_SECONDS:.0f} s; the logs are in {home.logs}.")
-                time.sleep(0.2)
-            yield platform.url
-        finally:
-            stop.set()
-            loop.join()
+    platform_only_for_this = PlatformConfig(home=home, port=free_port())
+    with Platform.open(platform_only_for_this) as platform, platform.running(lambda event: None):
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(f"{platform.url}/v2/health/ready"):
+            if time.monotonic() > deadline:
+                raise ServingError(f"No model was ready after {START_SECONDS:.0f} s; the logs are in {home.logs}.")
+            time.sleep(0.2)
+        yield platform.url

@@ -28,7 +28,15 @@ class Evaluations:
 
     def states(self, wanted: Sequence[Key]) -> Mapping[Key, EvaluationState]:
         """What is known of each wanted result. The store is asked once, and again whenever a child has ended."""
-        self._reap()
+        if self._running and self._running[0].exit_code is not None:
+            child, keys = self._running
+            child.stop()
+            self._running = None
+            for key in keys:
+                self._looked.discard(key)
+                if self.find(*key) is None:
+                    self._failures[key] += 1
+                    self._messages[key] = f"{child.tail()} (log: {child.log})"
         for key in wanted:
             if key not in self._results and key not in self._looked:
                 self._looked.add(key)
@@ -52,15 +60,3 @@ class Evaluations:
         if self._running:
             self._running[0].stop()
             self._running = None
-
-    def _reap(self) -> None:
-        if self._running is None or self._running[0].exit_code is None:
-            return
-        child, keys = self._running
-        child.stop()
-        self._running = None
-        for key in keys:
-            self._looked.discard(key)
-            if self.find(*key) is None:
-                self._failures[key] += 1
-                self._messages[key] = f"{child.tail()} (log: {child.log})"

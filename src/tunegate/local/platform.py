@@ -37,7 +37,7 @@ from tunegate.store.evaluations import find
 
 TICK_SECONDS = 0.3
 _PROBLEMS = ("StoreUnreachable", "InvalidPolicy")
-# For every child. Nobody asks a model hub; threads that wait leave the CPU to others (spinning, two models at work are
+# For every child. No model hub is asked; threads that wait leave the CPU to others (spinning, two models at work are
 # six times slower).
 _FOR_CHILDREN = {
     "HF_HUB_OFFLINE": "1",
@@ -80,13 +80,13 @@ class Platform:
     @classmethod
     @contextlib.contextmanager
     def open(cls, config: PlatformConfig) -> Iterator[Platform]:
-        """Start the store and the proxy; on the way out stop every process again.
+        """Start the proxy and the store; on the way out stop every process again.
 
         Raises TunegateError when the folder is held by another platform or the port is in use.
         """
         home = config.home
         with home.hold(), contextlib.ExitStack() as stack:
-            _require_free(config.port)
+            stack.enter_context(_start_proxy(home, config.port))
             variables = {environment.FEEDBACK_KEY: home.feedback_key(), environment.CACHE: str(home.cache)}
             keys: dict[str, str] = {}  # none: credentials come from where AWS tools look for them
             if config.store_uri:
@@ -98,11 +98,22 @@ class Platform:
             store = Store.open(
                 variables[environment.STORE], endpoint_url=variables.get(environment.ENDPOINT_URL), **keys
             )
-            stack.enter_context(_start_proxy(home, config.port))
             platform = cls(config, store, {**_FOR_CHILDREN, **variables})
-            stack.callback(platform._close)
+            stack.callback(platform.close)
             home.announce(platform.url, store.uri, store.endpoint_url or "")
             yield platform
+
+    @contextlib.contextmanager
+    def running(self, report: Callable[[Event], None]) -> Iterator[None]:
+        """Run in a thread of its own until the `with` ends."""
+        stop = threading.Event()
+        loop = threading.Thread(target=self.run, args=(stop, report), name="platform")
+        loop.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            loop.join()
 
     def run(self, stop: threading.Event, report: Callable[[Event], None]) -> None:
         """Tick until `stop` is set. A store that is away and a policy that can't be used are reported once each."""
@@ -132,6 +143,11 @@ class Platform:
     def gather(self) -> Snapshot:
         """Everything that `decide` is given. What can't be read is None, never a guess."""
         policy, initial = self._read_policy()
+        try:
+            with open_url(f"{self.url}/_tunegate/route", seconds=2) as answer:
+                weights = {backend["version"]: backend["weight"] for backend in json.load(answer)["backends"]}
+        except (OSError, ValueError):
+            weights = None
         promotions = self.config.home.promotions()
         manifests = self.store.manifests(policy.model)
         versions = tuple(self.store.version_of(manifest) for manifest in manifests)
@@ -144,7 +160,7 @@ class Platform:
             promotions=promotions,
             evaluations=self._evaluations.states(keys),
             servers=self._servers.states(),
-            weights=self._observed_weights(),
+            weights=weights,
         )
         if (asked := counted(snapshot)) is None:
             return replace(snapshot, tallies={})
@@ -178,9 +194,6 @@ class Platform:
                 home.save(msgspec.structs.replace(promotion, status=plan.statuses[promotion.name]))
         self._evaluations.ensure(plan.evaluations)
         self._servers.ensure(plan.servers)
-        self._write_route(snapshot, plan)
-
-    def _write_route(self, snapshot: Snapshot, plan: Plan) -> None:
         urls = self._servers.urls()
         backends = tuple(
             Backend(version=digest, url=urls[digest], weight=weight)
@@ -188,23 +201,20 @@ class Platform:
             if digest in urls
         )
         # A new shuffle for each promotion: it should not be the same conversations that try every candidate.
-        promotion = shown(
+        visible = shown(
             msgspec.structs.replace(promotion, status=plan.statuses.get(promotion.name, promotion.status))
             for promotion in snapshot.promotions
         )
         if sum(backend.weight for backend in backends) == 100:
-            text = to_json(Route(salt=promotion.name if promotion else "", backends=backends))
+            text = to_json(Route(salt=visible.name if visible else "", backends=backends))
             file = self.config.home.route_file
             if not file.exists() or file.read_bytes() != text:
                 write(file, text)
 
-    def _observed_weights(self) -> Mapping[str, int] | None:
-        try:
-            with open_url(f"{self.url}/_tunegate/route", seconds=2) as answer:
-                route = json.load(answer)
-        except (OSError, ValueError):
-            return None
-        return {backend["version"]: backend["weight"] for backend in route["backends"]}
+    def close(self) -> None:
+        """Stop every evaluation and server; returns when they are gone."""
+        self._evaluations.close()
+        self._servers.close()
 
     def _start_server(self, version: ModelVersion, port: int) -> Child:
         argv = ["serve", version.uri, "--port", str(port), "--model-name", self._read_policy()[0].model]
@@ -222,12 +232,15 @@ class Platform:
         log = self.config.home.logs / f"{name}.log"
         return Child.start(name, [sys.executable, "-m", "tunegate", *argv], log=log, env=self.environment)
 
-    def _close(self) -> None:
-        self._evaluations.close()
-        self._servers.close()
-
 
 def _start_proxy(home: Home, port: int) -> Child:
+    """The proxy, when it answers. Raises UsageError where the port is in use."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UsageError(f"Port {port} can't be used ({error.strerror}); choose another one with --port.") from None
     argv = [sys.executable, "-m", "tunegate.local.proxy", "--port", str(port), "--route", str(home.route_file)]
     proxy = Child.start("proxy", argv, log=home.logs / "proxy.log")
     try:
@@ -236,12 +249,3 @@ def _start_proxy(home: Home, port: int) -> Child:
         proxy.stop()
         raise
     return proxy
-
-
-def _require_free(port: int) -> None:
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise UsageError(f"Port {port} can't be used ({error.strerror}); choose another one with --port.") from None

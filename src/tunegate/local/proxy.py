@@ -212,7 +212,7 @@ def _is_chat(request: web.BaseRequest) -> bool:
 
 
 async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    # Errors of reading are told apart here from those of writing, which mean that the client left.
+    # An error of reading gets its own type here: one of writing means that the client left.
     try:
         async for chunk in answer.content.iter_any():
             yield chunk

@@ -1,8 +1,7 @@
 """Which version answers which conversation.
 
 The platform writes a `Route` to a file and the proxy follows it; everything here is pure, so both sides and the tests
-agree on it. A conversation belongs to one version for as long as the salt stays and the canary only grows. Nothing here
-knows of HTTP clients, servers or files.
+agree on it. A conversation belongs to one version for as long as the salt stays and the canary only grows.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Backend(Resource, frozen=True, kw_only=True):
 
 
 class Route(Resource, frozen=True, kw_only=True):
-    """Who serves now: nobody, the stable version alone, or the stable version and, listed last, its canary.
+    """Who serves now: no version, the stable one alone, or the stable one and, listed last, its canary.
 
     salt: the shuffle of the conversations. It should change with each promotion, so that it is not always the same
     people who try a candidate, and must stay the same during one.
@@ -83,7 +82,10 @@ def choose(route: Route, conversation: str) -> Backend:
     there and only some of the stable version's move.
     """
     stable, canary = route.backends[0], route.backends[-1]
-    return canary if _position(route.salt, conversation) < canary.weight else stable
+    # A header can hold any bytes; aiohttp carries those that are not UTF-8 as surrogates.
+    text = f"{route.salt}\n{conversation}".encode(errors="surrogateescape")
+    position = int.from_bytes(hashlib.sha256(text).digest()[:8]) % 100
+    return canary if position < canary.weight else stable
 
 
 def conversation_of(headers: Mapping[str, str], body: bytes) -> str:
@@ -108,9 +110,3 @@ def conversation_of(headers: Mapping[str, str], body: bytes) -> str:
 class _ChatRequest(msgspec.Struct):
     messages: list[dict[str, Any]]
     user: str | None = None
-
-
-def _position(salt: str, conversation: str) -> int:
-    # A header can hold any bytes; aiohttp carries those that are not UTF-8 as surrogates.
-    text = f"{salt}\n{conversation}".encode(errors="surrogateescape")
-    return int.from_bytes(hashlib.sha256(text).digest()[:8]) % 100

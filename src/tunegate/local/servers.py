@@ -46,7 +46,17 @@ class Servers:
 
     def states(self) -> Mapping[str, ServerState]:
         """What each server is like now, by digest."""
-        return {digest: self._state(digest, server) for digest, server in self._servers.items()}
+        states = {}
+        for digest, server in self._servers.items():
+            if (code := server.child.exit_code) is not None:
+                message = f"the server of {short(digest)} ended with status {code}: {server.child.tail()}"
+                gave_up = not server.was_ready and server.starts >= MAX_STARTS
+                states[digest] = ServerState(failed=gave_up, message=message)
+            else:
+                ready = answers(f"{server.url}/v2/health/ready")
+                server.was_ready |= ready
+                states[digest] = ServerState(ready=ready)
+        return states
 
     def urls(self) -> Mapping[str, str]:
         return {digest: server.url for digest, server in self._servers.items()}
@@ -65,12 +75,4 @@ class Servers:
         # A server finishes its answers before it ends; the loop must not wait for that.
         thread = threading.Thread(target=server.child.stop, name=f"stop {server.child.name}")
         thread.start()
-        self._stopping = [*(other for other in self._stopping if other.is_alive()), thread]
-
-    def _state(self, digest: str, server: _Server) -> ServerState:
-        if (code := server.child.exit_code) is not None:
-            message = f"the server of {short(digest)} ended with status {code}: {server.child.tail()}"
-            return ServerState(failed=not server.was_ready and server.starts >= MAX_STARTS, message=message)
-        ready = answers(f"{server.url}/v2/health/ready")
-        server.was_ready |= ready
-        return ServerState(ready=ready)
+        self._stopping = [*(stopping for stopping in self._stopping if stopping.is_alive()), thread]

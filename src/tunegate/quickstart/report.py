@@ -27,6 +27,13 @@ class Score(Resource, frozen=True, kw_only=True):
     high: float | None
     n: int
 
+    def text(self) -> str:
+        """For a table of rich, to which brackets are markup."""
+        if self.value is None:
+            return "–"
+        interval = "" if self.low is None or self.high is None else f" \\[{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.value:.2f}{interval}"
+
 
 class VersionReport(Resource, frozen=True, kw_only=True):
     name: str
@@ -113,11 +120,12 @@ def render(report: Report) -> str:
     table = Table("version", "digest", *suites, "thumbs down", "of the stable", "decision", box=SIMPLE_HEAD)
     for version in report.versions:
         decision = ended.get(version.digest)
+        scores = {score.suite: score.text() for score in version.scores}
         live = " ← live" if version.digest == report.stable else ""
         table.add_row(
             version.name.replace("/", "/\n", 1),
             short(version.digest),
-            *(_show_score(version, suite) for suite in suites),
+            *(scores.get(suite, "–") for suite in suites),
             _show_tally(version.feedback),
             _show_tally(version.stable_feedback),
             (decision.outcome if decision else "stable at first") + live,
@@ -131,8 +139,8 @@ def render(report: Report) -> str:
                 console.print(f"  {_SIGNS[gate.passed]} gate: {gate.message}", soft_wrap=True)
             if decision := ended.get(version.digest):
                 console.print(f"  → {decision.outcome}: {decision.message}", soft_wrap=True)
-        told = ", ".join(f"{chapter.name} {chapter.seconds:.0f} s" for chapter in report.chapters)
-        console.print(f"{report.seconds:.0f} s: {told}", soft_wrap=True)
+        chapters = ", ".join(f"{chapter.name} {chapter.seconds:.0f} s" for chapter in report.chapters)
+        console.print(f"{report.seconds:.0f} s: {chapters}", soft_wrap=True)
     return text.get()
 
 
@@ -142,14 +150,6 @@ def _score(evaluation: Evaluation) -> Score:
     if metric.value is not None and metric.stderr is not None and math.isfinite(metric.stderr):
         low, high = max(0.0, metric.value - 1.96 * metric.stderr), min(1.0, metric.value + 1.96 * metric.stderr)
     return Score(suite=evaluation.suite, metric=metric.name, value=metric.value, low=low, high=high, n=metric.n)
-
-
-def _show_score(version: VersionReport, suite: str) -> str:
-    score = next((score for score in version.scores if score.suite == suite), None)
-    if score is None or score.value is None:
-        return "–"
-    interval = "" if score.low is None or score.high is None else f" \\[{score.low:.2f}, {score.high:.2f}]"
-    return f"{score.value:.2f}{interval}"
 
 
 def _show_tally(tally: Tally | None) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -38,7 +37,7 @@ END_SECONDS = 900.0  # a promotion that takes longer than this in a quickstart h
 
 @dataclass(frozen=True)
 class Quickstart:
-    """say: told one line at a time what happens. chapters: those that are over."""
+    """say: gets one line at a time. chapters: those that are over."""
 
     home: Home
     story: Story
@@ -61,8 +60,20 @@ class Quickstart:
                 base = publish_base(self.story.base, platform.store, self.home.cache, self.home.logs)
             self.say(f"base model {base.name} published, sha256:{short(base.digest)}; it is the stable version")
             write(self.home.policy_file, write_policy_file(self.story.policy(base.uri)))
-            stack.enter_context(self._loop(platform))
-            tuned = [self._tune(platform, base, run) for run in self.story.runs]
+            stack.enter_context(platform.running(lambda event: self.say(f"  {event.reason}: {event.message}")))
+            tuned = []
+            for run in self.story.runs:
+                self.say(f"{run.name}: {run.about}")
+                with self._chapter(f"{run.name} training"):
+                    version = self._train(platform, base, run)
+                with self._chapter(f"{run.name} evaluation"):
+                    self._wait_for(version, SHOWN | TERMINAL)
+                if self._phase(version) in SHOWN:
+                    self.say(f"{self.story.shoppers} simulated shoppers ask and vote by rules on the answers they get")
+                    shoppers = SimulatedShoppers(platform.url, MODEL, self._questions(), self.story.shoppers)
+                    with self._chapter(f"{run.name} canary"), shoppers:
+                        self._wait_for(version, TERMINAL)
+                tuned.append((run, version))
             yield platform, self._report(platform, base, tuned, time.monotonic() - began)
 
     @contextlib.contextmanager
@@ -70,35 +81,6 @@ class Quickstart:
         began = time.monotonic()
         yield
         self.chapters.append(Chapter(name=name, seconds=round(time.monotonic() - began, 1)))
-
-    @contextlib.contextmanager
-    def _loop(self, platform: Platform) -> Iterator[None]:
-        stop = threading.Event()
-        loop = threading.Thread(
-            target=platform.run,
-            args=(stop, lambda event: self.say(f"  {event.reason}: {event.message}")),
-            name="platform",
-        )
-        loop.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            loop.join()
-
-    def _tune(self, platform: Platform, base: ModelVersion, run: Run) -> tuple[Run, ModelVersion]:
-        """Train one run, and let gates and users decide about its last checkpoint."""
-        self.say(f"{run.name}: {run.about}")
-        with self._chapter(f"{run.name} training"):
-            version = self._train(platform, base, run)
-        with self._chapter(f"{run.name} evaluation"):
-            self._wait_for(version, SHOWN | TERMINAL)
-        if self._phase(version) in SHOWN:
-            self.say(f"{self.story.shoppers} simulated shoppers ask and vote by rules on the answers they get")
-            shoppers = SimulatedShoppers(platform.url, MODEL, self._questions(), self.story.shoppers)
-            with self._chapter(f"{run.name} canary"), shoppers:
-                self._wait_for(version, TERMINAL)
-        return run, version
 
     def _train(self, platform: Platform, base: ModelVersion, run: Run) -> ModelVersion:
         where = {

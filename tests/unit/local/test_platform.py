@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -59,17 +58,10 @@ def keep(platform: Platform, policy: PromotionPolicy) -> None:
 def running(platform: Platform) -> Iterator[list[Event]]:
     """The platform's loop in a thread, and what it reports."""
     events: list[Event] = []
-    stop = threading.Event()
-    loop = threading.Thread(target=platform.run, args=(stop, events.append))
     with platform.config.home.hold():
         platform.config.home.announce(platform.url, platform.store.uri, "")
-        loop.start()
-        try:
+        with contextlib.closing(platform), platform.running(events.append):
             yield events
-        finally:
-            stop.set()
-            loop.join()
-            platform._close()
 
 
 def problem(platform: Platform) -> str:
