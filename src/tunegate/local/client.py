@@ -48,7 +48,8 @@ def ask(home: Home, question: str, system: str = "") -> Iterator[str]:
         direct = DefaultHttpxClient(trust_env=False)  # a proxy in the environment is for other machines
         client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=direct)
         try:
-            stream = client.chat.completions.create(model=home.policy().model, messages=messages, stream=True)
+            served = client.models.list().data[0].id
+            stream = client.chat.completions.create(model=served, messages=messages, stream=True)
             for chunk in stream:
                 if chunk.choices and chunk.choices[0].delta.content:
                     yield chunk.choices[0].delta.content
