@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -15,8 +17,16 @@ from tunegate.store import EmbeddedStore, Store
 
 # Shells start what runs in the background deaf to Ctrl-C, and those that tests start and interrupt would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Models of tests are so small that a second thread only waits for the first. Torch reads this as it is imported, here
+# and in what tests start; and accelerate warns ranks that share a machine and don't say how many threads they may have.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _FRESH = itertools.count()
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: looking through all of it at each collection of garbage took a tenth of the tests."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
