@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +19,8 @@ from accelerate.state import AcceleratorState
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues
-from tunegate.api.codec import from_json, to_json
+from tests.unit.training.forked import Forks
+from tunegate.api.codec import to_json
 from tunegate.api.versions import BaseModel, Producer, Release
 from tunegate.models import make_tiny
 from tunegate.training import TrainConfig
@@ -92,18 +91,14 @@ def train_alone(config: TrainConfig, base: BaseModel | None = None) -> Any:
     return made[-1]
 
 
-def train_in_two(*configs: TrainConfig) -> None:
-    """Run `configs` one after the other in the same two processes."""
-    plans = []
+def train_in_two(forks: Forks, *configs: TrainConfig) -> None:
+    """Run `configs` one after the other, each in two processes."""
     for config in configs:
+        path = Path(config.output_dir, "plan.json")
         plan = prepared_plan(config, 2)
-        plans.append(Path(config.output_dir, "plan.json"))
-        plans[-1].write_bytes(to_json(plan))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    ranks = [*torchrun, "--nproc-per-node", "2", "-m", __name__, *map(str, plans)]
-    settings = {"GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(ranks, env={**os.environ, **settings}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-20000:]
+        path.write_bytes(to_json(plan))
+        ranks = forks.start(path, 2)
+        assert ranks.wait() == [0, 0], ranks.log.read_text()[-20000:]
 
 
 @contextmanager
@@ -128,9 +123,3 @@ def _free_port() -> int:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
         return port
-
-
-if __name__ == "__main__":
-    torch.distributed.destroy_process_group = lambda: None
-    for path in map(Path, sys.argv[1:]):
-        trainer.run(from_json(path.read_bytes(), Plan, str(path)), path.parent)

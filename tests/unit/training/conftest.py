@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.unit.training import forked
 from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues
+from tests.unit.training.forked import Forks
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.models import make_tiny
 from tunegate.store import EmbeddedStore, Store
@@ -51,6 +53,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("TUNEGATE_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    with forked.forks() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.unit.training.alone import config_of, make_shop, train_alone, train_in_two
+from tests.unit.training.forked import Forks
 from tunegate.training import TrainConfig
 from tunegate.training.run.progress import read_log
 
@@ -51,7 +52,7 @@ def test_a_run_goes_on_exactly(folder: Path, method: str, stage: int) -> None:
     assert all(torch.equal(again[name], once[name]) for name in once)
 
 
-def test_weights_that_two_processes_share_are_saved_whole(folder: Path) -> None:
+def test_weights_that_two_processes_share_are_saved_whole(folder: Path, forks: Forks) -> None:
     """ZeRO-3 leaves each process a half; a checkpoint has what one process alone would have trained."""
     methods = ("full", "lora")
     alone = [config(folder, f"{one}-alone", one, 2, lora_dropout=0.0) for one in methods]
@@ -59,7 +60,7 @@ def test_weights_that_two_processes_share_are_saved_whole(folder: Path) -> None:
         config(folder, f"{one}-shared", one, 3, lora_dropout=0.0, per_device_train_batch_size=2) for one in methods
     ]
 
-    train_in_two(*shared)
+    train_in_two(forks, *shared)
 
     for half, whole in zip(shared, alone, strict=True):
         train_alone(whole)

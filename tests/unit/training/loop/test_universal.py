@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.unit.training.alone import config_of, make_shop, train_alone, train_in_two
+from tests.unit.training.forked import Forks
 from tunegate.training import TrainConfig
 from tunegate.training.run.progress import read_log
 
@@ -22,12 +23,12 @@ KINDS = [("full", 3), ("lora", 2), ("freeze", 1)]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     """Runs of two processes and one of one process; that one was broken off and went on with two."""
     folder = make_shop(tmp_path_factory.mktemp("universal"), 22)
     alone = config(folder, "alone", *KINDS[0], gradient_accumulation_steps=2)
     train_alone(alone)
-    train_in_two(*(config(folder, method, method, stage) for method, stage in KINDS), broken(alone))
+    train_in_two(forks, *(config(folder, method, method, stage) for method, stage in KINDS), broken(alone))
     return folder
 
 

@@ -1,0 +1,106 @@
+"""Ranks that are forked from one process, which has imported what they need: that takes longer than these runs do.
+
+Run as a program it is that process. It reads a line for each run and forks its ranks, which do as torchrun's would.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from tunegate.processes import free_port
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The ranks of one run, which go on until `wait`."""
+
+    pids: list[int]
+    log: Path
+    _server: subprocess.Popen[str]
+
+    def wait(self) -> list[int]:
+        """The status of each: that of its `main`, or less than zero where a signal ended it."""
+        statuses: list[int] = _reply(self._server)
+        return statuses
+
+
+class Forks:
+    def __init__(self, server: subprocess.Popen[str]) -> None:
+        self._server = server
+
+    def start(self, plan: Path, size: int) -> Ranks:
+        """Start `size` ranks for the plan in a file; they write to a log beside it."""
+        place = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        environment = {**os.environ, **place, "GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1"}
+        log = plan.with_name("ranks.log")
+        assert self._server.stdin is not None
+        self._server.stdin.write(json.dumps([str(plan), str(log), environment]) + "\n")
+        self._server.stdin.flush()
+        return Ranks(_reply(self._server), log, self._server)
+
+
+@contextmanager
+def forks() -> Iterator[Forks]:
+    with subprocess.Popen(
+        [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        yield Forks(server)
+
+
+def _reply(server: subprocess.Popen[str]) -> list[int]:
+    assert server.stdout is not None
+    reply: list[int] = json.loads(server.stdout.readline())
+    return reply
+
+
+def _serve() -> None:
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries print as they are imported
+    gc.disable()
+    import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401 - DeepSpeed does so when it starts
+
+    from tunegate.training.launch.worker import main
+
+    gc.enable()
+    gc.freeze()
+    for line in sys.stdin:
+        plan, log, environment = json.loads(line)
+        pids = []
+        for rank in range(int(environment["WORLD_SIZE"])):
+            pid = os.fork()
+            if pid == 0:
+                output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+                os.dup2(output, 1)
+                os.dup2(output, 2)
+                os.environ.clear()
+                os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank))
+                _end(main, Path(plan))
+            pids.append(pid)
+        print(json.dumps(pids), file=replies, flush=True)
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        print(json.dumps(statuses), file=replies, flush=True)
+
+
+def _end(main: Callable[[Path], int], plan: Path) -> NoReturn:
+    """End a fork as a program would, without what its parent would do at its own end."""
+    status = 1
+    try:
+        status = main(plan)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    _serve()
