@@ -53,6 +53,10 @@ def publish(
         raise click.UsageError(f"a {format_} needs its base model: add --base VERSION")
     store = open_store(store_uri, endpoint_url)
     tuned = store.resolve(base) if base else None
+    if tuned and format_ != "huggingface":
+        from tunegate.models.fit import require_fit
+
+        require_fit(store, folder, tuned)
     release = Release(format=cast("Format", format_), base=base_of(tuned) if tuned else None)
     with transfer_bar(f"Publishing {name}") as progress:
         version = store.publish(folder, name, release=release, producer=Producer(kind="cli"), progress=progress)

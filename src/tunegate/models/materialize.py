@@ -50,7 +50,7 @@ def materialize(store: Store, version: ModelVersion, cache: Path | None = None, 
         target = folder.with_name(f"{folder.name}{MERGED}")
         if whole:
             refuse_prefix(kind_in(folder, version.name), version.name)
-        folder = on_base(folder, target, lambda: materialize(store, _resolve_base(store, version), cache))
+        folder = on_base(folder, target, lambda: materialize(store, resolve_base(store, version), cache))
     check_folder(folder)
     return folder
 
@@ -100,7 +100,8 @@ def required_base(version: ModelVersion | Manifest) -> BaseModel:
     return version.base
 
 
-def _resolve_base(store: Store, version: ModelVersion) -> ModelVersion:
+def resolve_base(store: Store, version: ModelVersion) -> ModelVersion:
+    """The base of `version` as the store has it. Raises DigestError when that is another one."""
     base = required_base(version)
     found = store.resolve(base.uri)
     if found.digest != base.digest:

@@ -50,15 +50,10 @@ def merge_adapter(base: Path, adapter: Path, into: Path) -> Path:
     if hasattr(config, "quantization_config"):
         raise ModelError(f"The base model in {base} is quantized; merge into the one it was made from, then quantize.")
     network = load_network(base, torch.float32)
-    vocabulary, width = network.get_input_embeddings().weight.shape
+    vocabulary = len(network.get_input_embeddings().weight)
     soft_prompt: list[int] = []
     if kind == "P_TUNING":
         prompt = load_file(adapter / ADAPTER_WEIGHTS)["prompt_embeddings"]
-        if prompt.shape[1] != width:
-            raise ModelError(
-                f"The prompt in {adapter} is {prompt.shape[1]} wide, and the model in {base} {width}; "
-                "give its own base."
-            )
         tokenizer, soft_prompt = _with_tokens(adapter, len(prompt))
     known = min([vocabulary, *soft_prompt])
     tuned = with_adapter(network, adapter)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from tunegate.api.errors import ModelError
 
@@ -24,6 +24,15 @@ def load_network(folder: Path, dtype: torch.dtype | Literal["auto"]) -> PreTrain
         # transformers fills what is missing with random numbers
         raise ModelError(f"{folder} lacks weights, such as {min(about['missing_keys'])}; publish the whole model.")
     return network.eval()
+
+
+def network_of_shapes(folder: Path, name: str) -> PreTrainedModel:
+    """The model that config.json in `folder`, called `name`, describes: every weight has its shape and no numbers."""
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{name} is not that of a language model: {first_line(error)}.") from None
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -14,11 +14,19 @@ if TYPE_CHECKING:
 
 
 def read_release(store: Store, version: ModelVersion) -> Release:
-    """The release of `version`. Raises DigestError when its bytes aren't those the digest covers."""
-    listed = next((file for file in store.manifest(version.digest).files if file.path == RELEASE), None)
-    body = store.get(f"{version.name}/{RELEASE}")
+    """The release of `version`. Raises as `read_file`, and UsageError when it can't be read."""
+    return from_yaml(read_file(store, version, RELEASE), Release, f"{version.name}/{RELEASE}")
+
+
+def read_file(store: Store, version: ModelVersion, path: str) -> bytes:
+    """One small file of `version`.
+
+    Raises ModelError when the version has none, DigestError when its bytes aren't those the digest covers.
+    """
+    listed = next((file for file in store.manifest(version.digest).files if file.path == path), None)
+    body = store.get(f"{version.name}/{path}")
     if listed is None or body is None:
-        raise ModelError(f"{version.name} has no {RELEASE}; publish it again with one.")
+        raise ModelError(f"{version.name} has no {path}; publish it again with one.")
     if Digest.of_bytes(body).hex != listed.sha256:
-        raise DigestError(f"{version.name}/{RELEASE} in the store is not what the manifest says; publish it again.")
-    return from_yaml(body, Release, f"{version.name}/{RELEASE}")
+        raise DigestError(f"{version.name}/{path} in the store is not what the manifest says; publish it again.")
+    return body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,22 +44,32 @@ def test_publish_prints_uri_and_digest(store: Store, model: Path) -> None:
     assert json.loads(run("publish", str(model), NAME, "--json").stdout)["digest"] == version.digest
 
 
-@pytest.mark.parametrize(
-    ("kind", "format_"),
-    [("LORA", "lora-adapter"), ("P_TUNING", "prompt-adapter"), ("PREFIX_TUNING", "prompt-adapter")],
-)
-def test_adapter_is_recognized_and_needs_its_base(published: Store, tmp_path: Path, kind: str, format_: str) -> None:
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
-    refused = run("publish", str(adapter), "tea/tuned/checkpoint-5")
+@pytest.mark.parametrize(("kind", "format_"), [("prompt", "prompt-adapter"), ("prefix", "prompt-adapter")])
+def test_adapter_is_recognized_and_needs_its_base(
+    store: Store, base: Path, request: pytest.FixtureRequest, kind: str, format_: str
+) -> None:
+    adapter = str(request.getfixturevalue(kind))
+    assert run("publish", str(base), NAME).exit_code == 0
+    refused = run("publish", adapter, "tea/tuned/checkpoint-5")
     assert refused.exit_code == 2
     assert "add --base VERSION" in refused.stderr
-    assert run("publish", str(adapter), "tea/tuned/checkpoint-5", "--base", NAME).exit_code == 0
-    version, base = published.resolve("tea/tuned/checkpoint-5"), published.resolve(NAME)
-    assert version.format == format_
-    assert version.base is not None
-    assert version.base == base_of(base)
+    assert run("publish", adapter, "tea/tuned/checkpoint-5", "--base", NAME).exit_code == 0
+    version = store.resolve("tea/tuned/checkpoint-5")
+    assert (version.format, version.base) == (format_, base_of(store.resolve(NAME)))
+
+
+def test_adapter_of_another_base_is_refused(
+    store: Store, base: Path, prompt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(base, tmp_path / "other")
+    config = json.loads((other / "config.json").read_bytes()) | {"hidden_size": 64}
+    (other / "config.json").write_text(json.dumps(config))
+    assert run("publish", str(other), NAME).exit_code == 0
+    with pytest.raises(SystemExit) as end:
+        main(["models", "publish", str(prompt), "tea/tuned/checkpoint-5", "--base", NAME])
+    assert end.value.code == 1
+    assert "does not fit" in capsys.readouterr().err
+    assert [version.name for version in store.list()] == [NAME]
 
 
 def test_fetch_brings_the_folder(published: Store, model: Path, tmp_path: Path) -> None:

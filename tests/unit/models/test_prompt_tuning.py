@@ -114,7 +114,7 @@ def test_a_prompt_goes_onto_a_model_that_has_one_and_room_in_its_vocabulary(
 def test_a_prompt_of_another_base_is_refused(base: Path, prompt: Path, tmp_path: Path) -> None:
     shutil.copytree(prompt, other := tmp_path / "other")
     save_file({"prompt_embeddings": torch.zeros(VIRTUAL, 64)}, other / "adapter_model.safetensors")
-    with pytest.raises(ModelError, match=r"64 wide, and the model in .* 128"):
+    with pytest.raises(ModelError, match=r"does not fit its base model: its .* is \[7, 64\], not \[7, 128\]"):
         merge_adapter(base, other, tmp_path / "model")
 
 
