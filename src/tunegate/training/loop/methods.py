@@ -13,9 +13,10 @@ import msgspec
 import torch
 from peft import LoraConfig, PeftConfig, PrefixTuningConfig, PromptEncoderConfig, get_peft_model
 from torch import nn
-from transformers import AutoModelForCausalLM, TrainingArguments
+from transformers import TrainingArguments
 
 from tunegate.api.errors import ModelError
+from tunegate.models.network import load_network
 from tunegate.models.templates import TURN_END
 from tunegate.training.config import TrainConfig
 from tunegate.training.loop.attention import BY_DIALOGUE
@@ -29,7 +30,7 @@ def load_model(plan: Plan, tokenizer: Any, arguments: TrainingArguments) -> Any:
     """The model to train, the same in every process. Raises ModelError when it lacks what the method trains."""
     dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
     attention = BY_DIALOGUE if plan.config.packing and arguments.device.type == "cpu" else None
-    model = AutoModelForCausalLM.from_pretrained(plan.base_folder, dtype=dtype, attn_implementation=attention)
+    model: Any = load_network(Path(plan.base_folder), dtype, attention)
     # What ends an answer: the base model's own tokens, and the one that closes a turn.
     own = model.generation_config.eos_token_id
     stops = own if isinstance(own, list) else [own] if own is not None else []

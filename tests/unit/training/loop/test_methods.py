@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +9,7 @@ import msgspec
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from tests.unit.training.alone import make_shop, plan_of, train_alone
@@ -44,6 +46,16 @@ def test_full_trains_everything(folder: Path) -> None:
 
     assert trained(model) == {name for name, _ in model.named_parameters()}
     assert count_parameters(model) == (model.num_parameters(), model.num_parameters())
+
+
+def test_a_base_that_lacks_weights_is_not_trained(folder: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(folder / "model", tmp_path / "model")
+    weights = load_file(base / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(ModelError, match=r"lacks weights, such as model\.layers\.1\.mlp\.up_proj\.weight"):
+        load(tmp_path, "full")
 
 
 def test_lora_trains_every_linear_module_or_those_named(folder: Path) -> None:
