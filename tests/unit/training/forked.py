@@ -5,7 +5,6 @@ Run as a program it is that process. It reads a line for each run and forks its 
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import subprocess
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from tunegate.garbage import lasting_imports
 from tunegate.processes import free_port
 
 
@@ -66,13 +66,10 @@ def _reply(server: subprocess.Popen[str]) -> list[int]:
 def _serve() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries print as they are imported
-    gc.disable()
-    import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401 - DeepSpeed does so when it starts
+    with lasting_imports():
+        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401 - DeepSpeed does so when it starts
 
-    from tunegate.training.launch.worker import main
-
-    gc.enable()
-    gc.freeze()
+        from tunegate.training.launch.worker import main
     for line in sys.stdin:
         plan, log, environment = json.loads(line)
         pids = []

@@ -15,15 +15,18 @@ from pathlib import Path
 from tunegate.api.codec import Resource, from_json, to_json
 from tunegate.api.errors import Preempted, TunegateError
 from tunegate.api.versions import ModelVersion
+from tunegate.garbage import lasting_imports
 from tunegate.training.config import TrainConfig, check_config
 from tunegate.training.launch.failure import explain
 from tunegate.training.launch.lifecycle import PlannedRun, begin, finish, join
-from tunegate.training.loop.rendezvous import KeyValueStore, join_rendezvous
-from tunegate.training.loop.trainer import run
 from tunegate.training.run.layout import hold
 from tunegate.training.run.plan import Plan
 from tunegate.training.run.preemption import StopRequest, stoppable
 from tunegate.training.run.progress import Report
+
+with lasting_imports():
+    from tunegate.training.loop.rendezvous import KeyValueStore, join_rendezvous
+    from tunegate.training.loop.trainer import run
 
 _PLANNING = timedelta(days=7)
 _RECEIVING = timedelta(seconds=10)

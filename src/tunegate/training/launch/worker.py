@@ -9,12 +9,15 @@ from pathlib import Path
 from tunegate import logs
 from tunegate.api.codec import from_json, to_json
 from tunegate.api.errors import Preempted
+from tunegate.garbage import lasting_imports
 from tunegate.training.launch.failure import explain
-from tunegate.training.loop.rendezvous import join_rendezvous
-from tunegate.training.loop.trainer import run
 from tunegate.training.run.layout import failure_path, failures
 from tunegate.training.run.plan import Plan
 from tunegate.training.run.preemption import stoppable
+
+with lasting_imports():
+    from tunegate.training.loop.rendezvous import join_rendezvous
+    from tunegate.training.loop.trainer import run
 
 
 def main(path: Path) -> int:
