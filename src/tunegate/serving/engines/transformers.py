@@ -44,7 +44,7 @@ def start(folder: Path, release: Release, log: Path) -> Engine:
     cache = {"--cb-block-size": PAGE_TOKENS, "--cb-num-blocks": PAGES, "--cb-max-batch-tokens": BATCH_TOKENS}
     argv += [str(part) for option in cache.items() for part in option]
     if has_prefix(folder):
-        argv = [sys.executable, "-m", "tunegate.serving.engines.prefix", str(folder), str(port), generation]
+        argv = [sys.executable, "-m", "tunegate.serving.engines.program", str(folder), str(port), generation]
     log.unlink(missing_ok=True)
     child = Child.start("the engine", argv, log=log, env=ENVIRONMENT)
     return Engine(f"http://127.0.0.1:{port}", str(folder), child, limits, {"generation_config": generation})

@@ -1,4 +1,4 @@
-"""`transformers serve` for a base model under a soft prompt's prefix: python -m tunegate.serving.engines.prefix.
+"""`transformers serve` for a base model under a soft prompt's prefix: python -m tunegate.serving.engines.program.
 
 A prefix is keys and values that lie in the cache before the first token. The paged cache of continuous batching has no
 place for them, so answers are made one after the other; they still stream, and others wait. All that is changed of
