@@ -12,15 +12,17 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from tunegate.api.errors import ModelError
 
 
-def load_network(folder: Path, dtype: torch.dtype | Literal["auto"], attention: str | None = None) -> PreTrainedModel:
+def load_network(
+    folder: Path, dtype: torch.dtype | Literal["auto"], attention: str | None = None, *, device: str | None = None
+) -> PreTrainedModel:
     """The causal language model in `folder`, for inference. Raises ModelError when it can't be loaded whole.
 
     attention: transformers' name of what computes it, unless the model's own choice is right.
+    device: where it goes, the CPU by default; "meta" only looks whether every weight is there.
     """
+    how = {"attn_implementation": attention, "device_map": device, "local_files_only": True}
     try:
-        network, about = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation=attention, local_files_only=True, output_loading_info=True
-        )
+        network, about = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True, **how)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder} can't be loaded as a language model: {first_line(error)}.") from None
     if about["missing_keys"]:

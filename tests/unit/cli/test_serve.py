@@ -137,7 +137,7 @@ def test_a_real_engine_answers_is_judged_and_takes_the_server_with_it(
         assert f'tunegate_feedback_total{{{label},verdict="up"}} 2.0' in metrics
         assert json.loads(get(f"{url}/v1/models")[1])["data"][0]["digest"] == version.digest
 
-        os.kill(process_of("--continuous-batching", tmp_path), signal.SIGKILL)
+        os.kill(process_of("tunegate.serving.engines.program", tmp_path), signal.SIGKILL)
         assert until_ended(child) == 1
         assert "The engine ended with status" in child.tail()
     log = (tmp_path / "log").read_text()

@@ -112,7 +112,9 @@ def test_a_p_tuned_model_in_int8_is_served_by_continuous_batching(base: Path, tm
 
     expected = AutoModelForCausalLM.from_pretrained(tmp_path / "int8", dtype=torch.float32)
     assert said == greedy(expected, tmp_path / "int8")
-    assert engines.limits(tmp_path / "int8", release).context == engines.limits(base, release).context - VIRTUAL
+    assert (
+        engines.read_limits(tmp_path / "int8", release).context == engines.read_limits(base, release).context - VIRTUAL
+    )
 
 
 @pytest.mark.parametrize("words", [["--engine", "vllm"], ["--engine-url", "http://127.0.0.1:9"]])

@@ -1,9 +1,9 @@
-"""`transformers serve` for a base model under a soft prompt's prefix: python -m tunegate.serving.engines.program.
+"""`transformers serve` for one model: python -m tunegate.serving.engines.program.
 
-A prefix is keys and values that lie in the cache before the first token. The paged cache of continuous batching has no
-place for them, so answers are made one after the other; they still stream, and others wait. All that is changed of
-`transformers serve` is what its model manager loads. The sampling comes as an argument, since without batching each
-request takes the model's own.
+It would make up weights that a folder lacks: here such a folder is refused. A model with a soft prompt's prefix has
+keys and values that lie in the cache before the first token. The paged cache of continuous batching has no place for
+them, so its answers are made one after the other; they still stream, and others wait. The sampling comes as an
+argument, since without batching each request takes the model's own.
 """
 
 from __future__ import annotations
@@ -17,11 +17,25 @@ from transformers import GenerationConfig
 from transformers.cli.serve import Serve
 from transformers.cli.serving import model_manager
 
-from tunegate.models.adapters import under_prefix
+from tunegate.api.errors import ModelError
+from tunegate.models.network import load_network
+from tunegate.models.prompt_tuning import has_prefix
+from tunegate.serving.engines.transformers import BATCH_TOKENS, PAGE_TOKENS, PAGES
 
 
 def main(folder: str, port: str, generation: str) -> None:
-    """Serve the model in `folder` on loopback; `generation` is a generation configuration as JSON."""
+    """Serve the model in `folder` on loopback; `generation` is a generation configuration as JSON.
+
+    Raises ModelError when the folder lacks weights.
+    """
+    load_network(Path(folder), "auto", device="meta")  # names and shapes, no numbers
+    where = {"force_model": folder, "host": "127.0.0.1", "port": int(port)}
+    if not has_prefix(Path(folder)):
+        cache = {"cb_block_size": PAGE_TOKENS, "cb_num_blocks": PAGES, "cb_max_batch_tokens": BATCH_TOKENS}
+        Serve(**where, continuous_batching=True, **cache)
+        return
+    from tunegate.models.adapters import under_prefix  # peft, which no other model needs
+
     plain = model_manager.ModelManager
 
     class PrefixManager(plain):  # type: ignore[misc, valid-type]
@@ -31,8 +45,11 @@ def main(folder: str, port: str, generation: str) -> None:
             return model
 
     model_manager.ModelManager = PrefixManager
-    Serve(force_model=folder, host="127.0.0.1", port=int(port))
+    Serve(**where)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except ModelError as error:
+        sys.exit(str(error))

@@ -1,8 +1,7 @@
 """The embedded engine: `transformers serve` with continuous batching.
 
 It takes its sampling from its first request and keeps it, and a request that outgrows its cache ends it for everybody:
-both are dealt with here and in `limits`. A model with a soft prompt's prefix is answered for by `prefix`, the same
-program without batching.
+both are dealt with here and in `limits`. What runs is `program`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from tokenizers import Tokenizer
 
 from tunegate.api.errors import ModelError, ServingError
 from tunegate.api.versions import Release
-from tunegate.models.prompt_tuning import has_prefix, prompt_length
+from tunegate.models.prompt_tuning import prompt_length
 from tunegate.processes import Child, free_port
 from tunegate.serving.engines.remote import ENVIRONMENT, Engine
 from tunegate.serving.limits import Embedded, Sampling
@@ -36,15 +35,8 @@ def start(folder: Path, release: Release, log: Path) -> Engine:
     """
     limits = read_limits(folder, release)
     generation = msgspec.json.encode(generation_config(folder, release)).decode()
-    program = Path(sys.executable).with_name("transformers")
-    if not program.exists():
-        raise ServingError(f"{program} is missing; install the engine with: pip install 'tunegate[serve]'")
     port = free_port()
-    argv = [str(program), "serve", str(folder), "--continuous-batching", "--host", "127.0.0.1", "--port", str(port)]
-    cache = {"--cb-block-size": PAGE_TOKENS, "--cb-num-blocks": PAGES, "--cb-max-batch-tokens": BATCH_TOKENS}
-    argv += [str(part) for option in cache.items() for part in option]
-    if has_prefix(folder):
-        argv = [sys.executable, "-m", "tunegate.serving.engines.program", str(folder), str(port), generation]
+    argv = [sys.executable, "-m", "tunegate.serving.engines.program", str(folder), str(port), generation]
     log.unlink(missing_ok=True)
     child = Child.start("the engine", argv, log=log, env=ENVIRONMENT)
     return Engine(f"http://127.0.0.1:{port}", str(folder), child, limits, {"generation_config": generation})
