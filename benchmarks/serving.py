@@ -169,6 +169,7 @@ def _serve(port: int, engine: str) -> None:
     """The server under test: all of `tunegate serve` but the store."""
     from tunegate.serving.app import run
     from tunegate.serving.config import EngineConfig, ServeConfig
+    from tunegate.serving.launch import start_engine
     from tunegate.serving.version import ServedVersion
 
     name = f"{MODEL}/run/checkpoint-0"
@@ -189,7 +190,7 @@ def _serve(port: int, engine: str) -> None:
         store=_NoStore(),
         port=port,
     )
-    run(config)
+    run(config, start_engine(config))
 
 
 if __name__ == "__main__":

@@ -61,16 +61,18 @@ def command(
     from tunegate import logs
     from tunegate.feedback import parse_key
     from tunegate.serving.config import EngineConfig, serve_config
+    from tunegate.serving.launch import start_engine
     from tunegate.store import Store
 
-    engine = EngineConfig(program, engine_url, engine_model)
+    asked = EngineConfig(program, engine_url, engine_model)
     key = parse_key(os.environ.get(environment.FEEDBACK_KEY))
     store = Store.at(store_uri, endpoint_url=endpoint_url) if folder else open_store(store_uri, endpoint_url)
     config = serve_config(
-        store, folder or str(version), engine, model=model_name, feedback_key=key, host=host, port=port
+        store, folder or str(version), asked, model=model_name, feedback_key=key, host=host, port=port
     )
-    from tunegate.serving.app import run  # takes seconds, so after what may be refused
-
     logs.configure()
     digest = short(config.served.version.digest)
-    run(config, lambda url: click.echo(f"{config.model} ({digest}) answers at {url}/v1"))
+    with start_engine(config) as engine:
+        from tunegate.serving.app import run  # takes seconds, in which the engine starts
+
+        run(config, engine, lambda url: click.echo(f"{config.model} ({digest}) answers at {url}/v1"))

@@ -33,7 +33,7 @@ from starlette.types import ASGIApp
 from tunegate.api.errors import ServingError
 from tunegate.feedback import FeedbackLog, ResponseIds
 from tunegate.serving.config import ServeConfig
-from tunegate.serving.engines import remote, transformers, vllm
+from tunegate.serving.engines import remote
 from tunegate.serving.engines.remote import Engine
 from tunegate.serving.http import json_response
 from tunegate.serving.metrics import Metrics
@@ -59,23 +59,22 @@ KSERVE_PATHS = (
 KEEP_ALIVE_SECONDS = 65  # longer than proxies keep idle connections, so that they close them first
 
 
-def run(config: ServeConfig, on_ready: Callable[[str], None] = lambda url: None) -> None:
-    """Serve until SIGTERM or SIGINT, then finish the answers under way. `on_ready` gets our URL when it is warm.
+def run(config: ServeConfig, engine: Engine, on_ready: Callable[[str], None] = lambda url: None) -> None:
+    """Serve until SIGTERM or SIGINT, then finish the answers under way. `on_ready` gets our URL when `engine` is warm.
 
-    Raises ServingError when the port is in use, the engine can't start, or it ended.
+    Raises ServingError when the port is in use, or the engine ended.
     """
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")  # KServe's; once for each kind of probe
     host = f"[{config.host}]" if ":" in config.host else config.host
     with contextlib.closing(_listen(config.host, config.port)) as listener:
         url = f"http://{host}:{listener.getsockname()[1]}"
-        uvloop.run(serve(config, listener, lambda: on_ready(url)))
+        uvloop.run(serve(config, engine, listener, lambda: on_ready(url)))
 
 
-async def serve(config: ServeConfig, listener: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Start the engine and answer on `listener` until a signal comes or the engine ends. Raises ServingError then."""
+async def serve(config: ServeConfig, engine: Engine, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Answer on `listener` until a signal comes, or the engine ends: then it raises ServingError."""
     version, release = config.served.version, config.served.release
     served = Served(config.model)
-    engine = start_engine(config)
     try:
         async with remote.session() as session:
             metrics = Metrics(version.digest, config.model)
@@ -93,21 +92,6 @@ async def serve(config: ServeConfig, listener: socket.socket, on_ready: Callable
             feedback.close()
     finally:
         await asyncio.to_thread(engine.stop)
-
-
-def start_engine(config: ServeConfig) -> Engine:
-    """The engine that runs already, or ours, started. It is not warm yet.
-
-    Raises ServingError or ProcessError when it can't be started, ModelError when the weights can't be read.
-    """
-    engine, folder = config.engine, config.served.folder
-    if engine.url is not None:
-        return Engine(engine.url.rstrip("/"), engine.model or config.model)
-    if folder is None:
-        raise ServingError("There are no weights to serve; give a folder, or the URL of an engine that has them.")
-    if engine.program == "vllm":
-        return vllm.start(folder, config.model, config.engine_log)
-    return transformers.start(folder, config.served.release, config.engine_log)
 
 
 class Served(kserve.Model):  # type: ignore[misc]

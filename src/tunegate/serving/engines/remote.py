@@ -67,6 +67,12 @@ class Engine:
                 raise ServingError(f"The engine says that it broke down: {self._tail()}")
             await asyncio.sleep(_WATCH_SECONDS)
 
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def stop(self) -> None:
         """End the engine if it is ours; returns when it is gone."""
         if self.child is not None:
