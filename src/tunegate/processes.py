@@ -140,7 +140,8 @@ def answers(url: str) -> bool:
 
 def _guard(argv: list[str]) -> int:
     """Run `argv` until it ends, or until standard input closes."""
-    _adopt_orphans()
+    if sys.platform == "linux":  # whatever our child leaves behind, in whichever session, becomes our child
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
         child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
     except OSError as error:
@@ -169,12 +170,6 @@ def _end_with_pipe(child: subprocess.Popen[bytes]) -> None:
 def _signal_group(pid: int, name: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, name)
-
-
-def _adopt_orphans() -> None:
-    """Become the parent of whatever our child leaves behind, in whichever session. Only Linux has that."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _end_orphans() -> None:

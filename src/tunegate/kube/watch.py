@@ -239,7 +239,11 @@ class _Mirror(threading.Thread):
             stream.close()
         try:
             for event, obj in stream:
-                self._take(event, obj)
+                if event in ("ADDED", "MODIFIED"):
+                    self._strip(obj)
+                    self._put(obj)
+                elif event == "DELETED":
+                    self._remove(*_key(obj))
         finally:
             self._stream = None
             if time.monotonic() - started > SETTLED_SECONDS:
@@ -258,13 +262,6 @@ class _Mirror(threading.Thread):
             log.info("watching %s", self.kind)
         self.synced = self.installed = True
         return since
-
-    def _take(self, event: str, obj: Object) -> None:
-        if event in ("ADDED", "MODIFIED"):
-            self._strip(obj)
-            self._put(obj)
-        elif event == "DELETED":
-            self._remove(*_key(obj))
 
     def _put(self, obj: Object) -> None:
         old = self._store.put(obj)

@@ -78,7 +78,9 @@ class Queue:
         self._working.remove(key)
         if failed:
             self._failures[key] = self._failures.get(key, 0) + 1
-            again_after = self._delay(self._failures[key])
+            # Doubles with each failure in a row; the jitter keeps keys that fail together from coming together.
+            longest = min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(self._failures[key], 20))
+            again_after = longest * (0.5 + self._jitter() / 2)
         else:
             self._failures.pop(key, None)
         if again_after is not None:
@@ -101,11 +103,6 @@ class Queue:
             if self._due.get(key) == when:
                 del self._due[key]
                 self.add(key)
-
-    def _delay(self, failures: int) -> float:
-        """Doubles with each failure in a row; the jitter keeps keys that fail together from coming together."""
-        longest = min(LAST_DELAY, FIRST_DELAY * 2.0 ** min(failures, 20))
-        return longest * (0.5 + self._jitter() / 2)
 
 
 class Loop:

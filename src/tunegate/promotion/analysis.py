@@ -210,12 +210,8 @@ def _outlook(candidate: Tally, stable: Tally, needed: int | None) -> str:
         return "no answer of the stable was judged yet"
     if needed is None:
         return "no conclusion is in sight at these rates"
-    return f"about {_rounded(needed)} more judged answers of the candidate are needed at these rates"
-
-
-def _rounded(count: int) -> int:
-    """Two digits are all that a forecast can mean."""
-    return round(count, 2 - len(str(count))) if count >= 100 else count
+    about = round(needed, 2 - len(str(needed))) if needed >= 100 else needed  # two digits are all that it can mean
+    return f"about {about} more judged answers of the candidate are needed at these rates"
 
 
 def _number(log: float) -> float:

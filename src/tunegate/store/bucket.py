@@ -88,23 +88,22 @@ class Bucket:
         with self._finding_way, explain_store_errors(self.location.uri):
             if self._way is None:
                 self.client.put_object(**self.place(PROBE), Body=b"")
-                self._way = next((way for way in _WAYS if self._refuses(way)), {})
+                self._way = {}
+                for way in _WAYS:
+                    try:
+                        self.client.put_object(**self.place(PROBE), Body=b"", **way)
+                    except botocore.exceptions.ClientError as error:
+                        if code_of(error) in _EXISTS:
+                            self._way = way
+                            break
+                        if status_of(error) not in (400, 501):  # the header itself is refused
+                            raise
                 if not self._way:
                     _LOG.warning(
                         "%s can't refuse to overwrite, so let only one process publish to it at a time.",
                         self.location.uri,
                     )
         return self._way
-
-    def _refuses(self, way: dict[str, Any]) -> bool:
-        try:
-            self.client.put_object(**self.place(PROBE), Body=b"", **way)
-        except botocore.exceptions.ClientError as error:
-            if code_of(error) in _EXISTS:
-                return True
-            if status_of(error) not in (400, 501):  # the header itself is refused
-                raise
-        return False
 
     def delete(self, key: str) -> None:
         with explain_store_errors(self.location.uri):

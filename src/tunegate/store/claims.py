@@ -24,19 +24,12 @@ from tunegate.api.codec import Resource
 from tunegate.api.errors import StoreError
 from tunegate.api.versions import MANIFEST
 from tunegate.store.bucket import Bucket
+from tunegate.store.transfer import Finished
 
 RENEW_SECONDS = 5.0
 STALE_SECONDS = 30.0
 _PROCESS = uuid.uuid4().hex
 _LIVE: set[str] = set()  # the claims that this process holds
-
-
-class Finished(Resource, frozen=True, kw_only=True):
-    """A file that is in the store as a whole."""
-
-    size: int
-    sha256: str
-    etag: str
 
 
 class Owner(Resource, frozen=True, kw_only=True):

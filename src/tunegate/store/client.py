@@ -163,7 +163,7 @@ def explain_store_errors(where: str) -> Iterator[None]:
     try:
         yield
     except botocore.exceptions.ClientError as error:
-        raise _error_of(error)(_explain_answer(where, error)) from error
+        raise _explain_answer(where, error) from error
     except botocore.exceptions.NoCredentialsError as error:
         raise CredentialsError(
             f"no credentials for {where}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile in "
@@ -172,33 +172,31 @@ def explain_store_errors(where: str) -> Iterator[None]:
     except botocore.exceptions.PartialCredentialsError as error:
         raise CredentialsError(f"the credentials for {where} are incomplete; set both halves of the key.") from error
     except BROKEN as error:
+        url = getattr(error, "kwargs", {}).get("endpoint_url")
+        at = f" at {'/'.join(url.split('/')[:3])}" if url else ""
         raise UnavailableError(
-            f"{where} can't be reached{_at(error)}; check that the store runs and that --endpoint-url "
+            f"{where} can't be reached{at}; check that the store runs and that --endpoint-url "
             "(AWS_ENDPOINT_URL) is right."
         ) from error
     except botocore.exceptions.BotoCoreError as error:
         raise StoreError(f"{where} can't be used: {error}".rstrip(".") + ".") from error
 
 
-def _error_of(error: botocore.exceptions.ClientError) -> type[StoreError]:
-    # The store failed, not the request: also when it was ended in the middle of an upload and forgot it.
-    if is_failure(error) or code_of(error) in {"InvalidPart", "NoSuchUpload", "SlowDown"}:
-        return UnavailableError
-    return CredentialsError if code_of(error) in _SIGN_IN | _NOT_ALLOWED else StoreError
-
-
-def _explain_answer(where: str, error: botocore.exceptions.ClientError) -> str:
+def _explain_answer(where: str, error: botocore.exceptions.ClientError) -> StoreError:
     code, bucket = code_of(error), where.split("/")[2]
     if code == "NoSuchBucket":
-        return f"bucket {bucket} does not exist; create it with: aws s3 mb s3://{bucket}"
+        return StoreError(f"bucket {bucket} does not exist; create it with: aws s3 mb s3://{bucket}")
     if code in _SIGN_IN:
-        return f"{where} refuses the credentials ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        return CredentialsError(
+            f"{where} refuses the credentials ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        )
     if code in _NOT_ALLOWED:
-        return f"{where} does not allow {error.operation_name} to these credentials; ask for that permission."
+        return CredentialsError(
+            f"{where} does not allow {error.operation_name} to these credentials; ask for that permission."
+        )
     message = error.response.get("Error", {}).get("Message") or "no reason given"
-    return f"{where} failed at {error.operation_name}: {code}: {message.rstrip('.')}; look into the store's log."
-
-
-def _at(error: Exception) -> str:
-    url = getattr(error, "kwargs", {}).get("endpoint_url")
-    return " at " + "/".join(url.split("/")[:3]) if url else ""
+    # The store failed, not the request: also when it was ended in the middle of an upload and forgot it.
+    failed = is_failure(error) or code in {"InvalidPart", "NoSuchUpload", "SlowDown"}
+    return (UnavailableError if failed else StoreError)(
+        f"{where} failed at {error.operation_name}: {code}: {message.rstrip('.')}; look into the store's log."
+    )

@@ -17,9 +17,9 @@ from tunegate.api.codec import to_json, to_yaml
 from tunegate.api.errors import StoreError, UsageError
 from tunegate.api.versions import MANIFEST, RELEASE, File, Manifest, Producer, Release, digest_of
 from tunegate.store.bucket import Bucket
-from tunegate.store.claims import Claim, Finished, claimed
-from tunegate.store.client import BROKEN, explain_store_errors
-from tunegate.store.transfer import ByteCounter, Progress, SourceFile, Transfers
+from tunegate.store.claims import Claim, claimed
+from tunegate.store.client import explain_store_errors
+from tunegate.store.transfer import ByteCounter, Finished, Progress, SourceFile, Transfers
 
 
 def collect(folder: Path, release: Release) -> tuple[SourceFile, ...]:
@@ -68,11 +68,7 @@ def publish(
     with claimed(bucket, name) as claim:
         if existing := find():
             return _require_same(existing, sources, release, counter)
-        with (
-            explain_store_errors(bucket.location.uri),
-            _read_errors_explained(),
-            Transfers(bucket, counter) as transfers,
-        ):
+        with _errors_explained(bucket), Transfers(bucket, counter) as transfers:
             transfers.abort_uploads(f"{name}/")
             files = _store(bucket, name, sources, claim, transfers, counter, list(siblings()))
         manifest = Manifest(
@@ -123,8 +119,7 @@ def _store(
             done = Finished(size=source.size, sha256=sha256, etag=transfers.copy(origin, key, source.size))
             counter.add(source.size)
         else:
-            sent = transfers.upload(source, key)
-            done = Finished(size=sent.size, sha256=sent.sha256, etag=sent.etag)
+            done = transfers.upload(source, key)
         claim.note(source.path, done)
         files[source.path] = File(path=source.path, size=done.size, sha256=done.sha256)
 
@@ -159,11 +154,11 @@ def _require_same(
 
 
 @contextmanager
-def _read_errors_explained() -> Iterator[None]:
+def _errors_explained(bucket: Bucket) -> Iterator[None]:
+    """Of the store, and of the files that are read."""
     try:
-        yield
-    except BROKEN:
-        raise
+        with explain_store_errors(bucket.location.uri):
+            yield
     except OSError as error:
         raise StoreError(
             f"{error.filename} can't be read: {error.strerror}; make it readable and publish again."

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 import botocore.exceptions
 
+from tunegate.api.codec import Resource
 from tunegate.api.errors import StoreError
 from tunegate.store.bucket import Bucket
 from tunegate.store.client import BROKEN, is_failure, is_refused
@@ -76,9 +77,8 @@ class SourceFile:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@dataclass(frozen=True)
-class Uploaded:
-    """What the store holds now: size in bytes, sha256 of the bytes that were sent, the ETag that it answered."""
+class Finished(Resource, frozen=True, kw_only=True):
+    """A file that is in the store as a whole: its bytes, the sha256 of what was sent, the ETag that was answered."""
 
     size: int
     sha256: str
@@ -130,7 +130,7 @@ class Transfers:
         for error in sorted(errors, key=lambda error: isinstance(error, _StoppedError)):
             raise error
 
-    def upload(self, source: SourceFile, key: str) -> Uploaded:
+    def upload(self, source: SourceFile, key: str) -> Finished:
         """Send one file. Raises StoreError when it changes meanwhile or the store fails."""
         with source.open() as file:
             before = _stamp(file)
@@ -187,16 +187,16 @@ class Transfers:
                         digest.update(chunk)
         return digest.hexdigest()
 
-    def _upload_whole(self, source: SourceFile, file: io.FileIO | io.BytesIO, key: str) -> Uploaded:
+    def _upload_whole(self, source: SourceFile, file: io.FileIO | io.BytesIO, key: str) -> Finished:
         body = file.read(source.size + 1)
         crc = _crc32(body)
         answer = self._with_retries(
             lambda: self._bucket.client.put_object(**self._bucket.place(key), Body=body, ChecksumCRC32=crc)
         )
         self._counter.add(len(body))
-        return Uploaded(len(body), hashlib.sha256(body).hexdigest(), answer["ETag"].strip('"'))
+        return Finished(size=len(body), sha256=hashlib.sha256(body).hexdigest(), etag=answer["ETag"].strip('"'))
 
-    def _upload_parts(self, source: SourceFile, file: io.FileIO | io.BytesIO, key: str) -> Uploaded:
+    def _upload_parts(self, source: SourceFile, file: io.FileIO | io.BytesIO, key: str) -> Finished:
         where = self._bucket.place(key)
         digest, size = hashlib.sha256(), 0
         part_size = max(PART, -(-source.size // _MAX_PARTS))
@@ -216,7 +216,7 @@ class Transfers:
             parts += [future.result() for future in pending]
             if size != source.size:  # a file that grew has a short part amid the others, which the store would refuse
                 raise _changed(source)
-            return Uploaded(size, digest.hexdigest(), finish(parts))
+            return Finished(size=size, sha256=digest.hexdigest(), etag=finish(parts))
 
     def _send(self, part: dict[str, Any], body: bytes) -> dict[str, Any]:
         # The store checks CRC32 of every body before it answers. Measured on one core: CRC32 1.4 GiB/s, MD5 (which

@@ -208,13 +208,9 @@ def check_manifest(manifest: Manifest, name: str) -> Manifest:
     """The manifest, when it is of `name`, agrees with itself and stays in its folder. Raises DigestError."""
     if manifest.name != name or manifest.model != name.split("/")[0]:
         raise DigestError(f"the manifest under {name} is of {manifest.name}; publish the version again.")
-    if bad := [file.path for file in manifest.files if not _is_inside(file.path)]:
-        raise DigestError(f"the manifest of {name} names {bad[0]!r}, which is outside its folder; don't trust it.")
+    for path in (file.path for file in manifest.files):
+        if {"", ".", ".."} & set(path.split("/")) or "\\" in path or "\0" in path:
+            raise DigestError(f"the manifest of {name} names {path!r}, which is outside its folder; don't trust it.")
     if digest_of(manifest.files) != manifest.digest:
         raise DigestError(f"the manifest of {name} disagrees with its own digest; publish the version again.")
     return manifest
-
-
-def _is_inside(path: str) -> bool:
-    parts = path.split("/")
-    return all(part not in ("", ".", "..") for part in parts) and "\\" not in path and "\0" not in path

@@ -14,7 +14,8 @@ from tunegate.api.errors import StoreError
 from tunegate.api.versions import MANIFEST
 from tunegate.store import Store, claims
 from tunegate.store.bucket import Bucket
-from tunegate.store.claims import Claim, ClaimRecord, Finished, Owner, claimed
+from tunegate.store.claims import Claim, ClaimRecord, Owner, claimed
+from tunegate.store.transfer import Finished
 
 NAME = "tea/run/checkpoint-1"
 FOLDER = f".tunegate/publishing/{NAME}/"
