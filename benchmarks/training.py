@@ -1,6 +1,6 @@
-"""How fast ours trains, against plain transformers and TRL, on this machine's processors; and alone on a GPU.
+"""How fast ours trains, against plain transformers and TRL, on this machine's CPUs; and alone on a GPU.
 
-On processors all train the same model (a real vocabulary, 28 M parameters) on the same dialogues of the corpus that
+On CPUs all train the same model (a real vocabulary, 28 M parameters) on the same dialogues of the corpus that
 tunegate ships, with the same optimizer, in the same arithmetic, one after the other in turns; the median of the rounds
 counts. Tokens are those of the dialogues, without padding, over the seconds of the steps, without start-up:
 
@@ -8,12 +8,12 @@ counts. Tokens are those of the dialogues, without padding, over the seconds of 
   trl            SFTTrainer, the same, and packed
   tunegate       `tunegate train`, the same, and packed
   streaming      `tunegate train` with a store and without: what publishing a checkpoint costs the steps beside it; the
-                 store runs on the same processors, which it doesn't elsewhere, so its own time is told too
+                 store runs on the same CPUs, which it doesn't elsewhere, so its own time is told too
 
     python benchmarks/training.py --trl /path/to/venv/bin/python [--bf16]
 
 TRL is left out when it is not installed; it may have a venv of its own: pip install trl==1.16.0. Where CUDA is there, a
-shape of 1 to 7 billion parameters is trained in bfloat16 instead; `--gpu-shape tiny` tries that path on processors.
+shape of 1 to 7 billion parameters is trained in bfloat16 instead; `--gpu-shape tiny` tries that path on CPUs.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def main(
 
 @dataclass(frozen=True)
 class Streaming:
-    """Of each round: seconds from one checkpoint to the next, and the store's own processor seconds for one.
+    """Of each round: seconds from one checkpoint to the next, and the store's own CPU seconds for one.
 
     size: of a checkpoint, in bytes.
     """
@@ -306,7 +306,7 @@ def _report(bench: Bench, speeds: dict[str, list[float]], streaming: Streaming, 
         [
             ("kept: an epoch", _rounds(streaming.kept, 1)),
             ("published: an epoch", _rounds(streaming.published, 1)),
-            ("the store's own processor time", _rounds(streaming.store, 1)),
+            ("the store's own CPU time", _rounds(streaming.store, 1)),
             ("what publishing costs training", f"{streaming.cost:.1f}"),
             (f"the same, where one is due every {DUE // 60} minutes", f"{streaming.cost / DUE:.1%}"),
         ],

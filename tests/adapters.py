@@ -14,7 +14,7 @@ from tunegate.models import make_tiny
 from tunegate.models.adapters import with_adapter
 
 TEXTS = ["How much is the kettle? It costs $43.", "水壶多少钱？售价43元。"] * 4
-VIRTUAL = 7  # tokens of a learned prompt
+VIRTUAL = 7  # tokens of a soft prompt
 
 
 def make_lively(folder: Path) -> Path:

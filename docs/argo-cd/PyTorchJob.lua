@@ -1,4 +1,4 @@
--- Healthy: it succeeded. Degraded: it failed. A job that restarts goes on.
+-- Healthy: it succeeded. Degraded: it failed. A job that restarts is progressing.
 local found = {}
 for _, condition in ipairs(obj.status and obj.status.conditions or {}) do
   if condition.status == "True" then

@@ -143,7 +143,7 @@ def test_one_word_lists_all_kinds(api: Api, api_server: ApiServer, namespace: st
         ("modelversion.spec.digest", "the identity of the version"),
         ("promotionpolicy.spec.gates.maxRegression", "How much worse than the stable version the candidate may be"),
         ("promotionpolicy.spec.approval", "ENUM: Automatic Manual"),
-        ("promotion.status.weight", "as observed, not as wished"),
+        ("promotion.status.weight", "as observed, not as desired"),
     ],
 )
 def test_kubectl_explains_a_field(api_server: ApiServer, field: str, words: str) -> None:

@@ -45,20 +45,20 @@ def has_prefix(folder: Path) -> bool:
 
 
 def new_tokens(count: int, known: Container[str]) -> list[str]:
-    """Names for `count` tokens of a learned prompt that the vocabulary does not have yet."""
+    """Names for `count` tokens of a soft prompt that the vocabulary does not have yet."""
     first = next(start for start in range(0, 1 << 30, count) if f"<|prompt_{start}|>" not in known)
     return [f"<|prompt_{first + place}|>" for place in range(count)]
 
 
 def leading_tokens(folder: Path) -> str:
-    """The tokens of a learned prompt that the chat template in `folder` begins with; mostly none."""
+    """The tokens of a soft prompt that the chat template in `folder` begins with; mostly none."""
     path = folder / TEMPLATE_FILE
     found = _LEADING.match(path.read_text(encoding="utf-8")) if path.is_file() else None
     return found[0] if found else ""
 
 
 def prompt_length(folder: Path) -> int:
-    """How many positions of the model's context a learned prompt takes before any text."""
+    """How many positions of the model's context a soft prompt takes before any text."""
     if has_prefix(folder):
         path = folder / PREFIX / ADAPTER_CONFIG
         return int(_decode(path.read_bytes(), str(path))["num_virtual_tokens"])

@@ -119,7 +119,7 @@ def test_a_problem_that_begins_to_stop_promotions_is_an_event_although_it_was_kn
 def test_the_clock_starts_at_the_observed_weight(world: World, candidate: ModelVersion) -> None:
     world.follow_route = False
     world.until("Progressing").step(100)
-    assert world.weights()[server_of(candidate)] == 10, "it is wished"
+    assert world.weights()[server_of(candidate)] == 10, "it is desired"
     assert world.promotion()["status"]["weight"] == 0, "and not observed"
     assert "canaryStarted" not in world.promotion()["status"]
     world.accept()

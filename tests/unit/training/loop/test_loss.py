@@ -74,9 +74,7 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
 def test_loss_and_gradients_equal_the_librarys_own(folder: Path, method: str, labels: list[list[int]]) -> None:
     wanted = torch.tensor(labels)
     if method == "p_tuning":
-        wanted[:, 0] = (
-            IGNORED  # peft would train the first token, which a learned prompt could predict; nobody else does
-        )
+        wanted[:, 0] = IGNORED  # peft would train the first token, which a soft prompt could predict; nobody else does
     theirs, mine = load(folder, method), load(folder, method)
 
     expected = plain(theirs, wanted)

@@ -73,10 +73,10 @@ def test_what_a_deepspeed_file_leaves_out_is_as_the_run_was_asked(tmp_path: Path
 @pytest.mark.parametrize(
     ("wish", "method", "accelerator", "recomputes"),
     [
-        pytest.param("auto", "full", False, False, id="time on a processor"),
+        pytest.param("auto", "full", False, False, id="time on a CPU"),
         pytest.param("auto", "full", True, True, id="memory on a GPU"),
         pytest.param("auto", "p_tuning_v2", True, False, id="not with prompts in a cache"),
-        pytest.param("true", "lora", False, True, id="as wished"),
+        pytest.param("true", "lora", False, True, id="as asked"),
         pytest.param("false", "lora", True, False, id="as not wished"),
     ],
 )
