@@ -116,22 +116,27 @@ class Platform:
             loop.join()
 
     def run(self, stop: threading.Event, report: Callable[[Event], None]) -> None:
-        """Tick until `stop` is set. A store that is away and a policy that can't be used are reported once each."""
+        """Tick until `stop` is set, and at once again where a promotion has moved on.
+
+        A store that is away and a policy that can't be used are reported once each.
+        """
         reported: tuple[str, str] = ("", "")
         while not stop.is_set():
             away = ""
             try:
-                for event in self.tick(datetime.now(UTC)).events:
+                plan = self.tick(datetime.now(UTC))
+                for event in plan.events:
                     report(event)
+                pause = 0.0 if plan.create or plan.events else TICK_SECONDS
             except StoreError as error:
-                away = str(error)
+                away, pause = str(error), TICK_SECONDS
             for reason, before, problem in zip(_PROBLEMS, reported, (away, self._problem), strict=True):
                 if problem and problem != before:
                     report(Event("", reason, problem))
             if self._problem != reported[1]:
                 self.config.home.report_problem(self._problem)
             reported = (away, self._problem)
-            stop.wait(TICK_SECONDS)
+            stop.wait(pause)
 
     def tick(self, now: datetime) -> Plan:
         """Reconcile once: gather, decide, apply."""

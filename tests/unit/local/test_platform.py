@@ -81,6 +81,15 @@ def test_with_finished_runs_only_the_end_of_a_run_is_tried(
     assert [promotion.candidate for promotion in decide(platform.gather(), at(0)).create] == [last]
 
 
+def test_a_promotion_that_moved_on_is_reconciled_again_at_once(
+    platform: Platform, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunegate.local.platform.TICK_SECONDS", 3600)
+    publish(store, tmp_path, "shop/run-1/checkpoint-5", step=5)
+    with running(platform) as events:
+        wait_for(lambda: [event.reason for event in events] == ["Started", "Verified"], what="its first steps")
+
+
 def test_a_typo_in_the_policy_is_reported_and_the_last_good_one_stays(platform: Platform) -> None:
     file = platform.config.home.policy_file
     good = file.read_bytes()
