@@ -32,6 +32,7 @@ from tunegate.shop.shoppers import Question, load_questions
 from tunegate.store.evaluations import find
 from tunegate.training import Preparing, Progress, TrainConfig, train
 
+TRIED = SHOWN - {"Progressing"}  # the candidate has a share of the traffic
 END_SECONDS = 900.0  # a promotion that takes longer than this in a quickstart hangs
 
 
@@ -69,10 +70,12 @@ class Quickstart:
                 with self._chapter(f"{run.name} evaluation"):
                     self._wait_for(version, SHOWN | TERMINAL)
                 if self._phase(version) in SHOWN:
-                    self.say(f"{self.story.shoppers} simulated shoppers ask and vote by rules on the answers they get")
                     shoppers = SimulatedShoppers(platform.url, MODEL, self._questions(), self.story.shoppers)
-                    with self._chapter(f"{run.name} canary"), shoppers:
-                        self._wait_for(version, TERMINAL)
+                    with self._chapter(f"{run.name} canary"):
+                        self._wait_for(version, TRIED | TERMINAL)  # an answer before counts for neither version
+                        self.say(f"{self.story.shoppers} simulated shoppers ask and vote by rules on the answers")
+                        with shoppers:
+                            self._wait_for(version, TERMINAL)
                 tuned.append((run, version))
             yield platform, self._report(platform, base, tuned, time.monotonic() - began)
 

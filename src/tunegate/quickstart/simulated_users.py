@@ -20,10 +20,9 @@ MAX_TOKENS = 40
 
 
 class SimulatedShoppers:
-    """Shoppers at work in a thread of their own, until the `with` ends: each asks the next question in turn."""
+    """Shoppers in a thread of their own: each asks the next question in turn, until the `with` ends and all leave."""
 
     def __init__(self, url: str, model: str, questions: Sequence[Question], shoppers: int) -> None:
-        self.votes = 0
         self._url = url
         self._model = model
         self._questions = questions
@@ -43,15 +42,16 @@ class SimulatedShoppers:
         turns = itertools.count()
         direct = DefaultAsyncHttpxClient(trust_env=False)  # a proxy in the environment is for other machines
         options: Any = {"api_key": "none", "max_retries": 0, "http_client": direct}
-        async with AsyncOpenAI(base_url=f"{self._url}/v1", **options) as client:
-            await asyncio.gather(*(self._shop(client, turns) for _ in range(self._shoppers)))
+        async with AsyncOpenAI(base_url=f"{self._url}/v1", **options) as client, asyncio.TaskGroup() as group:
+            shoppers = [group.create_task(self._shop(client, turns)) for _ in range(self._shoppers)]
+            await asyncio.to_thread(self._stop.wait)
+            for shopper in shoppers:
+                shopper.cancel()
 
     async def _shop(self, client: AsyncOpenAI, turns: itertools.count[int]) -> None:
-        while not self._stop.is_set():
-            turn = next(turns)
+        for turn in turns:
             try:
                 await self._ask(client, turn)
-                self.votes += 1
             except (APIConnectionError, APIStatusError):
                 # The platform or one of its servers is on its way; a shopper comes back.
                 await asyncio.sleep(0.5)
