@@ -31,17 +31,25 @@ def command() -> None:
 @click.option("--comment", help="What you think of the answer.")
 @click.option("--correction", help="What the answer should have been.")
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where the model is served.")
-def send(url: str, **said: Any) -> None:
+def send(url: str, **given: Any) -> None:
     """Say that the answer with RESPONSE_ID (its `id`) was good (up) or bad (down). Each answer is judged once."""
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"--url {url} is not a URL; write it as http://HOST:PORT.")
     try:
-        feedback = msgspec.convert(said, Feedback)
+        feedback = msgspec.convert(given, Feedback)
     except msgspec.ValidationError as error:
         raise UsageError(f"This feedback can't be sent: {error}.") from None
-    click.echo(
-        {"accepted": "Accepted.", "repeat": "This answer was judged before; nothing changed."}[_post(url, feedback)]
-    )
+    target = f"{url.rstrip('/').removesuffix('/v1')}/v1/feedback"
+    body = msgspec.json.encode(feedback)
+    request = urllib.request.Request(target, body, {"content-type": "application/json"})
+    try:
+        with open_url(request, seconds=30) as reply:
+            is_repeat = json.load(reply)["status"] == "repeat"
+    except urllib.error.HTTPError as error:
+        raise _refusal(error.code, error.read()) from None
+    except (OSError, ValueError, KeyError) as error:
+        raise FeedbackError(f"{target} can't be reached ({error}); start the server or give its --url.") from None
+    click.echo("This answer was judged before; nothing changed." if is_repeat else "Accepted.")
 
 
 @command.command("list")
@@ -66,24 +74,10 @@ def list_(version: str, as_json: bool, store_uri: str, endpoint_url: str | None)
 def _row(record: FeedbackRecord) -> tuple[str, ...]:
     from rich.markup import escape
 
-    said = record.feedback
+    feedback = record.feedback
     answered = record.answered.strftime("%Y-%m-%d %H:%M:%S")
-    texts = (", ".join(said.tags), said.comment or "")
-    return (answered, said.verdict, str(said.rating or ""), *(escape(text) for text in texts))
-
-
-def _post(url: str, feedback: Feedback) -> str:
-    """The server's word on it: "accepted" or "repeat"."""
-    target = f"{url.rstrip('/').removesuffix('/v1')}/v1/feedback"
-    body = msgspec.json.encode(feedback)
-    request = urllib.request.Request(target, body, {"content-type": "application/json"})
-    try:
-        with open_url(request, seconds=30) as reply:
-            return str(json.load(reply)["status"])
-    except urllib.error.HTTPError as error:
-        raise _refusal(error.code, error.read()) from None
-    except (OSError, ValueError, KeyError) as error:
-        raise FeedbackError(f"{target} can't be reached ({error}); start the server or give its --url.") from None
+    texts = (", ".join(feedback.tags), feedback.comment or "")
+    return (answered, feedback.verdict, str(feedback.rating or ""), *(escape(text) for text in texts))
 
 
 def _refusal(status: int, body: bytes) -> FeedbackError:

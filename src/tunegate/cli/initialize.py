@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -28,19 +27,15 @@ def command(uri: str, target: Path, store_uri: str, endpoint_url: str | None) ->
     store = open_store(store_uri, endpoint_url)
     from tunegate.models.mount import deliver
 
-    deliver(store, wanted, target, _teller())
-    click.echo(f"{wanted.name} ({wanted.digest}) is complete in {target}", err=True)
+    shown = time.monotonic()
 
-
-def _teller() -> Callable[[int, int], None]:
-    """Tells every few seconds how far it is; a log has no line to draw a bar on."""
-    told = time.monotonic()
-
-    def tell(done: int, total: int) -> None:
-        nonlocal told
+    def progress(done: int, total: int) -> None:
+        """Every few seconds a line: a log has none to draw a bar on."""
+        nonlocal shown
         now = time.monotonic()
-        if now - told >= _SECONDS_BETWEEN_LINES or done == total:
-            told = now
+        if now - shown >= _SECONDS_BETWEEN_LINES or done == total:
+            shown = now
             click.echo(f"{done / 1e6:.0f} of {total / 1e6:.0f} MB", err=True)
 
-    return tell
+    deliver(store, wanted, target, progress)
+    click.echo(f"{wanted.name} ({wanted.digest}) is complete in {target}", err=True)

@@ -11,7 +11,7 @@ import click
 from tunegate.api.codec import to_json
 from tunegate.api.digest import short
 from tunegate.api.pinned import base_of
-from tunegate.api.versions import Format, Manifest, ModelVersion, Producer, Release
+from tunegate.api.versions import Format, ModelVersion, Producer, Release
 from tunegate.cli import compare
 from tunegate.cli.options import json_option, open_store, print_table, store_options, transfer_bar
 
@@ -48,7 +48,9 @@ def publish(
     as_json: bool,
 ) -> None:
     """Publish FOLDER as the version NAME; the same bytes again change nothing."""
-    format_ = format_ or _format_of(folder)
+    from tunegate.models.prompt_tuning import format_of
+
+    format_ = format_ or format_of(folder)
     if format_ != "huggingface" and base is None:
         raise click.UsageError(f"a {format_} needs its base model: add --base VERSION")
     store = open_store(store_uri, endpoint_url)
@@ -110,7 +112,19 @@ def show(version: str, store_uri: str, endpoint_url: str | None, as_json: bool) 
     if as_json:
         click.echo(to_json(manifest), nl=False)
         return
-    print_table(manifest.name, ("", ""), _facts(manifest))
+    producer = manifest.producer
+    facts = [
+        ("Digest", manifest.digest),
+        ("Format", manifest.format),
+        ("Created", _local(manifest.created)),
+        ("Base model", f"{manifest.base.uri} {short(manifest.base.digest)}" if manifest.base else ""),
+        ("Made by", " ".join(part for part in (producer.kind, producer.run, producer.code_version) if part)),
+        ("Data sets", ", ".join(f"{data.name} {short(data.digest)} ({data.rows} rows)" for data in producer.datasets)),
+        ("Made from", f"{producer.derived.uri} {short(producer.derived.digest)}" if producer.derived else ""),
+        ("Step", producer.step),
+        ("Loss", producer.loss),
+    ]
+    print_table(manifest.name, ("", ""), [(name, value) for name, value in facts if value not in (None, "")])
     files = [(file.path, f"{file.size:,}", file.sha256[:12]) for file in manifest.files]
     print_table(f"{len(files)} files, {manifest.size:,} bytes", ("File", "Bytes", "sha256"), files)
 
@@ -132,31 +146,7 @@ def verify(version: str, store_uri: str, endpoint_url: str | None, as_json: bool
         )
 
 
-def _format_of(folder: Path) -> Format:
-    from tunegate.models.prompt_tuning import ADAPTER_CONFIG, kind_in
-
-    if not (folder / ADAPTER_CONFIG).is_file():
-        return "huggingface"
-    return "lora-adapter" if kind_in(folder) == "LORA" else "prompt-adapter"
-
-
 command.add_command(compare.command, "compare")
-
-
-def _facts(manifest: Manifest) -> list[tuple[str, object]]:
-    producer = manifest.producer
-    facts = [
-        ("Digest", manifest.digest),
-        ("Format", manifest.format),
-        ("Created", _local(manifest.created)),
-        ("Base model", f"{manifest.base.uri} {short(manifest.base.digest)}" if manifest.base else ""),
-        ("Made by", " ".join(part for part in (producer.kind, producer.run, producer.code_version) if part)),
-        ("Data sets", ", ".join(f"{data.name} {short(data.digest)} ({data.rows} rows)" for data in producer.datasets)),
-        ("Made from", f"{producer.derived.uri} {short(producer.derived.digest)}" if producer.derived else ""),
-        ("Step", producer.step),
-        ("Loss", producer.loss),
-    ]
-    return [(name, value) for name, value in facts if value not in (None, "")]
 
 
 def _print_version(version: ModelVersion, as_json: bool) -> None:

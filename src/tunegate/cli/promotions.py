@@ -77,7 +77,21 @@ def explain(name: str, home: Home, namespace: str | None, as_json: bool) -> None
     if as_json:
         click.echo(to_json(found), nl=False)
         return
-    _explain(found)
+    status = found.status
+    click.echo(f"{found.candidate.name}  {found.candidate.digest}")
+    if status.stable:
+        click.echo(f"against the stable {status.stable.name}  {status.stable.digest}")
+    for gate in status.gates:
+        sign = {True: "passed", False: "refused", None: "undecided"}[gate.passed]
+        click.echo(f"  gate {sign}: {gate.message}")
+    if status.comparison:
+        click.echo(f"  feedback: {status.comparison.message}")
+    for step in status.history:
+        click.echo(f"  {step.time:%Y-%m-%d %H:%M:%S}  {step.phase:<16} {step.reason}: {step.message}")
+    if status.decision:
+        click.echo(f"{status.decision.outcome} by {status.decision.actor}: {status.decision.message}")
+    else:
+        click.echo(f"{status.phase}: not decided yet")
 
 
 @command.command()
@@ -123,7 +137,7 @@ def _judge(records: Records, name: str, verdict: Any, message: str) -> None:
 
 def _require_open(found: Promotion) -> None:
     if found.status.phase in TERMINAL:
-        raise UsageError(f"{found.name} is over ({found.status.phase}); nothing can be said about it any more.")
+        raise UsageError(f"{found.name} is over ({found.status.phase}); it can't be decided any more.")
 
 
 def _find(records: Records, name: str) -> Promotion:
@@ -155,21 +169,3 @@ class _LocalRecords:
         import getpass
 
         return getpass.getuser()
-
-
-def _explain(promotion: Promotion) -> None:
-    status = promotion.status
-    click.echo(f"{promotion.candidate.name}  {promotion.candidate.digest}")
-    if status.stable:
-        click.echo(f"against the stable {status.stable.name}  {status.stable.digest}")
-    for gate in status.gates:
-        sign = {True: "passed", False: "refused", None: "undecided"}[gate.passed]
-        click.echo(f"  gate {sign}: {gate.message}")
-    if status.comparison:
-        click.echo(f"  feedback: {status.comparison.message}")
-    for step in status.history:
-        click.echo(f"  {step.time:%Y-%m-%d %H:%M:%S}  {step.phase:<16} {step.reason}: {step.message}")
-    if status.decision:
-        click.echo(f"{status.decision.outcome} by {status.decision.actor}: {status.decision.message}")
-    else:
-        click.echo(f"{status.phase}: not decided yet")

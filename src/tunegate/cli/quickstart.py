@@ -9,15 +9,11 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from tunegate.api.codec import to_json
 from tunegate.api.errors import UsageError
-
-if TYPE_CHECKING:
-    from tunegate.quickstart.report import Report
 
 DONE = "quickstart.json"
 
@@ -49,7 +45,11 @@ def command(home: Path, base: str, port: int | None, keep: bool, output: Path) -
 
     make_room(home)
     began = time.monotonic()
-    quickstart = Quickstart(Home(home), STORIES[base], port or free_port(), lambda line: _say(began, line))
+
+    def report_line(line: str) -> None:
+        click.echo(f"[{time.monotonic() - began:4.0f} s] {line}")
+
+    quickstart = Quickstart(Home(home), STORIES[base], port or free_port(), report_line)
     with quickstart.run() as (platform, report):
         write(home / DONE, to_json(report))
         output.write_bytes(to_json(report))
@@ -57,7 +57,8 @@ def command(home: Path, base: str, port: int | None, keep: bool, output: Path) -
         click.echo(
             f"\nAsked on the one URL: {report.sample.question}\nAnswered by the promoted model: {report.sample.answer}"
         )
-        click.echo(f"\nAsk it yourself:\n  {_ask_line(home, report)}")
+        words = ["local", "ask", "--home", str(home), "--system", report.sample.system, report.sample.question]
+        click.echo(f"\nAsk it yourself:\n  {shlex.join([sys.argv[0], *words])}")
         click.echo(
             f"\nRecords: {output} and {home}; why a version is live: tunegate promotions explain --home {home} NAME"
         )
@@ -76,12 +77,3 @@ def make_room(home: Path) -> None:
     for path in home.iterdir():
         if path.name not in ("cache", "lock"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _say(began: float, line: str) -> None:
-    click.echo(f"[{time.monotonic() - began:4.0f} s] {line}")
-
-
-def _ask_line(home: Path, report: Report) -> str:
-    words = ["local", "ask", "--home", str(home), "--system", report.sample.system, report.sample.question]
-    return shlex.join([sys.argv[0], *words])

@@ -48,7 +48,10 @@ def command(line: str, dry_run: bool, store_uri: str | None, **given: Any) -> No
     job = training_job(pai_job, settings)
     _check(pai_job, job)
     if dry_run:
-        click.echo(_yaml(job), nl=False)
+        import yaml
+
+        whole = type("Whole", (yaml.SafeDumper,), {"ignore_aliases": lambda *_: True})
+        click.echo(yaml.dump(job, Dumper=whole, sort_keys=False, width=120), nl=False)
         return
     from tunegate.cli.cluster import apply_training_job
 
@@ -71,13 +74,3 @@ def _check(pai_job: PaiJob, job: dict[str, Any]) -> None:
     with train.make_context("tunegate train", arguments) as context:
         config = config_of({name: value for name, value in context.params.items() if name != "as_json"})
     check_config(replace(config, deepspeed=None) if pai_job.package else config)
-
-
-def _yaml(job: dict[str, Any]) -> str:
-    import yaml
-
-    class Whole(yaml.SafeDumper):
-        def ignore_aliases(self, data: Any) -> bool:
-            return True
-
-    return yaml.dump(job, Dumper=Whole, sort_keys=False, width=120)

@@ -127,7 +127,7 @@ def command(context: click.Context, /, as_json: bool, **given: Any) -> None:
     elif not config.store:
         click.echo(f"The run is complete; its checkpoints are in {config.output_dir}.")
     elif not versions:
-        click.echo("This node's part of the run is complete; the first node tells of the versions.")
+        click.echo("This node's part of the run is complete; the first node lists the versions.")
     else:
         click.echo(f"The run is complete; it has {len(versions)} versions, the newest is {versions[-1].name}")
 

@@ -60,7 +60,9 @@ def read_subjects(folder: Path, split: Split, shots: int, limit: int | None) -> 
     Raises DataError naming the file, and the line where there is one, that can't be used.
     """
     titles = _read_titles(folder / MAPPING)
-    _refuse_unmapped(folder / split, split, titles)
+    for path in sorted((folder / split).glob("*.csv")):
+        if path.name.removesuffix(f"_{split}.csv") not in titles:
+            raise DataError(f"{path} belongs to no subject of {MAPPING}; name it there or remove the file.")
     subjects: list[Subject] = []
     left = limit
     for handle, title in titles.items():
@@ -138,12 +140,6 @@ def _read_titles(path: Path) -> dict[str, str]:
     if not titles:
         raise DataError(f"{path} names no subject; a suite needs at least one.")
     return titles
-
-
-def _refuse_unmapped(folder: Path, split: Split, titles: Mapping[str, str]) -> None:
-    for path in sorted(folder.glob("*.csv")):
-        if path.name.removesuffix(f"_{split}.csv") not in titles:
-            raise DataError(f"{path} belongs to no subject of {MAPPING}; name it there or remove the file.")
 
 
 def _read_items(path: Path) -> tuple[Item, ...]:

@@ -1,7 +1,4 @@
-"""Rules that an answer must keep, each scored in 0..1.
-
-Pure text in, numbers out; nothing here knows of models, suites as files or the store.
-"""
+"""Rules that an answer must keep, each scored in 0..1: text in, numbers out."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""From item scores to metrics with standard errors.
-
-Pure numbers; nothing here knows what was asked or of which model.
-"""
+"""From item scores to metrics with standard errors: pure numbers."""
 
 from __future__ import annotations
 
@@ -46,10 +43,10 @@ def macro(name: str, groups: Mapping[str, Sequence[bool]]) -> Metric:
     assert groups
     assert all(groups.values())
     shares = [share(name, passed) for passed in groups.values()]
-    variance = sum((one.stderr or 0.0) ** 2 for one in shares) / len(shares) ** 2
+    variance = sum((group.stderr or 0.0) ** 2 for group in shares) / len(shares) ** 2
     return Metric(
         name=name,
-        value=fmean(one.value or 0.0 for one in shares),
+        value=fmean(group.value or 0.0 for group in shares),
         stderr=math.sqrt(variance),
-        n=sum(one.n for one in shares),
+        n=sum(group.n for group in shares),
     )

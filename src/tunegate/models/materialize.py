@@ -41,7 +41,7 @@ def materialize(store: Store, version: ModelVersion, cache: Path | None = None, 
     """A folder with the config, weights, tokenizer and chat template of `version`; an adapter comes merged.
 
     The folder belongs to the cache: read it, never write to it. With `whole` False it may also be the base model with
-    a learned prefix beside it (`prompts.has_prefix`), which a loader that knows nothing of it takes for the base alone.
+    a prefix beside it (`prompt_tuning.has_prefix`), which a loader that knows nothing of prefixes leaves out.
     Raises StoreError or DigestError from the store, ModelError when the folder can't be used for chat.
     """
     cache = cache or default_cache()
@@ -61,14 +61,10 @@ def check_folder(folder: Path) -> None:
         raise ModelError(f"{folder} is not a model folder: config.json is missing; save the model there first.")
     if not (folder / "tokenizer.json").is_file():
         raise ModelError(f"{folder} has no tokenizer.json; save the model's tokenizer into the same folder.")
-    if not (folder / TEMPLATE_FILE).is_file() and not _has_old_template(folder):
+    old = folder / "tokenizer_config.json"  # where templates were before they had a file of their own
+    has_old = old.is_file() and "chat_template" in msgspec.json.decode(old.read_bytes(), type=dict)
+    if not (folder / TEMPLATE_FILE).is_file() and not has_old:
         raise ModelError(f"{folder} has no {TEMPLATE_FILE}; save the chat template it was trained with beside it.")
-
-
-def _has_old_template(folder: Path) -> bool:
-    """Whether the template lies inside tokenizer_config.json, as it did before chat_template.jinja."""
-    config = folder / "tokenizer_config.json"
-    return config.is_file() and "chat_template" in msgspec.json.decode(config.read_bytes(), type=dict)
 
 
 def on_base(adapter: Path, folder: Path, base: Callable[[], Path]) -> Path:
@@ -76,11 +72,26 @@ def on_base(adapter: Path, folder: Path, base: Callable[[], Path]) -> Path:
 
     It is made again when a file of an earlier time was changed.
     """
-    join = _put_beside if kind_in(adapter) == "PREFIX_TUNING" else _merge
+    # What was written, beside it: within, it would pass for a file of the model.
+    record = folder.with_name(folder.name + ".json")
     with alone_with(folder):
-        if not _intact(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            _make(folder, lambda half: join(base(), adapter, half))
+        if record.is_file():
+            files = msgspec.json.decode(record.read_bytes(), type=list[File])
+            if all((folder / f.path).is_file() and digest_of_file(folder / f.path) == f.sha256 for f in files):
+                return folder
+        shutil.rmtree(folder, ignore_errors=True)
+        with new_folder(folder) as partial:
+            if kind_in(adapter) == "PREFIX_TUNING":
+                _put_beside(base(), adapter, partial)
+            else:
+                from tunegate.models.merge import merge_adapter  # torch, and only for a merge that was not made before
+
+                merge_adapter(base(), adapter, partial)
+            files = [
+                File(path=path.relative_to(partial).as_posix(), size=path.stat().st_size, sha256=digest_of_file(path))
+                for path in sorted(path for path in partial.rglob("*") if path.is_file())
+            ]
+        replace_file(record, msgspec.json.encode(files))
     return folder
 
 
@@ -109,12 +120,6 @@ def resolve_base(store: Store, version: ModelVersion) -> ModelVersion:
     return found
 
 
-def _merge(base: Path, adapter: Path, into: Path) -> None:
-    from tunegate.models.merge import merge_adapter  # torch, and only for a merge that was not made before
-
-    merge_adapter(base, adapter, into)
-
-
 def _put_beside(base: Path, adapter: Path, into: Path) -> None:
     """The base's files as links, what is said about text from the adapter, and the prefix in a folder of its own."""
     (into / PREFIX).mkdir(parents=True)
@@ -125,26 +130,3 @@ def _put_beside(base: Path, adapter: Path, into: Path) -> None:
     for path in sorted(base.iterdir()):
         if path.is_file() and path.name not in _NOT_OF_THE_BASE and not (into / path.name).exists():
             (into / path.name).symlink_to(path.resolve())
-
-
-def _make(folder: Path, fill: Callable[[Path], None]) -> None:
-    with new_folder(folder) as partial:
-        fill(partial)
-        paths = sorted(path for path in partial.rglob("*") if path.is_file())
-        files = [
-            File(path=path.relative_to(partial).as_posix(), size=path.stat().st_size, sha256=digest_of_file(path))
-            for path in paths
-        ]
-    replace_file(_record(folder), msgspec.json.encode(files))
-
-
-def _record(folder: Path) -> Path:
-    """What a merge wrote into `folder`, beside it: within, it would pass for a file of the model."""
-    return folder.with_name(folder.name + ".json")
-
-
-def _intact(folder: Path) -> bool:
-    if not _record(folder).is_file():
-        return False
-    files = msgspec.json.decode(_record(folder).read_bytes(), type=list[File])
-    return all((folder / file.path).is_file() and digest_of_file(folder / file.path) == file.sha256 for file in files)

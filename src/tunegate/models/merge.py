@@ -23,6 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 from tunegate.api.errors import ModelError
 from tunegate.api.versions import RELEASE
 from tunegate.models.adapters import with_adapter
+from tunegate.models.materialize import refuse_prefix
 from tunegate.models.network import load_network
 from tunegate.models.prompt_tuning import ADAPTER_WEIGHTS, kind_in, new_tokens
 
@@ -40,12 +41,7 @@ def merge_adapter(base: Path, adapter: Path, into: Path) -> Path:
     Raises ModelError when that fails, or the adapter doesn't fit the base, and leaves nothing behind.
     """
     disable_progress_bar()
-    kind = kind_in(adapter)
-    if kind == "PREFIX_TUNING":
-        raise ModelError(
-            f"{adapter} holds keys and values for every layer (P-tuning v2), which no plain model has a place for; "
-            "serve it with --engine transformers, or train it by p_tuning or lora."
-        )
+    refuse_prefix(kind := kind_in(adapter), str(adapter))
     config = AutoConfig.from_pretrained(base)
     if hasattr(config, "quantization_config"):
         raise ModelError(f"The base model in {base} is quantized; merge into the one it was made from, then quantize.")
@@ -69,7 +65,10 @@ def merge_adapter(base: Path, adapter: Path, into: Path) -> Path:
     _require_stored(network, into)
     if kind == "P_TUNING":
         tokenizer.save_pretrained(into)
-        _suppress(adapter / GENERATION, into / GENERATION, soft_prompt)
+        path = adapter / GENERATION if (adapter / GENERATION).is_file() else into / GENERATION
+        settings = json.loads(path.read_bytes())  # also tells engines that can not to draw the prompt's tokens
+        settings["suppress_tokens"] = sorted({*(settings.get("suppress_tokens") or ()), *soft_prompt})
+        (into / GENERATION).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
     for name in FROM_ADAPTER if kind == "LORA" else (RELEASE,):
         if (adapter / name).is_file():
             shutil.copyfile(adapter / name, into / name)
@@ -168,10 +167,3 @@ def _add_rows(model: Any, ids: Sequence[int], prompt: torch.Tensor) -> None:
     if head.bias is not None:
         head.bias[ids] = head.bias[:size].float().mean().to(head.bias.dtype)
     model.get_input_embeddings().weight[ids] = prompt
-
-
-def _suppress(source: Path, target: Path, ids: Sequence[int]) -> None:
-    """The adapter's generation settings, which also tell engines that can not to draw the prompt's tokens."""
-    settings = json.loads(source.read_bytes()) if source.is_file() else json.loads(target.read_bytes())
-    settings["suppress_tokens"] = sorted({*(settings.get("suppress_tokens") or ()), *ids})
-    target.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")

@@ -2,8 +2,8 @@
 
 The folder holds the version's files and its manifest.json, and under base/ the same of the model that an adapter
 needs. It may be a mount, so it is filled from within: files arrive in a hidden folder of it and appear, the manifest
-last, as links. Both sides hold every byte against the manifest, so the server trusts nobody in between. Imports no
-torch.
+last, as links. Both sides hold every byte against the manifest, so the server trusts nothing in between. Imports
+no torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tunegate.api.codec import from_json, from_yaml, to_json
 from tunegate.api.digest import Digest
 from tunegate.api.errors import DigestError, ModelError, StoreError
 from tunegate.api.pinned import Pinned
-from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, Manifest, Release
+from tunegate.api.versions import MANIFEST, RELEASE, File, Manifest, Release
 from tunegate.files import digest_of_file, disk_errors_as, replace_file
 from tunegate.models.materialize import ADAPTERS, MERGED, check_folder, on_base, refuse_prefix, required_base
 from tunegate.models.prompt_tuning import kind_in
@@ -30,7 +30,7 @@ _ARRIVING = ".arriving"
 def deliver(store: Store, wanted: Pinned, into: Path, progress: Progress | None = None) -> Manifest:
     """Fill `into` with exactly the version that is wanted, and with its base if it is an adapter.
 
-    Files that are there and right are kept, so an attempt that was ended goes on. Raises DigestError when the store
+    Files that are there and right are kept, so an attempt that was ended resumes. Raises DigestError when the store
     has other bytes under that name, NotFoundError, or StoreError when the store or the disk fails.
     """
     manifest = store.manifest(wanted.name)
@@ -40,7 +40,10 @@ def deliver(store: Store, wanted: Pinned, into: Path, progress: Progress | None 
         deliver(store, Pinned(store.resolve(base.uri).name, base.digest), into / BASE, progress)
     with disk_errors_as(StoreError, into, "use another folder."):
         for path in sorted(path for path in fetched.rglob("*") if path.is_file()):
-            _link(path, into / path.relative_to(fetched))
+            target = into / path.relative_to(fetched)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            os.link(path, target)
         replace_file(into / MANIFEST, to_json(manifest))  # last: where it lies, all else does
     return manifest
 
@@ -52,14 +55,17 @@ def read_mounted(folder: Path) -> tuple[Manifest, Release]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise ModelError(f"{folder} has no {MANIFEST}, so nobody filled it completely; run: tunegate initialize.")
+        raise ModelError(f"{folder} has no {MANIFEST}, so it was not filled completely; run: tunegate initialize.")
     manifest = from_json(path.read_bytes(), Manifest, str(path))
     check_manifest(manifest, manifest.name)
     for file in manifest.files:
         if not file.path.startswith(RESUME):
             _check(folder, file, manifest)
     if manifest.format in ADAPTERS:
-        _check_base(folder, required_base(manifest))
+        base, (found, _) = required_base(manifest), read_mounted(folder / BASE)
+        if found.digest != base.digest:
+            where = f"{folder / BASE} holds {found.digest}"
+            raise DigestError(f"{where}, but the adapter needs {base.digest}; fetch it again.")
     release = folder / RELEASE
     if not release.is_file():
         raise ModelError(f"{manifest.name} has no {RELEASE}; publish it again with one.")
@@ -69,7 +75,7 @@ def read_mounted(folder: Path) -> tuple[Manifest, Release]:
 def servable(folder: Path, manifest: Manifest, cache: Path, *, whole: bool = True) -> Path:
     """What an engine can load: `folder`, or for an adapter the result of merging it, which goes to `cache`.
 
-    `folder` was read by `read_mounted`. `whole` False is as in `folders.materialize`. Raises ModelError when the
+    `folder` was read by `read_mounted`. `whole` False is as in `materialize`. Raises ModelError when the
     result can't be used for chat.
     """
     if manifest.format in ADAPTERS:
@@ -87,15 +93,3 @@ def _check(folder: Path, file: File, manifest: Manifest) -> None:
     path = folder / file.path
     if not path.is_file() or path.stat().st_size != file.size or digest_of_file(path) != file.sha256:
         raise DigestError(f"{path} is not the file that {manifest.name} ({manifest.digest}) has; fetch it again.")
-
-
-def _check_base(folder: Path, base: BaseModel) -> None:
-    found, _ = read_mounted(folder / BASE)
-    if found.digest != base.digest:
-        raise DigestError(f"{folder / BASE} holds {found.digest}, but the adapter needs {base.digest}; fetch it again.")
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    os.link(source, target)

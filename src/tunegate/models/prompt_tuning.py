@@ -1,8 +1,8 @@
-"""Learned prompts as a model folder holds them: as tokens that its chat template begins with, or as a prefix beside it.
+"""Soft prompts as a model folder holds them: as tokens that its chat template begins with, or as a prefix beside it.
 
 P-tuning learns embeddings that come before the input. They become extra rows of the vocabulary, so the result is a
 plain model. P-tuning v2 learns keys and values for every layer, which no plain model has a place for: the folder is the
-base model's, and the learned prefix lies in a folder of its own within it. Imports no torch.
+base model's, and the prefix lies in a folder of its own within it. Imports no torch.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from tunegate.api.errors import ModelError
+from tunegate.api.versions import Format
 from tunegate.models.templates import TEMPLATE_FILE
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -39,8 +40,15 @@ def kind_in(adapter: Path, name: str = "") -> str:
     return kind_of(config.read_bytes() if config.is_file() else None, name or str(adapter))
 
 
+def format_of(folder: Path) -> Format:
+    """What kind of version the model or adapter in `folder` makes."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return "huggingface"
+    return "lora-adapter" if kind_in(folder) == "LORA" else "prompt-adapter"
+
+
 def has_prefix(folder: Path) -> bool:
-    """Whether the model in `folder` answers rightly only under the learned prefix beside it."""
+    """Whether the model in `folder` answers rightly only under the prefix beside it."""
     return (folder / PREFIX / ADAPTER_CONFIG).is_file()
 
 

@@ -2,14 +2,14 @@
 
 Nothing is calibrated: each weight is rounded to the nearest step of its channel or group, so no data is needed and the
 same folder gives the same bytes. Embeddings and the head keep their type. What computes with the small weights is the
-engine's matter: vLLM on GPUs does; transformers on a processor unpacks them when it loads.
+engine's matter: vLLM on GPUs does; transformers on a CPU unpacks them when it loads.
 """
 
 from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,19 @@ def quantize(folder: Path, into: Path, method: str) -> Quantized:
     if hasattr(AutoConfig.from_pretrained(folder), "quantization_config"):
         raise ModelError(f"The model in {folder} is quantized; quantize the one it was made from.")
     model = load_network(folder, "auto")
-    apply_quantization_config(
-        model, QuantizationConfig(config_groups={"all": _scheme(method, model)}, ignore=_head(model))
-    )
-    if not (errors := [_round(module) for module in _layers(model)]):
+    settings = dict(_WEIGHTS[method])
+    if settings["strategy"] == "group":
+        settings["group_size"] = _group(layer.in_features for layer in model.modules() if isinstance(layer, nn.Linear))
+    inputs = None
+    if settings["type"] == "float":  # fp8 hardware multiplies fp8 by fp8: inputs are rounded as they come
+        inputs = QuantizationArgs(num_bits=8, type="float", strategy="token", symmetric=True, dynamic=True)
+    weights = QuantizationArgs(**settings, symmetric=True)
+    scheme = QuantizationScheme(targets=["Linear"], weights=weights, input_activations=inputs)
+    head = model.get_output_embeddings()
+    kept = [name for name, module in model.named_modules() if module is head]
+    apply_quantization_config(model, QuantizationConfig(config_groups={"all": scheme}, ignore=kept))
+    layers = [module for module in model.modules() if getattr(module, "quantization_scheme", None) is not None]
+    if not (errors := [_round(layer) for layer in layers]):
         raise ModelError(f"The model in {folder} has no linear layers, which are what is quantized.")
     compressor = ModelCompressor.from_pretrained_model(model)
     compressor.compress_model(model)
@@ -74,34 +83,12 @@ def quantize(folder: Path, into: Path, method: str) -> Quantized:
     return Quantized(sum(errors) / len(errors), _weights(folder), _weights(into))
 
 
-def _scheme(method: str, model: nn.Module) -> QuantizationScheme:
-    settings = dict(_WEIGHTS[method])
-    inputs = None
-    if settings["strategy"] == "group":
-        settings["group_size"] = _group(
-            module.in_features for module in model.modules() if isinstance(module, nn.Linear)
-        )
-    if settings["type"] == "float":  # fp8 hardware multiplies fp8 by fp8: inputs are rounded as they come
-        inputs = QuantizationArgs(num_bits=8, type="float", strategy="token", symmetric=True, dynamic=True)
-    weights = QuantizationArgs(**settings, symmetric=True)
-    return QuantizationScheme(targets=["Linear"], weights=weights, input_activations=inputs)
-
-
 def _group(widths: Iterator[int]) -> int:
     sizes = set(widths)
     for group in _GROUPS:
         if all(size % group == 0 for size in sizes):
             return group
     raise ModelError(f"int4 needs layers whose width is a multiple of {_GROUPS[-1]}; use --method int8.")
-
-
-def _head(model: Any) -> list[str]:
-    head = model.get_output_embeddings()
-    return [name for name, module in model.named_modules() if module is head]
-
-
-def _layers(model: nn.Module) -> Sequence[nn.Module]:
-    return [module for module in model.modules() if getattr(module, "quantization_scheme", None) is not None]
 
 
 @torch.no_grad()
