@@ -91,7 +91,7 @@ def test_what_is_known_of_each_version_is_there_for_scripts(lora: ModelVersion, 
             "shop": {"metric": "score", "value": 0.875, "stderr": 0.04, "n": 99},
         },
     }
-    assert 400_000 <= rows[0]["bytes"] < 401_000  # what a run needs to go on is not served
+    assert 400_000 <= rows[0]["bytes"] < 401_000  # what only a run needs, to resume, is not served
     assert (rows[1]["method"], rows[1]["seconds"], rows[1]["loss"]) == ("lora, int8", None, None)
 
 

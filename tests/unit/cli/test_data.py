@@ -35,12 +35,12 @@ def _run(*words: str) -> str:
 
 
 def test_the_account_of_a_data_set_is_shown(flags: list[str], tmp_path: Path) -> None:
-    said = _run(*flags, "--learning_rate", "2e-6", "--rejects", str(tmp_path / "rejects.jsonl"))
+    output = _run(*flags, "--learning_rate", "2e-6", "--rejects", str(tmp_path / "rejects.jsonl"))
 
-    assert "shop  20 records read" in said
-    assert "NotJson" in said
-    assert "NotInTurn" in said
-    assert "18 examples are trained on, 0 are the validation split; padding" in said
+    assert "shop  20 records read" in output
+    assert "NotJson" in output
+    assert "NotInTurn" in output
+    assert "18 examples are trained on, 0 are the validation split; padding" in output
     lines = (tmp_path / "rejects.jsonl").read_text().splitlines()
     assert [json.loads(line)["line"] for line in lines] == [19, 20]
 

@@ -37,7 +37,7 @@ def test_a_verdict_is_sent_once(server: Server, base: str, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("words", "status", "message"),
     [
         (["chatcmpl-1", "up"], 1, "not a response id"),
         (["x" * 600, "up"], 2, "response_id"),
@@ -48,12 +48,12 @@ def test_a_verdict_is_sent_once(server: Server, base: str, capsys: pytest.Captur
     ],
 )
 def test_what_cannot_be_sent_is_told(
-    server: Server, words: list[str], status: int, said: str, capsys: pytest.CaptureFixture[str]
+    server: Server, words: list[str], status: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = [] if "--url" in words else ["--url", server.url]
 
     assert run("send", *words, *url) == status
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_feedback_is_listed(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,8 +63,10 @@ def test_feedback_is_listed(store: Store, tmp_path: Path, capsys: pytest.Capture
     release = Release(format="huggingface")
     version = store.publish(tmp_path / "model", name, release=release, producer=Producer(kind="test"))
     answered = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    said = Feedback(response_id=ResponseIds(KEY, MODEL).issue(version.digest, answered), verdict="down", comment="[b]x")
-    record = FeedbackRecord(digest=version.digest, answered=answered, received=answered, feedback=said)
+    feedback = Feedback(
+        response_id=ResponseIds(KEY, MODEL).issue(version.digest, answered), verdict="down", comment="[b]x"
+    )
+    record = FeedbackRecord(digest=version.digest, answered=answered, received=answered, feedback=feedback)
     FeedbackLog(store).record(record)
 
     assert run("list", name) == 0

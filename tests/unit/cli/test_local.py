@@ -48,5 +48,5 @@ def test_the_status_says_why_the_policy_file_is_not_in_use(home: Home) -> None:
     with home.hold():
         home.announce("http://127.0.0.1:1", "s3://b", "")
         home.report_problem("policy.yaml is not a valid PromotionPolicy.")
-        said = CliRunner().invoke(command, ["status", "--home", str(home.folder)]).output
-    assert "InvalidPolicy: policy.yaml is not a valid PromotionPolicy." in said
+        output = CliRunner().invoke(command, ["status", "--home", str(home.folder)]).output
+    assert "InvalidPolicy: policy.yaml is not a valid PromotionPolicy." in output

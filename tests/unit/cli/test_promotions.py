@@ -24,14 +24,14 @@ def keep(home: Home, phase: Phase) -> None:
     home.save(Promotion(name="shop-1", created=at(0), candidate=make_version("run-1"), status=status))
 
 
-def say(home: Home, *words: str) -> Result:
+def promotions(home: Home, *words: str) -> Result:
     return CliRunner().invoke(root, ["promotions", *words, "--home", str(home.folder)])
 
 
 def test_an_approval_is_kept_with_who_and_why(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "ada")
     keep(home, "AwaitingApproval")
-    assert say(home, "approve", "shop-1", "-m", "looks right").exit_code == 0
+    assert promotions(home, "approve", "shop-1", "-m", "looks right").exit_code == 0
     approval = home.promotions()[0].approval
     assert approval is not None
     assert (approval.verdict, approval.actor, approval.message) == ("Approved", "ada", "looks right")
@@ -40,7 +40,7 @@ def test_an_approval_is_kept_with_who_and_why(home: Home, monkeypatch: pytest.Mo
 def test_the_platform_does_not_write_over_what_was_said(home: Home) -> None:
     keep(home, "AwaitingApproval")
     seen = home.promotions()[0]
-    say(home, "reject", "shop-1")
+    promotions(home, "reject", "shop-1")
     home.save(seen)
     approval = home.promotions()[0].approval
     assert approval is not None
@@ -49,9 +49,9 @@ def test_the_platform_does_not_write_over_what_was_said(home: Home) -> None:
 
 def test_an_abort_is_kept_beside_an_approval(home: Home) -> None:
     keep(home, "AwaitingApproval")
-    say(home, "approve", "shop-1")
+    promotions(home, "approve", "shop-1")
     keep(home, "Paused")
-    assert say(home, "abort", "shop-1", "-m", "wrong prices").exit_code == 0
+    assert promotions(home, "abort", "shop-1", "-m", "wrong prices").exit_code == 0
     found = home.promotions()[0]
     assert found.abort is not None
     assert found.abort.message == "wrong prices"
@@ -68,20 +68,20 @@ def test_an_abort_is_kept_beside_an_approval(home: Home) -> None:
 )
 def test_a_word_that_comes_too_late_is_refused(home: Home, phase: Phase, verb: str, says: str) -> None:
     keep(home, phase)
-    result = say(home, verb, "shop-1")
+    result = promotions(home, verb, "shop-1")
     assert isinstance(result.exception, UsageError)
     assert says in str(result.exception)
 
 
 def test_a_verdict_is_said_once(home: Home) -> None:
     keep(home, "AwaitingApproval")
-    say(home, "approve", "shop-1")
-    result = say(home, "reject", "shop-1")
+    promotions(home, "approve", "shop-1")
+    result = promotions(home, "reject", "shop-1")
     assert isinstance(result.exception, UsageError)
     assert home.promotions()[0].approval.verdict == "Approved"  # type: ignore[union-attr]
 
 
 def test_an_unknown_name_is_told_with_the_way_to_the_known_ones(home: Home) -> None:
-    result = say(home, "abort", "nothing")
+    result = promotions(home, "abort", "nothing")
     assert isinstance(result.exception, NotFoundError)
     assert "promotions list" in str(result.exception)

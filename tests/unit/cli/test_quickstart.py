@@ -33,7 +33,7 @@ def test_one_that_ended_makes_room_and_leaves_the_converted_base(tmp_path: Path)
     assert left(tmp_path) == ["cache/bases/x/model", "lock"]
 
 
-def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     fill(tmp_path, "thesis.tex")
     with pytest.raises(UsageError, match="--home"):
         make_room(tmp_path)

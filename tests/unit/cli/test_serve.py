@@ -274,7 +274,7 @@ def test_a_port_in_use_is_one_clear_sentence(version: ModelVersion, engine: Stan
 
 
 @pytest.mark.parametrize(
-    ("words", "key", "said", "status"),
+    ("words", "key", "message", "status"),
     [
         (["shop/base/checkpoint-0"], "", "TUNEGATE_FEEDBACK_KEY is not set", 2),
         (["shop/base/checkpoint-0"], "abc", "TUNEGATE_FEEDBACK_KEY must be", 2),
@@ -293,7 +293,7 @@ def test_wrong_words_are_told(
     version: ModelVersion,
     words: list[str],
     key: str,
-    said: str,
+    message: str,
     status: int,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -305,4 +305,4 @@ def test_wrong_words_are_told(
         main(["serve", *words])
 
     assert ended.value.code == status
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Learned prompts and small weights as users get them: real engines on real models, over HTTP."""
+"""Soft prompts and small weights as users get them: real engines on real models, over HTTP."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_yaml_repeats_itself_instead_of_pointing_elsewhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "reason"),
     [
         pytest.param("--learning_rat 1", "Did you mean '--learning_rate'?", id="misspelled"),
         pytest.param("--stage dpo", "--stage dpo is not supported", id="stage"),
@@ -77,13 +77,13 @@ def test_yaml_repeats_itself_instead_of_pointing_elsewhere() -> None:
         pytest.param("--packing --finetuning_type p_tuning", "--packing has no place for", id="settings"),
     ],
 )
-def test_what_training_would_refuse_is_refused_before_anything_is_applied(words: str, said: str) -> None:
+def test_what_training_would_refuse_is_refused_before_anything_is_applied(words: str, reason: str) -> None:
     printed(LINE % "")
 
     result = submit(LINE % words)
 
     message = str(result.exception) if isinstance(result.exception, UsageError) else result.output
-    assert said in message, result.exception
+    assert reason in message, result.exception
     assert result.exit_code != 0
 
 
@@ -128,7 +128,7 @@ def test_what_the_cluster_refuses_is_told_with_a_remedy(
 ) -> None:
     namespace = cluster.new_namespace()
     stranger = cluster.kubeconfig_as(namespace, "stranger", tmp_path)
-    for kubeconfig, words, said in (
+    for kubeconfig, words, reason in (
         (stranger, ["-n", namespace], f"ask for rights to create and patch pytorchjobs in {namespace}"),
         (cluster.kubeconfig, ["-n", "nowhere"], "or no namespace nowhere"),
         (tmp_path / "none", [], "There is no cluster to speak to"),
@@ -136,7 +136,7 @@ def test_what_the_cluster_refuses_is_told_with_a_remedy(
         use(kubeconfig, monkeypatch)
         result = submit(COMMAND, *words)
         assert isinstance(result.exception, TunegateError), result.exception
-        assert said in str(result.exception)
+        assert reason in str(result.exception)
 
 
 def test_a_cluster_without_kubeflow_is_told(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:

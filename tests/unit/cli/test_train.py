@@ -156,11 +156,11 @@ def test_a_node_that_is_not_the_first_says_so(asked: list[TrainConfig], monkeypa
     monkeypatch.setattr(training, "train", lambda *_: [])
     monkeypatch.setenv("RANK", "1")  # a PyTorchJob's RANK counts nodes
 
-    assert run(*STORE).stdout == "This node's part of the run is complete; the first node tells of the versions.\n"
+    assert run(*STORE).stdout == "This node's part of the run is complete; the first node lists the versions.\n"
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "reason"),
     [
         pytest.param(["--learning_rat", "1"], "'--learning_rat'. Did you mean '--learning_rate'?", id="misspelled"),
         pytest.param(["--learning_rate", "fast"], "'fast' is not a valid float", id="no number"),
@@ -176,10 +176,10 @@ def test_a_node_that_is_not_the_first_says_so(asked: list[TrainConfig], monkeypa
         pytest.param(["--store", "s3://models"], "Versions in s3://models need a name; give --model", id="no name"),
     ],
 )
-def test_wrong_words_are_refused_with_a_remedy(asked: list[TrainConfig], words: list[str], said: str) -> None:
+def test_wrong_words_are_refused_with_a_remedy(asked: list[TrainConfig], words: list[str], reason: str) -> None:
     message = refusal(run(*words))
 
-    assert re.search(said if ".*" in said else re.escape(said), " ".join(message.split())), message
+    assert re.search(reason if ".*" in reason else re.escape(reason), " ".join(message.split())), message
     assert not asked
 
 

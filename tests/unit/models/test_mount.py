@@ -148,6 +148,6 @@ def test_another_base_is_found(store: Store, tuned: ModelVersion, tiny: Path, tm
         read_mounted(into)
 
 
-def test_a_folder_that_nobody_filled_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_was_not_filled_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="tunegate initialize"):
         read_mounted(tmp_path)

@@ -1,4 +1,4 @@
-"""Learned prompts: P-tuning as a plain model, P-tuning v2 beside its base."""
+"""Soft prompts: P-tuning as a plain model, P-tuning v2 beside its base."""
 
 from __future__ import annotations
 
@@ -186,11 +186,11 @@ def test_prompts_bring_their_base_to_a_server(
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "reason"),
     [(b'{"peft_type": "IA3"}', "IA3; LORA"), (b"{", "can't be read"), (None, "publish it as huggingface")],
 )
-def test_an_adapter_of_no_known_kind_is_refused(config: bytes | None, said: str) -> None:
-    with pytest.raises(ModelError, match=said):
+def test_an_adapter_of_no_known_kind_is_refused(config: bytes | None, reason: str) -> None:
+    with pytest.raises(ModelError, match=reason):
         kind_of(config, "shop/run/checkpoint-1")
 
 
