@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.evaluation.builders import write_business
 from tunegate.api.errors import UsageError
-from tunegate.evaluation import load_suite, shipped_suites
+from tunegate.evaluation import load_suite, load_suites, shipped_suites
 from tunegate.evaluation.business import BusinessSuite
 from tunegate.evaluation.choice import ChoiceSuite
 
@@ -57,6 +57,13 @@ def test_a_limit_keeps_the_first_questions_and_changes_the_digest(tmp_path: Path
     assert len({whole.digest, two.digest, three.digest}) == 3
     with pytest.raises(UsageError, match="leaves no question"):
         load_suite(tmp_path, 0)
+
+
+def test_a_suite_that_is_named_twice_is_asked_once(tmp_path: Path) -> None:
+    mine = write_business(tmp_path / "mine", ROWS, name="mine")
+    assert [suite.name for suite in load_suites([mine, "shop-en", mine])] == ["mine", "shop-en"]
+    with pytest.raises(UsageError, match="Two suites are called mine; change the name"):
+        load_suites([mine, write_business(tmp_path / "other", ROWS, name="mine")])
 
 
 def test_the_digest_covers_names_and_bytes_of_all_files(tmp_path: Path) -> None:
