@@ -39,7 +39,7 @@ class Story:
     arguments: Mapping[str, object]
     runs: tuple[Run, ...]
     evaluation_limit: int = 24
-    shoppers: int = 8
+    shoppers: int = 12
 
     def policy(self, base_uri: str) -> PromotionPolicy:
         return PromotionPolicy(
