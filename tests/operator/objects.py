@@ -74,6 +74,11 @@ STATUS = {
         "url": "http://shop.example.com/",
         "weights": [{"version": HEX[:12], "name": VERSION["name"], "weight": 100}],
         "promotion": "shop-run-7-0123456789ab",
+        "servers": [
+            {"name": f"shop-{HEX[:12]}", "awaySince": "2026-01-02T03:04:05.678901Z"},
+            {"name": "shop-0", "unusedSince": "2026-01-02T03:04:05Z"},
+        ],
+        "restored": "2026-01-02T03:04:05.678901+00:00",
     },
     "Promotion": {
         "phase": "RolledBack",

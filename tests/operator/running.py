@@ -113,8 +113,11 @@ class Hands:
         return [{**obj, "apiVersion": kind.api_version, "kind": kind.kind} for obj in found]
 
     def ready(self, isvc: Object, status: str = "True") -> None:
+        """As KServe says it: observedGeneration is the Deployment's, which is made once and not changed."""
         condition = {"type": "Ready", "status": status, "lastTransitionTime": _now()}
-        self.status(isvc, {"conditions": [condition], "observedGeneration": isvc["metadata"]["generation"]})
+        copies = isvc["spec"]["predictor"]["minReplicas"] if status == "True" else 0
+        model = {"modelStatus": {"copies": {"failedCopies": 0, "totalCopies": copies}}}
+        self.status(isvc, {"conditions": [condition], "observedGeneration": 1, **model})
 
     def accept(self, route: Object, resolved: str = "True") -> None:
         conditions = [

@@ -22,5 +22,5 @@ SUITE = f"{GROUP}/suite"
 DIGEST = f"{GROUP}/digest"
 # Annotation: the object as it was last applied, to see what has to change.
 APPLIED = f"{GROUP}/applied"
-# Annotation: since when no promotion has needed the object.
-UNUSED_SINCE = f"{GROUP}/unused-since"
+# Annotation on a PromotionPolicy, by a person: put back what was edited by hand; each new value asks once.
+RESTORE = f"{GROUP}/restore"

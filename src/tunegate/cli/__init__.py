@@ -28,6 +28,7 @@ VERBS = {
     "initialize": ("tunegate.cli.initialize", "Bring a pinned version in front of a server."),
     "models": ("tunegate.cli.models", "Publish, fetch, list, show, compare and verify versions in the store."),
     "promotions": ("tunegate.cli.promotions", "List, explain, approve, reject and abort promotions."),
+    "policy": ("tunegate.cli.policy", "Put a policy's objects in a cluster back as it says."),
     "feedback": ("tunegate.cli.feedback", "Send and list what users say of answers."),
     "local": ("tunegate.cli.local", "The promotion loop on this machine: up, status, down."),
 }

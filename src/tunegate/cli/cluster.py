@@ -14,13 +14,14 @@ import msgspec
 from tunegate import __version__
 from tunegate.api.errors import NotFoundError, UsageError
 from tunegate.api.kubernetes import VERSION, read_promotion
-from tunegate.api.labels import GROUP
+from tunegate.api.labels import GROUP, RESTORE
 from tunegate.api.promotion import Abort, Approval, Promotion
 from tunegate.kube.client import Cluster, connect
 from tunegate.kube.errors import ClusterError, ForbiddenError, MissingError, UnreachableError
 from tunegate.kube.kinds import SELF_SUBJECT_REVIEW, Kind
 
 PROMOTION = Kind(GROUP, VERSION, "promotions", "Promotion")
+POLICY = Kind(GROUP, VERSION, "promotionpolicies", "PromotionPolicy")
 PYTORCH_JOB = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
 
 
@@ -71,6 +72,17 @@ def apply_training_job(job: dict[str, Any]) -> None:
             f"The cluster knows no PyTorchJob, or no namespace {namespace} ({error}); install Kubeflow's training "
             "operator, and create the namespace."
         ) from None
+
+
+def request_restore(name: str, namespace: str) -> None:
+    """Ask the operator to put the objects of a policy back as it says. Raises NotFoundError, UsageError."""
+    cluster = _cluster("set KUBECONFIG")
+    annotations = {RESTORE: cluster.now().isoformat()}
+    try:
+        with _explained("rights to patch promotionpolicies (the role tunegate-editor)", namespace):
+            cluster.merge(POLICY, namespace, name, {"metadata": {"annotations": annotations}})
+    except MissingError as error:
+        raise NotFoundError(f"{error}; see: kubectl get promotionpolicies --namespace {namespace}.") from None
 
 
 def _cluster(remedy: str) -> Cluster:

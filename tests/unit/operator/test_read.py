@@ -9,44 +9,75 @@ import pytest
 
 from tests.builders import at
 from tunegate.api.policy import ServingPods
-from tunegate_operator.read import finished_runs, first_difference, job_state, modified, route_state, server_state
+from tunegate_operator.edits import first_difference, modified
+from tunegate_operator.read import finished_runs, job_state, route_state, server_state
 
 Object = dict[str, Any]
 SERVING = ServingPods(ready_timeout_seconds=100, unavailable_seconds=10)
 
 
-def make_isvc(ready: str | None = "True", *, since: float = 0, generation: int = 1, observed: int = 1) -> Object:
-    conditions = [{"type": "Ready", "status": ready, "lastTransitionTime": at(since).isoformat()}] if ready else []
+def make_isvc(ready: str | None = "True", *, since: float = 0, copies: int = 0, reason: str = "") -> Object:
+    made: Object = {"type": "Ready", "status": ready, "reason": reason, "lastTransitionTime": at(since).isoformat()}
     return {
-        "metadata": {"name": "shop-1", "generation": generation, "creationTimestamp": at(0).isoformat()},
-        "status": {"conditions": conditions, "observedGeneration": observed},
+        "metadata": {"name": "shop-1", "generation": 2, "creationTimestamp": at(0).isoformat()},
+        "status": {
+            "conditions": [made] if ready else [],
+            "observedGeneration": 1,  # the Deployment's
+            "modelStatus": {"copies": {"totalCopies": copies}},
+        },
     }
 
 
 @pytest.mark.parametrize(
-    ("isvc", "now", "had_traffic", "state"),
+    ("isvc", "now", "state"),
     [
-        pytest.param(make_isvc(), 1, False, (True, False), id="ready"),
-        pytest.param(make_isvc(generation=2), 1, False, (False, False), id="ready for an older spec"),
-        pytest.param(make_isvc(None), 99, False, (False, False), id="starting"),
-        pytest.param(make_isvc(None), 101, False, (False, True), id="never came up"),
-        pytest.param(make_isvc("False", since=90), 99, True, (False, False), id="away for a moment"),
-        pytest.param(make_isvc("False", since=80), 99, True, (False, True), id="away for too long"),
-        pytest.param(make_isvc("Unknown", since=80), 99, False, (False, False), id="unknown, and still has time"),
+        pytest.param(make_isvc(copies=1), 1, (True, False), id="ready, and its Deployment was changed less often"),
+        pytest.param(make_isvc(None), 99, (False, False), id="starting"),
+        pytest.param(make_isvc(None), 101, (False, True), id="never came up"),
+        pytest.param(make_isvc("False", copies=1), 99, (False, False), id="some of its pods are up"),
+        pytest.param(make_isvc("Unknown", since=80), 99, (False, False), id="unknown, and still has time"),
     ],
 )
-def test_a_server_is_ready_or_not_yet_or_failed(
-    isvc: Object, now: float, had_traffic: bool, state: tuple[bool, bool]
-) -> None:
-    found = server_state(isvc, at(now), SERVING, had_traffic)
+def test_a_new_server_is_ready_when_all_of_it_is(isvc: Object, now: float, state: tuple[bool, bool]) -> None:
+    found = server_state(isvc, at(now), SERVING, had_traffic=False, away_since=None)
     assert (found.ready, found.failed) == state
 
 
+@pytest.mark.parametrize(
+    ("isvc", "away", "state"),
+    [
+        pytest.param(make_isvc("False", since=9, copies=1), None, (True, False), id="a rollout that can't finish"),
+        pytest.param(make_isvc("False", since=95, copies=1), None, (True, False), id="one pod of two"),
+        pytest.param(make_isvc("False", since=9), 90, (False, False), id="away for a moment, and long not whole"),
+        pytest.param(make_isvc("False", since=80), 80, (False, True), id="away for too long"),
+        pytest.param(make_isvc(None), 98, (False, False), id="made again"),
+    ],
+)
+def test_a_server_with_traffic_is_ready_for_as_long_as_any_pod_answers(
+    isvc: Object, away: float | None, state: tuple[bool, bool]
+) -> None:
+    away_since = at(away) if away else None
+    found = server_state(isvc, at(99), SERVING, had_traffic=True, away_since=away_since)
+    assert (found.ready, found.failed) == state
+
+
+FAILURE = {"reason": "ModelLoadFailed", "message": "no such digest"}
+
+
+def reason_of(transition: str) -> str:
+    isvc = make_isvc("False", reason="MinimumReplicasUnavailable")
+    isvc["status"]["modelStatus"] = {"lastFailureInfo": FAILURE, "transitionStatus": transition}
+    return server_state(isvc, at(1), SERVING, had_traffic=False, away_since=None).message
+
+
 def test_a_server_that_cannot_load_its_model_says_why() -> None:
-    isvc = make_isvc("False")
-    isvc["status"]["modelStatus"] = {"lastFailureInfo": {"reason": "ModelLoadFailed", "message": "no such digest"}}
-    found = server_state(isvc, at(1), SERVING, had_traffic=False)
-    assert "ModelLoadFailed: no such digest" in found.message
+    assert "MinimumReplicasUnavailable: ModelLoadFailed: no such digest" in reason_of("BlockedByFailedLoad")
+
+
+@pytest.mark.parametrize("transition", ["InProgress", "UpToDate"])
+def test_a_failure_that_is_over_is_no_reason_for_the_next_one(transition: str) -> None:
+    assert "MinimumReplicasUnavailable" in reason_of(transition)
+    assert "digest" not in reason_of(transition)
 
 
 def make_route(*weights: int, conditions: dict[str, tuple[str, int]] | None = None, generation: int = 3) -> Object:
@@ -62,7 +93,7 @@ def make_route(*weights: int, conditions: dict[str, tuple[str, int]] | None = No
     refs = [{"name": f"shop-{number}-predictor", "weight": weight} for number, weight in enumerate(weights)]
     return {
         "kind": "HTTPRoute",
-        "metadata": {"name": "shop", "generation": generation},
+        "metadata": {"name": "shop", "namespace": "models", "generation": generation},
         "spec": {"parentRefs": [{"name": "public"}], "rules": [{"backendRefs": refs}]},
         "status": {"parents": parents if told else []},
     }

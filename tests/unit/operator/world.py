@@ -1,7 +1,8 @@
 """The smallest thing that can hold what the operator writes, for its pure half: gather, decide and changes.
 
-It keeps objects as an API server would where that matters here (uid, resourceVersion, generation, no status on the
-main path) and lets a test say what KServe, the gateway, the Jobs and the store do. What only a real API server can
+It keeps objects as an API server would where that matters here (uid, resourceVersion, generation, managed fields, no
+status on the main path), with KServe's webhook before it and its Deployments behind it, and lets a test say what the
+gateway, the Jobs and the store do. What only a real API server can
 show is tested on one, in tests/operator.
 """
 
@@ -9,13 +10,14 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from tests import kserve
 from tests.builders import at, make_evaluation, make_version
 from tunegate.api.feedback import Tally
-from tunegate.api.labels import DIGEST
 from tunegate.api.versions import ModelVersion, Producer
 from tunegate.kube.kinds import Kind, Object
 from tunegate.promotion.decide import decide
@@ -24,9 +26,9 @@ from tunegate_operator import kinds
 from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
 from tunegate_operator.desired import Changes, changes, unready_changes
-from tunegate_operator.gather import Gathered, Gatherer, PolicyProblem
+from tunegate_operator.gather import Gathered, Gatherer, Last, PolicyProblem
 from tunegate_operator.kinds import kind_of
-from tunegate_operator.types import EvaluationSummary, read_version, server_name, to_summary
+from tunegate_operator.types import MANAGER, EvaluationSummary, read_version, server_name, to_summary
 
 NAMESPACE = "shop"
 BASE = make_version("base", step=0)
@@ -68,6 +70,16 @@ class Store:
         return self.results.get(key[:2])
 
 
+@dataclass
+class Deployment:
+    """What KServe makes of an InferenceService. `replaced` counts how often all of its pods were replaced."""
+
+    template: str
+    replicas: int
+    generation: int = 1
+    replaced: int = 0
+
+
 class World:
     def __init__(self, config: Config = CONFIG, **spec: Any) -> None:
         self.config = config
@@ -80,6 +92,10 @@ class World:
         self.notes: list[tuple[str, str]] = []
         self.written = Changes()
         self.plan = Plan()
+        # Webhooks that change what is written, after KServe's own.
+        self.webhooks: list[Callable[[Object], None]] = []
+        self.deployments: dict[str, Deployment] = {}
+        self.asked: dict[str, tuple[Object, int]] = {}
         self._ids = itertools.count(1)
         self.gatherer = Gatherer(
             config,
@@ -109,17 +125,57 @@ class World:
 
     # what a test does
     def put(self, obj: Object) -> Object:
-        """Server-side apply, as far as it matters here."""
+        """Server-side apply by the operator, as far as it matters here."""
+        before = self.objects.get((obj["kind"], obj["metadata"]["name"]))
+        entries = [*(before or {"metadata": {}})["metadata"].get("managedFields", ())]
+        ours = {"manager": MANAGER, "operation": "Apply", "fieldsV1": {"f:spec": kserve.owned_fields(obj["spec"])}}
+        if before:
+            for path in kserve.moved_fields(before["spec"], obj["spec"]):
+                for entry in entries:
+                    kserve.take_fields(entry["fieldsV1"], ("f:spec", *path))
+        entries = [entry for entry in entries if (entry["manager"], entry["operation"]) != (MANAGER, "Apply")]
+        return self._store(obj, [*entries, ours])
+
+    def edit(self, kind: str, name: str, change: Callable[[Object], None], manager: str = "kubectl-edit") -> Object:
+        """An update of the spec by another manager, or by ourselves."""
+        before = self.objects[kind, name]
+        after = copy.deepcopy(before)
+        change(after["spec"])
+        entries = after["metadata"].pop("managedFields", [])
+        theirs: Object = {"manager": manager, "operation": "Update", "fieldsV1": {}, "time": at(self.now).isoformat()}
+        for path in kserve.moved_fields(before["spec"], after["spec"]):
+            for entry in entries:
+                kserve.take_fields(entry["fieldsV1"], ("f:spec", *path))
+            kserve.give_fields(theirs["fieldsV1"], ("f:spec", *path))
+        return self._store(after, [*entries, theirs])
+
+    def _store(self, obj: Object, managers: list[Object]) -> Object:
+        """Through the webhooks, and to what KServe makes of it."""
         key = (obj["kind"], obj["metadata"]["name"])
         before = self.objects.get(key)
+        obj = copy.deepcopy(kserve.defaulted(obj) if obj["kind"] == "InferenceService" else obj)
+        for webhook in self.webhooks:
+            webhook(obj)
         changed = before is None or before["spec"] != obj["spec"]
         metadata = {**(before or {"metadata": {"uid": f"uid-{next(self._ids)}"}})["metadata"], **obj["metadata"]}
         metadata["generation"] = metadata.get("generation", 0) + changed
         metadata.setdefault("creationTimestamp", at(self.now).isoformat())
         metadata["resourceVersion"] = str(next(self._ids))
+        metadata["managedFields"] = managers
         kept = {"status": before["status"]} if before and "status" in before else {}
         self.objects[key] = copy.deepcopy({**obj, "metadata": metadata, **kept})
+        if obj["kind"] == "InferenceService":
+            self._deploy(self.objects[key])
         return self.objects[key]
+
+    def _deploy(self, isvc: Object) -> None:
+        name, template = isvc["metadata"]["name"], kserve.pod_template(isvc)
+        replicas = isvc["spec"]["predictor"]["minReplicas"]
+        known = self.deployments.setdefault(name, Deployment(template, replicas))
+        if (known.template, known.replicas) != (template, replicas):
+            known.generation += 1
+            known.replaced += known.template != template
+            known.template, known.replicas = template, replicas
 
     def say(self, name: str, **words: Any) -> None:
         obj = self.objects["Promotion", name]
@@ -139,7 +195,7 @@ class World:
         return self
 
     def look(self) -> Gathered | PolicyProblem | None:
-        return self.gatherer.gather(NAMESPACE, "shop", at(self.now))
+        return self.gatherer.gather(NAMESPACE, "shop", at(self.now), Last(asked=self.asked))
 
     def step(self, times: int = 1, seconds: float = 1) -> World:
         for _ in range(times):
@@ -163,6 +219,7 @@ class World:
             *((self._create, each) for each in todo.create),
             *((self._write_status, each) for each in todo.statuses),
             *((self.put, each) for each in todo.apply),
+            *((self._patch, each) for each in todo.patch),
             *((self._delete, each) for each in todo.delete),
         ]
         for write, obj in writes[:limit]:
@@ -182,15 +239,18 @@ class World:
                 if (digest, "quality") in self.store.results:
                     obj["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
 
-    def ready(self, server: str, status: str = "True") -> None:
-        obj = self.objects["InferenceService", server]
+    def ready(self, server: str, status: str = "True", copies: int | None = None, reason: str = "") -> None:
+        """As KServe says it; `copies` is how many pods answer."""
+        obj, deployment = self.objects["InferenceService", server], self.deployments[server]
         since = at(self.now).isoformat()
         old = next(iter(obj.get("status", {}).get("conditions", ())), {})
         if old.get("status") == status:
             since = old["lastTransitionTime"]
+        answering = copies if copies is not None else deployment.replicas if status == "True" else 0
         obj["status"] = {
-            "conditions": [{"type": "Ready", "status": status, "lastTransitionTime": since}],
-            "observedGeneration": obj["metadata"]["generation"],
+            "conditions": [{"type": "Ready", "status": status, "reason": reason, "lastTransitionTime": since}],
+            "observedGeneration": deployment.generation,
+            "modelStatus": {"copies": {"totalCopies": answering}},
         }
 
     def accept(self, accepted: str = "True", resolved: str = "True", reason: str = "") -> None:
@@ -247,8 +307,29 @@ class World:
         live["status"] = copy.deepcopy(obj["status"])
         live["metadata"]["resourceVersion"] = str(next(self._ids))
 
+    def _patch(self, obj: Object) -> None:
+        name = obj["metadata"]["name"]
+        live = self.edit(obj["kind"], name, lambda spec: _merge(spec, obj["spec"]), MANAGER)
+        self.asked[name] = (obj["spec"], live["metadata"]["generation"])
+
     def _delete(self, obj: Object) -> None:
-        self.objects.pop((kind_of(obj).kind, obj["metadata"]["name"]), None)
+        self.remove(kind_of(obj).kind, obj["metadata"]["name"])
+
+    def remove(self, kind: str, name: str) -> None:
+        self.objects.pop((kind, name), None)
+        if kind == "InferenceService":
+            self.deployments.pop(name, None)
+
+
+def _merge(into: Object, patch: Object) -> None:
+    """A JSON merge patch."""
+    for key, value in patch.items():
+        if value is None:
+            into.pop(key, None)
+        elif isinstance(value, dict):
+            _merge(into.setdefault(key, {}), value)
+        else:
+            into[key] = value
 
 
 def server_of(version: ModelVersion) -> str:
@@ -260,4 +341,4 @@ def _object(kind: Kind, name: str, spec: Object) -> Object:
     return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "spec": spec}
 
 
-__all__ = ["BASE", "CONFIG", "DIGEST", "NAMESPACE", "World", "server_of"]
+__all__ = ["BASE", "CONFIG", "NAMESPACE", "World", "server_of"]

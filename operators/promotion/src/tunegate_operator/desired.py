@@ -19,11 +19,12 @@ from tunegate.promotion.counting import SHOWN
 from tunegate.promotion.snapshot import Plan
 from tunegate_operator import conditions, manifests
 from tunegate_operator.config import Config
+from tunegate_operator.edits import applied, edits, is_same
 from tunegate_operator.events import Note, problem_notes, transition_notes
 from tunegate_operator.gather import Gathered, PolicyProblem
 from tunegate_operator.outdated import finished_jobs, outdated_records
-from tunegate_operator.read import differs, job_state
-from tunegate_operator.servers import desired_servers, retire
+from tunegate_operator.read import job_state
+from tunegate_operator.servers import drained_servers, new_servers, server_patches, server_records
 from tunegate_operator.statuses import policy_status, promotion_statuses, status, version_statuses
 from tunegate_operator.types import object_name
 
@@ -33,11 +34,12 @@ MOST_JOBS = 4
 
 @dataclass(frozen=True)
 class Changes:
-    """In the order in which they are to be made. `statuses` go to the status subresource."""
+    """In the order in which they are to be made. `statuses` go to the status subresource; `patch` are merge patches."""
 
     create: tuple[Object, ...] = ()
     statuses: tuple[Object, ...] = ()
     apply: tuple[Object, ...] = ()
+    patch: tuple[Object, ...] = ()
     delete: tuple[Object, ...] = ()
     notes: tuple[Note, ...] = ()
     again_seconds: float | None = None
@@ -73,7 +75,8 @@ def changes(
         manifests.promotion(namespace, name, object_name(promotion.candidate), promotion.candidate)
         for promotion in plan.create
     )
-    retired, drained = retire(gathered, plan, now)
+    servers = server_records(gathered, plan, now)
+    drained = drained_servers(gathered, servers, now)
     route = _route(gathered, plan)
     left = [known.stale_route] if known.stale_route and not route else []
     return Changes(
@@ -81,12 +84,13 @@ def changes(
         statuses=(
             *promotion_statuses(gathered, promotions, now),
             *version_statuses(gathered, now),
-            *policy_status(gathered, promotions, now),
+            *policy_status(gathered, promotions, servers, now),
         ),
-        apply=(*_jobs(gathered, plan, config), *desired_servers(gathered, plan, config), *route, *retired),
+        apply=(*_jobs(gathered, plan, config), *new_servers(gathered, plan, config), *route),
+        patch=tuple(server_patches(gathered, plan, config)),
         delete=(*drained, *outdated_records(gathered, promotions), *finished_jobs(gathered, now), *left),
         notes=(*transition_notes(gathered, plan), *problem_notes(gathered.obj, gathered.problems)),
-        again_seconds=_again(promotions, bool(retired)),
+        again_seconds=_again(promotions, any(server.unused_since for server in servers)),
     )
 
 
@@ -114,10 +118,13 @@ def _route(gathered: Gathered, plan: Plan) -> tuple[Object, ...]:
     else:
         digest = max(plan.weights, key=lambda digest: plan.weights[digest])
         wanted = manifests.switch(gathered.namespace, gathered.policy, gathered.name, digest)
-    wanted = manifests.remembered(wanted)
-    if gathered.objects.route and not differs(wanted, gathered.objects.route):
+    wanted, live = manifests.remembered(wanted), gathered.objects.route
+    before = applied(live) if live else None
+    # What it says besides is a webhook's or a person's, and neither is written against without being asked to.
+    is_restored = bool(live and gathered.is_restoring and edits(live))
+    if before is not None and is_same(wanted["spec"], before) and is_same(before, wanted["spec"]) and not is_restored:
         return ()
-    return (manifests.over(manifests.owned(wanted, gathered.obj), gathered.objects.route),)
+    return (manifests.over(manifests.owned(wanted, gathered.obj), live),)
 
 
 def _again(promotions: Iterable[Promotion], draining: bool) -> float:

@@ -7,7 +7,7 @@ see a candidate: nothing that is away can keep a rollback waiting.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Protocol
@@ -16,16 +16,17 @@ import msgspec
 
 from tunegate.api.errors import UsageError
 from tunegate.api.feedback import Tally
-from tunegate.api.labels import POLICY
+from tunegate.api.labels import POLICY, RESTORE
 from tunegate.api.policy import CanaryStep, ClusterPolicy
 from tunegate.api.promotion import Promotion
 from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Kind, Object
 from tunegate.promotion.counting import counted, stable_version
 from tunegate.promotion.snapshot import Snapshot
-from tunegate_operator import kinds
+from tunegate_operator import kinds, manifests
 from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
+from tunegate_operator.edits import modified
 from tunegate_operator.evaluations import evaluation_states, find_summaries
 from tunegate_operator.feedback_counts import read_tallies
 from tunegate_operator.read import (
@@ -33,8 +34,8 @@ from tunegate_operator.read import (
     created,
     digest_by_server,
     finished_runs,
+    is_answering,
     is_true,
-    modified,
     route_state,
     server_state,
     switch_state,
@@ -42,9 +43,11 @@ from tunegate_operator.read import (
 from tunegate_operator.store_watch import Source
 from tunegate_operator.types import (
     EvaluationSummary,
+    ServerRecord,
     object_name,
     read_policy,
     read_promotion,
+    read_servers,
     read_version,
     server_name,
 )
@@ -89,11 +92,24 @@ class PolicyObjects:
 
 
 @dataclass(frozen=True)
+class Last:
+    """What came of the writes of the reconcile before.
+
+    conflict: which foreign object has a name that the policy needs, as a sentence.
+    asked: the last merge patch of each server, and the generation that it then had.
+    """
+
+    conflict: str = ""
+    asked: Mapping[str, tuple[Object, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Gathered:
     """One policy and everything around it.
 
     snapshot: what `decide` gets; promotions whose ModelVersion is not there are in `objects` only.
-    summaries: by (digest, suite).
+    summaries: by (digest, suite). servers: what is remembered of each InferenceService that is there, by name.
+    is_restoring: a person has asked that objects edited by hand be put back. restored: the request that was last done.
     """
 
     obj: Object
@@ -103,6 +119,10 @@ class Gathered:
     problems: tuple[Problem, ...]
     objects: PolicyObjects
     summaries: Mapping[tuple[str, str], EvaluationSummary]
+    servers: Mapping[str, ServerRecord]
+    is_restoring: bool
+    restored: str
+    last: Last
 
     @property
     def namespace(self) -> str:
@@ -125,11 +145,8 @@ class Gatherer:
     def __post_init__(self) -> None:
         self._parsed: dict[str, tuple[str, Promotion | None]] = {}
 
-    def gather(self, namespace: str, name: str, now: datetime, conflict: str = "") -> Gathered | PolicyProblem | None:
-        """None when the policy is gone: what it owned goes with it.
-
-        conflict: which foreign object has a name that the policy needs, as a sentence.
-        """
+    def gather(self, namespace: str, name: str, now: datetime, last: Last) -> Gathered | PolicyProblem | None:
+        """None when the policy is gone: what it owned goes with it."""
         obj = self.caches.get(kinds.POLICY, namespace, name)
         if obj is None:
             return None
@@ -140,16 +157,14 @@ class Gatherer:
         # Once known it is kept in the status, so that the store may be away.
         remembered = obj.get("status", {}).get("initial")
         if remembered and remembered.get("uri") == policy.initial_version:
-            return self._gather(obj, policy, msgspec.convert(remembered, ModelVersion), now, conflict)
+            return self._gather(obj, policy, msgspec.convert(remembered, ModelVersion), now, last)
         initial = self.source.version(policy.initial_version, policy.model)
         if isinstance(initial, ModelVersion):
-            return self._gather(obj, policy, initial, now, conflict)
+            return self._gather(obj, policy, initial, now, last)
         waiting = Problem("StoreReadable", "Waiting", f"{policy.initial_version} is being looked up", stops=False)
         return PolicyProblem(obj, initial or waiting)
 
-    def _gather(
-        self, obj: Object, policy: ClusterPolicy, initial: ModelVersion, now: datetime, conflict: str
-    ) -> Gathered:
+    def _gather(self, obj: Object, policy: ClusterPolicy, initial: ModelVersion, now: datetime, last: Last) -> Gathered:
         namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
         promotions, objects = self._promotions(namespace, name)
         start, listing = _start(obj, initial, promotions), self.source.listing(policy.model)
@@ -161,12 +176,16 @@ class Gatherer:
         summaries = find_summaries(policy, versions, around.model_versions, around.jobs, self.source, said)
         named = {server_name(name, version.digest): version.digest for version in versions}
         servers = around.inference_services
-        # A server's name says it too: annotations are easily removed, and then it must not look as if it were gone.
+        # A server's name says it too: an edited one must not look as if it were gone.
         digests = {**digest_by_server(servers.values()), **{name: named[name] for name in servers if name in named}}
         is_shared = policy.traffic.is_shared
         route = route_state(around.route, digests) if is_shared else switch_state(around.route, digests)
         training_jobs = (job for kind in kinds.TRAINING for job in self.caches.list(kind, namespace))
-        edits = (modified(live) for live in (around.route, *servers.values()) if live)
+        records = _records(obj, servers, now)
+        edited = self._edited(namespace, name, policy, versions, around)
+        request = obj["metadata"].get("annotations", {}).get(RESTORE, "")
+        done = obj.get("status", {}).get("restored", "")
+        is_restoring = bool(edited) and request != done
         snapshot = Snapshot(
             policy=policy if is_shared else msgspec.structs.replace(policy, steps=(CanaryStep(weight=100),)),
             initial=start,
@@ -175,18 +194,56 @@ class Gatherer:
             promotions=promotions,
             evaluations=evaluation_states(policy, versions, summaries),
             servers={
-                digest: server_state(servers[name], now, policy.serving, bool((route.weights or {}).get(digest)))
+                digest: server_state(
+                    servers[name],
+                    now,
+                    policy.serving,
+                    had_traffic=bool((route.weights or {}).get(digest)),
+                    away_since=records[name].away_since,
+                )
                 for name, digest in digests.items()
             },
             weights=route.weights,
-            modified=next(filter(None, edits), ""),
+            modified="" if is_restoring else edited,
         )
         counts = self._tallies(namespace, snapshot, now)
-        problems = list(self._problems(obj, policy, snapshot, route, around.route, now, conflict))
+        problems = list(self._problems(obj, policy, snapshot, route, around.route, now, last.conflict))
         if isinstance(counts, Problem):
             problems.append(counts)
         seen = replace(snapshot, tallies=None if isinstance(counts, Problem) else counts)
-        return Gathered(obj, policy, seen, initial, tuple(problems), around, summaries)
+        return Gathered(
+            obj=obj,
+            policy=policy,
+            snapshot=seen,
+            initial=initial,
+            problems=tuple(problems),
+            objects=around,
+            summaries=summaries,
+            servers=records,
+            is_restoring=is_restoring,
+            restored=done if is_restoring else request or done,
+            last=last,
+        )
+
+    def _edited(
+        self,
+        namespace: str,
+        name: str,
+        policy: ClusterPolicy,
+        versions: Iterable[ModelVersion],
+        objects: PolicyObjects,
+    ) -> str:
+        """Who changed an object of the policy by hand, as a sentence."""
+        wanted = {
+            server_name(name, version.digest): manifests.inference_service(
+                namespace, policy, name, version, self.config
+            )["spec"]
+            for version in versions
+            if server_name(name, version.digest) in objects.inference_services
+        }
+        said = [modified(objects.route)] if objects.route else []
+        said += [modified(live, wanted.get(server)) for server, live in objects.inference_services.items()]
+        return next(filter(None, said), "")
 
     def _promotions(self, namespace: str, policy: str) -> tuple[tuple[Promotion, ...], dict[str, Object]]:
         """All of a policy, oldest first, and their objects by name."""
@@ -292,6 +349,16 @@ def _start(obj: Object, initial: ModelVersion, promotions: Iterable[Promotion]) 
     if first and remembered.get("digest") == first.get("digest"):
         return initial
     return msgspec.convert(remembered, ModelVersion)
+
+
+def _records(obj: Object, servers: Mapping[str, Object], now: datetime) -> dict[str, ServerRecord]:
+    """What is remembered of the servers that are there, with those that have stopped answering, and come back."""
+    known, records = read_servers(obj), {}
+    for name, live in servers.items():
+        record = known.get(name, ServerRecord(name=name))
+        away_since = None if is_answering(live) else record.away_since or now
+        records[name] = msgspec.structs.replace(record, away_since=away_since)
+    return records
 
 
 def _by_name(objects: Iterable[Object]) -> dict[str, Object]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tunegate.api import environment
 from tunegate.api.digest import short
-from tunegate.api.labels import APPLIED, DIGEST, MANAGED_BY, MODEL, POLICY, RUN, SUITE, VERSION
+from tunegate.api.labels import APPLIED, MANAGED_BY, MODEL, POLICY, RUN, SUITE, VERSION
 from tunegate.api.pinned import storage_uri
 from tunegate.api.policy import ClusterPolicy, Placement
 from tunegate.api.versions import ModelVersion, Producer
@@ -24,6 +24,7 @@ from tunegate_operator.types import API_VERSION, dns, object_name, server_name, 
 
 # A GPU or a crowded CPU: a pod that is told to end gets the time to finish the answers under way.
 GRACE_SECONDS = 60
+_VLLM = "-vllm"
 # What a ModelVersion tells of its producer; the arguments and data sets are in the manifest in the store.
 _PRODUCER_FIELDS = ("kind", "run", "uid", "step", "image", "codeVersion", "loss")
 
@@ -91,7 +92,7 @@ def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: Evalua
 def inference_service(
     namespace: str, policy: ClusterPolicy, name: str, version: ModelVersion, config: Config
 ) -> Object:
-    """Serves one version and is never edited: a canary is a second one, a rollback is a weight.
+    """Serves one version; a canary is a second one, a rollback is a weight.
 
     It has all its replicas from the start, so that a canary that is promoted can carry the whole traffic at once.
     """
@@ -100,7 +101,7 @@ def inference_service(
     feedback = {"secretKeyRef": {"name": config.feedback_secret, "key": environment.FEEDBACK_KEY}}
     model = {
         "modelFormat": {"name": "tunegate"},
-        "runtime": config.serving_runtime + ("-vllm" if serving.engine == "VLLM" else ""),
+        "runtime": config.serving_runtime + (_VLLM if serving.engine == "VLLM" else ""),
         "storageUri": storage_uri(version),
         "env": [
             *_store_env(config),
@@ -122,9 +123,16 @@ def inference_service(
     }
     # Reached through our route only: no route of KServe's own.
     labels = {**digest_labels, "networking.kserve.io/visibility": "cluster-local"}
-    annotations = {"serving.kserve.io/deploymentMode": "Standard", DIGEST: version.digest}
+    # KServe copies annotations to the pods, so nothing of ours that may change is among them. Without an autoscaler the
+    # Deployment has its replicas at once, where an HPA would begin with one and add the others.
+    annotations = {"serving.kserve.io/deploymentMode": "Standard", "serving.kserve.io/autoscalerClass": "none"}
     kind = ("serving.kserve.io/v1beta1", "InferenceService")
     return _object(*kind, namespace, server_name(name, version.digest), labels, {"predictor": predictor}, annotations)
+
+
+def is_vllm(runtime: str) -> bool:
+    """Whether a runtime of ours is the one with vLLM."""
+    return runtime.endswith(_VLLM)
 
 
 def http_route(namespace: str, policy: ClusterPolicy, name: str, weights: Mapping[str, int]) -> Object:

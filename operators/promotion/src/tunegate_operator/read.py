@@ -5,17 +5,17 @@ They read status and conditions only for the generation that is there now; what 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from tunegate.api.labels import APPLIED, DIGEST, MODEL, RUN
+from tunegate.api.errors import UsageError
+from tunegate.api.labels import MODEL, RUN
+from tunegate.api.pinned import parse_storage_uri
 from tunegate.api.policy import ServingPods
 from tunegate.kube.kinds import Object
 from tunegate.promotion.snapshot import ServerState
-from tunegate_operator.types import MANAGER
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,36 @@ def job_state(job: Object) -> JobState:
     return JobState()
 
 
-def server_state(isvc: Object, now: datetime, serving: ServingPods, had_traffic: bool) -> ServerState:
-    """Ready for the spec it has now; failed when it has not come up, or not come back, in time."""
+def is_answering(isvc: Object) -> bool:
+    """Whether any of its pods is ready, also while KServe waits for more of them or for a rollout to end."""
+    copies = isvc.get("status", {}).get("modelStatus", {}).get("copies", {}).get("totalCopies", 0)
+    return copies > 0 or is_true(isvc, "Ready")
+
+
+def server_state(
+    isvc: Object, now: datetime, serving: ServingPods, had_traffic: bool, away_since: datetime | None
+) -> ServerState:
+    """A new server is ready when KServe says so, one with traffic for as long as any of its pods answers.
+
+    Failed when a new one has not come up in time, or when none of the pods of one with traffic has answered for too
+    long. KServe's observedGeneration is no guide: it is that of a Deployment.
+    """
     status = isvc.get("status", {})
-    if is_true(isvc, "Ready") and status.get("observedGeneration", 0) >= isvc["metadata"].get("generation", 0):
+    if is_true(isvc, "Ready") or (had_traffic and is_answering(isvc)):
         return ServerState(ready=True)
     name, ready = isvc["metadata"]["name"], condition(isvc, "Ready")
-    since = created(isvc)
-    if "lastTransitionTime" in ready:
-        since = max(since, datetime.fromisoformat(ready["lastTransitionTime"]))
-    failure = status.get("modelStatus", {}).get("lastFailureInfo", {})
-    said = filter(None, (failure.get("reason"), failure.get("message"), ready.get("reason"), ready.get("message")))
+    if had_traffic:
+        since, limit = away_since or now, serving.unavailable_seconds
+    else:
+        since, limit = created(isvc), serving.ready_timeout_seconds
+        if "lastTransitionTime" in ready:
+            since = max(since, datetime.fromisoformat(ready["lastTransitionTime"]))
+    model = status.get("modelStatus", {})
+    # KServe keeps the last failure when it is over.
+    is_blocked = model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec")
+    failure = model.get("lastFailureInfo", {}) if is_blocked else {}
+    said = filter(None, (ready.get("reason"), ready.get("message"), failure.get("reason"), failure.get("message")))
     reason = ": ".join(dict.fromkeys(said)) or "KServe has not said why yet"
-    limit = serving.unavailable_seconds if had_traffic else serving.ready_timeout_seconds
     if (now - since).total_seconds() > limit:
         look = f"see: kubectl describe inferenceservice {name} and the logs of its pods"
         return ServerState(failed=True, message=f"{name} was not ready within {limit:.0f} s ({reason}); {look}")
@@ -106,68 +123,13 @@ def switch_state(service: Object | None, digests: Mapping[str, str]) -> RouteSta
 
 
 def digest_by_server(servers: Iterable[Object]) -> dict[str, str]:
-    """What the servers' annotations say; one that has none is left out."""
-    annotations = {isvc["metadata"]["name"]: isvc["metadata"].get("annotations", {}) for isvc in servers}
-    return {name: found[DIGEST] for name, found in annotations.items() if DIGEST in found}
-
-
-def applied(obj: Object) -> Object | None:
-    """The spec that we applied last; None where what remembers it was taken away or spoiled."""
-    try:
-        spec = json.loads(obj["metadata"].get("annotations", {}).get(APPLIED, ""))
-    except ValueError:
-        return None
-    return spec if isinstance(spec, dict) else None
-
-
-def modified(obj: Object) -> str:
-    """Who changed the spec by hand, as a sentence; empty when it still says what we applied last."""
-    metadata = obj["metadata"]
-    path = first_difference(applied(obj) or {}, obj["spec"], "spec")
-    if not path:
-        return ""
-    others = [
-        (entry.get("time", ""), entry.get("manager", "an unknown manager"))
-        for entry in metadata.get("managedFields", ())
-        if entry.get("manager") != MANAGER and not entry.get("subresource")
-    ]
-    who = max(others)[1] if others else "an unknown manager"
-    return (
-        f"{who} changed {path} of {obj['kind']} {metadata['name']}; the traffic is left as it is. "
-        f"Put the value back, or delete the {obj['kind']} and tunegate makes it again"
-    )
-
-
-def first_difference(wanted: Any, found: Any, path: str = "") -> str:
-    """The path of the first thing in `wanted` that is not so in `found`; empty when all is.
-
-    Fields that only `found` has are defaults of the server. Lists are compared whole, as the server applies them.
-    """
-    if isinstance(wanted, dict):
-        if not isinstance(found, dict):
-            return path
-        for key, value in wanted.items():
-            if key not in found:
-                # the server drops what is empty
-                if value in ({}, [], None):
-                    continue
-                return f"{path}.{key}"
-            if inner := first_difference(value, found[key], f"{path}.{key}"):
-                return inner
-        return ""
-    if isinstance(wanted, list):
-        if not isinstance(found, list) or len(wanted) != len(found):
-            return path
-        pairs = enumerate(zip(wanted, found, strict=True))
-        return next((inner for i, (a, b) in pairs if (inner := first_difference(a, b, f"{path}[{i}]"))), "")
-    return "" if wanted == found else path
-
-
-def differs(wanted: Object, live: Object) -> bool:
-    """Whether the spec is another, or what we remember there was taken away or spoiled."""
-    annotations = live["metadata"].get("annotations", {})
-    taken = DIGEST in wanted["metadata"]["annotations"] and DIGEST not in annotations
-    return bool(taken or applied(live) is None or first_difference(wanted["spec"], live["spec"], "spec"))
+    """What the servers say they serve; one whose storage URI is none of ours is left out."""
+    found = {}
+    for isvc in servers:
+        with suppress(UsageError):
+            uri = isvc["spec"].get("predictor", {}).get("model", {}).get("storageUri", "")
+            found[isvc["metadata"]["name"]] = parse_storage_uri(uri).digest
+    return found
 
 
 def finished_runs(jobs: Iterable[Object], model: str) -> frozenset[str]:

@@ -25,7 +25,7 @@ from tunegate.store import Store
 from tunegate_operator import kinds
 from tunegate_operator.config import Config
 from tunegate_operator.desired import Changes, changes, unready_changes
-from tunegate_operator.gather import Caches, Gatherer, PolicyProblem
+from tunegate_operator.gather import Caches, Gatherer, Last, PolicyProblem
 from tunegate_operator.metrics import Metrics
 from tunegate_operator.read import is_training
 from tunegate_operator.store_watch import Source
@@ -59,6 +59,8 @@ class Reconciler:
         )
         # By policy: which foreign object has a name that it needs.
         self._conflicts: dict[Key, str] = {}
+        # By policy: what was last asked for of each of its servers.
+        self._asked: dict[Key, dict[str, tuple[Object, int]]] = {}
         self._gatherer = Gatherer(config, watches, self._source, self._pod_message)
 
     def start(self, stop: threading.Event) -> threading.Thread:
@@ -93,7 +95,7 @@ class Reconciler:
         Raises ClusterError when the API server refuses or can't be reached: it is tried again later.
         """
         now = self._clock()
-        gathered = self._gatherer.gather(*key, now, self._conflicts.get(key, ""))
+        gathered = self._gatherer.gather(*key, now, Last(self._conflicts.get(key, ""), self._asked.get(key, {})))
         if gathered is None:
             return None
         decided: list[Decision | None] = []
@@ -145,6 +147,11 @@ class Reconciler:
             except TunegateError as error:
                 log.warning("%s %s was not written: %s", obj["kind"], obj["metadata"]["name"], error)
                 failure = error
+        for obj in todo.patch:
+            metadata = obj["metadata"]
+            kind, asked = kinds.kind_of(obj), self._asked.setdefault(key, {})
+            patched = self._cluster.merge(kind, metadata["namespace"], metadata["name"], {"spec": obj["spec"]})
+            asked[metadata["name"]] = (obj["spec"], patched["metadata"]["generation"])
         for obj in todo.delete:
             metadata = obj["metadata"]
             with suppress(ConflictError):  # another object has its name by now

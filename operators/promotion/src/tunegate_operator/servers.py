@@ -1,64 +1,146 @@
-"""Which InferenceServices are written, and which go because no promotion needs them any more. Pure."""
+"""Which InferenceServices are made, changed and deleted. Pure.
+
+A server that answers is never rewritten: whatever changes in what its pods are made of replaces every one of them, and
+KServe makes them of the annotations, too. So what we remember of servers is in the policy's status, and a changed
+policy only scales a server that answers; the rest of it is for those that don't, and for those to come.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+import json
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
-from tunegate.api.labels import UNUSED_SINCE
+from tunegate.api.policy import ServingPods
 from tunegate.kube.kinds import Object
 from tunegate.promotion.snapshot import Plan
 from tunegate_operator import manifests
 from tunegate_operator.config import Config
+from tunegate_operator.edits import Edit, edits, is_same
 from tunegate_operator.gather import Gathered
-from tunegate_operator.read import applied, differs
-from tunegate_operator.types import server_name
+from tunegate_operator.types import ServerRecord, server_name
 
 # How long a server that gets no more traffic stays, for answers under way and gateways that lag behind.
 DRAIN_SECONDS = 30
 
 
-def desired_servers(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:
-    """Those that are missing or not as the policy says."""
+def new_servers(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:
+    """Those of the plan that are not there."""
     if gathered.snapshot.modified:
         return
     for version in plan.servers:
-        wanted = manifests.remembered(
-            manifests.inference_service(gathered.namespace, gathered.policy, gathered.name, version, config)
-        )
-        live = gathered.objects.inference_services.get(wanted["metadata"]["name"])
-        if live and UNUSED_SINCE not in live["metadata"].get("annotations", {}) and not differs(wanted, live):
+        if server_name(gathered.name, version.digest) not in gathered.objects.inference_services:
+            made = manifests.inference_service(gathered.namespace, gathered.policy, gathered.name, version, config)
+            yield manifests.owned(made, gathered.obj)
+
+
+def server_patches(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:
+    """What is to change of those that are there; everything else of them stays as it is.
+
+    Asking again for what was asked for already, of an object that is as it was then, would change nothing: a webhook
+    has made something else of it.
+    """
+    if gathered.snapshot.modified:
+        return
+    for version in plan.servers:
+        name = server_name(gathered.name, version.digest)
+        live = gathered.objects.inference_services.get(name)
+        if live is None:
             continue
-        yield manifests.over(manifests.owned(wanted, gathered.obj), live)
+        wanted = manifests.inference_service(gathered.namespace, gathered.policy, gathered.name, version, config)
+        record = gathered.servers.get(name)
+        changed = edits(live, wanted["spec"]) if gathered.is_restoring else ()
+        if changed:
+            spec = put_back(live["spec"], changed)
+        else:
+            is_answering = record is None or record.away_since is None
+            spec = _policy_changes(wanted["spec"], live["spec"], gathered.policy.serving, is_answering)
+        generation = live["metadata"].get("generation", 0)
+        if spec and gathered.last.asked.get(name) != (spec, generation):
+            metadata = {key: live["metadata"][key] for key in ("name", "namespace")}
+            yield {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": metadata, "spec": spec}
 
 
-def retire(gathered: Gathered, plan: Plan, now: datetime) -> tuple[list[Object], list[Object]]:
-    """Servers that are no longer needed: first marked, and deleted once their last answers are over."""
+def put_back(spec: Object, changed: Iterable[Edit]) -> Object:
+    """The merge patch that undoes these edits of a spec, and nothing else."""
+    patch: Object = {}
+    after = copy.deepcopy(spec)
+    for edit in changed:
+        # Lists are replaced as a whole, so the patch ends at the first one.
+        keys = [step.removeprefix("f:") for step in edit.steps[1:]]
+        depth = next((number for number, step in enumerate(edit.steps[1:]) if step.startswith("k:")), len(keys))
+        into, field = after, patch
+        for key in keys[: depth - 1]:
+            into, field = into.setdefault(key, {}), field.setdefault(key, {})
+        last = keys[depth - 1]
+        into[last] = edit.wanted if depth == len(keys) else _with_item(into[last], edit.steps[depth + 1 :], edit.wanted)
+        field[last] = into[last]
+    return patch
+
+
+def server_records(gathered: Gathered, plan: Plan, now: datetime) -> tuple[ServerRecord, ...]:
+    """What is remembered of the servers that are there: since when no plan has needed one that still runs."""
     needed = {server_name(gathered.name, version.digest) for version in plan.servers}
-    marked, drained = [], []
-    for name, live in gathered.objects.inference_services.items():
-        if name in needed or gathered.snapshot.modified or gathered.snapshot.weights is None:
-            continue
-        since = live["metadata"].get("annotations", {}).get(UNUSED_SINCE)
-        if since is None:
-            marked.append(_marked(live, now))
-        elif (now - datetime.fromisoformat(since)).total_seconds() >= DRAIN_SECONDS:
-            drained.append(live)
-    return marked, drained
+    waits = bool(gathered.snapshot.modified) or gathered.snapshot.weights is None
+    return tuple(
+        ServerRecord(
+            name=name,
+            away_since=record.away_since,
+            unused_since=None if name in needed else record.unused_since or (None if waits else now),
+        )
+        for name, record in sorted(gathered.servers.items())
+    )
 
 
-def _marked(live: Object, now: datetime) -> Object:
-    """The server as it is, with the time from which on it was not needed."""
-    metadata = live["metadata"]
-    kept = {
-        key: metadata[key]
-        for key in ("name", "namespace", "labels", "ownerReferences", "resourceVersion")
-        if key in metadata
-    }
-    annotations = {**metadata.get("annotations", {}), UNUSED_SINCE: now.isoformat()}
-    return {
-        "apiVersion": live["apiVersion"],
-        "kind": live["kind"],
-        "metadata": {**kept, "annotations": annotations},
-        "spec": applied(live) or live["spec"],
-    }
+def drained_servers(gathered: Gathered, records: Iterable[ServerRecord], now: datetime) -> Iterable[Object]:
+    """Servers that have not been needed for so long that their last answers are over."""
+    if gathered.snapshot.modified or gathered.snapshot.weights is None:
+        return
+    for record in records:
+        if record.unused_since and (now - record.unused_since).total_seconds() >= DRAIN_SECONDS:
+            yield gathered.objects.inference_services[record.name]
+
+
+def _policy_changes(wanted: Object, live: Object, serving: ServingPods, is_answering: bool) -> Object:
+    """The merge patch to what the policy asks for now; of a server that answers, only how many pods there are."""
+    before, after = live["predictor"], wanted["predictor"]
+    patch = {key: after[key] for key in ("minReplicas", "maxReplicas") if after[key] != before.get(key)}
+    if not is_answering:
+        stated = [("nodeSelector", serving.node_selector), ("tolerations", serving.tolerations)]
+        patch |= {key: after[key] for key, value in stated if value and not is_same(after[key], before.get(key))}
+        model, runtime = {}, before["model"].get("runtime", "")
+        if manifests.is_vllm(runtime) != manifests.is_vllm(after["model"]["runtime"]):
+            model["runtime"] = after["model"]["runtime"]
+        if serving.resources and not _are_same(serving.resources, before["model"].get("resources", {})):
+            model["resources"] = _instead(serving.resources, before["model"].get("resources", {}))
+        patch |= {"model": model} if model else {}
+    return {"predictor": patch} if patch else {}
+
+
+def _are_same(wanted: Object, found: Object) -> bool:
+    """Whether the resources are these and no others."""
+    keys = {(part, name) for side in (wanted, found) for part, amounts in side.items() for name in amounts}
+    both = all(name in wanted.get(part, {}) and name in found.get(part, {}) for part, name in keys)
+    return both and is_same({"resources": wanted}, {"resources": found})
+
+
+def _instead(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Object:
+    """The merge patch that makes `wanted` of `found`, also where that has more."""
+    patch: Object = {}
+    for key in {**found, **wanted}:
+        is_inner = isinstance(found.get(key), dict) and isinstance(wanted.get(key), dict)
+        patch[key] = _instead(wanted[key], found[key]) if is_inner else wanted.get(key)
+    return patch
+
+
+def _with_item(items: list[Object], steps: tuple[str, ...], value: Any) -> list[Object]:
+    """The list with one field of one item set; `steps` name the item and the field as fieldsV1 does."""
+    key = json.loads(steps[0][2:])
+    changed = copy.deepcopy(items)
+    item = next(item for item in changed if key.items() <= item.items())
+    for step in steps[1:-1]:
+        item = item.setdefault(step.removeprefix("f:"), {})
+    item[steps[-1].removeprefix("f:")] = value
+    return changed

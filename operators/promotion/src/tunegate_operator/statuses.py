@@ -18,7 +18,7 @@ from tunegate_operator import conditions
 from tunegate_operator.conditions import Condition, Problem
 from tunegate_operator.gather import Gathered
 from tunegate_operator.read import is_true
-from tunegate_operator.types import API_VERSION, read_version, to_plain
+from tunegate_operator.types import API_VERSION, ServerRecord, read_version, to_plain
 
 CHECKS = ("StoreReadable", "Serving", "TrafficSplit", "FeedbackReadable")
 """The conditions of a policy that a problem makes False, besides the summary."""
@@ -98,7 +98,9 @@ def _verified(gathered: Gathered, version: ModelVersion, listed: Mapping[str, Mo
     return Condition("Verified", "True", "Verified", "the store's manifest has this digest")
 
 
-def policy_status(gathered: Gathered, promotions: tuple[Promotion, ...], now: datetime) -> Iterable[Object]:
+def policy_status(
+    gathered: Gathered, promotions: tuple[Promotion, ...], servers: Iterable[ServerRecord], now: datetime
+) -> Iterable[Object]:
     """The summary: which version is stable, where the traffic goes, and what is in the way."""
     snapshot = gathered.snapshot
     running = shown(promotions) or next(
@@ -118,7 +120,10 @@ def policy_status(gathered: Gathered, promotions: tuple[Promotion, ...], now: da
             for digest, weight in (snapshot.weights or {}).items()
         ],
         "url": _url(gathered),
+        "servers": [to_plain(server) for server in servers],
     }
+    if gathered.restored:
+        fields["restored"] = gathered.restored
     if running:
         fields["promotion"] = running.name
     problems = list(gathered.problems)

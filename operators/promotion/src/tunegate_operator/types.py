@@ -39,6 +39,23 @@ class EvaluationSummary(Resource, frozen=True, kw_only=True):
     message: str = ""
 
 
+class ServerRecord(Resource, frozen=True, kw_only=True):
+    """What is remembered of one InferenceService, in the policy's status.
+
+    away_since: since when none of its pods has answered. unused_since: since when no promotion has needed it.
+    """
+
+    name: str
+    away_since: datetime | None = None
+    unused_since: datetime | None = None
+
+
+def read_servers(obj: Object) -> dict[str, ServerRecord]:
+    """What a policy's status remembers of its servers, by name."""
+    found = (_convert(obj, record, ServerRecord) for record in obj.get("status", {}).get("servers", ()))
+    return {record.name: record for record in found}
+
+
 def read_policy(obj: Object) -> ClusterPolicy:
     """Raises UsageError that names the field."""
     return _convert(obj, obj["spec"], ClusterPolicy)

@@ -1,0 +1,105 @@
+"""What KServe and the API server do to objects of ours, as pure functions; from KServe's and Kubernetes' sources.
+
+docs/design/controllers.md says which versions.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+Object = dict[str, Any]
+
+DECIMAL = {"n": -3, "u": -2, "m": -1, "": 0, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
+BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
+# KServe copies every other annotation to the pods (serviceAnnotationDisallowedList).
+KEPT_FROM_PODS = (
+    "autoscaling.knative.dev/min-scale",
+    "autoscaling.knative.dev/max-scale",
+    "internal.serving.kserve.io/storage-initializer-sourceuri",
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "internal.serving.kserve.io/modelformat",
+)
+
+
+def canonical(quantity: str | int) -> str:
+    """A quantity as Go writes it: always a string, with the largest suffix that leaves a whole number."""
+    text = str(quantity)
+    number = text.rstrip("".join(DECIMAL) + "i")
+    suffix = text[len(number) :]
+    if suffix in BINARY:
+        value, base, powers = Fraction(number) * 1024 ** BINARY[suffix], 1024, BINARY
+    else:
+        value, base, powers = Fraction(number) * Fraction(1000) ** DECIMAL[suffix], 1000, DECIMAL
+    for name, power in sorted(powers.items(), key=lambda pair: -pair[1]):
+        scaled = value / Fraction(base) ** power
+        if scaled.denominator == 1 and scaled:
+            return f"{scaled}{name}"
+    return str(value)
+
+
+def defaulted(isvc: Object) -> Object:
+    """The InferenceService as KServe's webhook sends it back: decoded into Go types and written again."""
+    changed = copy.deepcopy(isvc)
+    resources = changed["spec"].get("predictor", {}).get("model", {}).get("resources", {})
+    for amounts in resources.values():
+        for name, quantity in amounts.items():
+            amounts[name] = canonical(quantity)
+    return changed
+
+
+def pod_template(isvc: Object) -> str:
+    """What of an InferenceService its pods are made of: when it changes, every pod is replaced."""
+    metadata, predictor = isvc["metadata"], dict(isvc["spec"]["predictor"])
+    for name in ("minReplicas", "maxReplicas", "scaleTarget"):
+        predictor.pop(name, None)
+    annotations = {k: v for k, v in metadata.get("annotations", {}).items() if k not in KEPT_FROM_PODS}
+    return json.dumps([annotations, metadata.get("labels", {}), defaulted({"spec": {"predictor": predictor}})])
+
+
+def owned_fields(value: Any) -> Object:
+    """fieldsV1 of what a manager applied: lists are atomic but for those of named variables."""
+    if isinstance(value, dict) and value:
+        return {f"f:{key}": owned_fields(inner) for key, inner in value.items()}
+    if isinstance(value, list) and all(_is_variable(item) for item in value):
+        return {f'k:{{"name":"{item["name"]}"}}': {".": {}, **owned_fields(item)} for item in value}
+    return {}
+
+
+def _is_variable(item: Any) -> bool:
+    return isinstance(item, dict) and {"name"} < set(item) <= {"name", "value", "valueFrom"}
+
+
+def moved_fields(before: Object, after: Object) -> Iterator[tuple[str, ...]]:
+    """The paths, as in fieldsV1, that an update changed."""
+    old, new = dict(_leaves(before)), dict(_leaves(after))
+    yield from (path for path in {**old, **new} if old.get(path) != new.get(path))
+
+
+def take_fields(fields: Object, path: tuple[str, ...]) -> None:
+    """A manager loses a path; one that holds it whole, from above, loses all of that."""
+    if path and path[0] in fields:
+        inner = fields[path[0]]
+        take_fields(inner, path[1:])
+        if not set(inner) - {"."}:
+            del fields[path[0]]
+
+
+def give_fields(fields: Object, path: tuple[str, ...]) -> None:
+    for step in path:
+        fields = fields.setdefault(step, {})
+
+
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    fields = owned_fields(value)
+    if not fields:
+        yield path, json.dumps(value, sort_keys=True)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, (*path, f"f:{key}"))
+    else:
+        for step, item in zip(fields, value, strict=True):
+            yield from _leaves(item, (*path, step))

@@ -1,0 +1,109 @@
+"""On a real API server: what admission changes is no edit, a person's patch is, and its remedy works."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tests.operator.running import POLICY_NAME, Shop
+from tests.waiting import wait_for
+from tunegate.cli import root
+from tunegate_operator import kinds
+
+# As KServe's webhook does, which sends back what Go makes of a quantity, and as a policy engine might.
+CHANGES = """
+[
+  JSONPatch{op: "replace", path: "/spec/predictor/model/resources/limits/memory", value: "1Gi"},
+  JSONPatch{op: "replace", path: "/spec/predictor/model/resources/limits/nvidia.com~1gpu", value: "1"},
+  JSONPatch{op: "add", path: "/spec/predictor/labels/team", value: "shop"},
+  JSONPatch{op: "add", path: "/spec/predictor/tolerations", value: [{"key": "gpu", "operator": "Exists"}]},
+  JSONPatch{op: "replace", path: "/spec/predictor/model/runtime", value: "mirrored"},
+  JSONPatch{op: "add", path: "/metadata/annotations/example.com~1seen", value: "yes"}
+]
+"""
+SERVING = {
+    "resources": {"limits": {"memory": "1024Mi", "nvidia.com/gpu": 1}},
+    "tolerations": [{"key": "spot", "operator": "Exists"}],
+}
+
+
+def make(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    version = "admissionregistration.k8s.io/v1"
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+@pytest.fixture
+def changing(shop: Shop) -> Iterator[None]:
+    """Everything that is written to this namespace's InferenceServices is changed on the way."""
+    name = f"changes-{shop.namespace}"
+    served = shop.server.kubectl("api-resources", "--api-group=admissionregistration.k8s.io").stdout
+    if not any(line.split()[0] == "mutatingadmissionpolicies" and "/v1 " in line for line in served.splitlines()):
+        pytest.skip("needs MutatingAdmissionPolicy v1 (Kubernetes 1.36)")
+    rule = {
+        "apiGroups": ["serving.kserve.io"],
+        "apiVersions": ["v1beta1"],
+        "operations": ["CREATE", "UPDATE"],
+        "resources": ["inferenceservices"],
+    }
+    selector = {"matchLabels": {"kubernetes.io/metadata.name": shop.namespace}}
+    policy = {
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "Never",
+        "matchConstraints": {"resourceRules": [rule], "namespaceSelector": selector},
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": CHANGES}}],
+    }
+    for obj in (
+        make("MutatingAdmissionPolicy", name, policy),
+        make("MutatingAdmissionPolicyBinding", name, {"policyName": name}),
+    ):
+        shop.server.kubectl("apply", "-f", "-", stdin=json.dumps(obj))
+    probe = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": "probe", "annotations": {"a": "b"}},
+        "spec": {"predictor": {"labels": {"a": "b"}, "model": {"runtime": "x", **SERVING}}},
+    }
+    probe["spec"]["predictor"]["model"]["modelFormat"] = {"name": "x"}
+    del probe["spec"]["predictor"]["model"]["tolerations"]
+
+    def is_changed() -> bool:
+        words = ["-n", shop.namespace, "create", "--dry-run=server", "-o", "json", "-f", "-"]
+        done = shop.server.kubectl(*words, stdin=json.dumps(probe), check=False)
+        assert not done.stderr, done.stderr
+        return "mirrored" in done.stdout
+
+    wait_for(is_changed, what="the admission policy to be in force")
+    yield
+    for kind in ("mutatingadmissionpolicybinding", "mutatingadmissionpolicy"):
+        shop.server.kubectl("delete", kind, name)
+
+
+@pytest.mark.usefixtures("changing")
+def test_what_admission_changes_is_no_edit_and_a_persons_patch_can_be_restored(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.start_policy(serving=SERVING)
+    shop.start_operator()
+    shop.until_serving()
+    version = shop.publish("run-1")
+    shop.until(version, "Paused")
+    for made in (shop.base, version):
+        generation = shop.get(kinds.INFERENCE_SERVICE, shop.server_of(made))["metadata"]["generation"]
+        assert generation == 1, "it is written once, and not written against"
+    server = shop.server_of(shop.base)
+    patch = json.dumps({"spec": {"predictor": {"minReplicas": 5}}})
+    shop.server.kubectl("-n", shop.namespace, "patch", "inferenceservice", server, "--type=merge", "-p", patch)
+    found = shop.until_condition("Stalled", "TargetModified")
+    assert found["message"].startswith("kubectl-patch changed spec.predictor.minReplicas")
+    remedy = f"tunegate policy restore {POLICY_NAME} -n {shop.namespace}"
+    assert remedy in found["message"]
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(shop.server.kubeconfig))
+    result = CliRunner().invoke(root, remedy.split()[1:])
+    assert result.exit_code == 0, (result.output, result.exception)
+    shop.until_serving()
+    spec = shop.get(kinds.INFERENCE_SERVICE, server)["spec"]["predictor"]
+    assert (spec["minReplicas"], spec["model"]["runtime"], spec["labels"]["team"]) == (1, "mirrored", "shop")
