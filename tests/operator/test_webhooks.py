@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.operator.running import POLICY_NAME, Shop
 from tests.waiting import wait_for
 from tunegate.cli import root
 from tunegate_operator import kinds
+from tunegate_operator.types import object_name
 
 # As KServe's webhook does, which sends back what Go makes of a quantity, and as a policy engine might.
 CHANGES = """
@@ -104,6 +106,70 @@ def test_what_admission_changes_is_no_edit_and_a_persons_patch_can_be_restored(
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(shop.server.kubeconfig))
     result = CliRunner().invoke(root, remedy.split()[1:])
     assert result.exit_code == 0, (result.output, result.exception)
+
+    def live() -> dict[str, Any]:
+        return dict(shop.get(kinds.INFERENCE_SERVICE, server)["spec"]["predictor"])
+
+    wait_for(lambda: live()["minReplicas"] == 1, what="the value to be put back")
+    assert (live()["model"]["runtime"], live()["labels"]["team"]) == ("mirrored", "shop"), "and no other"
     shop.until_serving()
-    spec = shop.get(kinds.INFERENCE_SERVICE, server)["spec"]["predictor"]
-    assert (spec["minReplicas"], spec["model"]["runtime"], spec["labels"]["team"]) == (1, "mirrored", "shop")
+
+
+@pytest.fixture
+def dead_webhook(shop: Shop) -> Iterator[Callable[[str, str], None]]:
+    """Makes the API server ask a webhook that does not answer about one kind in this namespace."""
+    name = f"dead-{shop.namespace}"
+
+    def begin(group: str, plural: str) -> None:
+        webhook = {
+            "name": "dead.example.com",
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "failurePolicy": "Fail",
+            "timeoutSeconds": 1,
+            "clientConfig": {"url": "https://127.0.0.1:9/"},
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": shop.namespace}},
+            "rules": [
+                {"apiGroups": [group], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"], "resources": [plural]}
+            ],
+        }
+        obj = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
+        made = {**obj, "metadata": {"name": name}, "webhooks": [webhook]}
+        shop.server.kubectl("apply", "-f", "-", stdin=json.dumps(made))
+        # The API server takes a moment to heed it.
+        listed = shop.server.kubectl("-n", shop.namespace, "get", plural, "-o", "name").stdout.split()
+
+        def is_heeded() -> bool:
+            words = ["annotate", listed[0], f"probe={time.monotonic()}", "--overwrite", "--dry-run=server"]
+            return "failed calling" in shop.server.kubectl("-n", shop.namespace, *words, check=False).stderr
+
+        wait_for(is_heeded, what="the webhook to be asked")
+
+    yield begin
+    shop.server.kubectl("delete", "validatingwebhookconfiguration", name)
+
+
+@pytest.mark.parametrize(
+    ("group", "plural", "about"),
+    [("serving.kserve.io", "inferenceservices", "Serving"), ("batch", "jobs", "Ready")],
+    ids=["KServe", "Kueue"],
+)
+def test_a_rollback_reaches_the_route_while_a_webhook_is_away(
+    shop: Shop, dead_webhook: Callable[[str, str], None], group: str, plural: str, about: str
+) -> None:
+    shop.start_policy()
+    shop.start_operator()
+    version = shop.publish("run-1")
+    shop.until(version, "Paused")
+    dead_webhook(group, plural)
+    patch = json.dumps({"spec": {"serving": {"replicas": 2}}})
+    shop.server.kubectl("-n", shop.namespace, "patch", "promotionpolicy", POLICY_NAME, "--type=merge", "-p", patch)
+    shop.publish("run-2")
+    found = shop.until_condition(about, "WebhookUnavailable")
+    assert "failed calling webhook" in found["message"]
+    abort = json.dumps({"spec": {"abort": {"actor": "ada", "message": "enough"}}})
+    name = object_name(version)
+    shop.server.kubectl("-n", shop.namespace, "patch", "promotion", name, "--type=merge", "-p", abort)
+    wait_for(lambda: shop.weights() == {shop.server_of(shop.base): 100}, what="the traffic to go back")
+    shop.until(version, "Aborted")
+    assert "WebhookUnavailable" in {reason for reason, _ in shop.events()}

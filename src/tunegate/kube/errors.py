@@ -6,6 +6,7 @@ ClusterError              it refused
 ├── ForbiddenError        the credentials are not known, or have no right to this
 ├── InvalidError          the object breaks its schema or a validation rule
 ├── MissingError          the kind, the namespace or the object isn't there
+├── WebhookError         a webhook that it has to ask about this object can't be called
 ├── ExpiredError          the resource version is older than what the API server remembers: list again
 └── UnreachableError      no answer, or one that says: later
 """
@@ -44,6 +45,10 @@ class MissingError(ClusterError):
 
 
 class ExpiredError(ClusterError):
+    pass
+
+
+class WebhookError(ClusterError):
     pass
 
 
@@ -88,4 +93,6 @@ def error_of(status: Status, request: str = "") -> ClusterError:
     # An unknown field of a built-in kind: the server says 500 and gives no reason.
     if status.code == 500 and "field not declared in schema" in status.message:
         return InvalidError(message)
+    if status.code >= 500 and "failed calling webhook" in status.message:
+        return WebhookError(message)
     return _KINDS.get(status.code, UnreachableError if status.code >= 500 else ClusterError)(message)

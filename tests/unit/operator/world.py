@@ -218,7 +218,7 @@ class World:
         writes = [
             *((self._create, each) for each in todo.create),
             *((self._write_status, each) for each in todo.statuses),
-            *((self.put, each) for each in todo.apply),
+            *((self.put, each) for each in (*todo.route, *todo.apply)),
             *((self._patch, each) for each in todo.patch),
             *((self._delete, each) for each in todo.delete),
         ]

@@ -34,10 +34,15 @@ MOST_JOBS = 4
 
 @dataclass(frozen=True)
 class Changes:
-    """In the order in which they are to be made. `statuses` go to the status subresource; `patch` are merge patches."""
+    """In the order in which they are to be made. `statuses` go to the status subresource; `patch` are merge patches.
+
+    is_all_stable: the route sends all of the traffic to one version, so that no candidate is shown.
+    """
 
     create: tuple[Object, ...] = ()
     statuses: tuple[Object, ...] = ()
+    route: tuple[Object, ...] = ()
+    is_all_stable: bool = False
     apply: tuple[Object, ...] = ()
     patch: tuple[Object, ...] = ()
     delete: tuple[Object, ...] = ()
@@ -86,7 +91,9 @@ def changes(
             *version_statuses(gathered, now),
             *policy_status(gathered, promotions, servers, now),
         ),
-        apply=(*_jobs(gathered, plan, config), *new_servers(gathered, plan, config), *route),
+        apply=(*_jobs(gathered, plan, config), *new_servers(gathered, plan, config)),
+        route=route,
+        is_all_stable=len(plan.weights) == 1,
         patch=tuple(server_patches(gathered, plan, config)),
         delete=(*drained, *outdated_records(gathered, promotions), *finished_jobs(gathered, now), *left),
         notes=(*transition_notes(gathered, plan), *problem_notes(gathered.obj, gathered.problems)),

@@ -92,15 +92,30 @@ class PolicyObjects:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """An object that the API server did not take, as a condition says it."""
+
+    kind: str
+    reason: str
+    message: str
+
+    @property
+    def about(self) -> str:
+        """The condition of the policy that it makes False."""
+        return {"InferenceService": "Serving", "HTTPRoute": "TrafficSplit", "Service": "TrafficSplit"}.get(
+            self.kind, "Ready"
+        )
+
+
+@dataclass(frozen=True)
 class Last:
     """What came of the writes of the reconcile before.
 
-    conflict: which foreign object has a name that the policy needs, as a sentence.
     asked: the last merge patch of each server, and the generation that it then had.
     """
 
-    conflict: str = ""
     asked: Mapping[str, tuple[Object, int]] = field(default_factory=dict)
+    refused: tuple[Refusal, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -207,7 +222,7 @@ class Gatherer:
             modified="" if is_restoring else edited,
         )
         counts = self._tallies(namespace, snapshot, now)
-        problems = list(self._problems(obj, policy, snapshot, route, around.route, now, last.conflict))
+        problems = list(self._problems(obj, policy, snapshot, route, around.route, now, last.refused))
         if isinstance(counts, Problem):
             problems.append(counts)
         seen = replace(snapshot, tallies=None if isinstance(counts, Problem) else counts)
@@ -309,10 +324,11 @@ class Gatherer:
         state: RouteState,
         route: Object | None,
         now: datetime,
-        conflict: str,
+        refused: Iterable[Refusal],
     ) -> Iterable[Problem]:
-        if conflict:
-            yield Problem("Ready", "NameTaken", conflict)
+        for refusal in refused:
+            about = "Ready" if refusal.reason == "NameTaken" else refusal.about
+            yield Problem(about, refusal.reason, refusal.message)
         if seen.modified:
             yield Problem("Ready", "TargetModified", seen.modified)
         if not self.caches.installed(kinds.INFERENCE_SERVICE):
