@@ -1,16 +1,18 @@
-"""`tunegate initialize` as KServe runs it: a process of its own, with words, an environment and a status."""
+"""`tunegate initialize` as KServe runs it: with words, an environment and a status."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tunegate.api.pinned import storage_uri
 from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.cli import main
 from tunegate.store import Store
 
 
@@ -23,13 +25,17 @@ def version(store: Store, tmp_path: Path) -> ModelVersion:
     return store.publish(folder, "shop/base/checkpoint-1", release=release, producer=Producer(kind="test"))
 
 
-def initialize(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "tunegate", "initialize", *words]
-    return subprocess.run(argv, capture_output=True, text=True, env={**os.environ, **environment})
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """The status, and what is on standard error."""
+    with pytest.raises(SystemExit) as ended:
+        main(["initialize", *words])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, capsys.readouterr().err
 
 
-def test_a_version_is_brought_and_progress_is_told_on_stderr(version: ModelVersion, tmp_path: Path) -> None:
-    done = initialize(storage_uri(version), str(tmp_path / "models"), HOME="/dev/null")
+def test_a_version_is_brought_and_progress_is_shown_on_stderr(version: ModelVersion, tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "tunegate", "initialize", storage_uri(version), str(tmp_path / "models")]
+    done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "HOME": "/dev/null"})
 
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.splitlines()[-2:] == [
@@ -40,7 +46,7 @@ def test_a_version_is_brought_and_progress_is_told_on_stderr(version: ModelVersi
 
 
 @pytest.mark.parametrize(
-    ("change", "status", "said"),
+    ("change", "status", "message"),
     [
         (lambda uri: uri.rstrip("/"), 2, "is not a pinned version"),
         (lambda uri: uri.replace("tunegate://", "s3://"), 2, "is not a pinned version"),
@@ -49,24 +55,35 @@ def test_a_version_is_brought_and_progress_is_told_on_stderr(version: ModelVersi
     ],
 )
 def test_what_can_not_be_brought_is_one_sentence_and_a_status(
-    version: ModelVersion, change: object, status: int, said: str, tmp_path: Path
+    version: ModelVersion,
+    change: Callable[[str], str],
+    status: int,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = initialize(change(storage_uri(version)), str(tmp_path / "models"))  # type: ignore[operator]
+    ended, shown = refused(capsys, change(storage_uri(version)), str(tmp_path / "models"))
 
-    assert done.returncode == status
-    assert said in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-
-
-def test_a_store_that_does_not_answer_is_a_failure(version: ModelVersion, tmp_path: Path) -> None:
-    done = initialize(storage_uri(version), str(tmp_path / "models"), AWS_ENDPOINT_URL="http://127.0.0.1:9")
-
-    assert done.returncode == 1
-    assert "127.0.0.1:9" in done.stderr
+    assert ended == status
+    assert message in shown
+    assert len(shown.splitlines()) == 1
 
 
-def test_the_store_must_be_named(version: ModelVersion, tmp_path: Path) -> None:
-    done = initialize(storage_uri(version), str(tmp_path / "models"), TUNEGATE_STORE="")
+def test_a_store_that_does_not_answer_is_a_failure(
+    version: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    status, shown = refused(capsys, storage_uri(version), str(tmp_path / "models"))
 
-    assert done.returncode == 2
-    assert "--store" in done.stderr
+    assert status == 1
+    assert "127.0.0.1:9" in shown
+
+
+def test_the_store_must_be_named(
+    version: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUNEGATE_STORE", "")
+    status, shown = refused(capsys, storage_uri(version), str(tmp_path / "models"))
+
+    assert status == 2
+    assert "--store" in shown

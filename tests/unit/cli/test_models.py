@@ -115,14 +115,24 @@ def test_verify_says_intact_or_names_the_file(published: Store, capsys: pytest.C
         (["lst"], 2, "No such command"),
     ],
 )
-def test_bad_input_is_one_sentence_and_a_status(argv: list[str], code: int, words: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tunegate", "models", *argv], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == code, done.stderr
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+def test_bad_input_is_one_sentence_and_a_status(
+    argv: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["models", *argv])
+    shown = capsys.readouterr()
+    assert end.value.code == code
+    assert words in shown.err
+    assert shown.out == ""
+
+
+@pytest.mark.usefixtures("published")
+def test_a_refusal_is_no_traceback() -> None:
+    argv = [sys.executable, "-m", "tunegate", "models", "show", "coffee/run/checkpoint-1"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("tunegate: ")
+    assert (len(done.stderr.splitlines()), done.stdout) == (1, "")
 
 
 def test_store_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
