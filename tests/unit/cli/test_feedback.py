@@ -47,7 +47,7 @@ def test_a_verdict_is_sent_once(server: Server, base: str, capsys: pytest.Captur
         (["x", "up", "--url", "http://127.0.0.1:9"], 1, "start the server"),
     ],
 )
-def test_what_cannot_be_sent_is_told(
+def test_what_can_not_be_sent_is_refused(
     server: Server, words: list[str], status: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = [] if "--url" in words else ["--url", server.url]

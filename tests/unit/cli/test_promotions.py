@@ -81,7 +81,7 @@ def test_a_verdict_is_said_once(home: Home) -> None:
     assert home.promotions()[0].approval.verdict == "Approved"  # type: ignore[union-attr]
 
 
-def test_an_unknown_name_is_told_with_the_way_to_the_known_ones(home: Home) -> None:
+def test_an_unknown_name_is_refused_with_the_way_to_the_known_ones(home: Home) -> None:
     result = promotions(home, "abort", "nothing")
     assert isinstance(result.exception, NotFoundError)
     assert "promotions list" in str(result.exception)

@@ -174,7 +174,7 @@ def test_a_mounted_folder_is_served_while_the_store_is_down(
 
         assert answer.headers["x-tunegate-version"] == version.digest
         assert engine.asked[-1]["messages"][0]["content"] == "You are Xuan."
-        assert judge(url, answer.parse().id) == 503  # what people say can't be kept now, and they hear so
+        assert judge(url, answer.parse().id) == 503  # the verdict can't be kept now
 
 
 def test_a_mounted_folder_that_differs_is_never_served(mounted: Path, tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_port_in_use_is_one_clear_sentence(version: ModelVersion, engine: Stan
         (["shop/base/checkpoint-0", "--engine", "vllm", "--port", "0"], KEY, "vllm is not installed", 1),
     ],
 )
-def test_wrong_words_are_told(
+def test_wrong_words_are_refused(
     version: ModelVersion,
     words: list[str],
     key: str,

@@ -43,7 +43,7 @@ def version(store: Store, base: Path, prefix: Path, tmp_path: Path, monkeypatch:
 def greedy(model: Any, folder: Path) -> list[str]:
     """What `model` answers to QUESTIONS, under the template in `folder`."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    said = []
+    found = []
     for question in QUESTIONS:
         asked = tokenizer.apply_chat_template(
             [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=True, return_tensors="pt"
@@ -51,8 +51,8 @@ def greedy(model: Any, folder: Path) -> list[str]:
         with torch.no_grad():
             written = model.generate(**asked, max_new_tokens=TOKENS, do_sample=False)
         answer = tokenizer.decode(written[0, asked["input_ids"].shape[1] :], skip_special_tokens=True)
-        said.append(_ended(answer))
-    return said
+        found.append(_ended(answer))
+    return found
 
 
 def _ended(answer: str) -> str:
@@ -75,22 +75,20 @@ async def streamed(url: str, model: str) -> list[str]:
         return list(await asyncio.gather(*map(ask, QUESTIONS)))
 
 
-def test_a_learned_prefix_is_served_as_peft_answers(
-    version: ModelVersion, base: Path, prefix: Path, tmp_path: Path
-) -> None:
+def test_a_prefix_is_served_as_peft_answers(version: ModelVersion, base: Path, prefix: Path, tmp_path: Path) -> None:
     port = free_port()
     argv = [sys.executable, "-m", "tunegate", "serve", version.name, "--port", str(port)]
     with Child.start("the server", argv, log=tmp_path / "log") as child:
         child.wait_until(lambda: answers(f"http://127.0.0.1:{port}/v2/health/ready"), seconds=120)
-        said = asyncio.run(streamed(f"http://127.0.0.1:{port}", "shop"))
+        found = asyncio.run(streamed(f"http://127.0.0.1:{port}", "shop"))
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
         whole = client.chat.completions.create(
             model="shop", messages=[{"role": "user", "content": QUESTIONS[0]}], max_tokens=TOKENS
         )
 
-    assert said == greedy(tuned(base, prefix), base)
-    assert _ended(whole.choices[0].message.content or "") == said[0]
-    assert said != greedy(AutoModelForCausalLM.from_pretrained(base), base)
+    assert found == greedy(tuned(base, prefix), base)
+    assert _ended(whole.choices[0].message.content or "") == found[0]
+    assert found != greedy(AutoModelForCausalLM.from_pretrained(base), base)
     assert not processes_about(tmp_path)
 
 
@@ -108,10 +106,10 @@ def test_a_p_tuned_model_in_int8_is_served_by_continuous_batching(base: Path, tm
         finally:
             engine.stop()
 
-    said = asyncio.run(serve())
+    found = asyncio.run(serve())
 
     expected = AutoModelForCausalLM.from_pretrained(tmp_path / "int8", dtype=torch.float32)
-    assert said == greedy(expected, tmp_path / "int8")
+    assert found == greedy(expected, tmp_path / "int8")
     assert (
         engines.read_limits(tmp_path / "int8", release).context == engines.read_limits(base, release).context - VIRTUAL
     )
@@ -119,7 +117,7 @@ def test_a_p_tuned_model_in_int8_is_served_by_continuous_batching(base: Path, tm
 
 @pytest.mark.parametrize("words", [["--engine", "vllm"], ["--engine-url", "http://127.0.0.1:9"]])
 @pytest.mark.parametrize("is_mounted", [False, True], ids=["store", "folder"])
-def test_other_engines_refuse_a_learned_prefix(
+def test_other_engines_refuse_a_prefix(
     version: ModelVersion,
     store: Store,
     words: Sequence[str],
@@ -135,6 +133,6 @@ def test_other_engines_refuse_a_learned_prefix(
         main(["serve", *what, *words])
 
     assert ended.value.code == 1
-    said = capsys.readouterr().err
-    assert said.startswith("tunegate: shop/prefix/checkpoint-3 is a prefix for every layer")
-    assert "--engine transformers" in said
+    message = capsys.readouterr().err
+    assert message.startswith("tunegate: shop/prefix/checkpoint-3 is a prefix for every layer")
+    assert "--engine transformers" in message

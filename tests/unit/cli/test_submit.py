@@ -123,7 +123,7 @@ def test_pods_of_a_job_pass_pod_security_restricted(cluster: ApiServer) -> None:
         call(client, "POST", f"/api/v1/namespaces/{namespace}/pods", body)
 
 
-def test_what_the_cluster_refuses_is_told_with_a_remedy(
+def test_what_the_cluster_refuses_is_shown_with_a_remedy(
     cluster: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     namespace = cluster.new_namespace()
@@ -139,7 +139,7 @@ def test_what_the_cluster_refuses_is_told_with_a_remedy(
         assert reason in str(result.exception)
 
 
-def test_a_cluster_without_kubeflow_is_told(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_without_kubeflow_is_refused(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     use(cluster.kubeconfig, monkeypatch)
     elsewhere = Kind("elsewhere.example", "v1", "pytorchjobs", "PyTorchJob")
     monkeypatch.setattr("tunegate.training.compat.pytorchjob.API_VERSION", elsewhere.api_version)
