@@ -95,7 +95,21 @@ def records(questions: Sequence[Question], answers: Sequence[str | None]) -> tup
     """Score each answer. None says that the model gave none because its numbers were not finite: it fails every rule,
     also those that an empty answer would keep.
     """
-    return tuple(_record(question, answer) for question, answer in zip(questions, answers, strict=True))
+    measured = []
+    for question, answer in zip(questions, answers, strict=True):
+        text = answer or ""
+        kept: dict[str, bool] = {}
+        for rule in question.rules:
+            passed = answer is not None and rules.passes(rule, text, question.reference)
+            kept[rules.kind(rule)] = kept.get(rules.kind(rule), True) and passed
+        values = {"score": float(all(kept.values())), "answered": float(answer is not None)}
+        values |= {name: float(passed) for name, passed in kept.items()}
+        if question.reference:
+            values["rouge_l"] = rules.rouge_l(text, question.reference)
+        asked = question.messages[-1].content
+        record = Record(id=question.id, prompt=asked, expected=question.reference, answer=text, scores=values)
+        measured.append(record)
+    return tuple(measured)
 
 
 def metrics(measured: Sequence[Record]) -> tuple[Metric, ...]:
@@ -103,25 +117,6 @@ def metrics(measured: Sequence[Record]) -> tuple[Metric, ...]:
     shares = [name for name in _names(measured) if name != "rouge_l"]
     means = [scores.mean("rouge_l", _values(measured, "rouge_l"))] if "rouge_l" in _names(measured) else []
     return (*(scores.share(name, [value == 1 for value in _values(measured, name)]) for name in shares), *means)
-
-
-def _record(question: Question, answer: str | None) -> Record:
-    text = answer or ""
-    kept: dict[str, bool] = {}
-    for rule in question.rules:
-        passed = answer is not None and rules.passes(rule, text, question.reference)
-        kept[rules.kind(rule)] = kept.get(rules.kind(rule), True) and passed
-    values = {"score": float(all(kept.values())), "answered": float(answer is not None)}
-    values |= {name: float(passed) for name, passed in kept.items()}
-    if question.reference:
-        values["rouge_l"] = rules.rouge_l(text, question.reference)
-    return Record(
-        id=question.id,
-        prompt=question.messages[-1].content,
-        expected=question.reference,
-        answer=text,
-        scores=values,
-    )
 
 
 def _names(measured: Sequence[Record]) -> list[str]:
