@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 import click
 import msgspec
 
+from tunegate import logs
 from tunegate.api import environment
 from tunegate.cli.options import json_option
 from tunegate.training.config import TrainConfig, settings
@@ -107,11 +108,9 @@ def command(context: click.Context, /, as_json: bool, **given: Any) -> None:
     """
     config = config_of(given)
     is_rank = "LOCAL_RANK" in os.environ  # a launcher started this process for each rank
+    logs.configure()
     if is_rank:
-        from tunegate import logs
         from tunegate.training.launch.external import train
-
-        logs.configure()
     else:
         from tunegate.training import train
     is_silent = is_rank and os.environ["RANK"] != "0"

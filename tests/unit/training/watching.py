@@ -20,13 +20,20 @@ def start(config: TrainConfig, *, stderr: int | None = None) -> subprocess.Popen
 
 def start_under_torchrun(config: TrainConfig, *options: str, stderr: int | None = None) -> subprocess.Popen[str]:
     """The same in two ranks of a launcher that isn't ours."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
     # torchrun would take --run for a short form of its own --run-path.
     command = [{"--run": "--run_name"}.get(word, word) for word in command_of(config)[2:]]
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, *torchrun, *options, "-m", *command], env=environment, stderr=stderr, text=True
-    )
+    return _torchrun(*options, "-m", *command, stderr=stderr)
+
+
+def start_script_under_torchrun(script: Path, *words: str) -> subprocess.Popen[str]:
+    """A program of the test's in two ranks, which finds the modules of the tests."""
+    return _torchrun(str(script), *words, PYTHONPATH=str(Path(__file__).parents[3]))
+
+
+def _torchrun(*words: str, stderr: int | None = None, **variables: str) -> subprocess.Popen[str]:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", **variables}
+    return subprocess.Popen([sys.executable, *torchrun, *words], env=environment, stderr=stderr, text=True)
 
 
 def command_of(config: TrainConfig) -> list[str]:

@@ -70,14 +70,16 @@ def _plan_and_run(
         check_config(config)
         with hold(output_dir):
             planned = begin(config, output_dir, size, report)
+            if planned.is_complete:  # the others end when they receive that: not before everything is published
+                versions = finish(planned.plan, output_dir)
             _send_plan(store, platform.node(), planned)
             _send_plan(store, "first", planned)
-            if not planned.is_complete:
-                stop.is_training = True
-                run(planned.plan, output_dir, stop, report)
-                stop.is_training = False
-            else:
+            if planned.is_complete:
                 _wait_until_received(store, size)
+                return versions
+            stop.is_training = True
+            run(planned.plan, output_dir, stop, report)
+            stop.is_training = False
             return finish(planned.plan, output_dir)
     except TunegateError as error:
         if not store.check(["first"]):

@@ -5,7 +5,9 @@ Level-triggered: what an earlier attempt did is found, and not done again.
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from tunegate.training.run.checkpoints import (
     remove_surplus,
     unpublished,
 )
-from tunegate.training.run.layout import STOP, check_output_dir
+from tunegate.training.run.layout import FINISHED, STOP, check_output_dir
 from tunegate.training.run.plan import (
     Plan,
     check_same_run,
@@ -33,13 +35,18 @@ from tunegate.training.run.plan import (
 )
 from tunegate.training.run.progress import Report, cut_log
 
+_LOG = logging.getLogger(__name__)
+_POLL_SECONDS = 0.5
+_ENDING_SECONDS = 5.0  # from the first node's last write until Kubernetes knows that its pod has succeeded
+
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A planned run; one that `is_complete` has nothing left to train, only to publish."""
+    """A planned run; one that `is_complete` has nothing left to train, one that `is_published` nothing to publish."""
 
     plan: Plan
     is_complete: bool
+    is_published: bool = False
 
 
 def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report | None) -> PlannedRun:
@@ -58,13 +65,14 @@ def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report 
         recorded = read_record(output_dir)
     plan = check_same_run(plan, output_dir, recorded)
     remove_incomplete(output_dir)
-    (output_dir / STOP).unlink(missing_ok=True)
+    for left in (STOP, FINISHED):
+        (output_dir / left).unlink(missing_ok=True)
     if not config.resume and (published or complete_checkpoints(output_dir)):
         raise UsageError(
             f"The run in {output_dir} has checkpoints; leave out --resume False to resume, or give a new --output_dir."
         )
     if latest is not None and latest.is_last:
-        return PlannedRun(plan, is_complete=True)
+        return PlannedRun(plan, is_complete=True, is_published=True)
     local = complete_checkpoints(output_dir)
     newest = local[-1] if local else None
     if store and published and (newest is None or step_of(published[-1]) > newest.step):
@@ -83,7 +91,20 @@ def join(config: TrainConfig, output_dir: Path, processes: int) -> PlannedRun:
     plan = make_plan(config, store, output_dir, processes)
     published, local = versions_of(store, config) if store else [], complete_checkpoints(output_dir)
     is_published = bool(store and published and store.manifest(published[-1].uri).is_last)
-    return PlannedRun(plan, is_complete=is_published or (bool(local) and local[-1].is_last))
+    is_complete = is_published or (bool(local) and local[-1].is_last)
+    return PlannedRun(plan, is_complete=is_complete, is_published=is_published)
+
+
+def wait_until_finished(config: TrainConfig, output_dir: Path) -> None:
+    """Wait on a node that is not the first until the first has published what the run left, and has ended.
+
+    Kubeflow's controller takes an elastic job for succeeded when any of its pods has, and ends those that still run.
+    """
+    _LOG.info("waiting until the first node has finished")
+    finished = output_dir / FINISHED
+    while not finished.exists() or finished.read_text() != (config.store or ""):
+        time.sleep(_POLL_SECONDS)
+    time.sleep(_ENDING_SECONDS)
 
 
 def finish(plan: Plan, output_dir: Path) -> list[ModelVersion]:
@@ -102,8 +123,8 @@ def finish(plan: Plan, output_dir: Path) -> list[ModelVersion]:
             target = output_dir / path.name
             target.unlink(missing_ok=True)
             os.link(path, target)
-        return []
-    return versions_of(store, plan.config)
+    (output_dir / FINISHED).write_text(plan.config.store or "")
+    return versions_of(store, plan.config) if store else []
 
 
 def versions_of(store: Store, config: TrainConfig) -> list[ModelVersion]:

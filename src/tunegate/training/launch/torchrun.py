@@ -17,7 +17,7 @@ from tunegate.processes import Child
 from tunegate.training.config import TrainConfig, check_config
 from tunegate.training.data.prepare import Preparing
 from tunegate.training.launch.failure import read_failure
-from tunegate.training.launch.lifecycle import begin, finish, join
+from tunegate.training.launch.lifecycle import begin, finish, join, wait_until_finished
 from tunegate.training.launch.nodes import Node, read_node
 from tunegate.training.run.layout import LOG, STOP, VERSIONS, failures, hold, log_path, plan_path
 from tunegate.training.run.plan import Plan, threads_per_process
@@ -44,6 +44,8 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
             planned = join(config, output_dir, processes)
             if not planned.is_complete:
                 _run(planned.plan, node, output_dir, _ignore, stop)
+            if not planned.is_published:
+                wait_until_finished(config, output_dir)
             return []
         with hold(output_dir):
             planned = begin(config, output_dir, processes, report)

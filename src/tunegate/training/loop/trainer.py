@@ -6,6 +6,7 @@ Rank 0 publishes each checkpoint in a thread of its own while training continues
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from tunegate.training.run.plan import Plan
 from tunegate.training.run.preemption import StopRequest
 from tunegate.training.run.progress import Report, append
 from tunegate.training.run.publisher import Publisher, publisher_of
+
+_LONGEST_UPLOAD = timedelta(days=1)
 
 # The one operator that DeepSpeed would compile for gloo; without it no compiler is needed, and nothing gets slower.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -98,17 +101,20 @@ def _make_trainer(plan: Plan, arguments: TrainingArguments) -> FineTuningTrainer
 def _train(
     trainer: FineTuningTrainer, start: Start, publisher: Publisher | None, preemption: PreemptionCallback
 ) -> None:
-    """Train to the end or to where all agreed to stop, then publish what is not published by then."""
+    """Train to the end or to where all agreed to stop, then publish what is not published by then.
+
+    Every rank stays until that is done: launchers and training operators end the others when one has ended.
+    """
     try:
         trainer.train(resume_from_checkpoint=str(start.folder) if start.folder else None)
     except BaseException:
         if publisher:
             publisher.cancel()
         raise
+    everybody = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_UPLOAD)
     if publisher:
         (publisher.flush if preemption.agreed else publisher.close)()
-    if preemption.agreed:
-        torch.distributed.barrier()  # a launcher ends all ranks when one has ended early: not before this is published
+    torch.distributed.barrier(group=everybody)
     torch.distributed.destroy_process_group()
     if preemption.agreed:
         step = trainer.state.global_step

@@ -18,6 +18,7 @@ REJECTED = "rejected.jsonl"
 LOG = "trainer_log.jsonl"
 PICTURE = "training_loss.png"
 VERSIONS = "versions.jsonl"  # what was published, one line each
+FINISHED = ".finished"  # names the store that the first node has published the whole run to
 STOP = "stop"  # there as soon as the run is to stop: the process that started the ranks tells those of every node
 CHECKPOINTS = "checkpoint-*"
 RESUME = "resume"

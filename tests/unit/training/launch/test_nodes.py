@@ -11,13 +11,15 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.processes import processes_about
 from tests.unit.training.conftest import Run, Shop
 from tests.unit.training.watching import ranks_of
 from tests.waiting import wait_for
-from tunegate.api.versions import ModelVersion
+from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.processes import free_port
+from tunegate.store import Store
 from tunegate.training import Progress, TrainConfig, train
 from tunegate.training.launch.nodes import Node, read_node
 from tunegate.training.run.progress import read_log
@@ -138,7 +140,24 @@ def test_two_nodes_train_as_two_processes_do(full: Run, shop: Shop, tmp_path: Pa
 
     again = stack.enter_context(Job(config, tmp_path, fixed(free_port())))
     again.start(1)
-    assert again.wait(1) == 0  # complete: nobody is waited for
+    assert again.wait(1) == 0  # published: nobody is waited for
+
+
+def test_a_node_stays_until_the_first_has_published_what_is_left(
+    full: Run, shop: Shop, tmp_path: Path, stack: ExitStack
+) -> None:
+    release = Release(format="huggingface", system_prompt="Be kind.", generation={"temperature": 0.5})
+    elsewhere = Store.open(f"{shop.store.uri}/nodes", endpoint_url=shop.store.endpoint_url)
+    elsewhere.publish(shop.folder / "model", shop.base.name, release=release, producer=Producer(kind="test"))
+    config = replace(full.config, store=elsewhere.uri, nproc_per_node=1)
+    job = stack.enter_context(Job(config, tmp_path, fixed(free_port())))
+    job.start(1)
+    wait_for(lambda: "waiting until the first node has finished" in job.said(1), seconds=120)
+    job.start(0)
+
+    assert job.wait(1) == 0, job.said(1)
+    assert "tiny/full/checkpoint-12" in [version.name for version in elsewhere.list("tiny")]
+    assert job.pods[0].poll() == 0, "a pod that ended before another is kept, with its log"
 
 
 def test_a_lost_node_is_replaced_and_the_run_ends_as_if_nothing_had_been(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -14,9 +15,17 @@ from transformers import AutoTokenizer
 from tests.processes import processes_about
 from tests.unit.training.builders import dialogues, write_dialogues
 from tests.unit.training.conftest import LORA, Run, Shop
-from tests.unit.training.watching import losses_of, ranks_of, start, start_under_torchrun, wait_beside, weights_of
+from tests.unit.training.watching import (
+    losses_of,
+    ranks_of,
+    start,
+    start_script_under_torchrun,
+    start_under_torchrun,
+    wait_beside,
+    weights_of,
+)
 from tests.waiting import wait_for
-from tunegate.api.codec import from_yaml
+from tunegate.api.codec import from_yaml, to_json
 from tunegate.api.errors import DataError, TrainingError, UsageError
 from tunegate.api.pinned import base_of
 from tunegate.api.versions import RELEASE, ModelVersion, Producer, Release
@@ -154,6 +163,47 @@ def test_ranks_of_a_launcher_of_the_users_are_started_anew(full: Run, shop: Shop
 
     assert losses_of(output) == losses_of(full.output)
     assert weights_of(output) == weights_of(full.output)
+
+
+RANK = """
+import sys
+from pathlib import Path
+from tests.waiting import wait_for
+from tunegate.api.codec import from_json
+from tunegate.api.versions import ModelVersion
+from tunegate.training import TrainConfig
+from tunegate.training.launch.external import train
+
+def report(news):
+    if isinstance(news, ModelVersion) and news.name.endswith("-12"):
+        (folder / "held").touch()
+        wait_for((folder / "go").exists, seconds=60)
+
+folder = Path(sys.argv[1])
+config = from_json((folder / "config.json").read_bytes(), TrainConfig, "config")
+if not train(config, report):
+    (folder / "over").touch()
+"""
+
+
+def test_every_rank_stays_until_the_last_upload_is_done(shop: Shop, tmp_path: Path) -> None:
+    """Kubeflow's controller ends the other pods of an elastic job as soon as one has ended."""
+    config = shop.config("stays", run="stays")
+    (tmp_path / "rank.py").write_text(RANK)
+    (tmp_path / "config.json").write_bytes(to_json(config))
+    launched = start_script_under_torchrun(tmp_path / "rank.py", str(tmp_path))
+    try:
+        wait_beside(launched, (tmp_path / "held").exists)
+        with suppress(AssertionError):
+            wait_for((tmp_path / "over").exists, seconds=5)
+        is_over = (tmp_path / "over").exists()
+        (tmp_path / "go").touch()
+        assert launched.wait(60) == 0
+    finally:
+        launched.kill()
+        launched.wait()
+    assert not is_over
+    assert (tmp_path / "over").exists()
 
 
 def test_a_complete_run_only_reports(full: Run, shop: Shop, tmp_path: Path) -> None:
