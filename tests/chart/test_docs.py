@@ -91,6 +91,13 @@ def test_the_mirror_takes_every_image_of_the_list(tmp_path: Path) -> None:
     assert pushed == images
 
 
+def test_the_list_has_what_the_training_operator_puts_before_workers() -> None:
+    text = (DOCS / "air-gapped.md").read_text()
+    image = "alpine:3.10"  # config.go of training operator 1.9
+    assert image in (REPOSITORY / "images/images.txt").read_text().splitlines()
+    assert f"--pytorch-init-container-image=mirror.example:5000/tunegate-mirror/{image}" in text
+
+
 @pytest.mark.parametrize("guide", GUIDES)
 def test_every_link_leads_somewhere(guide: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (DOCS / guide).read_text()):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.operator.running import POLICY_NAME, Shop, keep_voting
+from tests.operator.running import POLICY_NAME, Shop, keep_voting, publish
 from tests.waiting import wait_for
+from tunegate.kube.kinds import Kind
 from tunegate_operator import kinds
 from tunegate_operator.types import object_name
 
+REPOSITORY = Path(__file__).parents[2]
 UNREACHABLE = "The API server can't be reached"
 PHASES = ["Verifying", "Evaluating", "Progressing", "Paused", "Progressing", "Paused", "Promoting", "Baking"]
 
@@ -40,6 +45,39 @@ def test_a_good_checkpoint_is_evaluated_shown_and_promoted(shop: Shop, prometheu
     assert record["status"]["evaluations"][0]["metrics"][0]["value"] == 0.9
     assert record["spec"]["producer"]["run"] == "run-1"
     assert "Baked" in [reason for reason, _ in shop.events()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "succeeded"),
+    [
+        pytest.param(kinds.PYTORCH_JOB, "10-train.yaml", "Succeeded", id="training operator 1.9"),
+        pytest.param(kinds.TRAIN_JOB, "13-train-trainjob.yaml", "Complete", id="Trainer 2.x"),
+    ],
+)
+def test_the_last_version_of_a_job_is_a_candidate_once_the_job_succeeded(
+    shop: Shop, kind: Kind, file: str, succeeded: str
+) -> None:
+    """Whichever of Kubeflow's kinds it is: its labels tie it to its versions."""
+    shop.start_policy(candidates="FinishedRuns", steps=[{"weight": 100}], bakingSeconds=1)
+    (job,) = yaml.safe_load_all((REPOSITORY / "pipelines" / file).read_text())
+    job["metadata"]["namespace"] = shop.namespace
+    shop.server.kubectl("apply", "-f", "-", stdin=json.dumps(job))
+    name, run = job["metadata"]["name"], job["metadata"]["labels"]["tunegate.io/run"]
+    versions = [shop.hands.knows(publish(shop.store, shop.folder, run, step=step)) for step in (60, 120)]
+    shop.start_operator()
+    records = [object_name(version) for version in versions]
+    wait_for(lambda: all(shop.cluster.get(kinds.MODEL_VERSION, shop.namespace, record) for record in records))
+    shop.until_serving()
+    assert [shop.phase(version) for version in versions] == ["", ""]
+
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    condition = {"type": succeeded, "status": "True", "reason": "Done", "message": "", "lastTransitionTime": now}
+    patch = json.dumps({"status": {"conditions": [condition]}})
+    shop.server.kubectl(
+        *("-n", shop.namespace, "patch", kind.plural, name, "--subresource=status", "--type=merge", "-p", patch)
+    )
+    shop.until(versions[1], "Succeeded")
+    assert shop.phase(versions[0]) == ""
 
 
 def test_a_disliked_canary_is_rolled_back_and_the_stable_keeps_everybody(shop: Shop, prometheus: str) -> None:
@@ -137,8 +175,6 @@ def test_an_abort_works_with_store_and_prometheus_down(shop: Shop, prometheus: s
     shop.prometheus.stop()
     shop.until_condition("FeedbackReadable", "PrometheusUnreachable")
     abort = {"spec": {"abort": {"actor": "ada", "message": "wrong prices"}}}
-    import json
-
     shop.server.kubectl(
         "-n", shop.namespace, "patch", "promotion", object_name(version), "--type=merge", "-p", json.dumps(abort)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from tests.chart.rendering import check_against_crd
 from tunegate.cli import root
 from tunegate.cli.train import config_of
 from tunegate.shop import DATA
+from tunegate.training.compat.pai import read_line
+from tunegate.training.compat.pytorchjob import JobSettings, training_job
 from tunegate.training.config import TrainConfig, check_config
 from tunegate.training.run.plan import accumulation
 
@@ -39,16 +42,35 @@ def pods(path: Path) -> Iterator[Object]:
 
 def pods_of(each: Object) -> list[Object]:
     spec = each.get("spec", {})
-    templates = [replica["template"] for replica in spec.get("pytorchReplicaSpecs", {}).values()]
+    replicas = spec.get("pytorchReplicaSpecs", {})
+    templates = [copy.deepcopy(replica["template"]) for replica in replicas.values()]
+    if {"Master", "Worker"} <= replicas.keys():  # training operator 1.9, pkg/controller.v1/pytorch/initcontainer.go
+        waits = {"name": "init-pytorch", "image": "alpine:3.10", "command": ["sh"]}
+        templates[list(replicas).index("Worker")]["spec"].setdefault("initContainers", []).append(waits)
     return templates or ([spec["template"]] if "template" in spec else [])
+
+
+def pods_of_trainer(path: Path) -> Iterator[Object]:
+    """The pods of a TrainJob: those of Trainer 2.3's runtime torch-distributed, with what the job says of them."""
+    for job in objects(path):
+        for patch in job["spec"].get("runtimePatches", ()) if job["kind"] == "TrainJob" else ():
+            (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+            assert node["name"] == "node"
+            pod = copy.deepcopy(node["template"]["spec"]["template"])
+            (container,) = pod["spec"]["containers"]
+            trainer = job["spec"]["trainer"]
+            container |= {name: trainer[name] for name in ("image", "command", "args", "env")}
+            container["resources"] = trainer["resourcesPerNode"]
+            yield pod
 
 
 CONTAINERS = [
     pytest.param(container, id=f"{path.stem}-{container['name']}-{number}")
     for path in FILES
-    for number, pod in enumerate(pods(path))
+    for number, pod in enumerate([*pods(path), *pods_of_trainer(path)])
     for container in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
 ]
+CONTAINER = {"PyTorchJob": "pytorch", "TrainJob": "node"}  # by which name a controller finds the one that trains
 TUNEGATE = [param for param in CONTAINERS if "args" in param.values[0]]
 
 
@@ -89,11 +111,11 @@ def test_an_api_server_takes_them_in_their_order(cluster: ApiServer) -> None:
 @each_file
 def test_pods_pass_pod_security_restricted(path: Path, cluster: ApiServer) -> None:
     namespace = cluster.new_namespace({"pod-security.kubernetes.io/enforce": "restricted"})
-    for pod in pods(path):
+    for pod in [*pods(path), *pods_of_trainer(path)]:
         spec = {"restartPolicy": "Never", **pod["spec"]}
         made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "pod-"}, "spec": spec}
         cluster.kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(made))
-        assert spec["automountServiceAccountToken"] is False
+    assert all(pod["spec"]["automountServiceAccountToken"] is False for pod in pods(path))
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
@@ -107,7 +129,7 @@ def test_a_container_is_ours_and_writes_nothing_but_its_volumes(container: Objec
 @pytest.mark.parametrize("container", TUNEGATE)
 def test_tunegate_understands_the_words_of_a_container(container: Object, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in container["env"]:
-        monkeypatch.setenv(variable["name"], variable["value"])
+        monkeypatch.setenv(variable["name"], variable.get("value", "from a Secret"))
 
     context = parse(container["args"])
 
@@ -124,8 +146,9 @@ def test_a_word_that_tunegate_does_not_know_would_be_found(monkeypatch: pytest.M
 @pytest.mark.parametrize("path", [path for path in FILES if "train" in path.name], ids=lambda path: path.stem)
 def test_a_training_job_can_begin(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEGATE_STORE", "s3://tunegate")
-    job = next(each for each in objects(path) if each["kind"] == "PyTorchJob")
-    (words,) = {tuple(pod["spec"]["containers"][0]["args"]) for pod in pods(path)}  # all pods run the same
+    job = next(each for each in objects(path) if each["kind"] in CONTAINER)
+    every = [*pods(path), *pods_of_trainer(path)]
+    (words,) = {tuple(pod["spec"]["containers"][0]["args"]) for pod in every}  # all pods run the same
     params = parse(list(words)).params
     if params["deepspeed"]:
         params["deepspeed"] = str(PIPELINES / "deepspeed" / Path(params["deepspeed"]).name)
@@ -134,10 +157,30 @@ def test_a_training_job_can_begin(path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     check_config(config)
     assert job["metadata"]["labels"] == {"tunegate.io/model": config.model, "tunegate.io/run": config.run}
-    assert [pod["spec"]["containers"][0]["name"] for pod in pods(path)] == ["pytorch"] * len(list(pods(path)))
+    assert {pod["spec"]["containers"][0]["name"] for pod in every} == {CONTAINER[job["kind"]]}
+    assert all(pod["metadata"]["labels"] == job["metadata"]["labels"] for pod in every)
     assert config.dataset_dir == "/opt/shop"
     assert set(config.dataset) <= json.loads((DATA / "dataset_info.json").read_text()).keys()
     assert f"ln -s {site_packages('shop/data')} /opt/shop" in (PIPELINES.parent / "images/Dockerfile").read_text()
+
+
+@pytest.mark.parametrize(("file", "failures"), [("10-train", 3), ("11-train-full", 3), ("12-train-elastic", 10)])
+def test_a_job_bears_the_failures_that_it_says(file: str, failures: int) -> None:
+    job = next(each for each in objects(PIPELINES / f"{file}.yaml") if each["kind"] == "PyTorchJob")
+    assert _bears(job, failures)
+
+
+def test_a_submitted_job_bears_three_failures() -> None:
+    line = """pai -name pytorch112z -DentryFile='t.py' -DuserDefinedParameters="--output_dir o" -DworkerCount=4"""
+    settings = JobSettings("pai", "shop", "tunegate/trainer:0.1.0", "s3://models", None, "tunegate-store", "runs")
+    assert _bears(training_job(read_line(line, {}), settings), 3)
+
+
+def _bears(job: Object, failures: int) -> bool:
+    """The training operator fails a job when the restarts of all its pods reach the limit; a failure is one of each."""
+    pods_at_once = sum(replica["replicas"] for replica in job["spec"]["pytorchReplicaSpecs"].values())
+    limit = job["spec"]["runPolicy"]["backoffLimit"]
+    return bool(failures * pods_at_once < limit <= (failures + 1) * pods_at_once)
 
 
 def test_the_pods_that_are_left_of_an_elastic_job_can_share_a_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ from tunegate.training.compat.pai import PaiJob
 
 API_VERSION = "kubeflow.org/v1"
 _METRICS_PORT = "9400"
+# A job is given up when the restarts of all its pods together reach its limit; one pod's failure starts all again.
+_FAILURES = 3
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ def training_job(job: PaiJob, settings: JobSettings) -> dict[str, Any]:
         "apiVersion": API_VERSION,
         "kind": "PyTorchJob",
         "metadata": {"name": settings.name, "namespace": settings.namespace, "labels": labels},
-        "spec": {"runPolicy": {"cleanPodPolicy": "Running", "backoffLimit": 3}, "pytorchReplicaSpecs": replicas},
+        "spec": {
+            "runPolicy": {"cleanPodPolicy": "Running", "backoffLimit": _FAILURES * job.workers + 1},
+            "pytorchReplicaSpecs": replicas,
+        },
     }
 
 
