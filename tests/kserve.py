@@ -24,6 +24,15 @@ KEPT_FROM_PODS = (
     "internal.serving.kserve.io/modelformat",
 )
 
+# What KServe gives every storage initializer (inferenceservice-config, storageInitializer).
+INITIALIZER_RESOURCES = {"requests": {"cpu": "100m", "memory": "100Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
+
+
+def merged(runtime: Object, server: Object) -> Object:
+    """Resources of two containers as KServe joins them: a strategic merge, so maps are merged by key."""
+    parts = {part: {**runtime.get(part, {}), **server.get(part, {})} for part in ("requests", "limits")}
+    return {part: amounts for part, amounts in parts.items() if amounts}
+
 
 def canonical(quantity: str | int) -> str:
     """A quantity as Go writes it: always a string, with the largest suffix that leaves a whole number."""

@@ -18,6 +18,7 @@ def test_what_the_roles_join(role: str, joins: set[str]) -> None:
 
 
 def test_roles_and_admission_policy_can_be_left_to_somebody_else() -> None:
-    objects = render({"rbac": {"userRoles": False}, "approvals": {"verifyActor": False}})
+    values = {"rbac": {"userRoles": False}, "approvals": {"verifyActor": False}, "serving": {"checkNames": False}}
+    objects = render(values)
     assert [each["metadata"]["name"] for each in objects if each["kind"] == "ClusterRole"] == ["tunegate-operator"]
     assert not {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"} & kinds(objects)

@@ -20,7 +20,7 @@ from tunegate.api.kubernetes import PromotionSpec
 from tunegate.api.policy import ClusterPolicy
 from tunegate.api.promotion import Abort, Approval, PromotionStatus
 from tunegate.api.versions import ModelVersion, Producer
-from tunegate_operator.types import EvaluationSummary, VersionSpec
+from tunegate_operator.types import EvaluationSummary, ServerRecord
 
 Object = dict[str, Any]
 FILES = sorted(OWN_CRDS.glob("*.yaml"))
@@ -60,10 +60,11 @@ EVERY_FIELD = [
 
 # The type behind each part of a kind. What is ours in a status besides the type comes last.
 BEHIND: list[tuple[str, str, Any, set[str]]] = [
-    ("ModelVersion", "spec", VersionSpec, set()),
+    ("ModelVersion", "spec", ModelVersion, {"producer"}),
     ("ModelVersion", "spec.producer", Producer, set()),
     ("ModelVersion", "status.evaluations[]", EvaluationSummary, set()),
     ("PromotionPolicy", "spec", ClusterPolicy, set()),
+    ("PromotionPolicy", "status.servers[]", ServerRecord, set()),
     ("PromotionPolicy", "status.stable", ModelVersion, set()),
     ("PromotionPolicy", "status.initial", ModelVersion, set()),
     ("Promotion", "spec", PromotionSpec, set()),

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import json
+
+import msgspec
+import pytest
+
+from tests.builders import make_version
 from tests.chart.rendering import Object, kinds, pick, render
+from tests.kserve import INITIALIZER_RESOURCES, merged
+from tunegate.api.policy import ClusterPolicy
 from tunegate.cli import serve
+from tunegate_operator.config import Config
+from tunegate_operator.manifests import inference_service
+
+VERSION = make_version("run-1")
+POLICY = {"model": "shop", "initialVersion": "s3://m/", "suites": ["a"], "gates": [], "steps": [{"weight": 10}]}
 
 VLLM = {"serving": {"vllm": {"enabled": True}}}
+RUNTIME, VLLM_RUNTIME = "tunegate-predictor-0-1-0", "tunegate-predictor-vllm-0-1-0"
 
 
 def test_the_predictor_serves_the_folder_that_kserve_fills() -> None:
-    (container,) = pick(render(), "ClusterServingRuntime", "tunegate-predictor")["spec"]["containers"]
+    (container,) = pick(render(), "ClusterServingRuntime", RUNTIME)["spec"]["containers"]
     assert container["name"] == "kserve-container"
     assert container["args"] == [
         "serve",
@@ -22,13 +36,13 @@ def test_the_predictor_serves_the_folder_that_kserve_fills() -> None:
 
 
 def test_a_predictor_gets_half_an_hour_to_become_ready() -> None:
-    (container,) = pick(render(), "ClusterServingRuntime", "tunegate-predictor")["spec"]["containers"]
+    (container,) = pick(render(), "ClusterServingRuntime", RUNTIME)["spec"]["containers"]
     probe = container["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] == 1800  # serving.readyTimeoutSeconds of a policy
 
 
 def test_kserve_never_chooses_our_runtime_by_itself() -> None:
-    for name in ("tunegate-predictor", "tunegate-predictor-vllm"):
+    for name in (RUNTIME, VLLM_RUNTIME):
         runtime = pick(render(VLLM), "ClusterServingRuntime", name)["spec"]
         assert runtime["supportedModelFormats"] == [{"name": "tunegate", "version": "1", "autoSelect": False}]
 
@@ -36,13 +50,11 @@ def test_kserve_never_chooses_our_runtime_by_itself() -> None:
 def test_the_vllm_runtime_is_the_same_server_with_another_engine() -> None:
     objects = render(VLLM)
     (usual,), (vllm,) = (
-        pick(objects, "ClusterServingRuntime", name)["spec"]["containers"]
-        for name in ("tunegate-predictor", "tunegate-predictor-vllm")
+        pick(objects, "ClusterServingRuntime", name)["spec"]["containers"] for name in (RUNTIME, VLLM_RUNTIME)
     )
     assert vllm["args"][:-1] == usual["args"][:-1]
     assert (usual["args"][-1], vllm["args"][-1]) == ("--engine=transformers", "--engine=vllm")
     assert vllm["image"] == "tunegate/predictor-vllm:0.1.0"
-    assert vllm["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert "/dev/shm" in [mount["mountPath"] for mount in vllm["volumeMounts"]]  # noqa: S108
 
 
@@ -64,9 +76,12 @@ def test_the_initializer_claims_our_uris_and_reads_the_secret_beside_the_server(
     container = spec["container"]
     assert container["name"] == "storage-initializer"
     assert container["envFrom"] == [{"secretRef": {"name": "keys"}}]
-    env = {each["name"]: each["value"] for each in container["env"]}
+    env = {variable["name"]: variable.get("value") or variable["valueFrom"] for variable in container["env"]}
     assert env["TUNEGATE_STORE"] == "s3://models"
     assert env["AWS_ENDPOINT_URL"] == "http://minio:9000"
+    # KServe adds those of a service account's Secret to `env`, which wins over `envFrom`; by name ours win over both.
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        assert env[name] == {"secretKeyRef": {"name": "keys", "key": name, "optional": True}}
     # A mount of a volume that another runtime's pod lacks would make that pod invalid.
     assert "volumeMounts" not in container
 
@@ -75,7 +90,7 @@ def test_within_namespaces_each_gets_its_own_runtime() -> None:
     objects = render({"rbac": {"scope": "Namespaced"}, "namespaces": ["a", "b"], **VLLM})
     assert "ClusterServingRuntime" not in kinds(objects)
     found = [(each["metadata"]["namespace"], each["metadata"]["name"]) for each in _runtimes(objects)]
-    names = ("tunegate-predictor", "tunegate-predictor-vllm")
+    names = (RUNTIME, VLLM_RUNTIME)
     assert sorted(found) == [(namespace, name) for namespace in ("a", "b") for name in names]
 
 
@@ -93,3 +108,74 @@ def test_predictors_are_reached_on_one_port() -> None:
         spec = pick(objects, "NetworkPolicy", "tunegate-predictors", namespace)["spec"]
         assert spec["policyTypes"] == ["Ingress"]
         assert spec["ingress"] == [{"ports": [{"port": 8080}]}]
+
+
+@pytest.mark.parametrize(
+    ("image", "is_new"),
+    [({"tag": "0.1.1"}, True), ({"digest": "sha256:" + "0" * 64}, True), ({}, False)],
+    ids=["tag", "digest", "the chart's own"],
+)
+def test_a_new_image_is_a_new_runtime_that_the_operator_knows_by_name(image: Object, is_new: bool) -> None:
+    objects = render({"serving": {"image": image}})
+    name = next(obj for obj in objects if obj["kind"] == "ClusterServingRuntime")["metadata"]["name"]
+    assert name.startswith(RUNTIME)
+    assert is_new == (name != RUNTIME)
+    (container,) = pick(objects, "Deployment", "tunegate-operator")["spec"]["template"]["spec"]["containers"]
+    assert f"--serving-runtime={name}" in container["args"]
+    assert pick(objects, "ClusterServingRuntime", name)["metadata"]["annotations"] == {
+        "helm.sh/resource-policy": "keep"
+    }
+
+
+@pytest.mark.parametrize("engine", ["Transformers", "VLLM"])
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {"requests": {"memory": "8Gi"}},
+        {"limits": {"memory": "1Gi"}},
+        {"requests": {"cpu": "2"}, "limits": {"memory": "6Gi"}},
+        {},
+    ],
+    ids=["requests", "limits", "both", "none"],
+)
+def test_a_pod_gets_the_resources_as_its_policy_says(engine: str, resources: Object) -> None:
+    """KServe merges the runtime's container with the server's, key by key."""
+    objects = render(VLLM)
+    (operator,) = pick(objects, "Deployment", "tunegate-operator")["spec"]["template"]["spec"]["containers"]
+    given = dict(word.removeprefix("--").split("=", 1) for word in operator["args"])
+    config = Config(
+        store="s3://models",
+        evaluation_image="trainer",
+        serving_runtime=given["serving-runtime"],
+        vllm_runtime=given["vllm-runtime"],
+        serving_resources=json.loads(given["serving-resources"]),
+        vllm_resources=json.loads(given["vllm-resources"]),
+    )
+    policy = msgspec.convert({**POLICY, "serving": {"engine": engine, "resources": resources}}, ClusterPolicy)
+    model = inference_service("models", policy, "shop", VERSION, config)["spec"]["predictor"]["model"]
+    (runtime,) = pick(objects, "ClusterServingRuntime", model["runtime"])["spec"]["containers"]
+    found = merged(runtime.get("resources", {}), model["resources"])
+    defaults = {
+        "Transformers": {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "4Gi"}},
+        "VLLM": {"requests": {"cpu": "2", "memory": "8Gi"}, "limits": {"memory": "32Gi", "nvidia.com/gpu": 1}},
+    }
+    assert found == (resources or defaults[engine])
+
+
+@pytest.mark.parametrize(
+    ("resources", "pod"),
+    [
+        ({"requests": {"cpu": "2"}}, {"cpu": ("2", "2"), "memory": ("256Mi", "1Gi")}),
+        ({"requests": {"memory": "1.5Gi"}}, {"cpu": ("100m", "1"), "memory": ("1.5Gi", "1.5Gi")}),
+        ({"limits": {"cpu": "50m"}}, {"cpu": ("50m", "50m"), "memory": ("100Mi", "1Gi")}),
+        ({"requests": {"cpu": "100m", "memory": "256Mi"}}, {"cpu": ("100m", "1"), "memory": ("256Mi", "1Gi")}),
+    ],
+)
+def test_an_initializers_pod_is_one_that_the_api_server_takes(
+    resources: Object, pod: dict[str, tuple[str, str]]
+) -> None:
+    none = {"requests": None, "limits": None}
+    objects = render({"serving": {"storageInitializer": {"resources": none | resources}}})
+    container = pick(objects, "ClusterStorageContainer", "tunegate")["spec"]["container"]
+    found = merged(INITIALIZER_RESOURCES, container["resources"])
+    assert {name: (found["requests"][name], found["limits"][name]) for name in ("cpu", "memory")} == pod

@@ -28,6 +28,7 @@ PASSED_ON: dict[str, set[str]] = {
     "decision.reason": set(),
     "found[check].reason": set(),
     "reason": set(),
+    "refusal.reason": {"NameTaken", "WebhookUnavailable", "WriteRefused"},
     "kind": {"Verified", "Evaluated"},
     "phase": {"Pending", "Serving", "Promoting", "Suspended"},
     "comparison.outcome": set(get_args(Outcome)),

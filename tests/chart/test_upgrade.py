@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.apiserver import ApiServer, call
-from tests.chart.rendering import CHART, Object, helm, render
+from tests.chart.rendering import CHART, REPOSITORY, Object, helm, render
 from tests.operator.objects import CONDITION, PLURALS, STATUS, policy, promotion, version
 
 # The chart as it was packaged at commit 2d11983.
@@ -17,12 +17,12 @@ BEFORE = Path(__file__).with_name("data") / "chart-2d11983.tgz"
 VALUES = CHART / "ci/minimal-values.yaml"
 NAMESPACE = "models"
 CRDS = "customresourcedefinitions"
-SERVER: Object = {
-    "apiVersion": "serving.kserve.io/v1beta1",
-    "kind": "InferenceService",
-    "metadata": {"name": "shop-0123456789ab", "namespace": NAMESPACE},
-    "spec": {"predictor": {"model": {"modelFormat": {"name": "tunegate"}, "storageUri": "tunegate://x/"}}},
-}
+# A server as the operator of then made it.
+MADE = json.loads((REPOSITORY / "tests/unit/operator/data/objects-2d11983.json").read_text())["InferenceService"]
+SERVER: Object = {**MADE, "metadata": {**MADE["metadata"], "namespace": NAMESPACE}}
+# Fields of a status that are newer.
+NEW = ("servers", "restored")
+RUNTIMES = "/apis/serving.kserve.io/v1alpha1/clusterservingruntimes"
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,28 @@ def test_objects_and_servers_are_as_they_were(cluster: ApiServer, before: dict[s
             assert after[key] == obj
         if key.startswith("Secret/"):
             assert after[key].get("data") == obj.get("data"), "a new key refuses the response ids given out before"
+
+
+def test_servers_keep_the_runtime_they_were_started_with(cluster: ApiServer, before: dict[str, Object]) -> None:
+    """KServe restarts every server of a runtime whose spec changes, and can't restart a pod of one that is gone."""
+    name = SERVER["spec"]["predictor"]["model"]["runtime"]
+    (wanted,) = (obj for obj in render(VALUES) if obj["kind"] == "ClusterServingRuntime")
+    assert wanted["metadata"]["name"] != name
+    with cluster.client() as client:
+        kept = call(client, "GET", f"{RUNTIMES}/{name}")
+        assert kept["metadata"]["uid"] == before[f"ClusterServingRuntime//{name}"]["metadata"]["uid"]
+        assert kept["spec"] == before[f"ClusterServingRuntime//{name}"]["spec"]
+        call(client, "GET", f"{RUNTIMES}/{wanted['metadata']['name']}")
+
+
+def test_a_policy_that_kserve_could_not_serve_is_refused_with_the_numbers(
+    cluster: ApiServer, before: dict[str, Object]
+) -> None:
+    for length, words in ((33, ""), (34, "64"), (36, "35 characters")):
+        obj = {**policy(name="a" * length), "metadata": {"name": "a" * length, "namespace": NAMESPACE}}
+        done = cluster.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(obj), check=False)
+        assert bool(words) == bool(done.returncode), done.stderr
+        assert words in done.stderr
 
 
 def test_todays_schema_takes_the_objects_of_before(cluster: ApiServer, before: dict[str, Object]) -> None:
@@ -90,12 +112,13 @@ def make_old(client: object, obj: Object, status: Object | None = None) -> None:
     plural, name = PLURALS[obj["kind"]], obj["metadata"]["name"]
     strict = {"fieldValidation": "Strict"}
     made = call(client, "POST", path_of(plural), {key: obj[key] for key in obj if key != "status"}, query=strict)  # type: ignore[arg-type]
-    made["status"] = status or STATUS[obj["kind"]] | {"conditions": [CONDITION], "observedGeneration": 1}
+    known = {key: value for key, value in STATUS[obj["kind"]].items() if key not in NEW}
+    made["status"] = status or known | {"conditions": [CONDITION], "observedGeneration": 1}
     call(client, "PUT", path_of(plural, name, "status"), made, query=strict)  # type: ignore[arg-type]
 
 
 def everything(cluster: ApiServer) -> dict[str, Object]:
-    kinds = ",".join([*PLURALS.values(), "inferenceservices", "secrets"])
+    kinds = ",".join([*PLURALS.values(), "inferenceservices", "secrets", "clusterservingruntimes"])
     lists = [
         cluster.kubectl("get", kinds, "--all-namespaces", "--output", "json"),
         cluster.kubectl("get", CRDS, "--output", "json"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from tests.builders import at
 from tests.unit.operator.world import World
+from tunegate_operator.gather import Gathered, Last
 
 
 def summary(world: World) -> dict[str, str]:
@@ -48,3 +50,18 @@ def test_a_gateway_that_has_yet_to_look_at_a_change_does_not_stop_the_answers() 
     world.objects["HTTPRoute", "shop"]["metadata"]["generation"] += 1
     world.step(5)
     assert summary(world)["Ready"] == "True"
+
+
+def test_a_name_that_kserve_cannot_serve_is_told_at_once_with_the_numbers() -> None:
+    world = World()
+    world.follow_servers = False
+    policy = world.policy()
+    del world.objects["PromotionPolicy", "shop"]
+    policy["metadata"].update(name="customer-support-assistant", namespace="team-customer-care")
+    world.objects["PromotionPolicy", policy["metadata"]["name"]] = policy
+    found = [world.gatherer.gather("team-customer-care", policy["metadata"]["name"], at(0), Last())]
+    problems = [problem for gathered in found if isinstance(gathered, Gathered) for problem in gathered.problems]
+    (told,) = (problem for problem in problems if problem.reason == "NameTooLong")
+    assert told.about == "Serving"
+    assert told.stops
+    assert all(number in told.message for number in ("68", "63", "21 characters"))

@@ -1,30 +1,59 @@
+{{/* A runtime's name; takes (list $ VALUES PREFIX). A new image has a new name: KServe restarts every server of a runtime
+that changes. */}}
+{{- define "tunegate.runtimeName" -}}
+{{- $root := index . 0 -}}
+{{- $image := (index . 1).image -}}
+{{- index . 2 }}-{{ regexReplaceAll "[^a-z0-9]+" (lower $root.Chart.Version) "-" -}}
+{{- with $image.digest | default $image.tag }}-{{ . | sha256sum | trunc 8 }}{{ end -}}
+{{- end -}}
+
 {{/* A runtime for KServe: one in each namespace where the release may not reach further. Takes (list $ NAME SPEC). */}}
 {{- define "tunegate.servingRuntime" -}}
 {{- $root := index . 0 }}
-{{- $name := index . 1 }}
-{{- $spec := index . 2 }}
 {{- if eq $root.Values.rbac.scope "Cluster" }}
----
-apiVersion: serving.kserve.io/v1alpha1
-kind: ClusterServingRuntime
-metadata:
-  name: {{ $name }}
-  labels:
-    {{- include "tunegate.labels" (list $root "predictor") | nindent 4 }}
-spec:
-  {{- $spec | nindent 2 }}
+{{- include "tunegate.runtimeObject" (list $root "ClusterServingRuntime" "" (index . 1) (index . 2)) }}
 {{- else }}
 {{- range include "tunegate.namespaces" $root | fromJsonArray }}
+{{- include "tunegate.runtimeObject" (list $root "ServingRuntime" . (index $ 1) (index $ 2)) }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "tunegate.runtimeObject" }}
 ---
 apiVersion: serving.kserve.io/v1alpha1
-kind: ServingRuntime
+kind: {{ index . 1 }}
 metadata:
-  name: {{ $name }}
+  name: {{ index . 3 }}
+  {{- with index . 2 }}
   namespace: {{ . }}
+  {{- end }}
   labels:
-    {{- include "tunegate.labels" (list $root "predictor") | nindent 4 }}
+    {{- include "tunegate.labels" (list (index . 0) "predictor") | nindent 4 }}
+  annotations:
+    # Servers of before run on with it.
+    helm.sh/resource-policy: keep
 spec:
-  {{- $spec | nindent 2 }}
+  {{- index . 4 | nindent 2 }}
+{{- end }}
+
+{{/* The runtimes that this release made before, as they are: servers use them. Takes (list $ NAMES), those of today. */}}
+{{- define "tunegate.runtimesOfBefore" -}}
+{{- $root := index . 0 }}
+{{- $names := index . 1 }}
+{{- $scopes := list "" }}
+{{- $kind := "ClusterServingRuntime" }}
+{{- if ne $root.Values.rbac.scope "Cluster" }}
+{{- $scopes = include "tunegate.namespaces" $root | fromJsonArray }}
+{{- $kind = "ServingRuntime" }}
+{{- end }}
+{{- range $namespace := $scopes }}
+{{- range (lookup "serving.kserve.io/v1alpha1" $kind $namespace "").items }}
+{{- $owner := .metadata.annotations | default dict }}
+{{- $isOurs := and (eq (get $owner "meta.helm.sh/release-name") $root.Release.Name) (eq (get $owner "meta.helm.sh/release-namespace") $root.Release.Namespace) }}
+{{- if and $isOurs (not (has .metadata.name $names)) }}
+{{- include "tunegate.runtimeObject" (list $root $kind $namespace .metadata.name (toYaml .spec)) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -81,8 +110,7 @@ containers:
       httpGet: {path: /v2/health/live, port: 8080}
       periodSeconds: 20
       timeoutSeconds: 10
-    resources:
-      {{- toYaml $values.resources | nindent 6 }}
+    # Without resources: the operator writes a policy's, or those of these values, and KServe would merge both.
     securityContext:
       {{- include "tunegate.containerSecurity" $root | nindent 6 }}
     volumeMounts:

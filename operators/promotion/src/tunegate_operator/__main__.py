@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import click
+import msgspec
 
 from tunegate.api import environment
 from tunegate.api.errors import TunegateError
@@ -13,6 +14,22 @@ from tunegate_operator import __version__
 from tunegate_operator.config import Config
 
 LEVELS = ("debug", "info", "warning", "error")
+
+
+class Resources(click.ParamType[dict[str, Any]]):
+    """Requests and limits, as JSON."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        try:
+            found = msgspec.json.decode(value, type=dict[Literal["requests", "limits"], dict[str, str | int]])
+            return {str(key): amounts for key, amounts in found.items()}
+        except msgspec.DecodeError as error:
+            self.fail(f'{value!r} is not such as {{"requests": {{"cpu": "1"}}}}: {error}', param, ctx)
+
+
+RESOURCES = Resources()
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -27,6 +44,14 @@ LEVELS = ("debug", "info", "warning", "error")
 @click.option("--store-secret", default="tunegate-store", help="The Secret that pods read the store's keys from.")
 @click.option("--feedback-secret", default="tunegate-feedback", help="The Secret with the key of response ids.")
 @click.option("--serving-runtime", default="tunegate-predictor", help="The ClusterServingRuntime of the servers.")
+@click.option("--vllm-runtime", default="tunegate-predictor-vllm", help="The one of servers with engine: VLLM.")
+@click.option(
+    "--serving-resources",
+    type=RESOURCES,
+    default="{}",
+    help="JSON: requests and limits of servers whose policy has none.",
+)
+@click.option("--vllm-resources", type=RESOURCES, default="{}", help="The same for servers with engine: VLLM.")
 @click.option("--service-account", default="default", help="The service account of the pods that evaluate.")
 @click.option("--prometheus-url", help="Where users' verdicts are counted. Without it canaries wait for a person.")
 @click.option("--scan-seconds", type=click.FloatRange(1), default=30.0, help="How often the store is listed.")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,6 +12,7 @@ class Config:
 
     namespaces: none of them means all.
     lease_namespace: None means that no lease is taken.
+    serving_resources, vllm_resources: requests and limits of a server whose policy names none, by engine.
     """
 
     store: str
@@ -21,6 +23,9 @@ class Config:
     store_secret: str = "tunegate-store"  # noqa: S105 (the name of a Secret)
     feedback_secret: str = "tunegate-feedback"  # noqa: S105
     serving_runtime: str = "tunegate-predictor"
+    vllm_runtime: str = "tunegate-predictor-vllm"
+    serving_resources: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict)
+    vllm_resources: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict)
     prometheus_url: str | None = None
     lease_namespace: str | None = None
     metrics_host: str = "0.0.0.0"  # noqa: S104 (probes and Prometheus come from outside the pod)

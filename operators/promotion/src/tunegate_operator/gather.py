@@ -58,6 +58,10 @@ _FIRST_COUNTS_SECONDS = 120
 _ROUTE_SECONDS = 60
 
 
+# A part of a host name, as DNS has it.
+MOST_HOST_CHARACTERS = 63
+
+
 class Caches(Protocol):
     """What is read of the watches."""
 
@@ -349,6 +353,8 @@ class Gatherer:
         if problem := self.source.problem(policy.model):
             yield problem
         stable = seen.servers.get(stable_version(seen).digest)
+        if stable is None or not stable.ready:
+            yield from _too_long(obj)
         if stable is not None and not stable.ready and self.caches.installed(kinds.INFERENCE_SERVICE):
             yield Problem("Serving", "StableNotReady", stable.message, stops=stable.failed)
 
@@ -365,6 +371,19 @@ def _start(obj: Object, initial: ModelVersion, promotions: Iterable[Promotion]) 
     if first and remembered.get("digest") == first.get("digest"):
         return initial
     return msgspec.convert(remembered, ModelVersion)
+
+
+def _too_long(obj: Object) -> Iterable[Problem]:
+    """KServe makes a host name of a server's name and its namespace, unless its domainTemplate says otherwise."""
+    namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
+    part = f"{server_name(name, '0' * 71)}-predictor-{namespace}"
+    if len(part) > MOST_HOST_CHARACTERS:
+        most = len(name) - (len(part) - MOST_HOST_CHARACTERS)
+        message = (
+            f"KServe serves as {part}, which has {len(part)} characters and may have {MOST_HOST_CHARACTERS}; name the "
+            f"policy with {most} characters at most, or leave the namespace out of KServe's domainTemplate"
+        )
+        yield Problem("Serving", "NameTooLong", message)
 
 
 def _records(obj: Object, servers: Mapping[str, Object], now: datetime) -> dict[str, ServerRecord]:

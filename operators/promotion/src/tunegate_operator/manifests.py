@@ -24,7 +24,6 @@ from tunegate_operator.types import API_VERSION, dns, object_name, server_name, 
 
 # A GPU or a crowded CPU: a pod that is told to end gets the time to finish the answers under way.
 GRACE_SECONDS = 60
-_VLLM = "-vllm"
 # What a ModelVersion tells of its producer; the arguments and data sets are in the manifest in the store.
 _PRODUCER_FIELDS = ("kind", "run", "uid", "step", "image", "codeVersion", "loss")
 
@@ -97,11 +96,13 @@ def inference_service(
     It has all its replicas from the start, so that a canary that is promoted can carry the whole traffic at once.
     """
     serving = policy.serving
+    # The runtime has none: KServe would merge them with these, key by key.
+    resources = serving.resources or (config.vllm_resources if serving.engine == "VLLM" else config.serving_resources)
     digest_labels = {**MANAGED_BY, POLICY: name, MODEL: policy.model, VERSION: short(version.digest)}
     feedback = {"secretKeyRef": {"name": config.feedback_secret, "key": environment.FEEDBACK_KEY}}
     model = {
         "modelFormat": {"name": "tunegate"},
-        "runtime": config.serving_runtime + (_VLLM if serving.engine == "VLLM" else ""),
+        "runtime": config.vllm_runtime if serving.engine == "VLLM" else config.serving_runtime,
         "storageUri": storage_uri(version),
         "env": [
             *_store_env(config),
@@ -109,7 +110,7 @@ def inference_service(
             {"name": environment.FEEDBACK_KEY, "valueFrom": feedback},
         ],
         "envFrom": [{"secretRef": {"name": config.store_secret}}],
-        **({"resources": serving.resources} if serving.resources else {}),
+        **({"resources": resources} if resources else {}),
     }
     predictor = {
         "minReplicas": serving.replicas,
@@ -132,7 +133,7 @@ def inference_service(
 
 def is_vllm(runtime: str) -> bool:
     """Whether a runtime of ours is the one with vLLM."""
-    return runtime.endswith(_VLLM)
+    return "vllm" in runtime.split("-")
 
 
 def http_route(namespace: str, policy: ClusterPolicy, name: str, weights: Mapping[str, int]) -> Object:

@@ -112,7 +112,7 @@ def object_name(version: ModelVersion) -> str:
 
 
 def server_name(policy: str, digest: str) -> str:
-    """The name of a version's InferenceService: at most 53 characters, so that KServe's own fit into 63."""
+    """The name of a version's InferenceService: 13 characters more than its policy's, and KServe adds 10 and more."""
     return f"{policy}-{short(digest)}"
 
 
