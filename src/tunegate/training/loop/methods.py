@@ -78,6 +78,8 @@ def make_servable(folder: Path, model: Any, plan: Plan) -> None:
         base = plan.release.base
         settings = msgspec.json.decode(adapter.read_bytes())
         settings["base_model_name_or_path"] = base.uri if base else Path(plan.base_folder).name
+        if isinstance(targets := settings.get("target_modules"), list):
+            settings["target_modules"] = sorted(targets)  # of a set, whose order is another in each process
         adapter.write_bytes(msgspec.json.format(msgspec.json.encode(settings)) + b"\n")
 
 

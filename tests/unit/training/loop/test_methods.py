@@ -18,7 +18,7 @@ from tunegate.api.errors import ModelError
 from tunegate.api.versions import BaseModel
 from tunegate.models.templates import TURN_END, load_template
 from tunegate.training.data.tokenize import load_tokenizer
-from tunegate.training.loop.methods import count_parameters, load_model
+from tunegate.training.loop.methods import count_parameters, load_model, make_servable
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 # What DeepSpeed, accelerate, peft and torch think of one another's names.
@@ -46,6 +46,16 @@ def test_full_trains_everything(folder: Path) -> None:
 
     assert trained(model) == {name for name, _ in model.named_parameters()}
     assert count_parameters(model) == (model.num_parameters(), model.num_parameters())
+
+
+def test_an_adapter_names_its_modules_in_an_order_that_no_process_chooses(folder: Path, tmp_path: Path) -> None:
+    model = load(folder, "lora", lora_target=("all",))
+    model.save_pretrained(tmp_path)
+    make_servable(tmp_path, model, plan_of(make_config(None, folder, folder, model_name_or_path=str(folder / "model"))))
+
+    named = msgspec.json.decode((tmp_path / "adapter_config.json").read_bytes())["target_modules"]
+    assert len(named) == 7
+    assert named == sorted(named)
 
 
 def test_a_base_that_lacks_weights_is_not_trained(folder: Path, tmp_path: Path) -> None:
