@@ -200,18 +200,16 @@ def _message(
         return f"{seen}: worse (evidence {_number(evidence.worse):.2g}, {needs})"
     if outcome == "NotWorse":
         return f"{seen}: not worse by {guard.margin:.3g} or more (evidence {_number(evidence.not_worse):.2g}, {needs})"
-    return f"inconclusive: {seen}; {_outlook(candidate, stable, needed)}"
-
-
-def _outlook(candidate: Tally, stable: Tally, needed: int | None) -> str:
     if candidate.n == 0:
-        return "no answer of the candidate was judged yet"
-    if stable.n == 0:
-        return "no answer of the stable was judged yet"
-    if needed is None:
-        return "no conclusion is in sight at these rates"
-    about = round(needed, 2 - len(str(needed))) if needed >= 100 else needed  # two digits are all that it can mean
-    return f"about {about} more judged answers of the candidate are needed at these rates"
+        outlook = "no answer of the candidate was judged yet"
+    elif stable.n == 0:
+        outlook = "no answer of the stable was judged yet"
+    elif needed is None:
+        outlook = "no conclusion is in sight at these rates"
+    else:
+        about = round(needed, 2 - len(str(needed))) if needed >= 100 else needed  # two digits are all that it can mean
+        outlook = f"about {about} more judged answers of the candidate are needed at these rates"
+    return f"inconclusive: {seen}; {outlook}"
 
 
 def _number(log: float) -> float:

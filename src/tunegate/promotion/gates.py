@@ -37,7 +37,11 @@ def check_gate(gate: Gate, candidate: Mapping[str, Evaluation], stable: Mapping[
     if isinstance(observed, str):
         return _result(gate, None, observed)
     if gate.max_regression is None:
-        passed, verdict = _check_bound(gate, observed.value)
+        kind, threshold = _bound(gate)
+        least = kind == "min"
+        passed = _at_least(observed.value, threshold) if least else _at_least(threshold, observed.value)
+        place = "reaches" if least and passed else "is within" if passed else "is below" if least else "is above"
+        verdict = f"{place} the {'minimum' if least else 'maximum'} {_number(threshold)}"
         return _result(gate, passed, f"{gate.suite} {_shown(observed)} {verdict}", observed)
     reference = _measure(gate, stable, "stable")
     if isinstance(reference, str):
@@ -75,14 +79,6 @@ def _measure(gate: Gate, evaluations: Mapping[str, Evaluation], whose: str) -> _
             f"(value {metric.value}, n={metric.n}); repair the suite and evaluate the {whose} again"
         )
     return _Measured(metric, metric.value)
-
-
-def _check_bound(gate: Gate, value: float) -> tuple[bool, str]:
-    kind, threshold = _bound(gate)
-    least = kind == "min"
-    passed = _at_least(value, threshold) if least else _at_least(threshold, value)
-    place = "reaches" if least and passed else "is within" if passed else "is below" if least else "is above"
-    return passed, f"{place} the {'minimum' if least else 'maximum'} {_number(threshold)}"
 
 
 def _check_regression(gate: Gate, observed: _Measured, reference: _Measured) -> tuple[bool, str]:
