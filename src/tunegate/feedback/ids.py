@@ -61,7 +61,14 @@ class ResponseIds:
 
     def read(self, text: str) -> ResponseId:
         """What `text` says. Raises ForgedIdError unless this key signed exactly this text for this model."""
-        payload, mac = _unpack(text)
+        try:
+            raw = base64.urlsafe_b64decode(text.removeprefix(PREFIX))
+        except (binascii.Error, ValueError):
+            raw = b""
+        # Only the one canonical spelling passes: a second spelling would be a second vote.
+        if len(raw) != _PAYLOAD + _MAC or PREFIX + base64.urlsafe_b64encode(raw).decode() != text:
+            raise ForgedIdError("This is not a response id; send the `id` of an answer just as it was given.")
+        payload, mac = raw[:_PAYLOAD], raw[_PAYLOAD:]
         if not hmac.compare_digest(mac, self._sign(payload)):
             raise ForgedIdError("This response id was not issued here; send the id of an answer just as it was given.")
         milliseconds = int.from_bytes(payload[_DIGEST : _DIGEST + _TIME])
@@ -76,7 +83,7 @@ class ResponseIds:
     def _tag(self, version: bytes, user: str | None, now: datetime) -> bytes:
         """A keyed hash: without the key nobody finds out who it is or follows them to another version or day.
 
-        Anew each day, so that people who use a version for weeks go on being heard.
+        Anew each day, so that the verdicts of people who use a version for weeks keep counting.
         """
         if not user:
             return _ANONYMOUS
@@ -98,15 +105,3 @@ def parse_key(text: str | None) -> bytes:
     if len(key) < 32:
         raise UsageError(f"{FEEDBACK_KEY} must be at least 64 hex digits; {_NEW_KEY}")
     return key
-
-
-def _unpack(text: str) -> tuple[bytes, bytes]:
-    """Payload and signature. Only the one canonical spelling passes: a second spelling would be a second vote."""
-    body = text.removeprefix(PREFIX)
-    try:
-        raw = base64.urlsafe_b64decode(body)
-    except (binascii.Error, ValueError):
-        raw = b""
-    if len(raw) != _PAYLOAD + _MAC or PREFIX + base64.urlsafe_b64encode(raw).decode() != text:
-        raise ForgedIdError("This is not a response id; send the `id` of an answer just as it was given.")
-    return raw[:_PAYLOAD], raw[_PAYLOAD:]
