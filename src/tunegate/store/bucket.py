@@ -67,7 +67,7 @@ class Bucket:
     def put_new(self, key: str, body: bytes) -> bool:
         """Put unless there is one. False: there was.
 
-        Where the store can't refuse to overwrite, two that put at the same moment may both be told True; a warning
+        Where the store can't refuse to overwrite, two that put at the same moment may both get True; a warning
         says so, once.
         """
         way = self._condition()

@@ -125,7 +125,15 @@ class Store:
                 )
             return found
         if digits := beginning(version):
-            return self._by_digest(digits)
+            every = self._complete(None)
+            matches = [manifest for manifest in every if Digest.parse(manifest.digest).hex.startswith(digits)]
+            if not matches:
+                short_names = [f"{manifest.name} ({short(manifest.digest)})" for manifest in every]
+                raise NotFoundError(f"no version with digest {digits} in {self.uri}; {self._tell(short_names)}")
+            if len({manifest.digest for manifest in matches}) > 1:
+                names = ", ".join(manifest.name for manifest in matches)
+                raise UsageError(f"digest {digits} fits several versions ({names}); give more digits.")
+            return matches[0]  # the same bytes under several names are one version; the oldest name stands for it
         name = require_name(version.removeprefix(f"{self.uri}/").rstrip("/"))
         if manifest := self._read(name):
             return manifest
@@ -174,17 +182,6 @@ class Store:
         return (
             None if body is None else check_manifest(from_json(body, Manifest, f"{self.uri}/{name}/{MANIFEST}"), name)
         )
-
-    def _by_digest(self, digits: str) -> Manifest:
-        every = self._complete(None)
-        found = [manifest for manifest in every if Digest.parse(manifest.digest).hex.startswith(digits)]
-        if not found:
-            known = [f"{manifest.name} ({short(manifest.digest)})" for manifest in every]
-            raise NotFoundError(f"no version with digest {digits} in {self.uri}; {self._tell(known)}")
-        if len({manifest.digest for manifest in found}) > 1:
-            names = ", ".join(manifest.name for manifest in found)
-            raise UsageError(f"digest {digits} fits several versions ({names}); give more digits.")
-        return found[0]  # the same bytes under several names are one version; the oldest name stands for it
 
     def version_of(self, manifest: Manifest) -> ModelVersion:
         """A manifest of this store as the version that it describes."""
