@@ -21,7 +21,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(home: Path) -> subprocess.CompletedProcess[str]:
+def finished(home: Path) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "tunegate", "quickstart", "--base", "tiny", "--home", str(home)]
     output = home.parent / "quickstart.json"
     done = subprocess.run([*argv, "--output", str(output)], capture_output=True, text=True, check=False)
@@ -30,7 +30,7 @@ def told(home: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def report(home: Path, told: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def report(home: Path, finished: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((home.parent / "quickstart.json").read_text())
     return loaded
 
@@ -74,11 +74,11 @@ def test_every_version_has_scores_with_intervals(report: dict[str, Any]) -> None
         assert all(score["low"] <= score["value"] <= score["high"] for score in version["scores"])
 
 
-def test_the_output_ends_with_a_line_to_copy(told: subprocess.CompletedProcess[str]) -> None:
-    assert "local ask --home" in told.stdout
+def test_the_output_ends_with_a_line_to_copy(finished: subprocess.CompletedProcess[str]) -> None:
+    assert "local ask --home" in finished.stdout
 
 
-def test_nothing_is_left_running(home: Path, told: subprocess.CompletedProcess[str]) -> None:
+def test_nothing_is_left_running(home: Path, finished: subprocess.CompletedProcess[str]) -> None:
     assert processes_about(home) == []
 
 
@@ -97,9 +97,9 @@ def test_why_is_answered_afterwards(home: Path, report: dict[str, Any]) -> None:
     argv = [sys.executable, "-m", "tunegate", "promotions", "list", "--json", "--home", str(home)]
     listed = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
     ended = {promotion["candidate"]["digest"]: promotion for promotion in listed}
-    told = [ended[version["digest"]] for version in report["versions"][1:]]
-    assert [promotion["status"]["phase"] for promotion in told] == ["Succeeded", "Rejected", "RolledBack"]
-    argv = [sys.executable, "-m", "tunegate", "promotions", "explain", told[2]["name"], "--home", str(home)]
+    tried = [ended[version["digest"]] for version in report["versions"][1:]]
+    assert [promotion["status"]["phase"] for promotion in tried] == ["Succeeded", "Rejected", "RolledBack"]
+    argv = [sys.executable, "-m", "tunegate", "promotions", "explain", tried[2]["name"], "--home", str(home)]
     explained = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     assert "RolledBack by tunegate" in explained
     assert "disliked" in explained

@@ -110,7 +110,7 @@ async def test_the_observed_route_is_the_one_in_use(client: Client, start: Start
     await client.ask("Hello")
 
     assert observed["salt"] == "promotion-1"
-    assert [(each["version"], each["weight"]) for each in observed["backends"]] == [
+    assert [(backend["version"], backend["weight"]) for backend in observed["backends"]] == [
         (stable.digest, 100),
         (canary.digest, 0),
     ]
@@ -135,7 +135,7 @@ async def test_a_route_file_that_is_no_route_changes_nothing(
 
     assert (status, answer["version"]) == (200, stable.digest)
     assert "route.json is not a valid Route" in observed["problem"]
-    assert [each["answersSinceChange"] for each in observed["backends"]] == [2]
+    assert [backend["answersSinceChange"] for backend in observed["backends"]] == [2]
     assert observed["problem"] in [line.get("problem") for line in logged(running[2])]
 
     client.route(stable.weighing(100))

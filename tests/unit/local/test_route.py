@@ -22,7 +22,7 @@ def stable_and_canary(canary: int, *, salt: str = "promotion-1") -> Route:
 
 
 def on_canary(route: Route) -> set[str]:
-    return {each for each in CONVERSATIONS if choose(route, each).version == "sha256:canary"}
+    return {name for name in CONVERSATIONS if choose(route, name).version == "sha256:canary"}
 
 
 def body(*messages: tuple[str, str], **fields: object) -> bytes:
@@ -51,7 +51,7 @@ def test_another_promotion_shows_its_canary_to_other_conversations() -> None:
 def test_a_single_backend_gets_everything() -> None:
     alone = Backend(version="sha256:stable", url="http://127.0.0.1:8101", weight=100)
 
-    assert all(choose(Route(salt="", backends=(alone,)), each) == alone for each in CONVERSATIONS[:100])
+    assert all(choose(Route(salt="", backends=(alone,)), name) == alone for name in CONVERSATIONS[:100])
 
 
 def test_a_route_comes_back_from_json() -> None:
