@@ -82,10 +82,10 @@ STORIES = {
         arguments={
             "finetuning_type": "lora",
             "per_device_train_batch_size": 2,
-            "learning_rate": 2e-3,
+            "learning_rate": 1e-3,
             "warmup_ratio": 0.1,
-            "max_steps": 20,
-            "logging_steps": 5,
+            "max_steps": 24,
+            "logging_steps": 6,
         },
         runs=_runs("shop_en", "pushy_en", 0.1),
     ),
