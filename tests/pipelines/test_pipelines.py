@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 from tests.apiserver import OWN_CRDS, ApiServer, foreign_crds_folder, new_api_server
-from tests.chart.rendering import check_against_crd
+from tests.chart.rendering import check_against_crd, read_yaml
 from tunegate.cli import root
 from tunegate.cli.train import config_of
 from tunegate.shop import DATA
@@ -91,13 +92,18 @@ def parse(args: list[str]) -> click.Context:
     return context
 
 
+@functools.cache
+def kinds_with_schemas() -> dict[str, Object]:
+    """The CRDs of ours and of others, by their kind."""
+    files = [file for folder in (OWN_CRDS, foreign_crds_folder()) for file in folder.glob("*.yaml")]
+    crds = [crd for file in files for crd in read_yaml(file.read_text())]
+    return {crd["spec"]["names"]["kind"]: crd for crd in crds}
+
+
 @each_file
 def test_kubernetes_kubeflow_and_tunegate_know_every_field(path: Path) -> None:
-    folders = (OWN_CRDS, foreign_crds_folder())
-    crds = [crd for folder in folders for file in folder.glob("*.yaml") for crd in yaml.safe_load_all(file.read_text())]
-    kinds = {crd["spec"]["names"]["kind"]: crd for crd in crds}
     for each in objects(path):
-        if crd := kinds.get(each["kind"]):
+        if crd := kinds_with_schemas().get(each["kind"]):
             check_against_crd(each, crd)
         else:
             kubernetes_validate.validate(each, "1.36", strict=True)
