@@ -21,13 +21,16 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues
 from tests.unit.training.forked import Forks
 from tunegate.api.codec import to_json
-from tunegate.api.versions import BaseModel, Producer, Release
+from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
 from tunegate.models import make_tiny
 from tunegate.training import TrainConfig
 from tunegate.training.data.prepare import prepare
+from tunegate.training.launch.lifecycle import begin, finish
 from tunegate.training.loop import trainer
 from tunegate.training.run.layout import RECORD
 from tunegate.training.run.plan import Plan, RunRecord
+from tunegate.training.run.preemption import StopRequest
+from tunegate.training.run.progress import Report
 
 
 def make_shop(folder: Path, rows: int) -> Path:
@@ -89,6 +92,18 @@ def train_alone(config: TrainConfig, base: BaseModel | None = None) -> Any:
         patch.setattr(trainer, "load_model", load_model)
         trainer.run(plan, Path(config.output_dir))
     return made[-1]
+
+
+def train_here(
+    config: TrainConfig, report: Report | None = None, stop: StopRequest | None = None
+) -> list[ModelVersion]:
+    """What `tunegate.training.train` does, with its one rank in this process instead of under torchrun."""
+    output = Path(config.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    plan = begin(config, output, 1, report).plan
+    with world_of_one():
+        trainer.run(plan, output, stop, report)
+    return finish(plan, output)
 
 
 def train_in_two(forks: Forks, *configs: TrainConfig) -> None:

@@ -11,6 +11,7 @@ from tunegate.models import make_tiny
 from tunegate.training import TrainConfig
 from tunegate.training.launch.lifecycle import begin
 from tunegate.training.run.checkpoints import begin_checkpoint, seal
+from tunegate.training.run.layout import STOP
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,15 @@ def test_an_attempt_that_kept_nothing_does_not_bind_the_next_one(config: TrainCo
     seal(tmp_path / "checkpoint-1", step=1, total_steps=2, epoch=0.5, loss=1.0)
     with pytest.raises(UsageError, match=r"began with --learning_rate 0.002, not 0.001"):
         begin(replace(config, learning_rate=1e-3), tmp_path, 1, None)
+
+
+def test_a_wish_to_stop_that_an_earlier_attempt_left_is_forgotten(config: TrainConfig, tmp_path: Path) -> None:
+    begin(config, tmp_path, 1, None)
+    (tmp_path / STOP).touch()
+
+    begin(config, tmp_path, 1, None)
+
+    assert not (tmp_path / STOP).exists()
 
 
 def test_a_deepspeed_file_that_says_another_global_batch_is_refused(config: TrainConfig, tmp_path: Path) -> None:

@@ -11,11 +11,17 @@ from pathlib import Path
 import pytest
 
 from tests.processes import processes_about
-from tests.unit.training.conftest import Run, Shop
-from tests.unit.training.watching import losses_of, ranks_of, start, start_under_torchrun, wait_beside, weights_of
+from tests.unit.training.alone import prepared_plan
+from tests.unit.training.builders import make_config
+from tests.unit.training.conftest import Shop
+from tests.unit.training.forked import Forks
+from tests.unit.training.watching import ranks_of, start, start_under_torchrun, wait_beside
+from tests.waiting import wait_for
+from tunegate.api.codec import from_json, to_json
 from tunegate.api.errors import Preempted
-from tunegate.training import TrainConfig, train
+from tunegate.training.launch.failure import Failure
 from tunegate.training.run.checkpoints import complete_checkpoints
+from tunegate.training.run.layout import failures
 from tunegate.training.run.preemption import stoppable
 from tunegate.training.run.progress import read_log
 
@@ -36,8 +42,8 @@ def _interrupted(launched: subprocess.Popen[str], output: Path, pids: Callable[[
     return launched.returncode, said
 
 
-def test_a_run_that_was_asked_to_stop_goes_on_to_the_same_end(
-    full: Run, shop: Shop, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_was_asked_to_stop_keeps_and_publishes_what_it_has(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PET_MAX_RESTARTS", "3")  # torchrun must not take the end for a failure
     config = shop.config("asked", run="asked")
@@ -52,22 +58,33 @@ def test_a_run_that_was_asked_to_stop_goes_on_to_the_same_end(
     assert f"did at step {kept}; the same command resumes from there" in said
     assert shop.store.list("tiny")[-1].name == f"tiny/asked/checkpoint-{kept}"
 
-    train(config)
-    assert losses_of(output) == losses_of(full.output)
-    assert weights_of(output) == weights_of(full.output)
 
-
-@pytest.mark.parametrize("ranks", ["1", "01"], ids=["one rank", "all ranks"])
-def test_ranks_that_are_asked_agree_on_a_step(ranks: str, shop: Shop) -> None:
-    config = shop.config(f"ranks-{ranks}", run=f"ranks-{ranks}", num_train_epochs=MANY)
+def test_a_rank_that_is_asked_has_the_others_stop_at_its_step(shop: Shop) -> None:
+    config = shop.config("rank", run="rank", num_train_epochs=MANY)
     output = Path(config.output_dir)
 
-    status, said = _interrupted(
-        start(config, stderr=subprocess.PIPE), output, lambda: [pid for rank in ranks for pid in ranks_of(output, rank)]
-    )
+    status, said = _interrupted(start(config, stderr=subprocess.PIPE), output, lambda: ranks_of(output, "1"))
 
     assert status == 143
     assert f"did at step {complete_checkpoints(output)[-1].step}" in said
+
+
+def test_ranks_that_are_all_asked_agree_on_a_step(shop: Shop, forks: Forks) -> None:
+    model = str(shop.folder / "model")
+    config = make_config(None, shop.data, shop.folder / "ranks", model_name_or_path=model, num_train_epochs=MANY)
+    output = Path(config.output_dir)
+    plan = output / "plan.json"
+    plan.write_bytes(to_json(prepared_plan(config, 2)))
+
+    ranks = forks.start(plan, 2)
+    wait_for(lambda: read_log(output), seconds=60, what=f"steps, see {ranks.log}")
+    for pid in ranks.pids:
+        os.kill(pid, signal.SIGTERM)
+
+    assert ranks.wait() == [143, 143]
+    failed = [from_json(path.read_bytes(), Failure, path.name) for path in failures(output).values()]
+    said = f"The run was asked to stop and did at step {complete_checkpoints(output)[-1].step}; "
+    assert [failure.message.startswith(said) for failure in failed] == [True, True]
 
 
 def test_a_launcher_of_the_users_that_is_asked_leaves_a_complete_checkpoint(shop: Shop) -> None:
@@ -97,13 +114,3 @@ def test_while_training_goes_on_the_second_wish_is_an_order() -> None:
 
         with pytest.raises(Preempted):
             os.kill(os.getpid(), signal.SIGTERM)
-
-
-def test_a_wish_that_an_earlier_attempt_left_is_forgotten(shop: Shop) -> None:
-    config: TrainConfig = shop.config("left", run="left", nproc_per_node=1, max_steps=2)
-    output = Path(config.output_dir)
-    output.mkdir()
-    (output / "stop").touch()
-    (output / "run.json").touch()
-
-    assert len(train(config)) == 1

@@ -13,6 +13,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from tests.processes import processes_about
+from tests.unit.training.alone import train_here
 from tests.unit.training.builders import dialogues, write_dialogues
 from tests.unit.training.conftest import LORA, Run, Shop
 from tests.unit.training.watching import (
@@ -26,16 +27,19 @@ from tests.unit.training.watching import (
 )
 from tests.waiting import wait_for
 from tunegate.api.codec import from_yaml, to_json
-from tunegate.api.errors import DataError, TrainingError, UsageError
+from tunegate.api.errors import DataError, Preempted, TrainingError, UsageError
 from tunegate.api.pinned import base_of
 from tunegate.api.versions import RELEASE, ModelVersion, Producer, Release
 from tunegate.models import materialize
 from tunegate.store import Store
 from tunegate.training import Progress, train
 from tunegate.training.run.checkpoints import complete_checkpoints
+from tunegate.training.run.preemption import StopRequest
 from tunegate.training.run.progress import read_log
 
 STEPS = [3, 6, 9, 12]
+# What DeepSpeed, accelerate, peft and torch think of one another's names.
+pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "FutureWarning")]
 
 
 def test_every_epoch_becomes_a_version_that_says_how_it_was_made(full: Run, shop: Shop) -> None:
@@ -125,8 +129,8 @@ def test_a_run_whose_launcher_was_killed_goes_on_to_the_same_end(full: Run, shop
     assert weights_of(output) == weights_of(full.output)
 
 
-def test_a_run_whose_rank_was_killed_and_whose_folder_was_lost_goes_on_from_the_store(lora: Run, shop: Shop) -> None:
-    config = shop.config("lost", run="lost", **LORA)
+def test_a_run_whose_rank_was_killed_says_what_to_do_and_leaves_no_process(shop: Shop) -> None:
+    config = shop.config("lost", run="lost")
     output = Path(config.output_dir)
 
     def kill_a_rank(news: Progress | ModelVersion) -> None:
@@ -136,15 +140,30 @@ def test_a_run_whose_rank_was_killed_and_whose_folder_was_lost_goes_on_from_the_
 
     with pytest.raises(TrainingError, match="run the same command again"):
         train(config, kill_a_rank)
+
     assert not processes_about(output)
+
+
+def test_a_run_that_stopped_where_it_was_asked_to_and_lost_its_folder_goes_on_from_the_store(
+    lora: Run, shop: Shop
+) -> None:
+    config = shop.config("moved", run="moved", **LORA)
+    output = Path(config.output_dir)
+    stop = StopRequest(is_training=True)
+
+    def stop_within_the_second_epoch(news: object) -> None:
+        stop.requested = isinstance(news, Progress) and news.current_steps >= 6
+
+    with pytest.raises(Preempted):
+        train_here(config, stop_within_the_second_epoch, stop)
+    kept = complete_checkpoints(output)[-1].step
+    assert 6 < kept < 10
     shutil.rmtree(output)
 
-    versions = train(config)
+    versions = train_here(config)
 
-    assert [version.name for version in versions] == [f"tiny/lost/checkpoint-{step}" for step in (5, 10, 12)]
-    again = losses_of(output)
-    assert 0 < len(again) < 12
-    assert again == losses_of(lora.output)[-len(again) :]
+    assert [version.name for version in versions] == [f"tiny/moved/checkpoint-{step}" for step in (5, kept, 10, 12)]
+    assert losses_of(output) == losses_of(lora.output)[kept:]
     assert weights_of(output) == weights_of(lora.output)
 
 

@@ -10,9 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.unit.training.alone import config_of, make_shop, train_alone, train_in_two
+from tests.unit.training.alone import config_of, make_shop, plan_of, train_alone, train_in_two
 from tests.unit.training.forked import Forks
+from tunegate.api.errors import TrainingError
 from tunegate.training import TrainConfig
+from tunegate.training.loop.resume import for_ranks
 from tunegate.training.run.progress import read_log
 
 # What DeepSpeed, accelerate, peft and torch think of one another's names.
@@ -67,6 +69,13 @@ def test_weights_that_two_processes_share_are_saved_whole(folder: Path, forks: F
         ours, theirs = Path(half.output_dir), Path(whole.output_dir)
         assert losses(ours) == pytest.approx(losses(theirs), abs=1e-4)
         torch.testing.assert_close(weights(ours), weights(theirs), rtol=0, atol=1e-3)
+
+
+def test_nodes_that_share_no_folder_are_told_so(folder: Path, tmp_path: Path) -> None:
+    plan = plan_of(config(folder, "here", "full", 2))
+
+    with pytest.raises(TrainingError, match=r"is not the same folder on all nodes; mount one ReadWriteMany volume"):
+        for_ranks(plan, tmp_path, 2)
 
 
 def losses(output: Path) -> list[float]:

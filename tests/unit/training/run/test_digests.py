@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.training.alone import world_of_one
+from tests.unit.training.alone import train_here
 from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.models import make_tiny, materialize
 from tunegate.store import EmbeddedStore, Store
-from tunegate.training.launch.lifecycle import begin
-from tunegate.training.loop import trainer
 
 # What DeepSpeed, accelerate, peft and torch think of one another's names.
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "FutureWarning")]
@@ -30,12 +28,7 @@ def trained(store: Store, folder: Path, method: str) -> list[ModelVersion]:
     )
     data = write_dialogues(folder / "data", dialogues(12))
     settings = {"endpoint_url": store.endpoint_url, "run": "same", "nproc_per_node": 1, "finetuning_type": method}
-    config = make_config(store.uri, data, folder / "output", num_train_epochs=1, **settings)
-    output = Path(config.output_dir)
-    output.mkdir()
-    with world_of_one():
-        trainer.run(begin(config, output, 1, None).plan, output)
-    return [version for version in store.list("tiny") if version.run == "same"]
+    return train_here(make_config(store.uri, data, folder / "output", num_train_epochs=1, **settings))
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
