@@ -16,6 +16,7 @@ from tunegate.api.digest import short
 from tunegate.api.errors import EvaluationError, UsageError
 from tunegate.cli.options import json_option, open_store, print_table, store_options
 from tunegate.files import disk_errors_as
+from tunegate.garbage import lasting_imports
 
 if TYPE_CHECKING:
     from tunegate.api.evaluation import Evaluation
@@ -89,7 +90,8 @@ def _measure(
     with redirect_stdout(sys.stderr), ExitStack() as stack:  # libraries print as they load
 
         def load() -> Model:
-            from tunegate.evaluation.models.local import load_version
+            with lasting_imports():
+                from tunegate.evaluation.models.local import load_version
 
             stack.enter_context(bar)
             return load_version(store, version, lambda doing: bar.update(task, description=doing))

@@ -13,14 +13,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from transformers import GenerationConfig
-from transformers.cli.serve import Serve
-from transformers.cli.serving import model_manager
-
 from tunegate.api.errors import ModelError
-from tunegate.models.network import load_network
+from tunegate.garbage import lasting_imports
 from tunegate.models.prompt_tuning import has_prefix
 from tunegate.serving.engines.transformers import BATCH_TOKENS, PAGE_TOKENS, PAGES
+
+with lasting_imports():
+    from transformers import GenerationConfig
+    from transformers.cli.serve import Serve
+    from transformers.cli.serving import model_manager
+
+    from tunegate.models.network import load_network
 
 
 def main(folder: str, port: str, generation: str) -> None:
