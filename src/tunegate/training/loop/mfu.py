@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -105,8 +106,9 @@ def reading_of(rows: Iterable[Example | tuple[Example, ...]]) -> Reading:
     return Reading(context=float((lengths**2).sum() / lengths.sum()), trained=float(trained / lengths.sum()))
 
 
+@cache
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
-    """FLOP/s that one device reaches at most, measured where it is a CPU; None where that is not known."""
+    """FLOP/s that one device reaches at most, measured once where it is a CPU; None where that is not known."""
     if device.type == "cpu":  # the best of a few products of matrices, with this process's threads
         matrix = torch.ones(_MATRIX, _MATRIX, dtype=dtype)
         seconds = []
