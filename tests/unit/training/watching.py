@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.waiting import wait_for
@@ -66,6 +70,22 @@ def ranks_of(output: Path, rank: str) -> list[int]:
         if str(output).encode() in words and f"\0RANK={rank}\0".encode() in around:
             found.append(int(process.name))
     return found
+
+
+@contextmanager
+def held(pids: Sequence[int]) -> Iterator[None]:
+    """Keep processes from going on until SIGTERM waits for each."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    yield
+    for pid in pids:
+        wait_for(partial(_waits, pid, signal.SIGTERM), seconds=60, what=f"SIGTERM for {pid}")
+        os.kill(pid, signal.SIGCONT)
+
+
+def _waits(pid: int, name: signal.Signals) -> bool:
+    (pending,) = re.findall(r"ShdPnd:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(pending, 16) & 1 << (name - 1))
 
 
 def losses_of(output: Path) -> list[tuple[int, float | None]]:

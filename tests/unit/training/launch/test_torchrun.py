@@ -17,6 +17,7 @@ from tests.unit.training.alone import train_here
 from tests.unit.training.builders import dialogues, write_dialogues
 from tests.unit.training.conftest import LORA, Run, Shop
 from tests.unit.training.watching import (
+    held,
     losses_of,
     ranks_of,
     start,
@@ -115,6 +116,9 @@ def test_a_run_whose_launcher_was_killed_goes_on_to_the_same_end(full: Run, shop
     launcher = start(config)
     try:
         wait_beside(launcher, (output / "checkpoint-3" / "resume" / "complete.json").exists)
+        with held(ranks_of(output, "0")):  # it would soon be at the end
+            launcher.kill()
+            launcher.wait()
     finally:
         launcher.kill()
         launcher.wait()
