@@ -26,9 +26,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tunegate.api import environment
 from tunegate.api.errors import ProcessError
 
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 10.0  # unless the variable environment.GRACE says otherwise
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
@@ -162,9 +163,14 @@ def _end_with_pipe(child: subprocess.Popen[bytes]) -> None:
         pass
     _signal_group(child.pid, signal.SIGTERM)
     try:
-        child.wait(GRACE_SECONDS)
+        child.wait(_grace_seconds())
     except subprocess.TimeoutExpired:
         _signal_group(child.pid, signal.SIGKILL)
+
+
+def _grace_seconds() -> float:
+    """How long a child may take to end after SIGTERM."""
+    return float(os.environ.get(environment.GRACE) or GRACE_SECONDS)
 
 
 def _signal_group(pid: int, name: signal.Signals) -> None:
@@ -174,7 +180,7 @@ def _signal_group(pid: int, name: signal.Signals) -> None:
 
 def _end_orphans() -> None:
     """End the processes that are our children now, and wait for them; they get the same grace as our child."""
-    deadline = time.monotonic() + GRACE_SECONDS
+    deadline = time.monotonic() + _grace_seconds()
     terminated: set[int] = set()
     while True:
         try:

@@ -41,6 +41,7 @@ def test_the_operator_is_told_what_the_values_say() -> None:
         "vllm-runtime": "tunegate-predictor-vllm-0-1-0",
         "serving-resources": '{"limits":{"memory":"4Gi"},"requests":{"cpu":"1","memory":"2Gi"}}',
         "vllm-resources": '{"limits":{"memory":"32Gi","nvidia.com/gpu":1},"requests":{"cpu":"2","memory":"8Gi"}}',
+        "grace-seconds": "60",
         "prometheus-url": "http://prometheus:9090",
         "scan-seconds": "5",
         "metrics-port": "8080",

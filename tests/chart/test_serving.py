@@ -10,6 +10,7 @@ import pytest
 from tests.builders import make_version
 from tests.chart.rendering import Object, kinds, pick, render
 from tests.kserve import INITIALIZER_RESOURCES, merged
+from tunegate.api import environment
 from tunegate.api.policy import ClusterPolicy
 from tunegate.cli import serve
 from tunegate_operator.config import Config
@@ -33,6 +34,19 @@ def test_the_predictor_serves_the_folder_that_kserve_fills() -> None:
         "--engine=transformers",
     ]
     assert [port["containerPort"] for port in container["ports"]] == [8080]
+
+
+@pytest.mark.parametrize("grace", [60, 600])
+def test_a_predictor_ends_within_the_grace_of_its_pod(grace: int) -> None:
+    objects = render({"serving": {"graceSeconds": grace, "vllm": {"enabled": True}}})
+    assert (
+        f"--grace-seconds={grace}" in pick(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
+    )
+    for runtime in (each for each in objects if each["kind"] == "ClusterServingRuntime"):
+        (container,) = runtime["spec"]["containers"]
+        (server,) = [each["value"] for each in container["env"] if each["name"] == environment.GRACE]
+        # A kubelet counts preStop as part of the pod's grace.
+        assert container["lifecycle"]["preStop"]["sleep"]["seconds"] + int(server) == grace
 
 
 def test_a_predictor_gets_half_an_hour_to_become_ready() -> None:

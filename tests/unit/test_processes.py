@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.waiting import wait_for
+from tunegate.api import environment
 from tunegate.api.errors import ProcessError
 from tunegate.processes import Child, answers, free_port, is_loopback, open_url, without_proxy_to_loopback
 
@@ -111,16 +112,19 @@ time.sleep(600)
     assert child.exit_code == 7
 
 
-def test_a_child_that_will_not_end_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("grace", ["set", "in the environment"])
+def test_a_child_that_will_not_end_is_killed(grace: str, tmp_path: Path) -> None:
     program = f"""
 import signal, time, pathlib
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 pathlib.Path({str(tmp_path / "ready")!r}).touch()
 time.sleep(600)
 """
-    impatient = "import sys, tunegate.processes as p; p.GRACE_SECONDS = 0.1; sys.exit(p._guard(sys.argv[1:]))"
+    seconds = "0.1" if grace == "set" else "600"
+    impatient = f"import sys, tunegate.processes as p; p.GRACE_SECONDS = {seconds}; sys.exit(p._guard(sys.argv[1:]))"
     argv = [sys.executable, "-c", impatient, sys.executable, "-c", program]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True) as guard:
+    env = os.environ if grace == "set" else {**os.environ, environment.GRACE: "0.1"}
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True, env=env) as guard:
         wait_for((tmp_path / "ready").exists)
         guard.communicate(timeout=DEADLINE_SECONDS)  # closes the pipe
 

@@ -15,6 +15,8 @@ HOME = "TUNEGATE_HOME"
 FEEDBACK_KEY = "TUNEGATE_FEEDBACK_KEY"
 # The name that clients ask a server for.
 MODEL_NAME = "TUNEGATE_MODEL_NAME"
+# The seconds between the signal that ends a server and the one that kills it, for servers and for what supervises them.
+GRACE = "TUNEGATE_GRACE_SECONDS"
 # The namespace in which `tunegate promotions` looks, where the cluster's own configuration shall not say it.
 NAMESPACE = "TUNEGATE_NAMESPACE"
 

@@ -12,6 +12,7 @@ from tunegate.api import environment
 from tunegate.api.digest import short
 from tunegate.api.errors import UsageError
 from tunegate.cli.options import open_store, store_options
+from tunegate.processes import GRACE_SECONDS
 
 
 @click.command()
@@ -38,6 +39,15 @@ from tunegate.cli.options import open_store, store_options
 @click.option(
     "--engine-model", help="What the engine at --engine-url calls the model; by default the name clients use."
 )
+@click.option(
+    "--grace-seconds",
+    envvar=environment.GRACE,
+    show_envvar=True,
+    type=click.FloatRange(min=3),
+    default=GRACE_SECONDS,
+    show_default=True,
+    help="When the server is killed after SIGTERM; until 2 seconds before it finishes the answers under way.",
+)
 @store_options
 def command(
     version: str | None,
@@ -48,6 +58,7 @@ def command(
     model_name: str | None,
     host: str,
     port: int,
+    grace_seconds: float,
     store_uri: str,
     endpoint_url: str | None,
 ) -> None:
@@ -68,7 +79,14 @@ def command(
     key = parse_key(os.environ.get(environment.FEEDBACK_KEY))
     store = Store.at(store_uri, endpoint_url=endpoint_url) if folder else open_store(store_uri, endpoint_url)
     config = serve_config(
-        store, folder or str(version), asked, model=model_name, feedback_key=key, host=host, port=port
+        store,
+        folder or str(version),
+        asked,
+        model=model_name,
+        feedback_key=key,
+        host=host,
+        port=port,
+        grace_seconds=grace_seconds,
     )
     logs.configure()
     digest = short(config.served.version.digest)

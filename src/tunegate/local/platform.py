@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import sys
 import threading
@@ -37,6 +38,8 @@ from tunegate.store.evaluations import find
 
 TICK_SECONDS = 0.3
 _PROBLEMS = ("StoreUnreachable", "InvalidPolicy")
+# As long as the chart gives a predictor: a server that is stopped finishes its answers.
+_GRACE_SECONDS = "60"
 # For every child. No model hub is asked; threads that wait leave the CPU to others (spinning, two models at work are
 # six times slower).
 _FOR_CHILDREN = {
@@ -98,6 +101,7 @@ class Platform:
             store = Store.open(
                 variables[environment.STORE], endpoint_url=variables.get(environment.ENDPOINT_URL), **keys
             )
+            variables[environment.GRACE] = os.environ.get(environment.GRACE, _GRACE_SECONDS)
             platform = cls(config, store, {**_FOR_CHILDREN, **variables})
             stack.callback(platform.close)
             home.announce(platform.url, store.uri, store.endpoint_url or "")

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import signal
 import socket
 import warnings
@@ -44,7 +45,6 @@ from tunegate.serving.routes.front import Front, ReadOnly
 from tunegate.serving.routes.models import Models
 
 logger = logging.getLogger(__name__)
-GRACE_SECONDS = 8  # for answers under way; less than a supervisor waits before it kills (processes.GRACE_SECONDS)
 # What is reachable of KServe's application: health, metrics and metadata. `/v1/models` is ours.
 KSERVE_PATHS = (
     "/",
@@ -88,7 +88,9 @@ async def serve(config: ServeConfig, engine: Engine, listener: socket.socket, on
             chat = Chat(version.digest, rules, engine.url, session, ids, metrics, ready, _now)
             app = front(chat, Models(config.model, version, ready), feedback, kserve_app(served))
             gc.freeze()  # what is loaded by now stays; collecting through it would hold up answers
-            await _until_stopped(_Uvicorn(app), listener, _watch(engine, session, served, on_ready))
+            await _until_stopped(
+                _Uvicorn(app, config.grace_seconds), listener, _watch(engine, session, served, on_ready)
+            )
             feedback.close()
     finally:
         await asyncio.to_thread(engine.stop)
@@ -113,7 +115,7 @@ class _DataPlane(DataPlane):  # type: ignore[misc]
 class _Uvicorn(uvicorn.Server):
     """Leaves signals to us: uvicorn's own handling would end the process by the signal instead of with status 0."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, grace_seconds: float) -> None:
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -121,7 +123,7 @@ class _Uvicorn(uvicorn.Server):
             lifespan="off",
             ws="none",
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=GRACE_SECONDS,
+            timeout_graceful_shutdown=math.floor(grace_seconds - remote.LAST_SECONDS),
         )
         super().__init__(config)
 

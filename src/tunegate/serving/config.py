@@ -10,6 +10,7 @@ from tunegate.api.digest import short
 from tunegate.api.errors import UsageError
 from tunegate.feedback.votes import Documents
 from tunegate.models import default_cache
+from tunegate.processes import GRACE_SECONDS
 from tunegate.serving.version import ServedVersion, from_store, mounted
 from tunegate.store import Store
 
@@ -45,6 +46,7 @@ class ServeConfig:
     """What to serve and where.
 
     model: the name clients ask for, which response ids are bound to.
+    grace_seconds: how long after SIGTERM whoever supervises the server kills it; answers under way have it but for 2 s.
     """
 
     served: ServedVersion
@@ -54,6 +56,7 @@ class ServeConfig:
     store: Documents
     host: str = "127.0.0.1"
     port: int = 8080
+    grace_seconds: float = GRACE_SECONDS
 
     @property
     def engine_log(self) -> Path:
@@ -69,6 +72,7 @@ def serve_config(
     feedback_key: bytes,
     host: str,
     port: int,
+    grace_seconds: float,
 ) -> ServeConfig:
     """Find the version by its name in the store, or in the folder that `tunegate initialize` left, and fetch it.
 
@@ -79,4 +83,4 @@ def serve_config(
         served = mounted(store, version, whole=whole)
     else:
         served = from_store(store, version, whole=whole, fetch=engine.url is None)
-    return ServeConfig(served, engine, model or served.version.model, feedback_key, store, host, port)
+    return ServeConfig(served, engine, model or served.version.model, feedback_key, store, host, port, grace_seconds)

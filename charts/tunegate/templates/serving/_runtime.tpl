@@ -87,6 +87,7 @@ containers:
       - {name: HF_HUB_OFFLINE, value: "1"}
       - {name: OMP_WAIT_POLICY, value: PASSIVE}
       - {name: TUNEGATE_CACHE, value: /cache}
+      - {name: TUNEGATE_GRACE_SECONDS, value: {{ sub $root.Values.serving.graceSeconds 5 | quote }}}
       - {name: AWS_DEFAULT_REGION, value: {{ $root.Values.store.region | quote }}}
       {{- if eq $engine "vllm" }}
       # torch asks for the user's name, and the image knows no user 10001.
@@ -97,6 +98,10 @@ containers:
       - name: http1
         containerPort: 8080
         protocol: TCP
+    # A gateway learns some seconds late that a pod goes; what it sends until then is answered. Counts as grace.
+    lifecycle:
+      preStop:
+        sleep: {seconds: 5}
     startupProbe:
       httpGet: {path: /v2/health/ready, port: 8080}
       periodSeconds: 5

@@ -52,6 +52,7 @@ RESOURCES = Resources()
     help="JSON: requests and limits of servers whose policy has none.",
 )
 @click.option("--vllm-resources", type=RESOURCES, default="{}", help="The same for servers with engine: VLLM.")
+@click.option("--grace-seconds", type=click.IntRange(10), default=60, help="How long a server's pod may take to end.")
 @click.option("--service-account", default="default", help="The service account of the pods that evaluate.")
 @click.option("--prometheus-url", help="Where users' verdicts are counted. Without it canaries wait for a person.")
 @click.option("--scan-seconds", type=click.FloatRange(1), default=30.0, help="How often the store is listed.")

@@ -26,6 +26,7 @@ class Config:
     vllm_runtime: str = "tunegate-predictor-vllm"
     serving_resources: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict)
     vllm_resources: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict)
+    grace_seconds: int = 60
     prometheus_url: str | None = None
     lease_namespace: str | None = None
     metrics_host: str = "0.0.0.0"  # noqa: S104 (probes and Prometheus come from outside the pod)

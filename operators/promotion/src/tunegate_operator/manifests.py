@@ -22,8 +22,6 @@ from tunegate.promotion.snapshot import EvaluationJob
 from tunegate_operator.config import Config
 from tunegate_operator.types import API_VERSION, dns, object_name, server_name, to_plain
 
-# A GPU or a crowded CPU: a pod that is told to end gets the time to finish the answers under way.
-GRACE_SECONDS = 60
 # What a ModelVersion tells of its producer; the arguments and data sets are in the manifest in the store.
 _PRODUCER_FIELDS = ("kind", "run", "uid", "step", "image", "codeVersion", "loss")
 
@@ -118,7 +116,7 @@ def inference_service(
         "labels": digest_labels,
         "automountServiceAccountToken": False,
         "securityContext": pods.POD_SECURITY,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": config.grace_seconds,
         "model": model,
         **_placement(serving),
     }

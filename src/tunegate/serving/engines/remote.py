@@ -12,18 +12,21 @@ from typing import Any
 
 import aiohttp
 
+from tunegate.api import environment
 from tunegate.api.errors import ServingError
 from tunegate.processes import Child
 from tunegate.serving.limits import Embedded
 
 START_SECONDS = 600.0
+LAST_SECONDS = 2  # of a server's grace: for ending its engine, when all answers are given
 _WATCH_SECONDS = 0.25
 _HEALTH_EVERY = 8  # watches
 # `transformers serve` and vLLM drop a connection after 5 idle seconds; one that we reuse must never be that old.
 _IDLE_SECONDS = 2.0
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=600)
 # Threads that spin while they wait ruin each other where engines share cores: 0.2 tokens/s instead of 10 on a busy one.
-ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+# It is stopped when its last answer is given, so it gets no time of the server's own.
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE", environment.GRACE: str(LAST_SECONDS)}
 
 
 @dataclass(frozen=True)
