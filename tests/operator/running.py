@@ -131,8 +131,11 @@ class Hands:
             }
             for kind, status in (("Accepted", "True"), ("ResolvedRefs", resolved))
         ]
-        parent = {"parentRef": {"name": "public"}, "controllerName": "example.test/gateway", "conditions": conditions}
-        self.status(route, {"parents": [parent]})
+        parents = [
+            {"parentRef": ref, "controllerName": "example.test/gateway", "conditions": conditions}
+            for ref in route["spec"]["parentRefs"]
+        ]
+        self.status(route, {"parents": parents})
 
     def _end(self, job: Object) -> None:
         version = self.versions.get(job["metadata"]["labels"]["tunegate.io/version"])

@@ -44,6 +44,7 @@ PAGE = 500
 # More than the watches and workers there are, so that no connection is thrown away.
 CONNECTIONS = 64
 DISCOVERY_SECONDS = 60.0
+FIELDS_SECONDS = 600.0  # a schema is large, and changes with an upgrade
 # Clocks that are this near count as one: the API server tells its time in whole seconds, and an answer takes a while.
 SAME_TIME_SECONDS = 5.0
 _APPLY, _MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
@@ -135,6 +136,7 @@ class Cluster:
         self._clock = clock
         self._ahead = timedelta()  # of the API server's clock, before ours
         self._discovered: dict[Kind, tuple[float, bool]] = {}
+        self._fields: dict[tuple[Kind, tuple[str, ...]], tuple[float, bool]] = {}
         self._lock = threading.Lock()
 
     def now(self) -> datetime:
@@ -268,6 +270,25 @@ class Cluster:
             self._discovered[kind] = (time.monotonic(), known)
         return known
 
+    def has_field(self, kind: Kind, *path: str) -> bool:
+        """Whether the installed custom kind has this field, for which lists count as what they hold; remembered for a while.
+
+        What can't be told is believed to be there: a write that has it says so if it is not.
+        """
+        with self._lock:
+            at, known = self._fields.get((kind, path), (float("-inf"), True))
+        if time.monotonic() - at < FIELDS_SECONDS:
+            return known
+        with suppress(ClusterError):
+            told = self._json("GET", f"/openapi/v3{kind.api_path}")
+            meant = {"group": kind.group, "version": kind.version, "kind": kind.kind}
+            for schema in told.get("components", {}).get("schemas", {}).values():
+                if meant in schema.get("x-kubernetes-group-version-kind", ()):
+                    known = _has_field(schema, path)
+        with self._lock:
+            self._fields[kind, path] = (time.monotonic(), known)
+        return known
+
     def _json(
         self,
         method: str,
@@ -328,6 +349,14 @@ class Cluster:
             self._ahead = timedelta() if is_near else ahead
             apart = "as ours" if is_near else f"{ahead.total_seconds():+.0f} s from ours, and counts; set the clocks"
             log.warning("the API server's clock is %s", apart)
+
+
+def _has_field(schema: Object, path: tuple[str, ...]) -> bool:
+    for name in path:
+        schema = schema.get("items", schema).get("properties", {}).get(name)
+        if schema is None:
+            return False
+    return True
 
 
 @contextmanager

@@ -52,6 +52,7 @@ class Watches:
         idle_seconds: float = IDLE_SECONDS,
         absent_seconds: float = ABSENT_SECONDS,
     ) -> None:
+        self._cluster = cluster
         self._stores = {kind: _Store(index) for kind in kinds}
         self._listeners: list[OnChange] = []
         scopes: tuple[str | None, ...] = tuple(namespaces) or (None,)
@@ -93,6 +94,10 @@ class Watches:
     def installed(self, kind: Kind) -> bool:
         """Whether the kind was there when it was last looked for."""
         return any(mirror.installed for mirror in self._mirrors if mirror.kind == kind)
+
+    def has_field(self, kind: Kind, *path: str) -> bool:
+        """Whether the installed custom kind has this field; asked of the API server, and remembered for a while."""
+        return self._cluster.has_field(kind, *path)
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         return self._stores[kind].get(namespace, name)

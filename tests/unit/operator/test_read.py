@@ -10,7 +10,7 @@ import pytest
 from tests.builders import at
 from tunegate.api.policy import ServingPods
 from tunegate_operator.edits import first_difference, modified
-from tunegate_operator.read import finished_runs, job_state, route_state, server_state
+from tunegate_operator.read import finished_runs, job_state, server_state
 
 Object = dict[str, Any]
 SERVING = ServingPods(ready_timeout_seconds=100, unavailable_seconds=10)
@@ -80,61 +80,6 @@ def test_a_failure_that_is_over_is_no_reason_for_the_next_one(transition: str) -
     assert "digest" not in reason_of(transition)
 
 
-def make_route(*weights: int, conditions: dict[str, tuple[str, int]] | None = None, generation: int = 3) -> Object:
-    told = {"Accepted": ("True", 3), "ResolvedRefs": ("True", 3)} if conditions is None else conditions
-    parents = [
-        {
-            "conditions": [
-                {"type": kind, "status": status, "observedGeneration": seen, "reason": "Why", "message": "because"}
-                for kind, (status, seen) in told.items()
-            ]
-        }
-    ]
-    refs = [{"name": f"shop-{number}-predictor", "weight": weight} for number, weight in enumerate(weights)]
-    return {
-        "kind": "HTTPRoute",
-        "metadata": {"name": "shop", "namespace": "models", "generation": generation},
-        "spec": {"parentRefs": [{"name": "public"}], "rules": [{"backendRefs": refs}]},
-        "status": {"parents": parents if told else []},
-    }
-
-
-DIGESTS = {"shop-0": "old", "shop-1": "new"}
-
-
-def test_the_weights_are_those_the_gateway_has_accepted() -> None:
-    assert route_state(make_route(90, 10), DIGESTS).weights == {"old": 90, "new": 10}
-
-
-def test_weights_that_a_person_wrote_are_told_in_percent() -> None:
-    assert route_state(make_route(3, 1), DIGESTS).weights == {"old": 75, "new": 25}
-
-
-def test_a_route_that_is_not_there_sends_nothing_anywhere() -> None:
-    assert route_state(None, DIGESTS).weights == {}
-
-
-@pytest.mark.parametrize(
-    ("conditions", "problem"),
-    [
-        pytest.param({}, "no status yet", id="no controller"),
-        pytest.param({"Accepted": ("True", 2), "ResolvedRefs": ("True", 2)}, "has not reconciled", id="older"),
-        pytest.param(
-            {"Accepted": ("False", 3), "ResolvedRefs": ("True", 3)}, "not Accepted: Why: because", id="refused"
-        ),
-        pytest.param({"Accepted": ("True", 3), "ResolvedRefs": ("False", 3)}, "not ResolvedRefs", id="no backend"),
-        pytest.param({"Accepted": ("True", 3)}, "has not reconciled", id="half a status"),
-    ],
-)
-def test_weights_are_unknown_until_the_gateway_accepts_the_route_as_it_is(
-    conditions: dict[str, tuple[str, int]], problem: str
-) -> None:
-    state = route_state(make_route(90, 10, conditions=conditions), DIGESTS)
-    assert state.weights is None
-    assert problem in state.problem
-    assert state.is_lagging == ("has not reconciled" in problem)
-
-
 @pytest.mark.parametrize(
     ("wanted", "found", "path"),
     [
@@ -151,8 +96,12 @@ def test_the_first_difference_has_a_path(wanted: Object, found: Object, path: st
 
 
 def test_an_edit_names_who_and_what() -> None:
-    route = make_route(90, 10)
-    route["metadata"]["annotations"] = {"tunegate.io/applied": json.dumps(make_route(50, 50)["spec"])}
+    def spec(weight: int) -> Object:
+        return {"rules": [{"backendRefs": [{"name": "shop-0-predictor", "weight": weight}]}]}
+
+    annotations = {"tunegate.io/applied": json.dumps(spec(50))}
+    metadata: Object = {"name": "shop", "namespace": "models", "annotations": annotations}
+    route = {"kind": "HTTPRoute", "metadata": metadata, "spec": spec(90)}
     route["metadata"]["managedFields"] = [
         {"manager": "tunegate-operator", "time": "2026-01-01T00:00:02Z"},
         {"manager": "gateway", "time": "2026-01-01T00:00:03Z", "subresource": "status"},

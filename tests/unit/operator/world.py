@@ -87,6 +87,7 @@ class World:
         self.objects: dict[tuple[str, str], Object] = {}
         self.store = Store()
         self.missing_kinds: set[Kind] = set()
+        self.missing_fields: set[str] = set()
         self.tallies: Mapping[str, Tally] | Problem = {}
         self.follow_servers = self.follow_route = True
         self.notes: list[tuple[str, str]] = []
@@ -114,6 +115,9 @@ class World:
     def installed(self, kind: Kind) -> bool:
         return kind not in self.missing_kinds
 
+    def has_field(self, kind: Kind, *path: str) -> bool:
+        return ".".join(path) not in self.missing_fields
+
     def list(
         self, kind: Kind, namespace: str | None = None, label: Mapping[str, str] | None = None
     ) -> Iterable[Object]:
@@ -128,7 +132,12 @@ class World:
         """Server-side apply by the operator, as far as it matters here."""
         before = self.objects.get((obj["kind"], obj["metadata"]["name"]))
         entries = [*(before or {"metadata": {}})["metadata"].get("managedFields", ())]
-        ours = {"manager": MANAGER, "operation": "Apply", "fieldsV1": {"f:spec": kserve.owned_fields(obj["spec"])}}
+        ours = {
+            "manager": MANAGER,
+            "operation": "Apply",
+            "time": at(self.now).isoformat(),
+            "fieldsV1": {"f:spec": kserve.owned_fields(obj["spec"])},
+        }
         if before:
             for path in kserve.moved_fields(before["spec"], obj["spec"]):
                 for entry in entries:
@@ -176,6 +185,12 @@ class World:
             known.generation += 1
             known.replaced += known.template != template
             known.template, known.replicas = template, replicas
+
+    def change(self, **spec: Any) -> World:
+        """A person changes the policy."""
+        policy = self.policy()
+        self.put({**policy, "spec": {**policy["spec"], **spec}})
+        return self
 
     def say(self, name: str, **words: Any) -> None:
         obj = self.objects["Promotion", name]
@@ -260,7 +275,10 @@ class World:
             {"type": kind, "status": status, "observedGeneration": generation, "reason": reason, "message": reason}
             for kind, status in (("Accepted", accepted), ("ResolvedRefs", resolved))
         ]
-        route["status"] = {"parents": [{"conditions": conditions}]}
+        named = route["spec"]["parentRefs"]
+        # Entries of gateways that are named no more stay, as Envoy Gateway and Traefik leave them.
+        left = [entry for entry in route.get("status", {}).get("parents", ()) if entry["parentRef"] not in named]
+        route["status"] = {"parents": [*left, *({"parentRef": ref, "conditions": conditions} for ref in named)]}
 
     def fail_job(self, name: str, reason: str = "BackoffLimitExceeded") -> None:
         self.objects["Job", name]["status"] = {

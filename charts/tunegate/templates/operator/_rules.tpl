@@ -25,6 +25,9 @@
 - apiGroups: [gateway.networking.k8s.io]
   resources: [httproutes]
   verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [gateways]
+  verbs: [get, list, watch]
 {{- end }}
 - apiGroups: [kubeflow.org]
   resources: [pytorchjobs]

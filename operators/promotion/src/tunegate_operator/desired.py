@@ -121,7 +121,13 @@ def _route(gathered: Gathered, plan: Plan) -> tuple[Object, ...]:
     if not plan.weights:
         return ()
     if gathered.policy.traffic.is_shared:
-        wanted = manifests.http_route(gathered.namespace, gathered.policy, gathered.name, plan.weights)
+        wanted = manifests.http_route(
+            gathered.namespace,
+            gathered.policy,
+            gathered.name,
+            plan.weights,
+            takes_timeouts=gathered.takes_timeouts,
+        )
     else:
         digest = max(plan.weights, key=lambda digest: plan.weights[digest])
         wanted = manifests.switch(gathered.namespace, gathered.policy, gathered.name, digest)

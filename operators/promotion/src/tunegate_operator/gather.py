@@ -21,7 +21,7 @@ from tunegate.api.policy import CanaryStep, ClusterPolicy
 from tunegate.api.promotion import Promotion
 from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Kind, Object
-from tunegate.promotion.counting import counted, stable_version
+from tunegate.promotion.counting import counted, shown, stable_version
 from tunegate.promotion.snapshot import Snapshot
 from tunegate_operator import kinds, manifests
 from tunegate_operator.conditions import Problem
@@ -30,16 +30,14 @@ from tunegate_operator.edits import modified
 from tunegate_operator.evaluations import evaluation_states, find_summaries
 from tunegate_operator.feedback_counts import read_tallies
 from tunegate_operator.read import (
-    RouteState,
-    created,
+    condition,
     digest_by_server,
     finished_runs,
     is_answering,
     is_true,
-    route_state,
     server_state,
-    switch_state,
 )
+from tunegate_operator.routes import RouteState, address, overlap, route_state, switch_state, written_at
 from tunegate_operator.store_watch import Source
 from tunegate_operator.types import (
     EvaluationSummary,
@@ -54,8 +52,9 @@ from tunegate_operator.types import (
 
 # A first scrape takes its time; only then is a missing count something that a person must look at.
 _FIRST_COUNTS_SECONDS = 120
-# And a gateway's controller for a route it has not seen before.
-_ROUTE_SECONDS = 60
+# And a gateway's controller for a route that is new, or was changed.
+_NEW_ROUTE_SECONDS = 60
+_CHANGED_ROUTE_SECONDS = 180
 
 
 # A part of a host name, as DNS has it.
@@ -70,6 +69,7 @@ class Caches(Protocol):
         self, kind: Kind, namespace: str | None = None, label: Mapping[str, str] | None = None
     ) -> Iterable[Object]: ...
     def installed(self, kind: Kind) -> bool: ...
+    def has_field(self, kind: Kind, *path: str) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,7 @@ class Gathered:
     snapshot: what `decide` gets; promotions whose ModelVersion is not there are in `objects` only.
     summaries: by (digest, suite). servers: what is remembered of each InferenceService that is there, by name.
     is_restoring: a person has asked that objects edited by hand be put back. restored: the request that was last done.
+    url: where the model answers; empty where that is not known. takes_timeouts: whether an HTTPRoute can have them.
     """
 
     obj: Object
@@ -142,6 +143,8 @@ class Gathered:
     is_restoring: bool
     restored: str
     last: Last
+    url: str
+    takes_timeouts: bool
 
     @property
     def namespace(self) -> str:
@@ -205,6 +208,8 @@ class Gatherer:
         request = obj["metadata"].get("annotations", {}).get(RESTORE, "")
         done = obj.get("status", {}).get("restored", "")
         is_restoring = bool(edited) and request != done
+        canary = shown(promotions)
+        visible = canary.candidate.digest if canary and canary.status.weight > 0 else ""
         snapshot = Snapshot(
             policy=policy if is_shared else msgspec.structs.replace(policy, steps=(CanaryStep(weight=100),)),
             initial=start,
@@ -217,7 +222,9 @@ class Gatherer:
                     servers[name],
                     now,
                     policy.serving,
-                    had_traffic=bool((route.weights or {}).get(digest)),
+                    # What the route says, whether or not its gateway can say that it does so: a server that is down
+                    # may be why it can't.
+                    had_traffic=bool(route.asked.get(digest)) or digest == visible,
                     away_since=records[name].away_since,
                 )
                 for name, digest in digests.items()
@@ -242,7 +249,15 @@ class Gatherer:
             is_restoring=is_restoring,
             restored=done if is_restoring else request or done,
             last=last,
+            url=self._url(namespace, name, policy, around.route),
+            takes_timeouts=is_shared and self.caches.has_field(kinds.HTTP_ROUTE, "spec", "rules", "timeouts"),
         )
+
+    def _url(self, namespace: str, name: str, policy: ClusterPolicy, route: Object | None) -> str:
+        if (gateway := policy.traffic.gateway) is None:
+            return f"http://{name}.{namespace}.svc"
+        found = self.caches.get(kinds.GATEWAY, gateway.namespace or namespace, gateway.name)
+        return address(policy, route, found)
 
     def _edited(
         self,
@@ -344,12 +359,14 @@ class Gatherer:
         elif not self.caches.installed(kinds.HTTP_ROUTE):
             message = "the cluster has no HTTPRoute (gateway.networking.k8s.io/v1); install the Gateway API"
             yield Problem("TrafficSplit", "GatewayApiMissing", message)
-        elif state.problem:
-            # A new route that is about to be accepted is no reason to call a person; one who was called stays called.
-            is_new = route is None or (now - created(route)).total_seconds() < _ROUTE_SECONDS
-            was_reached = is_true(obj, "Ready") or is_true(obj, "Stalled")
-            stops = not state.is_lagging and (not is_new or was_reached)
-            yield Problem("TrafficSplit", "RouteNotAccepted", state.problem, stops=stops)
+        elif state.problem and route:
+            yield Problem("TrafficSplit", "RouteNotAccepted", state.problem, _is_stuck(obj, state, route, now))
+        if policy.traffic.is_shared:
+            routes = self.caches.list(kinds.HTTP_ROUTE, None)
+            by_name = {(found["metadata"]["namespace"], found["metadata"]["name"]): found for found in routes}
+            message, loses = overlap(obj, self.caches.list(kinds.POLICY, None), by_name)
+            if message:
+                yield Problem("TrafficSplit", "RequestsTaken", message, stops=loses)
         if problem := self.source.problem(policy.model):
             yield problem
         stable = seen.servers.get(stable_version(seen).digest)
@@ -394,6 +411,18 @@ def _records(obj: Object, servers: Mapping[str, Object], now: datetime) -> dict[
         away_since = None if is_answering(live) else record.away_since or now
         records[name] = msgspec.structs.replace(record, away_since=away_since)
     return records
+
+
+def _is_stuck(obj: Object, state: RouteState, route: Object, now: datetime) -> bool:
+    """Whether a person is needed for the gateway to take the route; one who was called stays called."""
+    stalled = condition(obj, "Stalled")
+    if (stalled.get("status"), stalled.get("reason")) == ("True", "RouteNotAccepted"):
+        return True
+    was_reached = is_true(obj, "Ready") or is_true(obj, "Stalled")
+    if was_reached and not state.is_waiting:
+        return True
+    limit = _CHANGED_ROUTE_SECONDS if was_reached else _NEW_ROUTE_SECONDS
+    return (now - written_at(route)).total_seconds() >= limit
 
 
 def _by_name(objects: Iterable[Object]) -> dict[str, Object]:

@@ -18,6 +18,7 @@ POLICY = Kind(GROUP, VERSION, "promotionpolicies", "PromotionPolicy")
 PROMOTION = Kind(GROUP, VERSION, "promotions", "Promotion")
 INFERENCE_SERVICE = Kind("serving.kserve.io", "v1beta1", "inferenceservices", "InferenceService")
 HTTP_ROUTE = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
+GATEWAY = Kind("gateway.networking.k8s.io", "v1", "gateways", "Gateway")
 PYTORCH_JOB = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
 TRAIN_JOB = Kind("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob")
 TRAINING = (PYTORCH_JOB, TRAIN_JOB)
@@ -37,6 +38,7 @@ def operator_cluster(client: ApiClient, **options: Any) -> Cluster:
 
 __all__ = [
     "EVENT",
+    "GATEWAY",
     "HTTP_ROUTE",
     "INFERENCE_SERVICE",
     "JOB",

@@ -29,6 +29,7 @@ from tunegate.kube.workqueue import Loop
 from tunegate_operator import __version__
 from tunegate_operator.config import Config
 from tunegate_operator.kinds import (
+    GATEWAY,
     HTTP_ROUTE,
     INFERENCE_SERVICE,
     JOB,
@@ -59,6 +60,7 @@ WATCHED = {
     SERVICE: _OURS,
     INFERENCE_SERVICE: _OURS,
     HTTP_ROUTE: _OURS,
+    GATEWAY: "",
     PYTORCH_JOB: MODEL,
     TRAIN_JOB: MODEL,
 }

@@ -134,8 +134,13 @@ def is_vllm(runtime: str) -> bool:
     return "vllm" in runtime.split("-")
 
 
-def http_route(namespace: str, policy: ClusterPolicy, name: str, weights: Mapping[str, int]) -> Object:
-    """The one address of a policy's model, and who answers there; `weights` in percent by digest, stable first."""
+def http_route(
+    namespace: str, policy: ClusterPolicy, name: str, weights: Mapping[str, int], *, takes_timeouts: bool = True
+) -> Object:
+    """The one address of a policy's model, and who answers there; `weights` in percent by digest, stable first.
+
+    takes_timeouts: whether the cluster's HTTPRoute knows them, as from Gateway API 1.2 on.
+    """
     traffic = policy.traffic
     assert traffic.gateway is not None, "without a gateway there is no route"
     optional = {"namespace": traffic.gateway.namespace, "sectionName": traffic.gateway.section_name}
@@ -143,12 +148,21 @@ def http_route(namespace: str, policy: ClusterPolicy, name: str, weights: Mappin
         {"name": f"{server_name(name, digest)}-predictor", "port": 80, "weight": weight}
         for digest, weight in weights.items()
     ]
+    rule: Object = {
+        "matches": [{"path": {"type": "PathPrefix", "value": traffic.path_prefix}}],
+        "backendRefs": backends,
+    }
+    if traffic.path_prefix != "/":
+        # A match changes nothing of the path, and servers know theirs from /v1 on.
+        rewrite = {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}}
+        rule["filters"] = [{"type": "URLRewrite", "urlRewrite": rewrite}]
+    if takes_timeouts:
+        # As long as the server takes: Envoy would cut every answer off after 15 seconds.
+        rule["timeouts"] = {"request": "0s"}
     spec = {
         "parentRefs": [{"name": traffic.gateway.name, **{key: value for key, value in optional.items() if value}}],
         **({"hostnames": list(traffic.hostnames)} if traffic.hostnames else {}),
-        "rules": [
-            {"matches": [{"path": {"type": "PathPrefix", "value": traffic.path_prefix}}], "backendRefs": backends}
-        ],
+        "rules": [rule],
     }
     labels = {**MANAGED_BY, POLICY: name, MODEL: policy.model}
     return _object("gateway.networking.k8s.io/v1", "HTTPRoute", namespace, name, labels, spec)

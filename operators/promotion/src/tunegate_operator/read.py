@@ -5,7 +5,7 @@ They read status and conditions only for the generation that is there now; what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,19 +25,6 @@ class JobState:
     done: bool = False
     failed: bool = False
     message: str = ""
-
-
-@dataclass(frozen=True)
-class RouteState:
-    """Where the traffic goes.
-
-    weights: percent by digest; None while the gateway has not accepted what the route says now, see `problem`.
-    is_lagging: the gateway's answer is about an older route, and there is nothing to do but wait.
-    """
-
-    weights: Mapping[str, int] | None
-    problem: str = ""
-    is_lagging: bool = False
 
 
 def condition(obj: Object, kind: str) -> Object:
@@ -99,29 +86,6 @@ def server_state(
     return ServerState(message=f"{name} is not ready: {reason}")
 
 
-def route_state(route: Object | None, digests: Mapping[str, str]) -> RouteState:
-    """The weights of an HTTPRoute. `digests` are the digests of versions by the name of their server.
-
-    A route that is not there sends nothing anywhere. One that its gateway has not accepted as it stands now, or whose
-    backends it can't find, may send anything anywhere.
-    """
-    if route is None:
-        return RouteState({})
-    refs = route["spec"]["rules"][0].get("backendRefs", ())
-    weights = {digests.get(_server_of(ref), _server_of(ref)): int(ref.get("weight", 1)) for ref in refs}
-    # Weights are shares; ours add up to 100, and those a person wrote may not.
-    total = sum(weights.values()) or 100
-    return _refusal(route) or RouteState({digest: round(100 * weight / total) for digest, weight in weights.items()})
-
-
-def switch_state(service: Object | None, digests: Mapping[str, str]) -> RouteState:
-    """The weights of a Service that switches: all of the traffic for the server it selects."""
-    if service is None:
-        return RouteState({})
-    name = service["spec"].get("selector", {}).get("serving.kserve.io/inferenceservice", "")
-    return RouteState({digests.get(name, name): 100})
-
-
 def digest_by_server(servers: Iterable[Object]) -> dict[str, str]:
     """What the servers say they serve; one whose storage URI is none of ours is left out."""
     found = {}
@@ -143,29 +107,3 @@ def finished_runs(jobs: Iterable[Object], model: str) -> frozenset[str]:
 def is_training(job: Object) -> bool:
     """Whether the job may still write checkpoints. Its last condition is no guide: transitions are not clean."""
     return not any(is_true(job, condition) for condition in ("Succeeded", "Complete", "Failed"))
-
-
-def _refusal(route: Object) -> RouteState | None:
-    """Why it can't be told where the traffic goes; None when it goes where the route says."""
-    name, generation = route["metadata"]["name"], route["metadata"].get("generation", 0)
-    parents = route.get("status", {}).get("parents", ())
-    if not parents:
-        wanted = ", ".join(ref.get("name", "") for ref in route["spec"].get("parentRefs", ()))
-        problem = f"HTTPRoute {name} has no status yet; check that the Gateway {wanted} exists and has a controller"
-        return RouteState(None, problem)
-    for parent in parents:
-        conditions = {condition["type"]: condition for condition in parent.get("conditions", ())}
-        for kind in ("Accepted", "ResolvedRefs"):
-            found = conditions.get(kind, {})
-            if found.get("observedGeneration", 0) < generation:
-                problem = f"the gateway has not reconciled the newest HTTPRoute {name} yet"
-                return RouteState(None, problem, is_lagging=True)
-            if found.get("status") != "True":
-                said = ": ".join(filter(None, (found.get("reason"), found.get("message"))))
-                problem = f"HTTPRoute {name} is not {kind}: {said}; see: kubectl describe httproute {name}"
-                return RouteState(None, problem)
-    return None
-
-
-def _server_of(ref: Object) -> str:
-    return str(ref.get("name", "")).removesuffix("-predictor")

@@ -119,7 +119,7 @@ def policy_status(
             {"version": short(digest), "name": names.get(digest, ""), "weight": weight}
             for digest, weight in (snapshot.weights or {}).items()
         ],
-        "url": _url(gathered),
+        "url": gathered.url,
         "servers": [to_plain(server) for server in servers],
     }
     if gathered.restored:
@@ -144,10 +144,3 @@ def _policy_phase(gathered: Gathered, running: Promotion | None, stable: ModelVe
     # Once it was reached, a gateway that takes its time over a change doesn't stop its answering.
     reached = gathered.snapshot.weights is not None or is_true(gathered.obj, "Ready")
     return "Serving" if server and server.ready and reached else "Pending"
-
-
-def _url(gathered: Gathered) -> str:
-    if not gathered.policy.traffic.is_shared:
-        return f"http://{gathered.name}.{gathered.namespace}.svc"
-    host = gathered.policy.traffic.hostnames[0] if gathered.policy.traffic.hostnames else ""
-    return f"http://{host}{gathered.policy.traffic.path_prefix}" if host else ""

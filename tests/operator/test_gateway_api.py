@@ -1,0 +1,43 @@
+"""Routes as we write them, on a real API server with the Gateway API's own CRDs."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from tests.builders import make_version
+from tests.operator.objects import policy
+from tunegate.api.policy import ClusterPolicy
+from tunegate.kube.client import Cluster
+from tunegate.kube.kinds import Kind
+from tunegate_operator import kinds, manifests
+
+pytestmark = pytest.mark.usefixtures("foreign_crds")
+
+
+@pytest.mark.parametrize("prefix", ["/", "/shop", "/shop/"])
+def test_the_api_server_takes_every_field_of_a_route(cluster: Cluster, namespace: str, prefix: str) -> None:
+    traffic = {"gateway": {"name": "public", "sectionName": "web"}, "hostnames": ["*.example"], "pathPrefix": prefix}
+    spec = msgspec.convert(policy(traffic=traffic)["spec"], ClusterPolicy)
+    weights = {make_version("base").digest: 90, make_version("run-1").digest: 10}
+    cluster.apply(manifests.http_route(namespace, spec, "shop", weights))
+    found = cluster.get(kinds.HTTP_ROUTE, namespace, "shop")
+    assert found is not None
+    (rule,) = found["spec"]["rules"]
+    assert rule["timeouts"] == {"request": "0s"}
+    assert ("filters" in rule) == (prefix != "/")
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "is_there"),
+    [
+        pytest.param(kinds.HTTP_ROUTE, ("spec", "rules", "timeouts"), True, id="since Gateway API 1.2"),
+        pytest.param(kinds.HTTP_ROUTE, ("spec", "rules", "sessionPersistence"), False, id="experimental"),
+        pytest.param(kinds.HTTP_ROUTE, ("spec", "nothing", "timeouts"), False, id="nothing above it"),
+        pytest.param(Kind("example.test", "v1", "things", "Thing"), ("spec",), True, id="not to be told"),
+    ],
+)
+def test_what_fields_a_kind_has_is_asked_of_the_api_server(
+    cluster: Cluster, kind: Kind, path: tuple[str, ...], is_there: bool
+) -> None:
+    assert cluster.has_field(kind, *path) == is_there
