@@ -15,6 +15,7 @@ import ipaddress
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -115,10 +116,13 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def open_url(request: str | urllib.request.Request, *, seconds: float) -> Any:
+def open_url(request: str | urllib.request.Request, *, seconds: float, context: ssl.SSLContext | None = None) -> Any:
     """urllib's answer to a request; a proxy in the environment is for other machines. Raises OSError."""
     url = request if isinstance(request, str) else request.full_url
-    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if is_loopback(url) else []))
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
+    if context:
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    opener = urllib.request.build_opener(*handlers)
     return opener.open(request, timeout=seconds)
 
 

@@ -152,7 +152,7 @@ def test_without_the_gateway_api_there_is_no_rule_for_routes() -> None:
         role = pick(render({"traffic": {"gatewayApi": gateway_api}}), "ClusterRole", "tunegate-operator")
         return {resource for rule in role["rules"] for resource in rule["resources"]}
 
-    assert resources(True) - resources(False) == {"httproutes"}
+    assert resources(True) - resources(False) == {"httproutes", "gateways"}
 
 
 def test_the_network_policy_lets_the_named_ports_through() -> None:

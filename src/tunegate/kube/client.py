@@ -271,7 +271,7 @@ class Cluster:
         return known
 
     def has_field(self, kind: Kind, *path: str) -> bool:
-        """Whether the installed custom kind has this field, for which lists count as what they hold; remembered for a while.
+        """Whether the installed custom kind has this field, lists taken for their items; remembered.
 
         What can't be told is believed to be there: a write that has it says so if it is not.
         """

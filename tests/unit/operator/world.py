@@ -26,6 +26,7 @@ from tunegate_operator import kinds
 from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
 from tunegate_operator.desired import Changes, changes, unready_changes
+from tunegate_operator.feedback_counts import Counts
 from tunegate_operator.gather import Gathered, Gatherer, Last, PolicyProblem
 from tunegate_operator.kinds import kind_of
 from tunegate_operator.types import MANAGER, EvaluationSummary, read_version, server_name, to_summary
@@ -104,7 +105,7 @@ class World:
             self.store,  # type: ignore[arg-type]
             lambda namespace, job: "the pod said why",
         )
-        self.gatherer._tallies = self._tallies  # type: ignore[method-assign]
+        self.gatherer._counts = self._counts  # type: ignore[method-assign]
         policy = {**POLICY_SPEC, **spec}
         self.put(_object(kinds.POLICY, "shop", {k: v for k, v in policy.items() if v is not None}))
 
@@ -124,8 +125,8 @@ class World:
         found = [obj for (each, _), obj in self.objects.items() if each == kind.kind]
         return [obj for obj in found if (label or {}).items() <= obj["metadata"].get("labels", {}).items()]
 
-    def _tallies(self, namespace: str, seen: Any, now: datetime) -> Mapping[str, Tally] | Problem:
-        return self.tallies
+    def _counts(self, namespace: str, seen: Any, now: datetime) -> Counts | Problem:
+        return self.tallies if isinstance(self.tallies, Problem) else Counts(self.tallies)
 
     # what a test does
     def put(self, obj: Object) -> Object:

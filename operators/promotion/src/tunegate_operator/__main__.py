@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any, Literal
 
 import click
@@ -55,6 +56,11 @@ RESOURCES = Resources()
 @click.option("--grace-seconds", type=click.IntRange(10), default=60, help="How long a server's pod may take to end.")
 @click.option("--service-account", default="default", help="The service account of the pods that evaluate.")
 @click.option("--prometheus-url", help="Where users' verdicts are counted. Without it canaries wait for a person.")
+@click.option(
+    "--prometheus-credentials",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A folder with what Prometheus wants of us: token, or username and password; and ca.crt.",
+)
 @click.option("--scan-seconds", type=click.FloatRange(1), default=30.0, help="How often the store is listed.")
 @click.option("--lease-namespace", envvar="POD_NAMESPACE", show_envvar=True, help="Where replicas elect a leader.")
 @click.option("--no-lease", is_flag=True, help="Act without an election. Only for a single replica.")

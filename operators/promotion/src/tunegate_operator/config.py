@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class Config:
     vllm_resources: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict)
     grace_seconds: int = 60
     prometheus_url: str | None = None
+    prometheus_credentials: Path | None = None
     lease_namespace: str | None = None
     metrics_host: str = "0.0.0.0"  # noqa: S104 (probes and Prometheus come from outside the pod)
     metrics_port: int = 8080

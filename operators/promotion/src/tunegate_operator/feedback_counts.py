@@ -1,85 +1,210 @@
 """How often answers of a version were liked and disliked, as Prometheus counted it.
 
 No counts is never zero: an absent series, a number that is none, or a server that does not answer is a problem with a
-name, and the analysis waits.
+name, and the analysis waits. Verdicts of before the canary are never counted, whatever Prometheus has lost: where its
+data begin later than the canary, counting begins there, for both versions.
 """
 
 from __future__ import annotations
 
-import json
+import http.client
 import math
+import ssl
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import msgspec
 
 from tunegate.api.digest import short
 from tunegate.api.feedback import Tally
+from tunegate.processes import open_url
 from tunegate_operator.conditions import Problem
 
 TIMEOUT_SECONDS = 5.0
 # How far back a series is looked for that was there before the canary began; its value then is not counted.
 _LOOKBACK_SECONDS = 300.0
 _MOST_POINTS = 500
+_MOST_BYTES = 1 << 25
+# From a server's start to its first scrape: discovery and an interval. What is seen later has lost its beginning.
+_FIRST_SCRAPE_SECONDS = 120.0
+_TOTAL, _CREATED = "tunegate_feedback_total", "tunegate_feedback_created"
+
+CREDENTIALS = ("token", "username", "password", "ca.crt")
+"""The files that a folder of credentials may have: a bearer token or a user's name and password, and a CA."""
 
 
-def read_tallies(
-    url: str, namespace: str, digests: Sequence[str], since: datetime, now: datetime
-) -> Mapping[str, Tally] | Problem:
-    """The verdicts on each version since `since`, over all its servers' lives; or why they can't be told."""
+class Series(msgspec.Struct):
+    """One series of a range query's answer."""
+
+    metric: dict[str, str]
+    values: list[tuple[float, str]]
+
+
+class _Matrix(msgspec.Struct, rename="camel"):
+    result_type: Literal["matrix"]
+    result: list[Series]
+
+
+class _Answer(msgspec.Struct):
+    data: _Matrix
+    warnings: list[str] = []
+
+
+@dataclass(frozen=True)
+class Counts:
+    """tallies: verdicts by digest. is_whole: Prometheus still has them from the beginning of the canary on."""
+
+    tallies: Mapping[str, Tally]
+    is_whole: bool = True
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """created: when the counter began at 0; None where its server does not say so."""
+
+    time: float
+    value: float
+    created: float | None
+
+
+def read_counts(
+    url: str, namespace: str, digests: Sequence[str], since: datetime, now: datetime, credentials: Path | None = None
+) -> Counts | Problem:
+    """The verdicts on each version since `since`, over all its servers' lives; or why they can't be told.
+
+    `credentials` is a folder with CREDENTIALS, read each time, since tokens are replaced while we run.
+    """
     versions = "|".join(short(digest) for digest in digests)
-    chosen = f'{{namespace="{namespace}",model_version=~"{versions}"}}'
-    query = f"sum by (model_version, verdict, pod, instance) (tunegate_feedback_total{chosen})"
+    chosen = f'{{__name__=~"{_TOTAL}|{_CREATED}",namespace="{namespace}",model_version=~"{versions}"}}'
     span = (now - since).total_seconds() + _LOOKBACK_SECONDS
     step = max(5.0, span / _MOST_POINTS)
     start = now.timestamp() - math.ceil(span / step) * step  # so that the last point is now, not up to a step ago
     parameters = {
-        "query": query,
+        # By the largest of a pod: whoever scrapes it besides has counted the same verdicts.
+        "query": f"max by (__name__, model_version, verdict, pod, instance) ({chosen})",
         "start": f"{start:.3f}",
         "end": f"{now.timestamp():.3f}",
         "step": f"{step:.3f}",
         "timeout": f"{TIMEOUT_SECONDS:.0f}s",
     }
     try:
-        address = f"{url.rstrip('/')}/api/v1/query_range?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as answer:
-            series = json.load(answer)["data"]["result"]
-    except (OSError, ValueError, KeyError) as error:
+        body = _get(f"{url.rstrip('/')}/api/v1/query_range?{urllib.parse.urlencode(parameters)}", credentials)
+        answer = msgspec.json.decode(body, type=_Answer)
+    except urllib.error.HTTPError as error:
+        return _unreadable(url, error)
+    except (OSError, ValueError, http.client.HTTPException, msgspec.MsgspecError) as error:
         message = f"Prometheus at {url} does not answer ({error}); check --prometheus-url and that it is running"
         return Problem("FeedbackReadable", "PrometheusUnreachable", message)
-    return count(series, digests, since)
+    if answer.warnings:
+        return _no_counts(f"Prometheus warns that its answer may lack something ({'; '.join(answer.warnings)[:500]})")
+    return count(answer.data.result, digests, since, step)
 
 
-def count(series: Sequence[Any], digests: Sequence[str], since: datetime) -> Mapping[str, Tally] | Problem:
-    """Add up the growth of every series since `since`, also through restarts of its server."""
-    grown: dict[tuple[str, str], float] = {}
-    for counter in series:
-        labels = counter["metric"]
-        values = [(float(time), float(value)) for time, value in counter["values"]]
-        if not all(math.isfinite(value) for _, value in values):
-            return _no_counts(f"Prometheus gives a count for {labels.get('model_version')} that is not a number")
-        key = (labels["model_version"], labels["verdict"])
-        grown[key] = grown.get(key, 0.0) + growth(values, since.timestamp())
+def count(series: Sequence[Series], digests: Sequence[str], since: datetime, step: float = 5.0) -> Counts | Problem:
+    """Add up the growth of every counter since `since`, also through restarts of its server."""
+    by_name: dict[str, list[Series]] = {_TOTAL: [], _CREATED: []}
+    for one in series:
+        if one.metric.get("__name__") not in by_name or not {"model_version", "verdict"} <= one.metric.keys():
+            return _no_counts(f"Prometheus answers with a series that was not asked for ({one.metric})")
+        by_name[one.metric["__name__"]].append(one)
+    created = {_identity(one): dict(one.values) for one in by_name[_CREATED]}
+    counters: list[tuple[Mapping[str, str], list[_Sample]]] = []
+    for counter in by_name[_TOTAL]:
+        times = created.get(_identity(counter), {})
+        try:
+            samples = [
+                _Sample(at, float(value), float(times[at]) if at in times else None) for at, value in counter.values
+            ]
+        except ValueError:
+            samples = [_Sample(0, math.nan, None)]
+        if not all(math.isfinite(sample.value) and sample.value >= 0 for sample in samples):
+            return _no_counts(f"Prometheus gives a count for {counter.metric['model_version']} that is not a number")
+        counters.append((counter.metric, samples))
+    start = since.timestamp()
+    begin = max([start, *(_history_begin(samples, start, step) for _, samples in counters)])
+    grown: dict[tuple[str, str], dict[str, float]] = {}
+    for labels, samples in counters:
+        # A pod that is scraped twice, under two addresses, has its verdicts once.
+        of_pods = grown.setdefault((labels["model_version"], labels["verdict"]), {})
+        pod = labels.get("pod") or labels.get("instance", "")
+        of_pods[pod] = max(of_pods.get(pod, 0.0), growth(samples, begin))
+    tallies = {}
     for digest in digests:
-        if any((short(digest), verdict) not in grown for verdict in ("up", "down")):
-            return _no_counts(f"Prometheus has no tunegate_feedback_total of version {short(digest)}")
-    return {
-        digest: Tally(up=round(grown[short(digest), "up"]), down=round(grown[short(digest), "down"]))
-        for digest in digests
-    }
+        up, down = (grown.get((short(digest), verdict)) for verdict in ("up", "down"))
+        if up is None or down is None:
+            return _no_counts(f"Prometheus has no {_TOTAL} of version {short(digest)}")
+        tallies[digest] = Tally(up=round(sum(up.values())), down=round(sum(down.values())))
+    return Counts(tallies, is_whole=begin == start)
 
 
-def growth(values: Sequence[tuple[float, float]], since: float) -> float:
-    """How much a counter grew after `since`; it starts at 0 with its server, and again whenever that restarts."""
-    before = [value for time, value in values if time <= since]
-    last, total = before[-1] if before else 0.0, 0.0
-    for time, value in values:
-        if time > since:
-            total += value - last if value >= last else value
-            last = value
+def growth(samples: Sequence[_Sample], begin: float) -> float:
+    """How much a counter grew after `begin`: from its last value before, from 0 where its server began later, else from
+    the first value that is known. Verdicts of one scrape interval may be missing so, and none is counted too much."""
+    before = [sample for sample in samples if sample.time <= begin]
+    counted = [*before[-1:], *(sample for sample in samples if sample.time > begin)]
+    is_young = bool(counted) and counted[0].created is not None and counted[0].created > begin
+    total = counted[0].value if is_young and not before else 0.0
+    for last, sample in pairwise(counted):
+        restarted = sample.value < last.value or (last.created and sample.created and sample.created > last.created)
+        total += sample.value if restarted else sample.value - last.value
     return total
+
+
+def _history_begin(samples: Sequence[_Sample], since: float, step: float) -> float:
+    """From when on this counter's growth is known: `since`, or its first sample where what it counted before is not."""
+    if not samples or samples[0].time <= since or samples[0].value == 0:
+        return since
+    first = samples[0]
+    is_seen_whole = first.created is not None and first.time - first.created <= _FIRST_SCRAPE_SECONDS + step
+    return since if is_seen_whole else first.time
+
+
+def _identity(series: Series) -> tuple[str, ...]:
+    return tuple(series.metric.get(label, "") for label in ("model_version", "verdict", "pod", "instance"))
+
+
+def _get(address: str, credentials: Path | None) -> bytes:
+    """The body of the answer. Raises OSError, ValueError or HTTPException."""
+    files = {name: credentials / name for name in CREDENTIALS} if credentials else {}
+    given = {name: path.read_text().strip() for name, path in files.items() if path.is_file()}
+    request = urllib.request.Request(address)
+    # Not as an ordinary header, which would follow a redirection to another server.
+    if "token" in given:
+        request.add_unredirected_header("Authorization", f"Bearer {given['token']}")
+    elif "username" in given:
+        user = f"{given['username']}:{given.get('password', '')}"
+        request.add_unredirected_header("Authorization", f"Basic {b64encode(user.encode()).decode()}")
+    context = ssl.create_default_context(cadata=given["ca.crt"]) if "ca.crt" in given else None
+    deadline, body = time.monotonic() + 2 * TIMEOUT_SECONDS, b""
+    with open_url(request, seconds=TIMEOUT_SECONDS, context=context) as answer:
+        while part := answer.read1(1 << 16):
+            body += part
+            if len(body) > _MOST_BYTES or time.monotonic() > deadline:
+                raise ValueError(f"its answer had not ended after {len(body)} bytes")
+    return body
+
+
+def _unreadable(url: str, error: urllib.error.HTTPError) -> Problem:
+    """What an answer with a status says: one that refuses us, or that can't do what we ask."""
+    try:
+        said = " ".join(error.read(300).decode(errors="replace").split())
+    except (OSError, http.client.HTTPException):
+        said = ""
+    if error.code in (401, 403):
+        message = f"Prometheus at {url} refuses us ({error.code} {said}); give the operator a token that it takes"
+        remedy = "operator.prometheusSecret in the chart"
+        return Problem("FeedbackReadable", "PrometheusRefused", f"{message} ({remedy})")
+    message = f"Prometheus at {url} does not answer ({error.code} {said}); check --prometheus-url and its log"
+    return Problem("FeedbackReadable", "PrometheusUnreachable", message)
 
 
 def _no_counts(what: str) -> Problem:

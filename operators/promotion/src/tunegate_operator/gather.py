@@ -15,7 +15,6 @@ from typing import Protocol
 import msgspec
 
 from tunegate.api.errors import UsageError
-from tunegate.api.feedback import Tally
 from tunegate.api.labels import POLICY, RESTORE
 from tunegate.api.policy import CanaryStep, ClusterPolicy
 from tunegate.api.promotion import Promotion
@@ -28,7 +27,7 @@ from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
 from tunegate_operator.edits import modified
 from tunegate_operator.evaluations import evaluation_states, find_summaries
-from tunegate_operator.feedback_counts import read_tallies
+from tunegate_operator.feedback_counts import Counts, read_counts
 from tunegate_operator.read import (
     condition,
     digest_by_server,
@@ -232,11 +231,15 @@ class Gatherer:
             weights=route.weights,
             modified="" if is_restoring else edited,
         )
-        counts = self._tallies(namespace, snapshot, now)
+        counts = self._counts(namespace, snapshot, now)
         problems = list(self._problems(obj, policy, snapshot, route, around.route, now, last.refused))
         if isinstance(counts, Problem):
             problems.append(counts)
-        seen = replace(snapshot, tallies=None if isinstance(counts, Problem) else counts)
+        elif not counts.is_whole:
+            message = "Prometheus has lost the beginning of this canary: only later verdicts count, of both versions"
+            remedy = "keep its data on a volume, and for longer than a canary takes"
+            problems.append(Problem("FeedbackReadable", "FeedbackHistoryLost", f"{message}; {remedy}", stops=False))
+        seen = replace(snapshot, tallies=None if isinstance(counts, Problem) else counts.tallies)
         return Gathered(
             obj=obj,
             policy=policy,
@@ -323,14 +326,15 @@ class Gatherer:
             stale_route=other if other and other["metadata"].get("labels", {}).get(POLICY) == name else None,
         )
 
-    def _tallies(self, namespace: str, seen: Snapshot, now: datetime) -> Mapping[str, Tally] | Problem:
+    def _counts(self, namespace: str, seen: Snapshot, now: datetime) -> Counts | Problem:
         if (asked := counted(seen)) is None:
-            return {}
+            return Counts({})
         digests, since = asked
         if not self.config.prometheus_url:
             remedy = "give the operator --prometheus-url (operator.prometheusUrl in the chart)"
             return Problem("FeedbackReadable", "PrometheusNotConfigured", f"there are no feedback counts; {remedy}")
-        found = read_tallies(self.config.prometheus_url, namespace, digests, since, now)
+        url, credentials = self.config.prometheus_url, self.config.prometheus_credentials
+        found = read_counts(url, namespace, digests, since, now, credentials)
         if isinstance(found, Problem) and (now - since).total_seconds() > _FIRST_COUNTS_SECONDS:
             return replace(found, stops=True)
         return found

@@ -114,7 +114,7 @@ def address(policy: ClusterPolicy, route: Object | None, gateway: Object | None)
         and traffic.gateway
         and traffic.gateway.section_name in ("", listener.get("name"))
     ]
-    listener = max(listeners, key=lambda listener: listener["protocol"] == "HTTPS", default={})
+    listener: Object = max(listeners, key=lambda one: bool(one["protocol"] == "HTTPS"), default={})
     names = [
         *traffic.hostnames,
         *([listener["hostname"]] if listener.get("hostname") and not traffic.hostnames else []),
