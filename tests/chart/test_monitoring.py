@@ -96,10 +96,35 @@ def test_an_alert_says_what_to_do(rule: Object) -> None:
     assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
-def test_the_rule_object_holds_the_file() -> None:
-    rule = pick(render(EVERYTHING), "PrometheusRule")
-    assert rule["spec"] == yaml.safe_load(ALERTS.read_text())
+@pytest.mark.parametrize("namespace", ["tunegate", "team-a"])
+def test_the_rule_object_holds_the_file_for_the_namespace_of_the_release(namespace: str) -> None:
+    rule = pick(render(EVERYTHING, namespace=namespace), "PrometheusRule")
+    own = ALERTS.read_text().replace('namespace="tunegate"', f'namespace="{namespace}"')
+    assert rule["spec"] == yaml.safe_load(own)
     assert rule["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_the_documented_install_scrapes_whatever_its_alerts_ask_for() -> None:
+    """Else those on operators fire for ever, as nobody scrapes any, or never."""
+    command = re.search(r"^\$ helm install tunegate .*$", (REPOSITORY / "docs/install.md").read_text(), re.MULTILINE)
+    assert command
+    values = {"store": {"uri": "s3://models"}, "monitoring": {}}
+    for part in re.findall(r"--set monitoring\.(\w+)\.enabled=true", command.group()):
+        values["monitoring"][part] = {"enabled": True}
+    assert_alerts_have_monitors(render(values))
+
+
+def test_rules_bring_the_monitors_that_they_need() -> None:
+    """As for a release that was installed with rules and without the operator's monitor."""
+    assert_alerts_have_monitors(render({"monitoring": {"rules": {"enabled": True}}}))
+
+
+def assert_alerts_have_monitors(objects: list[Object]) -> None:
+    found = {each["metadata"]["name"] for each in objects if each["kind"] in ("PodMonitor", "ServiceMonitor")}
+    groups = pick(objects, "PrometheusRule")["spec"]["groups"]
+    used = {name for group in groups for rule in group["rules"] for name in re.findall(r"\btunegate_\w+", rule["expr"])}
+    needed = {"tunegate-operator" if "_operator_" in name else "tunegate-predictors" for name in used}
+    assert needed == {"tunegate-operator", "tunegate-predictors"} <= found
 
 
 def test_the_pod_monitor_finds_the_port_of_the_runtime() -> None:
@@ -112,15 +137,17 @@ def test_the_pod_monitor_finds_the_port_of_the_runtime() -> None:
 @pytest.mark.parametrize(
     ("values", "where"),
     [
-        ({}, {"any": True}),
-        ({"namespaces": ["a"]}, {"matchNames": ["a"]}),
-        ({"rbac": {"scope": "Namespaced"}}, {"matchNames": ["tunegate"]}),
+        ({}, {"tunegate": {"any": True}}),
+        ({"namespaces": ["a", "b"]}, {"a": None, "b": None}),
+        ({"rbac": {"scope": "Namespaced"}}, {"tunegate": None}),
     ],
     ids=["cluster", "listed", "own"],
 )
-def test_pod_monitors_look_where_policies_are(values: Object, where: Object) -> None:
+def test_pod_monitors_are_where_policies_are_and_look_only_there(values: Object, where: Object) -> None:
     monitors = [each for each in render(EVERYTHING | values) if each["kind"] == "PodMonitor"]
-    assert [each["spec"]["namespaceSelector"] for each in monitors] == [where, where]
+    for name in ("tunegate-predictors", "tunegate-trainers"):
+        own = [each for each in monitors if each["metadata"]["name"] == name]
+        assert {each["metadata"]["namespace"]: each["spec"].get("namespaceSelector") for each in own} == where
 
 
 def _jobs() -> Iterator[Object]:

@@ -52,9 +52,22 @@ def test_the_operator_is_told_what_the_values_say() -> None:
 def test_the_operator_knows_every_flag_that_it_is_given() -> None:
     source = REPOSITORY / "operators/promotion/src/tunegate_operator/__main__.py"
     known = set(re.findall(r'"--([a-z-]+)"', source.read_text()))
-    values = {"rbac": {"scope": "Namespaced"}, "operator": {"prometheusUrl": "http://p"}, "storage": {"enabled": True}}
+    values = {
+        "rbac": {"scope": "Namespaced"},
+        "operator": {"prometheusUrl": "http://p", "prometheusSecret": "s"},
+        "storage": {"enabled": True},
+    }
     given = {name for name, _ in _arguments(render(values | {"store": {"uri": ""}}))}
     assert {"namespace", "endpoint-url", "prometheus-url"} <= given <= known
+
+
+def test_the_operator_gets_what_prometheus_wants_as_files() -> None:
+    objects = render({"operator": {"prometheusUrl": "https://p", "prometheusSecret": "thanos"}})
+    folder = dict(_arguments(objects))["prometheus-credentials"]
+    (mount,) = [each for each in _container(objects)["volumeMounts"] if each["mountPath"] == folder]
+    volumes = pick(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    assert mount["readOnly"]
+    assert {"name": mount["name"], "secret": {"secretName": "thanos"}} in volumes
 
 
 def test_credentials_come_from_the_secret_and_from_nowhere_else() -> None:

@@ -15,14 +15,22 @@
 {{- .Values.namespaces | default (list .Release.Namespace) | uniq | sortAlpha | toJson -}}
 {{- end -}}
 
-{{/* Where a PodMonitor looks: in every namespace that may have policies, and the training jobs beside them. */}}
-{{- define "tunegate.namespaceSelector" -}}
-{{- if .Values.namespaces -}}
-matchNames: {{ toJson .Values.namespaces }}
-{{- else if eq .Values.rbac.scope "Cluster" -}}
-any: true
+{{/*
+Where PodMonitors are, as JSON: in each namespace with policies, and the training jobs beside them, since a Prometheus that
+tenants share looks only into a monitor's own. One for all of them, beside the operator, where they are not known.
+*/}}
+{{- define "tunegate.monitorNamespaces" -}}
+{{- if or .Values.namespaces (ne .Values.rbac.scope "Cluster") -}}
+{{- include "tunegate.namespaces" . -}}
 {{- else -}}
-matchNames: {{ list .Release.Namespace | toJson }}
+{{- list .Release.Namespace | toJson -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Where such a PodMonitor looks. */}}
+{{- define "tunegate.namespaceSelector" -}}
+{{- if not (or .Values.namespaces (ne .Values.rbac.scope "Cluster")) -}}
+namespaceSelector: {any: true}
 {{- end -}}
 {{- end -}}
 
