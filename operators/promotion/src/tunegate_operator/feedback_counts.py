@@ -31,11 +31,13 @@ from tunegate_operator.conditions import Problem
 
 TIMEOUT_SECONDS = 5.0
 # How far back a series is looked for that was there before the canary began; its value then is not counted.
-_LOOKBACK_SECONDS = 300.0
-_MOST_POINTS = 500
+_LOOKBACK, _LEAST_STEP = 300_000, 5_000  # milliseconds
+_MOST_POINTS = 400
 _MOST_BYTES = 1 << 25
 # From a server's start to its first scrape: discovery and an interval. What is seen later has lost its beginning.
 _FIRST_SCRAPE_SECONDS = 120.0
+# Of one that was seen this soon after its start, all verdicts count: hardly any can be from before the canary.
+_NEW_SECONDS = 30.0
 _TOTAL, _CREATED = "tunegate_feedback_total", "tunegate_feedback_created"
 
 CREDENTIALS = ("token", "username", "password", "ca.crt")
@@ -85,15 +87,17 @@ def read_counts(
     """
     versions = "|".join(short(digest) for digest in digests)
     chosen = f'{{__name__=~"{_TOTAL}|{_CREATED}",namespace="{namespace}",model_version=~"{versions}"}}'
-    span = (now - since).total_seconds() + _LOOKBACK_SECONDS
-    step = max(5.0, span / _MOST_POINTS)
-    start = now.timestamp() - math.ceil(span / step) * step  # so that the last point is now, not up to a step ago
+    # In milliseconds, as Prometheus counts, so that one point is the canary's beginning and the last one is now.
+    begin, end = int(since.timestamp() * 1000), int(now.timestamp() * 1000)
+    points = min(_MOST_POINTS, max(1, (end - begin) // _LEAST_STEP))
+    step = max(1000, math.ceil((end - begin) / points))
+    lookback = math.ceil(_LOOKBACK / step) * step
     parameters = {
         # By the largest of a pod: whoever scrapes it besides has counted the same verdicts.
         "query": f"max by (__name__, model_version, verdict, pod, instance) ({chosen})",
-        "start": f"{start:.3f}",
-        "end": f"{now.timestamp():.3f}",
-        "step": f"{step:.3f}",
+        "start": f"{(begin - lookback) / 1000:.3f}",
+        "end": f"{(begin + points * step) / 1000:.3f}",
+        "step": f"{step / 1000:.3f}",
         "timeout": f"{TIMEOUT_SECONDS:.0f}s",
     }
     try:
@@ -106,7 +110,7 @@ def read_counts(
         return Problem("FeedbackReadable", "PrometheusUnreachable", message)
     if answer.warnings:
         return _no_counts(f"Prometheus warns that its answer may lack something ({'; '.join(answer.warnings)[:500]})")
-    return count(answer.data.result, digests, since, step)
+    return count(answer.data.result, digests, since, step / 1000)
 
 
 def count(series: Sequence[Series], digests: Sequence[str], since: datetime, step: float = 5.0) -> Counts | Problem:
@@ -147,12 +151,14 @@ def count(series: Sequence[Series], digests: Sequence[str], since: datetime, ste
 
 
 def growth(samples: Sequence[_Sample], begin: float) -> float:
-    """How much a counter grew after `begin`: from its last value before, from 0 where its server began later, else from
-    the first value that is known. Verdicts of one scrape interval may be missing so, and none is counted too much."""
+    """How much a counter grew after `begin`: from its last value before, from 0 where its server began with the canary,
+    else from the first value that is known, and then verdicts of one scrape interval may be missing."""
     before = [sample for sample in samples if sample.time <= begin]
     counted = [*before[-1:], *(sample for sample in samples if sample.time > begin)]
-    is_young = bool(counted) and counted[0].created is not None and counted[0].created > begin
-    total = counted[0].value if is_young and not before else 0.0
+    total = 0.0
+    if not before and counted and (created := counted[0].created) is not None:
+        is_new = created > begin or counted[0].time - created <= _NEW_SECONDS
+        total = counted[0].value if is_new else 0.0
     for last, sample in pairwise(counted):
         restarted = sample.value < last.value or (last.created and sample.created and sample.created > last.created)
         total += sample.value if restarted else sample.value - last.value
