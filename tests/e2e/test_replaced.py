@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from tests.chart.rendering import Object, pick, render
+from tests.chart.rendering import Object, render
 from tests.gateway import Gateway, run_gateway
 from tests.unit.serving.standin import StandIn, run_engine
 from tests.waiting import wait_for
@@ -48,7 +48,9 @@ class Pods:
     """A Deployment of one replica, its kubelet, and the gateway's endpoints: a pod as the chart's runtime says it."""
 
     def __init__(self, version: ModelVersion, engine: StandIn, gateway: Gateway, folder: Path) -> None:
-        (self.container,) = pick(render(), "ClusterServingRuntime", "tunegate-predictor")["spec"]["containers"]
+        (self.container,) = next(each for each in render() if each["kind"] == "ClusterServingRuntime")["spec"][
+            "containers"
+        ]
         config = Config(store="s3://models", evaluation_image="trainer")
         self.isvc = manifests.inference_service("shop", POLICY, "shop", version, config)
         self.version, self.engine, self.gateway, self.folder = version, engine, gateway, folder

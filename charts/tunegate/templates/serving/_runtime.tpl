@@ -1,10 +1,11 @@
-{{/* A runtime's name; takes (list $ VALUES PREFIX). A new image has a new name: KServe restarts every server of a runtime
+{{/* A runtime's name; takes (list $ VALUES PREFIX). A new image or grace has a new name: KServe restarts every server of a runtime
 that changes. */}}
 {{- define "tunegate.runtimeName" -}}
 {{- $root := index . 0 -}}
 {{- $image := (index . 1).image -}}
 {{- index . 2 }}-{{ regexReplaceAll "[^a-z0-9]+" (lower $root.Chart.Version) "-" -}}
 {{- with $image.digest | default $image.tag }}-{{ . | sha256sum | trunc 8 }}{{ end -}}
+{{- if ne (int $root.Values.serving.graceSeconds) 60 }}-{{ $root.Values.serving.graceSeconds }}s{{ end -}}
 {{- end -}}
 
 {{/* A runtime for KServe: one in each namespace where the release may not reach further. Takes (list $ NAME SPEC). */}}
