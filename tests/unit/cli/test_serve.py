@@ -237,6 +237,26 @@ def test_sigterm_lets_answers_end_and_leaves_nothing(version: ModelVersion, engi
     assert not processes_about(tmp_path)
 
 
+@pytest.mark.parametrize("way", ["flag", "environment"])
+def test_a_server_takes_no_longer_than_its_grace(
+    version: ModelVersion, engine: StandIn, tmp_path: Path, way: str
+) -> None:
+    words = ("--grace-seconds", "3") if way == "flag" else ()
+    env = {"TUNEGATE_GRACE_SECONDS": "3"} if way == "environment" else {}
+    with serving(tmp_path / "log", version.digest, "--engine-url", engine.url, *words, env=env) as (child, url):
+        until_ready(child, url)
+        client = openai.OpenAI(base_url=f"{url}/openai/v1", api_key="none")
+        stream = client.chat.completions.create(
+            model="shop", messages=[{"role": "user", "content": "go on"}], stream=True
+        )
+        next(stream)
+        os.kill(process_of("serve", tmp_path), signal.SIGTERM)
+        assert until_ended(child) == 0
+        assert not engine.go_on.is_set()
+        with pytest.raises(openai.APIConnectionError):
+            list(stream)
+
+
 def test_a_verdict_outlives_the_server_and_waits_for_the_store(
     tiny: Path, engine: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stack: ExitStack
 ) -> None:
