@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.client import ApiClient
 
 from tests.apiserver import ApiServer, new_api_server
 from tests.waiting import wait_for
@@ -158,6 +160,19 @@ def test_a_connection_that_died_silently_is_noticed(own_server: ApiServer, caplo
             wait_for(lambda: _holders(watches, namespace) == {"one": "a"})
 
 
+def test_a_quiet_watch_is_listed_again_without_a_warning(
+    client: ApiClient, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some API servers send nothing at all on a watch without changes; then nothing tells it from a broken one."""
+    listing = _Listing(client, manager="tests")
+    watches = Watches(listing, {LEASE: ""}, [namespace], idle_seconds=0.3)
+    with _running(watches):
+        wait_for(lambda: listing.times > 2)
+        listing.apply(_lease(namespace, "one", holder="a"))
+        wait_for(lambda: _holders(watches, namespace) == {"one": "a"})
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 def test_history_that_the_server_forgot_is_listed_again(own_server: ApiServer) -> None:
     """A resource version that is compacted away, as after a long time without a connection."""
     namespace = own_server.new_namespace()
@@ -191,6 +206,16 @@ class _CutOff(Cluster):
         if self.away:
             raise UnreachableError("cut off")
         return super().list_at(*arguments)
+
+
+class _Listing(Cluster):
+    """Counts how often it was asked for everything."""
+
+    times = 0
+
+    def list_at(self, *args: Any, **kwargs: Any) -> Any:
+        self.times += 1
+        return super().list_at(*args, **kwargs)
 
 
 class _Forgetful(Cluster):

@@ -29,6 +29,8 @@ ABSENT_SECONDS = 60.0
 FIRST_DELAY, LAST_DELAY = 1.0, 30.0
 # A watch that lasted this long had started well.
 SETTLED_SECONDS = 10.0
+# So many in a row that did not are something for a person to look at.
+MOST_BREAKS = 5
 
 OnChange = Callable[[Kind, Object | None, Object | None], None]
 
@@ -232,7 +234,7 @@ class _Mirror(threading.Thread):
                 self._stopping.wait(self._next_delay())
 
     def _follow(self) -> None:
-        """List and watch, until the server ends the watch, as it was asked to. Raises ClusterError."""
+        """List and watch, until the watch ends, as it was asked to, or breaks off. Raises ClusterError."""
         since = self._list()
         seconds = RESYNC_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 (so that not all list at the same time)
         started = time.monotonic()
@@ -249,6 +251,11 @@ class _Mirror(threading.Thread):
                     self._put(obj)
                 elif event == "DELETED":
                     self._remove(*_key(obj))
+        except ClusterError as error:
+            # The next thing is to list, and it is when that fails, too, that something is wrong.
+            log.debug("watching %s: %s; listing again", self.kind, error)
+            if self._failures >= MOST_BREAKS:
+                self._complain(str(error))
         finally:
             self._stream = None
             if time.monotonic() - started > SETTLED_SECONDS:

@@ -67,7 +67,7 @@ class Writes:
         except UnreachableError:
             raise
         except ConflictError as error:
-            log.info("%s: %s; reconciling again", what, error)
+            log.debug("%s: %s; reconciling again", what, error)
             self.is_stale = True
         except WebhookError as error:
             look = "see: kubectl get mutatingwebhookconfigurations,validatingwebhookconfigurations and what they call"
