@@ -339,11 +339,11 @@ class Cluster:
             status = read_status(response.status, response.response.data)
         raise error_of(status, f"{method} {path}")
 
-    def _compare_clocks(self, told: str | None) -> None:
+    def _compare_clocks(self, date: str | None) -> None:
         """Go by the API server's clock when it differs from ours by so much that deadlines would be wrong."""
-        if told is None:
+        if date is None:
             return
-        ahead = parsedate_to_datetime(told) - self._clock()
+        ahead = parsedate_to_datetime(date) - self._clock()
         if abs(ahead - self._ahead).total_seconds() > SAME_TIME_SECONDS:
             is_near = abs(ahead).total_seconds() <= SAME_TIME_SECONDS
             self._ahead = timedelta() if is_near else ahead

@@ -7,6 +7,7 @@ is over when the Lease object has not changed for as long as its holder asked fo
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
@@ -105,43 +106,36 @@ class Election:
             lease = self._cluster.get(LEASE, self._namespace, self._name)
             if lease is None:
                 return self._cluster.create(self._lease(holder=self._identity, transitions=0))
-            return self._write(lease, holder=self._identity) if self._is_free(lease) else None
+            spec, found = lease.get("spec", {}), lease["metadata"]["resourceVersion"]
+            if spec.get("holderIdentity"):
+                version, since = self._seen
+                if version != found:
+                    self._seen = found, time.monotonic()
+                    return None
+                if time.monotonic() - since <= spec.get("leaseDurationSeconds", self._duration):
+                    return None
+            return self._write(lease, holder=self._identity)
         except ConflictError:
             return None  # another was quicker
         except ClusterError as error:
             log.warning("the lease can't be taken: %s", error)
             return None
 
-    def _is_free(self, lease: Object) -> bool:
-        spec = lease.get("spec", {})
-        if not spec.get("holderIdentity"):
-            return True
-        version, since = self._seen
-        if version != lease["metadata"]["resourceVersion"]:
-            self._seen = lease["metadata"]["resourceVersion"], time.monotonic()
-            return False
-        return bool(time.monotonic() - since > spec.get("leaseDurationSeconds", self._duration))
-
     def _renew(self) -> bool:
         assert self._held is not None
         try:
             self._held = self._write(self._held, holder=self._identity)
         except ConflictError:
-            self._held = self._read_again(self._held)
+            # Another wrote to the Lease, or an answer to us was lost: is it still ours?
+            with contextlib.suppress(ClusterError):
+                lease = self._cluster.get(LEASE, self._namespace, self._name)
+                ours = lease is not None and lease.get("spec", {}).get("holderIdentity") == self._identity
+                self._held = lease if ours else None
             return False
         except ClusterError as error:
             log.warning("the lease was not renewed: %s", error)
             return False
         return True
-
-    def _read_again(self, held: Object) -> Object | None:
-        """Somebody else wrote to the Lease, or an answer to us was lost: the Lease if it is still ours."""
-        try:
-            lease = self._cluster.get(LEASE, self._namespace, self._name)
-        except ClusterError:
-            return held
-        ours = lease is not None and lease.get("spec", {}).get("holderIdentity") == self._identity
-        return lease if ours else None
 
     def _write(self, lease: Object, *, holder: str) -> Object:
         """Change exactly the Lease that was read; another that was written meanwhile is a ConflictError."""

@@ -131,7 +131,14 @@ class _Store:
 
     def list(self, namespace: str | None, labels: Mapping[str, str]) -> Objects:
         with self._lock:
-            found = [obj for group in self._groups(namespace, labels) for obj in group.values()]
+            groups: Iterable[Mapping[str, Object]]
+            if namespace is None:
+                groups = self._objects.values()
+            elif self._index in labels:
+                groups = [self._by_label.get((namespace, labels[self._index]), {})]
+            else:
+                groups = [self._objects.get(namespace, {})]
+            found = [obj for group in groups for obj in group.values()]
         return [obj for obj in found if labels.items() <= _labels(obj).items()]
 
     def names(self, namespace: str | None) -> set[tuple[str, str]]:
@@ -156,13 +163,6 @@ class _Store:
     def remove(self, namespace: str, name: str) -> Object | None:
         with self._lock:
             return self._drop(namespace, name)
-
-    def _groups(self, namespace: str | None, labels: Mapping[str, str]) -> Iterable[Mapping[str, Object]]:
-        if namespace is None:
-            return self._objects.values()
-        if self._index in labels:
-            return [self._by_label.get((namespace, labels[self._index]), {})]
-        return [self._objects.get(namespace, {})]
 
     def _drop(self, namespace: str, name: str) -> Object | None:
         old = self._objects[namespace].pop(name, None)
@@ -223,7 +223,11 @@ class _Mirror(threading.Thread):
                 missed += 1
                 # An API server that is starting up may deny for a moment a kind that it has.
                 if missed > 1 or not self.installed:
-                    self._forget()
+                    if self.installed or not self.synced:
+                        log.info("%s is not installed; looking for it every %.0f s", self.kind, self._absent_seconds)
+                    self.installed, self.synced = False, True
+                    for namespace, name in self._store.names(self._namespace):
+                        self._remove(namespace, name)
                 self._stopping.wait(self._absent_seconds)
             except ClusterError as error:
                 missed = 0
@@ -284,14 +288,6 @@ class _Mirror(threading.Thread):
         old = self._store.remove(namespace, name)
         if old is not None:
             self._tell(self.kind, old, None)
-
-    def _forget(self) -> None:
-        """The kind is not installed, or not any more."""
-        if self.installed or not self.synced:
-            log.info("%s is not installed; looking for it every %.0f s", self.kind, self._absent_seconds)
-        self.installed, self.synced = False, True
-        for namespace, name in self._store.names(self._namespace):
-            self._remove(namespace, name)
 
     def _strip(self, obj: Object) -> None:
         if not self._keep_managers:
