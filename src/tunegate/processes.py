@@ -145,6 +145,12 @@ def answers(url: str) -> bool:
 
 def _guard(argv: list[str]) -> int:
     """Run `argv` until it ends, or until standard input closes."""
+    given = os.environ.get(environment.GRACE) or GRACE_SECONDS
+    try:
+        grace = float(given)
+    except ValueError:
+        print(f"{environment.GRACE}={given} is not a number of seconds; write it as 60", flush=True)
+        return 2
     if sys.platform == "linux":  # whatever our child leaves behind, in whichever session, becomes our child
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
@@ -155,26 +161,21 @@ def _guard(argv: list[str]) -> int:
     # Ctrl-C and friends are for the process that holds the pipe; it decides when we end.
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
-    threading.Thread(target=_end_with_pipe, args=(child,), daemon=True).start()
+    threading.Thread(target=_end_with_pipe, args=(child, grace), daemon=True).start()
     code = child.wait()
     _signal_group(child.pid, signal.SIGKILL)  # whatever it left behind
-    _end_orphans()
+    _end_orphans(grace)
     return code if code >= 0 else 128 - code
 
 
-def _end_with_pipe(child: subprocess.Popen[bytes]) -> None:
+def _end_with_pipe(child: subprocess.Popen[bytes], grace: float) -> None:
     while os.read(0, 1024):
         pass
     _signal_group(child.pid, signal.SIGTERM)
     try:
-        child.wait(_grace_seconds())
+        child.wait(grace)
     except subprocess.TimeoutExpired:
         _signal_group(child.pid, signal.SIGKILL)
-
-
-def _grace_seconds() -> float:
-    """How long a child may take to end after SIGTERM."""
-    return float(os.environ.get(environment.GRACE) or GRACE_SECONDS)
 
 
 def _signal_group(pid: int, name: signal.Signals) -> None:
@@ -182,9 +183,9 @@ def _signal_group(pid: int, name: signal.Signals) -> None:
         os.killpg(pid, name)
 
 
-def _end_orphans() -> None:
+def _end_orphans(grace: float) -> None:
     """End the processes that are our children now, and wait for them; they get the same grace as our child."""
-    deadline = time.monotonic() + _grace_seconds()
+    deadline = time.monotonic() + grace
     terminated: set[int] = set()
     while True:
         try:

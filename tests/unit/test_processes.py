@@ -131,6 +131,12 @@ time.sleep(600)
     assert guard.returncode == 128 + signal.SIGKILL
 
 
+def test_a_grace_that_is_no_number_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with Child.start("x", ["true"], log=tmp_path / "log", env={environment.GRACE: "soon"}) as child:
+        assert ended(child) == 2
+        assert "TUNEGATE_GRACE_SECONDS=soon is not a number of seconds" in child.tail()
+
+
 def test_what_a_child_left_behind_ends_with_it(tmp_path: Path) -> None:
     program = FAMILY.replace("time.sleep(600)", "")
     with python(program, tmp_path / "log", str(tmp_path / "pids")) as child:

@@ -101,7 +101,7 @@ class Platform:
             store = Store.open(
                 variables[environment.STORE], endpoint_url=variables.get(environment.ENDPOINT_URL), **keys
             )
-            variables[environment.GRACE] = os.environ.get(environment.GRACE, _GRACE_SECONDS)
+            variables[environment.GRACE] = os.environ.get(environment.GRACE) or _GRACE_SECONDS
             platform = cls(config, store, {**_FOR_CHILDREN, **variables})
             stack.callback(platform.close)
             home.announce(platform.url, store.uri, store.endpoint_url or "")

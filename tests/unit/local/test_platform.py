@@ -12,6 +12,7 @@ import pytest
 
 from tests.builders import at, make_policy
 from tests.waiting import wait_for
+from tunegate.api import environment
 from tunegate.api.errors import UsageError
 from tunegate.api.policy import PromotionPolicy, write_policy_file
 from tunegate.api.versions import ModelVersion, Producer, Release, Training
@@ -133,3 +134,14 @@ def test_children_get_the_environment_and_ours_stays(tmp_path: Path, monkeypatch
         with platform._start("child", ["--help"]) as child:
             wait_for(lambda: child.exit_code is not None, what="the child")
         assert child.exit_code == 0
+
+
+@pytest.mark.parametrize(("given", "grace"), [("", "60"), ("90", "90")], ids=["as in a cluster", "as the person says"])
+def test_servers_get_the_grace_that_one_setting_gives(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, grace: str
+) -> None:
+    monkeypatch.setenv(environment.GRACE, given)
+    home = Home(tmp_path / "home")
+    config = PlatformConfig(home, free_port(), store_uri=store.uri, endpoint_url=store.endpoint_url)
+    with Platform.open(config) as platform:
+        assert platform.environment[environment.GRACE] == grace

@@ -235,6 +235,10 @@ HTTPS = {"name": "secure", "protocol": "HTTPS", "port": 443}
         pytest.param(
             {"hostnames": []}, [{**HTTP, "hostname": "gate.example"}], "", "http://gate.example/", id="the listener's"
         ),
+        pytest.param(
+            {}, [HTTP, {**HTTPS, "hostname": "other.example"}], "", "http://shop.example/", id="of another host"
+        ),
+        pytest.param({}, [HTTP, {**HTTPS, "hostname": "*.example"}], "", "https://shop.example/", id="of many hosts"),
         pytest.param({}, [{"name": "tcp", "protocol": "TCP", "port": 1}], "", "http://shop.example/", id="not HTTP"),
     ],
 )
