@@ -16,6 +16,7 @@ from tunegate.api.versions import ModelVersion
 from tunegate.store import Store
 from tunegate.training.config import TrainConfig
 from tunegate.training.run.checkpoints import (
+    check_owner,
     complete_checkpoints,
     fetch_checkpoint,
     publish_checkpoint,
@@ -28,6 +29,7 @@ from tunegate.training.run.plan import (
     Plan,
     check_same_run,
     for_processes,
+    identity_of,
     make_plan,
     open_store,
     read_record,
@@ -64,6 +66,7 @@ def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report 
     if complete_checkpoints(output_dir):  # an attempt that kept nothing does not bind the next one
         recorded = read_record(output_dir)
     plan = check_same_run(plan, output_dir, recorded)
+    check_owner(output_dir, identity_of(output_dir))
     remove_incomplete(output_dir)
     for left in (STOP, FINISHED):
         (output_dir / left).unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from tunegate.training.loop.mfu import flops_per_token, peak_flops, reading_of, 
 from tunegate.training.loop.plot import draw
 from tunegate.training.run.checkpoints import complete_checkpoints, remove_surplus, seal
 from tunegate.training.run.layout import LOG, PICTURE
-from tunegate.training.run.plan import Plan
+from tunegate.training.run.plan import Plan, identity_of
 from tunegate.training.run.progress import Progress, append, clock
 from tunegate.training.run.publisher import Publisher
 
@@ -136,6 +136,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             epoch=state.epoch or 0.0,
             loss=self._loss,
             cost=cost,
+            run=identity_of(self._output_dir),
         )
         self._metrics.saved()
         if self._publisher:

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from tunegate.api.codec import Document, from_json, to_json
-from tunegate.api.errors import TrainingError
+from tunegate.api.errors import TrainingError, UsageError
 from tunegate.api.versions import Cost, ModelVersion, Producer, Release, Training
 from tunegate.files import replace_file
 from tunegate.store import Store
@@ -38,13 +38,17 @@ _SERVED = (  # how their names begin
 
 
 class Marker(Document, frozen=True, kw_only=True):
-    """Says that a checkpoint is complete: every file of it with its size in bytes, and where in the run it stands."""
+    """Says that a checkpoint is complete: every file of it with its size in bytes, and where in the run it stands.
+
+    run: the identity of its run; tunegate 0.1.0 named none.
+    """
 
     step: int
     total_steps: int
     epoch: float
     loss: float | None
     files: dict[str, int]
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ def seal(
     epoch: float,
     loss: float | None,
     cost: Cost | None = None,
+    run: str = "",
 ) -> Checkpoint:
     """Bring a checkpoint that every rank has finished writing into its final layout, and mark it complete."""
     resume = folder / RESUME
@@ -109,7 +114,7 @@ def seal(
     unfinished = resume / UNFINISHED
     written = (path for path in folder.rglob("*") if path.is_file() and path != unfinished)
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in written}
-    marker = Marker(step=step, total_steps=total_steps, epoch=epoch, loss=loss, files=files)
+    marker = Marker(step=step, total_steps=total_steps, epoch=epoch, loss=loss, files=files, run=run)
     replace_file(unfinished, to_json(marker))
     unfinished.rename(resume / MARKER)
     return Checkpoint(folder, marker)
@@ -119,6 +124,20 @@ def complete_checkpoints(output_dir: Path) -> list[Checkpoint]:
     """The complete checkpoints, oldest first."""
     found = [_read(folder) for folder in output_dir.glob(CHECKPOINTS)]
     return sorted((checkpoint for checkpoint in found if checkpoint), key=lambda checkpoint: checkpoint.step)
+
+
+def check_owner(output_dir: Path, run: str) -> None:
+    """Raise UsageError when a checkpoint in `output_dir`, whole or damaged, is of another run than `run`.
+
+    One that names no run passes for its own.
+    """
+    for folder in sorted(output_dir.glob(CHECKPOINTS)):
+        marker = _read_marker(folder)
+        if marker and marker.run not in ("", run):
+            raise UsageError(
+                f"{folder} is of another run of tunegate, with other settings, data or base model; it is neither "
+                "resumed from nor removed: give a new --output_dir, or move it away."
+            )
 
 
 def unpublished(store: Store, model: str, run: str, output_dir: Path) -> list[Checkpoint]:
@@ -183,10 +202,19 @@ def _remove(folder: Path) -> None:
 
 def _read(folder: Path) -> Checkpoint | None:
     """The checkpoint in `folder`, or None when it has no marker or a file differs from it in size."""
-    path = folder / RESUME / MARKER
+    marker = _read_marker(folder)
+    if marker is None:
+        return None
     try:
-        marker = from_json(path.read_bytes(), Marker, str(path))
         is_whole = all((folder / name).stat().st_size == size for name, size in marker.files.items())
-    except (FileNotFoundError, NotADirectoryError):  # also one that is just being removed
+    except FileNotFoundError:
         return None
     return Checkpoint(folder, marker) if is_whole else None
+
+
+def _read_marker(folder: Path) -> Marker | None:
+    path = folder / RESUME / MARKER
+    try:
+        return from_json(path.read_bytes(), Marker, str(path))
+    except (FileNotFoundError, NotADirectoryError):  # also one that is just being removed
+        return None

@@ -87,7 +87,7 @@ def hold(output_dir: Path) -> Iterator[None]:
 
 
 def check_output_dir(output_dir: Path) -> None:
-    """Raise UsageError when something lies in `output_dir` that no run wrote there, and that a run would meet."""
+    """Raise UsageError when something lies in `output_dir` that no run wrote there, and that a run would overwrite."""
     foreign = foreign_checkpoints(output_dir)
     if not (output_dir / RECORD).is_file():
         found = {path.name for pattern in _IN_THE_WAY for path in output_dir.glob(pattern)}

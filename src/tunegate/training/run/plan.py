@@ -14,6 +14,7 @@ import msgspec
 
 import tunegate
 from tunegate.api.codec import Resource, from_json, from_yaml, to_json
+from tunegate.api.digest import Digest
 from tunegate.api.errors import UsageError
 from tunegate.api.pinned import base_of
 from tunegate.api.versions import RELEASE, Dataset, Format, Producer, Release, Training
@@ -36,6 +37,16 @@ class RunRecord(Resource, frozen=True, kw_only=True):
     datasets: dict[str, str]
     base: str
     global_batch: int
+
+    @property
+    def identity(self) -> str:
+        """Names the run in its checkpoints: by what it computes, with equal training under another name the same.
+
+        Those who publish equal training get equal bytes, so no name and no path is part of it.
+        """
+        arguments = {name: value for name, value in self.arguments.items() if name not in ("model", "run", "dataset")}
+        parts = [arguments, list(self.datasets.values()), self.base]
+        return str(Digest.of_bytes(msgspec.json.encode(parts, order="sorted")))
 
 
 class Plan(Resource, frozen=True, kw_only=True):
@@ -101,6 +112,12 @@ def record_of(producer: Producer) -> RunRecord:
 def read_record(output_dir: Path) -> RunRecord | None:
     path = output_dir / RECORD
     return from_json(path.read_bytes(), RunRecord, str(path)) if path.is_file() else None
+
+
+def identity_of(output_dir: Path) -> str:
+    """The identity of the run whose folder this is; empty where it has no record."""
+    record = read_record(output_dir)
+    return record.identity if record else ""
 
 
 def check_same_run(plan: Plan, output_dir: Path, recorded: RunRecord | None) -> Plan:

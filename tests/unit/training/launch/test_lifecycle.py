@@ -10,8 +10,9 @@ from tunegate.api.errors import UsageError
 from tunegate.models import make_tiny
 from tunegate.training import TrainConfig
 from tunegate.training.launch.lifecycle import begin
-from tunegate.training.run.checkpoints import begin_checkpoint, seal
+from tunegate.training.run.checkpoints import begin_checkpoint, complete_checkpoints, seal
 from tunegate.training.run.layout import STOP
+from tunegate.training.run.plan import read_record
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,42 @@ def test_a_deepspeed_file_that_says_another_global_batch_is_refused(config: Trai
     assert begin(said, tmp_path, 2, None)
     with pytest.raises(UsageError, match=r"says train_batch_size 8, but .* is 12"):
         begin(said, tmp_path, 3, None)
+
+
+@pytest.mark.parametrize("is_whole", [True, False], ids=["whole", "damaged"])
+def test_a_checkpoint_of_another_run_is_neither_resumed_from_nor_removed(
+    config: TrainConfig, tmp_path: Path, is_whole: bool
+) -> None:
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    for folder, rate in ((ours, 1e-3), (other, 2e-3)):
+        folder.mkdir()
+        begin(replace(config, learning_rate=rate), folder, 1, None)
+    record = read_record(other)
+    assert record is not None
+    copied = begin_checkpoint(ours, 1)
+    (copied / "model.safetensors").write_text("weights")
+    seal(copied, step=1, total_steps=2, epoch=0.5, loss=1.0, run=record.identity)
+    if not is_whole:
+        (copied / "model.safetensors").write_text("w")
+
+    with pytest.raises(UsageError, match=r"checkpoint-1 .* another run .*give a new --output_dir, or move it away"):
+        begin(config, ours, 1, None)
+
+    assert (copied / "model.safetensors").is_file()
+
+
+def test_a_run_resumes_from_its_own_checkpoint_and_from_one_that_names_no_run(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    begin(config, tmp_path, 2, None)
+    record = read_record(tmp_path)
+    assert record is not None
+    for step, run in ((1, ""), (2, record.identity)):  # tunegate 0.1.0 named none
+        seal(begin_checkpoint(tmp_path, step), step=step, total_steps=3, epoch=0.5, loss=1.0, run=run)
+
+    begin(config, tmp_path, 1, None)
+
+    assert [checkpoint.step for checkpoint in complete_checkpoints(tmp_path)] == [1, 2]
 
 
 def _write_all(folder: Path, *names: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("Deprec
 
 
 def trained(store: Store, folder: Path, method: str) -> list[ModelVersion]:
-    """The versions of one run of three steps, with base, data and output in `folder`."""
+    """The versions of one run of three steps, called as `folder`, with base, data and output in it."""
     store.publish(
         make_tiny(folder / "model", texts()),
         "tiny/base/checkpoint-0",
@@ -27,7 +27,7 @@ def trained(store: Store, folder: Path, method: str) -> list[ModelVersion]:
         producer=Producer(kind="test"),
     )
     data = write_dialogues(folder / "data", dialogues(12))
-    settings = {"endpoint_url": store.endpoint_url, "run": "same", "nproc_per_node": 1, "finetuning_type": method}
+    settings = {"endpoint_url": store.endpoint_url, "run": folder.name, "nproc_per_node": 1, "finetuning_type": method}
     return train_here(make_config(store.uri, data, folder / "output", num_train_epochs=1, **settings))
 
 

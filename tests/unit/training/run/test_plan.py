@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -90,6 +91,20 @@ def test_a_run_keeps_its_dialogues_to_a_step_when_fewer_processes_go_on(
     assert for_processes(resumed, 2).config.gradient_accumulation_steps == 2
     with pytest.raises(UsageError, match=r"16 dialogues, 4 at a time, and 3 processes .* start 1, 2 or 4"):
         for_processes(resumed, 3)
+
+
+def test_runs_that_compute_the_same_have_one_identity_whatever_they_are_called(store: Store, tmp_path: Path) -> None:
+    def identity(place: str, **changes: Any) -> str:
+        folder = tmp_path / place
+        data = write_dialogues(folder / "data", dialogues(9))
+        model = make_tiny(folder / "model", texts())
+        settings = {"model_name_or_path": str(model), "run": place, **changes}
+        settings = {"dataset": (str(data / "shop.jsonl"),), **settings}
+        config = make_config(store.uri, data, folder, **settings)
+        return record_of(make_plan(config, store, folder, 2).producer).identity
+
+    assert identity("here") == identity("there", nproc_per_node=1)
+    assert identity("here") != identity("here", learning_rate=2e-3)
 
 
 def test_a_deepspeed_file_is_held_to_the_dialogues_that_a_run_began_with(
