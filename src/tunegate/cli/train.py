@@ -102,7 +102,7 @@ def _options(command: F) -> F:
 def command(context: click.Context, /, as_json: bool, **given: Any) -> None:
     """Fine-tune a model, on this machine, under a launcher of yours, or as one node of a PyTorchJob.
 
-    Every epoch, or every --save_steps steps, a checkpoint is kept and, with a store, published while training goes on.
+    Every epoch, or every --save_steps steps, a checkpoint is kept and, with a store, published during training.
     A run that was killed resumes from its newest complete checkpoint when the same command is given again; one that is
     complete only reports. Flags of LLaMA-Factory mean what they mean there.
     """

@@ -1,6 +1,6 @@
 """Which examples of several data sets are trained on, in which order, and which are the validation split.
 
-Pure: the seed decides. Examples are counted through, one data set after the other; nothing is known of their contents.
+Pure: the seed decides. Examples are counted through, one data set after the other.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Mixture:
     """How data sets are mixed. `weights`: how often each has its turn, equally often where none are given;
     `num_samples`: examples drawn of each.
 
-    `interleave_under` ends when the first data set is used up, `interleave_over` when the last one is, and begins
-    the others anew until then.
+    `interleave_under` ends when the first data set is used up, `interleave_over` when the last one is, and starts
+    the others again until then.
     """
 
     strategy: Strategy = "concat"

@@ -99,7 +99,7 @@ def _tokenize(
 
     with new_folder(folder) as partial:
         write_dataset(partial, dataset, outcomes(), config.max_samples)
-    reading.tell(share=1.0)
+    reading.report_share(1.0)
     cached = open_dataset(folder)
     assert cached is not None
     return cached
@@ -122,10 +122,10 @@ class _Reading:
                     self._records += 1
                     yield Record(path.name, line, value)
                     if time.monotonic() - self._reported > _REPORT_SECONDS:
-                        self.tell(share=(before + stream.tell()) / size)
+                        self.report_share((before + stream.tell()) / size)
             before += path.stat().st_size
 
-    def tell(self, share: float) -> None:
+    def report_share(self, share: float) -> None:
         self._reported = time.monotonic()
         speed = self._records / max(self._reported - self._started, 1e-9)
         if self._report:

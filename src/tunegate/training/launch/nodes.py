@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Node:
-    """`count` nodes train together; the one with `index` 0 plans, tells and publishes what is left over."""
+    """`count` nodes train together; the one with `index` 0 plans, reports and publishes what is left over."""
 
     index: int = 0
     count: int = 1
@@ -28,7 +28,7 @@ class Node:
 
 
 def read_node(environment: Mapping[str, str], hostname: str) -> Node:
-    """This node. PET_NNODES is `N`, or `MIN:MAX` of an elastic job, which numbers nobody: there the host of the
+    """This node. PET_NNODES is `N`, or `MIN:MAX` of an elastic job, which numbers no node: there the host of the
     rendezvous is the first."""
     count = int(environment.get("PET_NNODES", "1").rpartition(":")[2])
     if count == 1:

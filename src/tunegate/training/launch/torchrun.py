@@ -62,7 +62,7 @@ def _run(plan: Plan, node: Node, output_dir: Path, report: Report, stop: StopReq
     path.write_bytes(to_json(plan))
     steps = Follower(output_dir / LOG, Progress, from_end=True)
     versions = Follower(output_dir / VERSIONS, ModelVersion, from_end=True)
-    # --standalone finds a free port itself; the address keeps it on loopback. Several nodes meet as PET_* say.
+    # --standalone finds a free port itself; the address keeps it on loopback. PET_* say how several nodes rendezvous.
     rendezvous = ["--standalone", "--local-addr", "127.0.0.1"] if node.is_alone else []
     # Ranks write to this process's log; without a --log-dir torchrun leaves an empty folder in /tmp each time.
     options = [*rendezvous, "--nproc-per-node", str(plan.config.nproc_per_node), "--log-dir", os.devnull]
@@ -79,7 +79,7 @@ def _run(plan: Plan, node: Node, output_dir: Path, report: Report, stop: StopReq
                 for news in follower.new():
                     report(news)
             if (output_dir / STOP).exists() and _failed(output_dir) - failed:
-                break  # torchrun would start the ranks anew, if it may, which have done what they were asked
+                break  # torchrun would restart the ranks, if it may, which have done what they were asked
             time.sleep(0.2 if running else 0)
         stop.is_training = False
         if child.exit_code != 0:
@@ -92,8 +92,8 @@ def _environment(plan: Plan, node: Node) -> dict[str, str]:
     return {
         "OMP_NUM_THREADS": str(threads_per_process(plan.config.nproc_per_node)),
         **(loopback if node.is_alone else {}),
-        # torchrun of torch 2.13 keeps its own store when ranks are lost: those started anew find the addresses of dead
-        # ones in it, and a node that replaces another isn't told where it is.
+        # torchrun of torch 2.13 keeps its own store when ranks are lost: restarted ones find the addresses of dead ones
+        # in it, and a node that replaces another doesn't learn where it is.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",

@@ -25,7 +25,7 @@ def main(path: Path) -> int:
     plan = from_json(path.read_bytes(), Plan, str(path))
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     for failed, failure_of in failures(path.parent).items():
-        if failed == rank or failed >= size:  # torchrun has started all ranks anew, and this may end well
+        if failed == rank or failed >= size:  # torchrun has restarted all ranks, and this may end well
             failure_of.unlink(missing_ok=True)
     with stoppable() as stop:
         stop.is_training = True

@@ -21,7 +21,7 @@ _UNTRAINED = Example(np.zeros(1, np.int32), np.full(1, IGNORED, np.int32))
 class Order(Sampler[int]):
     """The order of each epoch's examples, in which those of one global batch have about one length.
 
-    NOTHING makes the last batch as large as the others: accelerate would fill it with rows that were trained on before,
+    FILLER makes the last batch as large as the others: accelerate would fill it with rows that were trained on before,
     and with other ones for each number of processes.
     It depends on nothing but the lengths, the seed and the epoch: every rank and every resumed run sees the same one.
     (Trainer's own sampler draws from the process's random numbers, which dropout lets drift apart.)
@@ -46,7 +46,7 @@ class Order(Sampler[int]):
 
 
 class WithFiller(Sequence[Any]):
-    """Rows of examples or of packs, and None for NOTHING."""
+    """Rows of examples or of packs, and None for FILLER."""
 
     def __init__(self, rows: Any) -> None:
         self._rows = rows
@@ -86,8 +86,8 @@ class Collator:
         self._padding = padding
         self._apart = apart
 
-    def __call__(self, filled: Sequence[Example | tuple[Example, ...] | None]) -> dict[str, torch.Tensor]:
-        rows = [row for row in filled if row is not None] or [_UNTRAINED]
+    def __call__(self, batch_rows: Sequence[Example | tuple[Example, ...] | None]) -> dict[str, torch.Tensor]:
+        rows = [row for row in batch_rows if row is not None] or [_UNTRAINED]
         packs = [row if isinstance(row, tuple) else (row,) for row in rows]
         lengths = [sum(len(example.input_ids) for example in pack) for pack in packs]
         shape = len(rows), max(lengths)

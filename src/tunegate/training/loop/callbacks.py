@@ -71,7 +71,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self._first_step = 0
         self._seconds_before = 0.0
         self._share_of_peak: float | None = None  # that one token a second takes
-        self._begun = self._logged = time.monotonic()
+        self._started = self._logged = time.monotonic()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._first_step = state.global_step
@@ -80,7 +80,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
                 if checkpoint.step == state.global_step:
                     self._seconds_before = checkpoint.cost.seconds or 0.0
             self._share_of_peak = _share_of_peak(self._trainer)
-        self._begun = self._logged = time.monotonic()
+        self._started = self._logged = time.monotonic()
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         # accelerate 1.15 does not tell the sampler when a run resumes in the middle of an epoch.
@@ -125,7 +125,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         cost = Cost(
             trainable_parameters=trainable,
             parameters=parameters,
-            seconds=round(self._seconds_before + time.monotonic() - self._begun, 1),
+            seconds=round(self._seconds_before + time.monotonic() - self._started, 1),
             peak_memory_bytes=peak_memory,
             eval_loss=self._eval_loss,
         )
@@ -146,7 +146,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
 
     def _progress(self, ranks: int, state: TrainerState, logs: dict[str, Any]) -> Progress:
         now = time.monotonic()
-        elapsed, done = now - self._begun, state.global_step - self._first_step
+        elapsed, done = now - self._started, state.global_step - self._first_step
         speed: dict[str, float | None] = {}
         if logs.get("loss") is not None:
             tokens, positions = self._trainer.count()

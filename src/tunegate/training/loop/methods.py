@@ -1,6 +1,6 @@
 """What is trained: the base model, and around or in it what a method of fine-tuning adds; and what of it is served.
 
-Whatever the method, only the parameters it needs have gradients. Nothing here knows of steps, losses or checkpoints.
+Whatever the method, only the parameters it needs have gradients.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What Prometheus sees of a run: gauges that the first process serves on `/metrics` while it trains.
 
-It knows of numbers only, not of models or steps to come; what is not known yet is NaN, so every series is there.
+What is not known yet is NaN, so every series is there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._logged = {field: self._gauge(name, text) for field, name, text in _LOGGED}
         self._saved = time.time()
-        age = self._gauge("checkpoint_age_seconds", "Since the newest complete checkpoint, or since the run was begun.")
+        age = self._gauge("checkpoint_age_seconds", "Since the newest complete checkpoint, or since the run began.")
         age.set_function(lambda: time.time() - self._saved)
         self._published = self._gauge("last_published_timestamp_seconds", "When a checkpoint was last published.")
 

@@ -1,6 +1,6 @@
 """Model FLOPs utilization: how much of what the devices can compute went into work that the model can't do without.
 
-Padding, recomputed layers and communication don't count as work. Knows of shapes and device names, not of runs.
+Padding, recomputed layers and communication don't count as work.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from tunegate.training.run.preemption import StopRequest
 class PreemptionCallback(TrainerCallback):  # type: ignore[misc]
     """Sets control for a checkpoint and the end of training; add it before callbacks that read control.
 
-    Signals reach ranks at different moments, and one that stopped alone would leave the others waiting for ever.
+    Signals reach ranks at different moments, and one that stopped alone would leave the others waiting forever.
     """
 
     def __init__(self, stop: StopRequest, output_dir: Path) -> None:
@@ -33,6 +33,6 @@ class PreemptionCallback(TrainerCallback):  # type: ignore[misc]
             self.agreed = control.should_save = control.should_training_stop = True
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        # Trainer takes an epoch that was broken off for one that ended, and would save this step a second time.
+        # Trainer takes an interrupted epoch for one that ended, and would save this step a second time.
         if self.agreed:
             control.should_save = control.should_evaluate = False

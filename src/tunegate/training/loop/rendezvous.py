@@ -19,7 +19,7 @@ _ANSWER = timedelta(seconds=2)
 def join_rendezvous() -> KeyValueStore:
     """The store of the ranks that a launcher started together, which the environment describes to torch.distributed.
 
-    torchrun keeps one store for all its attempts (torch 2.13, pytorch#135712), where ranks that it starts anew find
+    torchrun keeps one store for all its attempts (torch 2.13, pytorch#135712), where ranks that it restarts find
     the addresses of those before. The first rank therefore opens another one in its own process.
     """
     if os.environ.get(_SHARED) != "True":

@@ -29,9 +29,9 @@ class Start:
 
 
 def for_ranks(plan: Plan, output_dir: Path, processes: int) -> Plan:
-    """The plan for so many processes, with the dialogues to a step that the run began with.
+    """The plan for so many processes, with the global batch size that the run began with.
 
-    torchrun may have started fewer ranks anew, or more, so who planned can't know. Raises UsageError when they can't
+    torchrun may have restarted fewer ranks, or more, so who planned can't know. Raises UsageError when they can't
     share a step, TrainingError when this node doesn't see the run's folder.
     """
     record = read_record(output_dir)
@@ -43,7 +43,7 @@ def for_ranks(plan: Plan, output_dir: Path, processes: int) -> Plan:
 def agree_on_start(output_dir: Path, *, is_first: bool) -> Start:
     """Where all ranks resume from: the newest complete checkpoint, once what a broken attempt left is cleared away.
 
-    torchrun may have started the ranks anew after it lost a node, so a plan can't know. A checkpoint of another number
+    torchrun may have restarted the ranks after it lost a node, so a plan can't know. A checkpoint of another number
     of processes is converted by the first, which may take minutes: the others wait for a file, because a collective
     has a watchdog. Raises TrainingError when the nodes don't see the same folder: each would keep a part of every
     checkpoint that no other can read.

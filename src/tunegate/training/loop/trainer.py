@@ -60,17 +60,17 @@ def run(plan: Plan, output_dir: Path, stop: StopRequest | None = None, report: R
     if start.is_universal:
         load_universal(arguments)
     trainer = _make_trainer(plan, arguments)
-    tell = report or (lambda _: None)
+    report = report or (lambda _: None)
 
     def on_published(version: ModelVersion) -> None:
         append(output_dir / VERSIONS, version)
         metrics.published()
-        tell(version)
+        report(version)
 
     publisher = publisher_of(plan, output_dir, on_published) if trainer.is_world_process_zero() else None
     preemption = PreemptionCallback(stop or StopRequest(), output_dir)
     trainer.add_callback(preemption)
-    trainer.add_callback(RunCallback(plan, output_dir, trainer, publisher, metrics, tell))
+    trainer.add_callback(RunCallback(plan, output_dir, trainer, publisher, metrics, report))
     if start.folder and start.is_universal:
         trainer.add_callback(UniversalCheckpointCallback(start.folder))
     _train(trainer, start, publisher, preemption)

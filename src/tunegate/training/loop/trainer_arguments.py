@@ -1,6 +1,6 @@
 """What a run's settings mean to transformers and DeepSpeed on this machine's devices.
 
-What the hardware can't do is refused here, before the model is read. Nothing here knows of data or the store.
+What the hardware can't do is refused here, before the model is read.
 """
 
 from __future__ import annotations

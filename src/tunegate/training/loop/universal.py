@@ -1,4 +1,4 @@
-"""A checkpoint of one number of processes, divided anew for another: DeepSpeed's universal format.
+"""A checkpoint of one number of processes, divided again for another: DeepSpeed's universal format.
 
 ZeRO leaves each process a part of the optimizer, so a checkpoint fits as many processes as wrote it. The universal one
 is made for a start, and is gone when all have read it.
@@ -57,7 +57,7 @@ def load_universal(arguments: TrainingArguments) -> None:
 class UniversalCheckpointCallback(TrainerCallback):  # type: ignore[misc]
     """Corrects what DeepSpeed read from a universal checkpoint, and removes that when all have read it.
 
-    It has no random numbers: they begin anew from the seed and the step, so that dropout isn't that of the first steps.
+    It has no random numbers: they start from the seed and the step, so that dropout isn't that of the first steps.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 A checkpoint folder holds what is served (weights or adapter, tokenizer, chat template) and, under resume/, what it
 takes to resume exactly. A marker inside resume/ says that it is this product's from the beginning, and, renamed last,
-that it is complete. A folder without one is another trainer's, and left alone. Knows no torch.
+that it is complete. A folder without one is another trainer's, and left alone.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _ADAPTERS: dict[str, Format] = {"lora": "lora-adapter", "p_tuning": "prompt-adap
 class RunRecord(Resource, frozen=True, kw_only=True):
     """What makes two starts the same run: the settings, the bytes of the data and those of the base model.
 
-    global_batch: dialogues to a step. They stay when fewer or more processes resume; how many those are is no part.
+    global_batch: the global batch size. It stays when fewer or more processes resume; how many those are is no part.
     """
 
     arguments: dict[str, Any]
@@ -121,7 +121,7 @@ def identity_of(output_dir: Path) -> str:
 
 
 def check_same_run(plan: Plan, output_dir: Path, recorded: RunRecord | None) -> Plan:
-    """The plan with the dialogues to a step that the run began with; `output_dir` gets its record.
+    """The plan with the global batch size that the run began with; `output_dir` gets its record.
 
     recorded: what an earlier attempt began with, None where there was none.
     Raises UsageError when that was something else.
@@ -151,15 +151,15 @@ def check_same_run(plan: Plan, output_dir: Path, recorded: RunRecord | None) -> 
 
 
 def with_global_batch_of(plan: Plan, record: RunRecord) -> Plan:
-    """The plan with the dialogues to a step that the run began with, whatever this start's flags come to."""
+    """The plan with the global batch size that the run began with, whatever this start's flags come to."""
     training = msgspec.structs.replace(plan.producer.training or Training(), global_batch=record.global_batch)
     return msgspec.structs.replace(plan, producer=msgspec.structs.replace(plan.producer, training=training))
 
 
 def for_processes(plan: Plan, processes: int) -> Plan:
-    """The plan with as many batches to a step as so many processes need for its dialogues to a step.
+    """The plan with as many batches to a step as so many processes need for its global batch size.
 
-    Raises UsageError when they can't share them.
+    Raises UsageError when they can't share it.
     """
     batch, global_batch = plan.config.per_device_train_batch_size, record_of(plan.producer).global_batch
     config = msgspec.structs.replace(
@@ -175,8 +175,8 @@ def accumulation(global_batch: int, batch: int, processes: int) -> int:
         shares = global_batch // batch
         *fewer, most = [str(count) for count in range(1, shares + 1) if shares % count == 0]
         raise UsageError(
-            f"A step of this run is {global_batch} dialogues, {batch} at a time, and {processes} processes can't share "
-            f"them evenly; start {', '.join(fewer)}{' or ' if fewer else ''}{most}."
+            f"The global batch size of this run is {global_batch}, {batch} dialogues at a time, and {processes} "
+            f"processes can't share it evenly; start {', '.join(fewer)}{' or ' if fewer else ''}{most}."
         )
     return batches
 

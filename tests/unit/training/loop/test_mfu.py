@@ -128,7 +128,7 @@ def test_what_a_gpu_can_do(name: str, peak: float | None) -> None:
     assert published_peak(name) == peak
 
 
-def test_what_a_processor_can_do_is_measured() -> None:
+def test_what_a_cpu_can_do_is_measured() -> None:
     peak = peak_flops(torch.device("cpu"), torch.float32)
 
     assert peak is not None

@@ -71,19 +71,19 @@ def test_what_a_deepspeed_file_leaves_out_is_as_the_run_was_asked(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("wish", "method", "accelerator", "recomputes"),
+    ("requested", "method", "accelerator", "recomputes"),
     [
         pytest.param("auto", "full", False, False, id="time on a CPU"),
         pytest.param("auto", "full", True, True, id="memory on a GPU"),
         pytest.param("auto", "p_tuning_v2", True, False, id="not with prompts in a cache"),
-        pytest.param("true", "lora", False, True, id="as asked"),
-        pytest.param("false", "lora", True, False, id="as not wished"),
+        pytest.param("true", "lora", False, True, id="as requested"),
+        pytest.param("false", "lora", True, False, id="as not requested"),
     ],
 )
 def test_layers_are_computed_again_where_memory_is_scarce(
-    tmp_path: Path, wish: Any, method: Any, accelerator: bool, recomputes: bool
+    tmp_path: Path, requested: Any, method: Any, accelerator: bool, recomputes: bool
 ) -> None:
-    config = make_config(None, tmp_path, tmp_path, gradient_checkpointing=wish, finetuning_type=method)
+    config = make_config(None, tmp_path, tmp_path, gradient_checkpointing=requested, finetuning_type=method)
 
     assert trainer_arguments.recomputes_layers(config, on_cpu=not accelerator) is recomputes
 

@@ -89,7 +89,7 @@ def test_a_run_keeps_its_dialogues_to_a_step_when_fewer_processes_go_on(
 
     assert record_of(resumed.producer).global_batch == read_record(tmp_path).global_batch == 16
     assert for_processes(resumed, 2).config.gradient_accumulation_steps == 2
-    with pytest.raises(UsageError, match=r"16 dialogues, 4 at a time, and 3 processes .* start 1, 2 or 4"):
+    with pytest.raises(UsageError, match=r"16, 4 dialogues at a time, and 3 processes .* start 1, 2 or 4"):
         for_processes(resumed, 3)
 
 
