@@ -95,6 +95,8 @@ def _environment(plan: Plan, node: Node) -> dict[str, str]:
         # torchrun of torch 2.13 keeps its own store when ranks are lost: restarted ones find the addresses of dead ones
         # in it, and a node that replaces another doesn't learn where it is.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        # Nothing is compiled, but deepspeed 0.19 imports torch's compiler, for Muon, when it is given any optimizer.
+        "TORCHDYNAMO_DISABLE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",

@@ -23,7 +23,6 @@ from tunegate.training.loop.batches import Order
 from tunegate.training.loop.methods import count_parameters, make_servable
 from tunegate.training.loop.metrics import Metrics
 from tunegate.training.loop.mfu import flops_per_token, peak_flops, reading_of, work_of
-from tunegate.training.loop.plot import draw
 from tunegate.training.run.checkpoints import complete_checkpoints, remove_surplus, seal
 from tunegate.training.run.layout import LOG, PICTURE
 from tunegate.training.run.plan import Plan, identity_of
@@ -113,6 +112,8 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         if not self._trainer.is_world_process_zero():
             return
         folder = self._output_dir / f"checkpoint-{state.global_step}"
+        from tunegate.training.loop.plot import draw  # brings matplotlib along, which only the first rank needs
+
         make_servable(folder, self._trainer.model, self._plan)
         draw(state.log_history, folder / PICTURE)
         shutil.copyfile(folder / PICTURE, self._output_dir / PICTURE)
