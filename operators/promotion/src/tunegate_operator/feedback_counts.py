@@ -69,6 +69,17 @@ class Counts:
     is_whole: bool = True
 
 
+def problems_of(counts: Counts | Problem) -> tuple[Problem, ...]:
+    """What is in the way of counting."""
+    if isinstance(counts, Problem):
+        return (counts,)
+    if counts.is_whole:
+        return ()
+    message = "Prometheus has lost the beginning of this canary: only later verdicts count, of both versions"
+    remedy = "keep its data on a volume, and for longer than a canary takes"
+    return (Problem("FeedbackReadable", "FeedbackHistoryLost", f"{message}; {remedy}", stops=False),)
+
+
 @dataclass(frozen=True)
 class _Sample:
     """created: when the counter began at 0; None where its server does not say so."""

@@ -27,7 +27,7 @@ from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
 from tunegate_operator.edits import modified
 from tunegate_operator.evaluations import evaluation_states, find_summaries
-from tunegate_operator.feedback_counts import Counts, read_counts
+from tunegate_operator.feedback_counts import Counts, problems_of, read_counts
 from tunegate_operator.read import (
     condition,
     digest_by_server,
@@ -189,26 +189,19 @@ class Gatherer:
         namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
         promotions, objects = self._promotions(namespace, name)
         start, listing = _start(obj, initial, promotions), self.source.listing(policy.model)
-        candidates = (promotion.candidate for promotion in promotions)
-        every = (start, initial, *(listing or ()), *candidates)
+        every = (start, initial, *(listing or ()), *(promotion.candidate for promotion in promotions))
         versions = tuple({version.digest: version for version in every}.values())
         around = self._objects(namespace, name, policy, versions, objects)
         said = partial(self.pod_message, namespace)
         summaries = find_summaries(policy, versions, around.model_versions, around.jobs, self.source, said)
-        named = {server_name(name, version.digest): version.digest for version in versions}
-        servers = around.inference_services
-        # A server's name says it too: an edited one must not look as if it were gone.
-        digests = {**digest_by_server(servers.values()), **{name: named[name] for name in servers if name in named}}
+        servers, records = around.inference_services, _records(obj, around.inference_services, now)
+        digests = digest_by_server(name, servers, versions)
         is_shared = policy.traffic.is_shared
         route = route_state(around.route, digests) if is_shared else switch_state(around.route, digests)
         training_jobs = (job for kind in kinds.TRAINING for job in self.caches.list(kind, namespace))
-        records = _records(obj, servers, now)
         edited = self._edited(namespace, name, policy, versions, around)
-        request = obj["metadata"].get("annotations", {}).get(RESTORE, "")
-        done = obj.get("status", {}).get("restored", "")
-        is_restoring = bool(edited) and request != done
-        canary = shown(promotions)
-        visible = canary.candidate.digest if canary and canary.status.weight > 0 else ""
+        is_restoring, restored = _restoring(obj, edited)
+        seen = _seen_by_users(route, promotions)
         snapshot = Snapshot(
             policy=policy if is_shared else msgspec.structs.replace(policy, steps=(CanaryStep(weight=100),)),
             initial=start,
@@ -217,40 +210,25 @@ class Gatherer:
             promotions=promotions,
             evaluations=evaluation_states(policy, versions, summaries),
             servers={
-                digest: server_state(
-                    servers[name],
-                    now,
-                    policy.serving,
-                    # What the route says, whether or not its gateway can say that it does so: a server that is down
-                    # may be why it can't.
-                    had_traffic=bool(route.asked.get(digest)) or digest == visible,
-                    away_since=records[name].away_since,
-                )
+                digest: server_state(servers[name], now, policy.serving, digest in seen, records[name].away_since)
                 for name, digest in digests.items()
             },
             weights=route.weights,
             modified="" if is_restoring else edited,
         )
         counts = self._counts(namespace, snapshot, now)
-        problems = list(self._problems(obj, policy, snapshot, route, around.route, now, last.refused))
-        if isinstance(counts, Problem):
-            problems.append(counts)
-        elif not counts.is_whole:
-            message = "Prometheus has lost the beginning of this canary: only later verdicts count, of both versions"
-            remedy = "keep its data on a volume, and for longer than a canary takes"
-            problems.append(Problem("FeedbackReadable", "FeedbackHistoryLost", f"{message}; {remedy}", stops=False))
-        seen = replace(snapshot, tallies=None if isinstance(counts, Problem) else counts.tallies)
+        found = self._problems(obj, policy, snapshot, route, around.route, now, last.refused)
         return Gathered(
             obj=obj,
             policy=policy,
-            snapshot=seen,
+            snapshot=replace(snapshot, tallies=None if isinstance(counts, Problem) else counts.tallies),
             initial=initial,
-            problems=tuple(problems),
+            problems=(*found, *problems_of(counts)),
             objects=around,
             summaries=summaries,
             servers=records,
             is_restoring=is_restoring,
-            restored=done if is_restoring else request or done,
+            restored=restored,
             last=last,
             url=self._url(namespace, name, policy, around.route),
             takes_timeouts=is_shared and self.caches.has_field(kinds.HTTP_ROUTE, "spec", "rules", "timeouts"),
@@ -392,6 +370,21 @@ def _start(obj: Object, initial: ModelVersion, promotions: Iterable[Promotion]) 
     if first and remembered.get("digest") == first.get("digest"):
         return initial
     return msgspec.convert(remembered, ModelVersion)
+
+
+def _restoring(obj: Object, edited: str) -> tuple[bool, str]:
+    """Whether a person waits for edits to be put back, and the request that was last done."""
+    request = obj["metadata"].get("annotations", {}).get(RESTORE, "")
+    done = str(obj.get("status", {}).get("restored", ""))
+    is_restoring = bool(edited) and request != done
+    return is_restoring, done if is_restoring else request or done
+
+
+def _seen_by_users(route: RouteState, promotions: Iterable[Promotion]) -> set[str]:
+    """What the route says, whether or not its gateway can say that it does so: a server that is down may be why."""
+    canary = shown(promotions)
+    visible = {canary.candidate.digest} if canary and canary.status.weight > 0 else set()
+    return visible | {digest for digest, weight in route.asked.items() if weight}
 
 
 def _too_long(obj: Object) -> Iterable[Problem]:

@@ -122,11 +122,10 @@ def inference_service(
     }
     # Reached through our route only: no route of KServe's own.
     labels = {**digest_labels, "networking.kserve.io/visibility": "cluster-local"}
-    # KServe copies annotations to the pods, so nothing of ours that may change is among them. Without an autoscaler the
-    # Deployment has its replicas at once, where an HPA would begin with one and add the others.
+    # KServe copies them to the pods, so nothing that may change is there. An HPA would begin with one replica.
     annotations = {"serving.kserve.io/deploymentMode": "Standard", "serving.kserve.io/autoscalerClass": "none"}
-    kind = ("serving.kserve.io/v1beta1", "InferenceService")
-    return _object(*kind, namespace, server_name(name, version.digest), labels, {"predictor": predictor}, annotations)
+    made, spec = server_name(name, version.digest), {"predictor": predictor}
+    return _object("serving.kserve.io/v1beta1", "InferenceService", namespace, made, labels, spec, annotations)
 
 
 def is_vllm(runtime: str) -> bool:

@@ -5,7 +5,7 @@ They read status and conditions only for the generation that is there now; what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,8 +14,10 @@ from tunegate.api.errors import UsageError
 from tunegate.api.labels import MODEL, RUN
 from tunegate.api.pinned import parse_storage_uri
 from tunegate.api.policy import ServingPods
+from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Object
 from tunegate.promotion.snapshot import ServerState
+from tunegate_operator.types import server_name
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,14 @@ def server_state(
     return ServerState(message=f"{name} is not ready: {reason}")
 
 
-def digest_by_server(servers: Iterable[Object]) -> dict[str, str]:
-    """What the servers say they serve; one whose storage URI is none of ours is left out."""
+def digest_by_server(policy: str, servers: Mapping[str, Object], versions: Iterable[ModelVersion]) -> dict[str, str]:
+    """What the servers serve: by name where the version is known, since a spec is easily edited; else by their spec."""
+    named = {server_name(policy, version.digest): version.digest for version in versions}
     found = {}
-    for isvc in servers:
+    for name, isvc in servers.items():
         with suppress(UsageError):
             uri = isvc["spec"].get("predictor", {}).get("model", {}).get("storageUri", "")
-            found[isvc["metadata"]["name"]] = parse_storage_uri(uri).digest
+            found[name] = named.get(name) or parse_storage_uri(uri).digest
     return found
 
 

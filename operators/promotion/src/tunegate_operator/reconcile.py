@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Literal
 
-from tunegate.api.errors import TunegateError
 from tunegate.api.labels import MODEL, POLICY
 from tunegate.api.promotion import Decision
 from tunegate.kube.client import Cluster
-from tunegate.kube.errors import ConflictError, UnreachableError, WebhookError
 from tunegate.kube.kinds import Kind, Object
 from tunegate.kube.workqueue import Key
 from tunegate.promotion.decide import decide
@@ -26,10 +22,11 @@ from tunegate.store import Store
 from tunegate_operator import kinds
 from tunegate_operator.config import Config
 from tunegate_operator.desired import Changes, changes, unready_changes
-from tunegate_operator.gather import Caches, Gatherer, Last, PolicyProblem, Refusal
+from tunegate_operator.gather import Caches, Gatherer, Last, PolicyProblem
 from tunegate_operator.metrics import Metrics
 from tunegate_operator.read import is_training
 from tunegate_operator.store_watch import Source
+from tunegate_operator.writes import Writes
 
 log = logging.getLogger(__name__)
 
@@ -39,41 +36,6 @@ TRAINING_SCAN_SECONDS = 1.0
 AGAIN_SECONDS = 0.2
 # How often what was refused is tried again.
 REFUSED_SECONDS = 10.0
-
-
-@dataclass
-class Writes:
-    """The writes of one reconcile, none of which holds the others.
-
-    asked: the last merge patch of each server, and the generation that it then had.
-    is_stale: an object was written by another since it was read.
-    """
-
-    asked: dict[str, tuple[Object, int]]
-    refused: list[Refusal] = field(default_factory=list)
-    is_stale: bool = False
-
-    @property
-    def is_held(self) -> bool:
-        """Whether anything could not be written so far."""
-        return self.is_stale or bool(self.refused)
-
-    @contextmanager
-    def of(self, obj: Object) -> Iterator[None]:
-        """Keep why this object was not written. Raises UnreachableError, which is true of all of them."""
-        what = f"{obj['kind']} {obj['metadata']['name']} was not written"
-        try:
-            yield
-        except UnreachableError:
-            raise
-        except ConflictError as error:
-            log.debug("%s: %s; reconciling again", what, error)
-            self.is_stale = True
-        except WebhookError as error:
-            look = "see: kubectl get mutatingwebhookconfigurations,validatingwebhookconfigurations and what they call"
-            self.refused.append(Refusal(obj["kind"], "WebhookUnavailable", f"{what}: {error}; {look}"))
-        except TunegateError as error:
-            self.refused.append(Refusal(obj["kind"], "WriteRefused", f"{what}: {error}; it is tried again"))
 
 
 class Reconciler:
@@ -148,70 +110,45 @@ class Reconciler:
         for problem in (gathered.problem,) if isinstance(gathered, PolicyProblem) else gathered.problems:
             if problem.stops:
                 self._metrics.errors.labels(problem.reason).inc()
-        return self._write_all(key, todo, [decision for decision in decided if decision])
+        return self._write(key, todo, [decision for decision in decided if decision])
 
-    def _write_all(self, key: Key, todo: Changes, decided: list[Decision]) -> float | None:
+    def _write(self, key: Key, todo: Changes, decided: list[Decision]) -> float | None:
         """Decisions are recorded before anything is done about them, then the route is written, then all else.
 
         What one object is refused for is told in the next reconcile's conditions and keeps no other from being written.
         """
         before = self._last.get(key, Last())
-        round_ = Writes(dict(before.asked))
+        writes = Writes(self._cluster, key.name, dict(before.asked))
         records = [obj for obj in todo.statuses if obj["kind"] == kinds.PROMOTION.kind]
         for obj in records:
-            with round_.of(obj):
-                self._cluster.apply(obj, status=True)
-        if not round_.is_held:
-            for decision in decided:
-                self._metrics.decisions.labels(decision.outcome).inc()
-        # Nobody is sent to a candidate on a decision that could not be recorded; back to the stable they are.
-        for obj in todo.route if todo.is_all_stable or not round_.is_held else ():
-            self._apply(key, obj, round_)
+            writes.record(obj)
+        is_recorded = not writes.is_stale and not writes.refused
+        for decision in decided if is_recorded else ():
+            self._metrics.decisions.labels(decision.outcome).inc()
+        # No user is sent to a candidate on a decision that could not be recorded; back to the stable they are.
+        for obj in todo.route if todo.is_all_stable or is_recorded else ():
+            writes.apply(obj)
         for obj in todo.create:
-            with round_.of(obj):
-                self._cluster.create(obj)
-        for obj in todo.statuses:
-            if obj not in records:
-                with round_.of(obj):
-                    self._cluster.apply(obj, status=True)
+            writes.create(obj)
+        for obj in (obj for obj in todo.statuses if obj not in records):
+            writes.record(obj)
         for note in todo.notes:
             kind: Literal["Normal", "Warning"] = "Warning" if note.warning else "Normal"
             self._cluster.emit(note.about, reason=note.reason, note=note.message, action="Promote", type=kind)
         for obj in todo.apply:
-            self._apply(key, obj, round_)
+            writes.apply(obj)
         for obj in todo.patch:
-            with round_.of(obj):
-                metadata = obj["metadata"]
-                place = kinds.kind_of(obj), metadata["namespace"], metadata["name"]
-                patched = self._cluster.merge(*place, {"spec": obj["spec"]})
-                round_.asked[metadata["name"]] = (obj["spec"], patched["metadata"]["generation"])
+            writes.patch(obj)
         for obj in todo.delete:
-            metadata = obj["metadata"]
-            with round_.of(obj), suppress(ConflictError):  # another object has its name by now
-                self._cluster.delete(kinds.kind_of(obj), metadata["namespace"], metadata["name"], uid=metadata["uid"])
-                if obj["kind"] == kinds.PROMOTION.kind:
-                    self._gatherer.forget(metadata["uid"])
-        self._last[key] = Last(round_.asked, tuple(round_.refused))
-        for refusal in round_.refused:
-            if refusal not in before.refused:
-                log.warning("%s", refusal.message)
-                self._metrics.errors.labels(refusal.reason).inc()
-        if round_.is_stale or self._last[key].refused != before.refused:
+            writes.delete(obj)
+            self._gatherer.forget(obj["metadata"]["uid"])
+        self._last[key] = Last(writes.asked, tuple(writes.refused))
+        for refusal in (refusal for refusal in writes.refused if refusal not in before.refused):
+            log.warning("%s", refusal.message)
+            self._metrics.errors.labels(refusal.reason).inc()
+        if writes.is_stale or self._last[key].refused != before.refused:
             return AGAIN_SECONDS
-        return min(todo.again_seconds or REFUSED_SECONDS, REFUSED_SECONDS) if round_.refused else todo.again_seconds
-
-    def _apply(self, key: Key, obj: Object, round_: Writes) -> None:
-        """Apply an object of ours; a foreign one by the same name is left alone and told of."""
-        metadata = obj["metadata"]
-        with round_.of(obj):
-            if "resourceVersion" not in metadata:
-                # What isn't ours isn't in the caches, and applying would take it over.
-                there = self._cluster.get(kinds.kind_of(obj), metadata["namespace"], metadata["name"])
-                if there and there["metadata"].get("labels", {}).get(POLICY) != key.name:
-                    message = f"{obj['kind']} {metadata['name']} is there and not tunegate's; rename or delete it"
-                    round_.refused.append(Refusal(obj["kind"], "NameTaken", message))
-                    return
-            self._cluster.apply(obj)
+        return min(todo.again_seconds or REFUSED_SECONDS, REFUSED_SECONDS) if writes.refused else todo.again_seconds
 
     def _pod_message(self, namespace: str, job: str) -> str:
         """What the last failed pod of a Job said in the end."""
