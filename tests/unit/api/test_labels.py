@@ -10,7 +10,7 @@ from tunegate.api import labels
 ROOT = Path(__file__).parents[3]
 KEYS = {value for name, value in vars(labels).items() if name.isupper() and isinstance(value, str)}
 # API versions, schemas of documents, and names of ours that are no labels.
-OTHERS = re.compile(r"tunegate\.io/(v1alpha1|operator|(manifest|release|evaluation|feedback|quickstart)/.*)")
+OTHERS = re.compile(r"tunegate\.io/(v1alpha1|operator|pipelines|(manifest|release|evaluation|feedback|quickstart)/.*)")
 
 
 def test_every_key_in_a_yaml_file_is_listed() -> None:
