@@ -75,22 +75,20 @@ def command(
     from tunegate.serving.launch import start_engine
     from tunegate.store import Store
 
-    asked = EngineConfig(program, engine_url, engine_model)
-    key = parse_key(os.environ.get(environment.FEEDBACK_KEY))
     store = Store.at(store_uri, endpoint_url=endpoint_url) if folder else open_store(store_uri, endpoint_url)
     config = serve_config(
         store,
         folder or str(version),
-        asked,
+        EngineConfig(program, engine_url, engine_model),
         model=model_name,
-        feedback_key=key,
+        feedback_key=parse_key(os.environ.get(environment.FEEDBACK_KEY)),
         host=host,
         port=port,
         grace_seconds=grace_seconds,
     )
     logs.configure()
-    digest = short(config.served.version.digest)
     with start_engine(config) as engine:
         from tunegate.serving.app import run  # takes seconds, in which the engine starts
 
-        run(config, engine, lambda url: click.echo(f"{config.model} ({digest}) answers at {url}/v1"))
+        named = f"{config.model} ({short(config.served.version.digest)})"
+        run(config, engine, lambda url: click.echo(f"{named} answers at {url}/v1"))

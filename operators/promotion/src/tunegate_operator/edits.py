@@ -7,7 +7,7 @@ afterwards is theirs from then on. So a webhook is never taken for a person, and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -100,7 +100,8 @@ def _differences(wanted: Any, found: Any, ours: Object | None, path: str, steps:
                 yield Edit(f"{path}.{key}", (*steps, f"f:{key}"), value)
     elif isinstance(wanted, list) and isinstance(found, list) and ours:
         for number, item in enumerate(wanted):
-            step = _step_of(item, ours)
+            # How fieldsV1 names this item of a list that is merged by a key, such as a variable by its name.
+            step = next((step for step in ours if _is_item(item, step)), "")
             there = next((other for other in found if step and _is_item(other, step)), None)
             if there is not None:
                 yield from _differences(item, there, ours.get(step), f"{path}[{number}]", (*steps, step))
@@ -112,11 +113,6 @@ def _differences(wanted: Any, found: Any, ours: Object | None, path: str, steps:
                 yield Edit(edit.path, steps, wanted)
     elif not (wanted == found or (".resources." in path and _is_same_amount(wanted, found))):
         yield Edit(path, steps, wanted)
-
-
-def _step_of(item: Any, ours: Iterable[str]) -> str:
-    """How fieldsV1 names this item of a list that is merged by a key, such as a variable by its name."""
-    return next((step for step in ours if _is_item(item, step)), "")
 
 
 def _is_item(item: Any, step: str) -> bool:

@@ -39,7 +39,9 @@ def find_summaries(
                 found[version.digest, suite] = known
             elif job is not None and (state := job_state(job)).done:
                 if state.failed:
-                    known = known or _failure(suite, job, state.message, pod_message)
+                    name = job["metadata"]["name"]
+                    message = f"{state.message} {pod_message(name)}".strip() + f"; delete Job {name} to try again"
+                    known = known or EvaluationSummary(suite=suite, failures=1, message=message[:4096])
                 else:
                     known = source.result((version.digest, suite, job["metadata"]["uid"]), policy.model)
                 if known and known.failures:
@@ -62,9 +64,3 @@ def evaluation_states(
                 result = None if summary.failures else to_evaluation(version, summary)
                 states[version.digest, suite] = EvaluationState(result, summary.failures, summary.message)
     return states
-
-
-def _failure(suite: str, job: Object, reason: str, pod_message: Callable[[str], str]) -> EvaluationSummary:
-    name = job["metadata"]["name"]
-    message = f"{reason} {pod_message(name)}".strip() + f"; delete Job {name} to try again"
-    return EvaluationSummary(suite=suite, failures=1, message=message[:4096])

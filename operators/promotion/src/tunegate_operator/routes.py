@@ -118,18 +118,19 @@ def address(policy: ClusterPolicy, route: Object | None, gateway: Object | None)
     host = next((name for name in names if name and not name.startswith("*")), "")
     if not host:
         return ""
-    fitting = [listener for listener in listeners if _is_below(host, listener.get("hostname") or host)]
-    listener: Object = max(fitting, key=lambda one: bool(one["protocol"] == "HTTPS"), default={})
+    fitting = [
+        listener
+        for listener in listeners
+        if (pattern := listener.get("hostname") or host) == host
+        or (pattern.startswith("*.") and host.endswith(pattern[1:]))
+    ]
+    listener: Object = max(fitting, key=lambda listener: bool(listener["protocol"] == "HTTPS"), default={})
     scheme = listener.get("protocol", "HTTP").lower()
     parents = (route or {}).get("status", {}).get("parents", ())
     is_mapped = any(parent.get("controllerName") == _MAPS_PORTS for parent in parents)
     port = listener.get("port", _DEFAULT_PORTS[scheme])
     shown = "" if is_mapped or port == _DEFAULT_PORTS[scheme] else f":{port}"
     return f"{scheme}://{host}{shown}{traffic.path_prefix}"
-
-
-def _is_below(host: str, pattern: str) -> bool:
-    return host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:]))
 
 
 def _refusal(route: Object, ref: Object) -> tuple[str, bool] | None:
