@@ -17,7 +17,6 @@ from tunegate.cli.options import home_option, json_option, print_table
 
 if TYPE_CHECKING:
     from tunegate.local.state import Home
-    from tunegate.promotion.snapshot import Event
 
 
 @click.group()
@@ -58,7 +57,7 @@ def up(home: Home, policy: Path | None, port: int, limit: int | None, **where: A
         if text is not None:  # not before the folder is ours: it may be the policy of a platform that runs
             write(home.policy_file, text)
         click.echo(f"Answers on {platform.url}/v1/chat/completions; records in {home.folder}. Ctrl-C stops it.")
-        platform.run(stop, _print_event)
+        platform.run(stop, lambda event: click.echo(f"{event.promotion}  {event.reason}: {event.message}"))
     click.echo("Stopped; start it again to resume.")
 
 
@@ -102,7 +101,3 @@ def ask(question: str, home: Home, system: str) -> None:
     for text in ask_platform(home, question, system):
         click.echo(text, nl=False)
     click.echo()
-
-
-def _print_event(event: Event) -> None:
-    click.echo(f"{event.promotion}  {event.reason}: {event.message}")

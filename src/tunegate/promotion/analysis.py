@@ -47,7 +47,11 @@ def compare(candidate: Tally | None, stable: Tally | None, guard: FeedbackGuard)
     if candidate is None or stable is None:
         return _without_counts(candidate, stable, threshold)
     evidence = _Evidence.of(_Counts.of(candidate, stable), guard.margin)
-    outcome = _outcome(candidate, stable, evidence, guard)
+    outcome: Outcome = "Inconclusive"
+    if candidate.n >= guard.min_verdicts and stable.n > 0:
+        enough = -math.log(guard.alpha)
+        is_worse = evidence.worse >= enough
+        outcome = "NotWorse" if evidence.not_worse >= enough else "Worse" if is_worse else "Inconclusive"
     needed = _answers_needed(candidate, stable, guard) if outcome == "Inconclusive" else None
     return Comparison(
         outcome=outcome,
@@ -93,15 +97,6 @@ class _Evidence(NamedTuple):
             # worse by the margin: share down of the stable + share up of the candidate <= 1 - margin
             not_worse=_log_evidence(stable_down, stable_n, candidate_up, candidate_n, 1.0 - margin, enough),
         )
-
-
-def _outcome(candidate: Tally, stable: Tally, evidence: _Evidence, guard: FeedbackGuard) -> Outcome:
-    enough = -math.log(guard.alpha)
-    if candidate.n < guard.min_verdicts or stable.n == 0:
-        return "Inconclusive"
-    if evidence.not_worse >= enough:
-        return "NotWorse"
-    return "Worse" if evidence.worse >= enough else "Inconclusive"
 
 
 def _log_evidence(

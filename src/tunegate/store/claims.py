@@ -40,6 +40,20 @@ class Owner(Resource, frozen=True, kw_only=True):
     process: str
     claim: str
 
+    def is_dead(self) -> bool:
+        """Whether it certainly runs no more; that can only be known on its own host."""
+        if self.host != _host():
+            return False
+        if self.pid == os.getpid():  # this process, or one that had our number before
+            return self.process != _PROCESS or self.claim not in _LIVE
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
+
 
 class ClaimRecord(Resource, frozen=True, kw_only=True):
     """Who publishes, nobody after a failure; which files are finished, by path; whose claims this one took over."""
@@ -60,7 +74,7 @@ class _FoundClaim:
     @property
     def is_live(self) -> bool:
         owner = self.record.owner
-        return owner is not None and self.age < STALE_SECONDS and not _is_dead(owner)
+        return owner is not None and self.age < STALE_SECONDS and not owner.is_dead()
 
 
 class Claim:
@@ -207,18 +221,3 @@ def _host() -> str:
         return f"{platform.node()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return platform.node()
-
-
-def _is_dead(owner: Owner) -> bool:
-    """Whether the owner certainly runs no more; that can only be told on its own host."""
-    if owner.host != _host():
-        return False
-    if owner.pid == os.getpid():  # this process, or one that had our number before
-        return owner.process != _PROCESS or owner.claim not in _LIVE
-    try:
-        os.kill(owner.pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False

@@ -34,7 +34,7 @@ from tunegate_operator.read import (
     finished_runs,
     is_answering,
     is_true,
-    server_state,
+    server_states,
 )
 from tunegate_operator.routes import RouteState, address, overlap, route_state, switch_state, written_at
 from tunegate_operator.store_watch import Source
@@ -199,9 +199,7 @@ class Gatherer:
         is_shared = policy.traffic.is_shared
         route = route_state(around.route, digests) if is_shared else switch_state(around.route, digests)
         training_jobs = (job for kind in kinds.TRAINING for job in self.caches.list(kind, namespace))
-        edited = self._edited(namespace, name, policy, versions, around)
-        is_restoring, restored = _restoring(obj, edited)
-        seen = _seen_by_users(route, promotions)
+        modified, is_restoring, restored = self._edited(obj, policy, versions, around)
         snapshot = Snapshot(
             policy=policy if is_shared else msgspec.structs.replace(policy, steps=(CanaryStep(weight=100),)),
             initial=start,
@@ -209,12 +207,9 @@ class Gatherer:
             finished_runs=finished_runs(training_jobs, policy.model),
             promotions=promotions,
             evaluations=evaluation_states(policy, versions, summaries),
-            servers={
-                digest: server_state(servers[name], now, policy.serving, digest in seen, records[name].away_since)
-                for name, digest in digests.items()
-            },
+            servers=server_states(servers, digests, records, _seen_by_users(route, promotions), policy.serving, now),
             weights=route.weights,
-            modified="" if is_restoring else edited,
+            modified=modified,
         )
         counts = self._counts(namespace, snapshot, now)
         found = self._problems(obj, policy, snapshot, route, around.route, now, last.refused)
@@ -241,14 +236,13 @@ class Gatherer:
         return address(policy, route, found)
 
     def _edited(
-        self,
-        namespace: str,
-        name: str,
-        policy: ClusterPolicy,
-        versions: Iterable[ModelVersion],
-        objects: PolicyObjects,
-    ) -> str:
-        """Who changed an object of the policy by hand, as a sentence."""
+        self, obj: Object, policy: ClusterPolicy, versions: Iterable[ModelVersion], objects: PolicyObjects
+    ) -> tuple[str, bool, str]:
+        """Who changed an object of the policy by hand, as a sentence; empty while a person has that put back.
+
+        Whether a person waits for it to be put back, and the request that was last done.
+        """
+        namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
         wanted = {
             server_name(name, version.digest): manifests.inference_service(
                 namespace, policy, name, version, self.config
@@ -258,7 +252,11 @@ class Gatherer:
         }
         said = [modified(objects.route)] if objects.route else []
         said += [modified(live, wanted.get(server)) for server, live in objects.inference_services.items()]
-        return next(filter(None, said), "")
+        edited = next(filter(None, said), "")
+        request = obj["metadata"].get("annotations", {}).get(RESTORE, "")
+        done = str(obj.get("status", {}).get("restored", ""))
+        is_restoring = bool(edited) and request != done
+        return "" if is_restoring else edited, is_restoring, done if is_restoring else request or done
 
     def _promotions(self, namespace: str, policy: str) -> tuple[tuple[Promotion, ...], dict[str, Object]]:
         """All of a policy, oldest first, and their objects by name."""
@@ -370,14 +368,6 @@ def _start(obj: Object, initial: ModelVersion, promotions: Iterable[Promotion]) 
     if first and remembered.get("digest") == first.get("digest"):
         return initial
     return msgspec.convert(remembered, ModelVersion)
-
-
-def _restoring(obj: Object, edited: str) -> tuple[bool, str]:
-    """Whether a person waits for edits to be put back, and the request that was last done."""
-    request = obj["metadata"].get("annotations", {}).get(RESTORE, "")
-    done = str(obj.get("status", {}).get("restored", ""))
-    is_restoring = bool(edited) and request != done
-    return is_restoring, done if is_restoring else request or done
 
 
 def _seen_by_users(route: RouteState, promotions: Iterable[Promotion]) -> set[str]:
