@@ -34,7 +34,7 @@ ACCEPTED = [
         id="version-with-producer",
     ),
     pytest.param(policy(), id="policy"),
-    pytest.param(policy("a" * 40), id="policy-with-the-longest-name"),
+    pytest.param(policy("a" * 35), id="policy-with-the-longest-name"),
     pytest.param(policy(steps=[{"weight": 100}]), id="one-step"),
     pytest.param(policy(gates=[]), id="no-gates"),
     pytest.param(policy(gates=[{**GATE, "max": 1}]), id="gate-max"),

@@ -51,7 +51,7 @@ REFUSED = [
     pytest.param(version(created="yesterday"), "spec.created", id="version-created"),
     pytest.param(version(producer={"run": "x"}), "spec.producer.kind", id="producer-without-kind"),
     pytest.param(version(storageUri="s3://models/"), 'unknown field "spec.storageUri"', id="version-unknown-field"),
-    pytest.param(policy("a" * 41), "metadata.name must be at most 40 characters", id="policy-name-long"),
+    pytest.param(policy("a" * 36), "metadata.name must be at most 35 characters", id="policy-name-long"),
     pytest.param(policy("7-shop"), "and begin with a letter", id="policy-name-digit-first"),
     pytest.param(policy("shop.v2"), "of a-z, 0-9 and '-'", id="policy-name-dot"),
     pytest.param(
