@@ -280,9 +280,9 @@ class Cluster:
         if time.monotonic() - at < FIELDS_SECONDS:
             return known
         with suppress(ClusterError):
-            told = self._json("GET", f"/openapi/v3{kind.api_path}")
+            document = self._json("GET", f"/openapi/v3{kind.api_path}")
             meant = {"group": kind.group, "version": kind.version, "kind": kind.kind}
-            for schema in told.get("components", {}).get("schemas", {}).values():
+            for schema in document.get("components", {}).get("schemas", {}).values():
                 if meant in schema.get("x-kubernetes-group-version-kind", ()):
                     known = _has_field(schema, path)
         with self._lock:

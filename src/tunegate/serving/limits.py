@@ -1,6 +1,6 @@
 """What the embedded engine can't do: fields it lacks, sampling of a request's own, more tokens than its cache holds.
 
-Where it can't honor a field, the client hears so: an answer that silently ignores `temperature` or `response_format`
+Where it can't honor a field, the client is told so: an answer that silently ignores `temperature` or `response_format`
 would be a wrong answer. Fields that change nothing about the answer are dropped.
 """
 

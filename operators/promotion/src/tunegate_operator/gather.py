@@ -192,8 +192,8 @@ class Gatherer:
         every = (start, initial, *(listing or ()), *(promotion.candidate for promotion in promotions))
         versions = tuple({version.digest: version for version in every}.values())
         around = self._objects(namespace, name, policy, versions, objects)
-        said = partial(self.pod_message, namespace)
-        summaries = find_summaries(policy, versions, around.model_versions, around.jobs, self.source, said)
+        message_of = partial(self.pod_message, namespace)
+        summaries = find_summaries(policy, versions, around.model_versions, around.jobs, self.source, message_of)
         servers, records = around.inference_services, _records(obj, around.inference_services, now)
         digests = digest_by_server(name, servers, versions)
         is_shared = policy.traffic.is_shared
@@ -250,9 +250,9 @@ class Gatherer:
             for version in versions
             if server_name(name, version.digest) in objects.inference_services
         }
-        said = [modified(objects.route)] if objects.route else []
-        said += [modified(live, wanted.get(server)) for server, live in objects.inference_services.items()]
-        edited = next(filter(None, said), "")
+        sentences = [modified(objects.route)] if objects.route else []
+        sentences += [modified(live, wanted.get(server)) for server, live in objects.inference_services.items()]
+        edited = next(filter(None, sentences), "")
         request = obj["metadata"].get("annotations", {}).get(RESTORE, "")
         done = str(obj.get("status", {}).get("restored", ""))
         is_restoring = bool(edited) and request != done

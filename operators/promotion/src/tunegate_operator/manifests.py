@@ -29,8 +29,8 @@ _PRODUCER_FIELDS = ("kind", "run", "uid", "step", "image", "codeVersion", "loss"
 def model_version(namespace: str, policy: str, version: ModelVersion, producer: Producer | None) -> Object:
     """The record of a version. It has no owner: it outlives its policy, as the bytes in the store do."""
     labels = {**MANAGED_BY, POLICY: policy, MODEL: version.model, RUN: version.run, VERSION: short(version.digest)}
-    told = to_plain(producer) if producer else {}
-    known = {name: told[name] for name in _PRODUCER_FIELDS if told.get(name) not in (None, "")}
+    fields = to_plain(producer) if producer else {}
+    known = {name: fields[name] for name in _PRODUCER_FIELDS if fields.get(name) not in (None, "")}
     spec = to_plain(version) | ({"producer": known} if producer else {})
     return _object(API_VERSION, "ModelVersion", namespace, object_name(version), labels, spec)
 
