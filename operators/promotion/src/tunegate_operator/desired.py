@@ -134,7 +134,7 @@ def _route(gathered: Gathered, plan: Plan) -> tuple[Object, ...]:
     wanted, live = manifests.remembered(wanted), gathered.objects.route
     before = applied(live) if live else None
     # What it says besides is a webhook's or a person's, and neither is written against without being asked to.
-    is_restored = bool(live and gathered.is_restoring and edits(live))
+    is_restored = bool(live and gathered.edit.is_restoring and edits(live))
     if before is not None and is_same(wanted["spec"], before) and is_same(before, wanted["spec"]) and not is_restored:
         return ()
     return (manifests.over(manifests.owned(wanted, gathered.obj), live),)

@@ -83,6 +83,7 @@ class PolicyProblem:
 class PolicyObjects:
     """The objects of the cluster that belong to one policy, by name.
 
+    training_jobs: all of its namespace, whichever model they train.
     route: the HTTPRoute or Service users come in by. stale_route: one of the other kind, if it was left.
     """
 
@@ -92,6 +93,7 @@ class PolicyObjects:
     inference_services: Mapping[str, Object]
     route: Object | None
     stale_route: Object | None
+    training_jobs: tuple[Object, ...]
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,24 @@ class Last:
 
 
 @dataclass(frozen=True)
+class Edit:
+    """An object of the policy that somebody changed by hand.
+
+    sentence: who, and what; empty where nobody did, and while it is being put back.
+    is_restoring: a person has asked that it be put back. restored: the request that was last done.
+    """
+
+    sentence: str
+    is_restoring: bool
+    restored: str
+
+
+@dataclass(frozen=True)
 class Gathered:
     """One policy and everything around it.
 
     snapshot: what `decide` gets; promotions whose ModelVersion is not there are in `objects` only.
     summaries: by (digest, suite). servers: what is remembered of each InferenceService that is there, by name.
-    is_restoring: a person has asked that objects edited by hand be put back. restored: the request that was last done.
     url: where the model answers; empty where that is not known. takes_timeouts: whether an HTTPRoute can have them.
     """
 
@@ -139,8 +153,7 @@ class Gathered:
     objects: PolicyObjects
     summaries: Mapping[tuple[str, str], EvaluationSummary]
     servers: Mapping[str, ServerRecord]
-    is_restoring: bool
-    restored: str
+    edit: Edit
     last: Last
     url: str
     takes_timeouts: bool
@@ -197,19 +210,18 @@ class Gatherer:
         servers, records = around.inference_services, _records(obj, around.inference_services, now)
         digests = digest_by_server(name, servers, versions)
         is_shared = policy.traffic.is_shared
-        route = route_state(around.route, digests) if is_shared else switch_state(around.route, digests)
-        training_jobs = (job for kind in kinds.TRAINING for job in self.caches.list(kind, namespace))
-        modified, is_restoring, restored = self._edited(obj, policy, versions, around)
+        route = (route_state if is_shared else switch_state)(around.route, digests)
+        edit = self._edit(obj, policy, versions, around)
         snapshot = Snapshot(
             policy=policy if is_shared else msgspec.structs.replace(policy, steps=(CanaryStep(weight=100),)),
             initial=start,
             versions=listing,
-            finished_runs=finished_runs(training_jobs, policy.model),
+            finished_runs=finished_runs(around.training_jobs, policy.model),
             promotions=promotions,
             evaluations=evaluation_states(policy, versions, summaries),
             servers=server_states(servers, digests, records, _seen_by_users(route, promotions), policy.serving, now),
             weights=route.weights,
-            modified=modified,
+            modified=edit.sentence,
         )
         counts = self._counts(namespace, snapshot, now)
         found = self._problems(obj, policy, snapshot, route, around.route, now, last.refused)
@@ -222,8 +234,7 @@ class Gatherer:
             objects=around,
             summaries=summaries,
             servers=records,
-            is_restoring=is_restoring,
-            restored=restored,
+            edit=edit,
             last=last,
             url=self._url(namespace, name, policy, around.route),
             takes_timeouts=is_shared and self.caches.has_field(kinds.HTTP_ROUTE, "spec", "rules", "timeouts"),
@@ -235,13 +246,9 @@ class Gatherer:
         found = self.caches.get(kinds.GATEWAY, gateway.namespace or namespace, gateway.name)
         return address(policy, route, found)
 
-    def _edited(
+    def _edit(
         self, obj: Object, policy: ClusterPolicy, versions: Iterable[ModelVersion], objects: PolicyObjects
-    ) -> tuple[str, bool, str]:
-        """Who changed an object of the policy by hand, as a sentence; empty while a person has that put back.
-
-        Whether a person waits for it to be put back, and the request that was last done.
-        """
+    ) -> Edit:
         namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
         wanted = {
             server_name(name, version.digest): manifests.inference_service(
@@ -256,7 +263,7 @@ class Gatherer:
         request = obj["metadata"].get("annotations", {}).get(RESTORE, "")
         done = str(obj.get("status", {}).get("restored", ""))
         is_restoring = bool(edited) and request != done
-        return "" if is_restoring else edited, is_restoring, done if is_restoring else request or done
+        return Edit("" if is_restoring else edited, is_restoring, done if is_restoring else request or done)
 
     def _promotions(self, namespace: str, policy: str) -> tuple[tuple[Promotion, ...], dict[str, Object]]:
         """All of a policy, oldest first, and their objects by name."""
@@ -300,6 +307,7 @@ class Gatherer:
             inference_services=_by_name(self.caches.list(kinds.INFERENCE_SERVICE, namespace, of_policy)),
             route=used,
             stale_route=other if other and other["metadata"].get("labels", {}).get(POLICY) == name else None,
+            training_jobs=tuple(job for kind in kinds.TRAINING for job in self.caches.list(kind, namespace)),
         )
 
     def _counts(self, namespace: str, seen: Snapshot, now: datetime) -> Counts | Problem:

@@ -51,7 +51,7 @@ def server_patches(gathered: Gathered, plan: Plan, config: Config) -> Iterable[O
             continue
         wanted = manifests.inference_service(gathered.namespace, gathered.policy, gathered.name, version, config)
         record = gathered.servers.get(name)
-        changed = edits(live, wanted["spec"]) if gathered.is_restoring else ()
+        changed = edits(live, wanted["spec"]) if gathered.edit.is_restoring else ()
         if changed:
             spec = put_back(live["spec"], changed)
         else:

@@ -122,8 +122,8 @@ def policy_status(
         "url": gathered.url,
         "servers": [to_plain(server) for server in servers],
     }
-    if gathered.restored:
-        fields["restored"] = gathered.restored
+    if gathered.edit.restored:
+        fields["restored"] = gathered.edit.restored
     if running:
         fields["promotion"] = running.name
     problems = list(gathered.problems)
