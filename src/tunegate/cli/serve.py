@@ -8,10 +8,11 @@ from typing import Literal
 
 import click
 
+from tunegate import logs
 from tunegate.api import environment
 from tunegate.api.digest import short
 from tunegate.api.errors import UsageError
-from tunegate.cli.options import open_store, store_options
+from tunegate.cli.options import store_options
 from tunegate.processes import GRACE_SECONDS
 
 
@@ -69,19 +70,16 @@ def command(
     """
     if (version is None) == (folder is None):
         raise UsageError("Name what to serve: either a VERSION in the store, or a --folder that holds one.")
-    from tunegate import logs
-    from tunegate.feedback import parse_key
     from tunegate.serving.config import EngineConfig, serve_config
     from tunegate.serving.launch import start_engine
-    from tunegate.store import Store
 
-    store = Store.at(store_uri, endpoint_url=endpoint_url) if folder else open_store(store_uri, endpoint_url)
     config = serve_config(
-        store,
+        store_uri,
         folder or str(version),
         EngineConfig(program, engine_url, engine_model),
+        endpoint_url=endpoint_url,
         model=model_name,
-        feedback_key=parse_key(os.environ.get(environment.FEEDBACK_KEY)),
+        feedback_key=os.environ.get(environment.FEEDBACK_KEY),
         host=host,
         port=port,
         grace_seconds=grace_seconds,

@@ -8,6 +8,7 @@ from typing import Literal
 
 from tunegate.api.digest import short
 from tunegate.api.errors import UsageError
+from tunegate.feedback import parse_key
 from tunegate.feedback.votes import Documents
 from tunegate.models import default_cache
 from tunegate.processes import GRACE_SECONDS
@@ -64,23 +65,29 @@ class ServeConfig:
 
 
 def serve_config(
-    store: Store,
+    store_uri: str,
     version: str | Path,
     engine: EngineConfig,
     *,
+    endpoint_url: str | None,
     model: str | None,
-    feedback_key: bytes,
+    feedback_key: str | None,
     host: str,
     port: int,
     grace_seconds: float,
 ) -> ServeConfig:
     """Find the version by its name in the store, or in the folder that `tunegate initialize` left, and fetch it.
 
-    Of the store, nothing is asked for a folder. Raises UsageError, NotFoundError, StoreError or ModelError.
+    feedback_key: as `tunegate.feedback.parse_key` reads it. Of the store, nothing is asked for a folder.
+    Raises UsageError, NotFoundError, StoreError or ModelError.
     """
     whole = engine.whole_models_only
     if isinstance(version, Path):
+        store = Store.at(store_uri, endpoint_url=endpoint_url)
         served = mounted(store, version, whole=whole)
     else:
+        store = Store.open(store_uri, endpoint_url=endpoint_url)
         served = from_store(store, version, whole=whole, fetch=engine.url is None)
-    return ServeConfig(served, engine, model or served.version.model, feedback_key, store, host, port, grace_seconds)
+    return ServeConfig(
+        served, engine, model or served.version.model, parse_key(feedback_key), store, host, port, grace_seconds
+    )
