@@ -21,7 +21,7 @@ from tunegate.api.digest import Digest
 from tunegate.api.errors import DigestError, ModelError
 from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, Manifest, ModelVersion
 from tunegate.files import alone_with, digest_of_file, new_folder, replace_file
-from tunegate.models.prompt_tuning import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, kind_in
+from tunegate.models.prompt_tuning import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, kind_in, refuse_prefix
 from tunegate.models.templates import TEMPLATE_FILE
 
 if TYPE_CHECKING:
@@ -93,15 +93,6 @@ def on_base(adapter: Path, folder: Path, base: Callable[[], Path]) -> Path:
             ]
         replace_file(record, msgspec.json.encode(files))
     return folder
-
-
-def refuse_prefix(kind: str, name: str) -> None:
-    """Raise ModelError when `kind` is what only our own engine and evaluation can use."""
-    if kind == "PREFIX_TUNING":
-        raise ModelError(
-            f"{name} is a prefix for every layer (P-tuning v2) and no whole model; it can be evaluated, and served "
-            "with --engine transformers, and nothing else."
-        )
 
 
 def required_base(version: ModelVersion | Manifest) -> BaseModel:

@@ -23,9 +23,8 @@ from transformers.utils.logging import disable_progress_bar
 from tunegate.api.errors import ModelError
 from tunegate.api.versions import RELEASE
 from tunegate.models.adapters import with_adapter
-from tunegate.models.materialize import refuse_prefix
 from tunegate.models.network import load_network
-from tunegate.models.prompt_tuning import ADAPTER_WEIGHTS, kind_in, new_tokens
+from tunegate.models.prompt_tuning import ADAPTER_WEIGHTS, kind_in, new_tokens, refuse_prefix
 
 BOUND = 0.001  # of the greatest logit: how far those of a merged model may be from those of the adapter on its base
 GENERATION = "generation_config.json"

@@ -17,8 +17,8 @@ from tunegate.api.errors import DigestError, ModelError, StoreError
 from tunegate.api.pinned import Pinned
 from tunegate.api.versions import MANIFEST, RELEASE, File, Manifest, Release
 from tunegate.files import digest_of_file, disk_errors_as, replace_file
-from tunegate.models.materialize import ADAPTERS, MERGED, check_folder, on_base, refuse_prefix, required_base
-from tunegate.models.prompt_tuning import kind_in
+from tunegate.models.materialize import ADAPTERS, MERGED, check_folder, on_base, required_base
+from tunegate.models.prompt_tuning import kind_in, refuse_prefix
 from tunegate.store import Progress, Store
 from tunegate.store.fetching import RESUME
 from tunegate.store.versions import check_manifest

@@ -40,6 +40,15 @@ def kind_in(adapter: Path, name: str = "") -> str:
     return kind_of(config.read_bytes() if config.is_file() else None, name or str(adapter))
 
 
+def refuse_prefix(kind: str, name: str) -> None:
+    """Raise ModelError when `kind` is what only our own engine and evaluation can use."""
+    if kind == "PREFIX_TUNING":
+        raise ModelError(
+            f"{name} is a prefix for every layer (P-tuning v2) and no whole model; it can be evaluated, and served "
+            "with --engine transformers, and nothing else."
+        )
+
+
 def format_of(folder: Path) -> Format:
     """What kind of version the model or adapter in `folder` makes."""
     if not (folder / ADAPTER_CONFIG).is_file():

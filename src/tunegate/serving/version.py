@@ -7,9 +7,8 @@ from pathlib import Path
 
 from tunegate.api.versions import ModelVersion, Release
 from tunegate.models import default_cache, materialize
-from tunegate.models.materialize import refuse_prefix
 from tunegate.models.mount import read_mounted, servable
-from tunegate.models.prompt_tuning import ADAPTER_CONFIG, kind_of
+from tunegate.models.prompt_tuning import ADAPTER_CONFIG, kind_of, refuse_prefix
 from tunegate.store import Store
 from tunegate.store.release import read_release
 
