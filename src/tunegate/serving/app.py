@@ -84,7 +84,9 @@ async def serve(config: ServeConfig, engine: Engine, listener: socket.socket, on
             def ready() -> bool:
                 return bool(served.ready)
 
-            rules = Rules(config.model, engine.model, release.system_prompt, release.generation, engine.limits)
+            rules = Rules(
+                config.model, engine.model, release.system_prompt, release.generation, engine.limits, engine.features
+            )
             chat = Chat(version.digest, rules, engine.url, session, ids, metrics, ready, _now)
             app = front(chat, Models(config.model, version, ready), feedback, kserve_app(served))
             gc.freeze()  # what is loaded by now stays; collecting through it would hold up answers

@@ -1,7 +1,6 @@
-"""What the embedded engine can't do: fields it lacks, sampling of a request's own, more tokens than its cache holds.
+"""What the embedded engine can't do: sampling of a request's own, more tokens than its cache holds.
 
-Where it can't honor a field, the client is told so: an answer that silently ignores `temperature` or `response_format`
-would be a wrong answer. Fields that change nothing about the answer are dropped.
+Which fields it lacks, `features` says.
 """
 
 from __future__ import annotations
@@ -11,31 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunegate.serving.events import bad_request
+from tunegate.serving.features import LENGTHS
 
-# Fields that are about billing, storage or caching, or only ask for what is sent anyway (usage, in the last chunk).
-_IRRELEVANT = frozenset(
-    {"user", "safety_identifier", "metadata", "store", "service_tier", "seed", "stream_options"}
-) | {
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "parallel_tool_calls",
-}
-# Fields of the API that the engine lacks, with the values that ask for nothing.
-_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "stop": ([],),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-}
-LENGTHS = ("max_tokens", "max_completion_tokens")
-_KEPT = frozenset({"model", "messages", "stream", "temperature", "top_p", *LENGTHS})
 _TAKE_OUT = "leave it out, or serve the version with --engine-url on an engine that can"
 
 
@@ -61,11 +37,6 @@ class Embedded:
 
 def fit(request: Mapping[str, Any], limits: Embedded, defaults: Mapping[str, float]) -> dict[str, Any]:
     """What the embedded engine is asked; `defaults` fill the length left open. Raises ApiError 400 with the field."""
-    for key, value in request.items():
-        if key in _NEUTRAL and value not in _NEUTRAL[key]:
-            raise bad_request(f"The engine of this server can't do {key}; {_TAKE_OUT}.", key, "unsupported_parameter")
-        if key not in _NEUTRAL and key not in _IRRELEVANT and key not in _KEPT:
-            raise bad_request(f"Unknown field {key[:100]!r}; {_TAKE_OUT}.", key[:100], "unsupported_parameter")
     for key, fixed in (("temperature", limits.sampling.temperature), ("top_p", limits.sampling.top_p)):
         value = request.get(key, fixed)
         irrelevant = key == "top_p" and limits.sampling.temperature == 0

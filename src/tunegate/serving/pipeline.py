@@ -14,19 +14,21 @@ from typing import Any
 import msgspec
 
 from tunegate.serving.events import Ask, Event, bad_request
-from tunegate.serving.limits import LENGTHS, Embedded, fit
+from tunegate.serving.features import ANY, LENGTHS, EngineFeatures
+from tunegate.serving.limits import Embedded, fit
 from tunegate.serving.protocols.openai import EngineStream
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How requests become the engine's. `embedded` is None for an engine that decides on every field itself."""
+    """How requests become the engine's. `features`: what it honors; `embedded`: the embedded one's further limits."""
 
     model: str
     engine_model: str
     system_prompt: str = ""
     defaults: Mapping[str, float] = field(default_factory=dict)
     embedded: Embedded | None = None
+    features: EngineFeatures = ANY
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ def prepare(ask: Ask, rules: Rules) -> ChatRequest:
         raise bad_request(message, "model", "model_not_found", status=404)
     messages = with_system_prompt(ask.messages, rules.system_prompt)
     request = {"model": rules.engine_model, "messages": messages, **ask.fields}
+    drawn = rules.embedded.sampling.temperature if rules.embedded else rules.defaults.get("temperature", 1)
+    rules.features.check(request, greedy=request.get("temperature", drawn) == 0)
     if rules.embedded is None:
         request = {**_missing(request, rules.defaults), **request}
         return ChatRequest(msgspec.json.encode(request), ask, passed=True)

@@ -30,6 +30,7 @@ from tunegate.feedback import FeedbackLog, ResponseIds
 from tunegate.processes import free_port
 from tunegate.serving.app import front
 from tunegate.serving.engines import remote
+from tunegate.serving.features import ANY, TRANSFORMERS
 from tunegate.serving.limits import Embedded
 from tunegate.serving.metrics import Metrics
 from tunegate.serving.pipeline import Rules
@@ -64,8 +65,9 @@ def server(engine: StandIn, documents: Documents, limits: Embedded | None) -> It
 
     @asynccontextmanager
     async def routes() -> AsyncIterator[Any]:
+        features = TRANSFORMERS if limits else ANY
         async with remote.session() as session:
-            rules = Rules(MODEL, engine.model, "Be brief.", {"max_tokens": 9}, limits)
+            rules = Rules(MODEL, engine.model, "Be brief.", {"max_tokens": 9}, limits, features)
             chat = Chat(DIGEST, rules, engine.url, session, ids, metrics, lambda: state.ready, now)
             feedback = FeedbackRoute(ids, FeedbackLog(documents), metrics, now, DIGEST)
             yield front(chat, Models(MODEL, VERSION, lambda: state.ready), feedback, Response("kserve", 404))

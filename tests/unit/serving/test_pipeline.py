@@ -7,6 +7,7 @@ import pytest
 
 from tests.unit.serving.standin import embedded
 from tunegate.serving.events import ApiError
+from tunegate.serving.features import ANY, TRANSFORMERS, VLLM
 from tunegate.serving.limits import Embedded, Sampling
 from tunegate.serving.pipeline import Rules, prepare
 from tunegate.serving.protocols.openai import read
@@ -15,7 +16,8 @@ ASK = [{"role": "user", "content": "hello"}]
 
 
 def rules(engine: Embedded | None = None, **fields: Any) -> Rules:
-    return Rules("shop", "/models/x", embedded=engine, **fields)
+    features = TRANSFORMERS if engine else ANY
+    return Rules("shop", "/models/x", embedded=engine, features=features, **fields)
 
 
 def asked(rules: Rules, **fields: Any) -> dict[str, Any]:
@@ -79,6 +81,29 @@ def test_the_sampling_of_the_release_may_be_asked_for() -> None:
     assert asked(rules(engine), temperature=0.7, top_p=0.9)["max_tokens"]
     with pytest.raises(ApiError, match=r"top_p of 0\.9"):
         asked(rules(engine), top_p=0.5)
+
+
+def test_a_seed_is_harmless_only_where_nothing_is_drawn() -> None:
+    assert "seed" not in asked(rules(embedded()), seed=7)
+    with pytest.raises(ApiError, match="can't do seed"):
+        asked(rules(Embedded(Sampling(0.7), 100, len)), seed=7)
+
+
+@pytest.mark.parametrize("fields", [{"top_k": 5, "stop": ["x"], "n": 2, "structured_outputs": {}}, {"stop": []}])
+def test_vllm_gets_what_it_honors(fields: dict[str, Any]) -> None:
+    assert asked(Rules("shop", "x", features=VLLM), **fields) == {"model": "x", "messages": ASK, **fields}
+
+
+@pytest.mark.parametrize("name", ["documents", "generation_config", "temprature"])
+def test_vllm_is_not_asked_what_it_would_silently_drop(name: str) -> None:
+    with pytest.raises(ApiError, match=name) as caught:
+        asked(Rules("shop", "x", features=VLLM), **{name: []})
+    assert caught.value.param == name
+
+
+def test_what_chat_interfaces_send_unasked_is_harmless() -> None:
+    unasked = {"presence_penalty": 0, "frequency_penalty": 0.0, "n": 1, "logprobs": False, "tools": [], "top_p": 1}
+    assert asked(rules(embedded()), stream=True, temperature=0, **unasked)["max_tokens"]
 
 
 def test_the_systems_prompt_stands_first_unless_the_client_brings_one() -> None:

@@ -15,6 +15,7 @@ import aiohttp
 from tunegate.api import environment
 from tunegate.api.errors import ServingError
 from tunegate.processes import Child
+from tunegate.serving.features import ANY, EngineFeatures
 from tunegate.serving.limits import Embedded
 
 START_SECONDS = 600.0
@@ -31,14 +32,15 @@ ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE", environment.
 
 @dataclass(frozen=True)
 class Engine:
-    """Where the engine is and what it calls the model. `child` is None for an engine that is not ours, `limits` for one
-    that decides on every field of a request itself."""
+    """Where the engine is and what it calls the model. `child` is None for an engine that is not ours, `limits` for
+    one that has none that we know. `features`: which fields of a request it honors."""
 
     url: str
     model: str
     child: Child | None = None
     limits: Embedded | None = None
     warm_up: dict[str, Any] | None = None
+    features: EngineFeatures = ANY
 
     async def until_warm(self, session: aiohttp.ClientSession) -> None:
         """Wait until the engine has answered a first request. Raises ServingError when it can't."""

@@ -19,6 +19,7 @@ from tunegate.api.versions import Release
 from tunegate.models.prompt_tuning import prompt_length
 from tunegate.processes import Child, free_port
 from tunegate.serving.engines.remote import ENVIRONMENT, Engine
+from tunegate.serving.features import TRANSFORMERS
 from tunegate.serving.limits import Embedded, Sampling
 
 # The cache is sized for a small machine: without these it would take most of the free memory. 64 pages of 256 tokens
@@ -39,7 +40,9 @@ def start(folder: Path, release: Release, log: Path) -> Engine:
     argv = [sys.executable, "-m", "tunegate.serving.engines.program", str(folder), str(port), generation]
     log.unlink(missing_ok=True)
     child = Child.start("the engine", argv, log=log, env=ENVIRONMENT)
-    return Engine(f"http://127.0.0.1:{port}", str(folder), child, limits, {"generation_config": generation})
+    return Engine(
+        f"http://127.0.0.1:{port}", str(folder), child, limits, {"generation_config": generation}, TRANSFORMERS
+    )
 
 
 def read_limits(folder: Path, release: Release) -> Embedded:

@@ -1,4 +1,4 @@
-"""vLLM where it is installed. It decides on every field of a request itself."""
+"""vLLM where it is installed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from tunegate.api.errors import ServingError
 from tunegate.processes import Child, free_port
 from tunegate.serving.engines.remote import ENVIRONMENT, Engine
+from tunegate.serving.features import VLLM
 
 
 def start(folder: Path, model: str, log: Path) -> Engine:
@@ -26,4 +27,4 @@ def start(folder: Path, model: str, log: Path) -> Engine:
     log.unlink(missing_ok=True)
     # without VLLM_NO_USAGE_STATS it would report to its makers
     child = Child.start("the engine", argv, log=log, env={**ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1"})
-    return Engine(f"http://127.0.0.1:{port}", model, child)
+    return Engine(f"http://127.0.0.1:{port}", model, child, features=VLLM)
