@@ -1,0 +1,41 @@
+"""What gateways, the local proxy and servers agree on: which requests are answers, and at which step of a canary."""
+
+from __future__ import annotations
+
+import re
+
+CHAT_PATH = "/v1/chat/completions"
+COMPLETIONS_PATH = "/v1/completions"
+# DashScope's, and the alias under which Whale answers as OpenAI does.
+GENERATION_PATH = "/api/v1/services/aigc/text-generation/generation"
+WHALE_CHAT_PATH = "/api/v2/services/aigc/text-generation/v1/chat/completions"
+OPENAI_PREFIX = "/openai"
+
+ANSWER_PATHS = (
+    CHAT_PATH,
+    COMPLETIONS_PATH,
+    OPENAI_PREFIX + CHAT_PATH,
+    OPENAI_PREFIX + COMPLETIONS_PATH,
+    GENERATION_PATH,
+    WHALE_CHAT_PATH,
+)
+"""The paths that are answered by POST. Weights share these requests and no others; HTTPRoutes take 8 of them at most."""
+
+STEP_HEADER = "tunegate-step"
+"""The request header by which whoever splits the traffic tells a server the step; what a client sends never gets there."""
+
+_LABEL = re.compile(r"([a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?)/(0|[1-9][0-9]{0,2})")
+
+
+def step_label(promotion: str, index: int) -> str:
+    """The value of the header at a step of a promotion, such as `shop-run-7-0123456789ab/0`.
+
+    `index` counts the policy's steps below 100 % from 0; at 100 %, while baking, it is their number.
+    """
+    return f"{promotion}/{index}"
+
+
+def parse_step(label: str) -> tuple[str, int] | None:
+    """The promotion's name and the index of its step; None when `label` is not what `step_label` makes."""
+    found = _LABEL.fullmatch(label)
+    return (found[1], int(found[2])) if found else None
