@@ -20,12 +20,13 @@ def test_the_api_server_takes_every_field_of_a_route(cluster: Cluster, namespace
     traffic = {"gateway": {"name": "public", "sectionName": "web"}, "hostnames": ["*.example"], "pathPrefix": prefix}
     spec = msgspec.convert(policy(traffic=traffic)["spec"], ClusterPolicy)
     weights = {make_version("base").digest: 90, make_version("run-1").digest: 10}
-    cluster.apply(manifests.http_route(namespace, spec, "shop", weights))
+    cluster.apply(manifests.http_route(namespace, spec, "shop", weights, step="shop-run-1/0"))
     found = cluster.get(kinds.HTTP_ROUTE, namespace, "shop")
     assert found is not None
     (rule,) = found["spec"]["rules"]
     assert rule["timeouts"] == {"request": "0s"}
-    assert ("filters" in rule) == (prefix != "/")
+    assert rule["filters"][0]["requestHeaderModifier"] == {"set": [{"name": "tunegate-step", "value": "shop-run-1/0"}]}
+    assert (len(rule["filters"]) > 1) == (prefix != "/")
 
 
 @pytest.mark.parametrize(

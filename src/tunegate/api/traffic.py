@@ -19,10 +19,10 @@ ANSWER_PATHS = (
     GENERATION_PATH,
     WHALE_CHAT_PATH,
 )
-"""The paths that are answered by POST. Weights share these requests and no others; HTTPRoutes take 8 of them at most."""
+"""The paths that are answered by POST. Weights share these requests and no others; a rule takes 8 of them at most."""
 
 STEP_HEADER = "tunegate-step"
-"""The request header by which whoever splits the traffic tells a server the step; what a client sends never gets there."""
+"""The request header by which whoever splits the traffic tells servers the step; what clients send does not pass."""
 
 _LABEL = re.compile(r"([a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?)/(0|[1-9][0-9]{0,2})")
 

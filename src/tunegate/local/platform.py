@@ -215,7 +215,7 @@ class Platform:
             for promotion in snapshot.promotions
         )
         if sum(backend.weight for backend in backends) == 100:
-            text = to_json(Route(salt=visible.name if visible else "", backends=backends))
+            text = to_json(Route(salt=visible.name if visible else "", step=plan.step, backends=backends))
             file = self.config.home.route_file
             if not file.exists() or file.read_bytes() != text:
                 write(file, text)

@@ -28,6 +28,7 @@ from tunegate import logs
 from tunegate.api.codec import from_json, to_json
 from tunegate.api.digest import short
 from tunegate.api.errors import ServingError, UsageError
+from tunegate.api.traffic import STEP_HEADER
 from tunegate.local.route import Backend, ObservedBackend, ObservedRoute, Route, choose, conversation_of
 from tunegate.serving.protocols.openai import error_body
 
@@ -136,9 +137,13 @@ class Proxy:
             return _refusal(
                 413, f"The request is larger than {BODY_LIMIT // 2**20} MiB; send fewer or shorter messages."
             )
+        headers = _end_to_end(request.headers)
+        headers.popall(STEP_HEADER, None)  # a client's word is none
+        if route.step:
+            headers[STEP_HEADER] = route.step
         for backend in targets(route, request, body):
             try:
-                answer = await self._ask(backend, request, body)
+                answer = await self._ask(backend, request, headers, body)
             except UNREACHABLE as error:
                 self._failed(backend, request, error)  # it has seen nothing of the request
                 continue
@@ -149,13 +154,15 @@ class Proxy:
                 return await self._relay(backend, request, answer)
         return _refusal(503, "No version can be reached at the moment; try again.")
 
-    async def _ask(self, backend: Backend, request: web.BaseRequest, body: bytes | None) -> aiohttp.ClientResponse:
+    async def _ask(
+        self, backend: Backend, request: web.BaseRequest, headers: CIMultiDict[str], body: bytes | None
+    ) -> aiohttp.ClientResponse:
         """Send the request on; returns when the headers of the answer are there."""
         data = body if body is not None else request.content if request.body_exists else None
         return await self._session.request(
             request.method,
             URL(backend.url + request.rel_url.raw_path_qs, encoded=True),
-            headers=_end_to_end(request.headers),
+            headers=headers,
             data=data,
             allow_redirects=False,
         )

@@ -39,9 +39,11 @@ class Route(Resource, frozen=True, kw_only=True):
 
     salt: the shuffle of the conversations. It should change with each promotion, so that it is not always the same
     people who try a candidate, and must stay the same during one.
+    step: the label of the canary's step, which servers are told; empty while no candidate has traffic.
     """
 
     salt: str
+    step: str = ""
     backends: tuple[Backend, ...] = ()
 
     def __post_init__(self) -> None:

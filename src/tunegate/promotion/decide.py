@@ -17,7 +17,7 @@ from tunegate.api.digest import short
 from tunegate.api.promotion import TERMINAL, Phase, Promotion, PromotionStatus
 from tunegate.promotion import phases
 from tunegate.promotion.counting import SHOWN, stable_version
-from tunegate.promotion.desired import desired_evaluations, desired_servers, desired_weights
+from tunegate.promotion.desired import desired_evaluations, desired_servers, desired_step, desired_weights
 from tunegate.promotion.phases import View
 from tunegate.promotion.snapshot import Event, Plan, Snapshot
 
@@ -33,12 +33,14 @@ def decide(snapshot: Snapshot, now: datetime) -> Plan:
     )
     changed = [(old, new) for old, new in zip(snapshot.promotions, promotions, strict=True) if old != new]
     after = replace(snapshot, promotions=promotions)
+    weights = desired_weights(after)
     return Plan(
         create=() if snapshot.policy.suspend or snapshot.modified else _new_promotions(snapshot, now),
         statuses={new.name: new.status for _, new in changed},
         evaluations=desired_evaluations(after),
         servers=desired_servers(after),
-        weights=desired_weights(after),
+        weights=weights,
+        step=desired_step(after, weights),
         events=tuple(
             Event(new.name, new.status.history[-1].reason, new.status.history[-1].message)
             for old, new in changed

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tunegate.api.policy import CanaryStep, PromotionPolicy
 from tunegate.api.promotion import PromotionStatus
+from tunegate.api.traffic import step_label
 from tunegate.api.versions import ModelVersion
 from tunegate.promotion.counting import shown, stable_version
 from tunegate.promotion.snapshot import EvaluationJob, EvaluationState, ServerState, Snapshot
@@ -35,6 +38,18 @@ def desired_weights(snapshot: Snapshot) -> dict[str, int]:
     if not promotion or share == 0:
         return {stable.digest: 100}
     return {stable.digest: 100 - share, promotion.candidate.digest: share}
+
+
+def desired_step(snapshot: Snapshot, weights: Mapping[str, int]) -> str:
+    """The label of the step that these weights are of; empty while no candidate has traffic.
+
+    It follows the share and not the status: a share that is held back still is the one of the step before.
+    """
+    promotion = shown(snapshot.promotions)
+    share = weights.get(promotion.candidate.digest, 0) if promotion else 0
+    if not promotion or share == 0:
+        return ""
+    return step_label(promotion.name, sum(step.weight < share for step in canary_steps(snapshot.policy)))
 
 
 def desired_servers(snapshot: Snapshot) -> tuple[ModelVersion, ...]:

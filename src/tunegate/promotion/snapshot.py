@@ -78,6 +78,7 @@ class Plan:
     create: promotions to record. statuses: the new status of those that changed, by name.
     evaluations: results that are wanted and missing, most urgent first. servers: versions to keep serving.
     weights: the desired share of each version in percent, by digest; they add up to 100. Empty: leave them alone.
+    step: the label of the canary's step that the weights are of; empty while no candidate has traffic.
     """
 
     create: tuple[Promotion, ...] = ()
@@ -85,4 +86,5 @@ class Plan:
     evaluations: tuple[EvaluationJob, ...] = ()
     servers: tuple[ModelVersion, ...] = ()
     weights: Mapping[str, int] = field(default_factory=dict)
+    step: str = ""
     events: tuple[Event, ...] = ()

@@ -52,8 +52,8 @@ class Client:
         replacement.write_bytes(text)
         replacement.replace(self.route_file)
 
-    def route(self, *backends: Backend, salt: str = "") -> None:
-        self.write(to_json(Route(salt=salt, backends=backends)))
+    def route(self, *backends: Backend, salt: str = "", step: str = "") -> None:
+        self.write(to_json(Route(salt=salt, step=step, backends=backends)))
 
     async def observed(self) -> dict[str, Any]:
         return (await self.get("/_tunegate/route"))[1]

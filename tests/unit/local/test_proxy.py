@@ -232,6 +232,16 @@ async def test_a_request_and_its_answer_pass_unchanged(client: Client, start: St
     assert "x-private" not in response.headers
 
 
+async def test_a_version_is_told_the_step_whatever_the_client_says(client: Client, start: Start) -> None:
+    stable, canary = await start(), await start()
+    for step in ("shop-run-7/0", ""):
+        client.route(stable.weighing(0), canary.weighing(100), step=step)
+        await client.ask("Hello", **{"Tunegate-Step": "shop-run-7/9", "TUNEGATE-STEP": "shop-run-7/8"})
+        await client.ask("Hello again")
+    told = [request.headers.getall("tunegate-step", []) for request in canary.asked]
+    assert told == [["shop-run-7/0"], ["shop-run-7/0"], [], []]
+
+
 async def test_head_has_a_length_and_no_body(client: Client, start: Start) -> None:
     client.route((await start()).weighing(100))
 

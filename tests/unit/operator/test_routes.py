@@ -205,6 +205,27 @@ def test_routes_leave_out_what_the_cluster_does_not_know() -> None:
     assert rule["timeouts"] == {"request": "0s"}
 
 
+def test_servers_are_told_the_step_for_as_long_as_a_candidate_has_traffic() -> None:
+    candidate = make_version("run-1", created=1)
+    world = World().step(3).publish(candidate).vote(candidate, GOOD, GOOD)
+    told: dict[str, set[int]] = {}
+    while not world.promotions() or world.promotion()["status"]["phase"] != "Succeeded" or len(world.weights()) > 1:
+        world.step()
+        told.setdefault(step_told(world), set()).add(world.weights().get(server_of(candidate), 0))
+    name = world.promotion()["metadata"]["name"]
+    assert told.pop("") == {0, 100}, "before, and when it is the stable version"
+    assert told == {f"{name}/{index}": {share} for index, share in enumerate((10, 50, 100))}
+
+
+def step_told(world: World) -> str:
+    """What the route lets servers know of the step; a client's own header never passes."""
+    rule = world.objects["HTTPRoute", "shop"]["spec"]["rules"][0]
+    (header,) = [each["requestHeaderModifier"] for each in rule["filters"] if each["type"] == "RequestHeaderModifier"]
+    step = "".join(each["value"] for each in header.get("set", ()))
+    assert header == ({"set": [{"name": "tunegate-step", "value": step}]} if step else {"remove": ["tunegate-step"]})
+    return step
+
+
 HTTP = {"name": "web", "protocol": "HTTP", "port": 80}
 HTTPS = {"name": "secure", "protocol": "HTTPS", "port": 443}
 

@@ -17,6 +17,7 @@ from tests.builders import at, make_evaluation, make_policy, make_version
 from tunegate.api.feedback import Tally
 from tunegate.api.policy import CanaryStep, Gate, PromotionPolicy
 from tunegate.api.promotion import TERMINAL, Abort, Approval, Phase, Promotion
+from tunegate.api.traffic import step_label
 from tunegate.api.versions import ModelVersion
 from tunegate.promotion.counting import stable_version
 from tunegate.promotion.decide import decide
@@ -232,6 +233,31 @@ def test_the_clock_starts_at_the_observed_weight(world: World, candidate: ModelV
     world.see(weights={BASE.digest: 90, candidate.digest: 10}).step()
     assert world.last.status.weight == 10
     assert world.last.status.canary_started == at(world.now)
+
+
+def test_a_step_is_named_for_as_long_as_its_candidate_has_traffic(world: World, candidate: ModelVersion) -> None:
+    world.vote(candidate, GOOD)
+    shares: dict[str, set[int]] = {}
+    while not world.seen.promotions or world.last.status.phase != "Succeeded":
+        world.step()
+        shares.setdefault(world.plan.step, set()).add(world.plan.weights.get(candidate.digest, 0))
+    assert shares.pop("") == {0, 100}, "before, and when it is the stable version"
+    assert shares == {step_label(world.last.name, index): {share} for index, share in enumerate((10, 50, 100))}
+
+
+def test_no_step_is_named_for_a_candidate_that_is_taken_back(world: World, candidate: ModelVersion) -> None:
+    world.until("Paused").vote(candidate, BAD).step()
+    assert (world.last.status.phase, world.plan.step) == ("RollingBack", "")
+
+
+def test_a_share_that_is_held_back_is_one_of_the_step_before(world: World, candidate: ModelVersion) -> None:
+    world.until("Paused").vote(candidate, GOOD)
+    world.follow_servers = False
+    world.see(servers={BASE.digest: ServerState(ready=True), candidate.digest: ServerState()})
+    world.step(10)
+    assert world.last.status.step == 1
+    assert world.plan.weights == {BASE.digest: 90, candidate.digest: 10}
+    assert world.plan.step == step_label(world.last.name, 0)
 
 
 def test_a_weight_someone_moved_stops_the_clock_and_is_shown_as_seen(world: World, candidate: ModelVersion) -> None:

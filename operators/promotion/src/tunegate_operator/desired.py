@@ -126,6 +126,7 @@ def _route(gathered: Gathered, plan: Plan) -> tuple[Object, ...]:
             gathered.policy,
             gathered.name,
             plan.weights,
+            step=plan.step,
             takes_timeouts=gathered.takes_timeouts,
         )
     else:

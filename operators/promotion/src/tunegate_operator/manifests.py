@@ -15,6 +15,7 @@ from tunegate.api.digest import short
 from tunegate.api.labels import APPLIED, MANAGED_BY, MODEL, POLICY, RUN, SUITE, VERSION
 from tunegate.api.pinned import storage_uri
 from tunegate.api.policy import ClusterPolicy, Placement
+from tunegate.api.traffic import STEP_HEADER
 from tunegate.api.versions import ModelVersion, Producer
 from tunegate.kube import pods
 from tunegate.kube.kinds import Object
@@ -134,10 +135,17 @@ def is_vllm(runtime: str) -> bool:
 
 
 def http_route(
-    namespace: str, policy: ClusterPolicy, name: str, weights: Mapping[str, int], *, takes_timeouts: bool = True
+    namespace: str,
+    policy: ClusterPolicy,
+    name: str,
+    weights: Mapping[str, int],
+    *,
+    step: str = "",
+    takes_timeouts: bool = True,
 ) -> Object:
     """The one address of a policy's model, and who answers there; `weights` in percent by digest, stable first.
 
+    step: the label of the canary's step, which servers are told; empty: none. What clients say of it never passes.
     takes_timeouts: whether the cluster's HTTPRoute knows them, as from Gateway API 1.2 on.
     """
     traffic = policy.traffic
@@ -147,14 +155,16 @@ def http_route(
         {"name": f"{server_name(name, digest)}-predictor", "port": 80, "weight": weight}
         for digest, weight in weights.items()
     ]
+    header = {"set": [{"name": STEP_HEADER, "value": step}]} if step else {"remove": [STEP_HEADER]}
     rule: Object = {
         "matches": [{"path": {"type": "PathPrefix", "value": traffic.path_prefix}}],
         "backendRefs": backends,
+        "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": header}],
     }
     if traffic.path_prefix != "/":
         # A match changes nothing of the path, and servers know theirs from /v1 on.
         rewrite = {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}}
-        rule["filters"] = [{"type": "URLRewrite", "urlRewrite": rewrite}]
+        rule["filters"].append({"type": "URLRewrite", "urlRewrite": rewrite})
     if takes_timeouts:
         # As long as the server takes: Envoy would cut every answer off after 15 seconds.
         rule["timeouts"] = {"request": "0s"}
