@@ -8,9 +8,11 @@ import pytest
 from tests.builders import make_version
 from tests.operator.objects import policy
 from tunegate.api.policy import ClusterPolicy
+from tunegate.api.traffic import ANSWER_PATHS
 from tunegate.kube.client import Cluster
 from tunegate.kube.kinds import Kind
 from tunegate_operator import kinds, manifests
+from tunegate_operator.edits import first_difference
 
 pytestmark = pytest.mark.usefixtures("foreign_crds")
 
@@ -20,13 +22,20 @@ def test_the_api_server_takes_every_field_of_a_route(cluster: Cluster, namespace
     traffic = {"gateway": {"name": "public", "sectionName": "web"}, "hostnames": ["*.example"], "pathPrefix": prefix}
     spec = msgspec.convert(policy(traffic=traffic)["spec"], ClusterPolicy)
     weights = {make_version("base").digest: 90, make_version("run-1").digest: 10}
-    cluster.apply(manifests.http_route(namespace, spec, "shop", weights, step="shop-run-1/0"))
+    wanted = manifests.http_route(namespace, spec, "shop", weights, step="shop-run-1/0")
+    cluster.apply(wanted)
     found = cluster.get(kinds.HTTP_ROUTE, namespace, "shop")
     assert found is not None
-    (rule,) = found["spec"]["rules"]
-    assert rule["timeouts"] == {"request": "0s"}
-    assert rule["filters"][0]["requestHeaderModifier"] == {"set": [{"name": "tunegate-step", "value": "shop-run-1/0"}]}
-    assert (len(rule["filters"]) > 1) == (prefix != "/")
+    *answers, others = found["spec"]["rules"]
+    assert len(answers) == (1 if prefix == "/" else len(ANSWER_PATHS))
+    for rule in answers:
+        assert [ref["weight"] for ref in rule["backendRefs"]] == [90, 10]
+        assert rule["timeouts"] == {"request": "0s"}
+        header = rule["filters"][0]["requestHeaderModifier"]
+        assert header == {"set": [{"name": "tunegate-step", "value": "shop-run-1/0"}]}
+        assert (len(rule["filters"]) > 1) == (prefix != "/")
+    assert len(others["backendRefs"]) == 1
+    assert first_difference(wanted["spec"], found["spec"]) == ""
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,11 @@ STEP_HEADER = "tunegate-step"
 _LABEL = re.compile(r"([a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?)/(0|[1-9][0-9]{0,2})")
 
 
+def is_answer(method: str, path: str) -> bool:
+    """Whether a request is for an answer, so that the weights share it."""
+    return method == "POST" and path in ANSWER_PATHS
+
+
 def step_label(promotion: str, index: int) -> str:
     """The value of the header at a step of a promotion, such as `shop-run-7-0123456789ab/0`.
 

@@ -28,8 +28,8 @@ from tunegate import logs
 from tunegate.api.codec import from_json, to_json
 from tunegate.api.digest import short
 from tunegate.api.errors import ServingError, UsageError
-from tunegate.api.traffic import STEP_HEADER
-from tunegate.local.route import Backend, ObservedBackend, ObservedRoute, Route, choose, conversation_of
+from tunegate.api.traffic import STEP_HEADER, is_answer
+from tunegate.local.route import FEEDBACK_PATHS, Backend, ObservedBackend, ObservedRoute, Route, targets
 from tunegate.serving.protocols.openai import error_body
 
 logger = logging.getLogger("tunegate.local.proxy")  # not __main__, which it is as a program
@@ -37,8 +37,6 @@ logger = logging.getLogger("tunegate.local.proxy")  # not __main__, which it is 
 HOST = "127.0.0.1"
 OWN = "/_tunegate/"
 STATUS = "/_tunegate/route"
-CHAT = frozenset({"/v1/chat/completions", "/openai/v1/chat/completions"})
-FEEDBACK = frozenset({"/v1/feedback", "/openai/v1/feedback"})
 
 BODY_LIMIT = 2**20  # what aiohttp's request.read() allows where there is no web.Application
 RETRY_SECONDS = 1
@@ -130,7 +128,8 @@ class Proxy:
         if not route.backends:
             return _refusal(503, "No version is serving yet; try again in a moment.")
         # Whatever may have to be sent twice, or be looked into, is read whole; the rest passes as it comes.
-        whole = request.method == "POST" and request.path in CHAT | FEEDBACK
+        is_question = is_answer(request.method, request.path)
+        whole = is_question or (request.method == "POST" and request.path in FEEDBACK_PATHS)
         try:
             body = await request.read() if whole else None
         except web.HTTPRequestEntityTooLarge:
@@ -139,9 +138,9 @@ class Proxy:
             )
         headers = _end_to_end(request.headers)
         headers.popall(STEP_HEADER, None)  # a client's word is none
-        if route.step:
+        if is_question and route.step:
             headers[STEP_HEADER] = route.step
-        for backend in targets(route, request, body):
+        for backend in targets(route, request.method, request.path, request.headers, body or b""):
             try:
                 answer = await self._ask(backend, request, headers, body)
             except UNREACHABLE as error:
@@ -172,10 +171,11 @@ class Proxy:
     ) -> web.StreamResponse:
         """Pass the answer to the client chunk by chunk, as it comes."""
         request["version"] = backend.version
-        if _is_chat(request) and answer.status < 300:
+        is_question = is_answer(request.method, request.path)
+        if is_question and answer.status < 300:
             self._answers[backend.version] += 1
             self._answers_since_change[backend.version] += 1
-        elif _is_chat(request) and answer.status >= 500:
+        elif is_question and answer.status >= 500:
             self._errors[backend.version] += 1
         response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=_end_to_end(answer.headers))
         await response.prepare(request)
@@ -189,7 +189,7 @@ class Proxy:
         return response
 
     def _failed(self, backend: Backend, request: web.BaseRequest, error: Exception) -> None:
-        if _is_chat(request):
+        if is_answer(request.method, request.path):
             self._errors[backend.version] += 1
         fields = {"version": short(backend.version), "path": request.rel_url.raw_path, "error": str(error)}
         logger.warning("a version failed to answer", extra=fields)
@@ -197,25 +197,6 @@ class Proxy:
 
 class BrokenOffError(Exception):
     """A backend went away in the middle of its answer."""
-
-
-def targets(route: Route, request: web.BaseRequest, body: bytes | None) -> Sequence[Backend]:
-    """The backends to try, in order; the next one only when the one before can't be reached.
-
-    A chat completion goes to the version of its conversation, then to the stable one. Feedback may go to any, as they
-    all know the key of the response ids. Everything else is for the stable version.
-    """
-    stable = route.backends[0]
-    if request.method == "POST" and request.path in FEEDBACK:
-        return route.backends
-    if not _is_chat(request):
-        return (stable,)
-    chosen = choose(route, conversation_of(request.headers, body or b""))
-    return (chosen,) if chosen == stable else (chosen, stable)
-
-
-def _is_chat(request: web.BaseRequest) -> bool:
-    return request.method == "POST" and request.path in CHAT
 
 
 async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -7,14 +7,16 @@ agree on it. A conversation belongs to one version for as long as the salt stays
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from tunegate.api.codec import Resource
+from tunegate.api.traffic import OPENAI_PREFIX, is_answer
 
+FEEDBACK_PATHS = frozenset({"/v1/feedback", OPENAI_PREFIX + "/v1/feedback"})
 CONVERSATION_HEADER = "x-conversation-id"
 
 Percent = Annotated[int, Meta(ge=0, le=100)]
@@ -58,7 +60,7 @@ class Route(Resource, frozen=True, kw_only=True):
 
 
 class ObservedBackend(Backend, frozen=True, kw_only=True):
-    """A backend as the proxy uses it, with what happened to the chat completions that were sent to it.
+    """A backend as the proxy uses it, with what happened to the questions that were sent to it.
 
     answers: answers (2xx) that went to clients since the proxy started; answers_since_change: since this route is used.
     errors: connections that failed, answers with a 5xx status and answers that broke off, since the proxy started.
@@ -75,6 +77,19 @@ class ObservedRoute(Resource, frozen=True, kw_only=True):
     salt: str
     backends: tuple[ObservedBackend, ...]
     problem: str = ""
+
+
+def targets(route: Route, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Sequence[Backend]:
+    """The backends to try, in order; the next one only when the one before can't be reached.
+
+    An answer is given by the version of its conversation, else by the stable one. Feedback may go to any, as they all
+    know the key of the response ids. Everything else is for the one with most of the traffic, and so takes no turn.
+    """
+    if is_answer(method, path):
+        chosen, stable = choose(route, conversation_of(headers, body)), route.backends[0]
+        return (chosen,) if chosen == stable else (chosen, stable)
+    most_first = sorted(route.backends, key=lambda backend: -backend.weight)
+    return most_first if method == "POST" and path in FEEDBACK_PATHS else most_first[:1]
 
 
 def choose(route: Route, conversation: str) -> Backend:

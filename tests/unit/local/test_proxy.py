@@ -25,6 +25,7 @@ from tests.unit.local.proxied import (
     start_proxy,
 )
 from tests.waiting import wait_for_async
+from tunegate.api.traffic import ANSWER_PATHS
 from tunegate.processes import Child, answers, free_port
 
 pytestmark = pytest.mark.anyio
@@ -251,12 +252,28 @@ async def test_head_has_a_length_and_no_body(client: Client, start: Start) -> No
     assert (await client.get("/v1/models"))[0] == 200
 
 
-async def test_everything_but_conversations_goes_to_the_stable_version(client: Client, start: Start) -> None:
+@pytest.mark.parametrize(("weight", "is_canary"), [(0, False), (50, False), (51, True), (100, True)])
+async def test_everything_but_answers_goes_to_the_version_with_most_of_the_traffic(
+    client: Client, start: Start, weight: int, is_canary: bool
+) -> None:
     stable, canary = await start(), await start()
-    client.route(stable.weighing(0), canary.weighing(100))
+    client.route(stable.weighing(100 - weight), canary.weighing(weight), step="shop-run-7/0")
+    most = canary if is_canary else stable
 
-    assert (await client.get("/v1/models"))[1]["version"] == stable.digest
-    assert (await client.ask("Hello"))[1]["version"] == canary.digest
+    assert (await client.get("/v1/models"))[1]["version"] == most.digest
+    assert (await client.get(CHAT))[1]["version"] == most.digest
+    assert (await client.post("/v1/feedback", json={}))[1]["version"] == most.digest
+    assert [request.headers.get("tunegate-step") for request in most.asked] == [None] * 3
+    assert await client.count("answers") == [0, 0]
+
+
+@pytest.mark.parametrize("path", ANSWER_PATHS)
+async def test_every_path_of_answers_is_shared_and_counted(client: Client, start: Start, path: str) -> None:
+    stable, canary = await start(), await start()
+    client.route(stable.weighing(0), canary.weighing(100), step="shop-run-7/0")
+
+    assert (await client.post(path, json={}))[1]["version"] == canary.digest
+    assert canary.asked[0].headers["tunegate-step"] == "shop-run-7/0"
     assert await client.count("answers") == [0, 1]
 
 

@@ -15,7 +15,7 @@ from tunegate.api.digest import short
 from tunegate.api.labels import APPLIED, MANAGED_BY, MODEL, POLICY, RUN, SUITE, VERSION
 from tunegate.api.pinned import storage_uri
 from tunegate.api.policy import ClusterPolicy, Placement
-from tunegate.api.traffic import STEP_HEADER
+from tunegate.api.traffic import ANSWER_PATHS, STEP_HEADER
 from tunegate.api.versions import ModelVersion, Producer
 from tunegate.kube import pods
 from tunegate.kube.kinds import Object
@@ -145,36 +145,49 @@ def http_route(
 ) -> Object:
     """The one address of a policy's model, and who answers there; `weights` in percent by digest, stable first.
 
+    The rules for answers carry the weights and come first. Everything else goes to the one server with most of the
+    traffic, so that votes, lists and probes take nobody's turn. All of it is core to the Gateway API but the rewrite.
+
     step: the label of the canary's step, which servers are told; empty: none. What clients say of it never passes.
     takes_timeouts: whether the cluster's HTTPRoute knows them, as from Gateway API 1.2 on.
     """
     traffic = policy.traffic
     assert traffic.gateway is not None, "without a gateway there is no route"
     optional = {"namespace": traffic.gateway.namespace, "sectionName": traffic.gateway.section_name}
-    backends = [
-        {"name": f"{server_name(name, digest)}-predictor", "port": 80, "weight": weight}
-        for digest, weight in weights.items()
-    ]
-    header = {"set": [{"name": STEP_HEADER, "value": step}]} if step else {"remove": [STEP_HEADER]}
-    rule: Object = {
-        "matches": [{"path": {"type": "PathPrefix", "value": traffic.path_prefix}}],
-        "backendRefs": backends,
-        "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": header}],
-    }
-    if traffic.path_prefix != "/":
-        # A match changes nothing of the path, and servers know theirs from /v1 on.
-        rewrite = {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}}
-        rule["filters"].append({"type": "URLRewrite", "urlRewrite": rewrite})
+    prefix = traffic.path_prefix.rstrip("/")
+    answers = {path: {"path": {"type": "Exact", "value": prefix + path}} for path in ANSWER_PATHS}
+    others = {"path": {"type": "PathPrefix", "value": traffic.path_prefix}}
+    shares = {f"{server_name(name, digest)}-predictor": weight for digest, weight in weights.items()}
+    most = {max(shares, key=lambda server: shares[server]): 100}
+    if prefix:
+        # Servers know their paths from /v1 on, and a rule that changes a path can be for one path only.
+        rules = [
+            _rule([match], shares, step, {"type": "ReplaceFullPath", "replaceFullPath": path})
+            for path, match in answers.items()
+        ]
+        rules.append(_rule([others], most, "", {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}))
+    else:
+        rules = [_rule(list(answers.values()), shares, step), _rule([others], most, "")]
     if takes_timeouts:
         # As long as the server takes: Envoy would cut every answer off after 15 seconds.
-        rule["timeouts"] = {"request": "0s"}
+        rules = [{**rule, "timeouts": {"request": "0s"}} for rule in rules]
     spec = {
         "parentRefs": [{"name": traffic.gateway.name, **{key: value for key, value in optional.items() if value}}],
         **({"hostnames": list(traffic.hostnames)} if traffic.hostnames else {}),
-        "rules": [rule],
+        "rules": rules,
     }
     labels = {**MANAGED_BY, POLICY: name, MODEL: policy.model}
     return _object("gateway.networking.k8s.io/v1", "HTTPRoute", namespace, name, labels, spec)
+
+
+def _rule(matches: list[Object], shares: Mapping[str, int], step: str, rewrite: Object | None = None) -> Object:
+    """One rule of an HTTPRoute; `shares` are weights by the name of a Service."""
+    header = {"set": [{"name": STEP_HEADER, "value": step}]} if step else {"remove": [STEP_HEADER]}
+    filters: list[Object] = [{"type": "RequestHeaderModifier", "requestHeaderModifier": header}]
+    if rewrite:
+        filters.append({"type": "URLRewrite", "urlRewrite": {"path": rewrite}})
+    backends = [{"name": service, "port": 80, "weight": weight} for service, weight in shares.items()]
+    return {"matches": matches, "backendRefs": backends, "filters": filters}
 
 
 def switch(namespace: str, policy: ClusterPolicy, name: str, digest: str) -> Object:

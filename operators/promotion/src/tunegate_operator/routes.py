@@ -44,6 +44,7 @@ def route_state(route: Object | None, digests: Mapping[str, str]) -> RouteState:
     if route is None:
         return RouteState({})
     weights: dict[str, int] = {}
+    # The first rule is for answers; an operator of before wrote one for everything.
     for ref in route["spec"]["rules"][0].get("backendRefs", ()):
         server = str(ref.get("name", "")).removesuffix("-predictor")
         weights[digests.get(server, server)] = int(ref.get("weight", 1))
@@ -148,14 +149,18 @@ def _refusal(route: Object, ref: Object) -> tuple[str, bool] | None:
         found = [(kind, conditions.get(kind, {})) for kind in ("Accepted", "ResolvedRefs")]
         if any(condition.get("observedGeneration", 0) < generation for _, condition in found):
             continue
-        refused = next(((kind, condition) for kind, condition in found if condition.get("status") != "True"), None)
+        refused = next(((f"not {kind}", said) for kind, said in found if said.get("status") != "True"), None)
+        # A gateway may leave out a rule that it can't do and take the others: nobody would keep the weights.
+        partly = conditions.get("PartiallyInvalid", {})
+        if partly.get("status") == "True" and partly.get("observedGeneration", 0) >= generation:
+            refused = refused or ("PartiallyInvalid", partly)
         if refused is None:
             return None
         refusals.append(refused)
     if refusals:
-        kind, condition = refusals[0]
+        what, condition = refusals[0]
         said = ": ".join(filter(None, (condition.get("reason"), condition.get("message"))))
-        return f"HTTPRoute {name} is not {kind}: {said}; see: kubectl describe httproute {name}", False
+        return f"HTTPRoute {name} is {what}: {said}; see: kubectl describe httproute {name}", False
     if entries:
         problem = f"the gateway has not reconciled the newest HTTPRoute {name} yet"
         return f"{problem}; if it stays so, see whether the controller of Gateway {gateway} runs", True
