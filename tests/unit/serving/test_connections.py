@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import asyncio
+import http.client
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import uvicorn
+
+from tests.unit.serving.standin import in_thread
+from tests.waiting import wait_for_async
+from tunegate.processes import free_port
+from tunegate.serving.connections import with_limits
+
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n"
+
+
+@dataclass
+class Echo:
+    """Answers when it may; `size` makes the answer long."""
+
+    port: int = 0
+    size: int = 1
+    may_answer: threading.Event = field(default_factory=threading.Event)
+    broke_off: threading.Event = field(default_factory=threading.Event)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body = b""
+        while (message := await receive())["type"] == "http.request":
+            body += message["body"]
+            if not message.get("more_body"):
+                break
+        while not self.may_answer.is_set():
+            await asyncio.sleep(0.01)
+        piece = body * self.size
+        headers = [(b"content-length", str(self.size * len(piece)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for number in range(self.size):
+            await send({"type": "http.response.body", "body": piece, "more_body": number + 1 < self.size})
+        if (await receive())["type"] == "http.disconnect":
+            self.broke_off.set()
+
+
+@pytest.fixture
+def echo() -> Iterator[Echo]:
+    app = Echo(free_port())
+    limits = with_limits(idle_seconds=0.3, request_seconds=0.3, reading_seconds=0.3)
+
+    async def main(stop: asyncio.Event, started: Callable[[], None]) -> None:
+        config = uvicorn.Config(app, port=app.port, http=limits, log_config=None, lifespan="off", ws="none")
+        server = uvicorn.Server(config)
+        serving = asyncio.ensure_future(server.serve())
+        await wait_for_async(lambda: server.started, what="the server to listen")
+        started()
+        await stop.wait()
+        server.should_exit = True
+        await serving
+
+    end = in_thread(main)
+    yield app
+    app.may_answer.set()
+    end()
+
+
+def connect(echo: Echo) -> Any:
+    return closing(socket.create_connection(("127.0.0.1", echo.port), timeout=20))
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the server closes without a word; waits until it does."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def status(connection: socket.socket) -> int:
+    """Of the next answer, which is read to its end."""
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    response.read()
+    return response.status
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", HEAD[:30], HEAD + b"\r\n", HEAD + b"\r\nab"], ids=["nothing", "half a head", "no body", "half a body"]
+)
+def test_what_is_never_sent_whole_is_not_waited_for(echo: Echo, sent: bytes) -> None:
+    with connect(echo) as connection:
+        connection.sendall(sent)
+        assert is_closed(connection)
+
+
+def test_an_answer_may_take_its_time_and_the_connection_serves_again(echo: Echo) -> None:
+    with connect(echo) as waiting:
+        waiting.sendall(HEAD + b"\r\nabc")
+        with connect(echo) as stalled:  # begun later and cut off: the first one outlived the limit
+            stalled.sendall(HEAD)
+            assert is_closed(stalled)
+        echo.may_answer.set()
+        assert status(waiting) == 200
+        waiting.sendall(HEAD + b"\r\nabc")
+        assert status(waiting) == 200
+        waiting.sendall(b"\r\n")  # what is no request keeps nothing open
+        assert is_closed(waiting)
+
+
+def test_who_takes_nothing_of_an_answer_is_let_go(echo: Echo) -> None:
+    echo.size = 10_000
+    echo.may_answer.set()
+    with connect(echo) as connection:
+        connection.sendall(HEAD + b"\r\nabc")
+        assert echo.broke_off.wait(20)
