@@ -193,3 +193,18 @@ def test_an_initializers_pod_is_one_that_the_api_server_takes(
     container = pick(objects, "ClusterStorageContainer", "tunegate")["spec"]["container"]
     found = merged(INITIALIZER_RESOURCES, container["resources"])
     assert {name: (found["requests"][name], found["limits"][name]) for name in ("cpu", "memory")} == pod
+
+
+def test_a_secret_of_keys_is_mounted_where_it_can_change() -> None:
+    objects = render({"serving": {"keysSecret": "tunegate-keys", "vllm": {"enabled": True}}})
+    runtimes = [each for each in objects if each["kind"] == "ClusterServingRuntime"]
+    assert {RUNTIME, VLLM_RUNTIME}.isdisjoint(each["metadata"]["name"] for each in runtimes)
+    for runtime in runtimes:
+        (container,) = runtime["spec"]["containers"]
+        (path,) = [each["value"] for each in container["env"] if each["name"] == environment.KEYS]
+        (mount,) = [each for each in container["volumeMounts"] if each["name"] == "keys"]
+        assert path == f"{mount['mountPath']}/keys.yaml"
+        assert "subPath" not in mount
+        assert {"name": "keys", "secret": {"secretName": "tunegate-keys"}} in runtime["spec"]["volumes"]
+    (container,) = pick(render(), "ClusterServingRuntime", RUNTIME)["spec"]["containers"]
+    assert environment.KEYS not in {each["name"] for each in container["env"]}

@@ -13,6 +13,8 @@ CACHE = "TUNEGATE_CACHE"
 HOME = "TUNEGATE_HOME"
 # The hex key that signs response ids: a secret, the same for all servers of a model.
 FEEDBACK_KEY = "TUNEGATE_FEEDBACK_KEY"
+# The file with the hashes of the API keys that a server takes.
+KEYS = "TUNEGATE_KEYS"
 # The name that clients ask a server for.
 MODEL_NAME = "TUNEGATE_MODEL_NAME"
 # The seconds between the signal that ends a server and the one that kills it, for servers and for what supervises them.

@@ -23,6 +23,7 @@ VERBS = {
     "submit": ("tunegate.cli.submit", "Turn a `pai` command into a training job of your cluster."),
     "evaluate": ("tunegate.cli.evaluate", "Measure versions on suites."),
     "serve": ("tunegate.cli.serve", "Serve one version over HTTP."),
+    "keys": ("tunegate.cli.keys", "Make the API keys that a server asks for."),
     "merge": ("tunegate.cli.merge", "Put an adapter into its base model."),
     "quantize": ("tunegate.cli.quantize", "Make a version with smaller weights."),
     "initialize": ("tunegate.cli.initialize", "Bring a pinned version in front of a server."),

@@ -49,6 +49,20 @@ from tunegate.processes import GRACE_SECONDS
     show_default=True,
     help="When the server is killed after SIGTERM; until 2 seconds before it finishes the answers under way.",
 )
+@click.option(
+    "--keys",
+    envvar=environment.KEYS,
+    show_envvar=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file that `tunegate keys create` wrote: only who has one of its keys is answered. Default: everybody.",
+)
+@click.option(
+    "--capacity",
+    type=click.IntRange(1),
+    default=1024,
+    show_default=True,
+    help="How many requests may be under way; further ones get status 429 and the time to ask again.",
+)
 @store_options
 def command(
     version: str | None,
@@ -60,6 +74,8 @@ def command(
     host: str,
     port: int,
     grace_seconds: float,
+    keys: Path | None,
+    capacity: int,
     store_uri: str,
     endpoint_url: str | None,
 ) -> None:
@@ -83,6 +99,8 @@ def command(
         host=host,
         port=port,
         grace_seconds=grace_seconds,
+        keys=keys,
+        capacity=capacity,
     )
     logs.configure()
     with start_engine(config) as engine:

@@ -33,7 +33,10 @@ from starlette.types import ASGIApp
 
 from tunegate.api.errors import ServingError
 from tunegate.feedback import FeedbackLog, ResponseIds
+from tunegate.processes import is_loopback
+from tunegate.serving.auth import Admission, Keys
 from tunegate.serving.config import ServeConfig
+from tunegate.serving.connections import KEEP_ALIVE_SECONDS, Connection
 from tunegate.serving.engines import remote
 from tunegate.serving.engines.remote import Engine
 from tunegate.serving.http import json_response
@@ -42,6 +45,7 @@ from tunegate.serving.pipeline import Rules
 from tunegate.serving.routes.chat import Chat
 from tunegate.serving.routes.feedback import FeedbackRoute
 from tunegate.serving.routes.front import Front, ReadOnly
+from tunegate.serving.routes.guard import Guard
 from tunegate.serving.routes.models import Models
 
 logger = logging.getLogger(__name__)
@@ -56,7 +60,6 @@ KSERVE_PATHS = (
     "/v2/models/{name}",
     "/v2/models/{name}/ready",
 )
-KEEP_ALIVE_SECONDS = 65  # longer than proxies keep idle connections, so that they close them first
 
 
 def run(config: ServeConfig, engine: Engine, on_ready: Callable[[str], None] = lambda url: None) -> None:
@@ -66,6 +69,8 @@ def run(config: ServeConfig, engine: Engine, on_ready: Callable[[str], None] = l
     """
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")  # KServe's; once for each kind of probe
     host = f"[{config.host}]" if ":" in config.host else config.host
+    if config.keys is None and not is_loopback(f"http://{host}"):
+        logger.warning("everybody who reaches this server may ask it", extra={"remedy": "--keys FILE", "host": host})
     with contextlib.closing(_listen(config.host, config.port)) as listener:
         url = f"http://{host}:{listener.getsockname()[1]}"
         uvloop.run(serve(config, engine, listener, lambda: on_ready(url)))
@@ -74,6 +79,7 @@ def run(config: ServeConfig, engine: Engine, on_ready: Callable[[str], None] = l
 async def serve(config: ServeConfig, engine: Engine, listener: socket.socket, on_ready: Callable[[], None]) -> None:
     """Answer on `listener` until a signal comes, or the engine ends: then it raises ServingError."""
     version, release = config.served.version, config.served.release
+    admission = Admission(Keys(config.keys) if config.keys else None, config.capacity)
     served = Served(config.model)
     try:
         async with remote.session() as session:
@@ -88,7 +94,8 @@ async def serve(config: ServeConfig, engine: Engine, listener: socket.socket, on
                 config.model, engine.model, release.system_prompt, release.generation, engine.limits, engine.features
             )
             chat = Chat(version.digest, rules, engine.url, session, ids, metrics, ready, _now)
-            app = front(chat, Models(config.model, version, ready), feedback, kserve_app(served))
+            routes = front(chat, Models(config.model, version, ready), feedback, kserve_app(served))
+            app = Guard(routes, admission, metrics)
             gc.freeze()  # what is loaded by now stays; collecting through it would hold up answers
             await _until_stopped(
                 _Uvicorn(app, config.grace_seconds), listener, _watch(engine, session, served, on_ready)
@@ -120,6 +127,7 @@ class _Uvicorn(uvicorn.Server):
     def __init__(self, app: ASGIApp, grace_seconds: float) -> None:
         config = uvicorn.Config(
             app,
+            http=Connection,
             log_config=None,
             access_log=False,
             lifespan="off",

@@ -12,6 +12,7 @@ from tunegate.feedback import parse_key
 from tunegate.feedback.votes import Documents
 from tunegate.models import default_cache
 from tunegate.processes import GRACE_SECONDS
+from tunegate.serving.auth import read_keys
 from tunegate.serving.version import ServedVersion, from_store, mounted
 from tunegate.store import Store
 
@@ -48,6 +49,8 @@ class ServeConfig:
 
     model: the name clients ask for, which response ids are bound to.
     grace_seconds: how long after SIGTERM whoever supervises the server kills it; answers under way have it but for 2 s.
+    keys: the file with the API keys that may ask; None lets everybody ask.
+    capacity: how many requests may be under way; further ones are told to come back.
     """
 
     served: ServedVersion
@@ -58,6 +61,8 @@ class ServeConfig:
     host: str = "127.0.0.1"
     port: int = 8080
     grace_seconds: float = GRACE_SECONDS
+    keys: Path | None = None
+    capacity: int = 1024
 
     @property
     def engine_log(self) -> Path:
@@ -75,6 +80,8 @@ def serve_config(
     host: str,
     port: int,
     grace_seconds: float,
+    keys: Path | None,
+    capacity: int,
 ) -> ServeConfig:
     """Find the version by its name in the store, or in the folder that `tunegate initialize` left, and fetch it.
 
@@ -88,6 +95,7 @@ def serve_config(
     else:
         store = Store.open(store_uri, endpoint_url=endpoint_url)
         served = from_store(store, version, whole=whole, fetch=engine.url is None)
-    return ServeConfig(
-        served, engine, model or served.version.model, parse_key(feedback_key), store, host, port, grace_seconds
-    )
+    if keys is not None:
+        read_keys(keys)  # before an engine is started for nothing
+    name, key = model or served.version.model, parse_key(feedback_key)
+    return ServeConfig(served, engine, name, key, store, host, port, grace_seconds, keys, capacity)

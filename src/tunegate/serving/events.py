@@ -52,10 +52,20 @@ Event = Text | ToolCalls | Finished
 
 
 class ApiError(Exception):
-    """A refusal or failure that the client is told of. `reason` is the label it is counted under."""
+    """A refusal or failure that the client is told of. `reason` is the label it is counted under.
+
+    retry_after: the seconds after which asking again may help.
+    """
 
     def __init__(
-        self, status: int, message: str, *, reason: str, param: str | None = None, code: str | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        reason: str,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -63,6 +73,7 @@ class ApiError(Exception):
         self.reason = reason
         self.param = param
         self.code = code
+        self.retry_after = 1 if retry_after is None and status == 503 else retry_after
 
 
 def bad_request(message: str, param: str | None = None, code: str | None = None, status: int = 400) -> ApiError:

@@ -24,9 +24,9 @@ class ClientGoneError(Exception):
 
 
 def error_response(error: ApiError, headers: Mapping[str, str] = {}) -> Response:
-    """Clients wait and try again on a 503."""
+    """The error in OpenAI's form, with the time after which its clients ask again by themselves."""
     body = openai.error_body(error.status, error.message, error.param, error.code)
-    retry = {"retry-after": "1"} if error.status == 503 else {}
+    retry = {"retry-after": str(error.retry_after)} if error.retry_after is not None else {}
     return Response(body, error.status, {**headers, **retry}, "application/json")
 
 

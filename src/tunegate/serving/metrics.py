@@ -40,6 +40,18 @@ class Metrics:
             registry=registry,
             buckets=_ANSWER,
         )
+        self._admitted = Counter(
+            "tunegate_requests_admitted",
+            "Requests let in; `key` is the name of the API key, empty where none is asked for.",
+            [*by_version, "key"],
+            registry=registry,
+        )
+        self._refused = Counter(
+            "tunegate_requests_refused",
+            "Requests refused before they were read: no known key, or too many (rate, concurrent, capacity).",
+            [*by_version, "key", "reason"],
+            registry=registry,
+        )
         info = Gauge("tunegate_model_info", "What is served.", [*by_version, "digest", "model"], registry=registry)
         info.labels(version, digest, model).set(1)
         self._feedback = Counter(
@@ -48,12 +60,19 @@ class Metrics:
             [*by_version, "verdict"],
             registry=registry,
         )
+        self._version = version
         self._answers = answers.labels(version)
         self._errors = {reason: errors.labels(version, reason) for reason in _REASONS}
         self._first_token = first_token.labels(version)
         self._answer = answer.labels(version)
         for verdict in ("up", "down"):
             self._feedback.labels(version, verdict)  # 0 from the start: absent would mean unknown
+
+    def admitted(self, key: str) -> None:
+        self._admitted.labels(self._version, key).inc()
+
+    def refused(self, reason: str, key: str) -> None:
+        self._refused.labels(self._version, key, reason).inc()
 
     def first_token(self, seconds: float) -> None:
         self._first_token.observe(seconds)

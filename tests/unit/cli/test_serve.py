@@ -16,6 +16,7 @@ from typing import Any
 
 import openai
 import pytest
+from click.testing import CliRunner
 
 from tests.processes import processes_about
 from tests.unit.serving.standin import StandIn, run_engine
@@ -23,6 +24,7 @@ from tests.waiting import wait_for
 from tunegate.api.feedback import Tally
 from tunegate.api.pinned import Pinned
 from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.cli import root
 from tunegate.feedback import FeedbackLog
 from tunegate.models import make_tiny
 from tunegate.models.mount import deliver
@@ -285,6 +287,39 @@ def test_a_verdict_outlives_the_server_and_waits_for_the_store(
         assert [judge(url, ids[0]), judge(url, ids[1])] == [200, 202]
 
 
+def test_keys_rotate_and_neither_key_nor_question_is_printed(
+    version: ModelVersion, engine: StandIn, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.yaml"
+
+    def create() -> str:
+        done = CliRunner().invoke(root, ["keys", "create", "web", "--keys", str(keys)])
+        assert done.exit_code == 0
+        return done.output.strip()
+
+    def ask(key: str) -> int:
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+        try:
+            client.chat.completions.create(model="shop", messages=ASK, user="mei-lin")
+        except openai.AuthenticationError as error:
+            return error.status_code
+        return 200
+
+    old = create()
+    env = {"TUNEGATE_KEYS": str(keys)}
+    with serving(tmp_path / "log", version.name, "--engine-url", engine.url, env=env) as (child, url):
+        until_ready(child, url)
+        assert [ask(old), ask("tg-made-up")] == [200, 401]
+        keys.unlink()
+        new = create()
+        assert [ask(old), ask(new)] == [401, 200]
+        said = (tmp_path / "log").read_text() + get(f"{url}/metrics")[1] + keys.read_text()
+        assert 'tunegate_requests_admitted_total{key="web"' in said
+    said += (tmp_path / "log").read_text()
+    for secret in (old, new, "tg-made-up", "kettle", "mei-lin", KEY):
+        assert secret not in said
+
+
 def test_a_port_in_use_is_one_clear_sentence(version: ModelVersion, engine: StandIn, tmp_path: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
@@ -304,6 +339,7 @@ def test_a_port_in_use_is_one_clear_sentence(version: ModelVersion, engine: Stan
         (["shop/base/checkpoint-0", "--port", "99999"], KEY, "99999", 2),
         (["shop/base/checkpoint-0", "--folder", "/models"], KEY, "either a VERSION", 2),
         ([], KEY, "either a VERSION", 2),
+        (["shop/base/checkpoint-0", "--engine-url", "http://x", "--keys", "/nowhere"], KEY, "tunegate keys create", 2),
         (["--folder", "/nowhere"], KEY, "tunegate initialize", 1),
         (["shop/base/checkpoint-0", "--engine", "vllm", "--engine-url", "http://x"], KEY, "give one of them", 2),
         (["shop/base/checkpoint-0", "--engine", "vllm", "--port", "0"], KEY, "vllm is not installed", 1),

@@ -29,6 +29,7 @@ from tests.waiting import wait_for_async
 from tunegate.feedback import FeedbackLog, ResponseIds
 from tunegate.processes import free_port
 from tunegate.serving.app import front
+from tunegate.serving.auth import Admission
 from tunegate.serving.engines import remote
 from tunegate.serving.features import ANY, TRANSFORMERS
 from tunegate.serving.limits import Embedded
@@ -36,6 +37,7 @@ from tunegate.serving.metrics import Metrics
 from tunegate.serving.pipeline import Rules
 from tunegate.serving.routes.chat import Chat
 from tunegate.serving.routes.feedback import FeedbackRoute
+from tunegate.serving.routes.guard import Guard
 from tunegate.serving.routes.models import Models
 
 
@@ -57,7 +59,13 @@ def limits() -> Embedded | None:
 
 
 @pytest.fixture
-def server(engine: StandIn, documents: Documents, limits: Embedded | None) -> Iterator[Server]:
+def admission() -> Admission:
+    """Who may ask, and how much; a module that is about keys says so here."""
+    return Admission(None, 1024)
+
+
+@pytest.fixture
+def server(engine: StandIn, documents: Documents, limits: Embedded | None, admission: Admission) -> Iterator[Server]:
     registry, state = CollectorRegistry(), SimpleNamespace(ready=True)
     ids = ResponseIds(KEY, MODEL)
     metrics = Metrics(DIGEST, MODEL, registry)
@@ -70,7 +78,8 @@ def server(engine: StandIn, documents: Documents, limits: Embedded | None) -> It
             rules = Rules(MODEL, engine.model, "Be brief.", {"max_tokens": 9}, limits, features)
             chat = Chat(DIGEST, rules, engine.url, session, ids, metrics, lambda: state.ready, now)
             feedback = FeedbackRoute(ids, FeedbackLog(documents), metrics, now, DIGEST)
-            yield front(chat, Models(MODEL, VERSION, lambda: state.ready), feedback, Response("kserve", 404))
+            behind = front(chat, Models(MODEL, VERSION, lambda: state.ready), feedback, Response("kserve", 404))
+            yield Guard(behind, admission, metrics)
             feedback.close()
 
     async def main(stop: asyncio.Event, started: Callable[[], None]) -> None:

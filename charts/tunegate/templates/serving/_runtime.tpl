@@ -1,11 +1,12 @@
-{{/* A runtime's name; takes (list $ VALUES PREFIX). A new image or grace has a new name: KServe restarts every server of a runtime
-that changes. */}}
+{{/* A runtime's name; takes (list $ VALUES PREFIX). A new image, grace or Secret of keys has a new name: KServe restarts every
+server of a runtime that changes. */}}
 {{- define "tunegate.runtimeName" -}}
 {{- $root := index . 0 -}}
 {{- $image := (index . 1).image -}}
 {{- index . 2 }}-{{ regexReplaceAll "[^a-z0-9]+" (lower $root.Chart.Version) "-" -}}
 {{- with $image.digest | default $image.tag }}-{{ . | sha256sum | trunc 8 }}{{ end -}}
 {{- if ne (int $root.Values.serving.graceSeconds) 60 }}-{{ $root.Values.serving.graceSeconds }}s{{ end -}}
+{{- with $root.Values.serving.keysSecret }}-{{ . | sha256sum | trunc 8 }}{{ end -}}
 {{- end -}}
 
 {{/* A runtime for KServe: one in each namespace where the release may not reach further. Takes (list $ NAME SPEC). */}}
@@ -90,6 +91,9 @@ containers:
       - {name: TUNEGATE_CACHE, value: /cache}
       - {name: TUNEGATE_GRACE_SECONDS, value: {{ sub $root.Values.serving.graceSeconds 5 | quote }}}
       - {name: AWS_DEFAULT_REGION, value: {{ $root.Values.store.region | quote }}}
+      {{- if $root.Values.serving.keysSecret }}
+      - {name: TUNEGATE_KEYS, value: /etc/tunegate/keys.yaml}
+      {{- end }}
       {{- if eq $engine "vllm" }}
       # torch asks for the user's name, and the image knows no user 10001.
       - {name: USER, value: tunegate}
@@ -122,12 +126,20 @@ containers:
     volumeMounts:
       - {name: tmp, mountPath: /tmp}
       - {name: cache, mountPath: /cache}
+      {{- if $root.Values.serving.keysSecret }}
+      # As a folder: a file mounted by subPath would never change.
+      - {name: keys, mountPath: /etc/tunegate, readOnly: true}
+      {{- end }}
       {{- if eq $engine "vllm" }}
       - {name: shm, mountPath: /dev/shm}
       {{- end }}
 volumes:
   - {name: tmp, emptyDir: {}}
   - {name: cache, emptyDir: {}}
+  {{- with $root.Values.serving.keysSecret }}
+  - name: keys
+    secret: {secretName: {{ . }}}
+  {{- end }}
   {{- if eq $engine "vllm" }}
   # Engines on several GPUs talk to each other through it.
   - {name: shm, emptyDir: {medium: Memory}}
