@@ -83,7 +83,8 @@ def changes(
     servers = server_records(gathered, plan, now)
     drained = drained_servers(gathered, servers, now)
     route = _route(gathered, plan)
-    left = [known.stale_route] if known.stale_route and not route else []
+    # Users come in by it until the one in its place is known to work.
+    left = [known.stale_route] if known.stale_route and not route and gathered.snapshot.weights else []
     return Changes(
         create=(*records, *new),
         statuses=(

@@ -95,11 +95,14 @@ def server_records(gathered: Gathered, plan: Plan, now: datetime) -> tuple[Serve
 
 
 def drained_servers(gathered: Gathered, records: Iterable[ServerRecord], now: datetime) -> Iterable[Object]:
-    """Servers that have not been needed for so long that their last answers are over."""
+    """Servers that have not been needed for so long that their last answers are over, and those that give none.
+
+    One that never came up must not be there, with its age, when a person tries its version again.
+    """
     if gathered.snapshot.modified or gathered.snapshot.weights is None:
         return
     for record in records:
-        if record.unused_since and (now - record.unused_since).total_seconds() >= DRAIN_SECONDS:
+        if record.unused_since and (record.away_since or (now - record.unused_since).total_seconds() >= DRAIN_SECONDS):
             yield gathered.objects.inference_services[record.name]
 
 
