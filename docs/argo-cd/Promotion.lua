@@ -13,7 +13,7 @@ if found.Ready and found.Ready.status == "True" then
   return { status = "Healthy", message = status.phase .. why }
 end
 if status.phase == "AwaitingApproval" then
-  return { status = "Suspended", message = "say: tunegate promotions approve " .. obj.metadata.name .. " (or reject)" }
+  return { status = "Suspended", message = "say: tunegate promotions approve " .. obj.metadata.name .. " -n " .. obj.metadata.namespace .. " (or reject)" }
 end
 if status.weight and status.weight > 0 then
   return { status = "Progressing", message = status.phase .. " at " .. status.weight .. " %" }

@@ -17,6 +17,13 @@ def test_what_the_roles_join(role: str, joins: set[str]) -> None:
     assert {label.removeprefix(prefix) for label in labels if label.startswith(prefix)} == joins
 
 
+def test_whoever_approves_may_do_what_the_guide_to_troubleshooting_says() -> None:
+    rules = pick(render(), "ClusterRole", "tunegate-approver")["rules"]
+    may = {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+    assert {("promotions", "create"), ("promotions", "delete"), ("modelversions", "delete")} <= may
+    assert ("promotionpolicies", "update") not in may
+
+
 def test_roles_and_admission_policy_can_be_left_to_somebody_else() -> None:
     values = {"rbac": {"userRoles": False}, "approvals": {"verifyActor": False}, "serving": {"checkNames": False}}
     objects = render(values)

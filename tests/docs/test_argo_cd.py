@@ -50,7 +50,11 @@ def make(
     kind: str, status: Object | None, found: Sequence[Condition] = (), generation: int = 1, seen: int = 1
 ) -> Object:
     """The object as the operator writes it; None: it has not reconciled it yet."""
-    obj: Object = {"kind": kind, "metadata": {"name": "shop", "generation": generation}, "spec": {}}
+    obj: Object = {
+        "kind": kind,
+        "metadata": {"name": "shop", "namespace": "shop", "generation": generation},
+        "spec": {},
+    }
     if status is None:
         return obj
     listed = conditions.written(found, obj, START)
@@ -70,7 +74,7 @@ def promotion(
     step = Transition(phase=phase, time=START, reason="Why", message="so")
     status = PromotionStatus(phase=phase, decision=decision, weight=weight, history=(step,))
     value = Promotion(name="shop", created=START, candidate=VERSION, status=status)
-    found = conditions.of_promotion(value, problems)
+    found = conditions.of_promotion(value, problems, "shop", "")
     return make("Promotion", to_plain(status), found, generation=generation)
 
 
@@ -111,7 +115,7 @@ TABLE = [
     pytest.param(promotion("RolledBack", "RolledBack"), "Healthy", "RolledBack: the numbers", id="rolled-back"),
     pytest.param(promotion("Aborted", "Aborted"), "Healthy", "Aborted", id="aborted"),
     pytest.param(promotion("Superseded", "Superseded"), "Healthy", "Superseded", id="superseded"),
-    pytest.param(promotion("Failed", "Failed"), "Degraded", "Why: so", id="failed"),
+    pytest.param(promotion("Failed", "Failed"), "Degraded", "Why: the numbers; when the cause is gone", id="failed"),
     pytest.param(promotion("Rejected", "Rejected", generation=2), "Healthy", "Rejected", id="changed-after-its-end"),
     pytest.param(make("ModelVersion", None), "Progressing", "not looked at", id="version-new"),
     pytest.param(

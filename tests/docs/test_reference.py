@@ -106,7 +106,7 @@ def test_every_condition_that_the_operator_writes_is_explained(kind: str) -> Non
     written = {
         "modelversion": ["Verified", "Evaluated"],
         "promotionpolicy": [each.type for each in conditions.of_policy([], CHECKS, busy=False, phase="Serving")],
-        "promotion": [each.type for each in conditions.of_promotion(promotion, [])],
+        "promotion": [each.type for each in conditions.of_promotion(promotion, [], "shop", "")],
     }
     rows = re.findall(r"^\| `(\w+)` \|", section(kind, "Conditions"), re.MULTILINE)
     assert sorted(rows) == sorted(written[kind])

@@ -100,14 +100,14 @@ class View:
         candidate = tallies.get(self.candidate.digest, Tally())
         return compare(candidate, tallies.get(stable.digest, Tally()), self.policy.feedback)
 
-    def is_held(self) -> bool:
+    def held_until(self) -> datetime | None:
         """After a rollback, users are left in peace for a while."""
         rollbacks = [
             other.status.decision.time
             for other in self.snapshot.promotions
             if other.status.decision and other.status.decision.outcome == "RolledBack"
         ]
-        return bool(rollbacks) and self.now < max(rollbacks) + timedelta(seconds=self.policy.hold_seconds)
+        return max(rollbacks) + timedelta(seconds=self.policy.hold_seconds) if rollbacks else None
 
     def newer(self) -> Promotion | None:
         """An attempt with a newer candidate that is not over."""
@@ -121,9 +121,22 @@ class View:
         )
 
 
+def turn_after(view: View) -> str:
+    """What a promotion that is Pending waits for, as a sentence; empty when it is its turn."""
+    if view.policy.suspend:
+        return "spec.suspend of the policy is true"
+    if view.snapshot.modified:
+        return view.snapshot.modified
+    if other := shown(view.snapshot.promotions):
+        return f"users see {other.candidate.name}, and one candidate at a time"
+    if (until := view.held_until()) and view.now < until:
+        return f"users are left in peace until {until:%Y-%m-%d %H:%M:%S} UTC, for holdSeconds after a rollback"
+    return ""
+
+
 def pending(view: View) -> PromotionStatus:
     """Waiting for its turn: one candidate at a time is shown to users."""
-    if view.policy.suspend or view.snapshot.modified or shown(view.snapshot.promotions) or view.is_held():
+    if turn_after(view):
         return view.status
     return view.to("Verifying", "Started", f"against the stable {view.stable.name}", stable=view.stable)
 
@@ -152,8 +165,11 @@ def evaluating(view: View) -> PromotionStatus:
             return view.end("Failed", "EvaluationFailed", message)
     if any(state.result is None for _, _, state in states):
         if view.seconds_since(view.entered("Evaluating")) > view.policy.evaluation_timeout_seconds:
+            missing = " and of ".join(
+                f"{suite} on {version.name}" for version, suite, state in states if not state.result
+            )
             limit = view.policy.evaluation_timeout_seconds
-            return view.end("Failed", "EvaluationTimeout", f"no result within {limit:.0f} s")
+            return view.end("Failed", "EvaluationTimeout", f"no result of {missing} within {limit:.0f} s")
         return view.status
     results = [
         {suite: state.result for suite in view.policy.suites if (state := view.evaluation(version, suite)).result}

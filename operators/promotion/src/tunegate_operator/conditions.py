@@ -58,16 +58,23 @@ def written(conditions: Sequence[Condition], before: Object, now: datetime) -> l
     ]
 
 
-def of_promotion(promotion: Promotion, problems: Sequence[Problem]) -> list[Condition]:
-    """Ready: the promotion has ended as it should, whatever the answer; Stalled: it waits for a person."""
+def of_promotion(promotion: Promotion, problems: Sequence[Problem], namespace: str, waits: str) -> list[Condition]:
+    """Ready: the promotion has ended as it should, whatever the answer; Stalled: it waits for a person.
+
+    waits: what one that has not started waits for.
+    """
     status = promotion.status
     decision = status.decision
     ended = status.phase in TERMINAL
     last = status.history[-1] if status.history else None
     stopping = [] if ended else [problem for problem in problems if problem.stops]
-    why, message = (last.reason or last.phase, last.message) if last else ("Waiting", "it has not started yet")
+    started = f"it has not started yet: {waits}" if waits else "it has not started yet"
+    why, message = (last.reason or last.phase, last.message) if last else ("Waiting", started)
     stalled = ended and status.phase == "Failed"
     first = stopping[0] if stopping else None
+    needed = first.message if first else message
+    if stalled and decision:
+        needed = f"{decision.message}; when the cause is gone, make another Promotion of the version"
     if status.weight > 0:
         traffic = Condition("TrafficShifted", "True", "WeightObserved", f"{status.weight} % of the traffic")
     else:
@@ -80,12 +87,12 @@ def of_promotion(promotion: Promotion, problems: Sequence[Problem]) -> list[Cond
             "Stalled",
             "True" if stalled or first else "False",
             first.reason if first else decision.reason if stalled and decision else why,
-            first.message if first else message,
+            needed,
         ),
         _passed("Verified", status, {"Verifying"}, ("VersionMissing", "DigestMismatch")),
         _passed("Evaluated", status, {"Verifying", "Evaluating"}, ("EvaluationFailed", "EvaluationTimeout")),
         _gates(status),
-        _approved(promotion),
+        _approved(promotion, namespace),
         traffic,
         Condition(
             "Promoted",
@@ -105,7 +112,8 @@ def of_policy(problems: Sequence[Problem], checks: Sequence[str], busy: bool, ph
     found = {problem.about: problem for problem in reversed(problems)}
     stopping = next((problem for problem in problems if problem.stops), None)
     pending = phase == "Pending"
-    first = stopping or (next(iter(problems), None) if pending else None)
+    told = next((problem for problem in problems if pending or problem.reason == phase), None)
+    first = stopping or told
     reason, message = (first.reason, first.message) if first else (phase, "")
     return [
         Condition("Ready", "False" if stopping or pending else "True", reason, message),
@@ -143,19 +151,20 @@ def _gates(status: PromotionStatus) -> Condition:
     if refused:
         return Condition("GatePassed", "False", "GateFailed", "; ".join(refused))
     if undecided:
-        return Condition("GatePassed", "Unknown", "GateUndecided", "; ".join(undecided))
+        again = "a version is evaluated again when you delete its ModelVersion"
+        return Condition("GatePassed", "Unknown", "GateUndecided", "; ".join((*undecided, again)))
     if any(step.phase in ("AwaitingApproval", "Progressing", "Promoting") for step in status.history):
         return Condition("GatePassed", "True", "GatesPassed", "; ".join(gate.message for gate in status.gates))
     return Condition("GatePassed", "Unknown", "NotReached" if status.decision else "Waiting")
 
 
-def _approved(promotion: Promotion) -> Condition:
+def _approved(promotion: Promotion, namespace: str) -> Condition:
     status, approval = promotion.status, promotion.approval
     if approval:
         verdict: Status = "True" if approval.verdict == "Approved" else "False"
         return Condition("Approved", verdict, f"{approval.verdict}ByPerson", f"{approval.actor}: {approval.message}")
     if status.phase == "AwaitingApproval":
-        remedy = f"say: tunegate promotions approve {promotion.name} (or reject)"
+        remedy = f"say: tunegate promotions approve {promotion.name} -n {namespace} (or reject)"
         return Condition("Approved", "Unknown", "AwaitingApproval", remedy)
     if any(step.phase in ("Progressing", "Promoting") for step in status.history):
         return Condition("Approved", "True", "Automatic")

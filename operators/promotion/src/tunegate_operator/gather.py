@@ -333,20 +333,23 @@ class Gatherer:
         now: datetime,
         refused: Iterable[Refusal],
     ) -> Iterable[Problem]:
-        for refusal in refused:
+        needed = (kinds.INFERENCE_SERVICE, kinds.HTTP_ROUTE)
+        missing = {kind.kind for kind in needed if not self.caches.installed(kind)}
+        for refusal in (refusal for refusal in refused if refusal.kind not in missing):
             about = "Ready" if refusal.reason == "NameTaken" else refusal.about
             yield Problem(about, refusal.reason, refusal.message)
         if seen.modified:
             yield Problem("Ready", "TargetModified", seen.modified)
-        if not self.caches.installed(kinds.INFERENCE_SERVICE):
+        if kinds.INFERENCE_SERVICE.kind in missing:
             message = "the cluster has no InferenceService (serving.kserve.io/v1beta1); install KServe, Standard mode"
             yield Problem("Serving", "KServeMissing", message)
         if not policy.traffic.is_shared:
             message = "without traffic.gateway the traffic can't be shared: it switches from 0 to 100 %"
             yield Problem("TrafficSplit", "NoGateway", message, stops=False)
-        elif not self.caches.installed(kinds.HTTP_ROUTE):
+        elif kinds.HTTP_ROUTE.kind in missing:
             message = "the cluster has no HTTPRoute (gateway.networking.k8s.io/v1); install the Gateway API"
-            yield Problem("TrafficSplit", "GatewayApiMissing", message)
+            remedy = "or leave out spec.traffic.gateway, and traffic switches from 0 to 100 %"
+            yield Problem("TrafficSplit", "GatewayApiMissing", f"{message}, {remedy}")
         elif state.problem and route:
             yield Problem("TrafficSplit", "RouteNotAccepted", state.problem, _is_stuck(obj, state, route, now))
         if policy.traffic.is_shared:
@@ -360,7 +363,7 @@ class Gatherer:
         stable = seen.servers.get(stable_version(seen).digest)
         if stable is None or not stable.ready:
             yield from _too_long(obj)
-        if stable is not None and not stable.ready and self.caches.installed(kinds.INFERENCE_SERVICE):
+        if stable is not None and not stable.ready and kinds.INFERENCE_SERVICE.kind not in missing:
             yield Problem("Serving", "StableNotReady", stable.message, stops=stable.failed)
 
 

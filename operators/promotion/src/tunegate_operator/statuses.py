@@ -14,6 +14,7 @@ from tunegate.api.promotion import TERMINAL, Promotion
 from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Object
 from tunegate.promotion.counting import shown, stable_version
+from tunegate.promotion.phases import View, turn_after
 from tunegate_operator import conditions
 from tunegate_operator.conditions import Condition, Problem
 from tunegate_operator.gather import Gathered
@@ -47,11 +48,15 @@ def promotion_statuses(gathered: Gathered, promotions: Iterable[Promotion], now:
         if before.status.phase in TERMINAL:
             continue
         fields = {**to_plain(promotion.status), "candidate": to_plain(promotion.candidate)}
-        found = conditions.of_promotion(promotion, gathered.problems)
+        waits = turn_after(View(gathered.snapshot, before, gathered.initial, now))
+        found = conditions.of_promotion(promotion, gathered.problems, gathered.namespace, waits)
         yield from status(gathered.objects.promotions[promotion.name], fields, found, now)
     known = {promotion.name for promotion in gathered.snapshot.promotions}
     for obj in (obj for name, obj in gathered.objects.promotions.items() if name not in known):
-        message = f"there is no ModelVersion {obj['spec']['version']}; see: kubectl get modelversions"
+        missing = (
+            f"there is no ModelVersion {obj['spec']['version']}; delete this Promotion, and make one that names one"
+        )
+        message = f"{missing} of: kubectl get modelversions --namespace {gathered.namespace}"
         found = [Condition("Ready", "False", "VersionMissing", message)]
         found.append(Condition("Stalled", "True", "VersionMissing", message))
         yield from status(obj, {"phase": "Pending"}, found, now)
@@ -128,7 +133,8 @@ def policy_status(
         fields["promotion"] = running.name
     problems = list(gathered.problems)
     if gathered.policy.suspend:
-        problems.append(Problem("Suspended", "Suspended", "spec.suspend is true: nothing new is started", stops=False))
+        message = "spec.suspend is true, so nothing new is started; set it to false to resume"
+        problems.append(Problem("Suspended", "Suspended", message, stops=False))
     found = conditions.of_policy(problems, CHECKS, busy=running is not None, phase=phase)
     return status(gathered.obj, fields, found, now)
 
