@@ -7,6 +7,7 @@ TunegateError              exit status 1: it was tried and failed
 │   ├── CredentialsError   there are no credentials, or they are refused or may not do this
 │   ├── UnavailableError   it is away, or fails itself: the same may work later
 │   └── DigestError        bytes differ from their manifest
+├── PromptError            a prompt template, or an answer to it, can't be used
 ├── DataError              a data set or suite can't be used
 ├── ModelError             a model folder can't be used
 ├── TrainingError          a training run can't start or resume
@@ -50,6 +51,10 @@ class UnavailableError(StoreError):
 
 
 class DigestError(StoreError):
+    pass
+
+
+class PromptError(TunegateError):
     pass
 
 
