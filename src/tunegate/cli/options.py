@@ -20,6 +20,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def store_options(command: F) -> F:
     """Add `--store` and `--endpoint-url`, passed on as `store_uri` and `endpoint_url`."""
+    return _with_store(command, required=True)
+
+
+def optional_store_options(command: F) -> F:
+    """The same for a verb that needs no store: `store_uri` may be None."""
+    return _with_store(command, required=False)
+
+
+def _with_store(command: F, *, required: bool) -> F:
     command = click.option(
         "--endpoint-url",
         envvar=environment.ENDPOINT_URL,
@@ -29,7 +38,7 @@ def store_options(command: F) -> F:
         "--store",
         "store_uri",
         envvar=environment.STORE,
-        required=True,
+        required=required,
         metavar="s3://BUCKET[/PREFIX]",
         help=f"The model store; also read from {environment.STORE}.",
     )(command)

@@ -16,7 +16,19 @@ from tunegate.api.errors import TunegateError, UsageError
 from tunegate.cli import VERBS, main, root
 
 HEAVY = {"accelerate", "boto3", "datasets", "deepspeed", "kserve", "peft", "torch", "transformers"}
-PARTS = ("api", "evaluation", "feedback", "local", "models", "promotion", "serving", "shop", "store", "training")
+PARTS = (
+    "api",
+    "evaluation",
+    "feedback",
+    "local",
+    "models",
+    "promotion",
+    "prompts",
+    "serving",
+    "shop",
+    "store",
+    "training",
+)
 
 
 def modules_after(program: str) -> set[str]:

@@ -1,0 +1,145 @@
+"""`tunegate prompts`: prompt templates, rendered and compared before anybody is answered by them."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tunegate.api.digest import short
+from tunegate.api.errors import UsageError
+from tunegate.cli.options import open_store, optional_store_options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tunegate.models.tokens import Tokens
+    from tunegate.prompts import Message, Template
+
+format_option = click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print it."
+)
+
+
+@click.group()
+def command() -> None:
+    """Render prompt templates, and compare them."""
+
+
+@command.command()
+@click.argument("template")
+@click.option("--var", "pairs", multiple=True, metavar="NAME=VALUE", help="The value of a variable; again for more.")
+@click.option(
+    "--vars",
+    "values_file",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help="A YAML or JSON file with values; --var wins.",
+)
+@click.option("--tokenizer", metavar="FOLDER|VERSION", help="Count tokens by this model's tokenizer and chat template.")
+@click.option("--against", metavar="TEMPLATE", help="Show what changed since this one, in text and in tokens.")
+@click.option("--nonce", default="0000", show_default=True, help="The suffix of fences, which is random when served.")
+@format_option
+@optional_store_options
+def render(
+    template: str,
+    pairs: tuple[str, ...],
+    values_file: Path | None,
+    tokenizer: str | None,
+    against: str | None,
+    nonce: str,
+    form: str,
+    store_uri: str | None,
+    endpoint_url: str | None,
+) -> None:
+    """Print the exact messages of TEMPLATE, a file or the name of one that comes with tunegate."""
+    import re
+
+    from tunegate.api.codec import to_json
+    from tunegate.prompts import load_template
+
+    if not re.fullmatch("[0-9a-z]{4,32}", nonce):
+        raise UsageError(f"The nonce {nonce!r} can't be used; write 4 to 32 lower-case letters and digits.")
+    loaded = [load_template(name) for name in ([template, against] if against else [template])]
+    tokens = None
+    if tokenizer:
+        from tunegate.models.tokens import Tokens
+
+        is_folder = Path(tokenizer).is_dir()
+        tokens = Tokens.of(tokenizer, open_store(store_uri, endpoint_url) if store_uri and not is_folder else None)
+    given = [_values(each, pairs, values_file) for each in loaded]
+    results = [_render(each, values, nonce, tokens) for each, values in zip(loaded, given, strict=True)]
+    if form == "json":
+        click.echo(to_json(_compared(results) if against else results[0]), nl=False)
+    elif against:
+        _print_difference(*results)
+    else:
+        click.echo(_as_text(results[0]["messages"]))
+        if tokens:
+            click.echo(f"\n{results[0]['tokens']} tokens")
+
+
+def _render(template: Template, values: dict[str, Any], nonce: str, tokens: Tokens | None) -> dict[str, Any]:
+    """The messages and what is known of them. Raises PromptError when they are longer than the template allows, too."""
+    from tunegate.api.errors import PromptError
+    from tunegate.prompts import render as fill
+
+    counting: dict[str, Any] = {"count": tokens.count, "control_tokens": tokens.control} if tokens else {}
+    messages = fill(template, values, nonce=nonce, **counting)
+    result: dict[str, Any] = {"template": template.source, "digest": template.digest, "messages": messages}
+    if tokens:
+        result["tokens"] = tokens.count_prompt([(message.role, message.content) for message in messages])
+        longest = template.head.limits.prompt_tokens
+        if longest and result["tokens"] > longest:
+            raise PromptError(
+                f"{template.source} has {result['tokens']} tokens with these values, and its limit prompt_tokens is "
+                f"{longest}; give less."
+            )
+    return result
+
+
+def _values(template: Template, pairs: Sequence[str], values_file: Path | None) -> dict[str, Any]:
+    """The values that are given for `template`: texts as they are, others read as YAML."""
+    import yaml
+
+    values: dict[str, Any] = {}
+    if values_file:
+        try:
+            values = yaml.safe_load(values_file.read_bytes())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UsageError(f"{values_file} is no YAML: {str(error).splitlines()[0]}; correct it.") from None
+        if not isinstance(values, dict):
+            raise UsageError(f"{values_file} holds no values by name; write lines such as query: TEXT.")
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--var {pair} names no value; write it as NAME=VALUE.")
+        variable = template.head.variables.get(name)
+        try:
+            values[name] = text if variable is None or variable.type == "text" else yaml.safe_load(text)
+        except yaml.YAMLError:
+            values[name] = text  # refused with its type, beside everything else that is wrong
+    return values
+
+
+def _as_text(messages: Sequence[Message]) -> str:
+    return "\n\n".join(f"[{message.role}]\n{message.content}" for message in messages)
+
+
+def _difference(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
+    before, after = (_as_text(result["messages"]).split("\n") for result in (old, new))
+    was, now = (f"{result['template']} ({short(result['digest'])})" for result in (old, new))
+    return list(difflib.unified_diff(before, after, was, now, lineterm=""))
+
+
+def _compared(results: list[dict[str, Any]]) -> dict[str, Any]:
+    new, old = results
+    compared = {**new, "against": old, "difference": _difference(new, old)}
+    return {**compared, "tokensDifference": new["tokens"] - old["tokens"]} if "tokens" in new else compared
+
+
+def _print_difference(new: dict[str, Any], old: dict[str, Any]) -> None:
+    click.echo("\n".join(_difference(new, old)) or "The messages are the same.")
+    if "tokens" in new:
+        click.echo(f"\n{old['tokens']} -> {new['tokens']} tokens ({new['tokens'] - old['tokens']:+d})")

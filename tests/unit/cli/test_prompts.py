@@ -1,0 +1,149 @@
+"""`tunegate prompts`: what people and scripts see of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tunegate.api.versions import Producer, Release
+from tunegate.cli import main
+from tunegate.models import make_tiny
+from tunegate.store import Store
+
+SEARCH = """---
+description: Answer from search results.
+variables:
+  results: {type: list, description: What was found.}
+  query: {type: text, description: What is asked.}
+limits: {prompt_tokens: 300}
+---
+--- system
+You answer from what was found.
+--- user
+{{ results | fence }}
+Question: {{ query | fence }}
+"""
+VALUES = "results: [{title: 水壶, price: 26}]\nquery: What does it cost?\n"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("tiny") / "model", ["Price of the kettle?", "答案：水壶"])
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Path:
+    (tmp_path / "values.yaml").write_text(VALUES)
+    path = tmp_path / "search.prompt"
+    path.write_text(SEARCH)
+    return path
+
+
+def prompts(*words: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["prompts", *(str(word) for word in words)])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_render_prints_the_exact_messages(search: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prompts("render", search, "--vars", search.parent / "values.yaml", "--var", "query=多少钱？") == 0
+
+    assert capsys.readouterr().out == (
+        "[system]\nYou answer from what was found.\n\n"
+        '[user]\n<data-0000>\n[\n {\n  "title": "水壶",\n  "price": 26\n }\n]\n</data-0000>\n'
+        "Question: <data-0000>\n多少钱？\n</data-0000>\n"
+    )
+
+
+def test_render_counts_tokens_by_a_folders_tokenizer(
+    search: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoTokenizer
+
+    words = ("--vars", search.parent / "values.yaml", "--nonce", "8f3a")
+    assert prompts("render", search, *words, "--tokenizer", tiny, "--format", "json") == 0
+
+    result = json.loads(capsys.readouterr().out)
+    exact = AutoTokenizer.from_pretrained(tiny).apply_chat_template(
+        result["messages"], add_generation_prompt=True, return_dict=False
+    )
+    assert result["tokens"] == len(exact)
+    assert "<data-8f3a>" in result["messages"][1]["content"]
+    assert result["digest"].startswith("sha256:")
+
+
+def test_render_counts_tokens_of_a_version(
+    search: Path, tiny: Path, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = store.publish(
+        tiny, "shop/base/checkpoint-0", release=Release(format="huggingface"), producer=Producer(kind="test")
+    )
+
+    words = ("--vars", search.parent / "values.yaml", "--format", "json", "--tokenizer")
+    assert prompts("render", search, *words, version.name) == 0
+    of_version = json.loads(capsys.readouterr().out)
+    assert prompts("render", search, *words, tiny) == 0
+    assert of_version == json.loads(capsys.readouterr().out)
+
+
+def test_render_shows_what_changed_in_text_and_tokens(
+    search: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = search.with_name("new.prompt")
+    new.write_text(
+        SEARCH.replace("from what was found.", "from what was found, in one sentence.") + "{{ query | fence }}"
+    )
+    words = ("--vars", search.parent / "values.yaml", "--tokenizer", tiny)
+
+    assert prompts("render", new, *words, "--against", search) == 0
+    shown = capsys.readouterr().out
+    assert prompts("render", new, *words, "--against", search, "--format", "json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert prompts("render", search, *words, "--against", search) == 0
+    same = capsys.readouterr().out
+
+    assert "-You answer from what was found.\n+You answer from what was found, in one sentence.\n" in shown
+    difference = result["tokens"] - result["against"]["tokens"]
+    assert difference == result["tokensDifference"] > 0
+    assert shown.endswith(f"{result['against']['tokens']} -> {result['tokens']} tokens (+{difference})\n")
+    assert same.startswith("The messages are the same.\n")
+    assert same.endswith("tokens (+0)\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([], 1, "results (list) is missing; query (text) is missing"),
+        (["--var", "results=[a", "--var", "query=a"], 1, "results is '[a', not of type list"),
+        (["--var", "query"], 2, "--var query names no value; write it as NAME=VALUE"),
+        (["--nonce", "A"], 2, "write 4 to 32 lower-case letters and digits"),
+        (["--vars", "LIST"], 2, "holds no values by name"),
+        (["--vars", "BROKEN"], 2, "is no YAML"),
+        (["--tokenizer", "nowhere"], 2, "There is no folder nowhere; correct it, or give --store for a version"),
+        (
+            ["--vars", "VALUES", "--tokenizer", "TINY", "--var", f"query={'what ' * 200}"],
+            1,
+            "its limit prompt_tokens is",
+        ),
+    ],
+    ids=["missing", "type", "no-value", "nonce", "list", "broken", "tokenizer", "limit"],
+)
+def test_what_can_not_be_rendered_says_why(
+    words: list[str],
+    code: int,
+    said: str,
+    search: Path,
+    tiny: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("TUNEGATE_STORE", raising=False)
+    (search.parent / "list.yaml").write_text("- a\n")
+    (search.parent / "broken.yaml").write_text("{a\n")
+    named = {"TINY": tiny, **{name.upper(): search.parent / f"{name}.yaml" for name in ("list", "broken", "values")}}
+
+    assert prompts("render", search, *(named.get(word, word) for word in words)) == code
+    assert said in " ".join(capsys.readouterr().err.split())
