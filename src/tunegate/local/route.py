@@ -111,7 +111,7 @@ def conversation_of(headers: Mapping[str, str], body: bytes) -> str:
     That is the header `x-conversation-id`; without it, a hash of OpenAI's `user` field and the messages up to the
     first one of the user, which clients send again with each turn. `user` alone is not enough: an application that
     puts its own name there would send everybody to one version, and the weights would not hold.
-    A body that is no chat completion is hashed as it is; saying what is wrong with it is for the server.
+    A body that holds no chat is hashed as it is; saying what is wrong with it is for the server.
     """
     if given := headers.get(CONVERSATION_HEADER):
         return given
@@ -119,11 +119,21 @@ def conversation_of(headers: Mapping[str, str], body: bytes) -> str:
         request = msgspec.json.decode(body, type=_ChatRequest)
     except msgspec.DecodeError:
         return hashlib.sha256(body).hexdigest()
-    roles = [message.get("role") for message in request.messages]
-    opening = request.messages[: roles.index("user") + 1] if "user" in roles else request.messages
+    messages = request.messages or (request.input.messages if request.input else [])
+    if not messages:
+        return hashlib.sha256(body).hexdigest()
+    roles = [message.get("role") for message in messages]
+    opening = messages[: roles.index("user") + 1] if "user" in roles else messages
     return hashlib.sha256(msgspec.json.encode([request.user, opening], order="sorted")).hexdigest()
 
 
+class _Input(msgspec.Struct):
+    messages: list[dict[str, Any]] = []
+
+
 class _ChatRequest(msgspec.Struct):
-    messages: list[dict[str, Any]]
+    """OpenAI's form, or DashScope's, which has its messages in `input`."""
+
+    messages: list[dict[str, Any]] = []
+    input: _Input | None = None
     user: str | None = None

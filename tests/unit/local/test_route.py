@@ -105,6 +105,21 @@ def test_every_turn_of_a_conversation_is_the_same_conversation(later: bytes) -> 
     assert conversation_of({}, later) == conversation_of({}, body(*ASKED))
 
 
+def dashscope(*messages: tuple[str, str], **parameters: object) -> bytes:
+    return msgspec.json.encode({"model": "m", "input": json.loads(body(*messages)), "parameters": parameters})
+
+
+def test_every_turn_of_a_conversation_is_the_same_in_the_form_of_dashscope_too() -> None:
+    first = conversation_of({}, dashscope(*ASKED))
+    assert conversation_of({}, dashscope(*ASKED, ("assistant", "Yes."), ("user", "In red?"), top_p=0.5)) == first
+    assert conversation_of({}, dashscope(ASKED[0], ("user", "Do you have sandals?"))) != first
+
+
+def test_texts_to_complete_are_conversations_of_their_own() -> None:
+    texts = [b'{"prompt": "Boots are"}', b'{"prompt": "Hats are"}', b'{"input": {"prompt": "Boots are"}}', b"{}"]
+    assert len({conversation_of({}, text) for text in texts}) == len(texts)
+
+
 @pytest.mark.parametrize(
     "other",
     [
