@@ -32,6 +32,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from tunegate.api.errors import ServingError
+from tunegate.api.traffic import CHAT_PATH, OPENAI_PREFIX
 from tunegate.feedback import FeedbackLog, ResponseIds
 from tunegate.processes import is_loopback
 from tunegate.serving.auth import Admission, Keys
@@ -181,14 +182,14 @@ def front(chat: Chat, models: Models, feedback: FeedbackRoute, kserve: ASGIApp) 
     every chunk.
     """
     routes: dict[str, tuple[str, Any]] = {
-        "/v1/chat/completions": ("POST", chat),
+        CHAT_PATH: ("POST", chat),
         "/v1/feedback": ("POST", feedback),
         "/v1/models": ("GET", models.listing),
         "/v1/models/{name}": ("GET", models.one),
     }
     ours = [
         Route(prefix + path, endpoint, methods=[method])
-        for prefix in ("", "/openai")
+        for prefix in ("", OPENAI_PREFIX)
         for path, (method, endpoint) in routes.items()
     ]
     read = [Route(path, ReadOnly(kserve), methods=["GET"]) for path in KSERVE_PATHS]

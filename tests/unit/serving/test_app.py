@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from tests.unit.serving.standin import MODEL, VERSION
 from tunegate import logs
+from tunegate.api.traffic import ANSWER_PATHS, CHAT_PATH
 from tunegate.serving.app import Served, front, kserve_app
 from tunegate.serving.routes.models import Models
 
@@ -48,6 +49,13 @@ def client(application: tuple[Served, Any]) -> Iterator[TestClient]:
     app = front(UNREACHED, Models(MODEL, VERSION, lambda: served.ready), UNREACHED, behind)
     yield TestClient(app, raise_server_exceptions=False)
     served.ready = True
+
+
+def test_weights_share_every_path_that_answers(client: TestClient) -> None:
+    router: Any = client.app
+    posted = {route.path for route in router.routes if "POST" in route.methods}
+    assert CHAT_PATH in posted
+    assert {path for path in posted if not path.endswith("/v1/feedback")} <= set(ANSWER_PATHS)
 
 
 def paths(routes: Any) -> Iterator[str]:
