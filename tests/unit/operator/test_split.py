@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -37,7 +38,8 @@ clients = pytest.mark.parametrize(
         pytest.param((VOTE,) * 9 + (ASK,), id="as many requests as the turns of 10 %"),
     ],
 )
-weights = pytest.mark.parametrize("weight", [5, 10, 50])
+WEIGHTS = (5, 10, 50)
+weights = pytest.mark.parametrize("weight", WEIGHTS)
 
 
 def chance(n: int, percent: int) -> tuple[int, int]:
@@ -114,10 +116,11 @@ def test_the_local_proxy_gives_each_its_share(client: tuple[Request, ...], weigh
     assert least <= given <= most
 
 
-def test_the_bounds_of_chance_are_those_of_the_binomial() -> None:
-    assert chance(1000, 50) == (448, 552)
-    assert chance(1000, 10) == (70, 132)
-    assert chance(1000, 5) == (29, 74)
+def test_the_bounds_of_chance_are_those_that_the_docs_tell() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "design" / "traffic.md").read_text()
+    for weight in WEIGHTS:
+        least, most = chance(ANSWERS, weight)
+        assert f"| {weight} % | {least} to {most} |" in text
 
 
 @pytest.mark.parametrize("prefix", ["", "/shop", "/team-a/shop"])
