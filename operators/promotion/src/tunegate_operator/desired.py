@@ -37,12 +37,14 @@ class Changes:
     """In the order in which they are to be made. `statuses` go to the status subresource; `patch` are merge patches.
 
     is_all_stable: the route sends all of the traffic to one version, so that no candidate is shown.
+    restores: the request to put back what was edited by hand that these writes do.
     """
 
     create: tuple[Object, ...] = ()
     statuses: tuple[Object, ...] = ()
     route: tuple[Object, ...] = ()
     is_all_stable: bool = False
+    restores: str = ""
     apply: tuple[Object, ...] = ()
     patch: tuple[Object, ...] = ()
     delete: tuple[Object, ...] = ()
@@ -82,7 +84,7 @@ def changes(
     )
     servers = server_records(gathered, plan, now)
     drained = drained_servers(gathered, servers, now)
-    route = _route(gathered, plan)
+    route, patches = _route(gathered, plan), tuple(server_patches(gathered, plan, config))
     # Users come in by it until the one in its place is known to work.
     left = [known.stale_route] if known.stale_route and not route and gathered.snapshot.weights else []
     return Changes(
@@ -95,7 +97,8 @@ def changes(
         apply=(*_jobs(gathered, plan, config), *new_servers(gathered, plan, config)),
         route=route,
         is_all_stable=len(plan.weights) == 1,
-        patch=tuple(server_patches(gathered, plan, config)),
+        restores=gathered.edit.request if route or patches else "",
+        patch=patches,
         delete=(*drained, *outdated_records(gathered, promotions), *finished_jobs(gathered, now), *left),
         notes=(*transition_notes(gathered, plan), *problem_notes(gathered.obj, gathered.problems)),
         again_seconds=_again(promotions, any(server.unused_since for server in servers)),

@@ -107,9 +107,8 @@ class Refusal:
     @property
     def about(self) -> str:
         """The condition of the policy that it makes False."""
-        return {"InferenceService": "Serving", "HTTPRoute": "TrafficSplit", "Service": "TrafficSplit"}.get(
-            self.kind, "Ready"
-        )
+        kinds = {"InferenceService": "Serving", "HTTPRoute": "TrafficSplit", "Service": "TrafficSplit"}
+        return "Ready" if self.reason == "NameTaken" else kinds.get(self.kind, "Ready")
 
 
 @dataclass(frozen=True)
@@ -117,10 +116,12 @@ class Last:
     """What came of the writes of the reconcile before.
 
     asked: the last merge patch of each server, and the generation that it then had.
+    restored: the last request to put back what was edited by hand that was written.
     """
 
     asked: Mapping[str, tuple[Object, int]] = field(default_factory=dict)
     refused: tuple[Refusal, ...] = ()
+    restored: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,16 @@ class Edit:
     """An object of the policy that somebody changed by hand.
 
     sentence: who, and what; empty where nobody did, and while it is being put back.
-    is_restoring: a person has asked that it be put back. restored: the request that was last done.
+    request: a person asks that it be put back; empty where nobody does. restored: the request that was last done.
     """
 
     sentence: str
-    is_restoring: bool
+    request: str
     restored: str
+
+    @property
+    def is_restoring(self) -> bool:
+        return bool(self.request)
 
 
 @dataclass(frozen=True)
@@ -211,7 +216,7 @@ class Gatherer:
         digests = digest_by_server(name, servers, versions)
         is_shared = policy.traffic.is_shared
         route = (route_state if is_shared else switch_state)(around.route, digests)
-        edit = self._edit(obj, policy, versions, around)
+        edit = self._edit(obj, policy, versions, around, last.restored)
         snapshot = Snapshot(
             policy=policy if is_shared else msgspec.structs.replace(policy, steps=(CanaryStep(weight=100),)),
             initial=start,
@@ -247,8 +252,14 @@ class Gatherer:
         return address(policy, route, found)
 
     def _edit(
-        self, obj: Object, policy: ClusterPolicy, versions: Iterable[ModelVersion], objects: PolicyObjects
+        self,
+        obj: Object,
+        policy: ClusterPolicy,
+        versions: Iterable[ModelVersion],
+        objects: PolicyObjects,
+        written: str,
     ) -> Edit:
+        """A request that was written is done, also where another manager has the last word: we don't fight."""
         namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
         wanted = {
             server_name(name, version.digest): manifests.inference_service(
@@ -262,8 +273,9 @@ class Gatherer:
         edited = next(filter(None, sentences), "")
         request = obj["metadata"].get("annotations", {}).get(RESTORE, "")
         done = str(obj.get("status", {}).get("restored", ""))
-        is_restoring = bool(edited) and request != done
-        return Edit("" if is_restoring else edited, is_restoring, done if is_restoring else request or done)
+        if edited and request not in (done, written):
+            return Edit("", request, done)
+        return Edit(edited, "", request or done)
 
     def _promotions(self, namespace: str, policy: str) -> tuple[tuple[Promotion, ...], dict[str, Object]]:
         """All of a policy, oldest first, and their objects by name."""
@@ -336,8 +348,7 @@ class Gatherer:
         needed = (kinds.INFERENCE_SERVICE, kinds.HTTP_ROUTE)
         missing = {kind.kind for kind in needed if not self.caches.installed(kind)}
         for refusal in (refusal for refusal in refused if refusal.kind not in missing):
-            about = "Ready" if refusal.reason == "NameTaken" else refusal.about
-            yield Problem(about, refusal.reason, refusal.message)
+            yield Problem(refusal.about, refusal.reason, refusal.message)
         if seen.modified:
             yield Problem("Ready", "TargetModified", seen.modified)
         if kinds.INFERENCE_SERVICE.kind in missing:

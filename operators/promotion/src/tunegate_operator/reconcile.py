@@ -142,7 +142,9 @@ class Reconciler:
         for obj in todo.delete:
             writes.delete(obj)
             self._gatherer.forget(obj["metadata"]["uid"])
-        self._last[key] = Last(writes.asked, tuple(writes.refused))
+        is_restored = todo.restores and not writes.is_stale and not writes.refused
+        restored = todo.restores if is_restored else before.restored
+        self._last[key] = Last(writes.asked, tuple(writes.refused), restored)
         for refusal in (refusal for refusal in writes.refused if refusal not in before.refused):
             log.warning("%s", refusal.message)
             self._metrics.errors.labels(refusal.reason).inc()

@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.unit.serving.standin import DIGEST, KEY, MODEL, Server, now
+from tests.unit.serving.standin import DIGEST, KEY, MODEL, Server, embedded, now
 from tunegate.api.errors import StoreError
 from tunegate.api.feedback import Tally
 from tunegate.feedback import FeedbackLog, ResponseIds
@@ -45,6 +45,35 @@ def test_an_answer_given_by_the_chat_can_be_judged(server: Server) -> None:
 
     assert judge(server, answer.id)[0] == 202
     assert [record.digest for record in FeedbackLog(server.store).list(DIGEST)] == [DIGEST]
+
+
+@pytest.mark.parametrize("limits", [None, embedded()], ids=["passed through", "written"])
+def test_a_verdict_before_the_answer_ends_counts_once(server: Server) -> None:
+    """A stream tells its id in the first chunk, and a user may have read enough by then."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "go on"}], "stream": True}
+    body |= {"stream_options": {"include_usage": True}}
+    request = urllib.request.Request(f"{server.url}/v1/chat/completions", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=20) as stream:
+        answer = json.loads(stream.readline().removeprefix(b"data: "))["id"]
+        assert judge(server, answer, "down") == (202, {"status": "accepted"})
+        assert server.count("tunegate_feedback_total", verdict="down") == 1
+        assert judge(server, answer, "up") == (200, {"status": "repeat"})
+        server.engine.go_on.set()
+        rest = stream.read()
+    assert rest.endswith(b"data: [DONE]\n\n")
+    assert judge(server, answer, "down") == (200, {"status": "repeat"})
+    assert server.count("tunegate_feedback_total", verdict="down") == 1
+    assert FeedbackLog(server.store).tally(DIGEST) == Tally(down=1)
+
+
+def test_a_verdict_on_an_answer_that_nobody_reads_to_its_end_counts(server: Server) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "go on"}], "stream": True}
+    request = urllib.request.Request(f"{server.url}/v1/chat/completions", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=20) as stream:
+        answer = json.loads(stream.readline().removeprefix(b"data: "))["id"]
+    server.engine.ended.wait(20)
+    assert judge(server, answer, "down") == (202, {"status": "accepted"})
+    assert FeedbackLog(server.store).tally(DIGEST) == Tally(down=1)
 
 
 def test_one_user_counts_at_most_three_times(server: Server) -> None:
