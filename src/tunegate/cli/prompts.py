@@ -25,7 +25,68 @@ format_option = click.option(
 
 @click.group()
 def command() -> None:
-    """Render prompt templates, and compare them."""
+    """Check prompt templates, render them and compare them."""
+
+
+@command.command("list")
+def list_() -> None:
+    """List the templates that come with tunegate."""
+    from tunegate.cli.options import print_table
+    from tunegate.prompts import builtin_names, load_template
+
+    templates = [load_template(name) for name in builtin_names()]
+    rows = [(template.source, short(template.digest), template.head.description) for template in templates]
+    print_table("Templates", ("name", "digest", "what it is for"), rows)
+
+
+@command.command()
+@click.argument("template")
+def show(template: str) -> None:
+    """Print the file of TEMPLATE, one that comes with tunegate, to begin one's own with."""
+    from tunegate.prompts import builtin_names
+    from tunegate.prompts.library import BUILTIN, SUFFIX
+
+    if template not in builtin_names():
+        raise UsageError(f"No template {template} comes with tunegate; there are: {', '.join(builtin_names())}.")
+    click.echo((BUILTIN / f"{template}{SUFFIX}").read_text(encoding="utf-8"), nl=False)
+
+
+@command.command()
+@click.argument("templates", nargs=-1, required=True, metavar="TEMPLATES...")
+@click.option("--ignore", multiple=True, metavar="RULE", help="A rule that does not matter here; again for more.")
+@format_option
+def lint(templates: tuple[str, ...], ignore: tuple[str, ...], form: str) -> None:
+    """Say what is known to go wrong with TEMPLATES, files or names. The exit status is 1 where there is something."""
+    from tunegate.api.codec import to_json
+    from tunegate.prompts.lint import RULES
+
+    if unknown := [rule for rule in ignore if rule not in RULES]:
+        raise UsageError(f"There is no rule {unknown[0]}; the rules are: {', '.join(RULES)}.")
+    found = [finding for template in templates for finding in _lint(template) if finding["rule"] not in ignore]
+    if form == "json":
+        click.echo(to_json(found), nl=False)
+    else:
+        for finding in found:
+            click.echo(f"{finding['template']}:{finding['line']}: {finding['rule']}: {finding['reason']}")
+        click.echo(f"{len(templates)} templates, {len(found)} findings", err=True)
+    if found:
+        raise SystemExit(1)
+
+
+def _lint(template: str) -> list[dict[str, Any]]:
+    """The findings of one template; that it can't be read is one, too."""
+    import re
+
+    from tunegate.api.errors import PromptError
+    from tunegate.prompts import load_template
+    from tunegate.prompts.lint import lint as find
+
+    try:
+        found = [(finding.line, finding.rule, finding.reason) for finding in find(load_template(template))]
+    except PromptError as error:
+        where = re.match(r".*?:(\d+): ", str(error))
+        found = [(int(where[1]) if where else 1, "unreadable", str(error))]
+    return [{"template": template, "line": line, "rule": rule, "reason": reason} for line, rule, reason in found]
 
 
 @command.command()

@@ -59,6 +59,13 @@ def render(
     return tuple(Message(message.role, break_up(message.content, control_tokens)) for message in messages)
 
 
+def used_names(template: Template) -> set[str]:
+    """Every name that its messages, and what they include, take from outside."""
+    texts = [(section.text, section.line) for section in template.sections]
+    texts += [(part, 1) for part in template.parts.values()]
+    return {name for text, line in texts for name in engine.names_in(text, line, template.parts, template.source)}
+
+
 def undeclared_names(template: Template) -> dict[str, int]:
     """The names that its messages use and its front matter does not declare, with the line of their first use."""
     known = {*template.head.variables, *GIVEN}

@@ -93,12 +93,16 @@ class Section(msgspec.Struct, frozen=True):
 
 
 class Template(msgspec.Struct, frozen=True):
-    """source: the file it is from, for errors. parts: files that its text includes, by the names it uses."""
+    """source: the file it is from, for errors. parts: files that its text includes, by the names it uses.
+
+    lines: where the fields of the front matter stand, such as `task` and `variables.query`.
+    """
 
     source: str
     head: Head
     sections: tuple[Section, ...]
     parts: dict[str, str] = {}
+    lines: dict[str, int] = {}
 
     @property
     def digest(self) -> str:
@@ -110,15 +114,15 @@ class Template(msgspec.Struct, frozen=True):
 def parse_template(text: str, source: str, parts: Mapping[str, str] | None = None) -> Template:
     """Read a template file. Raises PromptError naming file and line."""
     lines = text.replace("\r\n", "\n").split("\n")
-    start = 0
-    head = Head()
+    start, head = 0, Head()
+    fields: dict[str, int] = {}
     if lines[0].rstrip() == "---":
         start = next((i for i, line in enumerate(lines[1:], 2) if line.rstrip() == "---"), 0)
         if not start:
             raise PromptError(f"{source}:1: the front matter does not end; write a line --- after it.")
-        head = _parse_head("\n".join(lines[1 : start - 1]), source)
+        head, fields = _parse_head("\n".join(lines[1 : start - 1]), source)
     sections = _split(lines[start:], start + 1, source)
-    template = Template(source, head, sections, dict(parts or {}))
+    template = Template(source, head, sections, dict(parts or {}), fields)
     _check(template)
     return template
 
@@ -140,7 +144,8 @@ def _split(lines: list[str], first: int, source: str) -> tuple[Section, ...]:
     return tuple(sections)
 
 
-def _parse_head(text: str, source: str) -> Head:
+def _parse_head(text: str, source: str) -> tuple[Head, dict[str, int]]:
+    """The front matter, and the lines of the file that its fields stand in."""
     try:
         plain = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
@@ -152,11 +157,13 @@ def _parse_head(text: str, source: str) -> Head:
         reason = str(error).splitlines()[0]
         raise PromptError(f"{source}:1: the front matter is no YAML: {reason}; correct it.") from None
     try:
-        return msgspec.convert({} if plain is None else plain, Head)
+        head = msgspec.convert({} if plain is None else plain, Head)
     except msgspec.ValidationError as error:
         message = _with_name(str(error), plain)
         line = _line_of(yaml.compose(text), message) + 2
         raise PromptError(f"{source}:{line}: the front matter can't be used: {message}.") from None
+    names, node = [*(plain or {}), *(f"variables.{name}" for name in head.variables)], yaml.compose(text)
+    return head, {name: _line_of(node, f"at `$.{name}`") + 2 for name in names}
 
 
 def _with_name(message: str, plain: dict[str, Any]) -> str:

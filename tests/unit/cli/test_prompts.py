@@ -10,6 +10,7 @@ import pytest
 from tunegate.api.versions import Producer, Release
 from tunegate.cli import main
 from tunegate.models import make_tiny
+from tunegate.prompts import load_template
 from tunegate.store import Store
 
 SEARCH = """---
@@ -147,3 +148,39 @@ def test_what_can_not_be_rendered_says_why(
 
     assert prompts("render", search, *(named.get(word, word) for word in words)) == code
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_lint_names_rule_line_and_reason(search: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    search.write_text(SEARCH.replace("{{ results | fence }}", "{{ results }}"))
+    (search.parent / "gb.prompt").write_bytes("水壶".encode("gb18030"))
+
+    assert prompts("lint", search, "search-en", search.parent / "gb.prompt") == 1
+    shown = capsys.readouterr()
+    assert prompts("lint", search, "--format", "json") == 1
+    found = json.loads(capsys.readouterr().out)
+
+    assert f"{search}:11: no-fence: results may hold instructions" in shown.out
+    assert "gb.prompt:1: unreadable: " in shown.out
+    assert shown.err == "3 templates, 2 findings\n"
+    assert [(finding["rule"], finding["line"]) for finding in found] == [("no-fence", 11)]
+
+
+def test_lint_is_content_with_good_templates_and_ignored_rules(
+    search: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prompts("lint", search, "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert prompts("lint", "bad-guide-en", "--ignore", "no-role") == 0
+    assert prompts("lint", "bad-guide-en", "--ignore", "role") == 2
+    assert "There is no rule role; the rules are: vague-length" in capsys.readouterr().err
+
+
+def test_built_in_templates_are_listed_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prompts("list") == 0
+    assert "search-zh" in capsys.readouterr().out
+    assert prompts("show", "search-zh") == 0
+    (tmp_path / "mine.prompt").write_text(capsys.readouterr().out)
+
+    assert load_template(tmp_path / "mine.prompt").digest == load_template("search-zh").digest
+    assert prompts("show", "mine") == 2
+    assert "No template mine comes with tunegate" in capsys.readouterr().err
