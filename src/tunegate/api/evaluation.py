@@ -9,33 +9,46 @@ from tunegate.api.codec import Document, Resource
 
 
 class Metric(Resource, frozen=True, kw_only=True):
-    """A number with its standard error over `n` items. `value` is None when it could not be measured."""
+    """A number with its standard error over `n` items. `value` is None when it could not be measured.
+
+    low, high: the interval that holds the number with a chance of 95 %.
+    """
 
     name: str
     value: float | None = None
     stderr: float | None = None
+    low: float | None = None
+    high: float | None = None
     n: int
     higher_is_better: bool = True
 
 
 class Record(Resource, frozen=True, kw_only=True):
-    """One question: what was asked, expected and answered, and each rule's score in 0..1."""
+    """One question: what was asked, expected and answered, and each rule's score in 0..1.
+
+    expected: empty where it is not known. output: what the answer was read out of, where the model wrote more.
+    """
 
     id: str
     prompt: str
     expected: str
     answer: str
+    output: str = ""
     scores: dict[str, float]
 
 
 class Evaluation(Document, frozen=True, kw_only=True):
-    """The result of one suite on one version, by digest: the bytes that were measured."""
+    """The result of one suite on one version, by digest: the bytes that were measured.
+
+    prompts_digest: of all that the model was given, where the suite fixes it; empty for business suites.
+    """
 
     schema: Literal["tunegate.io/evaluation/v1"] = "tunegate.io/evaluation/v1"
     version: str
     digest: str
     suite: str
     suite_digest: str
+    prompts_digest: str = ""
     metrics: tuple[Metric, ...]
     records: tuple[Record, ...]
     code_version: str

@@ -30,6 +30,38 @@ def test_a_share_counts_what_passed() -> None:
     assert (metric.name, metric.value, metric.n, metric.higher_is_better) == ("score", 0.75, 4, True)
 
 
+@pytest.mark.parametrize(("passed", "n"), [(0, 1), (24, 24), (12, 24), (143, 150)])
+def test_a_share_has_wilsons_interval(passed: int, n: int) -> None:
+    metric = share("score", [True] * passed + [False] * (n - passed))
+    assert (metric.low, metric.high) == pytest.approx(_wilson(passed, n))
+
+
+@pytest.mark.parametrize(("p", "n"), [(0.95, 50), (0.95, 150), (0.5, 50), (0.8, 150)])
+def test_the_interval_of_a_share_holds_the_truth_as_often_as_it_says(p: float, n: int) -> None:
+    held = sum(
+        math.comb(n, passed) * p**passed * (1 - p) ** (n - passed)
+        for passed in range(n + 1)
+        if _wilson(passed, n)[0] <= p <= _wilson(passed, n)[1]
+    )
+    assert held >= 0.93
+
+
+def test_the_interval_of_a_mean_is_the_bootstraps_and_the_same_each_time() -> None:
+    values = [0.0] * 10 + [1.0] * 2  # skewed: the usual interval would reach below 0
+    metric = mean("rouge_l", values)
+    assert metric == mean("rouge_l", values)
+    assert metric.low is not None
+    assert metric.high is not None
+    assert 0 <= metric.low < 2 / 12 < metric.high <= 0.5
+    assert metric.high - 2 / 12 > 2 / 12 - metric.low - 1e-9
+
+
+def test_the_interval_of_many_values_is_the_usual_one() -> None:
+    metric = mean("rouge_l", [0.0, 1.0] * 1000)
+    assert metric.stderr is not None
+    assert (metric.low, metric.high) == pytest.approx((0.5 - Z95 * metric.stderr, 0.5 + Z95 * metric.stderr))
+
+
 def test_a_mean_has_the_error_of_a_mean() -> None:
     metric = mean("rouge_l", [0.2, 0.4, 0.9])
     assert metric.value == pytest.approx(0.5)
