@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Ask only the first N questions of each suite.")
 @click.option("--force", is_flag=True, help="Measure again, also where the store holds the result.")
+@click.option(
+    "--submission",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the letters chosen in a multiple-choice suite, as C-Eval's site takes them.",
+)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write the results to a file.")
 @json_option
 @store_options
@@ -46,6 +51,7 @@ def command(
     suites: tuple[str, ...],
     limit: int | None,
     force: bool,
+    submission: Path | None,
     output: Path | None,
     as_json: bool,
     store_uri: str,
@@ -56,16 +62,27 @@ def command(
     A result that the store holds for the same version and the same questions is shown, not measured again. A result
     of --limit is kept, but never in place of one over more questions.
     """
-    from tunegate.evaluation import load_suites
+    from tunegate.evaluation import choice, load_suites
 
-    if output and not output.parent.is_dir():
-        raise UsageError(f"The folder {output.parent} does not exist; make it or choose another --output.")
-    loaded = load_suites(suites, limit)
+    for option, path in (("--output", output), ("--submission", submission)):
+        if path and not path.parent.is_dir():
+            raise UsageError(f"The folder {path.parent} does not exist; make it or choose another {option}.")
+    loaded = load_suites(suites, limit, endpoint_url=endpoint_url)
+    if submission and not (len(loaded) == 1 and isinstance(loaded[0], choice.ChoiceSuite)):
+        raise UsageError("--submission is for one suite of kind choice; evaluate the others by themselves.")
     store = open_store(store_uri, endpoint_url)
     results = _measure(store, store.resolve(version), loaded, force=force, is_limited=limit is not None)
     if output:
         with disk_errors_as(EvaluationError, output, "the store has the results."):
             output.write_bytes(to_json(results))
+    if submission:
+        with disk_errors_as(EvaluationError, submission, "the store has the results."):
+            submission.write_bytes(to_json(choice.submission(results[0])))
+    for result in results:
+        if result.metrics[0].n == 0 and result.records:
+            click.echo(
+                f"{result.suite} has no labels, so nothing is scored; --submission FILE writes the letters.", err=True
+            )
     if as_json:
         click.echo(to_json(results), nl=False)
     else:
@@ -107,9 +124,9 @@ def _print(results: Sequence[Evaluation]) -> None:
         return "-" if value is None else f"{value:.3f}"
 
     rows = [
-        (result.suite, metric.name, number(metric.value), number(metric.stderr), metric.n)
+        (result.suite, metric.name, number(metric.value), f"{number(metric.low)} to {number(metric.high)}", metric.n)
         for result in results
         for metric in result.metrics
     ]
     title = f"{results[0].version} ({short(results[0].digest)})"
-    print_table(title, ("suite", "metric", "value", "±", "n"), rows)
+    print_table(title, ("suite", "metric", "value", "95 %", "n"), rows)

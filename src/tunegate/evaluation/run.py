@@ -48,6 +48,7 @@ def evaluate(
             digest=version.digest,
             suite=suite.name,
             suite_digest=suite.digest,
+            prompts_digest=suite.prompts_digest if isinstance(suite, choice.ChoiceSuite) else "",
             metrics=metrics,
             records=records,
             code_version=tunegate.__version__,

@@ -14,6 +14,8 @@ from tunegate.api.codec import Resource, from_yaml
 from tunegate.api.digest import Digest
 from tunegate.api.errors import DataError, UsageError
 from tunegate.evaluation import business, choice
+from tunegate.models import default_cache
+from tunegate.store.files import fetch_plain, is_uri
 
 SHIPPED = Path(str(files("tunegate"))) / "shop" / "data" / "suites"
 SUITE = "suite.yaml"
@@ -24,8 +26,11 @@ Suite = business.BusinessSuite | choice.ChoiceSuite
 class SuiteFile(Resource, frozen=True, kw_only=True, rename=None):
     """`suite.yaml`: what the folder holds and how it is asked.
 
-    max_tokens: the longest answer to a business question, in tokens.
-    shots: solved examples before each choice question; split: the questions asked.
+    max_tokens: the longest answer, in tokens; by default 64, and 512 with a chain of thought.
+    The rest is for multiple choice. exam: whose wording and averages; compat: as which harness has them.
+    data: a folder or zip, from this folder or an s3:// or oss:// URI; by default this folder.
+    split: the questions asked; shots: solved examples before each; cot: with a chain of thought.
+    mode: whether the letter is a base model's next token, or read out of a chat model's answer.
     """
 
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]*$")]
@@ -33,31 +38,49 @@ class SuiteFile(Resource, frozen=True, kw_only=True, rename=None):
     language: str
     description: str
     license: str
-    max_tokens: Annotated[int, Meta(ge=1)] = 64
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    exam: choice.ExamName = "ceval"
+    data: str = ""
     shots: Annotated[int, Meta(ge=0, le=5)] = 5
     split: choice.Split = "val"
+    mode: choice.Mode = "base"
+    cot: bool = False
+    compat: choice.Compat = "official"
 
 
-def load_suite(path_or_name: str | Path, limit: int | None = None) -> Suite:
+def load_suite(path_or_name: str | Path, limit: int | None = None, *, endpoint_url: str | None = None) -> Suite:
     """Read a shipped suite by name, or any suite by its folder; `limit` keeps the first questions only.
 
-    Raises UsageError for an unknown name, an unusable `suite.yaml` or limit, DataError for unusable questions.
+    endpoint_url: of the bucket, for `data` in one. Raises UsageError for an unknown name, an unusable `suite.yaml` or
+    limit, DataError for unusable questions, StoreError when a bucket can't be read.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"A limit of {limit} leaves no question; give 1 or more.")
     folder = _folder(path_or_name)
     about = from_yaml((folder / SUITE).read_bytes(), SuiteFile, str(folder / SUITE))
-    digest = _digest(folder, limit)
-    if about.kind == "choice":
-        subjects = choice.read_subjects(folder, about.split, about.shots, limit)
-        return choice.ChoiceSuite(name=about.name, digest=digest, subjects=subjects)
-    questions = business.read_questions(folder / business.QUESTIONS)[:limit]
-    return business.BusinessSuite(name=about.name, digest=digest, max_tokens=about.max_tokens, questions=questions)
+    if about.kind == "business":
+        questions = business.read_questions(folder / business.QUESTIONS)[:limit]
+        return business.BusinessSuite(about.name, _digest(folder, limit), about.max_tokens or 64, questions)
+    wording = choice.wording(about.exam, about.compat, about.mode, cot=about.cot)
+    data = _data(folder, about.data, endpoint_url)
+    is_elsewhere = not data.resolve().is_relative_to(folder.resolve())
+    subjects = choice.read_subjects(data, about.exam, about.split, about.shots, limit, explained=about.cot)
+    return choice.ChoiceSuite(
+        name=about.name,
+        digest=_digest(folder, limit, choice.digest_of(data) if is_elsewhere else None),
+        subjects=subjects,
+        wording=wording,
+        mode=about.mode,
+        cot=about.cot,
+        max_tokens=about.max_tokens or (512 if about.cot else 64),
+    )
 
 
-def load_suites(paths_or_names: Sequence[str | Path], limit: int | None = None) -> list[Suite]:
+def load_suites(
+    paths_or_names: Sequence[str | Path], limit: int | None = None, *, endpoint_url: str | None = None
+) -> list[Suite]:
     """`load_suite` for each, once. Raises UsageError also when two have one name: their results would be one."""
-    suites = [load_suite(suite, limit) for suite in dict.fromkeys(paths_or_names)]
+    suites = [load_suite(suite, limit, endpoint_url=endpoint_url) for suite in dict.fromkeys(paths_or_names)]
     names = [suite.name for suite in suites]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"Two suites are called {twice}; change the name in one suite.yaml.")
@@ -81,8 +104,18 @@ def _folder(path_or_name: str | Path) -> Path:
     return folder
 
 
-def _digest(folder: Path, limit: int | None) -> str:
-    """sha256 over the paths and bytes of all files, and over the limit, so that a part never passes as the whole."""
+def _data(folder: Path, data: str, endpoint_url: str | None) -> Path:
+    """Where the questions lie, fetched where that is a bucket."""
+    if is_uri(data):
+        return fetch_plain(data, default_cache(), endpoint_url=endpoint_url)
+    return folder / data
+
+
+def _digest(folder: Path, limit: int | None, data: str | None = None) -> str:
+    """sha256 over the paths and bytes of all files, and over the limit, so that a part never passes as the whole.
+
+    data: the digest of questions that lie elsewhere.
+    """
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
@@ -93,4 +126,6 @@ def _digest(folder: Path, limit: int | None) -> str:
         digest.update(b"%d %s %d " % (len(name), name, len(content)) + content)
     if limit is not None:
         digest.update(b"limit %d" % limit)
+    if data is not None:
+        digest.update(b"data " + data.encode())
     return str(Digest.of_raw(digest.digest()))

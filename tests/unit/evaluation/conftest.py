@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.unit.evaluation.builders import LEARNED, SUBJECTS, SYSTEM, write_business, write_choice
 from tunegate.evaluation import load_suite
-from tunegate.evaluation.choice import ChoiceSuite, prompt
+from tunegate.evaluation.choice import ChoiceSuite
 from tunegate.models import make_tiny
 
 
@@ -42,7 +42,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory, choice_folder: Path) -> Pa
     folder = tmp_path_factory.mktemp("learned") / "model"
     suite = load_suite(choice_folder)
     assert isinstance(suite, ChoiceSuite)
-    pairs = [(prompt(subject, item), item.answer) for subject in suite.subjects for item in subject.items]
+    pairs = [(str(suite.prompt(subject, item)), item.answer) for subject in suite.subjects for item in subject.items]
     make_tiny(folder, [SYSTEM, *LEARNED, *LEARNED.values(), *(ask for ask, _ in pairs)] * 3)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for question, answer in LEARNED.items():

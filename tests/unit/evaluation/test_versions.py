@@ -43,6 +43,9 @@ class Parrot:
         done(len(dialogues))
         return [dialogue[-1]["content"] for dialogue in dialogues]
 
+    def complete(self, texts: Sequence[str], max_tokens: int, done: Done) -> list[str | None]:
+        raise NotImplementedError
+
     def choose(self, texts: Sequence[str], letters: Sequence[str], done: Done) -> list[str | None]:
         done(len(texts))
         return [letters[1]] * len(texts)

@@ -1,15 +1,21 @@
-"""Multiple-choice exams: read, asked and scored as their authors do."""
+"""Multiple-choice exams, C-Eval, CMMLU, MMLU and those in their layout: read, asked and scored as their authors do."""
 
-from tunegate.evaluation.choice.suite import (
-    ChoiceSuite,
-    Item,
-    Split,
-    Subject,
-    measure,
-    metrics,
-    prompt,
-    read_subjects,
-    record,
-)
+from tunegate.evaluation.choice.exams import Compat, ExamName, Mode, wording
+from tunegate.evaluation.choice.prompts import Item, Subject
+from tunegate.evaluation.choice.reading import Split, digest_of, read_subjects
+from tunegate.evaluation.choice.suite import ChoiceSuite, measure, submission
 
-__all__ = ["ChoiceSuite", "Item", "Split", "Subject", "measure", "metrics", "prompt", "read_subjects", "record"]
+__all__ = [
+    "ChoiceSuite",
+    "Compat",
+    "ExamName",
+    "Item",
+    "Mode",
+    "Split",
+    "Subject",
+    "digest_of",
+    "measure",
+    "read_subjects",
+    "submission",
+    "wording",
+]

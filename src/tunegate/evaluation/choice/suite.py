@@ -1,176 +1,149 @@
-"""Multiple-choice suites in C-Eval's file layout, asked and scored as C-Eval's official answer-only evaluator does.
-
-Source: github.com/hkust-nlp/ceval, evaluators/llama.py. One difference: the prompt names the subject in Chinese, as
-the paper does, where that code passes the file's handle.
-"""
+"""Multiple-choice suites: letters chosen by a base model's next token, or read out of a chat model's answers."""
 
 from __future__ import annotations
 
-import csv
-import json
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
-from tunegate.api.errors import DataError
-from tunegate.api.evaluation import Metric, Record
+from tunegate.api.codec import to_json
+from tunegate.api.evaluation import Evaluation, Metric, Record
 from tunegate.evaluation import scores
+from tunegate.evaluation.choice.exams import Mode, Wording
+from tunegate.evaluation.choice.extraction import read_letter
+from tunegate.evaluation.choice.prompts import LETTERS, Item, Subject, ask, letters, messages, text
 from tunegate.evaluation.models import Done, Model
-
-LETTERS = ("A", "B", "C", "D")
-MAPPING = "subject_mapping.json"
-Split = Literal["val", "test"]
-
-
-@dataclass(frozen=True)
-class Item:
-    """One question, its four options in the order of LETTERS, and the right letter."""
-
-    id: str
-    question: str
-    options: tuple[str, str, str, str]
-    answer: str
-
-
-@dataclass(frozen=True)
-class Subject:
-    """handle: its name in file names; title: its Chinese name; shots: the solved examples that come first."""
-
-    handle: str
-    title: str
-    shots: tuple[Item, ...]
-    items: tuple[Item, ...]
 
 
 @dataclass(frozen=True)
 class ChoiceSuite:
+    """An exam as it is asked. cot: with a chain of thought.
+
+    max_tokens: the longest answer, where one is written.
+    """
+
     name: str
     digest: str
     subjects: tuple[Subject, ...]
+    wording: Wording
+    mode: Mode = "base"
+    cot: bool = False
+    max_tokens: int = 64
 
     def __len__(self) -> int:
         """How many questions are asked."""
         return sum(len(subject.items) for subject in self.subjects)
 
+    @property
+    def prompts_digest(self) -> str:
+        """sha256 of all that the model is given, in order."""
+        digest = hashlib.sha256()
+        for subject in self.subjects:
+            for item in subject.items:
+                digest.update(to_json(self.prompt(subject, item)))
+        return f"sha256:{digest.hexdigest()}"
 
-def read_subjects(folder: Path, split: Split, shots: int, limit: int | None) -> tuple[Subject, ...]:
-    """Read every subject that the mapping names; `limit` keeps the first questions over all subjects.
-
-    Raises DataError naming the file, and the line where there is one, that can't be used.
-    """
-    titles = _read_titles(folder / MAPPING)
-    for path in sorted((folder / split).glob("*.csv")):
-        if path.name.removesuffix(f"_{split}.csv") not in titles:
-            raise DataError(f"{path} belongs to no subject of {MAPPING}; name it there or remove the file.")
-    subjects: list[Subject] = []
-    left = limit
-    for handle, title in titles.items():
-        items = _read_items(folder / split / f"{handle}_{split}.csv")[:left]
-        examples = _read_items(folder / "dev" / f"{handle}_dev.csv")[:shots] if shots else ()
-        if len(examples) < shots:
-            raise DataError(
-                f"{folder}/dev/{handle}_dev.csv has {len(examples)} of the {shots} examples; lower shots in suite.yaml."
-            )
-        left = None if left is None else left - len(items)
-        if items:
-            subjects.append(Subject(handle=handle, title=title, shots=examples, items=items))
-    return tuple(subjects)
+    def prompt(self, subject: Subject, item: Item) -> str | list[dict[str, str]]:
+        """The exact text, or messages, of one question."""
+        form = messages if self.mode == "chat" else text
+        return form(self.wording, subject, item, cot=self.cot)
 
 
 def measure(model: Model, suite: ChoiceSuite, done: Done) -> tuple[tuple[Metric, ...], tuple[Record, ...]]:
-    """Let the model choose a letter for every question of `suite`, and score them.
+    """Let the model answer every question of `suite`, and score what it chose.
 
     Subject by subject: the questions of one share their instruction and solved examples.
     """
     measured: dict[str, list[Record]] = {}
     for subject in suite.subjects:
-        letters = model.choose([prompt(subject, item) for item in subject.items], LETTERS, done)
-        pairs = zip(subject.items, letters, strict=True)
-        measured[subject.handle] = [record(subject, item, letter) for item, letter in pairs]
-    return metrics(measured), tuple(record for records in measured.values() for record in records)
+        chosen, written = _choose(model, suite, subject, done)
+        measured[subject.handle] = [
+            record(suite, subject, item, letter, output)
+            for item, letter, output in zip(subject.items, chosen, written, strict=True)
+        ]
+    return metrics(suite, measured), tuple(record for records in measured.values() for record in records)
 
 
-def prompt(subject: Subject, item: Item) -> str:
-    """The official answer-only prompt: instruction, solved examples, question, and `答案：` to be continued."""
-    head = f"以下是中国关于{subject.title}考试的单项选择题，请选出其中的正确答案。\n\n"
-    return head + "".join(f"{_ask(shot)}{shot.answer}\n\n" for shot in subject.shots) + _ask(item)
+def _choose(
+    model: Model, suite: ChoiceSuite, subject: Subject, done: Done
+) -> tuple[Sequence[str | None], Sequence[str]]:
+    """The letters, None where none was chosen, and what was written, where anything was."""
+    wording, cot = suite.wording, suite.cot
+    if suite.mode == "base" and not cot:
+        choices = letters(wording)
+        texts = [text(wording, subject, item, cot=False) for item in subject.items]
+        found = model.choose(texts, choices, done)
+        return [LETTERS[choices.index(letter)] if letter else None for letter in found], [""] * len(texts)
+    if suite.mode == "chat":
+        dialogues = [messages(wording, subject, item, cot=cot) for item in subject.items]
+        answers = model.answer(dialogues, suite.max_tokens, done)
+    else:
+        texts = [text(wording, subject, item, cot=True) for item in subject.items]
+        # A base model goes on with a question of its own after the answer: an empty line ends it.
+        answers = [answer and answer.split("\n\n")[0] for answer in model.complete(texts, suite.max_tokens, done)]
+    written = [answer or "" for answer in answers]
+    return [read_letter(output, item.options) for output, item in zip(written, subject.items, strict=True)], written
 
 
-def record(subject: Subject, item: Item, letter: str | None) -> Record:
-    """Score the letter that was chosen; None, where the model's numbers were not finite, is no answer, and wrong."""
+def record(suite: ChoiceSuite, subject: Subject, item: Item, letter: str | None, output: str = "") -> Record:
+    """Score the letter that was chosen; None is no answer, and wrong. Without a label there is no accuracy."""
+    values = {"answered": float(letter is not None)}
+    if item.answer:
+        values = {"accuracy": float(letter == item.answer)} | values
     return Record(
         id=f"{subject.handle}/{item.id}",
-        prompt=_ask(item),
+        prompt=ask(suite.wording, item, cot=suite.cot),
         expected=item.answer,
         answer=letter or "",
-        scores={"accuracy": float(letter == item.answer), "answered": float(letter is not None)},
+        output=output,
+        scores=values,
     )
 
 
-def metrics(measured: Mapping[str, Sequence[Record]]) -> tuple[Metric, ...]:
-    """`accuracy` (mean over subjects, as C-Eval reports), `accuracy_micro` (over questions), each subject, `answered`.
+def metrics(suite: ChoiceSuite, measured: Mapping[str, Sequence[Record]]) -> tuple[Metric, ...]:
+    """`accuracy` as the exam's authors average it, the other average, each area and subject, and `answered`.
 
-    `measured` maps a subject's handle to the records of its questions.
+    `measured` maps a subject's handle to the records of its questions. Where no question has a label, `accuracy` has
+    no value; subjects without labels are in no average.
     """
-    right = {handle: [record.scores["accuracy"] == 1 for record in records] for handle, records in measured.items()}
-    answered = [record.scores["answered"] == 1 for records in measured.values() for record in records]
+    right = {
+        handle: passed
+        for handle, records in measured.items()
+        if (passed := [record.scores["accuracy"] == 1 for record in records if "accuracy" in record.scores])
+    }
+    answered = scores.share(
+        "answered", [record.scores["answered"] == 1 for rows in measured.values() for record in rows]
+    )
+    if not right:
+        return (Metric(name="accuracy", n=0), answered)
+    areas: dict[str, dict[str, Sequence[bool]]] = {}
+    for subject in suite.subjects:
+        for area in subject.areas:
+            if subject.handle in right:
+                areas.setdefault(area, {})[subject.handle] = right[subject.handle]
+    other = "micro" if suite.wording.average == "macro" else "macro"
     return (
-        scores.macro("accuracy", right),
-        scores.share("accuracy_micro", [is_right for group in right.values() for is_right in group]),
+        _average("accuracy", suite.wording.average, right),
+        _average(f"accuracy_{other}", other, right),
+        *(
+            _average(f"accuracy_{area.lower().replace(' ', '_')}", suite.wording.average, group)
+            for area, group in areas.items()
+        ),
         *(scores.share(f"accuracy/{handle}", group) for handle, group in right.items()),
-        scores.share("answered", answered),
+        answered,
     )
 
 
-def _ask(item: Item) -> str:
-    options = "".join(f"\n{letter}. {option}" for letter, option in zip(LETTERS, item.options, strict=True))
-    return f"{item.question}{options}\n答案："
+def _average(name: str, average: str, groups: Mapping[str, Sequence[bool]]) -> Metric:
+    if average == "macro":
+        return scores.macro(name, groups)
+    return scores.share(name, [is_right for group in groups.values() for is_right in group])
 
 
-def _read_titles(path: Path) -> dict[str, str]:
-    """handle -> Chinese title, from C-Eval's handle -> [English, Chinese, category]."""
-    try:
-        mapping = json.loads(path.read_text(encoding="utf-8"))
-        titles = {str(handle): str(names[1]) for handle, names in mapping.items()}
-    except OSError:
-        raise DataError(f"{path} is missing; it maps each subject to [English, Chinese, category].") from None
-    except (ValueError, AttributeError, IndexError, KeyError, TypeError):
-        raise DataError(f"{path} can't be read; it must map each subject to [English, Chinese, category].") from None
-    if not titles:
-        raise DataError(f"{path} names no subject; a suite needs at least one.")
-    return titles
-
-
-def _read_items(path: Path) -> tuple[Item, ...]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            items = [_item(path, reader.line_num, row) for row in reader]
-    except OSError:
-        raise DataError(f"{path} is missing; C-Eval's layout has one such file for each subject.") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a CSV file in UTF-8: {error}.") from None
-    if not items:
-        raise DataError(f"{path} holds no question.")
-    seen: set[str] = set()
-    for item in items:
-        if item.id in seen:
-            raise DataError(f"{path} repeats the id {item.id}; give each question its own.")
-        seen.add(item.id)
-    return tuple(items)
-
-
-def _item(path: Path, line: int, row: Mapping[str | None, str | None]) -> Item:
-    names = ("id", "question", *LETTERS)
-    missing = [name for name in names if not row.get(name)]
-    if missing or None in row:
-        reason = f"without {', '.join(missing)}" if missing else "with more columns than its header"
-        raise DataError(f"{path}:{line} is a question {reason}.")
-    answer = (row.get("answer") or "").strip()
-    if not answer:
-        raise DataError(f"{path}:{line} has no answer, so it can't be scored; set split: val in suite.yaml.")
-    if answer not in LETTERS:
-        raise DataError(f"{path}:{line} has the answer {answer!r}; it must be one of A, B, C and D.")
-    key, question, a, b, c, d = (row[name] or "" for name in names)
-    return Item(id=key, question=question, options=(a, b, c, d), answer=answer)
+def submission(evaluation: Evaluation) -> dict[str, dict[str, str]]:
+    """What C-Eval's site takes: subject -> id of the question -> letter; empty where the model chose none."""
+    answers: dict[str, dict[str, str]] = {}
+    for answered in evaluation.records:
+        handle, _, number = answered.id.partition("/")
+        answers.setdefault(handle, {})[number] = answered.answer
+    return answers

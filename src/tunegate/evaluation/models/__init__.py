@@ -23,6 +23,13 @@ class Model(Protocol):
         """
         ...
 
+    def complete(self, texts: Sequence[str], max_tokens: int, done: Done) -> list[str | None]:
+        """What a base model writes after each text, at most `max_tokens`; None where the numbers were not finite.
+
+        Raises EvaluationError for a text that leaves no room for an answer.
+        """
+        ...
+
     def choose(self, texts: Sequence[str], letters: Sequence[str], done: Done) -> list[str | None]:
         """For each text the one of `letters` that most likely comes next; None where the numbers were not finite.
 

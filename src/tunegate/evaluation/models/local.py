@@ -64,7 +64,14 @@ class LocalModel:
             texts = [str(render(dialogue, tokenize=False, add_generation_prompt=True)) for dialogue in dialogues]
         except TemplateError as error:
             raise ModelError(f"The chat template in {self._folder} refuses a dialogue: {error}.") from None
-        prompts = [self._encode(text, special=False) for text in texts]
+        return self._write([self._encode(text, special=False) for text in texts], max_tokens, done)
+
+    @torch.inference_mode()
+    def complete(self, texts: Sequence[str], max_tokens: int, done: Done) -> list[str | None]:
+        """As `Model.complete`, without special tokens."""
+        return self._write([self._prompt + self._encode(text, special=True) for text in texts], max_tokens, done)
+
+    def _write(self, prompts: Sequence[list[int]], max_tokens: int, done: Done) -> list[str | None]:
         self._refuse_too_long(prompts, max_tokens)
         answers: list[str | None] = [None] * len(prompts)
         for batch in _batches([len(prompt) for prompt in prompts], self._batch_size):

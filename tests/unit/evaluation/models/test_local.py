@@ -47,6 +47,14 @@ def test_answers_end_at_max_tokens(model: LocalModel, learned: Path) -> None:
     assert len(AutoTokenizer.from_pretrained(learned)(answer)["input_ids"]) == 2
 
 
+def test_a_text_is_gone_on_with_as_an_answer_is(model: LocalModel, learned: Path) -> None:
+    render = AutoTokenizer.from_pretrained(learned).apply_chat_template
+    heads = [render(dialogue, tokenize=False, add_generation_prompt=True) for dialogue in DIALOGUES]
+    assert model.complete(heads, 16, _nothing)[: len(LEARNED)] == list(LEARNED.values())
+    with pytest.raises(EvaluationError, match=r"needs \d+ tokens"):
+        model.complete(["水壶" * 2000], 16, _nothing)
+
+
 def test_generation_defaults_of_the_folder_do_not_count(learned: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(learned, tmp_path / "sampling")
     config = json.loads((folder / "generation_config.json").read_text())

@@ -1,0 +1,83 @@
+"""The page about evaluation: its suite is one, its commands measure a version, and its table has every field."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from tests.apiserver import REPOSITORY
+from tests.unit.evaluation.builders import write_csv
+from tunegate.api.versions import Producer, Release
+from tunegate.cli import root
+from tunegate.evaluation.choice.exams import names
+from tunegate.evaluation.suites import SuiteFile
+from tunegate.models import make_tiny
+from tunegate.store import Store
+
+PAGE = (REPOSITORY / "docs/evaluation.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()]
+
+
+def write_exam(folder: Path) -> None:
+    """C-Eval's layout as a zip, with one made-up question a subject, and none of the test split labelled."""
+    (folder / "exam").mkdir(parents=True)
+    for handle in names("ceval"):
+        for split, letter in (("dev", "B"), ("val", "A"), ("test", "")):
+            row = ["9除以3等于几？", "3", "4", "5", "6", letter]
+            rows = [[number, *row] for number in range(5 if split == "dev" else 1)]
+            write_csv(folder / "exam" / split / f"{handle}_{split}.csv", rows)
+    with zipfile.ZipFile(folder / "ceval-exam.zip", "w") as archive:
+        for path in sorted((folder / "exam").rglob("*.csv")):
+            archive.write(path, path.relative_to(folder / "exam"))
+
+
+def test_the_commands_measure_a_version_on_the_suite_of_the_page(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_tiny(tmp_path / "model", ["以下是中国关于考试的单项选择题，请选出其中的正确答案。答案：ABCD", "Hello"])
+    release, producer = Release(format="huggingface"), Producer(kind="test")
+    version = store.publish(model, "shop/base/checkpoint-0", release=release, producer=producer)
+    (suite,) = blocks("yaml")
+    write_exam(tmp_path / "data")
+    for name, more in (("ceval", ""), ("ceval-test", "split: test\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ceval-exam.zip").hardlink_to(tmp_path / "data" / "ceval-exam.zip")
+        (tmp_path / name / "suite.yaml").write_text(suite.replace("name: ceval", f"name: {name}") + more)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNEGATE_STORE", store.uri)
+    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint_url or "")
+
+    for line in COMMANDS:
+        program, *rest = shlex.split(line.replace("VERSION", version.name).replace("--suite shop-en", ""))
+        assert program == "tunegate"
+        result = CliRunner().invoke(root, [*rest, "--json"], catch_exceptions=False)
+        assert result.exit_code == 0
+        (measured,) = json.loads(result.stdout)
+        found = {metric["name"]: metric for metric in measured["metrics"]}
+        is_labelled = measured["suite"] == "ceval"
+        assert ("accuracy_hard" in found, len(measured["records"])) == (is_labelled, 52)
+        assert is_labelled or "ceval-test has no labels, so nothing is scored" in result.stderr
+
+    letters = json.loads(Path("submission.json").read_text())
+    assert list(letters) == list(names("ceval"))
+    assert {tuple(answers) for answers in letters.values()} == {("0",)}
+
+
+def test_the_table_has_every_field_of_a_choice_suite() -> None:
+    (suite,) = blocks("yaml")
+    named = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)) | set(yaml.safe_load(suite))
+    assert named == set(SuiteFile.__struct_fields__)
