@@ -18,10 +18,16 @@ from pathlib import Path
 
 import msgspec
 
+from tunegate.api import environment
 from tunegate.api.errors import TunegateError
 
 _RACY_SECONDS = 10.0  # a younger file may change again without another size or time; git calls it racy
 _WORTH_KEEPING = 1 << 20  # bytes; what is smaller is read as fast as its kept digest
+
+
+def default_cache() -> Path:
+    """Where fetched versions, exams and prepared data lie: TUNEGATE_CACHE, or ~/.cache/tunegate."""
+    return Path(os.environ.get(environment.CACHE) or Path.home() / ".cache" / "tunegate")
 
 
 def replace_file(path: Path, body: bytes, *, private: bool = False) -> None:

@@ -14,7 +14,7 @@ from tunegate.api.codec import Resource, from_yaml
 from tunegate.api.digest import Digest
 from tunegate.api.errors import DataError, UsageError
 from tunegate.evaluation import business, choice
-from tunegate.models import default_cache
+from tunegate.files import default_cache
 from tunegate.store.files import fetch_plain, is_uri
 
 SHIPPED = Path(str(files("tunegate"))) / "shop" / "data" / "suites"

@@ -8,7 +8,6 @@ it lies beside its base model, for those who ask for it.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +15,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tunegate.api import environment
 from tunegate.api.digest import Digest
 from tunegate.api.errors import DigestError, ModelError
 from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, Manifest, ModelVersion
-from tunegate.files import alone_with, digest_of_file, new_folder, replace_file
+from tunegate.files import alone_with, default_cache, digest_of_file, new_folder, replace_file
 from tunegate.models.prompt_tuning import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, kind_in, refuse_prefix
 from tunegate.models.templates import TEMPLATE_FILE
 
@@ -30,11 +28,6 @@ if TYPE_CHECKING:
 ADAPTERS = ("lora-adapter", "prompt-adapter")  # the formats that need a base
 MERGED = "-merged-2"  # 1 changed both of head and embeddings where only one was trained
 _NOT_OF_THE_BASE = (MANIFEST, RELEASE)
-
-
-def default_cache() -> Path:
-    """Where fetched versions lie: TUNEGATE_CACHE, or ~/.cache/tunegate."""
-    return Path(os.environ.get(environment.CACHE) or Path.home() / ".cache" / "tunegate")
 
 
 def materialize(store: Store, version: ModelVersion, cache: Path | None = None, *, whole: bool = True) -> Path:
