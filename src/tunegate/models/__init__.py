@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from tunegate.models.materialize import check_folder, default_cache, materialize
+from tunegate.models.materialize import check_folder, materialize
 
 if TYPE_CHECKING:
     from tunegate.models.smollm2 import convert_smollm2
     from tunegate.models.tiny import make_tiny
 
-__all__ = ["check_folder", "convert_smollm2", "default_cache", "make_tiny", "materialize"]
+__all__ = ["check_folder", "convert_smollm2", "make_tiny", "materialize"]
 
 _NEED_TORCH = {"convert_smollm2": "tunegate.models.smollm2", "make_tiny": "tunegate.models.tiny"}
 

@@ -18,7 +18,8 @@ from tunegate.api.errors import UsageError
 from tunegate.api.names import require_name
 from tunegate.api.pinned import base_of
 from tunegate.api.versions import RELEASE, Derived, ModelVersion, Release
-from tunegate.models.materialize import ADAPTERS, default_cache, materialize
+from tunegate.files import default_cache
+from tunegate.models.materialize import ADAPTERS, materialize
 from tunegate.store import Progress, Store
 from tunegate.store.release import read_release
 

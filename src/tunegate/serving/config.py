@@ -10,7 +10,7 @@ from tunegate.api.digest import short
 from tunegate.api.errors import UsageError
 from tunegate.feedback import parse_key
 from tunegate.feedback.votes import Documents
-from tunegate.models import default_cache
+from tunegate.files import default_cache
 from tunegate.processes import GRACE_SECONDS
 from tunegate.serving.auth import read_keys
 from tunegate.serving.version import ServedVersion, from_store, mounted

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunegate.api.versions import ModelVersion, Release
-from tunegate.models import default_cache, materialize
+from tunegate.files import default_cache
+from tunegate.models import materialize
 from tunegate.models.mount import read_mounted, servable
 from tunegate.models.prompt_tuning import ADAPTER_CONFIG, kind_of, refuse_prefix
 from tunegate.store import Store

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tunegate.api import environment
 from tunegate.api.errors import DataError, TunegateError
-from tunegate.models import default_cache
+from tunegate.files import default_cache
 from tunegate.store.files import fetch_plain
 
 

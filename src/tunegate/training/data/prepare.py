@@ -18,8 +18,7 @@ import msgspec
 from tunegate.api.codec import Resource
 from tunegate.api.digest import Digest
 from tunegate.api.errors import DataError
-from tunegate.files import alone_with, digest_of_file, disk_errors_as, new_folder
-from tunegate.models.materialize import default_cache
+from tunegate.files import alone_with, default_cache, digest_of_file, disk_errors_as, new_folder
 from tunegate.models.templates import load_template
 from tunegate.training.config import TrainConfig
 from tunegate.training.data.cache import CachedDataset, collect_rejected, open_dataset, write_dataset

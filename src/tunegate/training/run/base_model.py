@@ -10,8 +10,8 @@ import msgspec
 
 from tunegate.api.errors import ModelError, UsageError
 from tunegate.api.versions import File, ModelVersion, digest_of
-from tunegate.files import digest_of_file
-from tunegate.models.materialize import default_cache, materialize
+from tunegate.files import default_cache, digest_of_file
+from tunegate.models.materialize import materialize
 from tunegate.models.prompt_tuning import leading_tokens
 from tunegate.store import Store
 from tunegate.store.files import fetch_plain, is_uri
