@@ -48,11 +48,11 @@ from tunegate.serving.routes.feedback import FeedbackRoute
 from tunegate.serving.routes.front import Front, ReadOnly
 from tunegate.serving.routes.guard import Guard
 from tunegate.serving.routes.models import Models
+from tunegate.serving.routes.playground import playground
 
 logger = logging.getLogger(__name__)
-# What is reachable of KServe's application: health, metrics and metadata. `/v1/models` is ours.
+# What is reachable of KServe's application besides `/`: health, metrics and metadata. `/v1/models` is ours.
 KSERVE_PATHS = (
-    "/",
     "/metrics",
     "/v2",
     "/v2/health/live",
@@ -175,7 +175,7 @@ async def _until_stopped(server: _Uvicorn, listener: socket.socket, watching: Co
 
 
 def front(chat: Chat, models: Models, feedback: FeedbackRoute, kserve: ASGIApp) -> Front:
-    """All routes: ours, also under /openai, and what may be reached of KServe's application.
+    """All routes: ours, also under /openai, the playground, and what may be reached of KServe's application.
 
     KServe's would also unload the model, for good and for everybody who can reach it: hence a list of what is open, so
     that what a later KServe adds stays closed. Our answers don't pass through its middleware, which would cost time for
@@ -193,7 +193,10 @@ def front(chat: Chat, models: Models, feedback: FeedbackRoute, kserve: ASGIApp) 
         for path, (method, endpoint) in routes.items()
     ]
     read = [Route(path, ReadOnly(kserve), methods=["GET"]) for path in KSERVE_PATHS]
-    return Front([*ours, *read], ", ".join(f"{method} {path}" for path, (method, _) in routes.items()))
+    return Front(
+        [*ours, *playground(ReadOnly(kserve)), *read],
+        ", ".join(f"{method} {path}" for path, (method, _) in routes.items()),
+    )
 
 
 def kserve_app(served: Served) -> ASGIApp:

@@ -173,8 +173,8 @@ def in_thread(main: Callable[[asyncio.Event, Callable[[], None]], Coroutine[Any,
 
 
 @contextmanager
-def run_engine() -> Iterator[StandIn]:
-    stand_in = StandIn()
+def run_engine(stand_in: StandIn | None = None) -> Iterator[StandIn]:
+    stand_in = stand_in or StandIn()
 
     async def main(stop: asyncio.Event, started: Callable[[], None]) -> None:
         runner = web.AppRunner(stand_in.application(), handler_cancellation=True, shutdown_timeout=1)
