@@ -94,7 +94,10 @@ class EngineFeatures:
 
 
 ANY = EngineFeatures()
-TRANSFORMERS = EngineFeatures(frozenset({"temperature", "top_p", *LENGTHS}))
+# What the answers of a model with a prefix honor: one after the other, with one random state for all.
+_TRANSFORMERS = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty", *LENGTHS})
+TRANSFORMERS_ALONE = EngineFeatures(_TRANSFORMERS)
+TRANSFORMERS = EngineFeatures(_TRANSFORMERS | {"seed"})
 VLLM = EngineFeatures(
     _VLLM | {*_NEUTRAL, "temperature", "top_p", *LENGTHS} - {"audio", "prediction", "web_search_options"},
     usage_in_chunks=True,

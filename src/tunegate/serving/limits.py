@@ -1,4 +1,4 @@
-"""What the embedded engine can't do: sampling of a request's own, more tokens than its cache holds.
+"""What the embedded engine is asked: how tokens are drawn, and no more of them than its cache holds.
 
 Which fields it lacks, `features` says.
 """
@@ -6,13 +6,25 @@ Which fields it lacks, `features` says.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from tunegate.serving.events import bad_request
 from tunegate.serving.features import LENGTHS
 
-_TAKE_OUT = "leave it out, or serve the version with --engine-url on an engine that can"
+# What a request may say of drawing, with the least and the most.
+_DRAWING: Mapping[str, tuple[float, float]] = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "top_k": (-1, 1 << 31),
+    "min_p": (0, 1),
+    "repetition_penalty": (0.01, 10),
+    "seed": (-(1 << 63), (1 << 63) - 1),
+}
+_WHOLE = frozenset({"top_k", "seed"})
+_ONLY_DRAWN = frozenset({"temperature", "top_p", "top_k", "min_p", "seed"})  # means nothing for the likeliest token
 
 
 @dataclass(frozen=True)
@@ -25,24 +37,21 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Embedded:
-    """The limits of the embedded engine: one sampling for all requests, and room for so many tokens in each.
+    """What is fixed for the embedded engine: how tokens are drawn unasked, and room for so many in each request.
 
-    count: the number of tokens in some texts, without what the chat template puts around them.
+    count: the number of tokens in some texts, without what the chat template puts around them. generation: the model's
+    generation configuration, on which a request's own sampling is laid.
     """
 
     sampling: Sampling
     context: int
     count: Callable[[Sequence[str]], int]
+    generation: Mapping[str, Any] = field(default_factory=dict)
 
 
 def fit(request: Mapping[str, Any], limits: Embedded, defaults: Mapping[str, float]) -> dict[str, Any]:
     """What the embedded engine is asked; `defaults` fill the length left open. Raises ApiError 400 with the field."""
-    for key, fixed in (("temperature", limits.sampling.temperature), ("top_p", limits.sampling.top_p)):
-        value = request.get(key, fixed)
-        irrelevant = key == "top_p" and limits.sampling.temperature == 0
-        if value != fixed and not irrelevant:
-            message = f"The engine of this server draws all answers with the release's {key} of {fixed:g}; {_TAKE_OUT}."
-            raise bad_request(message, key, "unsupported_value")
+    generation = _generation(request, limits)
     texts = [text for message in request["messages"] for text in _texts(message)]
     wanted = next((request[key] for key in reversed(LENGTHS) if key in request), None)
     length = _length(texts, wanted, int(defaults.get("max_tokens", 1024)), limits)
@@ -50,7 +59,26 @@ def fit(request: Mapping[str, Any], limits: Embedded, defaults: Mapping[str, flo
         "model": request["model"],
         "messages": request["messages"],
         "max_tokens": length,
+        "generation_config": msgspec.json.encode(generation).decode(),
     }
+
+
+def _generation(request: Mapping[str, Any], limits: Embedded) -> dict[str, Any]:
+    """The generation configuration of one answer. Raises ApiError 400 with the field."""
+    asked = {name: request[name] for name in _DRAWING if name in request}
+    for name, value in asked.items():
+        least, most = _DRAWING[name]
+        kind = int if name in _WHOLE else int | float
+        if not isinstance(value, kind) or isinstance(value, bool) or not least <= value <= most:
+            number = "whole number" if name in _WHOLE else "number"
+            raise bad_request(f"{name} must be a {number} from {least:g} to {most:g}.", name, "invalid_value")
+    if asked.get("top_k", 0) < 0:
+        asked["top_k"] = 0  # vLLM's word for no limit
+    temperature = asked.get("temperature", limits.sampling.temperature)
+    config = {**limits.generation, **asked, "do_sample": temperature > 0, "temperature": temperature}
+    if temperature == 0:
+        config = {name: value for name, value in config.items() if name not in _ONLY_DRAWN}
+    return config
 
 
 def _texts(message: Mapping[str, Any]) -> list[str]:

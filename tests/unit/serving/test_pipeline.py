@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.serving.standin import embedded
 from tunegate.serving.events import ApiError
-from tunegate.serving.features import ANY, TRANSFORMERS, VLLM
+from tunegate.serving.features import ANY, TRANSFORMERS, TRANSFORMERS_ALONE, VLLM
 from tunegate.serving.limits import Embedded, Sampling
 from tunegate.serving.pipeline import Rules, prepare
 from tunegate.serving.protocols.openai import read
@@ -42,6 +42,7 @@ def test_the_embedded_engine_gets_only_what_it_knows() -> None:
         "messages": ASK,
         "stream": True,
         "max_tokens": 3,
+        "generation_config": '{"do_sample":false}',
     }
 
 
@@ -55,7 +56,11 @@ def test_the_embedded_engine_gets_only_what_it_knows() -> None:
         ("logprobs", True),
         ("logit_bias", {"1": 5}),
         ("presence_penalty", 1),
-        ("temperature", 0.7),
+        ("temperature", 2.5),
+        ("temperature", "hot"),
+        ("top_p", True),
+        ("top_k", 1.5),
+        ("repetition_penalty", 0),
         ("best_of", 3),
         ("generation_config", "{}"),
         ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
@@ -75,18 +80,29 @@ def test_what_the_embedded_engine_cannot_honor_is_refused_by_name(field: str, va
     assert (caught.value.status, caught.value.param, caught.value.reason) == (400, field, "request")
 
 
-def test_the_sampling_of_the_release_may_be_asked_for() -> None:
-    engine = Embedded(Sampling(0.7, 0.9), 100, len)
-
-    assert asked(rules(engine), temperature=0.7, top_p=0.9)["max_tokens"]
-    with pytest.raises(ApiError, match=r"top_p of 0\.9"):
-        asked(rules(engine), top_p=0.5)
+def generation(rules: Rules, **fields: Any) -> dict[str, Any]:
+    """The generation configuration that comes of it."""
+    found: dict[str, Any] = json.loads(asked(rules, **fields)["generation_config"])
+    return found
 
 
-def test_a_seed_is_harmless_only_where_nothing_is_drawn() -> None:
-    assert "seed" not in asked(rules(embedded()), seed=7)
+def test_a_request_may_be_drawn_in_its_own_way() -> None:
+    release = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "eos_token_id": 2}
+    drawn = rules(Embedded(Sampling(0.7, 0.9), 100, len, release))
+
+    assert generation(drawn) == release
+    assert generation(drawn, temperature=1.2, seed=3) == {**release, "temperature": 1.2, "seed": 3}
+    assert generation(drawn, top_p=0.5, top_k=-1) == {**release, "top_p": 0.5, "top_k": 0}
+    assert generation(drawn, temperature=0, top_p=0.5, seed=3) == {"do_sample": False, "eos_token_id": 2}
+
+
+def test_a_seed_is_harmless_where_nothing_is_drawn_and_kept_where_it_is_honored() -> None:
+    drawn = Embedded(Sampling(0.7), 100, len)
+
+    assert "seed" not in generation(rules(embedded()), seed=7)
+    assert generation(rules(drawn), seed=7)["seed"] == 7
     with pytest.raises(ApiError, match="can't do seed"):
-        asked(rules(Embedded(Sampling(0.7), 100, len)), seed=7)
+        asked(Rules("shop", "/models/x", embedded=drawn, features=TRANSFORMERS_ALONE), seed=7)
 
 
 @pytest.mark.parametrize("fields", [{"top_k": 5, "stop": ["x"], "n": 2, "structured_outputs": {}}, {"stop": []}])

@@ -2,13 +2,12 @@
 
 It would make up weights that a folder lacks: here such a folder is refused. A model with a soft prompt's prefix has
 keys and values that lie in the cache before the first token. The paged cache of continuous batching has no place for
-them, so its answers are made one after the other; they still stream, and others wait. The sampling comes as an
-argument, since without batching each request takes the model's own.
+them, so its answers are made one after the other; they still stream, and others wait.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,39 +15,44 @@ from typing import Any
 from tunegate.api.errors import ModelError
 from tunegate.garbage import lasting_imports
 from tunegate.models.prompt_tuning import has_prefix
+from tunegate.serving.engines.heartbeat import Heartbeat
 from tunegate.serving.engines.transformers import BATCH_TOKENS, PAGE_TOKENS, PAGES
 
 with lasting_imports():
-    from transformers import GenerationConfig
     from transformers.cli.serve import Serve
-    from transformers.cli.serving import model_manager
+    from transformers.cli.serving import model_manager, server, utils
 
     from tunegate.models.network import load_network
+    from tunegate.serving.engines.drawing import DrawingManager
 
 
-def main(folder: str, port: str, generation: str) -> None:
-    """Serve the model in `folder` on loopback; `generation` is a generation configuration as JSON.
-
-    Raises ModelError when the folder lacks weights.
-    """
+def main(folder: str, port: str) -> None:
+    """Serve the model in `folder` on loopback. Raises ModelError when the folder lacks weights."""
     load_network(Path(folder), "auto", device="meta")  # names and shapes, no numbers
-    where = {"force_model": folder, "host": "127.0.0.1", "port": int(port)}
-    if not has_prefix(Path(folder)):
-        cache = {"cb_block_size": PAGE_TOKENS, "cb_num_blocks": PAGES, "cb_max_batch_tokens": BATCH_TOKENS}
-        Serve(**where, continuous_batching=True, **cache)
-        return
-    from tunegate.models.adapters import under_prefix  # peft, which no other model needs
+    with_prefix = has_prefix(Path(folder))
+    heartbeat = Heartbeat()
+    build, plain = server.build_server, model_manager.ModelManager
 
-    plain = model_manager.ModelManager
-
-    class PrefixManager(plain):  # type: ignore[misc, valid-type]
+    class Manager(plain):  # type: ignore[misc, valid-type]
         def _load_model(self, *args: Any, **kwargs: Any) -> Any:
-            model = under_prefix(super()._load_model(*args, **kwargs), Path(folder))
-            model.generation_config = GenerationConfig.from_dict(json.loads(generation))
+            model = super()._load_model(*args, **kwargs)
+            if with_prefix:
+                from tunegate.models.adapters import under_prefix  # peft, which no other model needs
+
+                model = under_prefix(model, Path(folder))
+            model.register_forward_hook(heartbeat.step)
             return model
 
-    model_manager.ModelManager = PrefixManager
-    Serve(**where)
+    model_manager.ModelManager = Manager
+    server.build_server = lambda *args, **kwargs: heartbeat.around(build(*args, **kwargs))
+    utils.CBGenerateManager = DrawingManager
+    logging.getLogger("uvicorn.access").addFilter(lambda _: False)  # health and progress, every other second
+    where = {"force_model": folder, "host": "127.0.0.1", "port": int(port)}
+    if with_prefix:
+        Serve(**where)
+        return
+    cache = {"cb_block_size": PAGE_TOKENS, "cb_num_blocks": PAGES, "cb_max_batch_tokens": BATCH_TOKENS}
+    Serve(**where, continuous_batching=True, cb_use_cuda_graph=False, **cache)
 
 
 if __name__ == "__main__":

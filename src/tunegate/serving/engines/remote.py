@@ -6,19 +6,22 @@ It is warm when it has answered a first request, and watched from then on if it 
 from __future__ import annotations
 
 import asyncio
-import sys
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
+import msgspec
 
 from tunegate.api import environment
 from tunegate.api.errors import ServingError
 from tunegate.processes import Child
+from tunegate.serving.engines.heartbeat import Progress
 from tunegate.serving.features import ANY, EngineFeatures
 from tunegate.serving.limits import Embedded
 
 START_SECONDS = 600.0
+STALL_SECONDS = 120.0  # more than a step ever takes: a busy engine is not ended
 LAST_SECONDS = 2  # of a server's grace: for ending its engine, when all answers are given
 _WATCH_SECONDS = 0.25
 _HEALTH_EVERY = 8  # watches
@@ -31,16 +34,27 @@ ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE", environment.
 
 
 @dataclass(frozen=True)
+class Pulse:
+    """Where an engine says how far it is, and how that is read."""
+
+    path: str
+    read: Callable[[bytes], Progress]
+
+
+@dataclass(frozen=True)
 class Engine:
     """Where the engine is and what it calls the model. `child` is None for an engine that is not ours, `limits` for
-    one that has none that we know. `features`: which fields of a request it honors."""
+    one that has none that we know. `features`: which fields of a request it honors. `pulse`: how it shows that it
+    works; after `stall_seconds` without a step, while it has requests, it counts as hung.
+    """
 
     url: str
     model: str
     child: Child | None = None
     limits: Embedded | None = None
-    warm_up: dict[str, Any] | None = None
     features: EngineFeatures = ANY
+    pulse: Pulse | None = None
+    stall_seconds: float = STALL_SECONDS
 
     async def until_warm(self, session: aiohttp.ClientSession) -> None:
         """Wait until the engine has answered a first request. Raises ServingError when it can't."""
@@ -53,7 +67,7 @@ class Engine:
         body = {"model": self.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
         url = f"{self.url}/v1/chat/completions"
         try:
-            async with session.post(url, json={**body, **(self.warm_up or {})}) as reply:
+            async with session.post(url, json=body) as reply:
                 text = " ".join((await reply.text()).split())
         except (aiohttp.ClientError, TimeoutError) as error:
             self._check_child()
@@ -63,13 +77,23 @@ class Engine:
             raise ServingError(f"The engine at {self.url} refused to answer for {self.model!r}, with {said}")
 
     async def until_ended(self, session: aiohttp.ClientSession) -> None:
-        """Watch our own engine; raises ServingError when it is gone. One that is not ours is watched by its owner."""
+        """Watch our own engine; raises ServingError when it is gone, or does nothing for what it is asked: then it is
+        stopped, which ends the answers that wait for it. One that is not ours is watched by its owner."""
         if self.child is None:
             await asyncio.Event().wait()
-        for watch in range(sys.maxsize):
+        now = asyncio.get_running_loop().time
+        moved, progress = now(), None
+        for watch in itertools.count():
             self._check_child()
-            if watch % _HEALTH_EVERY == 0 and await self._status(session) == 503:
-                raise ServingError(f"The engine says that it broke down: {self._tail()}")
+            if watch % _HEALTH_EVERY == 0:
+                if await self._status(session) == 503:
+                    raise ServingError(f"The engine says that it broke down: {self._tail()}")
+                latest = await self._progress(session)
+                if latest is not None and latest.moved_since(progress):
+                    moved, progress = now(), latest
+                if now() - moved > self.stall_seconds:
+                    await asyncio.to_thread(self.stop)
+                    raise ServingError(f"The engine did nothing for {self.stall_seconds:g} s, with requests to answer.")
             await asyncio.sleep(_WATCH_SECONDS)
 
     def __enter__(self) -> Engine:
@@ -93,6 +117,16 @@ class Engine:
                 return reply.status
         except (aiohttp.ClientError, TimeoutError):
             return None  # busy or not up; whether it ended, the child says
+
+    async def _progress(self, session: aiohttp.ClientSession) -> Progress | None:
+        """None while it does not answer."""
+        if self.pulse is None:
+            return Progress(0, 0)
+        try:
+            async with session.get(self.url + self.pulse.path, timeout=aiohttp.ClientTimeout(total=2)) as reply:
+                return self.pulse.read(await reply.read())
+        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
+            return None
 
     def _check_child(self) -> None:
         if self.child is not None and self.child.exit_code is not None:

@@ -1,7 +1,7 @@
 """The embedded engine: `transformers serve` with continuous batching.
 
-It takes its sampling from its first request and keeps it, and a request that outgrows its cache ends it for everybody:
-both are dealt with here and in `limits`. What runs is `program`.
+A request that outgrows its cache would end it for everybody, so what it is asked is fitted in `limits`. What runs is
+`program`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from tokenizers import Tokenizer
 
 from tunegate.api.errors import ModelError, ServingError
 from tunegate.api.versions import Release
-from tunegate.models.prompt_tuning import prompt_length
+from tunegate.models.prompt_tuning import has_prefix, prompt_length
 from tunegate.processes import Child, free_port
-from tunegate.serving.engines.remote import ENVIRONMENT, Engine
-from tunegate.serving.features import TRANSFORMERS
+from tunegate.serving.engines import heartbeat
+from tunegate.serving.engines.remote import ENVIRONMENT, Engine, Pulse
+from tunegate.serving.features import TRANSFORMERS, TRANSFORMERS_ALONE
 from tunegate.serving.limits import Embedded, Sampling
 
 # The cache is sized for a small machine: without these it would take most of the free memory. 64 pages of 256 tokens
 # are about 0.4 GB for SmolLM2-135M.
 PAGE_TOKENS, PAGES, BATCH_TOKENS = 256, 64, 512
 CONTEXT_TOKENS = PAGE_TOKENS * PAGES // 2
-_SAMPLING_DEFAULTS = ("temperature", "top_p", "max_tokens")
+_SAMPLING_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens")
 
 
 def start(folder: Path, release: Release, log: Path) -> Engine:
@@ -35,14 +36,13 @@ def start(folder: Path, release: Release, log: Path) -> Engine:
     Raises ServingError when the release can't be served so, ProcessError when the program can't be started.
     """
     limits = read_limits(folder, release)
-    generation = msgspec.json.encode(generation_config(folder, release)).decode()
     port = free_port()
-    argv = [sys.executable, "-m", "tunegate.serving.engines.program", str(folder), str(port), generation]
+    argv = [sys.executable, "-m", "tunegate.serving.engines.program", str(folder), str(port)]
     log.unlink(missing_ok=True)
     child = Child.start("the engine", argv, log=log, env=ENVIRONMENT)
-    return Engine(
-        f"http://127.0.0.1:{port}", str(folder), child, limits, {"generation_config": generation}, TRANSFORMERS
-    )
+    features = TRANSFORMERS_ALONE if has_prefix(folder) else TRANSFORMERS
+    pulse = Pulse(heartbeat.PATH, heartbeat.read_json)
+    return Engine(f"http://127.0.0.1:{port}", str(folder), child, limits, features, pulse)
 
 
 def read_limits(folder: Path, release: Release) -> Embedded:
@@ -58,11 +58,12 @@ def read_limits(folder: Path, release: Release) -> Embedded:
 
     config = _read(folder / "config.json")
     longest = min(CONTEXT_TOKENS, int(config.get("max_position_embeddings", CONTEXT_TOKENS)))
-    return Embedded(sampling, longest - prompt_length(folder), count)
+    return Embedded(sampling, longest - prompt_length(folder), count, generation)
 
 
 def generation_config(folder: Path, release: Release) -> dict[str, Any]:
-    """The model's generation_config.json under the release's defaults: what every answer is drawn with."""
+    """The model's generation_config.json under the release's defaults: how answers are drawn where a client asks for
+    nothing else."""
     if unknown := set(release.generation) - set(_SAMPLING_DEFAULTS):
         known = ", ".join(_SAMPLING_DEFAULTS)
         raise ServingError(
@@ -74,7 +75,7 @@ def generation_config(folder: Path, release: Release) -> dict[str, Any]:
     asked = release.generation.get("temperature")
     config["do_sample"] = bool(config.get("do_sample")) if asked is None else asked > 0
     if not config["do_sample"]:
-        config = {key: value for key, value in config.items() if key not in ("temperature", "top_p", "top_k")}
+        config = {key: value for key, value in config.items() if key not in ("temperature", "top_p", "top_k", "min_p")}
     return config
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tunegate.api.errors import ServingError
 from tunegate.processes import Child, free_port
-from tunegate.serving.engines.remote import ENVIRONMENT, Engine
+from tunegate.serving.engines import heartbeat
+from tunegate.serving.engines.remote import ENVIRONMENT, Engine, Pulse
 from tunegate.serving.features import VLLM
 
 
@@ -27,4 +28,5 @@ def start(folder: Path, model: str, log: Path) -> Engine:
     log.unlink(missing_ok=True)
     # without VLLM_NO_USAGE_STATS it would report to its makers
     child = Child.start("the engine", argv, log=log, env={**ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1"})
-    return Engine(f"http://127.0.0.1:{port}", model, child, features=VLLM)
+    pulse = Pulse("/metrics", heartbeat.read_vllm)
+    return Engine(f"http://127.0.0.1:{port}", model, child, features=VLLM, pulse=pulse)

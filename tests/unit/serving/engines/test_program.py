@@ -15,7 +15,7 @@ def test_a_model_that_lacks_weights_is_not_served(base: Path, tmp_path: Path) ->
     weights = load_file(folder / "model.safetensors")
     del weights["model.norm.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    words = [str(folder), str(free_port()), "{}"]
+    words = [str(folder), str(free_port())]
 
     # a process of its own: were it served, it would not end
     program = [sys.executable, "-m", "tunegate.serving.engines.program", *words]

@@ -1,0 +1,100 @@
+"""An engine that hangs is told from one that is busy."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from tunegate.api.errors import ServingError
+from tunegate.processes import Child, free_port
+from tunegate.serving.engines import remote
+from tunegate.serving.engines.heartbeat import Progress, read_vllm
+from tunegate.serving.engines.remote import Engine, Pulse
+
+VLLM = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="shop"} 2.0
+vllm:num_requests_waiting{engine="0",model_name="shop"} 1.0
+vllm:prompt_tokens_total{engine="0",model_name="shop"} 40.0
+vllm:generation_tokens_total{engine="0",model_name="shop"} 7.0
+vllm:generation_tokens_created{engine="0",model_name="shop"} 1.7e+09
+"""
+
+
+def test_vllms_metrics_are_read_as_steps_and_requests() -> None:
+    assert read_vllm(VLLM) == Progress(steps=47, requests=3)
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Child]:
+    argv = [sys.executable, "-c", "import signal; signal.pause()"]
+    with Child.start("the engine", argv, log=tmp_path / "log") as running:
+        yield running
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, child: Child, progress: Callable[[int], Progress | None]) -> None:
+    """Watch an engine that says `progress` to each question until that is None, or it counts as hung."""
+    monkeypatch.setattr(remote, "_WATCH_SECONDS", 0.01)
+    asked = 0
+    enough = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        if (found := progress(asked)) is None:
+            enough.set()
+            return web.Response(status=200, text="1 0")
+        return web.Response(text=f"{found.steps} {found.requests}")
+
+    async def healthy(request: web.Request) -> web.Response:
+        return web.Response()
+
+    def read(body: bytes) -> Progress:
+        steps, requests = map(float, body.split())
+        return Progress(steps, requests)
+
+    async def main() -> None:
+        app = web.Application()
+        app.router.add_get("/progress", answer)
+        app.router.add_get("/health", healthy)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        port = free_port()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        pulse = Pulse("/progress", read)
+        engine = Engine(f"http://127.0.0.1:{port}", "m", child, pulse=pulse, stall_seconds=0.4)
+        async with remote.session() as session:
+            watching = asyncio.ensure_future(engine.until_ended(session))
+            waiting = asyncio.ensure_future(enough.wait())
+            try:
+                await asyncio.wait({watching, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                if watching.done():
+                    await watching
+            finally:
+                watching.cancel()
+                waiting.cancel()
+                await runner.cleanup()
+
+    asyncio.run(main())
+
+
+def test_an_engine_that_does_nothing_for_its_requests_is_stopped(monkeypatch: pytest.MonkeyPatch, child: Child) -> None:
+    with pytest.raises(ServingError, match=r"did nothing for 0\.4 s"):
+        watch(monkeypatch, child, lambda asked: Progress(5, 1))
+
+    assert child.exit_code is not None
+
+
+@pytest.mark.parametrize("requests", [0, 3], ids=["idle", "busy"])
+def test_an_engine_that_is_busy_or_idle_runs_on(monkeypatch: pytest.MonkeyPatch, child: Child, requests: int) -> None:
+    def progress(asked: int) -> Progress | None:
+        return Progress(asked if requests else 5, requests) if asked < 20 else None
+
+    watch(monkeypatch, child, progress)
+
+    assert child.exit_code is None
