@@ -38,6 +38,19 @@ def test_the_api_server_takes_every_field_of_a_route(cluster: Cluster, namespace
     assert first_difference(wanted["spec"], found["spec"]) == ""
 
 
+def test_the_one_rule_of_an_older_operator_is_replaced_as_a_whole(cluster: Cluster, namespace: str) -> None:
+    spec = msgspec.convert(policy(traffic={"gateway": {"name": "public"}})["spec"], ClusterPolicy)
+    wanted = manifests.http_route(
+        namespace, spec, "shop", {make_version("base").digest: 90, make_version("a").digest: 10}
+    )
+    backends = wanted["spec"]["rules"][0]["backendRefs"]
+    older = {"matches": [{"path": {"type": "PathPrefix", "value": "/"}}], "backendRefs": backends}
+    cluster.apply({**wanted, "spec": {**wanted["spec"], "rules": [older]}})
+    found = cluster.apply(wanted)
+    assert [len(rule["backendRefs"]) for rule in found["spec"]["rules"]] == [2, 1]
+    assert first_difference(wanted["spec"], found["spec"]) == ""
+
+
 @pytest.mark.parametrize(
     ("kind", "path", "is_there"),
     [

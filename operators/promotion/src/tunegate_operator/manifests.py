@@ -145,29 +145,14 @@ def http_route(
 ) -> Object:
     """The one address of a policy's model, and who answers there; `weights` in percent by digest, stable first.
 
-    The rules for answers carry the weights and come first. Everything else goes to the one server with most of the
-    traffic, so that votes, lists and probes take nobody's turn. All of it is core to the Gateway API but the rewrite.
-
     step: the label of the canary's step, which servers are told; empty: none. What clients say of it never passes.
     takes_timeouts: whether the cluster's HTTPRoute knows them, as from Gateway API 1.2 on.
     """
     traffic = policy.traffic
     assert traffic.gateway is not None, "without a gateway there is no route"
     optional = {"namespace": traffic.gateway.namespace, "sectionName": traffic.gateway.section_name}
-    prefix = traffic.path_prefix.rstrip("/")
-    answers = {path: {"path": {"type": "Exact", "value": prefix + path}} for path in ANSWER_PATHS}
-    others = {"path": {"type": "PathPrefix", "value": traffic.path_prefix}}
     shares = {f"{server_name(name, digest)}-predictor": weight for digest, weight in weights.items()}
-    most = {max(shares, key=lambda server: shares[server]): 100}
-    if prefix:
-        # Servers know their paths from /v1 on, and a rule that changes a path can be for one path only.
-        rules = [
-            _rule([match], shares, step, {"type": "ReplaceFullPath", "replaceFullPath": path})
-            for path, match in answers.items()
-        ]
-        rules.append(_rule([others], most, "", {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}))
-    else:
-        rules = [_rule(list(answers.values()), shares, step), _rule([others], most, "")]
+    rules = _rules(traffic.path_prefix, shares, step)
     if takes_timeouts:
         # As long as the server takes: Envoy would cut every answer off after 15 seconds.
         rules = [{**rule, "timeouts": {"request": "0s"}} for rule in rules]
@@ -178,6 +163,28 @@ def http_route(
     }
     labels = {**MANAGED_BY, POLICY: name, MODEL: policy.model}
     return _object("gateway.networking.k8s.io/v1", "HTTPRoute", namespace, name, labels, spec)
+
+
+def _rules(path_prefix: str, shares: Mapping[str, int], step: str) -> list[Object]:
+    """Those for answers, which carry the weights, and one for everything else; `shares` by the name of a Service.
+
+    Everything else goes to the one server with most of the traffic, so that votes, lists and probes take nobody's turn.
+    All of it is core to the Gateway API but the rewrite.
+    """
+    prefix = path_prefix.rstrip("/")
+    answers = {path: {"path": {"type": "Exact", "value": prefix + path}} for path in ANSWER_PATHS}
+    others = [{"path": {"type": "PathPrefix", "value": path_prefix}}]
+    most = {max(shares, key=lambda service: shares[service]): 100}
+    if not prefix:
+        return [_rule(list(answers.values()), shares, step), _rule(others, most, "")]
+    # Servers know their paths from /v1 on, and a rule that changes a path can be for one path only.
+    return [
+        *(
+            _rule([match], shares, step, {"type": "ReplaceFullPath", "replaceFullPath": path})
+            for path, match in answers.items()
+        ),
+        _rule(others, most, "", {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}),
+    ]
 
 
 def _rule(matches: list[Object], shares: Mapping[str, int], step: str, rewrite: Object | None = None) -> Object:
