@@ -20,8 +20,9 @@ from prometheus_client.registry import Collector
 from tests.builders import make_version
 from tests.waiting import wait_for
 from tunegate.api.digest import short
-from tunegate.api.feedback import Tally
+from tunegate.api.feedback import StepTag, Tally, step_tag
 from tunegate.processes import Child, answers, free_port, open_url
+from tunegate.promotion.counting import Counted
 from tunegate.serving.metrics import Metrics
 from tunegate_operator.conditions import Problem
 from tunegate_operator.feedback_counts import Counts, read_counts
@@ -81,7 +82,7 @@ def until_scraped(url: str, total: float) -> None:
     """Until each scraped series of thumbs down is there with this sum."""
 
     def seen() -> bool:
-        query = f"{url}/api/v1/query?query=sum(max+by(pod)(tunegate_feedback_total%7Bverdict%3D%22down%22%7D))"
+        query = f"{url}/api/v1/query?query=sum(max+by(pod,step)(tunegate_feedback_total%7Bverdict%3D%22down%22%7D))"
         with open_url(query, seconds=5) as answer:
             result = json.load(answer)["data"]["result"]
         return bool(result) and float(result[0]["value"][1]) == total
@@ -90,12 +91,12 @@ def until_scraped(url: str, total: float) -> None:
 
 
 def read(url: str, since: datetime) -> Counts | Problem:
-    return read_counts(url, "shop", [CANDIDATE, STABLE], since, datetime.now(UTC))
+    return read_counts(url, "shop", Counted("shop-run-1", CANDIDATE, STABLE, since), datetime.now(UTC))
 
 
-def judge(metrics: Metrics, digest: str, times: int) -> None:
+def judge(metrics: Metrics, digest: str, times: int, step: StepTag | None = None) -> None:
     for _ in range(times):
-        metrics.judged(digest, "down")
+        metrics.judged(digest, "down", step)
 
 
 @pytest.mark.parametrize("jobs", [1, 2], ids=["once", "twice"])
@@ -105,10 +106,15 @@ def test_each_verdict_counts_once_however_often_its_pod_is_scraped(prometheus: s
         with scraping(prometheus, tmp_path, {"a": here, "b": there}, jobs) as url:
             until_scraped(url, 30)
             since = datetime.now(UTC)
-            judge(stable, STABLE, 2)
-            judge(candidate, CANDIDATE, 3)
-            until_scraped(url, 35)
-            expected = Counts({CANDIDATE: Tally(down=3), STABLE: Tally(down=2)})
+            first, second = (step_tag("shop-run-1", index) for index in (0, 1))
+            judge(stable, STABLE, 2, first)
+            judge(stable, STABLE, 1)
+            judge(stable, STABLE, 1, step_tag("shop-run-0", 0))
+            judge(candidate, CANDIDATE, 3, first)
+            judge(candidate, CANDIDATE, 2, second)
+            until_scraped(url, 39)
+            ours, theirs = {0: Tally(down=3), 1: Tally(down=2)}, {0: Tally(down=2), None: Tally(down=1)}
+            expected = Counts({CANDIDATE: ours, STABLE: theirs})
             wait_for(lambda: read(url, since) == expected, what="the counts")
 
 
@@ -129,7 +135,7 @@ def test_verdicts_of_before_are_not_counted_when_prometheus_lost_its_data(promet
                 if isinstance(counts, Problem):
                     return False
                 assert not counts.is_whole
-                down = [counts.tallies[digest].down for digest in (STABLE, CANDIDATE)]
+                down = [sum(tally.down for tally in counts.tallies[digest].values()) for digest in (STABLE, CANDIDATE)]
                 assert down[0] <= stable.down - 520
                 return min(down) > 0
 

@@ -85,7 +85,7 @@ class _Cluster(World):
         if ("HTTPRoute", "shop") in self.objects and len(self.weights()) > 1:
             for digest in self._asked:
                 self._asked[digest] += ANSWERS * self.weights().get(server_name("shop", digest), 0) / 100
-        self.tallies = {digest: self.votes_on(digest) for digest in self._asked}
+        self.tallies = {digest: {0: self.votes_on(digest)} for digest in self._asked}
 
     def votes_on(self, digest: str) -> Tally:
         found = self.store.results.get((digest, "shop-taught-en"))

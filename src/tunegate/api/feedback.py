@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -11,6 +13,18 @@ from tunegate.api.codec import Document, Resource
 
 Verdict = Literal["up", "down"]
 Text = Annotated[str, Meta(max_length=4000)]
+StepTag = Annotated[str, Meta(pattern="^[0-9a-f]{10}/[0-9]{1,3}$")]
+"""A step of a promotion as response ids, votes and metrics name it: `<promotion_tag>/<index>`."""
+
+
+def promotion_tag(name: str) -> str:
+    """Ten hex digits that stand for a promotion where its name would be too long."""
+    return hashlib.sha256(name.encode()).hexdigest()[:10]
+
+
+def step_tag(promotion: str, step: int) -> StepTag:
+    """The tag of the step with index `step` (baking is the one after the last) of the promotion of this name."""
+    return f"{promotion_tag(promotion)}/{step}"
 
 
 class Feedback(Resource, frozen=True, kw_only=True, rename=None):
@@ -25,10 +39,15 @@ class Feedback(Resource, frozen=True, kw_only=True, rename=None):
 
 
 class FeedbackRecord(Document, frozen=True, kw_only=True):
-    """Feedback as it is kept: resolved to the digest of the version that gave the answer."""
+    """Feedback as it is kept: resolved to the digest of the version that gave the answer.
+
+    step: the step of the promotion beside whose other version it was given; None where nothing was being promoted, for
+    answers that were asked for past the route, and for those that 0.1.0 gave.
+    """
 
     schema: Literal["tunegate.io/feedback/v1"] = "tunegate.io/feedback/v1"
     digest: str
+    step: StepTag | None = None
     answered: datetime
     received: datetime
     feedback: Feedback
@@ -43,3 +62,7 @@ class Tally(Resource, frozen=True, kw_only=True):
     @property
     def n(self) -> int:
         return self.up + self.down
+
+
+Verdicts = Mapping[int | None, Tally]
+"""The verdicts on one version by step of a promotion, counted from 0; None: on answers that were given in no step."""

@@ -47,9 +47,18 @@ class GateResult(Resource, frozen=True, kw_only=True):
     message: str
 
 
+class StepVerdicts(Resource, frozen=True, kw_only=True):
+    """What users said of both versions in one step, by its index."""
+
+    step: int
+    candidate: Tally = Tally()
+    stable: Tally = Tally()
+
+
 class Comparison(Resource, frozen=True, kw_only=True):
     """The sequential test at one look: evidence as e-values, to be held against 1/alpha.
 
+    candidate, stable: over all steps. steps: in each step that has any verdicts, from which the evidence is made.
     answers_needed: judged answers of the candidate still needed for a conclusion if rates stay as seen; None when
     that can't be told.
     """
@@ -57,6 +66,7 @@ class Comparison(Resource, frozen=True, kw_only=True):
     outcome: Outcome
     candidate: Tally | None = None
     stable: Tally | None = None
+    steps: tuple[StepVerdicts, ...] = ()
     evidence_worse: float
     evidence_not_worse: float
     threshold: float

@@ -1,4 +1,4 @@
-"""Signed response ids: who holds one was given that answer by that version of that served model, at that time.
+"""Signed response ids: who holds one was given that answer by that version of that served model, then, in that step.
 
 An id says everything itself, so any replica with the same key can check it without asking anyone. Nothing here knows
 where ids or feedback are kept.
@@ -16,12 +16,15 @@ from datetime import UTC, datetime, timedelta
 from tunegate.api.digest import Digest
 from tunegate.api.environment import FEEDBACK_KEY
 from tunegate.api.errors import ForgedIdError, UsageError
+from tunegate.api.feedback import StepTag
 
 PREFIX = "chatcmpl-"  # what OpenAI's tools expect of the id of an answer
 
-_DIGEST, _TIME, _NONCE, _USER, _MAC = 32, 6, 9, 6, 16  # bytes; 69 together, so base64 has no spare bits to play with
-_PAYLOAD = _DIGEST + _TIME + _NONCE + _USER
-_ANONYMOUS = bytes(_USER)
+_DIGEST, _TIME, _NONCE, _USER, _STEP, _MAC = 32, 6, 9, 6, 6, 16  # bytes; 75, so base64 has no spare bits to play with
+_PAYLOAD_OF_0_1 = _DIGEST + _TIME + _NONCE + _USER  # ids of before knew no step
+_PAYLOAD = _PAYLOAD_OF_0_1 + _STEP
+_ANONYMOUS, _NO_STEP = bytes(_USER), bytes(_STEP)
+_MOST_STEP = 254  # the index has one byte, and 0 there is none
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DOMAIN = b"tunegate response id v1\0"
 _USER_DOMAIN = b"tunegate user v1\0"
@@ -30,8 +33,10 @@ _NEW_KEY = 'make one with: python -c "import secrets; print(secrets.token_hex(32
 
 @dataclass(frozen=True)
 class ResponseId:
-    """What a response id says: the version by its full digest, when it answered (to the millisecond), and to whom.
+    """What a response id says: the version by its full digest, when it answered (to the millisecond), to whom, and in
+    which step of a promotion.
 
+    step: the step's tag; None for an answer of no step, and for an id that 0.1.0 issued.
     user: a tag that tells the users of one version on one day apart and says nothing else of them; None for an unnamed
     one.
     """
@@ -41,6 +46,7 @@ class ResponseId:
     answered: datetime
     nonce: str
     user: str | None
+    step: StepTag | None
 
 
 class ResponseIds:
@@ -51,12 +57,13 @@ class ResponseIds:
         self._context = _DOMAIN + model.encode() + b"\0"
         self._users = _USER_DOMAIN + model.encode() + b"\0"
 
-    def issue(self, digest: str, now: datetime, user: str | None = None) -> str:
-        """A new id for an answer that the version with `digest` gives `user` now: URL-safe, 101 characters."""
+    def issue(self, digest: str, now: datetime, user: str | None = None, step: StepTag | None = None) -> str:
+        """A new id for an answer that the version with `digest` gives `user` now, in this step: URL-safe, 109
+        characters."""
         milliseconds = (now - _EPOCH) // timedelta(milliseconds=1)
         version = Digest.parse(digest).raw
         nonce = secrets.token_bytes(_NONCE)
-        payload = version + milliseconds.to_bytes(_TIME) + nonce + self._tag(version, user, now)
+        payload = version + milliseconds.to_bytes(_TIME) + nonce + self._tag(version, user, now) + _packed(step)
         return PREFIX + base64.urlsafe_b64encode(payload + self._sign(payload)).decode()
 
     def read(self, text: str) -> ResponseId:
@@ -66,18 +73,23 @@ class ResponseIds:
         except (binascii.Error, ValueError):
             raw = b""
         # Only the one canonical spelling passes: a second spelling would be a second vote.
-        if len(raw) != _PAYLOAD + _MAC or PREFIX + base64.urlsafe_b64encode(raw).decode() != text:
+        if (
+            len(raw) - _MAC not in (_PAYLOAD, _PAYLOAD_OF_0_1)
+            or PREFIX + base64.urlsafe_b64encode(raw).decode() != text
+        ):
             raise ForgedIdError("This is not a response id; send the `id` of an answer just as it was given.")
-        payload, mac = raw[:_PAYLOAD], raw[_PAYLOAD:]
+        payload, mac = raw[:-_MAC], raw[-_MAC:]
         if not hmac.compare_digest(mac, self._sign(payload)):
             raise ForgedIdError("This response id was not issued here; send the id of an answer just as it was given.")
         milliseconds = int.from_bytes(payload[_DIGEST : _DIGEST + _TIME])
+        user, step = payload[_PAYLOAD_OF_0_1 - _USER : _PAYLOAD_OF_0_1], payload[_PAYLOAD_OF_0_1:]
         return ResponseId(
             text=text,
             digest=str(Digest.of_raw(payload[:_DIGEST])),
             answered=_EPOCH + timedelta(milliseconds=milliseconds),
-            nonce=payload[_DIGEST + _TIME : -_USER].hex(),
-            user=None if payload[-_USER:] == _ANONYMOUS else payload[-_USER:].hex(),
+            nonce=payload[_DIGEST + _TIME : _PAYLOAD_OF_0_1 - _USER].hex(),
+            user=None if user == _ANONYMOUS else user.hex(),
+            step=f"{step[:-1].hex()}/{step[-1] - 1}" if any(step[-1:]) else None,
         )
 
     def _tag(self, version: bytes, user: str | None, now: datetime) -> bytes:
@@ -92,6 +104,12 @@ class ResponseIds:
 
     def _sign(self, payload: bytes) -> bytes:
         return hmac.digest(self._key, self._context + payload, "sha256")[:_MAC]
+
+
+def _packed(step: StepTag | None) -> bytes:
+    """The tag and, one higher so that 0 is none, the index. A step beyond what fits is none."""
+    tag, _, index = (step or "").partition("/")
+    return bytes.fromhex(tag) + bytes([int(index) + 1]) if index and int(index) <= _MOST_STEP else _NO_STEP
 
 
 def parse_key(text: str | None) -> bytes:

@@ -18,7 +18,7 @@ import msgspec
 from tunegate.api.codec import from_json, to_json
 from tunegate.api.digest import Digest
 from tunegate.api.errors import StoreError, UsageError
-from tunegate.api.feedback import Feedback, FeedbackRecord, Tally
+from tunegate.api.feedback import Feedback, FeedbackRecord, Tally, Verdicts, promotion_tag
 from tunegate.feedback.tally import VERDICTS_PER_USER, Vote, count_votes
 
 FOLDER = ".tunegate/feedback"
@@ -60,17 +60,30 @@ class FeedbackLog:
         return sorted(self._fetch(self._store.keys(_prefix(digest))), key=lambda record: record.received)
 
     def tally(self, digest: str, since: datetime | None = None) -> Tally:
-        """Count the verdicts on answers given at or after `since`: of each user the first few that were received.
+        """Count the verdicts on answers given at or after `since`: of each user the first few that were received."""
+        counts = count_votes(vote for vote in self._votes(digest) if since is None or vote.answered >= since)
+        return Tally(up=sum(tally.up for tally in counts.values()), down=sum(tally.down for tally in counts.values()))
 
-        Documents read once are not read again.
-        """
+    def tallies(self, digest: str, promotion: str, since: datetime) -> Verdicts:
+        """The same for each step of the promotion of this name, and, as step None, for answers given since `since`
+        without a step."""
+        tag = promotion_tag(promotion)
+        counts = count_votes(
+            vote
+            for vote in self._votes(digest)
+            if (vote.step.startswith(f"{tag}/") if vote.step else vote.answered >= since)
+        )
+        return {None if step is None else int(step.partition("/")[2]): tally for step, tally in counts.items()}
+
+    def _votes(self, digest: str) -> Iterable[Vote]:
+        """All votes on a version. Documents read once are not read again."""
         read = self._read.setdefault(digest, {})
         new = [key for key in self._store.keys(_prefix(digest)) if key not in read]
         for key, record in zip(new, self._fetch(new), strict=True):
             user = key.removeprefix(_prefix(digest)).partition("/")[0]
             named = None if user == _ANONYMOUS else user
-            read[key] = Vote(named, record.answered, record.received, record.feedback.verdict)
-        return count_votes(vote for vote in read.values() if since is None or vote.answered >= since)
+            read[key] = Vote(named, record.answered, record.received, record.feedback.verdict, record.step)
+        return read.values()
 
     def _fetch(self, keys: Iterable[str]) -> Iterable[FeedbackRecord]:
         def get(key: str) -> FeedbackRecord:

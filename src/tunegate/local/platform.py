@@ -173,8 +173,8 @@ class Platform:
         )
         if (asked := counted(snapshot)) is None:
             return replace(snapshot, tallies={})
-        digests, since = asked
-        return replace(snapshot, tallies={digest: self._log.tally(digest, since) for digest in digests})
+        tallies = {digest: self._log.tallies(digest, asked.promotion, asked.since) for digest in asked.digests}
+        return replace(snapshot, tallies=tallies)
 
     def _read_policy(self) -> tuple[PromotionPolicy, ModelVersion]:
         """The policy in the file and its initial version; as long as the file can't be used, what was there before.

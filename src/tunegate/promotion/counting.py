@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import NamedTuple
 
 from tunegate.api.promotion import Phase, Promotion
 from tunegate.api.versions import ModelVersion
@@ -31,8 +32,23 @@ def shown(promotions: Iterable[Promotion]) -> Promotion | None:
     return next((promotion for promotion in promotions if promotion.status.phase in SHOWN), None)
 
 
-def counted(snapshot: Snapshot) -> tuple[tuple[str, str], datetime] | None:
-    """The digests of the candidate and of its concurrent stable, and the start of the canary their verdicts count from.
+class Counted(NamedTuple):
+    """Whose verdicts are counted: those on answers of the candidate and of its concurrent stable, in the steps of this
+    promotion. Answers that were given in no step count from the start of the canary.
+    """
+
+    promotion: str
+    candidate: str
+    stable: str
+    since: datetime
+
+    @property
+    def digests(self) -> tuple[str, str]:
+        return self.candidate, self.stable
+
+
+def counted(snapshot: Snapshot) -> Counted | None:
+    """What is to be counted now.
 
     None while no verdict can change anything: no canary runs, its end is decided, or a person has taken the traffic.
     """
@@ -42,4 +58,4 @@ def counted(snapshot: Snapshot) -> tuple[tuple[str, str], datetime] | None:
     if promotion.status.canary_started is None:
         return None
     stable = promotion.status.stable or stable_version(snapshot)
-    return (promotion.candidate.digest, stable.digest), promotion.status.canary_started
+    return Counted(promotion.name, promotion.candidate.digest, stable.digest, promotion.status.canary_started)

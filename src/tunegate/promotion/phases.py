@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from tunegate.api.feedback import Tally
 from tunegate.api.policy import PromotionPolicy
 from tunegate.api.promotion import TERMINAL, Comparison, Decision, Ending, Phase, Promotion, PromotionStatus, Transition
 from tunegate.api.versions import ModelVersion
@@ -95,10 +94,11 @@ class View:
     def compare(self) -> Comparison:
         """The verdicts on the candidate against those on the stable beside it."""
         tallies, stable = self.snapshot.tallies, self.status.stable or self.stable
+        steps = max(len(canary_steps(self.policy)), 1)
         if tallies is None:
-            return compare(None, None, self.policy.feedback)
-        candidate = tallies.get(self.candidate.digest, Tally())
-        return compare(candidate, tallies.get(stable.digest, Tally()), self.policy.feedback)
+            return compare(None, None, self.policy.feedback, steps)
+        candidate = tallies.get(self.candidate.digest, {})
+        return compare(candidate, tallies.get(stable.digest, {}), self.policy.feedback, steps)
 
     def held_until(self) -> datetime | None:
         """After a rollback, users are left in peace for a while."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tunegate.api.evaluation import Evaluation
-from tunegate.api.feedback import Tally
+from tunegate.api.feedback import Verdicts
 from tunegate.api.policy import PromotionPolicy
 from tunegate.api.promotion import Promotion, PromotionStatus
 from tunegate.api.versions import ModelVersion
@@ -40,7 +40,7 @@ class Snapshot:
     promotions: every attempt so far, oldest first.
     evaluations: by (digest, suite). servers: by digest.
     weights: the observed share of each version in percent, by digest; None when the route can't be read.
-    tallies: verdicts on answers given since the running canary started, by digest; None when they can't be read.
+    tallies: verdicts on answers given in the running canary, by digest and step; None when they can't be read.
     modified: who changed an object of ours by hand, and what; empty when nobody did.
     """
 
@@ -52,7 +52,7 @@ class Snapshot:
     evaluations: Mapping[tuple[str, str], EvaluationState] = field(default_factory=dict)
     servers: Mapping[str, ServerState] = field(default_factory=dict)
     weights: Mapping[str, int] | None = None
-    tallies: Mapping[str, Tally] | None = None
+    tallies: Mapping[str, Verdicts] | None = None
     modified: str = ""
 
 

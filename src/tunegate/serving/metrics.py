@@ -5,14 +5,22 @@ It knows of numbers and labels, never of texts.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Lock
+
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from tunegate.api.digest import short
-from tunegate.api.feedback import Verdict
+from tunegate.api.feedback import StepTag, Verdict
 
 # From a warm GPU to a crowded CPU.
 _FIRST_TOKEN = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _ANSWER = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+_VERDICTS: tuple[Verdict, ...] = ("up", "down")
+# Steps of promotions whose counts a server keeps: more than one promotion has, and not those of a year.
+MOST_STEPS = 32
 _REASONS = ("request", "unavailable", "engine", "disconnect", "internal")
 
 
@@ -22,7 +30,6 @@ class Metrics:
     def __init__(self, digest: str, model: str, registry: CollectorRegistry = REGISTRY) -> None:
         version = short(digest)
         by_version = ["model_version"]
-        answers = Counter("tunegate_answers", "Answers given completely.", by_version, registry=registry)
         errors = Counter(
             "tunegate_answer_errors", "Answers refused or broken off.", [*by_version, "reason"], registry=registry
         )
@@ -54,19 +61,11 @@ class Metrics:
         )
         info = Gauge("tunegate_model_info", "What is served.", [*by_version, "digest", "model"], registry=registry)
         info.labels(version, digest, model).set(1)
-        self._feedback = Counter(
-            "tunegate_feedback",
-            "Verdicts, each answer once and at most 3 of one user.",
-            [*by_version, "verdict"],
-            registry=registry,
-        )
         self._version = version
-        self._answers = answers.labels(version)
+        self._steps = _Steps(version, registry)
         self._errors = {reason: errors.labels(version, reason) for reason in _REASONS}
         self._first_token = first_token.labels(version)
         self._answer = answer.labels(version)
-        for verdict in ("up", "down"):
-            self._feedback.labels(version, verdict)  # 0 from the start: absent would mean unknown
 
     def admitted(self, key: str) -> None:
         self._admitted.labels(self._version, key).inc()
@@ -77,13 +76,66 @@ class Metrics:
     def first_token(self, seconds: float) -> None:
         self._first_token.observe(seconds)
 
-    def answered(self, seconds: float) -> None:
-        self._answers.inc()
+    def asked(self, step: StepTag | None) -> None:
+        """A question that is to be answered, in this step of a promotion."""
+        self._steps.of(self._version, step).questions.inc()
+
+    def answered(self, seconds: float, step: StepTag | None) -> None:
+        self._steps.of(self._version, step).answers.inc()
         self._answer.observe(seconds)
 
     def failed(self, reason: str) -> None:
         self._errors[reason].inc()
 
-    def judged(self, digest: str, verdict: Verdict) -> None:
+    def judged(self, digest: str, verdict: Verdict, step: StepTag | None = None) -> None:
         """A verdict that counts, on an answer of the version with `digest`: it may be another than the one served."""
-        self._feedback.labels(short(digest), verdict).inc()
+        self._steps.of(short(digest), step).feedback[verdict].inc()
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """The counters of one version in one step."""
+
+    questions: Counter
+    answers: Counter
+    feedback: Mapping[Verdict, Counter]
+
+
+class _Steps:
+    """What is counted by step of a promotion. A server that stays sees one promotion after the other, so only the
+    counts of the steps that were used last are kept; those of no step always are."""
+
+    def __init__(self, version: str, registry: CollectorRegistry) -> None:
+        by_step = ["model_version", "step"]
+        self._questions = Counter(
+            "tunegate_questions", "Questions taken, whatever became of them.", by_step, registry=registry
+        )
+        self._answers = Counter("tunegate_answers", "Answers given completely.", by_step, registry=registry)
+        self._feedback = Counter(
+            "tunegate_feedback",
+            "Verdicts, each answer once and at most 3 of one user.",
+            [*by_step, "verdict"],
+            registry=registry,
+        )
+        self._kept: OrderedDict[tuple[str, StepTag], None] = OrderedDict()
+        self._lock = Lock()
+        self.of(version, None)  # 0 from the start: absent would mean unknown
+
+    def of(self, version: str, step: StepTag | None) -> _Counts:
+        with self._lock:
+            if step is not None:
+                self._kept[version, step] = None
+                self._kept.move_to_end((version, step))
+                if len(self._kept) > MOST_STEPS:
+                    self._forget(self._kept.popitem(last=False)[0])
+            labels = (version, step or "")
+            feedback: dict[Verdict, Counter] = {
+                verdict: self._feedback.labels(*labels, verdict) for verdict in _VERDICTS
+            }
+            return _Counts(self._questions.labels(*labels), self._answers.labels(*labels), feedback)
+
+    def _forget(self, labels: tuple[str, StepTag]) -> None:
+        self._questions.remove(*labels)
+        self._answers.remove(*labels)
+        for verdict in _VERDICTS:
+            self._feedback.remove(*labels, verdict)

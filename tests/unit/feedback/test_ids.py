@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tunegate.api.digest import Digest
 from tunegate.api.errors import ForgedIdError, UsageError
+from tunegate.api.feedback import step_tag
 from tunegate.feedback import ResponseIds, parse_key
 
 KEY = bytes(range(32))
@@ -35,6 +38,33 @@ def test_an_id_tells_users_apart_without_naming_them(ids: ResponseIds) -> None:
     assert ids.read(ids.issue(DIGEST, NOW, "")).user is None
 
 
+def test_an_id_says_in_which_step_of_which_promotion(ids: ResponseIds) -> None:
+    steps = [step_tag(promotion, index) for promotion in ("shop-run-1", "shop-run-2") for index in (0, 1, 21, 254)]
+
+    assert [ids.read(ids.issue(DIGEST, NOW, "anna", step)).step for step in steps] == steps
+    assert len(set(steps)) == len(steps)
+    assert ids.read(ids.issue(DIGEST, NOW)).step is None
+
+
+def test_a_step_beyond_all_policies_is_none_and_no_other_one(ids: ResponseIds) -> None:
+    assert ids.read(ids.issue(DIGEST, NOW, step=step_tag("shop-run-1", 255))).step is None
+
+
+def test_an_id_of_0_1_0_is_read_as_one_of_no_step(ids: ResponseIds) -> None:
+    payload = Digest.parse(DIGEST).raw + bytes([1, 155, 0, 0, 0, 0]) + bytes(9) + bytes.fromhex("0a1b2c3d4e5f")
+    mac = hmac.digest(KEY, b"tunegate response id v1\0shop-assistant\0" + payload, "sha256")[:16]
+    read = ids.read("chatcmpl-" + base64.urlsafe_b64encode(payload + mac).decode())
+
+    assert (read.digest, read.user, read.step) == (DIGEST, "0a1b2c3d4e5f", None)
+
+
+def test_the_step_can_be_neither_changed_nor_taken_away(ids: ResponseIds) -> None:
+    raw = base64.urlsafe_b64decode(ids.issue(DIGEST, NOW, step=step_tag("shop-run-1", 0))[9:])
+    for forged in (raw[:58] + bytes([2]) + raw[59:], raw[:53] + raw[59:], raw[:53] + bytes(6) + raw[59:]):
+        with pytest.raises(ForgedIdError):
+            ids.read("chatcmpl-" + base64.urlsafe_b64encode(forged).decode())
+
+
 def test_a_user_is_another_one_the_next_day(ids: ResponseIds) -> None:
     today, tomorrow = (ids.read(ids.issue(DIGEST, NOW + timedelta(days=n), "anna")).user for n in (0, 1))
     assert today != tomorrow
@@ -54,7 +84,7 @@ def test_ids_are_unique_url_safe_and_look_like_openais(ids: ResponseIds) -> None
     issued = {ids.issue(DIGEST, NOW) for _ in range(1000)}
 
     assert len(issued) == 1000
-    assert all(re.fullmatch(r"chatcmpl-[A-Za-z0-9_-]{92}", each) for each in issued)
+    assert all(re.fullmatch(r"chatcmpl-[A-Za-z0-9_-]{100}", each) for each in issued)
 
 
 def test_another_replica_with_the_same_key_reads_it(ids: ResponseIds) -> None:
@@ -90,7 +120,9 @@ def test_there_is_only_one_spelling_of_an_id(ids: ResponseIds) -> None:
             ids.read(spelling)
 
 
-@pytest.mark.parametrize("text", ["", "chatcmpl-", "chatcmpl-123", "x" * 512, "chatcmpl-夏天", "\ud800", "A" * 92])
+@pytest.mark.parametrize(
+    "text", ["", "chatcmpl-", "chatcmpl-123", "x" * 512, "chatcmpl-夏天", "\ud800", "A" * 92, "A" * 100]
+)
 def test_what_is_no_id_is_refused(ids: ResponseIds, text: str) -> None:
     with pytest.raises(ForgedIdError):
         ids.read(text)

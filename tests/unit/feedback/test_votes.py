@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tunegate.api.errors import StoreError, UsageError
-from tunegate.api.feedback import Feedback, FeedbackRecord, Tally, Verdict
+from tunegate.api.feedback import Feedback, FeedbackRecord, Tally, Verdict, step_tag
 from tunegate.feedback import FeedbackLog, ResponseIds
 from tunegate.feedback.votes import without_controls
 
@@ -40,11 +40,13 @@ def log(store: Documents) -> FeedbackLog:
     return FeedbackLog(store)
 
 
-def record(verdict: Verdict = "up", *, digest: str = ONE, minute: int = 0, received: int = 0) -> FeedbackRecord:
+def record(
+    verdict: Verdict = "up", *, digest: str = ONE, minute: int = 0, received: int = 0, step: str | None = None
+) -> FeedbackRecord:
     answered = START + timedelta(minutes=minute)
     feedback = Feedback(response_id=IDS.issue(digest, answered), verdict=verdict)
     return FeedbackRecord(
-        digest=digest, answered=answered, received=START + timedelta(hours=received), feedback=feedback
+        digest=digest, step=step, answered=answered, received=START + timedelta(hours=received), feedback=feedback
     )
 
 
@@ -116,6 +118,20 @@ def test_since_is_held_against_the_time_of_the_answer(log: FeedbackLog) -> None:
 
     assert log.tally(ONE, START + timedelta(minutes=10)) == Tally(up=1)
     assert log.tally(ONE, START + timedelta(minutes=11)) == Tally()
+
+
+def test_verdicts_are_told_apart_by_the_steps_of_one_promotion(log: FeedbackLog) -> None:
+    early, late = START, START + timedelta(minutes=5)
+    for step, minute in ((0, 0), (0, 9), (1, 9)):
+        log.record(record("down", step=step_tag("shop-run-2", step), minute=minute))
+    log.record(record("up", step=step_tag("shop-run-1", 0), minute=9))  # of another promotion
+    log.record(record("up", minute=0))
+    log.record(record("up", minute=9))
+
+    assert log.tallies(ONE, "shop-run-2", late) == {0: Tally(down=2), 1: Tally(down=1), None: Tally(up=1)}
+    assert log.tallies(ONE, "shop-run-2", early)[None] == Tally(up=2)
+    assert log.tallies(ONE, "shop-run-1", late) == {0: Tally(up=1), None: Tally(up=1)}
+    assert log.tallies(TWO, "shop-run-2", early) == {}
 
 
 def test_a_tally_reads_each_document_once(log: FeedbackLog, store: Documents) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import re
 import ssl
 import subprocess
 import threading
+import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,13 @@ import pytest
 
 from tests.builders import at, make_version
 from tunegate.api.digest import short
-from tunegate.api.feedback import Tally
+from tunegate.api.feedback import Tally, Verdicts, step_tag
+from tunegate.promotion.counting import Counted
 from tunegate_operator.conditions import Problem
 from tunegate_operator.feedback_counts import Counts, Series, count, read_counts
 
 NEW, OLD = make_version("run-1").digest, make_version("base").digest
+ASKED = Counted("shop-run-1", NEW, OLD, at(0))
 SINCE = at(0).timestamp()
 LONG_BEFORE = -100_000.0
 Values = list[tuple[float, float | str]]
@@ -33,14 +37,22 @@ def series(
     created: float | None = LONG_BEFORE,
     pod: str = "a",
     instance: str = "a:1",
+    step: str = "",
 ) -> list[Series]:
     """A counter and when it began, with times in seconds after the canary's start; without the latter if it is None."""
     labels = {"model_version": short(digest), "verdict": verdict, "pod": pod, "instance": instance}
+    labels |= {"step": step} if step else {}  # Prometheus leaves empty ones out
     found = [Series({"__name__": "tunegate_feedback_total", **labels}, [(SINCE + t, str(v)) for t, v in values])]
     if created is not None:
         began = [(SINCE + time, str(SINCE + created)) for time, _ in values]
         found.append(Series({"__name__": "tunegate_feedback_created", **labels}, began))
     return found
+
+
+def verdicts(**counts: int) -> Verdicts:
+    """On answers that were given in no step."""
+    tally = Tally(**counts)
+    return {None: tally} if tally.n else {}
 
 
 def zeros(*digests: str) -> list[Series]:
@@ -69,16 +81,16 @@ def downs(values: Values, created: float | None = LONG_BEFORE, **labels: str) ->
     ],
 )
 def test_only_what_came_since_the_beginning_counts(found: list[Series], grown: float, is_whole: bool) -> None:
-    counts = count([*zeros(NEW, OLD), *found], [NEW, OLD], at(0))
-    assert counts == Counts({NEW: Tally(down=round(grown)), OLD: Tally()}, is_whole)
+    counts = count([*zeros(NEW, OLD), *found], ASKED)
+    assert counts == Counts({NEW: verdicts(down=round(grown)), OLD: {}}, is_whole)
 
 
 def test_a_restart_is_seen_also_where_the_count_is_larger_than_before() -> None:
     first, second = downs([(-10, 2), (10, 3)]), downs([(40, 5)], created=20)
     both = [Series(one.metric, one.values + other.values) for one, other in zip(first, second, strict=True)]
-    counts = count([*zeros(NEW, OLD), *both], [NEW, OLD], at(0))
+    counts = count([*zeros(NEW, OLD), *both], ASKED)
     assert isinstance(counts, Counts)
-    assert counts.tallies[NEW] == Tally(down=6)
+    assert counts.tallies[NEW] == verdicts(down=6)
 
 
 def test_where_the_history_of_one_version_is_lost_the_other_is_counted_from_there_too() -> None:
@@ -86,8 +98,8 @@ def test_where_the_history_of_one_version_is_lost_the_other_is_counted_from_ther
     stable = series(OLD, "down", [(600, 300), (700, 310)]) + series(OLD, "up", [(600, 9700), (700, 9720)])
     candidate = downs([(20, 0), (500, 10), (600, 12), (700, 17)], created=5)
     ups = series(NEW, "up", [(20, 0), (500, 30), (600, 40), (700, 45)], created=5)
-    counts = count([*stable, *candidate, *ups], [NEW, OLD], at(0))
-    assert counts == Counts({NEW: Tally(up=5, down=5), OLD: Tally(up=20, down=10)}, is_whole=False)
+    counts = count([*stable, *candidate, *ups], ASKED)
+    assert counts == Counts({NEW: verdicts(up=5, down=5), OLD: verdicts(up=20, down=10)}, is_whole=False)
 
 
 def test_verdicts_of_all_servers_of_a_version_are_added() -> None:
@@ -97,19 +109,47 @@ def test_verdicts_of_all_servers_of_a_version_are_added() -> None:
         *downs([(5, 3)], created=2, pod="c"),
         *series(OLD, "up", [(5, 4)], created=2, pod="d"),
     ]
-    assert count(found, [NEW, OLD], at(0)) == Counts({NEW: Tally(down=5), OLD: Tally(up=4)})
+    assert count(found, ASKED) == Counts({NEW: verdicts(down=5), OLD: verdicts(up=4)})
+
+
+def test_verdicts_are_told_apart_by_step_in_each_pod() -> None:
+    first, second = step_tag("shop-run-1", 0), step_tag("shop-run-1", 1)
+    found = [
+        *zeros(NEW, OLD),
+        *downs([(5, 2)], created=2, step=first),
+        *downs([(5, 0), (9, 3)], created=2, step=second),
+        *downs([(9, 4)], created=2, step=second, pod="b"),
+        *series(OLD, "up", [(5, 6)], created=2, step=first),
+        *series(OLD, "down", [(5, 1)], created=2),
+    ]
+    ours, theirs = {0: Tally(down=2), 1: Tally(down=7)}, {0: Tally(up=6), None: Tally(down=1)}
+    assert count(found, ASKED) == Counts({NEW: ours, OLD: theirs})
+
+
+def test_only_the_steps_of_this_promotion_are_asked_for() -> None:
+    asked = []
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        asked.append(urllib.parse.unquote(request.path))
+        body(told(zeros(NEW, OLD)))(request)
+
+    with prometheus(answer) as url:
+        assert isinstance(ask(url), Counts)
+    (pattern,) = re.findall(r'step=~"([^"]*)"', asked[0].replace("+", " "))
+    tags = [step_tag("shop-run-1", 0), step_tag("shop-run-1", 20), "", step_tag("shop-run-2", 0)]
+    assert [bool(re.fullmatch(pattern.replace(" ", "+"), tag)) for tag in tags] == [True, True, True, False]
 
 
 def test_a_pod_that_is_scraped_under_two_addresses_counts_once() -> None:
     twice = [*downs([(5, 2)], created=2), *downs([(5, 3)], created=2, instance="a:2")]
-    counts = count([*zeros(NEW, OLD), *twice], [NEW, OLD], at(0))
-    assert counts == Counts({NEW: Tally(down=3), OLD: Tally()})
+    counts = count([*zeros(NEW, OLD), *twice], ASKED)
+    assert counts == Counts({NEW: verdicts(down=3), OLD: {}})
 
 
 def test_without_pods_names_servers_are_told_apart_by_their_addresses() -> None:
     two = [*downs([(5, 2)], created=2, pod=""), *downs([(5, 3)], created=2, pod="", instance="b:1")]
-    counts = count([*zeros(NEW, OLD), *two], [NEW, OLD], at(0))
-    assert counts == Counts({NEW: Tally(down=5), OLD: Tally()})
+    counts = count([*zeros(NEW, OLD), *two], ASKED)
+    assert counts == Counts({NEW: verdicts(down=5), OLD: {}})
 
 
 @pytest.mark.parametrize(
@@ -127,7 +167,7 @@ def test_without_pods_names_servers_are_told_apart_by_their_addresses() -> None:
     ],
 )
 def test_counts_that_are_missing_are_a_problem_and_never_zero(found: list[Series]) -> None:
-    problem = count(found, [NEW, OLD], at(0))
+    problem = count(found, ASKED)
     assert isinstance(problem, Problem)
     assert problem.reason == "NoFeedbackCounts"
     assert "PodMonitor" in problem.message
@@ -185,7 +225,7 @@ def told(found: list[Series], **more: Any) -> bytes:
 
 
 def ask(url: str, credentials: Path | None = None) -> Counts | Problem:
-    return read_counts(url, "shop", [NEW, OLD], at(0), at(60), credentials)
+    return read_counts(url, "shop", ASKED, at(60), credentials)
 
 
 ANSWERS = [
@@ -261,7 +301,7 @@ def test_the_operator_says_who_it_is(files: dict[str, str], header: str | None, 
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with prometheus(answer) as url:
-        assert ask(url, tmp_path) == Counts({NEW: Tally(), OLD: Tally()})
+        assert ask(url, tmp_path) == Counts({NEW: {}, OLD: {}})
         (tmp_path / "token").write_text("replaced")
         ask(url, tmp_path)
     assert seen == [header, "Bearer replaced"]

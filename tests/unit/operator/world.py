@@ -17,7 +17,7 @@ from typing import Any
 
 from tests import kserve
 from tests.builders import at, make_evaluation, make_version
-from tunegate.api.feedback import Tally
+from tunegate.api.feedback import Tally, Verdicts
 from tunegate.api.versions import ModelVersion, Producer
 from tunegate.kube.kinds import Kind, Object
 from tunegate.promotion.decide import decide
@@ -89,7 +89,7 @@ class World:
         self.store = Store()
         self.missing_kinds: set[Kind] = set()
         self.missing_fields: set[str] = set()
-        self.tallies: Mapping[str, Tally] | Problem = {}
+        self.tallies: Mapping[str, Verdicts] | Problem = {}
         self.follow_servers = self.follow_route = True
         self.notes: list[tuple[str, str]] = []
         self.written = Changes()
@@ -207,7 +207,7 @@ class World:
         self.store.results[version.digest, "quality"] = to_summary(make_evaluation(version, score=score))
 
     def vote(self, candidate: ModelVersion, tally: Tally, stable: Tally, against: ModelVersion = BASE) -> World:
-        self.tallies = {candidate.digest: tally, against.digest: stable}
+        self.tallies = {candidate.digest: {0: tally}, against.digest: {0: stable}}
         return self
 
     def look(self) -> Gathered | PolicyProblem | None:

@@ -21,7 +21,13 @@ def tally(down: int, n: int) -> Tally:
 
 
 def at(candidate: tuple[int, int], stable: tuple[int, int], guard: FeedbackGuard = GUARD) -> Comparison:
-    return compare(tally(*candidate), tally(*stable), guard)
+    return in_steps([(candidate, stable)], guard)
+
+
+def in_steps(steps: list[tuple[tuple[int, int], tuple[int, int]]], guard: FeedbackGuard = GUARD) -> Comparison:
+    """Thumbs down and judged answers of the candidate and of the stable in each step."""
+    ours, theirs = ({index: tally(*step[arm]) for index, step in enumerate(steps)} for arm in (0, 1))
+    return compare(ours, theirs, guard, len(steps))
 
 
 @pytest.mark.parametrize(
@@ -46,13 +52,13 @@ def test_outcome_follows_from_the_counts(candidate, stable, outcome):
 @pytest.mark.parametrize(
     ("candidate", "stable", "names"),
     [
-        pytest.param(None, tally(1, 10**6), "the candidate are", id="candidate"),
-        pytest.param(tally(10**6, 10**6), None, "the stable are", id="stable"),
+        pytest.param(None, {0: tally(1, 10**6)}, "the candidate are", id="candidate"),
+        pytest.param({0: tally(10**6, 10**6)}, None, "the stable are", id="stable"),
         pytest.param(None, None, "the candidate and the stable are", id="both"),
     ],
 )
 def test_missing_counts_never_decide(candidate, stable, names):
-    result = compare(candidate, stable, GUARD)
+    result = compare(candidate, stable, GUARD, 1)
 
     assert (result.outcome, result.answers_needed) == ("Inconclusive", None)
     assert (result.evidence_worse, result.evidence_not_worse) == (1.0, 1.0)
@@ -123,7 +129,7 @@ def test_no_forecast_where_the_rates_lead_nowhere():
 
 def test_a_dislike_of_the_candidate_never_speaks_for_it():
     for up, stable in itertools.product((0, 3, 40), [(0, 5), (3, 10), (50, 100), (90, 100)]):
-        results = [compare(Tally(up=up, down=down), tally(*stable), GUARD) for down in range(0, 60, 3)]
+        results = [at((down, up + down), stable) for down in range(0, 60, 3)]
         worse = [result.evidence_worse for result in results]
         not_worse = [result.evidence_not_worse for result in results]
         assert all(a <= b * (1 + 1e-6) for a, b in itertools.pairwise(worse))
@@ -131,7 +137,7 @@ def test_a_dislike_of_the_candidate_never_speaks_for_it():
 
 
 def test_a_dislike_of_the_stable_never_speaks_against_the_candidate():
-    results = [compare(tally(12, 30), Tally(up=20, down=down), GUARD) for down in range(60)]
+    results = [at((12, 30), (down, 20 + down)) for down in range(60)]
     worse = [result.evidence_worse for result in results]
 
     assert all(a * (1 + 1e-6) >= b for a, b in itertools.pairwise(worse))
@@ -140,7 +146,7 @@ def test_a_dislike_of_the_stable_never_speaks_against_the_candidate():
 def test_the_two_arms_are_treated_alike():
     """Worse downs on one side are worse ups on the other: swapping both changes nothing."""
     one = at((12, 30), (20, 90))
-    other = compare(Tally(up=20, down=70), Tally(up=12, down=18), GUARD)
+    other = at((70, 90), (18, 30))
 
     assert one.evidence_worse == pytest.approx(other.evidence_worse, rel=1e-6)
     assert one.evidence_not_worse == pytest.approx(other.evidence_not_worse, rel=1e-6)
@@ -202,6 +208,48 @@ def test_evidence_is_the_least_product_of_two_bets():
         result = at((down, n), (stable_down, stable_n))
         assert result.evidence_worse == pytest.approx(worse, rel=1e-3)
         assert result.evidence_not_worse == pytest.approx(not_worse, rel=1e-3)
+
+
+# Both versions are disliked in one answer of ten in the first step, and in three of ten in the second.
+DRIFT = [((10, 100), (90, 900)), ((150, 500), (150, 500))]
+
+
+def test_a_mood_that_changes_with_the_split_is_no_evidence():
+    pooled = at(*(tuple(sum(counts) for counts in zip(*(step[arm] for step in DRIFT), strict=True)) for arm in (0, 1)))  # type: ignore[arg-type]
+    assert pooled.outcome == "Worse"
+
+    result = in_steps(DRIFT)
+    assert result.outcome == "NotWorse"
+    assert result.evidence_worse < 1
+
+
+def test_evidence_of_steps_is_multiplied():
+    steps = [((8, 20), (18, 180)), ((30, 60), (18, 60))]
+    alone = [at(*step).evidence_worse for step in steps]
+    together = in_steps(steps)
+
+    assert together.evidence_worse == pytest.approx(math.prod(alone))
+    assert [(step.step, step.candidate.n, step.stable.n) for step in together.steps] == [(0, 20, 180), (1, 60, 60)]
+    assert (together.candidate, together.stable) == (tally(38, 80), tally(36, 240))
+
+
+def test_without_anyone_beside_the_candidate_the_last_step_is_what_it_is_compared_with():
+    steps = {0: tally(2, 20), 1: tally(5, 50), 2: tally(40, 40)}
+    baking = compare(steps, {0: tally(18, 180), 1: tally(5, 50)}, GUARD, 2)
+
+    assert baking == in_steps([((2, 20), (18, 180)), ((45, 90), (5, 50))])
+    assert baking.outcome == "Worse"
+
+
+def test_answers_that_came_past_the_route_are_not_evidence():
+    ours, theirs = {0: tally(2, 20), None: tally(90, 90)}, {0: tally(18, 180), None: tally(0, 500)}
+    assert compare(ours, theirs, GUARD, 2) == in_steps([((2, 20), (18, 180))])
+
+
+def test_a_version_that_tells_no_steps_is_compared_as_a_whole():
+    """Its server is one of 0.1.0, which stays when the chart is upgraded."""
+    ours, theirs = {0: tally(3, 20), 1: tally(12, 60)}, {None: tally(20, 200)}
+    assert compare(ours, theirs, GUARD, 2) == in_steps([((15, 80), (20, 200))])
 
 
 @pytest.mark.parametrize(

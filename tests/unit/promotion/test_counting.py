@@ -9,7 +9,7 @@ import pytest
 
 from tests.builders import at, make_policy, make_version
 from tunegate.api.promotion import Abort, Decision, Phase, Promotion, PromotionStatus
-from tunegate.promotion.counting import counted, shown
+from tunegate.promotion.counting import Counted, counted, shown
 from tunegate.promotion.snapshot import Snapshot
 
 BASE, FIRST, SECOND = make_version("base"), make_version("run-1", created=1), make_version("run-2", created=2)
@@ -26,14 +26,15 @@ def make_snapshot(*promotions: Promotion, modified: str = "") -> Snapshot:
 
 @pytest.mark.parametrize("phase", ["Progressing", "Paused", "Promoting", "Baking"])
 def test_candidate_and_concurrent_stable_are_counted_from_the_start_of_the_canary(phase: Phase) -> None:
-    assert counted(make_snapshot(make_promotion(phase))) == ((SECOND.digest, BASE.digest), at(5))
+    assert counted(make_snapshot(make_promotion(phase))) == Counted("second", SECOND.digest, BASE.digest, at(5))
 
 
 def test_the_stable_of_a_record_without_one_is_the_version_promoted_last() -> None:
     decision = Decision(outcome="Promoted", reason="Baked", message="", time=at(1))
     status = PromotionStatus(phase="Succeeded", decision=decision)
     promoted = Promotion(name="first", created=at(0), candidate=FIRST, status=status)
-    assert counted(make_snapshot(promoted, make_promotion(stable=None))) == ((SECOND.digest, FIRST.digest), at(5))
+    found = counted(make_snapshot(promoted, make_promotion(stable=None)))
+    assert found == Counted("second", SECOND.digest, FIRST.digest, at(5))
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Evaluating", "AwaitingApproval", "RolledBack", "Succeeded"])

@@ -55,7 +55,7 @@ class World:
         return self.see(evaluations={**self.seen.evaluations, (version.digest, "quality"): state})
 
     def vote(self, version: ModelVersion, tally: Tally, stable: Tally = GOOD) -> World:
-        return self.see(tallies={version.digest: tally, stable_version(self.seen).digest: stable})
+        return self.see(tallies={version.digest: {0: tally}, stable_version(self.seen).digest: {0: stable}})
 
     def step(self, times: int = 1, seconds: float = 1) -> World:
         for _ in range(times):
@@ -302,7 +302,7 @@ def test_rollback_needs_neither_feedback_nor_store_nor_evaluator(world: World, c
     "tallies", [pytest.param(None, id="unreadable"), pytest.param({}, id="empty"), pytest.param("few", id="too-few")]
 )
 def test_without_enough_verdicts_nothing_grows(world: World, candidate: ModelVersion, tallies: Any) -> None:
-    few = {candidate.digest: Tally(up=2), BASE.digest: GOOD}
+    few = {candidate.digest: {0: Tally(up=2)}, BASE.digest: {0: GOOD}}
     world.until("Paused").see(tallies=few if tallies == "few" else tallies).step(50)
     assert world.last.status.phase == "Paused"
     assert world.last.status.step == 0

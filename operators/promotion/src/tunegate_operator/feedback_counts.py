@@ -25,8 +25,9 @@ from typing import Literal
 import msgspec
 
 from tunegate.api.digest import short
-from tunegate.api.feedback import Tally
+from tunegate.api.feedback import Tally, Verdicts, promotion_tag
 from tunegate.processes import open_url
+from tunegate.promotion.counting import Counted
 from tunegate_operator.conditions import Problem
 
 TIMEOUT_SECONDS = 5.0
@@ -63,9 +64,9 @@ class _Answer(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Counts:
-    """tallies: verdicts by digest. is_whole: Prometheus still has them from the beginning of the canary on."""
+    """tallies: verdicts by digest and step. is_whole: Prometheus still has them from the beginning of the canary on."""
 
-    tallies: Mapping[str, Tally]
+    tallies: Mapping[str, Verdicts]
     is_whole: bool = True
 
 
@@ -90,22 +91,25 @@ class _Sample:
 
 
 def read_counts(
-    url: str, namespace: str, digests: Sequence[str], since: datetime, now: datetime, credentials: Path | None = None
+    url: str, namespace: str, asked: Counted, now: datetime, credentials: Path | None = None
 ) -> Counts | Problem:
-    """The verdicts on each version since `since`, over all its servers' lives; or why they can't be told.
+    """The verdicts on both versions since the canary began, over all their servers' lives; or why they can't be told.
 
     `credentials` is a folder with CREDENTIALS, read each time, since tokens are replaced while we run.
     """
-    versions = "|".join(short(digest) for digest in digests)
-    chosen = f'{{__name__=~"{_TOTAL}|{_CREATED}",namespace="{namespace}",model_version=~"{versions}"}}'
+    versions = "|".join(short(digest) for digest in asked.digests)
+    # Of this promotion's steps, and of none: a server keeps those of earlier promotions, too.
+    steps = f"({promotion_tag(asked.promotion)}/[0-9]+)?"
+    labels = f'namespace="{namespace}",model_version=~"{versions}",step=~"{steps}"'
+    chosen = f'{{__name__=~"{_TOTAL}|{_CREATED}",{labels}}}'
     # In milliseconds, as Prometheus counts, so that one point is the canary's beginning and the last one is now.
-    begin, end = int(since.timestamp() * 1000), int(now.timestamp() * 1000)
+    begin, end = int(asked.since.timestamp() * 1000), int(now.timestamp() * 1000)
     points = min(_MOST_POINTS, max(1, (end - begin) // _LEAST_STEP))
     step = max(1000, math.ceil((end - begin) / points))
     lookback = math.ceil(_LOOKBACK / step) * step
     parameters = {
         # By the largest of a pod: whoever scrapes it besides has counted the same verdicts.
-        "query": f"max by (__name__, model_version, verdict, pod, instance) ({chosen})",
+        "query": f"max by (__name__, model_version, step, verdict, pod, instance) ({chosen})",
         "start": f"{(begin - lookback) / 1000:.3f}",
         "end": f"{(begin + points * step) / 1000:.3f}",
         "step": f"{step / 1000:.3f}",
@@ -121,11 +125,14 @@ def read_counts(
         return Problem("FeedbackReadable", "PrometheusUnreachable", message)
     if answer.warnings:
         return _no_counts(f"Prometheus warns that its answer may lack something ({'; '.join(answer.warnings)[:500]})")
-    return count(answer.data.result, digests, since, step / 1000)
+    return count(answer.data.result, asked, step / 1000)
 
 
-def count(series: Sequence[Series], digests: Sequence[str], since: datetime, step: float = 5.0) -> Counts | Problem:
-    """Add up the growth of every counter since `since`, also through restarts of its server."""
+def count(series: Sequence[Series], asked: Counted, resolution: float = 5.0) -> Counts | Problem:
+    """Add up the growth of every counter since the canary began, also through restarts of its server.
+
+    `resolution` is the time from one point of a series to the next, in seconds.
+    """
     by_name: dict[str, list[Series]] = {_TOTAL: [], _CREATED: []}
     for one in series:
         if one.metric.get("__name__") not in by_name or not {"model_version", "verdict"} <= one.metric.keys():
@@ -144,21 +151,33 @@ def count(series: Sequence[Series], digests: Sequence[str], since: datetime, ste
         if not all(math.isfinite(sample.value) and sample.value >= 0 for sample in samples):
             return _no_counts(f"Prometheus gives a count for {counter.metric['model_version']} that is not a number")
         counters.append((counter.metric, samples))
-    start = since.timestamp()
-    begin = max([start, *(_history_begin(samples, start, step) for _, samples in counters)])
-    grown: dict[tuple[str, str], dict[str, float]] = {}
+    start = asked.since.timestamp()
+    begin = max([start, *(_history_begin(samples, start, resolution) for _, samples in counters)])
+    # By version, step and verdict; of each pod, as one that is scraped under two addresses has its verdicts once.
+    grown: dict[tuple[str, str, str], dict[str, float]] = {}
     for labels, samples in counters:
-        # A pod that is scraped twice, under two addresses, has its verdicts once.
-        of_pods = grown.setdefault((labels["model_version"], labels["verdict"]), {})
+        of_pods = grown.setdefault((labels["model_version"], labels.get("step", ""), labels["verdict"]), {})
         pod = labels.get("pod") or labels.get("instance", "")
         of_pods[pod] = max(of_pods.get(pod, 0.0), growth(samples, begin))
     tallies = {}
-    for digest in digests:
-        up, down = (grown.get((short(digest), verdict)) for verdict in ("up", "down"))
-        if up is None or down is None:
+    for digest in asked.digests:
+        if {verdict for version, _, verdict in grown if version == short(digest)} != {"up", "down"}:
             return _no_counts(f"Prometheus has no {_TOTAL} of version {short(digest)}")
-        tallies[digest] = Tally(up=round(sum(up.values())), down=round(sum(down.values())))
+        tallies[digest] = _verdicts(
+            {key[1:]: sum(pods.values()) for key, pods in grown.items() if key[0] == short(digest)}
+        )
     return Counts(tallies, is_whole=begin == start)
+
+
+def _verdicts(counts: Mapping[tuple[str, str], float]) -> Verdicts:
+    """By index of the step, from what there is by its tag and verdict. A step that nobody judged has none."""
+    found = {
+        int(step.partition("/")[2]) if step else None: Tally(
+            up=round(counts.get((step, "up"), 0)), down=round(counts.get((step, "down"), 0))
+        )
+        for step, _ in counts
+    }
+    return {step: tally for step, tally in found.items() if tally.n}
 
 
 def growth(samples: Sequence[_Sample], begin: float) -> float:
@@ -176,17 +195,17 @@ def growth(samples: Sequence[_Sample], begin: float) -> float:
     return total
 
 
-def _history_begin(samples: Sequence[_Sample], since: float, step: float) -> float:
+def _history_begin(samples: Sequence[_Sample], since: float, resolution: float) -> float:
     """From when on this counter's growth is known: `since`, or its first sample where what it counted before is not."""
     if not samples or samples[0].time <= since or samples[0].value == 0:
         return since
     first = samples[0]
-    is_seen_whole = first.created is not None and first.time - first.created <= _FIRST_SCRAPE_SECONDS + step
+    is_seen_whole = first.created is not None and first.time - first.created <= _FIRST_SCRAPE_SECONDS + resolution
     return since if is_seen_whole else first.time
 
 
 def _identity(series: Series) -> tuple[str, ...]:
-    return tuple(series.metric.get(label, "") for label in ("model_version", "verdict", "pod", "instance"))
+    return tuple(series.metric.get(label, "") for label in ("model_version", "step", "verdict", "pod", "instance"))
 
 
 def _get(address: str, credentials: Path | None) -> bytes:

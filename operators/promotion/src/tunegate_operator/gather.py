@@ -325,13 +325,12 @@ class Gatherer:
     def _counts(self, namespace: str, seen: Snapshot, now: datetime) -> Counts | Problem:
         if (asked := counted(seen)) is None:
             return Counts({})
-        digests, since = asked
         if not self.config.prometheus_url:
             remedy = "give the operator --prometheus-url (operator.prometheusUrl in the chart)"
             return Problem("FeedbackReadable", "PrometheusNotConfigured", f"there are no feedback counts; {remedy}")
         url, credentials = self.config.prometheus_url, self.config.prometheus_credentials
-        found = read_counts(url, namespace, digests, since, now, credentials)
-        if isinstance(found, Problem) and (now - since).total_seconds() > _FIRST_COUNTS_SECONDS:
+        found = read_counts(url, namespace, asked, now, credentials)
+        if isinstance(found, Problem) and (now - asked.since).total_seconds() > _FIRST_COUNTS_SECONDS:
             return replace(found, stops=True)
         return found
 

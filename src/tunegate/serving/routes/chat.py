@@ -16,9 +16,12 @@ from typing import Any
 
 import aiohttp
 import msgspec
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from tunegate.api.feedback import step_tag
+from tunegate.api.traffic import STEP_HEADER, parse_step
 from tunegate.feedback import ResponseIds
 from tunegate.serving.events import ApiError, Finished, bad_request
 from tunegate.serving.http import ClientGoneError, error_response, read_body, while_connected
@@ -50,7 +53,9 @@ class Chat:
         try:
             body = await read_body(receive)
             self._check_ready()
-            answer = _Answer(self, prepare(openai.read(body), self.rules), started)
+            answer = _Answer(
+                self, prepare(openai.read(body), self.rules), Headers(scope=scope).get(STEP_HEADER, ""), started
+            )
             await while_connected(receive, answer.give(scope, receive, sending))
         except ClientGoneError:
             self.metrics.failed("disconnect")
@@ -94,15 +99,19 @@ class _Sending:
 class _Answer:
     """One request to the engine and its answer to the client."""
 
-    def __init__(self, chat: Chat, request: ChatRequest, started: float) -> None:
+    def __init__(self, chat: Chat, request: ChatRequest, step: str, started: float) -> None:
         self._chat = chat
+        found = parse_step(step)
+        self._step = step_tag(*found) if found else None
+        self._headers = chat.headers | ({STEP_HEADER: step} if found else {})
         self._request = request
         self._started = started
         now = chat.clock()
-        self._id = chat.ids.issue(chat.digest, now, request.ask.user)
+        self._id = chat.ids.issue(chat.digest, now, request.ask.user, self._step)
         self._writer = openai.Writer(self._id, chat.rules.model, int(now.timestamp()), request.ask.include_usage)
 
     async def give(self, scope: Scope, receive: Receive, sending: _Sending) -> None:
+        self._chat.metrics.asked(self._step)
         try:
             async with self._ask() as reply:
                 if not self._request.passed:
@@ -131,7 +140,7 @@ class _Answer:
     def _whole(self, body: bytes) -> Response:
         answer = msgspec.json.decode(body, type=dict[str, Any])
         answer |= {"id": self._id, "model": self._chat.rules.model}
-        return Response(msgspec.json.encode(answer), 200, self._chat.headers, "application/json")
+        return Response(msgspec.json.encode(answer), 200, self._headers, "application/json")
 
     async def _write(self, reply: aiohttp.ClientResponse, scope: Scope, receive: Receive, sending: _Sending) -> None:
         """The answer from events, as a stream or in one piece."""
@@ -139,7 +148,7 @@ class _Answer:
         if not self._request.ask.stream:
             body = self._writer.whole([event async for event in events])
             self._count()
-            await Response(body, 200, self._chat.headers, "application/json")(scope, receive, sending)
+            await Response(body, 200, self._headers, "application/json")(scope, receive, sending)
             return
         await self._start(sending)
         await sending.body(self._writer.start())
@@ -153,7 +162,7 @@ class _Answer:
                 self._chat.metrics.first_token(perf_counter() - self._started)
 
     async def _start(self, sending: _Sending) -> None:
-        headers = {**self._chat.headers, "cache-control": "no-cache", "content-type": "text/event-stream"}
+        headers = {**self._headers, "cache-control": "no-cache", "content-type": "text/event-stream"}
         encoded = [(key.encode(), value.encode()) for key, value in headers.items()]
         await sending({"type": "http.response.start", "status": 200, "headers": encoded})
 
@@ -186,7 +195,7 @@ class _Answer:
 
     def _count(self) -> None:
         """Before the last byte: clients close at it, and whoever has an answer should find it counted."""
-        self._chat.metrics.answered(perf_counter() - self._started)
+        self._chat.metrics.answered(perf_counter() - self._started, self._step)
 
 
 def _refusal(status: int, body: bytes) -> ApiError:

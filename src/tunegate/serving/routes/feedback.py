@@ -57,7 +57,11 @@ class FeedbackRoute:
         except ForgedIdError as error:
             raise bad_request(str(error), "response_id", "forged_response_id", status=403) from None
         record = FeedbackRecord(
-            digest=answer.digest, answered=answer.answered, received=self._clock(), feedback=feedback
+            digest=answer.digest,
+            step=answer.step,
+            answered=answer.answered,
+            received=self._clock(),
+            feedback=feedback,
         )
         writing = asyncio.get_running_loop().run_in_executor(self._pool, self._write, record, answer.user)
         try:
@@ -73,7 +77,7 @@ class FeedbackRoute:
             return False
         try:
             if self._log.counts(record.digest, user):
-                self._metrics.judged(record.digest, record.feedback.verdict)
+                self._metrics.judged(record.digest, record.feedback.verdict, record.step)
         except StoreError:  # it is stored: to ask for it again would be wrong, and to count too much, too
             logger.warning("feedback was stored but not counted")
         return True

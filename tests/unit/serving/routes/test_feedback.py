@@ -11,7 +11,8 @@ import pytest
 
 from tests.unit.serving.standin import DIGEST, KEY, MODEL, Server, embedded, now
 from tunegate.api.errors import StoreError
-from tunegate.api.feedback import Tally
+from tunegate.api.feedback import Tally, step_tag
+from tunegate.api.traffic import STEP_HEADER
 from tunegate.feedback import FeedbackLog, ResponseIds
 
 
@@ -76,6 +77,29 @@ def test_a_verdict_on_an_answer_that_nobody_reads_to_its_end_counts(server: Serv
     assert FeedbackLog(server.store).tally(DIGEST) == Tally(down=1)
 
 
+def test_an_answer_carries_the_step_that_the_route_tells_into_votes_and_metrics(server: Server) -> None:
+    client = openai.OpenAI(base_url=server.url + "/v1", api_key="none")
+
+    def ask(step: str | None, **more: Any) -> Any:
+        headers = {} if step is None else {STEP_HEADER: step}
+        chat = client.chat.completions.with_raw_response
+        return chat.create(model=MODEL, messages=[{"role": "user", "content": "hi"}], extra_headers=headers, **more)  # type: ignore[call-overload]
+
+    answers = [ask("shop-run-7/1"), ask("shop-run-7/1", stream=True), ask(None), ask("../etc/1"), ask("shop-run-7/1x")]
+    echoed = [answer.headers.get(STEP_HEADER) for answer in answers]
+    assert echoed == ["shop-run-7/1", "shop-run-7/1", None, None, None]
+
+    tag = step_tag("shop-run-7", 1)
+    assert judge(server, answers[0].parse().id, "down")[0] == 202
+    assert judge(server, answers[2].parse().id, "up")[0] == 202
+    assert server.count("tunegate_feedback_total", step=tag, verdict="down") == 1
+    assert server.count("tunegate_feedback_total", step="", verdict="up") == 1
+    assert server.count("tunegate_questions_total", step=tag) == 2
+    assert server.count("tunegate_questions_total", step="") == 3
+    assert {record.step for record in FeedbackLog(server.store).list(DIGEST)} == {tag, None}
+    assert FeedbackLog(server.store).tallies(DIGEST, "shop-run-7", now())[1] == Tally(down=1)
+
+
 def test_one_user_counts_at_most_three_times(server: Server) -> None:
     client = openai.OpenAI(base_url=server.url + "/v1", api_key="none")
 
@@ -110,7 +134,7 @@ def test_feedback_on_another_version_is_kept_and_counted_there(server: Server) -
     assert judge(server, ResponseIds(KEY, MODEL).issue(other, now()))[0] == 202
     assert FeedbackLog(server.store).tally(other) == Tally(up=1)
     assert FeedbackLog(server.store).tally(DIGEST) == Tally()
-    assert server.registry.get_sample_value("tunegate_feedback_total", {"model_version": "cd" * 6, "verdict": "up"})
+    assert server.count("tunegate_feedback_total", model_version="cd" * 6, verdict="up", step="") == 1
 
 
 def test_forged_and_foreign_ids_are_refused(server: Server) -> None:
