@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import logging
 import os
+import secrets
 import signal
 import sys
 import time
@@ -30,7 +31,8 @@ from tunegate.api.digest import short
 from tunegate.api.errors import ServingError, UsageError
 from tunegate.api.traffic import STEP_HEADER, is_answer
 from tunegate.local.route import FEEDBACK_PATHS, Backend, ObservedBackend, ObservedRoute, Route, targets
-from tunegate.serving.protocols.openai import error_body
+from tunegate.serving.events import ApiError
+from tunegate.serving.protocols import error_body
 
 logger = logging.getLogger("tunegate.local.proxy")  # not __main__, which it is as a program
 
@@ -97,7 +99,7 @@ class Proxy:
         if request.path == STATUS:
             return web.Response(body=to_json(self.observed()), content_type="application/json")
         if request.path.startswith(OWN):
-            return _refusal(404, f"There is no {request.path}; the route is at {STATUS}.")
+            return _refusal(request, 404, f"There is no {request.path}; the route is at {STATUS}.")
         began, status = time.perf_counter(), 0  # no status: broken off
         try:
             response = await self._forward(request)
@@ -126,7 +128,7 @@ class Proxy:
     async def _forward(self, request: web.BaseRequest) -> web.StreamResponse:
         route = self._file.route
         if not route.backends:
-            return _refusal(503, "No version is serving yet; try again in a moment.")
+            return _refusal(request, 503, "No version is serving yet; try again in a moment.")
         # Whatever may have to be sent twice, or be looked into, is read whole; the rest passes as it comes.
         is_question = is_answer(request.method, request.path)
         whole = is_question or (request.method == "POST" and request.path in FEEDBACK_PATHS)
@@ -134,7 +136,7 @@ class Proxy:
             body = await request.read() if whole else None
         except web.HTTPRequestEntityTooLarge:
             return _refusal(
-                413, f"The request is larger than {BODY_LIMIT // 2**20} MiB; send fewer or shorter messages."
+                request, 413, f"The request is larger than {BODY_LIMIT // 2**20} MiB; send fewer or shorter messages."
             )
         headers = _end_to_end(request.headers)
         headers.popall(STEP_HEADER, None)  # a client's word is none
@@ -148,10 +150,12 @@ class Proxy:
                 continue
             except aiohttp.ClientError as error:
                 self._failed(backend, request, error)
-                return _refusal(503, f"Version {short(backend.version)} broke off before it answered; try again.")
+                return _refusal(
+                    request, 503, f"Version {short(backend.version)} broke off before it answered; try again."
+                )
             async with answer:
                 return await self._relay(backend, request, answer)
-        return _refusal(503, "No version can be reached at the moment; try again.")
+        return _refusal(request, 503, "No version can be reached at the moment; try again.")
 
     async def _ask(
         self, backend: Backend, request: web.BaseRequest, headers: CIMultiDict[str], body: bytes | None
@@ -217,10 +221,11 @@ def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
     return kept
 
 
-def _refusal(status: int, message: str) -> web.Response:
-    """Our own answer, in the form in which OpenAI's clients expect errors; they wait and try again on a 503."""
-    body = error_body(status, message)
-    headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else None
+def _refusal(request: web.BaseRequest, status: int, message: str) -> web.Response:
+    """Our own answer, in the form in which clients of the path expect errors; they wait and try again on a 503."""
+    request_id = secrets.token_hex(16)
+    headers = {"x-request-id": request_id, **({"Retry-After": str(RETRY_SECONDS)} if status == 503 else {})}
+    body = error_body(request.path, ApiError(status, message, reason="unavailable"), request_id)
     return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
 

@@ -109,18 +109,18 @@ def conversation_of(headers: Mapping[str, str], body: bytes) -> str:
     """What stays the same through a conversation, from the request of any of its turns. Names of headers in lower case.
 
     That is the header `x-conversation-id`; without it, a hash of OpenAI's `user` field and the messages up to the
-    first one of the user, which clients send again with each turn. `user` alone is not enough: an application that
-    puts its own name there would send everybody to one version, and the weights would not hold.
-    A body that holds no chat is hashed as it is; saying what is wrong with it is for the server.
+    first one of the user, which clients send again with each turn, DashScope's as `input`. `user` alone is not enough:
+    an application that puts its own name there would send everybody to one version, and the weights would not hold.
+    A body that is no chat is hashed as it is; saying what is wrong with it is for the server.
     """
     if given := headers.get(CONVERSATION_HEADER):
         return given
     try:
         request = msgspec.json.decode(body, type=_ChatRequest)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return hashlib.sha256(body).hexdigest()
-    messages = request.messages or (request.input.messages if request.input else [])
-    if not messages:
+    messages = request.messages if request.messages is not None else _messages(request.input)
+    if messages is None:
         return hashlib.sha256(body).hexdigest()
     roles = [message.get("role") for message in messages]
     opening = messages[: roles.index("user") + 1] if "user" in roles else messages
@@ -128,12 +128,24 @@ def conversation_of(headers: Mapping[str, str], body: bytes) -> str:
 
 
 class _Input(msgspec.Struct):
-    messages: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] | None = None
+    prompt: str | list[dict[str, Any]] | None = None
+    history: list[dict[str, Any]] = []
 
 
 class _ChatRequest(msgspec.Struct):
-    """OpenAI's form, or DashScope's, which has its messages in `input`."""
-
-    messages: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] | None = None
     input: _Input | None = None
     user: str | None = None
+
+
+def _messages(given: _Input | None) -> list[dict[str, Any]] | None:
+    """A DashScope conversation; its history begins with what was asked first."""
+    if given is None:
+        return None
+    if given.messages is not None:
+        return given.messages
+    if isinstance(given.prompt, list):
+        return given.prompt
+    first = given.history[0].get("user") if given.history else given.prompt
+    return [{"role": "user", "content": first}] if first else None

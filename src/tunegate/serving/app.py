@@ -32,7 +32,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from tunegate.api.errors import ServingError
-from tunegate.api.traffic import CHAT_PATH, OPENAI_PREFIX
+from tunegate.api.traffic import OPENAI_PREFIX
 from tunegate.feedback import FeedbackLog, ResponseIds
 from tunegate.processes import is_loopback
 from tunegate.serving.auth import Admission, Keys
@@ -43,6 +43,7 @@ from tunegate.serving.engines.remote import Engine
 from tunegate.serving.http import json_response
 from tunegate.serving.metrics import Metrics
 from tunegate.serving.pipeline import Rules
+from tunegate.serving.protocols import BY_PATH
 from tunegate.serving.routes.chat import Chat
 from tunegate.serving.routes.feedback import FeedbackRoute
 from tunegate.serving.routes.front import Front, ReadOnly
@@ -182,21 +183,19 @@ def front(chat: Chat, models: Models, feedback: FeedbackRoute, kserve: ASGIApp) 
     every chunk.
     """
     routes: dict[str, tuple[str, Any]] = {
-        CHAT_PATH: ("POST", chat),
+        **{path: ("POST", chat.speaking(protocol)) for path, protocol in BY_PATH.items()},
         "/v1/feedback": ("POST", feedback),
         "/v1/models": ("GET", models.listing),
-        "/v1/models/{name}": ("GET", models.one),
+        "/v1/models/{name:path}": ("GET", models.one),
     }
     ours = [
         Route(prefix + path, endpoint, methods=[method])
-        for prefix in ("", OPENAI_PREFIX)
         for path, (method, endpoint) in routes.items()
+        for prefix in (("", OPENAI_PREFIX) if path.startswith("/v1/") else ("",))
     ]
     read = [Route(path, ReadOnly(kserve), methods=["GET"]) for path in KSERVE_PATHS]
-    return Front(
-        [*ours, *playground(ReadOnly(kserve)), *read],
-        ", ".join(f"{method} {path}" for path, (method, _) in routes.items()),
-    )
+    offered = (f"{method} {path.replace('{name:path}', 'NAME')}" for path, (method, _) in routes.items())
+    return Front([*ours, *playground(ReadOnly(kserve)), *read], ", ".join(offered))
 
 
 def kserve_app(served: Served) -> ASGIApp:

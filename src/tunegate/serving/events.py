@@ -12,17 +12,25 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Ask:
-    """What a client wants answered.
+    """What a client wants answered: a chat or, instead of messages, a prompt that the model continues as it stands.
 
-    fields: the rest of the request, such as sampling and lengths, by OpenAI's names.
+    fields: the rest of the request, such as sampling and lengths, by OpenAI's names. names: what the client calls a
+    field where that is another. native: engines' own bytes are what the client is to get. incremental, as_message: how
+    the client wants the answer, where its protocol leaves a choice. notes: what it is told beside the answer.
     """
 
     model: str
-    messages: list[dict[str, Any]]
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    prompt: str | list[Any] | None = None
     stream: bool = False
     include_usage: bool = False
     user: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    native: bool = True
+    incremental: bool = False
+    as_message: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,9 +43,17 @@ class Text:
 
 @dataclass(frozen=True)
 class ToolCalls:
-    """Calls that the model wants made, each whole, in OpenAI's form."""
+    """Calls that the model wants made, or pieces of them, in OpenAI's form: `index` counts up, and the first piece of
+    each has its id, type and name."""
 
     calls: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Used:
+    """How many tokens the answer has taken so far, by OpenAI's names."""
+
+    usage: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,7 +64,7 @@ class Finished:
     usage: Mapping[str, Any] | None = None
 
 
-Event = Text | ToolCalls | Finished
+Event = Text | ToolCalls | Used | Finished
 
 
 class ApiError(Exception):
@@ -74,6 +90,15 @@ class ApiError(Exception):
         self.param = param
         self.code = code
         self.retry_after = 1 if retry_after is None and status == 503 else retry_after
+
+    def named(self, names: Mapping[str, str]) -> ApiError:
+        """The same with a field called as its client calls it."""
+        name = names.get(self.param or "")
+        if name is None or self.param is None:
+            return self
+        message = self.message.replace(self.param, name)
+        after = self.retry_after
+        return ApiError(self.status, message, reason=self.reason, param=name, code=self.code, retry_after=after)
 
 
 def bad_request(message: str, param: str | None = None, code: str | None = None, status: int = 400) -> ApiError:

@@ -1,4 +1,4 @@
-"""The little of HTTP that our routes share: a bounded body, JSON answers, and errors in OpenAI's form.
+"""The little of HTTP that our routes share: a bounded body, JSON answers, and errors in the form of each protocol.
 
 It knows of ASGI and of nothing that is asked or answered.
 """
@@ -6,6 +6,7 @@ It knows of ASGI and of nothing that is asked or answered.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from tunegate.serving.events import ApiError, bad_request
-from tunegate.serving.protocols import openai
+from tunegate.serving.protocols import error_body
 
 BODY_LIMIT = 1 << 20  # bytes
 
@@ -23,11 +24,12 @@ class ClientGoneError(Exception):
     """The client closed its connection before it had its answer."""
 
 
-def error_response(error: ApiError, headers: Mapping[str, str] = {}) -> Response:
-    """The error in OpenAI's form, with the time after which its clients ask again by themselves."""
-    body = openai.error_body(error.status, error.message, error.param, error.code)
+def error_response(error: ApiError, headers: Mapping[str, str] = {}, path: str = "") -> Response:
+    """The error as clients of `path` read it, with an id to ask about and the time after which to try again."""
+    request_id = headers.get("x-request-id") or secrets.token_hex(16)
     retry = {"retry-after": str(error.retry_after)} if error.retry_after is not None else {}
-    return Response(body, error.status, {**headers, **retry}, "application/json")
+    body = error_body(path, error, request_id)
+    return Response(body, error.status, {"x-request-id": request_id, **headers, **retry}, "application/json")
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] = {}) -> Response:

@@ -52,15 +52,21 @@ class Embedded:
 def fit(request: Mapping[str, Any], limits: Embedded, defaults: Mapping[str, float]) -> dict[str, Any]:
     """What the embedded engine is asked; `defaults` fill the length left open. Raises ApiError 400 with the field."""
     generation = _generation(request, limits)
-    texts = [text for message in request["messages"] for text in _texts(message)]
+    texts = _prompt(request["prompt"]) if "prompt" in request else _conversation(request["messages"])
     wanted = next((request[key] for key in reversed(LENGTHS) if key in request), None)
     length = _length(texts, wanted, int(defaults.get("max_tokens", 1024)), limits)
-    return {
-        "model": request["model"],
-        "messages": request["messages"],
-        "max_tokens": length,
-        "generation_config": msgspec.json.encode(generation).decode(),
-    }
+    asked = {key: request[key] for key in ("model", "messages", "prompt") if key in request}
+    return asked | {"max_tokens": length, "generation_config": msgspec.json.encode(generation).decode()}
+
+
+def _prompt(prompt: Any) -> list[str]:
+    if not isinstance(prompt, str):
+        raise bad_request("prompt must be one text; token ids and several texts are not served here.", "prompt")
+    return [prompt]
+
+
+def _conversation(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [text for message in messages for text in _texts(message)]
 
 
 def _generation(request: Mapping[str, Any], limits: Embedded) -> dict[str, Any]:
@@ -82,8 +88,6 @@ def _generation(request: Mapping[str, Any], limits: Embedded) -> dict[str, Any]:
 
 
 def _texts(message: Mapping[str, Any]) -> list[str]:
-    if not isinstance(message.get("role"), str):
-        raise bad_request("Every message needs a role, such as 'user'.", "messages")
     content = message.get("content")
     parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
     texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]

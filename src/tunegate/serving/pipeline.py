@@ -13,10 +13,11 @@ from typing import Any
 
 import msgspec
 
+from tunegate.api.traffic import CHAT_PATH, COMPLETIONS_PATH
 from tunegate.serving.events import Ask, Event, bad_request
 from tunegate.serving.features import ANY, LENGTHS, EngineFeatures
 from tunegate.serving.limits import Embedded, fit
-from tunegate.serving.protocols.openai import EngineStream
+from tunegate.serving.protocols.engine import EngineStream
 
 
 @dataclass(frozen=True)
@@ -32,29 +33,47 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class ChatRequest:
+class EngineRequest:
     """What is sent to the engine. `passed`: its bytes go to the client as they come; else they are read into events."""
 
+    path: str
     body: bytes
     ask: Ask
     passed: bool
 
 
-def prepare(ask: Ask, rules: Rules) -> ChatRequest:
+def prepare(ask: Ask, rules: Rules) -> EngineRequest:
     """The engine's form of what is asked. Raises ApiError 400 or 404 that names the field."""
     if ask.model != rules.model:
         message = f"The model {ask.model[:100]!r} does not exist here; the model served is {rules.model!r}."
         raise bad_request(message, "model", "model_not_found", status=404)
-    messages = with_system_prompt(ask.messages, rules.system_prompt)
-    request = {"model": rules.engine_model, "messages": messages, **ask.fields}
+    asked: dict[str, Any] = {"prompt": ask.prompt}
+    if ask.prompt is None:
+        asked = {"messages": with_system_prompt(ask.messages, rules.system_prompt)}
+    request = {"model": rules.engine_model, **asked, **ask.fields}
     drawn = rules.embedded.sampling.temperature if rules.embedded else rules.defaults.get("temperature", 1)
     rules.features.check(request, greedy=request.get("temperature", drawn) == 0)
+    passed = ask.native
     if rules.embedded is None:
         request = {**_missing(request, rules.defaults), **request}
-        return ChatRequest(msgspec.json.encode(request), ask, passed=True)
-    request = fit(request, rules.embedded, rules.defaults)
-    passed = ask.stream and not ask.include_usage
-    return ChatRequest(msgspec.json.encode({**request, "stream": True}), ask, passed)
+    else:
+        request = {**fit(request, rules.embedded, rules.defaults), "stream": True}
+        passed = ask.native and ask.stream and not ask.include_usage
+    if not passed:
+        request |= _streamed(rules.features)
+    try:
+        body = msgspec.json.encode(request)
+    except RecursionError:
+        raise bad_request("The body is nested too deeply; flatten it.") from None
+    return EngineRequest(CHAT_PATH if ask.prompt is None else COMPLETIONS_PATH, body, ask, passed)
+
+
+def _streamed(features: EngineFeatures) -> dict[str, Any]:
+    """What makes an engine stream, and say how many tokens there were, if it wouldn't unasked."""
+    if features.fields is not None and not features.usage_in_chunks:
+        return {"stream": True}
+    continuous = {"continuous_usage_stats": True} if features.usage_in_chunks else {}
+    return {"stream": True, "stream_options": {"include_usage": True, **continuous}}
 
 
 async def answer(engine: AsyncIterator[bytes]) -> AsyncIterator[Event]:

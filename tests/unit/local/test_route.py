@@ -1,5 +1,6 @@
 import itertools
 import json
+from typing import Any
 
 import msgspec
 import pytest
@@ -134,13 +135,36 @@ def test_another_beginning_is_another_conversation(other: bytes) -> None:
     assert conversation_of({}, other) != conversation_of({}, body(*ASKED))
 
 
+def generation(**given: Any) -> bytes:
+    return json.dumps({"model": "shop", "input": given}).encode()
+
+
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        (
+            generation(messages=[{"role": "user", "content": "hi"}]),
+            generation(messages=[{"role": role, "content": text} for role, text in (("user", "hi"), ("user", "yes"))]),
+        ),
+        (generation(prompt="hi"), generation(prompt="yes", history=[{"user": "hi", "bot": "hello"}])),
+        (generation(prompt="hi"), generation(prompt=[{"role": "user", "content": "hi"}])),
+    ],
+)
+def test_dashscopes_turns_are_one_conversation_too(first: bytes, later: bytes) -> None:
+    assert conversation_of({}, later) == conversation_of({}, first)
+    assert conversation_of({}, generation(prompt="other")) != conversation_of({}, first)
+
+
 def test_the_header_names_the_conversation_whatever_the_body_says() -> None:
     given = {"x-conversation-id": "cart-17"}
 
     assert conversation_of(given, body(*ASKED)) == conversation_of(given, b"") == "cart-17"
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"messages": "hello"}', b'{"messages": []}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"[]", b'{"messages": "hello"}', b'{"messages": []}', b"\xff\xfe", b'{"messages":' + b"[" * 9999],
+)
 def test_what_is_no_chat_completion_is_a_conversation_too(text: bytes) -> None:
     assert choose(stable_and_canary(50), conversation_of({"x-conversation-id": ""}, text))
 

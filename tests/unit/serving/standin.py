@@ -59,14 +59,17 @@ class Documents:
 class StandIn:
     """An engine whose answer depends on what the last message asks for.
 
-    `own_ids` makes it name answers itself and end with [DONE], as vLLM does; with `usage_at_finish` the last chunk with
-    a choice has the usage, as in `transformers serve`.
+    `script`, where there is one, is sent instead as it is, in these pieces. `own_ids` makes it name answers itself and
+    end with [DONE], as vLLM does; with `usage_at_finish` the last chunk with a choice has the usage, as in
+    `transformers serve`.
     """
 
     url: str = ""
     model: str = "/models/x@main"
     own_ids: bool = False
     asked: list[dict[str, Any]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    script: list[bytes] = field(default_factory=list)
     usage_at_finish: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
@@ -74,6 +77,7 @@ class StandIn:
     def application(self) -> web.Application:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self.chat)
+        app.router.add_post("/v1/completions", self.chat)
         app.router.add_get("/health", self.health)
         return app
 
@@ -83,7 +87,10 @@ class StandIn:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.asked.append(body)
-        text = body["messages"][-1]["content"]
+        self.paths.append(request.path)
+        if self.script:
+            return await self._recite(request)
+        text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
         given = "chatcmpl-engine" if self.own_ids else request.headers.get("x-request-id", "none given")
         if text == "fail":
             raise web.HTTPInternalServerError(text="CUDA went away")
@@ -94,6 +101,13 @@ class StandIn:
         if not body.get("stream"):
             return web.json_response(self._whole(given))
         return await self._stream(request, given, text)
+
+    async def _recite(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for piece in self.script:
+            await response.write(piece)
+        return response
 
     async def _stream(self, request: web.Request, given: str, text: str) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})

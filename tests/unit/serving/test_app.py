@@ -17,6 +17,7 @@ from tests.unit.serving.standin import MODEL, VERSION
 from tunegate import logs
 from tunegate.api.traffic import ANSWER_PATHS, CHAT_PATH
 from tunegate.serving.app import Served, front, kserve_app
+from tunegate.serving.routes.chat import Chat
 from tunegate.serving.routes.models import Models
 
 pytestmark = pytest.mark.filterwarnings("ignore:ORJSONResponse is deprecated")  # KServe's
@@ -34,6 +35,7 @@ READ = {
     "/v2/models/{model_name}/ready",
 }
 UNREACHED: Any = SimpleNamespace()
+CHAT = Chat(MODEL, *[UNREACHED] * 7)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def application() -> tuple[Served, Any]:
 @pytest.fixture
 def client(application: tuple[Served, Any]) -> Iterator[TestClient]:
     served, behind = application
-    app = front(UNREACHED, Models(MODEL, VERSION, lambda: served.ready), UNREACHED, behind)
+    app = front(CHAT, Models(MODEL, VERSION, lambda: served.ready), UNREACHED, behind)
     yield TestClient(app, raise_server_exceptions=False)
     served.ready = True
 
@@ -103,15 +105,13 @@ def test_metrics_are_those_of_the_process(client: TestClient) -> None:
     [
         ("POST", "/v1/embeddings", 404, "/v1/chat/completions"),
         ("POST", "/v1/responses", 404, "/v1/chat/completions"),
-        ("POST", "/v1/completions", 404, "/v1/chat/completions"),
-        ("GET", "/v1/models/a%2Fb", 404, "GET /v1/models"),
+        ("GET", "/v1/models/a%2Fb", 404, MODEL),
+        ("GET", "/v1/models/a/b", 404, MODEL),
         ("GET", "/docs", 404, "POST /v1/feedback"),
         ("GET", "/openapi.json", 404, "POST /v1/feedback"),
         ("GET", "/v1/chat/completions", 405, "POST"),
         ("DELETE", "/openai/v1/feedback", 405, "POST"),
-        ("POST", f"/v2/repository/models/{MODEL}/unload", 404, "there is"),
         ("POST", f"/v1/models/{MODEL}:predict", 405, "GET"),
-        ("POST", "/v2/health/ready", 405, "GET"),
     ],
 )
 def test_what_is_not_served_is_said_in_openais_form(
@@ -124,6 +124,21 @@ def test_what_is_not_served_is_said_in_openais_form(
     assert error["type"] == "invalid_request_error"
     assert said in error["message"]
     assert (response.headers.get("allow") is not None) is (status == 405)
+
+
+def test_each_protocol_has_its_own_form_of_errors(client: TestClient) -> None:
+    unload = client.post(f"/v2/repository/models/{MODEL}/unload")
+    assert (unload.status_code, list(unload.json())) == (404, ["error"])
+    assert "there is" in unload.json()["error"]
+    assert "GET" in client.post("/v2/health/ready").json()["error"]
+
+    dashscope = client.post("/api/v1/services/aigc/multimodal-generation/generation")
+    assert dashscope.status_code == 404
+    assert dashscope.json() == {
+        "code": "InvalidURL",
+        "message": dashscope.json()["message"],
+        "request_id": dashscope.headers["x-request-id"],
+    }
 
 
 def test_a_trailing_slash_leads_to_the_route(client: TestClient) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 _DONE = re.compile(rb"^data:\s*\[DONE\]", re.MULTILINE)
 _ERROR = re.compile(rb'^data:\s*\{\s*"error"', re.MULTILINE)
-_TEXT = re.compile(rb'"(?:reasoning_)?content"\s*:\s*"[^"]|"tool_calls"\s*:\s*\[')
+_TEXT = re.compile(rb'"(?:(?:reasoning_)?content|text)"\s*:\s*"[^"]|"tool_calls"\s*:\s*\[')
 _FIELD = rb'("%s"\s*:\s*)("(?:[^"\\]|\\.)*")'
 
 

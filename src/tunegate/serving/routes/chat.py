@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: the engine's answer, passed through as it comes, under an id that we signed.
+"""Answers in every protocol: where clients speak as engines do, the engine's as it comes, under an id that we signed.
 
 Bytes are forwarded as the engine sends them and no faster than the client takes them. When the client goes, the
 request to the engine is closed, which ends its work. Nothing that is asked or answered is ever logged.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from time import perf_counter
 from typing import Any
@@ -23,20 +23,27 @@ from starlette.types import Receive, Scope, Send
 from tunegate.api.feedback import step_tag
 from tunegate.api.traffic import STEP_HEADER, parse_step
 from tunegate.feedback import ResponseIds
-from tunegate.serving.events import ApiError, Finished, bad_request
+from tunegate.serving.events import ApiError, Finished, Text, ToolCalls, bad_request
 from tunegate.serving.http import ClientGoneError, error_response, read_body, while_connected
 from tunegate.serving.metrics import Metrics
-from tunegate.serving.pipeline import ChatRequest, Rules, answer, prepare
-from tunegate.serving.protocols import openai
+from tunegate.serving.pipeline import EngineRequest, Rules, answer, prepare
+from tunegate.serving.protocols.openai import CHAT
 from tunegate.serving.protocols.passthrough import Rewriter
+from tunegate.serving.protocols.protocol import Protocol
 
 logger = logging.getLogger(__name__)
+# The last two keep proxies from holding a stream back until it is whole.
+_STREAM_HEADERS = {
+    "content-type": "text/event-stream",
+    "cache-control": "no-cache, no-transform",
+    "x-accel-buffering": "no",
+}
 _BROKE = "The engine broke off; ask again."
 
 
 @dataclass(frozen=True)
 class Chat:
-    """The route as an ASGI application. `ready` says whether the engine is warm."""
+    """The route as an ASGI application, in one protocol. `ready` says whether the engine is warm."""
 
     digest: str
     rules: Rules
@@ -46,6 +53,11 @@ class Chat:
     metrics: Metrics
     ready: Callable[[], bool]
     clock: Callable[[], datetime]
+    protocol: Protocol = CHAT
+
+    def speaking(self, protocol: Protocol) -> Chat:
+        """The same in another protocol."""
+        return replace(self, protocol=protocol)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter()
@@ -53,9 +65,8 @@ class Chat:
         try:
             body = await read_body(receive)
             self._check_ready()
-            answer = _Answer(
-                self, prepare(openai.read(body), self.rules), Headers(scope=scope).get(STEP_HEADER, ""), started
-            )
+            step = Headers(scope=scope).get(STEP_HEADER, "")
+            answer = _Answer(self, self._prepared(body, scope), step, started)
             await while_connected(receive, answer.give(scope, receive, sending))
         except ClientGoneError:
             self.metrics.failed("disconnect")
@@ -64,6 +75,13 @@ class Chat:
         except Exception as error:
             logger.error("answer failed", extra={"kind": type(error).__name__})  # noqa: TRY400 - a trace may quote texts
             await self._fail(ApiError(500, "The server failed.", reason="internal"), scope, receive, sending)
+
+    def _prepared(self, body: bytes, scope: Scope) -> EngineRequest:
+        ask = self.protocol.read(body, scope["headers"])
+        try:
+            return prepare(ask, self.rules)
+        except ApiError as error:
+            raise error.named(ask.names) from None
 
     def _check_ready(self) -> None:
         if not self.ready():
@@ -75,21 +93,20 @@ class Chat:
 
     async def _fail(self, error: ApiError, scope: Scope, receive: Receive, sending: _Sending) -> None:
         self.metrics.failed(error.reason)
-        if not sending.started:
-            await error_response(error, self.headers)(scope, receive, sending)
-        else:  # too late for a status: the stream ends with an error event and without [DONE]
-            await sending.body(b"data: " + openai.error_body(error.status, error.message) + b"\n\n", more=False)
+        if sending.failure is None:
+            await error_response(error, self.headers, scope["path"])(scope, receive, sending)
+        else:  # too late for a status: the stream ends with an error event
+            await sending.body(sending.failure(error), more=False)
 
 
 class _Sending:
-    """ASGI's send that remembers whether the answer began."""
+    """ASGI's send. failure: how an answer that has begun says that it failed; None before it has begun."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self.started = False
+        self.failure: Callable[[ApiError], bytes] | None = None
 
     async def __call__(self, message: Any) -> None:
-        self.started = True
         await self._send(message)
 
     async def body(self, data: bytes, *, more: bool = True) -> None:
@@ -99,7 +116,7 @@ class _Sending:
 class _Answer:
     """One request to the engine and its answer to the client."""
 
-    def __init__(self, chat: Chat, request: ChatRequest, step: str, started: float) -> None:
+    def __init__(self, chat: Chat, request: EngineRequest, step: str, started: float) -> None:
         self._chat = chat
         found = parse_step(step)
         self._step = step_tag(*found) if found else None
@@ -108,7 +125,10 @@ class _Answer:
         self._started = started
         now = chat.clock()
         self._id = chat.ids.issue(chat.digest, now, request.ask.user, self._step)
-        self._writer = openai.Writer(self._id, chat.rules.model, int(now.timestamp()), request.ask.include_usage)
+        self._writer = chat.protocol.writer(request.ask, self._id, chat.rules.model, int(now.timestamp()))
+        self._headers["x-request-id"] = self._id
+        if request.ask.notes:
+            self._headers["x-tunegate-notice"] = " ".join(request.ask.notes)
 
     async def give(self, scope: Scope, receive: Receive, sending: _Sending) -> None:
         self._chat.metrics.asked(self._step)
@@ -131,7 +151,7 @@ class _Answer:
     async def _ask(self) -> AsyncIterator[aiohttp.ClientResponse]:
         """The engine's answer; its refusals become ours. Raises ApiError."""
         headers = {"content-type": "application/json", "x-request-id": self._id}
-        url = f"{self._chat.engine_url}/v1/chat/completions"
+        url = self._chat.engine_url + self._request.path
         async with self._chat.session.post(url, data=self._request.body, headers=headers) as reply:
             if reply.status != 200:
                 raise _refusal(reply.status, await reply.content.read(1 << 16))
@@ -151,18 +171,21 @@ class _Answer:
             await Response(body, 200, self._headers, "application/json")(scope, receive, sending)
             return
         await self._start(sending)
-        await sending.body(self._writer.start())
+        if first := self._writer.start():
+            await sending.body(first)
         waiting = True
         async for event in events:
             if isinstance(event, Finished):
                 self._count()
-            await sending.body(self._writer.write(event), more=not isinstance(event, Finished))
-            if waiting and not isinstance(event, Finished):
+            if data := self._writer.write(event):
+                await sending.body(data, more=not isinstance(event, Finished))
+            if waiting and isinstance(event, Text | ToolCalls):
                 waiting = False
                 self._chat.metrics.first_token(perf_counter() - self._started)
 
     async def _start(self, sending: _Sending) -> None:
-        headers = {**self._headers, "cache-control": "no-cache", "content-type": "text/event-stream"}
+        sending.failure = self._writer.failure
+        headers = {**self._headers, **_STREAM_HEADERS}
         encoded = [(key.encode(), value.encode()) for key, value in headers.items()]
         await sending({"type": "http.response.start", "status": 200, "headers": encoded})
 

@@ -14,7 +14,7 @@ from tunegate.serving.http import error_response
 
 
 class Front(Router):
-    """A router whose own errors have OpenAI's form, which its clients can read; a 404 names what is `offered`."""
+    """A router whose own errors have the form that clients of their path can read; a 404 names what is `offered`."""
 
     def __init__(self, routes: Sequence[Route], offered: str) -> None:
         super().__init__(routes)
@@ -30,7 +30,8 @@ class Front(Router):
             message = f"Nothing is served at {asked}; there is {self._offered}."
             if "Allow" in headers:
                 message = f"{asked} is not allowed; use {headers['Allow']}."
-            await error_response(bad_request(message, status=error.status_code), headers)(scope, receive, send)
+            refused = bad_request(message, status=error.status_code)
+            await error_response(refused, headers, scope["path"])(scope, receive, send)
 
 
 @dataclass(frozen=True)

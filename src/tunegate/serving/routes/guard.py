@@ -37,7 +37,7 @@ class Guard:
                 self.admission.enter(key)
         except ApiError as error:
             self.metrics.refused(error.reason, key.name if key else "")
-            await error_response(error)(scope, receive, send)
+            await error_response(error, path=path)(scope, receive, send)
             return
         if reads:
             await self.app(scope, receive, send)

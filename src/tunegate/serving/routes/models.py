@@ -27,6 +27,8 @@ class Models:
 
     async def one(self, request: Request) -> Response:
         asked = request.path_params["name"]
+        if not asked:
+            return await self.listing(request)
         if asked != self.name:
             message = f"The model {asked[:100]!r} does not exist here; the model served is {self.name!r}."
             return error_response(bad_request(message, "model", "model_not_found", status=404))

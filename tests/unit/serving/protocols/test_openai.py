@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
 import pytest
 
-from tunegate.serving.events import ApiError, Ask, Event, Finished, Text, ToolCalls
-from tunegate.serving.protocols.openai import EngineStream, Writer, read
+from tunegate.serving.events import ApiError, Ask, Event, Finished, Text, ToolCalls, Used
+from tunegate.serving.protocols.engine import EngineStream
+from tunegate.serving.protocols.openai import Writer, read
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
 CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "search", "arguments": "{}"}}
@@ -55,15 +57,15 @@ def test_what_is_written_is_read_back(size: int, end: str, include_usage: bool) 
     sent, reader = stream(include_usage).replace("\n\n", end).encode(), EngineStream()
     events = [event for at in range(0, len(sent), size) for event in reader.feed(sent[at : at + size])]
 
-    assert [*events, *reader.end()] == [*EVENTS[:-1], Finished("stop", USAGE if include_usage else None)]
+    used = [Used(USAGE)] if include_usage else []
+    assert [*events, *reader.end()] == [*EVENTS[:-1], *used, Finished("stop", USAGE if include_usage else None)]
 
 
 @pytest.mark.parametrize("said", ['data: {"error": "he said "no""}\n\n', 'data: {"choices": []}\n\n', ""])
 def test_an_error_or_an_early_end_is_no_answer(said: str) -> None:
     reader = EngineStream()
-    with pytest.raises(ApiError) as caught:  # noqa: PT012 - either may be the one that notices
-        reader.feed(said.encode())
-        reader.end()
+    with pytest.raises(ApiError) as caught:
+        list(itertools.chain(reader.feed(said.encode()), reader.end()))
     assert (caught.value.status, caught.value.reason) == (502, "engine")
 
 
@@ -72,7 +74,9 @@ def test_a_request_is_read() -> None:
     body = b'{"model":"shop","messages":[{"role":"user","content":"hi"}],"stream":true,"user":"u","n":null,"top_k":5,'
     fields = {"stream": True, "user": "u", "top_k": 5, "stream_options": {"include_usage": True}}
 
-    assert read(body + b'"stream_options":{"include_usage":true}}') == Ask("shop", messages, True, True, "u", fields)
+    assert read(body + b'"stream_options":{"include_usage":true}}') == Ask(
+        "shop", messages, stream=True, include_usage=True, user="u", fields=fields
+    )
 
 
 def test_the_protocol_is_light() -> None:

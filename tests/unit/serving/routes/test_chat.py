@@ -3,6 +3,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -18,13 +19,15 @@ def say(text: str) -> list[Any]:
 
 
 @pytest.fixture(params=["/v1", "/openai/v1"])
-def client(server: Server, request: pytest.FixtureRequest) -> openai.OpenAI:
-    return openai.OpenAI(base_url=server.url + request.param, api_key="none", max_retries=0)
+def client(server: Server, request: pytest.FixtureRequest) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=server.url + request.param, api_key="none", max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture
-def v1(server: Server) -> openai.OpenAI:
-    return openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+def v1(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+        yield client
 
 
 def post(server: Server, body: bytes) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:

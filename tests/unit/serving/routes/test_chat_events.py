@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -20,9 +21,10 @@ def limits() -> Embedded:
 
 
 @pytest.fixture
-def client(server: Server, engine: StandIn) -> openai.OpenAI:
+def client(server: Server, engine: StandIn) -> Iterator[openai.OpenAI]:
     engine.usage_at_finish = True
-    return openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+        yield client
 
 
 def asking(text: str) -> list[Any]:
