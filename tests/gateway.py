@@ -2,7 +2,8 @@
 
 It takes a prefix for what Gateway API says it is: a match, not a rewrite. An answer without a timeout of its own is cut
 after `default_timeout`, as Envoy does. It hears of new endpoints late, and sends to those that it knows until then.
-Whose turn it is within a rule is decided as Traefik does (`InTurns`) or as Envoy does (`ByChance`).
+Whose turn it is within a rule is decided as Traefik and Envoy Gateway do (`InTurns`), or as Envoy does by weighted
+clusters (`ByChance`); docs/design/traffic.md says where that was read.
 """
 
 from __future__ import annotations
