@@ -15,6 +15,8 @@ HOME = "TUNEGATE_HOME"
 FEEDBACK_KEY = "TUNEGATE_FEEDBACK_KEY"
 # The file with the hashes of the API keys that a server takes.
 KEYS = "TUNEGATE_KEYS"
+# The API key that a client sends to a server: a secret.
+API_KEY = "TUNEGATE_API_KEY"
 # The name that clients ask a server for.
 MODEL_NAME = "TUNEGATE_MODEL_NAME"
 # The seconds between the signal that ends a server and the one that kills it, for servers and for what supervises them.
@@ -27,4 +29,4 @@ ENDPOINT_URL = "AWS_ENDPOINT_URL"
 REGION = "AWS_DEFAULT_REGION"
 
 # What must not appear in a log.
-SECRETS = (FEEDBACK_KEY, "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+SECRETS = (FEEDBACK_KEY, API_KEY, "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")

@@ -22,7 +22,7 @@ VERBS = {
     "data": ("tunegate.cli.data", "Tokenize data sets, and say what became of every row."),
     "submit": ("tunegate.cli.submit", "Turn a `pai` command into a training job of your cluster."),
     "evaluate": ("tunegate.cli.evaluate", "Measure versions on suites."),
-    "prompts": ("tunegate.cli.prompts", "Check prompt templates, render them and compare them."),
+    "prompts": ("tunegate.cli.prompts", "Check prompt templates, render them, and try them on a model."),
     "serve": ("tunegate.cli.serve", "Serve one version over HTTP."),
     "keys": ("tunegate.cli.keys", "Make the API keys that a server asks for."),
     "merge": ("tunegate.cli.merge", "Put an adapter into its base model."),

@@ -1,4 +1,4 @@
-"""`tunegate prompts`: prompt templates, rendered and compared before anybody is answered by them."""
+"""`tunegate prompts`: prompt templates, looked through and tried before anybody is answered by them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tunegate.cli.options import open_store, optional_store_options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tunegate.evaluation.cases import Outcome
     from tunegate.models.tokens import Tokens
     from tunegate.prompts import Message, Template
 
@@ -25,7 +26,7 @@ format_option = click.option(
 
 @click.group()
 def command() -> None:
-    """Check prompt templates, render them and compare them."""
+    """Check prompt templates, render them, and try them on a model."""
 
 
 @command.command("list")
@@ -123,12 +124,7 @@ def render(
     if not re.fullmatch("[0-9a-z]{4,32}", nonce):
         raise UsageError(f"The nonce {nonce!r} can't be used; write 4 to 32 lower-case letters and digits.")
     loaded = [load_template(name) for name in ([template, against] if against else [template])]
-    tokens = None
-    if tokenizer:
-        from tunegate.models.tokens import Tokens
-
-        is_folder = Path(tokenizer).is_dir()
-        tokens = Tokens.of(tokenizer, open_store(store_uri, endpoint_url) if store_uri and not is_folder else None)
+    tokens = _tokens(tokenizer, store_uri, endpoint_url)
     given = [_values(each, pairs, values_file) for each in loaded]
     results = [_render(each, values, nonce, tokens) for each, values in zip(loaded, given, strict=True)]
     if form == "json":
@@ -146,8 +142,7 @@ def _render(template: Template, values: dict[str, Any], nonce: str, tokens: Toke
     from tunegate.api.errors import PromptError
     from tunegate.prompts import render as fill
 
-    counting: dict[str, Any] = {"count": tokens.count, "control_tokens": tokens.control} if tokens else {}
-    messages = fill(template, values, nonce=nonce, **counting)
+    messages = fill(template, values, nonce=nonce, **_counting(tokens))
     result: dict[str, Any] = {"template": template.source, "digest": template.digest, "messages": messages}
     if tokens:
         result["tokens"] = tokens.count_prompt([(message.role, message.content) for message in messages])
@@ -204,3 +199,78 @@ def _print_difference(new: dict[str, Any], old: dict[str, Any]) -> None:
     click.echo("\n".join(_difference(new, old)) or "The messages are the same.")
     if "tokens" in new:
         click.echo(f"\n{old['tokens']} -> {new['tokens']} tokens ({new['tokens'] - old['tokens']:+d})")
+
+
+@command.command("try")
+@click.argument("case_files", nargs=-1, required=True, metavar="CASES...", type=click.Path(path_type=Path))
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where a model answers as OpenAI's do.")
+@click.option("--model", help="The model's name there; by default the first that is listed.")
+@click.option("--tokenizer", metavar="FOLDER|VERSION", help="Count the tokens of examples by this model's tokenizer.")
+@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Also write the results as JUnit XML.")
+@format_option
+@optional_store_options
+def try_(
+    case_files: tuple[Path, ...],
+    url: str,
+    model: str | None,
+    tokenizer: str | None,
+    junit: Path | None,
+    form: str,
+    store_uri: str | None,
+    endpoint_url: str | None,
+) -> None:
+    """Ask a model what the files CASES hold, and check its answers. The exit status is 1 where one fails.
+
+    A server that wants an API key gets the one in TUNEGATE_API_KEY.
+    """
+    import os
+    import secrets
+    from contextlib import closing
+
+    from tunegate.api import environment
+    from tunegate.api.codec import to_json
+    from tunegate.api.errors import EvaluationError
+    from tunegate.evaluation import cases
+    from tunegate.evaluation.models.http import HttpModel
+    from tunegate.files import disk_errors_as
+
+    if junit and not junit.parent.is_dir():
+        raise UsageError(f"The folder {junit.parent} does not exist; make it or choose another --junit.")
+    counting = _counting(_tokens(tokenizer, store_uri, endpoint_url))
+    read = [(path, *cases.read_cases(path)) for path in case_files]
+    asked = [(path, made, cases.fill(made, found, secrets.token_hex(4), **counting)) for path, made, found in read]
+    show = _print_outcome if form == "text" else lambda outcome: None
+    with closing(HttpModel(url, model, os.environ.get(environment.API_KEY))) as answerer:
+        results = [cases.run(str(path), made, questions, answerer, show) for path, made, questions in asked]
+    if junit:
+        with disk_errors_as(EvaluationError, junit, "the results are above."):
+            junit.write_bytes(cases.to_junit(results))
+    if form == "json":
+        click.echo(to_json(results), nl=False)
+    passed = [outcome.passed for result in results for outcome in result.outcomes]
+    click.echo(f"{sum(passed)} of {len(passed)} cases passed", err=True)
+    if not all(passed):
+        raise SystemExit(1)
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    click.echo(f"{'ok  ' if outcome.passed else 'FAIL'} {outcome.id} ({outcome.seconds:.1f} s)")
+    for line in (outcome.error, *outcome.failures):
+        if line:
+            click.echo(f"     {line}")
+    if outcome.failures:
+        click.echo(f"     the answer: {outcome.answer}")
+
+
+def _tokens(tokenizer: str | None, store_uri: str | None, endpoint_url: str | None) -> Tokens | None:
+    if not tokenizer:
+        return None
+    from tunegate.models.tokens import Tokens
+
+    needs_store = store_uri and not Path(tokenizer).is_dir()
+    return Tokens.of(tokenizer, open_store(str(store_uri), endpoint_url) if needs_store else None)
+
+
+def _counting(tokens: Tokens | None) -> dict[str, Any]:
+    """What rendering takes of a tokenizer."""
+    return {"count": tokens.count, "control_tokens": tokens.control} if tokens else {}

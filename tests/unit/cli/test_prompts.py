@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.answering import Page, Refusal, answering
 from tunegate.api.versions import Producer, Release
 from tunegate.cli import main
 from tunegate.models import make_tiny
@@ -184,3 +188,102 @@ def test_built_in_templates_are_listed_and_shown(tmp_path: Path, capsys: pytest.
     assert load_template(tmp_path / "mine.prompt").digest == load_template("search-zh").digest
     assert prompts("show", "mine") == 2
     assert "No template mine comes with tunegate" in capsys.readouterr().err
+
+
+CASES = """template: search.prompt
+cases:
+- id: cost
+  variables: {results: [{price: 26}], query: What does it cost?}
+  rules: [{kind: contains, any: [$26]}]
+- id: color
+  variables: {results: [], query: Which color?}
+  rules: [{kind: contains, any: [blue]}]
+"""
+
+
+def about_the_kettle(question: str) -> str:
+    if "refuse" in question:
+        raise Refusal("The prompt is too long.")
+    if "page" in question:
+        raise Page("Welcome!")
+    return "It costs $26."
+
+
+@pytest.fixture
+def model() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The URL of a server that knows what the kettle costs, and what it was asked."""
+    with answering(about_the_kettle) as server:
+        yield server
+
+
+@pytest.mark.usefixtures("dead_proxy")
+def test_try_asks_a_server_and_says_what_fails(
+    search: Path,
+    model: tuple[str, list[dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url, asked = model
+    monkeypatch.setenv("TUNEGATE_API_KEY", "tg-secret")
+    (search.parent / "cases.yaml").write_text(CASES)
+    (search.parent / "good.yaml").write_text(CASES.partition("- id: color")[0])
+
+    assert prompts("try", search.parent / "cases.yaml", "--url", url, "--junit", search.parent / "junit.xml") == 1
+    shown = capsys.readouterr()
+    assert prompts("try", search.parent / "good.yaml", "--url", f"{url}/v1", "--format", "json") == 0
+    (result,) = json.loads(capsys.readouterr().out)
+
+    assert shown.out.splitlines()[0].startswith("ok   cost (")
+    assert shown.out.splitlines()[1].startswith("FAIL color (")
+    assert '     contains {"any":["blue"]}\n     the answer: It costs $26.\n' in shown.out
+    assert shown.err == "1 of 2 cases passed\n"
+    assert '<failure message="contains' in (search.parent / "junit.xml").read_text()
+    assert result["outcomes"][0]["passed"]
+    assert result["digest"] == load_template(search).digest
+    assert asked[0]["model"] == "shop"
+    assert asked[0]["authorization"] == "Bearer tg-secret"
+    assert "tg-secret" not in shown.out + shown.err
+    nonces = {re.search(r"<data-(\w+)>", question["messages"][-1]["content"])[1] for question in asked}  # type: ignore[index]
+    assert len(nonces) == 2  # one for each command
+
+
+def test_try_goes_on_after_a_question_that_is_refused(
+    search: Path, model: tuple[str, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (search.parent / "cases.yaml").write_text(CASES.replace("What does it cost?", "refuse"))
+
+    assert prompts("try", search.parent / "cases.yaml", "--url", model[0], "--model", "shop") == 1
+    assert "     The prompt is too long.\nFAIL color" in capsys.readouterr().out
+
+
+def test_try_ends_at_what_is_no_model(
+    search: Path, model: tuple[str, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (search.parent / "cases.yaml").write_text(CASES.replace("What does it cost?", "page"))
+
+    assert prompts("try", search.parent / "cases.yaml", "--url", model[0]) == 1
+    assert "/v1 does not answer as OpenAI's API does; check --url." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--url", "http://127.0.0.1:9"], 1, "Nothing answers at http://127.0.0.1:9/v1"),
+        (["--url", "127.0.0.1:9"], 2, "write it as http://HOST:PORT"),
+        (["--junit", "nowhere/junit.xml"], 2, "The folder nowhere does not exist"),
+        (["--url", "PAGE"], 1, "lists no models as OpenAI's API does; check --url"),
+    ],
+    ids=["nobody", "no-url", "no-folder", "no-list"],
+)
+def test_try_says_why_it_can_not_ask(
+    words: list[str],
+    code: int,
+    said: str,
+    search: Path,
+    web_proxy: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (search.parent / "cases.yaml").write_text(CASES)
+
+    assert prompts("try", search.parent / "cases.yaml", *(word.replace("PAGE", web_proxy[0]) for word in words)) == code
+    assert said.replace("PAGE", web_proxy[0]) in capsys.readouterr().err

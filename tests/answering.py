@@ -1,0 +1,62 @@
+"""A server that answers in OpenAI's protocol with what a function makes of the question."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Refusal(Exception):  # noqa: N818 (an answer, not a failure of the test)
+    """What the function raises for a question that the server refuses."""
+
+
+class Page(Exception):  # noqa: N818
+    """And for one that gets a page of HTML."""
+
+
+@contextmanager
+def answering(answer: Callable[[str], str]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The server's URL, and the bodies that it was sent, with their `authorization`."""
+    asked: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.reply(200, {"object": "list", "data": [{"id": "shop", "object": "model"}]})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append(body | {"authorization": self.headers["Authorization"]})
+            try:
+                message = {"role": "assistant", "content": answer(body["messages"][-1]["content"])}
+            except Refusal as refusal:
+                self.reply(400, {"error": {"message": str(refusal), "type": "invalid_request_error", "code": "x"}})
+            except Page as page:
+                self.reply(200, str(page), "text/html")
+            else:
+                choice = {"index": 0, "finish_reason": "stop", "message": message}
+                about = {"id": "1", "object": "chat.completion", "created": 1, "model": "shop"}
+                self.reply(200, {**about, "choices": [choice]})
+
+        def reply(self, status: int, body: Any, kind: str = "application/json") -> None:
+            content = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        finally:
+            server.shutdown()
+            thread.join()
