@@ -54,11 +54,14 @@ class FeedbackGuard(Resource, frozen=True, kw_only=True):
     alpha: chance of rolling back a candidate that is no worse than the stable, over the whole promotion.
     margin: a candidate whose share of thumbs down is less than this above the stable's counts as not worse.
     min_verdicts: judged answers needed of the candidate before any conclusion is drawn.
+    max_lean: a step ends only while the evidence that the candidate is worse, an e-value, is at most this; at 1 it says
+    nothing either way, below 1 the verdicts must speak for the candidate.
     """
 
     alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.05
     margin: Annotated[float, Meta(gt=0, lt=1)] = 0.1
     min_verdicts: Annotated[int, Meta(ge=1)] = 10
+    max_lean: Annotated[float, Meta(gt=0)] = 1.0
 
 
 class PromotionPolicy(Resource, frozen=True, kw_only=True):

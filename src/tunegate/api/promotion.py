@@ -92,7 +92,10 @@ class Transition(Resource, frozen=True, kw_only=True):
 
 
 class PromotionStatus(Resource, frozen=True, kw_only=True):
-    """What happened so far. `weight` is the observed share of the candidate in percent, never the desired one."""
+    """What happened so far. `weight` is the observed share of the candidate in percent, never the desired one.
+
+    waiting: what a canary step waits for, with the numbers; empty while it waits for nothing.
+    """
 
     phase: Phase = "Pending"
     stable: ModelVersion | None = None
@@ -102,6 +105,7 @@ class PromotionStatus(Resource, frozen=True, kw_only=True):
     step_observed: datetime | None = None
     gates: tuple[GateResult, ...] = ()
     comparison: Comparison | None = None
+    waiting: str = ""
     decision: Decision | None = None
     history: tuple[Transition, ...] = ()
 

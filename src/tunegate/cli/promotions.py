@@ -84,6 +84,8 @@ def explain(name: str, home: Home, namespace: str | None, as_json: bool) -> None
     for gate in status.gates:
         sign = {True: "passed", False: "refused", None: "undecided"}[gate.passed]
         click.echo(f"  gate {sign}: {gate.message}")
+    if status.waiting:
+        click.echo(f"  waits: {status.waiting}")
     if status.comparison:
         click.echo(f"  feedback: {status.comparison.message}")
     for step in status.history:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from tunegate.api.policy import PromotionPolicy
+from tunegate.api.policy import CanaryStep, PromotionPolicy
 from tunegate.api.promotion import TERMINAL, Comparison, Decision, Ending, Phase, Promotion, PromotionStatus, Transition
 from tunegate.api.versions import ModelVersion
 from tunegate.promotion.analysis import compare
@@ -59,7 +59,7 @@ class View:
 
     def to(self, phase: Phase, reason: str, message: str, **changes: object) -> PromotionStatus:
         """The status with a new phase (recorded in the history when it is new) and other changes."""
-        status = msgspec.structs.replace(self.status, **changes)
+        status = msgspec.structs.replace(self.status, **{"waiting": "", **changes})
         if phase == status.phase:
             return status
         step = Transition(phase=phase, time=self.now, reason=reason, message=message)
@@ -231,15 +231,35 @@ def progressing(view: View) -> PromotionStatus:
     if comparison.outcome == "Worse":
         return view.end("RolledBack", "FeedbackWorse", comparison.message, comparison=comparison)
     is_last = at + 1 == len(steps)
-    # Without the counts nothing is known of the users, so nothing grows.
-    enough = comparison.candidate is not None and comparison.candidate.n >= step.min_verdicts
-    paused = view.seconds_since(view.status.step_observed) >= step.pause_seconds
-    if not (paused and enough) or (is_last and comparison.outcome != "NotWorse"):
-        return view.to("Paused", "Waiting", comparison.message, comparison=comparison)
+    if waiting := _waiting(view, step, view.status.step_observed, comparison, is_last=is_last):
+        return view.to("Paused", "Waiting", waiting, comparison=comparison, waiting=waiting)
     if is_last:
         return view.to("Promoting", "FeedbackNotWorse", comparison.message, comparison=comparison)
     message = f"{steps[at + 1].weight} % next"
     return view.to("Progressing", "StepDone", message, step=at + 1, step_observed=None, comparison=comparison)
+
+
+def _waiting(view: View, step: CanaryStep, began: datetime, comparison: Comparison, *, is_last: bool) -> str:
+    """What a step waits for, with the numbers; empty when it has all it needs."""
+    reasons, most = [], view.policy.feedback.max_lean
+    until = began + timedelta(seconds=step.pause_seconds)
+    if view.now < until:
+        reasons.append(f"it lasts until {until:%H:%M:%S} UTC")
+    if comparison.candidate is None:  # nothing is known of the users, so nothing grows
+        reasons.append(comparison.message)
+    elif comparison.candidate.n < step.min_verdicts:
+        reasons.append(f"{comparison.candidate.n} of {step.min_verdicts} verdicts")
+    elif comparison.outcome == "Inconclusive" and comparison.evidence_worse > most:
+        reasons.append(
+            f"{comparison.candidate.n} of {step.min_verdicts} verdicts, which lean to worse: evidence "
+            f"{comparison.evidence_worse:.2g}, and at most {most:.3g} lets it go on; {comparison.message}"
+        )
+    elif is_last and comparison.outcome != "NotWorse":
+        reasons.append(comparison.message)
+    if not reasons:
+        return ""
+    deadline = view.entered("Verifying") + timedelta(seconds=view.policy.deadline_seconds)
+    return f"stays at {step.weight} %, until {deadline:%Y-%m-%d %H:%M} UTC at the latest: {'; '.join(reasons)}"
 
 
 def promoting(view: View) -> PromotionStatus:

@@ -81,6 +81,14 @@ def test_every_storage_uri_ends_in_a_slash_and_names_the_digest(world: World, ca
     assert candidate.digest.replace(":", "-") in uri
 
 
+def test_the_condition_says_what_a_step_waits_for(world: World, candidate: ModelVersion) -> None:
+    world.vote(candidate, Tally(up=10, down=10), Tally(up=140, down=40)).until("Paused").step(20)
+    (found,) = (each for each in world.promotion()["status"]["conditions"] if each["type"] == "Reconciling")
+    assert (found["status"], found["reason"]) == ("True", "Waiting")
+    assert "verdicts, which lean to worse: evidence" in found["message"]
+    assert world.promotion()["status"]["waiting"] == found["message"]
+
+
 @pytest.mark.parametrize("tallies", [NO_COUNTS, {}], ids=["unreachable", "empty"])
 def test_without_counts_nothing_grows_and_nobody_is_promoted(
     world: World, candidate: ModelVersion, tallies: Any

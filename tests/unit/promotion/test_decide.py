@@ -15,7 +15,7 @@ import pytest
 
 from tests.builders import at, make_evaluation, make_policy, make_version
 from tunegate.api.feedback import Tally
-from tunegate.api.policy import CanaryStep, Gate, PromotionPolicy
+from tunegate.api.policy import CanaryStep, FeedbackGuard, Gate, PromotionPolicy
 from tunegate.api.promotion import TERMINAL, Abort, Approval, Phase, Promotion
 from tunegate.api.traffic import step_label
 from tunegate.api.versions import ModelVersion
@@ -307,6 +307,56 @@ def test_without_enough_verdicts_nothing_grows(world: World, candidate: ModelVer
     assert world.last.status.phase == "Paused"
     assert world.last.status.step == 0
     assert world.plan.weights == {BASE.digest: 90, candidate.digest: 10}
+
+
+LEANING, CALM = Tally(up=10, down=10), Tally(up=140, down=40)
+
+
+def test_a_candidate_that_looks_worse_gets_no_more_and_the_status_says_why(
+    world: World, candidate: ModelVersion
+) -> None:
+    world.until("Paused").vote(candidate, LEANING, stable=CALM).step(50)
+    status = world.last.status
+    assert (status.phase, status.step, status.weight) == ("Paused", 0, 10)
+    assert status.comparison is not None
+    assert 1 < status.comparison.evidence_worse < 20
+    assert status.waiting.startswith("stays at 10 %, until 2026-01-01 00:16 UTC at the latest: 20 of 3 verdicts, which")
+    assert "10 of 20 answers disliked against 40 of 180 of the stable" in status.waiting
+    world.step(1, seconds=1001)
+    assert world.last.status.decision.reason == "DeadlineExceeded"  # type: ignore[union-attr]
+
+
+def test_a_step_goes_on_once_the_verdicts_lean_no_more(world: World, candidate: ModelVersion) -> None:
+    world.until("Paused").vote(candidate, LEANING, stable=CALM).step(50)
+    world.vote(candidate, Tally(up=40, down=9), stable=CALM).step(2)
+    assert (world.last.status.step, world.last.status.waiting) == (1, "")
+
+
+def test_a_policy_may_let_a_leaning_candidate_go_on(candidate: ModelVersion) -> None:
+    guard = FeedbackGuard(margin=0.2, min_verdicts=5, max_lean=20)
+    world = World(make_policy(feedback=guard)).publish(candidate).until("Paused")
+    world.vote(candidate, LEANING, stable=CALM).step(50)
+    assert world.last.status.step == 1
+
+
+def test_a_lean_within_the_margin_holds_nobody_up(world: World, candidate: ModelVersion) -> None:
+    """Surely a little worse, and surely by less than the policy's margin."""
+    within = Tally(up=3500, down=1500)
+    world.until("Paused").vote(candidate, within, stable=Tally(up=3750, down=1250)).step(20)
+    assert world.last.status.comparison.outcome == "NotWorse"  # type: ignore[union-attr]
+    assert world.last.status.step == 1
+
+
+@pytest.mark.parametrize(
+    ("tally", "said"),
+    [(Tally(up=2), "2 of 3 verdicts"), (GOOD, "it lasts until 00:00:"), (None, "the feedback counts")],
+    ids=["verdicts", "time", "counts"],
+)
+def test_a_step_says_what_it_waits_for(world: World, candidate: ModelVersion, tally: Tally | None, said: str) -> None:
+    world.until("Paused")
+    world.see(tallies=None) if tally is None else world.vote(candidate, tally)
+    world.step(2 if tally == GOOD else 20)
+    assert said in world.last.status.waiting
 
 
 def test_an_inconclusive_comparison_waits_before_full_traffic_and_says_for_how_many(

@@ -70,6 +70,8 @@ def of_promotion(promotion: Promotion, problems: Sequence[Problem], namespace: s
     stopping = [] if ended else [problem for problem in problems if problem.stops]
     started = f"it has not started yet: {waits}" if waits else "it has not started yet"
     why, message = (last.reason or last.phase, last.message) if last else ("Waiting", started)
+    if status.waiting:
+        why, message = "Waiting", status.waiting
     stalled = ended and status.phase == "Failed"
     first = stopping[0] if stopping else None
     needed = first.message if first else message
