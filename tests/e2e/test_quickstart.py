@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.processes import processes_about
+from tests.waiting import wait_for
+from tunegate.processes import answers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -74,8 +80,9 @@ def test_every_version_has_scores_with_intervals(report: dict[str, Any]) -> None
         assert all(score["low"] <= score["value"] <= score["high"] for score in version["scores"])
 
 
-def test_the_output_ends_with_a_line_to_copy(finished: subprocess.CompletedProcess[str]) -> None:
+def test_the_output_ends_with_lines_to_copy(finished: subprocess.CompletedProcess[str]) -> None:
     assert "local ask --home" in finished.stdout
+    assert re.search(r"local up --home \S+ --port (\d+)\nand open http://127.0.0.1:\1/\n$", finished.stdout)
 
 
 def test_nothing_is_left_running(home: Path, finished: subprocess.CompletedProcess[str]) -> None:
@@ -90,6 +97,24 @@ def test_the_line_to_copy_asks_the_promoted_model(home: Path, report: dict[str, 
     )
     assert asked.returncode == 0, asked.stderr
     assert asked.stdout.strip() == sample["answer"].strip()
+    assert processes_about(home) == []
+
+
+def test_the_last_lines_lead_to_the_playground(
+    home: Path, finished: subprocess.CompletedProcess[str], report: dict[str, Any]
+) -> None:
+    line, url = re.findall(r"^  \S+ (local up .+)\nand open (.+)/$", finished.stdout, re.MULTILINE)[-1]
+    argv = [sys.executable, "-m", "tunegate", *shlex.split(line)]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as platform:
+        try:
+            wait_for(lambda: answers(f"{url}/v2/health/ready"), seconds=120, what="the promoted version to serve")
+            asking = urllib.request.Request(f"{url}/", headers={"accept": "text/html"})
+            with urllib.request.urlopen(asking, timeout=20) as page:
+                assert b"playground/app.js" in page.read()
+            with urllib.request.urlopen(f"{url}/v1/models", timeout=20) as listing:
+                assert json.load(listing)["data"][0]["digest"] == report["stable"]
+        finally:
+            platform.send_signal(signal.SIGINT)
     assert processes_about(home) == []
 
 

@@ -57,6 +57,7 @@ def up(home: Home, policy: Path | None, port: int, limit: int | None, **where: A
         if text is not None:  # not before the folder is ours: it may be the policy of a platform that runs
             write(home.policy_file, text)
         click.echo(f"Answers on {platform.url}/v1/chat/completions; records in {home.folder}. Ctrl-C stops it.")
+        click.echo(f"To talk to the model in a browser, open {platform.url}/")
         platform.run(stop, lambda event: click.echo(f"{event.promotion}  {event.reason}: {event.message}"))
     click.echo("Stopped; start it again to resume.")
 

@@ -63,9 +63,12 @@ def command(home: Path, base: str, port: int | None, keep: bool, output: Path) -
             f"\nRecords: {output} and {home}; why a version is live: tunegate promotions explain --home {home} NAME"
         )
         if keep:
-            click.echo(f"Everything runs on {platform.url} until Ctrl-C.")
+            click.echo(f"\nTalk to it in a browser: {platform.url}/ (everything runs until Ctrl-C)")
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()
+        else:
+            words = ["local", "up", "--home", str(home), "--port", str(platform.config.port)]
+            click.echo(f"\nTalk to it in a browser:\n  {shlex.join([sys.argv[0], *words])}\nand open {platform.url}/")
 
 
 def make_room(home: Path) -> None:

@@ -133,7 +133,7 @@ function Reasons({ verdict, id, apiKey, texts, onKept, onCancel }) {
       </fieldset>
       <label>${texts.comment}<textarea name="comment" rows="2" maxlength="4000" /></label>
       ${verdict === "down" && html`
-        <label>${texts.correction}<textarea name="correction" rows="3" maxlength="4000" /></label>`}
+        <label>${texts.correction}<textarea name="correction" rows="2" maxlength="4000" /></label>`}
       ${problem && html`<p class="problem" role="alert">${explain(problem, texts)}</p>`}
       <p class="actions">
         <button class="primary" disabled=${sending}>${texts.sendVerdict}</button>

@@ -76,21 +76,6 @@ def test_the_page_works_below_a_path_prefix(open_page: Opener, server: Server) -
             assert f"'{below}/v1/chat/completions'" in page.locator("#curl").inner_text()
 
 
-def test_the_key_goes_with_each_request_and_stays_in_the_tab(page: Page, server: Server) -> None:
-    page.get_by_label("API key").fill("sk-secret")
-    with page.expect_request("**/v1/models") as listing:
-        page.keyboard.press("Enter")
-    with page.expect_request("**/v1/chat/completions") as chat:
-        answered(page)
-
-    assert {request.value.headers["authorization"] for request in (listing, chat)} == {"Bearer sk-secret"}
-    assert "sk-secret" not in page.locator("#panel").inner_text()
-    assert "$API_KEY" in page.locator("#curl").inner_text()
-    assert "sk-secret" not in page.evaluate("JSON.stringify(localStorage)")
-    page.reload()
-    expect(page.get_by_label("API key")).to_have_value("sk-secret")
-
-
 def test_it_follows_the_answer_only_from_its_end(page: Page, engine: Writer) -> None:
     engine.deltas = ["line\n\n" * 60, WAIT, "last line\n\n" * 30]
     say(page)

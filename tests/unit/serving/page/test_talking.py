@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -136,12 +136,7 @@ def test_an_earlier_answers_request_can_be_looked_at(page: Page) -> None:
 
 
 def test_the_canarys_step_is_named(open_page: Opener) -> None:
-    def with_step(route: Any) -> None:
-        answer = route.fetch()
-        route.fulfill(response=answer, headers={**answer.headers, "tunegate-step": "shop-run-2/1"})
-
-    with open_page() as page:
-        page.route("**/v1/chat/completions", with_step)
+    with open_page(extra_http_headers={"tunegate-step": "shop-run-2/1"}) as page:  # as a route sets it
         answered(page)
         expect(page.locator(".badge.canary")).to_have_text("canary shop-run-2, step 2")
         assert re.search(r"canary step\s+shop-run-2/1", page.locator("dl").inner_text())
@@ -196,17 +191,6 @@ def test_a_refusal_is_told_in_words_and_can_be_tried_again(page: Page, engine: W
     page.get_by_role("button", name="Try again").click()
     expect(page.locator(".answer .text")).to_have_text("Hello.")
     expect(page.locator(".question")).to_have_count(1)
-
-
-def test_a_missing_key_leads_to_its_field(page: Page) -> None:
-    refusal = json.dumps({"error": {"message": "Send a key.", "type": "invalid_request_error"}})
-    page.route("**/v1/chat/completions", lambda route: route.fulfill(status=401, body=refusal))
-    say(page)
-    expect(page.get_by_role("alert")).to_have_text(
-        "The server asks for an API key, or doesn't know this one. Send a key."
-    )
-    page.get_by_role("button", name="Enter a key").click()
-    expect(page.get_by_label("API key")).to_be_focused()
 
 
 def test_an_engine_that_breaks_off_is_told_and_what_came_stays(page: Page, engine: Writer) -> None:
