@@ -61,7 +61,7 @@ def test_the_commands_measure_a_version_on_the_suite_of_the_page(
     monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint_url or "")
 
-    for line in COMMANDS:
+    for line in (line for line in COMMANDS if "evaluate" in line):
         program, *rest = shlex.split(line.replace("VERSION", version.name).replace("--suite shop-en", ""))
         assert program == "tunegate"
         result = CliRunner().invoke(root, [*rest, "--json"], catch_exceptions=False)
@@ -71,6 +71,10 @@ def test_the_commands_measure_a_version_on_the_suite_of_the_page(
         is_labelled = measured["suite"] == "ceval"
         assert ("accuracy_hard" in found, len(measured["records"])) == (is_labelled, 52)
         assert is_labelled or "ceval-test has no labels, so nothing is scored" in result.stderr
+
+    (compare,) = (line for line in COMMANDS if "compare" in line)
+    argv = shlex.split(compare.replace("STABLE", version.name).replace("CANDIDATE", version.digest))[1:]
+    assert "ceval: no answer of 52 changed sides" in CliRunner().invoke(root, argv, catch_exceptions=False).stdout
 
     letters = json.loads(Path("submission.json").read_text())
     assert list(letters) == list(names("ceval"))

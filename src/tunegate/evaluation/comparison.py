@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tunegate.api.codec import Resource
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.versions import Cost, Manifest, Training
+from tunegate.evaluation.paired import Paired, compare_items
 from tunegate.store import Store
 from tunegate.store.evaluations import of_version
 
@@ -43,6 +44,14 @@ def compare(store: Store, names: Sequence[str]) -> tuple[list[Compared], set[str
     suites = [suite for suite, _ in digests]
     rows = [compared(manifest, measured) for manifest, measured in zip(manifests, results, strict=True)]
     return rows, {suite for suite in suites if suites.count(suite) > 1}
+
+
+def compare_by_item(store: Store, before: str, after: str) -> list[Paired]:
+    """`after` against `before`, question by question, in each suite whose same questions both were asked."""
+    first, second = (of_version(store, store.resolve(name).digest) for name in (before, after))
+    asked = {(result.suite, result.suite_digest): result for result in first}
+    pairs = [(asked[key], result) for result in second if (key := (result.suite, result.suite_digest)) in asked]
+    return [found for pair in pairs if (found := compare_items(*pair))]
 
 
 def compared(manifest: Manifest, results: Sequence[Evaluation]) -> Compared:

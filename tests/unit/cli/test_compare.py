@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tunegate.api.evaluation import Evaluation, Metric
+from tunegate.api.errors import UsageError
+from tunegate.api.evaluation import Evaluation, Metric, Record
 from tunegate.api.versions import Cost, Derived, ModelVersion, Producer, Release, Training
 from tunegate.cli import root
 from tunegate.store import Store
@@ -42,14 +43,21 @@ def publish(
     return store.publish(folder.parent, f"tea/{run_}/checkpoint-1", release=release, producer=producer)
 
 
-def measure(store: Store, version: ModelVersion, suite: str, value: float | None, questions: str = "1") -> None:
+def measure(
+    store: Store, version: ModelVersion, suite: str, value: float | None, questions: str = "1", right: str = ""
+) -> None:
     result = Evaluation(
         version=version.name,
         digest=version.digest,
         suite=suite,
         suite_digest="sha256:" + questions * 64,
         metrics=(Metric(name="score", value=value, stderr=0.04, n=99), Metric(name="answered", value=1.0, n=99)),
-        records=(),
+        records=tuple(
+            Record(
+                id=f"q{n}", prompt=f"Question\n{n}?", expected="A", answer=mark, scores={"score": float(mark == "A")}
+            )
+            for n, mark in enumerate(right)
+        ),
         code_version="1",
         started=datetime(2026, 1, 2, tzinfo=UTC),
         seconds=3.0,
@@ -117,3 +125,26 @@ def test_scores_on_other_questions_are_pointed_out(store: Store, lora: ModelVers
 
     assert "shop had other questions" in run(lora.name, small.name).stderr
     assert "care" not in run(lora.name, small.name).stderr
+
+
+def test_two_versions_are_compared_question_by_question(store: Store, lora: ModelVersion, small: ModelVersion) -> None:
+    measure(store, lora, "shop", 0.5, right="AABB")
+    measure(store, small, "shop", 0.5, right="ABAA")
+
+    lines = run(lora.name, small.name, "--items").stdout.splitlines()
+    assert lines[0] == (
+        "shop: 2 gained, 1 lost of 4 (+25.0%); p = 1 (exact McNemar), about 88 more questions would show it"
+    )
+    assert lines[1:4] == ["  - q1  Question 1?", "      before: A", "      after:  B"]
+    assert [line[:6] for line in lines if line.startswith("  +")] == ["  + q2", "  + q3"]
+    (shop,) = json.loads(run(lora.name, small.name, "--items", "--json").stdout)
+    assert (shop["gained"], shop["lost"], [flip["id"] for flip in shop["flips"]]) == (2, 1, ["q1", "q2", "q3"])
+
+
+def test_comparing_by_question_needs_two_versions_and_the_same_questions(
+    store: Store, lora: ModelVersion, small: ModelVersion
+) -> None:
+    with pytest.raises(UsageError, match="--items compares two versions"):
+        run(lora.name, "--items")
+    with pytest.raises(UsageError, match="No suite asked both"):
+        run(lora.name, small.name, "--items")
