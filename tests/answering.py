@@ -19,8 +19,11 @@ class Page(Exception):  # noqa: N818
 
 
 @contextmanager
-def answering(answer: Callable[[str], str]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The server's URL, and the bodies that it was sent, with their `authorization`."""
+def answering(answer: Callable[[str], str], *, stops: bool = True) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The server's URL, and the bodies that it was sent, with their `authorization`.
+
+    stops: whether it takes `stop`, which the embedded engine does not.
+    """
     asked: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -30,6 +33,11 @@ def answering(answer: Callable[[str], str]) -> Iterator[tuple[str, list[dict[str
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked.append(body | {"authorization": self.headers["Authorization"]})
+            if "stop" in body and not stops:
+                self.reply(
+                    400, {"error": {"message": "No stop here.", "type": "invalid_request_error", "param": "stop"}}
+                )
+                return
             try:
                 message = {"role": "assistant", "content": answer(body["messages"][-1]["content"])}
             except Refusal as refusal:

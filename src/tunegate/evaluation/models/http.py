@@ -25,18 +25,27 @@ class HttpModel:
         self._url = f"{url.rstrip('/').removesuffix('/v1')}/v1"
         direct = DefaultHttpxClient(trust_env=not is_loopback(url))  # a proxy is for other machines
         self._client = OpenAI(base_url=self._url, api_key=api_key or "none", timeout=_SECONDS, http_client=direct)
+        self._stops = True  # whether the server takes `stop`
         self.model = model or self._listed()
 
     def answer(self, messages: Sequence[Message], limits: Limits) -> str:
         """As `Answerer.answer`, of at most `limits.max_tokens` and cut off at `limits.stop`."""
+        return self.reply(messages, limits)[0]
+
+    def reply(self, messages: Sequence[Message], limits: Limits) -> tuple[str, int]:
+        """The answer, and how many tokens it took where the server says so, else 0."""
         options: dict[str, Any] = {"max_tokens": limits.max_tokens} if limits.max_tokens else {}
-        if limits.stop:
+        if limits.stop and self._stops:
             options["stop"] = list(limits.stop)
         dialogue: Any = [{"role": message.role, "content": message.content} for message in messages]
         try:
             reply = self._client.chat.completions.create(model=self.model, messages=dialogue, **options)
-            return reply.choices[0].message.content or ""
+            text = reply.choices[0].message.content or ""
+            tokens = reply.usage.completion_tokens if reply.usage else 0
         except APIStatusError as error:
+            if "stop" in options and error.status_code == 400 and error.param == "stop":
+                self._stops = False  # an engine that can't: what comes after is cut off below
+                return self.reply(messages, limits)
             if error.status_code in (401, 403, 404):
                 raise ServingError(f"{self._url} refuses: {_reason(error)}") from None
             raise EvaluationError(_reason(error)) from None
@@ -44,6 +53,7 @@ class HttpModel:
             raise self._unreachable(error) from None
         except (AttributeError, IndexError, TypeError):  # whatever it is that a page or another protocol became
             raise ServingError(f"{self._url} does not answer as OpenAI's API does; check --url.") from None
+        return text[: min((text.find(stop) for stop in limits.stop if stop in text), default=len(text))], tokens
 
     def close(self) -> None:
         self._client.close()
