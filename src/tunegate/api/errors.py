@@ -8,6 +8,7 @@ TunegateError              exit status 1: it was tried and failed
 │   ├── UnavailableError   it is away, or fails itself: the same may work later
 │   └── DigestError        bytes differ from their manifest
 ├── PromptError            a prompt template, or an answer to it, can't be used
+├── ToolError              a tool can't do what a model asks of it
 ├── DataError              a data set or suite can't be used
 ├── ModelError             a model folder can't be used
 ├── TrainingError          a training run can't start or resume
@@ -55,6 +56,10 @@ class DigestError(StoreError):
 
 
 class PromptError(TunegateError):
+    pass
+
+
+class ToolError(TunegateError):
     pass
 
 
