@@ -154,9 +154,11 @@ class Platform:
         policy, initial = self._read_policy()
         try:
             with open_url(f"{self.url}/_tunegate/route", seconds=2) as answer:
-                weights = {backend["version"]: backend["weight"] for backend in json.load(answer)["backends"]}
+                backends = json.load(answer)["backends"]
+            weights = {backend["version"]: backend["weight"] for backend in backends}
+            conversations = [backend["conversationsSinceChange"] for backend in reversed(backends)]
         except (OSError, ValueError):
-            weights = None
+            weights, conversations = None, []
         promotions = self.config.home.promotions()
         manifests = self.store.manifests(policy.model)
         versions = tuple(self.store.version_of(manifest) for manifest in manifests)
@@ -170,6 +172,7 @@ class Platform:
             evaluations=self._evaluations.states(keys),
             servers=self._servers.states(),
             weights=weights,
+            splits=((conversations[0], conversations[1]),) if len(conversations) == 2 else (),
         )
         if (asked := counted(snapshot)) is None:
             return replace(snapshot, tallies={})

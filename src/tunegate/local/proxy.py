@@ -15,7 +15,7 @@ import secrets
 import signal
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
@@ -30,7 +30,16 @@ from tunegate.api.codec import from_json, to_json
 from tunegate.api.digest import short
 from tunegate.api.errors import ServingError, UsageError
 from tunegate.api.traffic import STEP_HEADER, is_answer
-from tunegate.local.route import FEEDBACK_PATHS, Backend, ObservedBackend, ObservedRoute, Route, targets
+from tunegate.local.route import (
+    FEEDBACK_PATHS,
+    MOST_CONVERSATIONS,
+    Backend,
+    ObservedBackend,
+    ObservedRoute,
+    Route,
+    conversation_of,
+    targets,
+)
 from tunegate.serving.events import ApiError
 from tunegate.serving.protocols import error_body
 
@@ -88,12 +97,14 @@ class Proxy:
         self._session = session
         self._answers: Counter[str] = Counter()
         self._answers_since_change: Counter[str] = Counter()
+        self._conversations: defaultdict[str, set[int]] = defaultdict(set)  # since the change; the hash of each
         self._errors: Counter[str] = Counter()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request: our own status, or what a backend says."""
         if self._file.refresh():
             self._answers_since_change.clear()
+            self._conversations.clear()
             weights = {short(backend.version): backend.weight for backend in self._file.route.backends}
             logger.info("route changed", extra={"weights": weights})
         if request.path == STATUS:
@@ -119,6 +130,7 @@ class Proxy:
                 **msgspec.structs.asdict(backend),
                 answers=self._answers[backend.version],
                 answers_since_change=self._answers_since_change[backend.version],
+                conversations_since_change=len(self._conversations[backend.version]),
                 errors=self._errors[backend.version],
             )
             for backend in route.backends
@@ -154,8 +166,14 @@ class Proxy:
                     request, 503, f"Version {short(backend.version)} broke off before it answered; try again."
                 )
             async with answer:
+                if is_question and answer.status < 300 and self._conversations_are_few():
+                    conversation = conversation_of(request.headers, body or b"")
+                    self._conversations[backend.version].add(hash(conversation))
                 return await self._relay(backend, request, answer)
         return _refusal(request, 503, "No version can be reached at the moment; try again.")
+
+    def _conversations_are_few(self) -> bool:
+        return sum(map(len, self._conversations.values())) < MOST_CONVERSATIONS
 
     async def _ask(
         self, backend: Backend, request: web.BaseRequest, headers: CIMultiDict[str], body: bytes | None

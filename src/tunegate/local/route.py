@@ -19,6 +19,8 @@ from tunegate.api.traffic import OPENAI_PREFIX, is_answer
 FEEDBACK_PATHS = frozenset({"/v1/feedback", OPENAI_PREFIX + "/v1/feedback"})
 CONVERSATION_HEADER = "x-conversation-id"
 
+MOST_CONVERSATIONS = 100_000
+
 Percent = Annotated[int, Meta(ge=0, le=100)]
 BaseUrl = Annotated[str, Meta(pattern="^http://[^/]+$")]
 
@@ -63,11 +65,13 @@ class ObservedBackend(Backend, frozen=True, kw_only=True):
     """A backend as the proxy uses it, with what happened to the questions that were sent to it.
 
     answers: answers (2xx) that went to clients since the proxy started; answers_since_change: since this route is used.
+    conversations_since_change: how many conversations it answered since this route is used, MOST_CONVERSATIONS at most.
     errors: connections that failed, answers with a 5xx status and answers that broke off, since the proxy started.
     """
 
     answers: int
     answers_since_change: int
+    conversations_since_change: int
     errors: int
 
 

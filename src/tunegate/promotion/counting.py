@@ -35,12 +35,16 @@ def shown(promotions: Iterable[Promotion]) -> Promotion | None:
 class Counted(NamedTuple):
     """Whose verdicts are counted: those on answers of the candidate and of its concurrent stable, in the steps of this
     promotion. Answers that were given in no step count from the start of the canary.
+
+    step: the index of the step whose split is checked. step_since: since when its weight is observed; None: it is not.
     """
 
     promotion: str
     candidate: str
     stable: str
     since: datetime
+    step: int = 0
+    step_since: datetime | None = None
 
     @property
     def digests(self) -> tuple[str, str]:
@@ -58,4 +62,12 @@ def counted(snapshot: Snapshot) -> Counted | None:
     if promotion.status.canary_started is None:
         return None
     stable = promotion.status.stable or stable_version(snapshot)
-    return Counted(promotion.name, promotion.candidate.digest, stable.digest, promotion.status.canary_started)
+    status = promotion.status
+    return Counted(
+        promotion=promotion.name,
+        candidate=promotion.candidate.digest,
+        stable=stable.digest,
+        since=promotion.status.canary_started,
+        step=status.step,
+        step_since=status.step_observed if status.phase == "Paused" else None,
+    )

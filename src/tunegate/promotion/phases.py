@@ -17,6 +17,7 @@ from tunegate.promotion.analysis import compare
 from tunegate.promotion.counting import SHOWN, shown
 from tunegate.promotion.desired import canary_steps, step_index
 from tunegate.promotion.gates import check_gates
+from tunegate.promotion.sample_ratio import mismatch
 from tunegate.promotion.snapshot import EvaluationState, ServerState, Snapshot
 
 MOST_TRANSITIONS = 400  # that are kept of one promotion
@@ -227,6 +228,8 @@ def progressing(view: View) -> PromotionStatus:
             step_observed=view.now,
             canary_started=started,
         )
+    if sentence := mismatch(view.snapshot.splits, step.weight):
+        return view.end("Failed", "SampleRatioMismatch", sentence)
     comparison = view.compare()
     if comparison.outcome == "Worse":
         return view.end("RolledBack", "FeedbackWorse", comparison.message, comparison=comparison)

@@ -41,6 +41,8 @@ class Snapshot:
     evaluations: by (digest, suite). servers: by digest.
     weights: the observed share of each version in percent, by digest; None when the route can't be read.
     tallies: verdicts on answers given in the running canary, by digest and step; None when they can't be read.
+    splits: how many questions the candidate and the stable were asked in the running step, at one or more moments;
+    how many conversations, where those stay with one version. Empty: nobody knows.
     modified: who changed an object of ours by hand, and what; empty when nobody did.
     """
 
@@ -53,6 +55,7 @@ class Snapshot:
     servers: Mapping[str, ServerState] = field(default_factory=dict)
     weights: Mapping[str, int] | None = None
     tallies: Mapping[str, Verdicts] | None = None
+    splits: tuple[tuple[int, int], ...] = ()
     modified: str = ""
 
 

@@ -243,6 +243,21 @@ async def test_a_version_is_told_the_step_whatever_the_client_says(client: Clien
     assert told == [["shop-run-7/0"], ["shop-run-7/0"], [], []]
 
 
+async def test_conversations_are_counted_once_since_the_route_is_used(client: Client, start: Start) -> None:
+    stable, canary = await start(), await start()
+
+    async def conversations() -> list[int]:
+        return [backend["conversationsSinceChange"] for backend in (await client.observed())["backends"]]
+
+    client.route(stable.weighing(0), canary.weighing(100))
+    for question in ("Hello", "Hello", "Another"):
+        await client.ask(question)
+    assert await conversations() == [0, 2]
+    client.route(stable.weighing(100), canary.weighing(0))
+    await client.ask("Hello")
+    assert await conversations() == [1, 0]
+
+
 async def test_head_has_a_length_and_no_body(client: Client, start: Start) -> None:
     client.route((await start()).weighing(100))
 

@@ -126,6 +126,61 @@ def test_verdicts_are_told_apart_by_step_in_each_pod() -> None:
     assert count(found, ASKED) == Counts({NEW: ours, OLD: theirs})
 
 
+def questions(digest: str, values: Values, step: str = "", created: float | None = 2) -> list[Series]:
+    found = series(digest, "", values, created, step=step)
+    for one in found:
+        one.metric["__name__"] = one.metric["__name__"].replace("feedback", "questions")
+        del one.metric["verdict"]
+    return found
+
+
+STEP = step_tag("shop-run-1", 1)
+LOOKED_AT = ASKED._replace(step=1, step_since=at(100))
+
+
+def test_the_split_of_a_step_is_told_of_two_moments() -> None:
+    found = [
+        *zeros(NEW, OLD),
+        *questions(NEW, [(5, 0)]),
+        *questions(OLD, [(5, 9), (400, 9)]),
+        *questions(NEW, [(105, 1), (205, 10), (275, 20), (400, 33)], STEP, created=101),
+        *questions(OLD, [(105, 9), (205, 100), (275, 180), (390, 297)], STEP, created=102),
+        *questions(OLD, [(50, 70), (400, 70)], step_tag("shop-run-1", 0)),
+    ]
+    counts = count(found, LOOKED_AT)
+    assert isinstance(counts, Counts)
+    assert counts.splits == ((20, 180), (33, 297))
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        pytest.param(ASKED, questions(OLD, [(400, 9)], STEP), id="no weight is observed"),
+        pytest.param(LOOKED_AT, questions(OLD, [(105, 1), (210, 50)], STEP), id="too young a step"),
+        pytest.param(LOOKED_AT, questions(OLD, [(500, 800), (900, 900)], STEP, created=-900), id="a lost beginning"),
+    ],
+)
+def test_a_split_that_is_not_known_is_none(asked: Counted, found: list[Series]) -> None:
+    known = [*zeros(NEW, OLD), *questions(NEW, [(5, 0)]), *questions(OLD, [(5, 0)])]
+    counts = count([*known, *found], asked)
+    assert isinstance(counts, Counts)
+    assert counts.splits == ()
+
+
+def test_a_version_whose_server_counts_no_questions_has_no_split() -> None:
+    found = [*zeros(NEW, OLD), *questions(NEW, [(5, 0)]), *questions(NEW, [(105, 1), (400, 300)], STEP)]
+    counts = count(found, LOOKED_AT)
+    assert isinstance(counts, Counts)
+    assert counts.splits == ()
+
+
+def test_a_version_that_gets_nothing_is_told_apart_from_one_that_does_not_count() -> None:
+    known = [*zeros(NEW, OLD), *questions(NEW, [(5, 0)]), *questions(OLD, [(5, 0)])]
+    counts = count([*known, *questions(OLD, [(105, 1), (400, 300)], STEP, created=101)], LOOKED_AT)
+    assert isinstance(counts, Counts)
+    assert counts.splits == ((0, 1), (0, 300))
+
+
 def test_only_the_steps_of_this_promotion_are_asked_for() -> None:
     asked = []
 

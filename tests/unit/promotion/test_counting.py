@@ -29,6 +29,15 @@ def test_candidate_and_concurrent_stable_are_counted_from_the_start_of_the_canar
     assert counted(make_snapshot(make_promotion(phase))) == Counted("second", SECOND.digest, BASE.digest, at(5))
 
 
+def test_the_split_is_looked_at_from_when_the_weight_of_the_step_is_observed() -> None:
+    found = counted(make_snapshot(make_promotion("Paused", step=1, step_observed=at(9))))
+    assert found is not None
+    assert (found.step, found.step_since) == (1, at(9))
+    baking = counted(make_snapshot(make_promotion("Baking", step=1, step_observed=at(9))))
+    assert baking is not None
+    assert baking.step_since is None
+
+
 def test_the_stable_of_a_record_without_one_is_the_version_promoted_last() -> None:
     decision = Decision(outcome="Promoted", reason="Baked", message="", time=at(1))
     status = PromotionStatus(phase="Succeeded", decision=decision)

@@ -309,6 +309,18 @@ def test_without_enough_verdicts_nothing_grows(world: World, candidate: ModelVer
     assert world.plan.weights == {BASE.digest: 90, candidate.digest: 10}
 
 
+def test_a_split_that_was_not_asked_for_ends_as_failed_whatever_the_verdicts_say(
+    world: World, candidate: ModelVersion
+) -> None:
+    world.until("Paused").vote(candidate, BAD).see(splits=((330, 670),)).step()
+    assert world.plan.weights == {BASE.digest: 100}
+    world.until("Failed")
+    decision = world.last.status.decision
+    assert decision is not None
+    assert (decision.outcome, decision.reason) == ("Failed", "SampleRatioMismatch")
+    assert "330 of 1000 questions" in decision.message
+
+
 LEANING, CALM = Tally(up=10, down=10), Tally(up=140, down=40)
 
 

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -25,7 +25,7 @@ from typing import Literal
 import msgspec
 
 from tunegate.api.digest import short
-from tunegate.api.feedback import Tally, Verdicts, promotion_tag
+from tunegate.api.feedback import Tally, Verdicts, promotion_tag, step_tag
 from tunegate.processes import open_url
 from tunegate.promotion.counting import Counted
 from tunegate_operator.conditions import Problem
@@ -39,7 +39,11 @@ _MOST_BYTES = 1 << 25
 _FIRST_SCRAPE_SECONDS = 120.0
 # Of one that was seen this soon after its start, all verdicts count: hardly any can be from before the canary.
 _NEW_SECONDS = 30.0
-_TOTAL, _CREATED = "tunegate_feedback_total", "tunegate_feedback_created"
+_VERDICTS, _QUESTIONS = "tunegate_feedback_total", "tunegate_questions_total"
+# By the name of the counter, of the series that says when it began.
+_CREATED = {_VERDICTS: "tunegate_feedback_created", _QUESTIONS: "tunegate_questions_created"}
+# Servers are scraped one after the other, so their counts are of the same moment only at two that are this far apart.
+_SCRAPES_SECONDS = 120.0
 
 CREDENTIALS = ("token", "username", "password", "ca.crt")
 """The files that a folder of credentials may have: a bearer token or a user's name and password, and a CA."""
@@ -64,10 +68,14 @@ class _Answer(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Counts:
-    """tallies: verdicts by digest and step. is_whole: Prometheus still has them from the beginning of the canary on."""
+    """tallies: verdicts by digest and step. is_whole: Prometheus still has them from the beginning of the canary on.
+
+    splits: the questions that the candidate and the stable were asked in the step, then and now; empty: not known.
+    """
 
     tallies: Mapping[str, Verdicts]
     is_whole: bool = True
+    splits: tuple[tuple[int, int], ...] = ()
 
 
 def problems_of(counts: Counts | Problem) -> tuple[Problem, ...]:
@@ -101,7 +109,7 @@ def read_counts(
     # Of this promotion's steps, and of none: a server keeps those of earlier promotions, too.
     steps = f"({promotion_tag(asked.promotion)}/[0-9]+)?"
     labels = f'namespace="{namespace}",model_version=~"{versions}",step=~"{steps}"'
-    chosen = f'{{__name__=~"{_TOTAL}|{_CREATED}",{labels}}}'
+    chosen = f'{{__name__=~"{"|".join((*_CREATED, *_CREATED.values()))}",{labels}}}'
     # In milliseconds, as Prometheus counts, so that one point is the canary's beginning and the last one is now.
     begin, end = int(asked.since.timestamp() * 1000), int(now.timestamp() * 1000)
     points = min(_MOST_POINTS, max(1, (end - begin) // _LEAST_STEP))
@@ -133,40 +141,87 @@ def count(series: Sequence[Series], asked: Counted, resolution: float = 5.0) -> 
 
     `resolution` is the time from one point of a series to the next, in seconds.
     """
-    by_name: dict[str, list[Series]] = {_TOTAL: [], _CREATED: []}
-    for one in series:
-        if one.metric.get("__name__") not in by_name or not {"model_version", "verdict"} <= one.metric.keys():
-            return _no_counts(f"Prometheus answers with a series that was not asked for ({one.metric})")
-        by_name[one.metric["__name__"]].append(one)
-    created = {_identity(one): dict(one.values) for one in by_name[_CREATED]}
-    counters: list[tuple[Mapping[str, str], list[_Sample]]] = []
-    for counter in by_name[_TOTAL]:
-        times = created.get(_identity(counter), {})
-        try:
-            samples = [
-                _Sample(at, float(value), float(times[at]) if at in times else None) for at, value in counter.values
-            ]
-        except ValueError:
-            samples = [_Sample(0, math.nan, None)]
-        if not all(math.isfinite(sample.value) and sample.value >= 0 for sample in samples):
-            return _no_counts(f"Prometheus gives a count for {counter.metric['model_version']} that is not a number")
-        counters.append((counter.metric, samples))
+    counters = _counters(series)
+    if isinstance(counters, Problem):
+        return counters
     start = asked.since.timestamp()
-    begin = max([start, *(_history_begin(samples, start, resolution) for _, samples in counters)])
-    # By version, step and verdict; of each pod, as one that is scraped under two addresses has its verdicts once.
-    grown: dict[tuple[str, str, str], dict[str, float]] = {}
-    for labels, samples in counters:
-        of_pods = grown.setdefault((labels["model_version"], labels.get("step", ""), labels["verdict"]), {})
-        pod = labels.get("pod") or labels.get("instance", "")
-        of_pods[pod] = max(of_pods.get(pod, 0.0), growth(samples, begin))
+    begin = max([start, *(_history_begin(counter.samples, start, resolution) for counter in counters[_VERDICTS])])
+    grown = _grown(counters[_VERDICTS], begin)
     tallies = {}
     for digest in asked.digests:
         if {verdict for version, _, verdict in grown if version == short(digest)} != {"up", "down"}:
-            return _no_counts(f"Prometheus has no {_TOTAL} of version {short(digest)}")
-        tallies[digest] = _verdicts(
-            {key[1:]: sum(pods.values()) for key, pods in grown.items() if key[0] == short(digest)}
-        )
-    return Counts(tallies, is_whole=begin == start)
+            return _no_counts(f"Prometheus has no {_VERDICTS} of version {short(digest)}")
+        tallies[digest] = _verdicts({key[1:]: count for key, count in grown.items() if key[0] == short(digest)})
+    return Counts(tallies, begin == start, _splits(counters[_QUESTIONS], asked, resolution))
+
+
+@dataclass(frozen=True)
+class _Counter:
+    labels: Mapping[str, str]
+    samples: Sequence[_Sample]
+
+
+def _counters(series: Sequence[Series]) -> dict[str, list[_Counter]] | Problem:
+    """The counters by name, with the times when they began; a problem where one is not what was asked for."""
+    by_name: dict[str, list[Series]] = {name: [] for pair in _CREATED.items() for name in pair}
+    for one in series:
+        labels = {"model_version", "verdict"} if "feedback" in one.metric.get("__name__", "") else {"model_version"}
+        if one.metric.get("__name__") not in by_name or not labels <= one.metric.keys():
+            return _no_counts(f"Prometheus answers with a series that was not asked for ({one.metric})")
+        by_name[one.metric["__name__"]].append(one)
+    counters: dict[str, list[_Counter]] = {}
+    for name, created in _CREATED.items():
+        began = {_identity(one): dict(one.values) for one in by_name[created]}
+        for counter in by_name[name]:
+            times = began.get(_identity(counter), {})
+            try:
+                samples = [
+                    _Sample(at, float(value), float(times[at]) if at in times else None) for at, value in counter.values
+                ]
+            except ValueError:
+                samples = [_Sample(0, math.nan, None)]
+            if not all(math.isfinite(sample.value) and sample.value >= 0 for sample in samples):
+                return _no_counts(
+                    f"Prometheus gives a count for {counter.metric['model_version']} that is not a number"
+                )
+            counters.setdefault(name, []).append(_Counter(counter.metric, samples))
+    return {name: counters.get(name, []) for name in _CREATED}
+
+
+def _grown(counters: Iterable[_Counter], begin: float, end: float = math.inf) -> dict[tuple[str, str, str], float]:
+    """How much was counted from `begin` to `end`, by version, step and verdict.
+
+    Of each pod once: one that is scraped under two addresses has counted the same.
+    """
+    pods: dict[tuple[str, str, str], dict[str, float]] = {}
+    for counter in counters:
+        labels = counter.labels
+        of_pods = pods.setdefault((labels["model_version"], labels.get("step", ""), labels.get("verdict", "")), {})
+        pod = labels.get("pod") or labels.get("instance", "")
+        samples = [sample for sample in counter.samples if sample.time <= end]
+        of_pods[pod] = max(of_pods.get(pod, 0.0), growth(samples, begin))
+    return {key: sum(counts.values()) for key, counts in pods.items()}
+
+
+def _splits(counters: Sequence[_Counter], asked: Counted, resolution: float) -> tuple[tuple[int, int], ...]:
+    """The questions of the step that each version was asked, some time ago and now.
+
+    Nothing where the step is too young for both, where a server of 0.1.0 does not count them, or where a beginning was
+    lost.
+    """
+    told = {counter.labels["model_version"] for counter in counters}
+    if asked.step_since is None or not {short(digest) for digest in asked.digests} <= told:
+        return ()
+    begin, step = asked.step_since.timestamp(), step_tag(asked.promotion, asked.step)
+    of_step = [counter for counter in counters if counter.labels.get("step") == step]
+    now = max((sample.time for counter in of_step for sample in counter.samples), default=begin)
+    if now - _SCRAPES_SECONDS <= begin:
+        return ()
+    if any(_history_begin(counter.samples, begin, resolution) > begin for counter in of_step):
+        return ()
+    moments = [_grown(of_step, begin, end) for end in (now - _SCRAPES_SECONDS, now)]
+    candidate, stable = ((short(digest), step, "") for digest in asked.digests)
+    return tuple((round(grown.get(candidate, 0)), round(grown.get(stable, 0))) for grown in moments)
 
 
 def _verdicts(counts: Mapping[tuple[str, str], float]) -> Verdicts:

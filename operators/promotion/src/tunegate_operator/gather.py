@@ -229,11 +229,14 @@ class Gatherer:
             modified=edit.sentence,
         )
         counts = self._counts(namespace, snapshot, now)
+        known = Counts({}) if isinstance(counts, Problem) else counts
         found = self._problems(obj, policy, snapshot, route, around.route, now, last.refused)
         return Gathered(
             obj=obj,
             policy=policy,
-            snapshot=replace(snapshot, tallies=None if isinstance(counts, Problem) else counts.tallies),
+            snapshot=replace(
+                snapshot, tallies=None if isinstance(counts, Problem) else counts.tallies, splits=known.splits
+            ),
             initial=initial,
             problems=(*found, *problems_of(counts)),
             objects=around,
