@@ -22,7 +22,7 @@ from tests.chart.test_troubleshooting import GUIDE, reasons
 from tests.unit.operator.test_feedback_counts import Handler, body, prometheus, series, told, zeros
 from tests.unit.operator.world import BASE, CONFIG, NAMESPACE, POLICY_SPEC, World, server_of
 from tunegate.api.errors import CredentialsError, NotFoundError, UnavailableError
-from tunegate.api.feedback import Tally
+from tunegate.api.feedback import Tally, Verdicts
 from tunegate.api.labels import POLICY, RESTORE
 from tunegate.api.versions import ModelVersion
 from tunegate.kube.errors import ClusterError, Status, error_of
@@ -755,8 +755,8 @@ def votes(world: Cluster, before: float = 0.0) -> Handler:
 
     def answer(request: Any) -> None:
         found = []
-        for digest, tally in cast("dict[str, Tally]", world.tallies).items():
-            for verdict, number in (("up", tally.up), ("down", tally.down)):
+        for digest, verdicts in cast("dict[str, Verdicts]", world.tallies).items():
+            for verdict, number in (("up", verdicts[0].up), ("down", verdicts[0].down)):
                 values = [(world.now - 1, before), (world.now, before + number)]
                 found += series(digest, verdict, cast(Any, values))
         body(told(found))(request)
@@ -849,6 +849,17 @@ def nobody_votes(world: Cluster, folder: Path) -> Iterator[None]:
     world.try_again()
     world.step(120)
     world.vote(CANDIDATE, GOOD, GOOD)
+    yield
+
+
+@story("SampleRatioMismatch", "where 10 % were asked for", "take what splits otherwise away", ends="Succeeded")
+def sessions_stick_to_a_server(world: Cluster, folder: Path) -> Iterator[None]:
+    serve(world).until("Paused")
+    world.splits = ((330, 670),)
+    world.until("Failed")
+    yield
+    world.splits = ()
+    world.try_again()
     yield
 
 

@@ -90,6 +90,7 @@ class World:
         self.missing_kinds: set[Kind] = set()
         self.missing_fields: set[str] = set()
         self.tallies: Mapping[str, Verdicts] | Problem = {}
+        self.splits: tuple[tuple[int, int], ...] = ()
         self.follow_servers = self.follow_route = True
         self.notes: list[tuple[str, str]] = []
         self.written = Changes()
@@ -126,7 +127,7 @@ class World:
         return [obj for obj in found if (label or {}).items() <= obj["metadata"].get("labels", {}).items()]
 
     def _counts(self, namespace: str, seen: Any, now: datetime) -> Counts | Problem:
-        return self.tallies if isinstance(self.tallies, Problem) else Counts(self.tallies)
+        return self.tallies if isinstance(self.tallies, Problem) else Counts(self.tallies, splits=self.splits)
 
     # what a test does
     def put(self, obj: Object) -> Object:
