@@ -12,7 +12,8 @@ import msgspec
 from tunegate.api.errors import DataError
 from tunegate.api.evaluation import Metric, Record
 from tunegate.evaluation import rules, scores
-from tunegate.evaluation.models import Dialogue, Done, Model
+from tunegate.evaluation.models import Dialogue, Model
+from tunegate.evaluation.sheets import Sheets
 
 QUESTIONS = "questions.jsonl"
 
@@ -75,11 +76,13 @@ def read_questions(path: Path) -> tuple[Question, ...]:
 
 
 def measure(
-    model: Model, suite: BusinessSuite, system_prompt: str, done: Done
+    model: Model, suite: BusinessSuite, system_prompt: str, sheets: Sheets
 ) -> tuple[tuple[Metric, ...], tuple[Record, ...]]:
     """Ask the model every question of `suite` under `system_prompt`, and score its answers."""
     dialogues = [dialogue(question, system_prompt) for question in suite.questions]
-    measured = records(suite.questions, model.answer(dialogues, suite.max_tokens, done))
+    sheet = sheets.sheet("answer", suite.max_tokens, questions=dialogues)
+    model.answer(dialogues, suite.max_tokens, sheet)
+    measured = records(suite.questions, sheet.answers())
     return metrics(measured), measured
 
 

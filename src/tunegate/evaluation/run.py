@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import tunegate
+from tunegate.api.digest import Digest
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.versions import ModelVersion
 from tunegate.evaluation import business, choice
 from tunegate.evaluation.models import Model
+from tunegate.evaluation.sheets import Sheets
 from tunegate.evaluation.suites import Suite
 
 Progress = Callable[[int, int], None]  # answered questions, all questions
@@ -23,10 +26,14 @@ def evaluate(
     *,
     system_prompt: str = "",
     progress: Progress = lambda answered, total: None,
+    cache: Path | None = None,
+    finished: Callable[[Evaluation], None] = lambda result: None,
 ) -> list[Evaluation]:
     """Measure `model`, which is `version` with verified weights, on each suite.
 
     system_prompt: the release's; business questions are asked under it, as users' are.
+    finished: gets each result as it comes, to save it.
+    cache: where answers are kept until all are there, so that an evaluation that was killed goes on; None keeps none.
     Raises EvaluationError when a suite does not suit the model, ModelError when the model can't answer.
     """
     answered, total = 0, sum(len(suite) for suite in suites)
@@ -38,11 +45,12 @@ def evaluate(
 
     results = []
     for suite in suites:
+        sheets = Sheets(_kept_in(cache, model, version, suite) if cache else None, done)
         started, clock = datetime.now(UTC), time.monotonic()
         if isinstance(suite, business.BusinessSuite):
-            metrics, records = business.measure(model, suite, system_prompt, done)
+            metrics, records = business.measure(model, suite, system_prompt, sheets)
         else:
-            metrics, records = choice.measure(model, suite, done)
+            metrics, records = choice.measure(model, suite, sheets)
         result = Evaluation(
             version=version.name,
             digest=version.digest,
@@ -56,4 +64,12 @@ def evaluate(
             seconds=round(time.monotonic() - clock, 3),
         )
         results.append(result)
+        finished(result)
+        sheets.close()
     return results
+
+
+def _kept_in(cache: Path, model: Model, version: ModelVersion, suite: Suite) -> Path:
+    """By version, suite and settings: what another model said is never taken for what this one says."""
+    names = (Digest.parse(version.digest).hex[:32], Digest.parse(suite.digest).hex[:32], model.settings)
+    return cache / "evaluations" / f"{'-'.join(names)}.jsonl"

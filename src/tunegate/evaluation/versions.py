@@ -9,6 +9,7 @@ from tunegate.api.versions import ModelVersion
 from tunegate.evaluation.models import Model
 from tunegate.evaluation.run import Progress, evaluate
 from tunegate.evaluation.suites import Suite
+from tunegate.files import default_cache
 from tunegate.store import Store
 from tunegate.store.evaluations import find, save
 from tunegate.store.release import read_release
@@ -37,9 +38,20 @@ def evaluate_version(
     }
     if missing := [suite for suite in suites if suite.name not in results]:
         system_prompt = read_release(store, version).system_prompt
-        for result in evaluate(load(), version, missing, system_prompt=system_prompt, progress=progress):
+
+        def keep(result: Evaluation) -> None:
             results[result.suite] = result
             before = held[result.suite]
             if not is_limited or before is None or len(before.records) <= len(result.records):
                 save(store, result)
+
+        evaluate(
+            load(),
+            version,
+            missing,
+            system_prompt=system_prompt,
+            progress=progress,
+            finished=keep,
+            cache=None if force else default_cache(),
+        )
     return [results[suite.name] for suite in suites]

@@ -6,6 +6,10 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from tunegate.evaluation.models import Dialogue, Model
+from tunegate.evaluation.sheets import Sheet, Sheets
 
 SYSTEM = "You are Xuan, a shop assistant."
 LEARNED = {
@@ -45,3 +49,27 @@ def _write_about(folder: Path, fields: Mapping[str, object]) -> None:
     folder.mkdir(exist_ok=True)
     fields = {"description": "For tests.", "license": "CC0-1.0"} | dict(fields)
     (folder / "suite.yaml").write_text("".join(f"{key}: {value}\n" for key, value in fields.items()))
+
+
+def blank(questions: Sequence[Any]) -> Sheet:
+    return Sheets(None, lambda more: None).sheet(questions=questions)
+
+
+def answers(model: Model, dialogues: Sequence[Dialogue], max_tokens: int) -> list[str | None]:
+    model.answer(dialogues, max_tokens, sheet := blank(dialogues))
+    return sheet.answers()
+
+
+def completions(model: Model, texts: Sequence[str], max_tokens: int) -> list[str | None]:
+    model.complete(texts, max_tokens, sheet := blank(texts))
+    return sheet.answers()
+
+
+def choices(model: Model, texts: Sequence[str], letters: Sequence[str]) -> list[str | None]:
+    model.choose(texts, letters, sheet := blank(texts))
+    return sheet.answers()
+
+
+def next_logits(model: Any, texts: Sequence[str], letters: Sequence[str]) -> list[list[float]]:
+    rows = {place: row for batch in model.next_logits(texts, letters) for place, row in batch.items()}
+    return [rows[place] for place in range(len(texts))]

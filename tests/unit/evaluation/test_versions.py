@@ -12,7 +12,8 @@ from tunegate.api.errors import ModelError
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.evaluation import Suite, load_suites
-from tunegate.evaluation.models import Dialogue, Done, Model
+from tunegate.evaluation.models import Dialogue, Model
+from tunegate.evaluation.sheets import Sheet
 from tunegate.evaluation.versions import evaluate_version
 from tunegate.store import Store
 from tunegate.store.evaluations import find
@@ -38,17 +39,17 @@ class Parrot:
         self.loads += 1
         return self
 
-    def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, done: Done) -> list[str | None]:
-        self.systems |= {dialogue[0]["content"] for dialogue in dialogues}
-        done(len(dialogues))
-        return [dialogue[-1]["content"] for dialogue in dialogues]
+    settings = "scripted"
 
-    def complete(self, texts: Sequence[str], max_tokens: int, done: Done) -> list[str | None]:
+    def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, sheet: Sheet) -> None:
+        self.systems |= {dialogue[0]["content"] for dialogue in dialogues}
+        sheet.put({place: dialogue[-1]["content"] for place, dialogue in enumerate(dialogues)})
+
+    def complete(self, texts: Sequence[str], max_tokens: int, sheet: Sheet) -> None:
         raise NotImplementedError
 
-    def choose(self, texts: Sequence[str], letters: Sequence[str], done: Done) -> list[str | None]:
-        done(len(texts))
-        return [letters[1]] * len(texts)
+    def choose(self, texts: Sequence[str], letters: Sequence[str], sheet: Sheet) -> None:
+        sheet.put(dict.fromkeys(range(len(texts)), letters[1]))
 
 
 @pytest.fixture
@@ -89,6 +90,30 @@ def test_no_model_is_loaded_for_what_the_store_holds(store: Store, version: Mode
     business, choice = evaluate_version(store, version, suites(tmp_path, questions=2), parrot)
     assert (parrot.loads, len(business.records), choice) == (2, 2, first[1])
     assert evaluate_version(store, version, suites(tmp_path), parrot, force=True)[1] != first[1]
+
+
+def test_an_evaluation_that_broke_off_goes_on_where_it_was(
+    store: Store, version: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
+    asked: list[str] = []
+
+    class Failing(Parrot):
+        def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, sheet: Sheet) -> None:
+            for place, dialogue in enumerate(dialogues):
+                if sheet.lacks([place]):
+                    asked.append(dialogue[-1]["content"])
+                    if len(asked) == 2:
+                        raise ModelError("The GPU fell off the bus.")
+                    sheet.put({place: dialogue[-1]["content"]})
+
+    with pytest.raises(ModelError, match="fell off"):
+        evaluate_version(store, version, suites(tmp_path), Failing())
+    steps: list[tuple[int, int]] = []
+    evaluate_version(store, version, suites(tmp_path), Failing(), progress=lambda done, of: steps.append((done, of)))
+    assert asked == ["0?", "1?", "1?", "2?"]
+    assert (steps[0], steps[-1]) == ((1, 5), (5, 5))
+    assert not list((tmp_path / "cache" / "evaluations").iterdir())
 
 
 def test_a_part_never_takes_the_place_of_the_whole(store: Store, version: ModelVersion, tmp_path: Path) -> None:

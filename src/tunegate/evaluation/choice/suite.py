@@ -12,7 +12,8 @@ from tunegate.evaluation import scores
 from tunegate.evaluation.choice.exams import Mode, Wording
 from tunegate.evaluation.choice.extraction import read_letter
 from tunegate.evaluation.choice.prompts import LETTERS, Item, Subject, ask, letters, messages, text
-from tunegate.evaluation.models import Done, Model
+from tunegate.evaluation.models import Model
+from tunegate.evaluation.sheets import Sheets
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,14 @@ class ChoiceSuite:
         return form(self.wording, subject, item, cot=self.cot)
 
 
-def measure(model: Model, suite: ChoiceSuite, done: Done) -> tuple[tuple[Metric, ...], tuple[Record, ...]]:
+def measure(model: Model, suite: ChoiceSuite, sheets: Sheets) -> tuple[tuple[Metric, ...], tuple[Record, ...]]:
     """Let the model answer every question of `suite`, and score what it chose.
 
     Subject by subject: the questions of one share their instruction and solved examples.
     """
     measured: dict[str, list[Record]] = {}
     for subject in suite.subjects:
-        chosen, written = _choose(model, suite, subject, done)
+        chosen, written = _choose(model, suite, subject, sheets)
         measured[subject.handle] = [
             record(suite, subject, item, letter, output)
             for item, letter, output in zip(subject.items, chosen, written, strict=True)
@@ -65,22 +66,27 @@ def measure(model: Model, suite: ChoiceSuite, done: Done) -> tuple[tuple[Metric,
 
 
 def _choose(
-    model: Model, suite: ChoiceSuite, subject: Subject, done: Done
+    model: Model, suite: ChoiceSuite, subject: Subject, sheets: Sheets
 ) -> tuple[Sequence[str | None], Sequence[str]]:
     """The letters, None where none was chosen, and what was written, where anything was."""
     wording, cot = suite.wording, suite.cot
     if suite.mode == "base" and not cot:
         choices = letters(wording)
         texts = [text(wording, subject, item, cot=False) for item in subject.items]
-        found = model.choose(texts, choices, done)
-        return [LETTERS[choices.index(letter)] if letter else None for letter in found], [""] * len(texts)
+        sheet = sheets.sheet("choose", choices, questions=texts)
+        model.choose(texts, choices, sheet)
+        return [LETTERS[choices.index(letter)] if letter else None for letter in sheet.answers()], [""] * len(texts)
     if suite.mode == "chat":
         dialogues = [messages(wording, subject, item, cot=cot) for item in subject.items]
-        answers = model.answer(dialogues, suite.max_tokens, done)
+        sheet = sheets.sheet("answer", suite.max_tokens, questions=dialogues)
+        model.answer(dialogues, suite.max_tokens, sheet)
+        answers = sheet.answers()
     else:
         texts = [text(wording, subject, item, cot=True) for item in subject.items]
+        sheet = sheets.sheet("complete", suite.max_tokens, questions=texts)
+        model.complete(texts, suite.max_tokens, sheet)
         # A base model goes on with a question of its own after the answer: an empty line ends it.
-        answers = [answer and answer.split("\n\n")[0] for answer in model.complete(texts, suite.max_tokens, done)]
+        answers = [answer and answer.split("\n\n")[0] for answer in sheet.answers()]
     written = [answer or "" for answer in answers]
     return [read_letter(output, item.options) for output, item in zip(written, subject.items, strict=True)], written
 

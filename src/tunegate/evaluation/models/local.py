@@ -15,7 +15,8 @@ from transformers.utils import logging as transformers_logging
 
 from tunegate.api.errors import EvaluationError, ModelError
 from tunegate.api.versions import ModelVersion
-from tunegate.evaluation.models import Dialogue, Done
+from tunegate.evaluation.models import Dialogue
+from tunegate.evaluation.sheets import Sheet
 from tunegate.models import check_folder, materialize
 from tunegate.models.network import has_bfloat16, load_network, load_tokenizer
 from tunegate.models.prompt_tuning import has_prefix, leading_tokens, prompt_length
@@ -56,43 +57,46 @@ class LocalModel:
         if self._context and self._prefixed:
             self._context -= prompt_length(folder)
 
+    @property
+    def settings(self) -> str:
+        """The type of the numbers, where they are computed, and how many questions at once."""
+        return f"{self._network.dtype}".removeprefix("torch.") + f"-{self._device}-{self._batch_size}"
+
     @torch.inference_mode()
-    def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, done: Done) -> list[str | None]:
+    def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, sheet: Sheet) -> None:
         """As `Model.answer`, without special tokens."""
         render = self._tokenizer.apply_chat_template
         try:
             texts = [str(render(dialogue, tokenize=False, add_generation_prompt=True)) for dialogue in dialogues]
         except TemplateError as error:
             raise ModelError(f"The chat template in {self._folder} refuses a dialogue: {error}.") from None
-        return self._write([self._encode(text, special=False) for text in texts], max_tokens, done)
+        self._write([self._encode(text, special=False) for text in texts], max_tokens, sheet)
 
     @torch.inference_mode()
-    def complete(self, texts: Sequence[str], max_tokens: int, done: Done) -> list[str | None]:
+    def complete(self, texts: Sequence[str], max_tokens: int, sheet: Sheet) -> None:
         """As `Model.complete`, without special tokens."""
-        return self._write([self._prompt + self._encode(text, special=True) for text in texts], max_tokens, done)
+        self._write([self._prompt + self._encode(text, special=True) for text in texts], max_tokens, sheet)
 
-    def _write(self, prompts: Sequence[list[int]], max_tokens: int, done: Done) -> list[str | None]:
+    def _write(self, prompts: Sequence[list[int]], max_tokens: int, sheet: Sheet) -> None:
         self._refuse_too_long(prompts, max_tokens)
-        answers: list[str | None] = [None] * len(prompts)
-        for batch in _batches([len(prompt) for prompt in prompts], self._batch_size):
-            for index, answer in zip(batch, self._generate([prompts[i] for i in batch], max_tokens), strict=True):
-                answers[index] = answer
-            done(len(batch))
-        return answers
+        for batch in filter(sheet.lacks, _batches([len(prompt) for prompt in prompts], self._batch_size)):
+            answers = self._generate([prompts[i] for i in batch], max_tokens)
+            sheet.put(dict(zip(batch, answers, strict=True)))
 
-    def choose(self, texts: Sequence[str], letters: Sequence[str], done: Done) -> list[str | None]:
+    def choose(self, texts: Sequence[str], letters: Sequence[str], sheet: Sheet) -> None:
         """As `Model.choose`: the letter with the greatest logit, the first of equal ones."""
-        return [
-            letters[max(range(len(letters)), key=row.__getitem__)] if all(map(math.isfinite, row)) else None
-            for row in self.next_logits(texts, letters, done)
-        ]
+        for rows in self.next_logits(texts, letters, sheet.lacks):
+            greatest = {place: letters[max(range(len(letters)), key=row.__getitem__)] for place, row in rows.items()}
+            sheet.put({place: greatest[place] if all(map(math.isfinite, row)) else None for place, row in rows.items()})
 
     @torch.inference_mode()
-    def next_logits(self, texts: Sequence[str], choices: Sequence[str], done: Done) -> list[tuple[float, ...]]:
-        """For each text the logits of `choices`, single tokens, as what comes next.
+    def next_logits(
+        self, texts: Sequence[str], choices: Sequence[str], wanted: Callable[[Sequence[int]], bool] = bool
+    ) -> Iterator[dict[int, list[float]]]:
+        """Batch by batch for each text, by its place, the logits of `choices`, single tokens, as what comes next.
 
-        What all texts begin with is computed once. Raises EvaluationError when a choice is not a single token or a
-        text is longer than the model's context.
+        What all texts begin with is computed once; batches that are not `wanted` are left out. Raises EvaluationError
+        when a choice is not a single token or a text is longer than the model's context.
         """
         encoded = {choice: self._encode(choice, special=False) for choice in choices}
         for choice, ids in encoded.items():
@@ -105,14 +109,10 @@ class LocalModel:
         self._refuse_too_long(prompts, 1)
         shared = _shared_length(prompts)
         start = self._start(prompts[0][:shared])
-        logits: list[tuple[float, ...]] = [()] * len(prompts)
-        for batch in _batches([len(prompt) for prompt in prompts], self._batch_size):
+        for batch in filter(wanted, _batches([len(prompt) for prompt in prompts], self._batch_size)):
             suffixes = [prompts[i][shared:] for i in batch]
             rows = self._last_logits(start, suffixes, [ids[0] for ids in encoded.values()])
-            for index, row in zip(batch, rows, strict=True):
-                logits[index] = tuple(row)
-            done(len(batch))
-        return logits
+            yield dict(zip(batch, rows, strict=True))
 
     def _generate(self, prompts: Sequence[list[int]], max_tokens: int) -> list[str | None]:
         """Left padding, so that every answer begins right after its question."""

@@ -13,12 +13,14 @@ from tunegate.api.errors import UsageError
 from tunegate.evaluation import load_suite
 from tunegate.evaluation.choice import ChoiceSuite, Item, Subject, measure, wording
 from tunegate.evaluation.choice.suite import metrics, record, submission
-from tunegate.evaluation.models import Dialogue, Done
+from tunegate.evaluation.models import Dialogue
 from tunegate.evaluation.models.local import LocalModel
 from tunegate.evaluation.run import evaluate
+from tunegate.evaluation.sheets import Sheet, Sheets
 from tunegate.store import Store
 
 ITEM = Item("7", "6除以2等于？", ("1", "2", "3", "4"), "C")
+BLANK = Sheets(None, lambda more: None)
 CEVAL = wording("ceval", "official", "base", cot=False)
 
 
@@ -34,17 +36,19 @@ class Scripted:
         self.written = written
         self.given: list[Any] = []
 
-    def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, done: Done) -> list[str | None]:
+    settings = "scripted"
+
+    def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, sheet: Sheet) -> None:
         self.given += dialogues
-        return list(self.written)
+        sheet.put(dict(enumerate(self.written)))
 
-    def complete(self, texts: Sequence[str], max_tokens: int, done: Done) -> list[str | None]:
+    def complete(self, texts: Sequence[str], max_tokens: int, sheet: Sheet) -> None:
         self.given += texts
-        return list(self.written)
+        sheet.put(dict(enumerate(self.written)))
 
-    def choose(self, texts: Sequence[str], letters: Sequence[str], done: Done) -> list[str | None]:
+    def choose(self, texts: Sequence[str], letters: Sequence[str], sheet: Sheet) -> None:
         self.given += texts
-        return list(self.written)
+        sheet.put(dict(enumerate(self.written)))
 
 
 @pytest.mark.parametrize(
@@ -93,13 +97,13 @@ def test_areas_average_over_the_subjects_that_belong_to_them() -> None:
 
 def test_letters_are_read_out_of_a_chat_models_answers() -> None:
     model, suite = Scripted("答案是C。"), make_suite(mode="chat")
-    found, (answered,) = measure(model, suite, lambda more: None)
+    found, (answered,) = measure(model, suite, BLANK)
     assert (found[0].value, answered.answer, answered.output) == (1, "C", "答案是C。")
     assert [message["role"] for message in model.given[0]] == ["system", "user"]
 
 
 def test_an_answer_that_names_no_letter_is_counted_and_kept_and_never_guessed() -> None:
-    found, (answered,) = measure(Scripted("大概吧"), make_suite(mode="chat"), lambda more: None)
+    found, (answered,) = measure(Scripted("大概吧"), make_suite(mode="chat"), BLANK)
     assert {metric.name: metric.value for metric in found if metric.name in ("accuracy", "answered")} == {
         "accuracy": 0,
         "answered": 0,
@@ -109,7 +113,7 @@ def test_an_answer_that_names_no_letter_is_counted_and_kept_and_never_guessed() 
 
 def test_a_base_models_chain_of_thought_ends_before_its_next_question() -> None:
     suite = make_suite(cot=True)
-    _, (answered,) = measure(Scripted(" 三。\n所以答案是C。\n\n下一题？\n答案：A"), suite, lambda more: None)
+    _, (answered,) = measure(Scripted(" 三。\n所以答案是C。\n\n下一题？\n答案：A"), suite, BLANK)
     assert (answered.answer, answered.output) == ("C", " 三。\n所以答案是C。")
 
 

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.adapters import VIRTUAL, make_prefix, make_prompt, tuned
+from tests.unit.evaluation.builders import answers, next_logits
 from tunegate.api.errors import EvaluationError
 from tunegate.evaluation.models.local import LocalModel
 from tunegate.models.materialize import on_base
@@ -30,10 +31,6 @@ def pair(
     return LocalModel(folder, dtype=torch.float32, batch_size=2), tuned(base, adapter)
 
 
-def _nothing(_: int) -> None:
-    pass
-
-
 @torch.no_grad()
 def test_answers_under_a_soft_prompt_are_those_of_peft(pair: tuple[LocalModel, Any], base: Path) -> None:
     model, peft = pair
@@ -46,8 +43,8 @@ def test_answers_under_a_soft_prompt_are_those_of_peft(pair: tuple[LocalModel, A
             ids = torch.cat([ids, peft(input_ids=ids).logits[:, -1:].argmax(dim=-1)], dim=1)
         wanted.append(tokenizer.decode(ids[0, -10:], skip_special_tokens=True).strip())
 
-    assert model.answer(DIALOGUES, 10, _nothing) == wanted
-    assert LocalModel(base, dtype=torch.float32).answer(DIALOGUES, 10, _nothing) != wanted
+    assert answers(model, DIALOGUES, 10) == wanted
+    assert answers(LocalModel(base, dtype=torch.float32), DIALOGUES, 10) != wanted
 
 
 @torch.no_grad()
@@ -60,14 +57,14 @@ def test_choices_under_a_soft_prompt_are_those_of_peft(
     letters = [tokenizer(letter)["input_ids"][0] for letter in LETTERS]
     wanted = [peft(**tokenizer(text, return_tensors="pt")).logits[0, -1, letters].tolist() for text in asked]
 
-    assert model.next_logits(asked, LETTERS, _nothing) == [pytest.approx(row, abs=1e-3) for row in wanted]
+    assert next_logits(model, asked, LETTERS) == [pytest.approx(row, abs=1e-3) for row in wanted]
 
 
 def test_a_soft_prompt_takes_its_part_of_the_context(pair: tuple[LocalModel, Any], base: Path) -> None:
     room = 2048 - VIRTUAL - len(AutoTokenizer.from_pretrained(base)("?" * 2000)["input_ids"])
     text = "?" * (2000 + room)
     with pytest.raises(EvaluationError, match="lower max_tokens or shots"):
-        pair[0].next_logits([text], ("A",), _nothing)
+        next_logits(pair[0], [text], ("A",))
 
 
 @torch.no_grad()
@@ -79,7 +76,7 @@ def test_quantized_weights_are_measured_as_they_compute(base: Path, method: str,
     network = AutoModelForCausalLM.from_pretrained(tmp_path / method, dtype=torch.float32)
     wanted = [network(**tokenizer(text, return_tensors="pt")).logits[0, -1, letters].tolist() for text in TEXTS]
 
-    found = LocalModel(tmp_path / method, dtype=torch.float32).next_logits(TEXTS, LETTERS, _nothing)
+    found = next_logits(LocalModel(tmp_path / method, dtype=torch.float32), TEXTS, LETTERS)
 
     assert found == [pytest.approx(row, rel=1e-2, abs=0.5) for row in wanted]
-    assert LocalModel(tmp_path / method).answer(DIALOGUES[:1], 4, _nothing)[0]
+    assert answers(LocalModel(tmp_path / method), DIALOGUES[:1], 4)[0]

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.unit.evaluation.builders import LEARNED, SYSTEM
+from tests.unit.evaluation.builders import LEARNED, SYSTEM, answers, choices, completions, next_logits
 from tunegate.api.errors import EvaluationError, ModelError
 from tunegate.evaluation.models.local import LocalModel, _batches, _FiniteLogits, _shared_length
+from tunegate.evaluation.sheets import Line, Sheet, Sheets
 
 LETTERS = ("A", "B", "C", "D")
 DIALOGUES = [
@@ -21,27 +22,23 @@ DIALOGUES = [
 ]
 
 
-def _nothing(_: int) -> None:
-    pass
-
-
 @pytest.fixture(scope="module")
 def model(learned: Path) -> LocalModel:
     return LocalModel(learned, dtype=torch.float32, batch_size=4)
 
 
 def test_learned_answers_come_without_special_tokens_in_the_order_asked(model: LocalModel) -> None:
-    assert model.answer(DIALOGUES, 16, _nothing)[: len(LEARNED)] == list(LEARNED.values())
+    assert answers(model, DIALOGUES, 16)[: len(LEARNED)] == list(LEARNED.values())
 
 
 @pytest.mark.parametrize("size", [2, 16])
 def test_answers_do_not_depend_on_the_batch(model: LocalModel, learned: Path, size: int) -> None:
-    alone = [model.answer([dialogue], 16, _nothing)[0] for dialogue in DIALOGUES]
-    assert LocalModel(learned, dtype=torch.float32, batch_size=size).answer(DIALOGUES, 16, _nothing) == alone
+    alone = [answers(model, [dialogue], 16)[0] for dialogue in DIALOGUES]
+    assert answers(LocalModel(learned, dtype=torch.float32, batch_size=size), DIALOGUES, 16) == alone
 
 
 def test_answers_end_at_max_tokens(model: LocalModel, learned: Path) -> None:
-    (answer,) = model.answer(DIALOGUES[:1], 2, _nothing)
+    (answer,) = answers(model, DIALOGUES[:1], 2)
     assert answer is not None
     assert LEARNED["What does the kettle cost?"].startswith(answer)
     assert len(AutoTokenizer.from_pretrained(learned)(answer)["input_ids"]) == 2
@@ -50,9 +47,9 @@ def test_answers_end_at_max_tokens(model: LocalModel, learned: Path) -> None:
 def test_a_text_is_gone_on_with_as_an_answer_is(model: LocalModel, learned: Path) -> None:
     render = AutoTokenizer.from_pretrained(learned).apply_chat_template
     heads = [render(dialogue, tokenize=False, add_generation_prompt=True) for dialogue in DIALOGUES]
-    assert model.complete(heads, 16, _nothing)[: len(LEARNED)] == list(LEARNED.values())
+    assert completions(model, heads, 16)[: len(LEARNED)] == list(LEARNED.values())
     with pytest.raises(EvaluationError, match=r"needs \d+ tokens"):
-        model.complete(["水壶" * 2000], 16, _nothing)
+        completions(model, ["水壶" * 2000], 16)
 
 
 def test_generation_defaults_of_the_folder_do_not_count(learned: Path, tmp_path: Path) -> None:
@@ -60,8 +57,8 @@ def test_generation_defaults_of_the_folder_do_not_count(learned: Path, tmp_path:
     config = json.loads((folder / "generation_config.json").read_text())
     config |= {"do_sample": True, "temperature": 5.0, "repetition_penalty": 9.0, "max_length": 3}
     (folder / "generation_config.json").write_text(json.dumps(config))
-    answers = LocalModel(folder, dtype=torch.float32).answer(DIALOGUES, 16, _nothing)
-    assert answers[: len(LEARNED)] == list(LEARNED.values())
+    found = answers(LocalModel(folder, dtype=torch.float32), DIALOGUES, 16)
+    assert found[: len(LEARNED)] == list(LEARNED.values())
 
 
 @pytest.mark.parametrize("size", [1, 2, 16])
@@ -69,39 +66,53 @@ def test_next_logits_are_those_of_each_text_alone(learned: Path, size: int) -> N
     model = LocalModel(learned, dtype=torch.float32, batch_size=size)
     texts = ["水壶多少钱？答案：", "水壶多少钱？", "水壶售价26元。水壶多少钱？答案："]
     for asked in (texts, texts[:1], ["It costs", "水壶"]):
-        found = model.next_logits(asked, LETTERS, _nothing)
+        found = next_logits(model, asked, LETTERS)
         assert found == [pytest.approx(row, abs=1e-4) for row in _plain_logits(learned, asked)]
 
 
 def test_the_letter_with_the_greatest_logit_is_chosen(model: LocalModel, learned: Path, broken: Path) -> None:
     texts = ["水壶多少钱？答案：", "水壶多少钱？", "It costs"]
     greatest = [LETTERS[row.index(max(row))] for row in _plain_logits(learned, texts)]
-    assert model.choose(texts, LETTERS, _nothing) == greatest
-    assert LocalModel(broken).choose(texts, LETTERS, _nothing) == [None] * 3
+    assert choices(model, texts, LETTERS) == greatest
+    assert choices(LocalModel(broken), texts, LETTERS) == [None] * 3
+
+
+def test_a_sheet_that_was_begun_is_completed_with_the_same_answers(learned: Path) -> None:
+    model = LocalModel(learned, dtype=torch.float32, batch_size=2)
+    kept: list[Line] = []
+    whole = Sheets(None, lambda more: None).sheet(questions=DIALOGUES)
+    model.answer(DIALOGUES, 16, whole)
+    sheet = Sheet(DIALOGUES, {}, kept.extend)
+    model.answer(DIALOGUES, 16, sheet)
+    assert sheet.answers() == whole.answers()
+    again: list[Line] = []
+    begun = Sheet(DIALOGUES, {line.question: line.answer for line in kept[:2]}, again.extend)
+    model.answer(DIALOGUES, 16, begun)
+    assert (again, begun.answers()) == (kept[2:], whole.answers())
 
 
 def test_progress_adds_up_to_the_questions(model: LocalModel) -> None:
     steps: list[int] = []
-    model.answer(DIALOGUES, 2, steps.append)
+    model.answer(DIALOGUES, 2, Sheets(None, steps.append).sheet(questions=DIALOGUES))
     assert steps == [4, 2]
 
 
 def test_a_choice_of_several_tokens_is_refused(model: LocalModel) -> None:
     with pytest.raises(EvaluationError, match="tokens of 'neither of them'"):
-        model.next_logits(["a"], ("A", "neither of them"), _nothing)
+        next_logits(model, ["a"], ("A", "neither of them"))
 
 
 def test_a_question_longer_than_the_context_is_refused(model: LocalModel) -> None:
     with pytest.raises(EvaluationError, match="takes 2048; lower max_tokens or shots"):
-        model.answer(DIALOGUES[:1], 2048, _nothing)
+        answers(model, DIALOGUES[:1], 2048)
     with pytest.raises(EvaluationError, match="takes 2048; lower max_tokens or shots"):
-        model.next_logits(["? " * 2048], ("A",), _nothing)
+        next_logits(model, ["? " * 2048], ("A",))
 
 
 def test_a_model_that_is_not_finite_gives_no_answers(broken: Path) -> None:
     model = LocalModel(broken)
-    assert model.answer(DIALOGUES, 8, _nothing) == [None] * len(DIALOGUES)
-    assert all(row != row for row in model.next_logits(["a"], ("A", "B"), _nothing)[0])
+    assert answers(model, DIALOGUES, 8) == [None] * len(DIALOGUES)
+    assert all(row != row for row in next_logits(model, ["a"], ("A", "B"))[0])
 
 
 def test_only_the_rows_that_are_not_finite_end() -> None:
@@ -116,9 +127,9 @@ def test_a_folder_that_was_trained_without_cache_is_measured_the_same(learned: P
     config = json.loads((folder / "config.json").read_text()) | {"use_cache": False}
     (folder / "config.json").write_text(json.dumps(config))
     model = LocalModel(folder, dtype=torch.float32)
-    assert model.answer(DIALOGUES[:1], 16, _nothing) == [LEARNED["What does the kettle cost?"]]
+    assert answers(model, DIALOGUES[:1], 16) == [LEARNED["What does the kettle cost?"]]
     texts = ["水壶多少钱？答案：", "水壶多少钱？"]
-    found = model.next_logits(texts, LETTERS, _nothing)
+    found = next_logits(model, texts, LETTERS)
     assert found == [pytest.approx(row, abs=1e-4) for row in _plain_logits(learned, texts)]
 
 
@@ -156,7 +167,7 @@ def test_a_template_that_refuses_a_dialogue_is_named(learned: Path, tmp_path: Pa
     folder = shutil.copytree(learned, tmp_path / "model")
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no system turn') }}")
     with pytest.raises(ModelError, match="refuses a dialogue: no system turn"):
-        LocalModel(folder).answer(DIALOGUES, 2, _nothing)
+        answers(LocalModel(folder), DIALOGUES, 2)
 
 
 def test_batches_hold_every_question_once_the_longest_first() -> None:
