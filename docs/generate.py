@@ -1,20 +1,24 @@
-"""Writes the tables of docs/reference from the schemas in the chart and the settings of training, so that no page says
-what the API server or the command line does not.
+"""Writes the tables of docs/reference from the schemas in the chart, the settings of training and the messages in the
+sources, so that no page says what the API server or the command line does not.
 
 `python docs/generate.py` rewrites what stands between the markers; with --check it only says which page is stale.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 
+from tunegate.api import errors
 from tunegate.training.config import Setting, settings
 
 ROOT = Path(__file__).parents[1]
@@ -22,10 +26,13 @@ PAGES = ROOT / "docs/reference"
 CRDS = ROOT / "charts/tunegate/files/crds"
 MARKED = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Schema = dict[str, Any]
+SOURCES = ROOT / "src/tunegate"
+VALUE = "…"
+"""In a message, what is known only when it is said."""
 
 
 def main(arguments: list[str]) -> int:
-    tables = {"train": {"options": list(options())}}
+    tables = {"train": {"options": list(options())}, "messages": {"messages": list(messages())}}
     for crd in (yaml.safe_load(path.read_text()) for path in sorted(CRDS.glob("*.yaml"))):
         tables[crd["spec"]["names"]["singular"]] = tables_of(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
     stale = []
@@ -55,6 +62,80 @@ def options() -> Iterator[str]:
             shown = "required" if setting.is_required else "" if default in (None, "") else said(default)
             yield f"| `--{setting.name}` | {value_of(setting)} | {shown} | {plain(setting.description)} |"
     yield ""
+
+
+def messages() -> Iterator[str]:
+    """A heading and a table for each room of the library: what it refuses, and with which exit status."""
+    for room, found in groupby(refusals(), lambda refusal: refusal.room):
+        yield from ("", f"## {room}", "", "| message | exit status |", "|---|---|")
+        for refusal in found:
+            yield f"| {plain(refusal.text)} | {refusal.exit_code} |"
+    yield ""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One message: the room that it comes from, its class, and its text with VALUE for what varies."""
+
+    room: str
+    error: str
+    text: str
+
+    @property
+    def exit_code(self) -> int:
+        kind: type[errors.TunegateError] = getattr(errors, self.error, errors.TunegateError)
+        return kind.exit_code
+
+
+@cache
+def refusals() -> tuple[Refusal, ...]:
+    """Every message that stands in the sources, by room."""
+    trees = {path: ast.parse(path.read_text()) for path in sorted(SOURCES.rglob("*.py"))}
+    bases = {
+        node.name: {base.id for base in node.bases if isinstance(base, ast.Name)}
+        for tree in trees.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    known = {"TunegateError"}
+    while more := {name for name, of in bases.items() if of & known} - known:
+        known |= more
+    found = []
+    for path, tree in trees.items():
+        first = path.relative_to(SOURCES).parts[0]
+        room = first.removesuffix(".py")
+        for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
+                name = getattr(call.func, "id", "")
+                if name in known and call.args:
+                    text = _text(call.args[0], function, tree)
+                    if text.strip(f" {VALUE}:;."):
+                        found.append(Refusal(room, name, " ".join(text.split())))
+    return tuple(dict.fromkeys(found))
+
+
+def _text(found: ast.expr, function: ast.AST, tree: ast.Module) -> str:
+    """The words of an expression; of a name, those that are given to it, where it is given them once."""
+    match found:
+        case ast.Constant(value=value):
+            return str(value)
+        case ast.JoinedStr(values=values):
+            return "".join(_text(value, function, tree) for value in values)
+        case ast.FormattedValue(value=value):
+            return _text(value, function, tree)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _text(left, function, tree) + _text(right, function, tree)
+        case ast.Name(id=name):
+            for scope in (function, tree):
+                given = [
+                    node.value
+                    for node in ast.walk(scope)
+                    if isinstance(node, ast.Assign)
+                    and any(getattr(target, "id", "") == name for target in node.targets)
+                ]
+                if len(given) == 1 and isinstance(given[0], ast.Constant | ast.JoinedStr):
+                    return _text(given[0], function, tree)
+    return VALUE
 
 
 def value_of(setting: Setting) -> str:

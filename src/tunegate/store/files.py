@@ -57,8 +57,9 @@ def _listing(bucket: Bucket, key: str, uri: str) -> list[Entry]:
     ]
     if not found:
         raise NotFoundError(f"There is nothing at {uri}; list the bucket and correct the name.")
+    folders = {str(parent) for entry in found for parent in PurePosixPath(entry.key).parents}
     for entry in found:
-        if not all(part not in ("", ".", "..") for part in entry.key.split("/")):
+        if entry.key in folders or not all(part not in ("", ".", "..") for part in entry.key.split("/")):
             raise StoreError(f"{entry.key} in {bucket.location.uri} can't be a file's path; rename that object.")
     return found
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
 
 import msgspec
@@ -103,8 +104,12 @@ def _store(
         for path, done in claim.finished.items()
         if (entry := there.get(f"{name}/{path}")) and (entry.size, entry.etag) == (done.size, done.etag)
     }
-    shared = {(file.size, file.sha256): f"{m.name}/{file.path}" for m in siblings for file in m.files}
+    shared: dict[tuple[int, str], list[tuple[str, str]]] = {}
+    for manifest in siblings:
+        for file in manifest.files:
+            shared.setdefault((file.size, file.sha256), []).append((manifest.name, file.path))
     sizes = {size for size, _ in shared} | {done.size for done in kept.values()}
+    untouched = cache(partial(_untouched, bucket))
     files: dict[str, File] = {}
 
     def place(source: SourceFile) -> None:
@@ -112,10 +117,12 @@ def _store(
         claim.require()
         # Reading a file twice is cheaper than sending it, but only worth it where its size is known in the store.
         sha256 = source.sha256() if source.size in sizes else ""
-        done = kept.get(source.path)
+        done, known = kept.get(source.path), (source.size, sha256)
         if done is not None and done.sha256 == sha256:
             counter.add(source.size)
-        elif origin := shared.get((source.size, sha256)):
+        elif origin := next(
+            (f"{of}/{path}" for of, path in shared.get(known, ()) if (path, source.size) in untouched(of)), ""
+        ):
             done = Finished(size=source.size, sha256=sha256, etag=transfers.copy(origin, key, source.size))
             counter.add(source.size)
         else:
@@ -127,6 +134,15 @@ def _store(
     # An interrupted attempt had other files; a version's folder holds the version.
     bucket.tidy(*(there.keys() - {f"{name}/{path}" for path in files}))
     return [files[path] for path in sorted(files)]
+
+
+def _untouched(bucket: Bucket, name: str) -> frozenset[tuple[str, int]]:
+    """Path and size of the files that nobody has written since their version was complete; others may be damaged."""
+    sizes, ages = {entry.key: entry.size for entry in bucket.entries(f"{name}/")}, bucket.ages(f"{name}/")
+    complete = ages.get(f"{name}/{MANIFEST}", 0.0)
+    return frozenset(
+        (key[len(name) + 1 :], sizes[key]) for key, age in ages.items() if key in sizes and age >= complete
+    )
 
 
 def _require_same(

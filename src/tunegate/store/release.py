@@ -26,7 +26,8 @@ def read_file(store: Store, version: ModelVersion, path: str) -> bytes:
     listed = next((file for file in store.manifest(version.digest).files if file.path == path), None)
     body = store.get(f"{version.name}/{path}")
     if listed is None or body is None:
-        raise ModelError(f"{version.name} has no {path}; publish it again with one.")
+        raise ModelError(f"{version.name} has no {path}; publish it with one, under another name.")
     if Digest.of_bytes(body).hex != listed.sha256:
-        raise DigestError(f"{version.name}/{path} in the store is not what the manifest says; publish it again.")
+        damaged = f"{version.name}/{path} in the store is not what the manifest says"
+        raise DigestError(f"{damaged}; publish the version again under another name.")
     return body

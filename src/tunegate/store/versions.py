@@ -201,13 +201,16 @@ class Store:
         return f"there are: {shown}{' and older ones' if len(known) > 5 else ''}." if known else "there are none."
 
 
+_SPOILED = f"delete its {MANIFEST} from the store, and publish the version again"
+
+
 def check_manifest(manifest: Manifest, name: str) -> Manifest:
     """The manifest, when it is of `name`, agrees with itself and stays in its folder. Raises DigestError."""
     if manifest.name != name or manifest.model != name.split("/")[0]:
-        raise DigestError(f"the manifest under {name} is of {manifest.name}; publish the version again.")
+        raise DigestError(f"the manifest under {name} is of {manifest.name}; {_SPOILED}.")
     for path in (file.path for file in manifest.files):
         if {"", ".", ".."} & set(path.split("/")) or "\\" in path or "\0" in path:
-            raise DigestError(f"the manifest of {name} names {path!r}, which is outside its folder; don't trust it.")
+            raise DigestError(f"the manifest of {name} names {path!r}, which is outside its folder; delete it.")
     if digest_of(manifest.files) != manifest.digest:
-        raise DigestError(f"the manifest of {name} disagrees with its own digest; publish the version again.")
+        raise DigestError(f"the manifest of {name} disagrees with its own digest; {_SPOILED}.")
     return manifest

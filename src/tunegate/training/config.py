@@ -399,7 +399,9 @@ def _read_deepspeed(config: TrainConfig) -> dict[str, Any]:
     try:
         loaded: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except OSError as error:
-        raise UsageError(f"The DeepSpeed configuration {path} can't be read: {error.strerror}.") from None
+        reason = f"{error.strerror}; correct --deepspeed"
+        raise UsageError(f"The DeepSpeed configuration {path} can't be read: {reason}.") from None
     except msgspec.DecodeError as error:
-        raise UsageError(f"The DeepSpeed configuration {path} is not a JSON object: {error}.") from None
+        no_json = f"The DeepSpeed configuration {path} is not a JSON object"
+        raise UsageError(f"{no_json}: {error}; correct it there.") from None
     return loaded

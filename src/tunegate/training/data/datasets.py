@@ -79,7 +79,7 @@ def find_datasets(folder: str, names: Sequence[str], endpoint_url: str | None = 
                 "or --dataset the path of a file."
             ) from None
         except msgspec.DecodeError as error:
-            raise UsageError(f"{where} is not a JSON object: {error}.") from None
+            raise UsageError(f"{where} is not a JSON object: {error}; correct it there.") from None
     for name in by_name:
         if name not in info:
             there = f"it has: {', '.join(sorted(info))}" if info else "it has none"

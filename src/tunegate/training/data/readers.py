@@ -67,7 +67,8 @@ def read_records(path: Path, stream: BinaryIO) -> Iterator[tuple[int, Any]]:
             empty = False
             yield line, record
     except (ValueError, csv.Error, ijson.JSONError) as error:
-        raise DataError(f"{path} can't be read as {path.suffix[1:]}: {error}.") from None
+        remedy = "repair it, or take it out of the data set"
+        raise DataError(f"{path} can't be read as {path.suffix[1:]}: {error}; {remedy}.") from None
     if empty:
         raise DataError(f"{path} holds no records; fill it, or take it out of the data set.")
 

@@ -71,9 +71,9 @@ def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report 
     for left in (STOP, FINISHED):
         (output_dir / left).unlink(missing_ok=True)
     if not config.resume and (published or complete_checkpoints(output_dir)):
-        raise UsageError(
-            f"The run in {output_dir} has checkpoints; leave out --resume False to resume, or give a new --output_dir."
-        )
+        other = "--run and --output_dir" if store else "--output_dir"
+        message = f"The run {config.run} in {output_dir} has checkpoints"
+        raise UsageError(f"{message}; leave out --resume False to resume, or give a new {other}.")
     if latest is not None and latest.is_last:
         return PlannedRun(plan, is_complete=True, is_published=True)
     local = complete_checkpoints(output_dir)

@@ -52,7 +52,7 @@ def freeze(model: nn.Module, layers: int, modules: str) -> None:
     found = [(name, match) for name, _ in model.named_parameters() if (match := _LAYER.search(name))]
     count = 1 + max((int(match["layer"]) for _, match in found), default=-1)
     if layers > count:
-        raise ModelError(f"--num_layer_trainable is {layers}, but the model has {count} layers.")
+        raise ModelError(f"--num_layer_trainable is {layers}, but the model has {count} layers; give at most that.")
     wanted = tuple(name.strip() for name in modules.split(","))
     for name in wanted:
         if not any(match["rest"].startswith(name) for _, match in found):

@@ -1,0 +1,31 @@
+"""The ways out that messages of the library name: what is refused in their words, and which of them no test follows."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from docs.generate import refusals
+from tunegate.api.errors import TunegateError
+
+
+@contextmanager
+def refused(words: str) -> Iterator[None]:
+    """Inside, something is refused, in these words; they stand in the table of messages."""
+    assert [refusal for refusal in refusals() if words in refusal.text], f"no message says {words!r}"
+    with pytest.raises(TunegateError) as caught:
+        yield
+    assert words in str(caught.value)
+
+
+def without_story(room: str, test: Path) -> list[str]:
+    """The messages of a room of which no words stand in this test."""
+    tree = ast.parse(test.read_text())
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    told = {word for word in words if len(word) > 7}
+    found = [refusal.text for refusal in refusals() if refusal.room == room]
+    return [text for text in found if not any(word in text for word in told)]
