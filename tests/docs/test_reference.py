@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 
+from docs import generate
 from tests.apiserver import OWN_CRDS, REPOSITORY, ApiServer
 from tests.builders import START, make_version
 from tunegate.api.promotion import Promotion
@@ -40,8 +39,8 @@ def schema(kind: str) -> dict[str, Any]:
     return dict(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"])
 
 
-def test_there_is_a_page_for_each_kind_and_for_training() -> None:
-    assert {path.stem for path in PAGES} == {*KINDS, "train"}
+def test_there_is_a_page_for_each_kind_for_training_and_for_messages() -> None:
+    assert {path.stem for path in PAGES} == {*KINDS, "train", "messages"}
 
 
 def test_each_setting_of_training_is_in_a_table() -> None:
@@ -53,9 +52,10 @@ def test_the_tables_are_those_of_the_schemas() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_stale_table_is_found_and_written_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    generate = load_script()
-    generate.PAGES = tmp_path
+def test_a_stale_table_is_found_and_written_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generate, "PAGES", tmp_path)
     for each in PAGES:
         shutil.copy(each, tmp_path)
     stale = tmp_path / "promotion.md"
@@ -64,15 +64,6 @@ def test_a_stale_table_is_found_and_written_anew(tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().err == "promotion.md: stale; run `python docs/generate.py`\n"
     assert generate.main([]) == 0
     assert stale.read_text() == page("promotion")
-
-
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("kind", KINDS)
