@@ -242,7 +242,9 @@ def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
 def _refusal(request: web.BaseRequest, status: int, message: str) -> web.Response:
     """Our own answer, in the form in which clients of the path expect errors; they wait and try again on a 503."""
     request_id = secrets.token_hex(16)
-    headers = {"x-request-id": request_id, **({"Retry-After": str(RETRY_SECONDS)} if status == 503 else {})}
+    headers = {"x-request-id": request_id}
+    if status == 503:  # `Refresh` is for browsers: the playground appears once a version serves
+        headers |= {"Retry-After": str(RETRY_SECONDS), "Refresh": str(RETRY_SECONDS)}
     body = error_body(request.path, ApiError(status, message, reason="unavailable"), request_id)
     return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 

@@ -85,8 +85,17 @@ function Verdict({ answer, apiKey, texts, onInspect }) {
   const [verdict, setVerdict] = useState(null);
   const [said, setSaid] = useState("");
   const choose = (chosen) => setVerdict(verdict === chosen ? null : chosen);
+  const thumbs = { up: useRef(), down: useRef() };
+  const cancel = () => {
+    thumbs[verdict].current.focus();
+    setVerdict(null);
+  };
+  const keep = (fresh) => {
+    setSaid(fresh ? "kept" : "repeated");
+    toComposer();
+  };
   const thumb = (chosen, label) => html`
-    <button type="button" class="icon ${chosen}" aria-label=${label} title=${label} aria-pressed=${verdict === chosen}
+    <button type="button" class="icon ${chosen}" ref=${thumbs[chosen]} aria-label=${label} title=${label} aria-pressed=${verdict === chosen}
       disabled=${said !== ""} onClick=${() => choose(chosen)}>
       <svg viewBox="0 0 24 24" aria-hidden="true"><path d=${THUMB} /></svg>
     </button>`;
@@ -99,7 +108,7 @@ function Verdict({ answer, apiKey, texts, onInspect }) {
     </div>
     ${verdict && !said && html`
       <${Reasons} key=${verdict} verdict=${verdict} id=${answer.id} apiKey=${apiKey} texts=${texts}
-        onKept=${(fresh) => setSaid(fresh ? "kept" : "repeated")} onCancel=${() => setVerdict(null)} />`}`;
+        onKept=${keep} onCancel=${cancel} />`}`;
 }
 
 function Reasons({ verdict, id, apiKey, texts, onKept, onCancel }) {
@@ -124,8 +133,13 @@ function Reasons({ verdict, id, apiKey, texts, onKept, onCancel }) {
       setSending(false);
     }
   };
+  const escape = (event) => {
+    if (event.key !== "Escape") return;
+    event.stopPropagation(); // it closes the form and stops no answer
+    onCancel();
+  };
   return html`
-    <form class="reasons" onSubmit=${send} onKeyDown=${(event) => event.key === "Escape" && onCancel()}>
+    <form class="reasons" onSubmit=${send} onKeyDown=${escape}>
       <fieldset>
         <legend>${verdict === "up" ? texts.whyGood : texts.whyBad}</legend>
         ${TAGS[verdict].map((tag, place) => html`
@@ -140,6 +154,14 @@ function Reasons({ verdict, id, apiKey, texts, onKept, onCancel }) {
         <button type="button" onClick=${onCancel}>${texts.cancel}</button>
       </p>
     </form>`;
+}
+
+/** Whether people type on glass, where the keyboard covers half of the page. */
+export const onTouch = () => matchMedia("(pointer: coarse)").matches;
+
+/** Move the focus to where the next message is written, where that brings no keyboard up. */
+export function toComposer() {
+  if (!onTouch()) document.getElementById("message").focus();
 }
 
 /** Copies `text`; browsers let pages do so on HTTPS and on this machine only. */

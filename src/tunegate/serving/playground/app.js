@@ -1,13 +1,14 @@
 // The page: one conversation with the served model, its settings and its requests.
 
 import { html, render, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
-import { Turn, short } from "./answer.js";
+import { Turn, onTouch, short, toComposer } from "./answer.js";
 import { NOTHING, Problem, ask, served as askServed, write } from "./chat.js";
 import { LANGUAGES, TEXTS, explain, preferred } from "./language.js";
 import { Request, Settings } from "./panel.js";
 
 const OPEN = { temperature: "", top_p: "", max_tokens: "", seed: "" };
 const REDRAW_MILLISECONDS = 40; // 25 pictures a second, however quick the tokens come
+const LOOK_AGAIN_MILLISECONDS = 2000;
 const NEAR_PIXELS = 48; // so near the bottom counts as there
 
 function App() {
@@ -30,7 +31,10 @@ function App() {
   const inspect = (turn) => {
     setInspected(turn.id);
     setPanelOpen(true);
-    later(() => document.getElementById("request").scrollIntoView({ block: "start" }));
+    later(() => {
+      document.getElementById("curl").focus();
+      document.getElementById("request").scrollIntoView({ block: "start" });
+    });
   };
   const enterKey = () => {
     setPanelOpen(true);
@@ -45,7 +49,7 @@ function App() {
         <h1>tunegate <span>${texts.title}</span></h1>
         ${served && html`<p class="badge" title=${served.digest}><b>${served.id}</b> <code>${short(served.digest)}</code></p>`}
         <nav>
-          <button type="button" onClick=${clear} disabled=${turns.length === 0}>${texts.newChat}</button>
+          <button type="button" onClick=${() => { clear(); toComposer(); }} disabled=${turns.length === 0}>${texts.newChat}</button>
           <button type="button" lang=${switchTo} aria-label="${texts.otherLanguage} ${LANGUAGES[switchTo]}"
             onClick=${() => { setLanguage(switchTo); remember("localStorage", "language", switchTo); }}>${LANGUAGES[switchTo]}</button>
           <button type="button" class="to-panel" aria-expanded=${panelOpen} aria-controls="panel"
@@ -68,7 +72,7 @@ function App() {
               </p>`}
             ${turns.map((turn, place) => html`
               <${Turn} key=${turn.id} turn=${turn} last=${place === turns.length - 1} served=${served} apiKey=${settings.key}
-                texts=${texts} onInspect=${() => inspect(turn)} onRetry=${() => retry(turn)} onKey=${enterKey} />`)}
+                texts=${texts} onInspect=${() => inspect(turn)} onRetry=${() => { retry(turn); toComposer(); }} onKey=${enterKey} />`)}
           <//>
           <${Composer} texts=${texts} answering=${answering} ready=${served !== null} onSend=${send} onStop=${stop} />
         </div>
@@ -81,14 +85,20 @@ function App() {
     </div>`;
 }
 
-/** Which model is served, asked anew with each key. */
+/** Which model is served: asked anew with each key, and until a server that is away or not ready answers. */
 function useServed(key) {
   const [found, setFound] = useState({ served: null, problem: null });
   useEffect(() => {
     let current = true;
-    const keep = (result) => current && setFound({ served: null, problem: null, ...result });
-    askServed(key).then((served) => keep({ served }), (problem) => keep({ problem }));
-    return () => { current = false; };
+    let waiting = 0;
+    const look = async () => {
+      const result = await askServed(key).then((served) => ({ served, problem: null }), (problem) => ({ served: null, problem }));
+      if (!current) return;
+      setFound(result);
+      if ([0, 503].includes(result.problem?.status)) waiting = setTimeout(look, LOOK_AGAIN_MILLISECONDS);
+    };
+    look();
+    return () => { current = false; clearTimeout(waiting); };
   }, [key]);
   return found;
 }
@@ -153,9 +163,7 @@ function Log({ turns, answering, texts, children }) {
 
 function Composer({ texts, answering, ready, onSend, onStop }) {
   const [text, setText] = useState("");
-  const field = useRef();
-  const touch = matchMedia("(pointer: coarse)").matches; // its keyboard would cover the answer
-  useEffect(() => { if (!touch) field.current.focus(); }, []);
+  useEffect(toComposer, []);
   useEffect(() => {
     const escape = (event) => event.key === "Escape" && onStop();
     addEventListener("keydown", escape);
@@ -166,17 +174,17 @@ function Composer({ texts, answering, ready, onSend, onStop }) {
     if (answering || !ready || !text.trim()) return;
     onSend(text);
     setText("");
-    if (touch) field.current.blur();
+    if (onTouch()) document.activeElement.blur(); // its keyboard would cover the answer
   };
   const press = (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event); // an input method's Enter is its own
   };
   return html`
     <form class="composer" onSubmit=${submit}>
-      <textarea ref=${field} rows="1" aria-label=${texts.question} placeholder=${texts.question} value=${text}
+      <textarea id="message" rows="1" aria-label=${texts.question} placeholder=${texts.question} value=${text}
         onInput=${(event) => setText(event.target.value)} onKeyDown=${press} />
       ${answering
-        ? html`<button type="button" class="primary" key="stop" onClick=${onStop}>${texts.stop}</button>`
+        ? html`<button type="button" class="primary" key="stop" onClick=${() => { onStop(); toComposer(); }}>${texts.stop}</button>`
         : html`<button class="primary" key="send" disabled=${!ready || !text.trim()}>${texts.send}</button>`}
     </form>`;
 }

@@ -52,12 +52,20 @@ export async function* ask(body, key, signal) {
   yield answer;
   for await (const data of events(response.body)) {
     if (data === "[DONE]") break;
-    answer = fold(answer, JSON.parse(data));
+    answer = fold(answer, parse(data));
     answer.milliseconds = performance.now() - began;
     if (answer.text || answer.reasoning) answer.firstText ??= answer.milliseconds;
     yield answer;
   }
   if (!answer.finish) throw new Problem(0);
+}
+
+function parse(data) {
+  try {
+    return JSON.parse(data);
+  } catch {
+    throw new Problem(0);
+  }
 }
 
 /** An answer before its first chunk. */
@@ -66,7 +74,7 @@ export const NOTHING = { text: "", reasoning: "", calls: [], sources: [] };
 /** The answer with one more chunk. Raises Problem for one that reports an error. */
 export function fold(answer, chunk) {
   if (chunk.error) throw new Problem(0, chunk.error.message ?? String(chunk.error));
-  const choice = chunk.choices[0] ?? {};
+  const choice = chunk.choices?.[0] ?? {};
   const delta = choice.delta ?? {};
   return {
     ...answer,

@@ -127,8 +127,16 @@ def test_the_keyboard_alone_will_do(page: Page, engine: Writer, server: Server) 
     for _ in range(7):
         page.keyboard.press("Tab")
     assert focused(page) == "Send verdict"
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Bad answer")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Wrong")).to_be_focused()
+    page.keyboard.press("Space")
+    for _ in range(7):
+        page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.get_by_text("Kept, thank you.")).to_be_visible()
+    expect(page.locator(".composer textarea")).to_be_focused()
     assert FeedbackLog(server.store).list(DIGEST)[0].feedback.tags == ("wrong",)
 
 

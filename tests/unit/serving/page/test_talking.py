@@ -132,6 +132,7 @@ def test_an_earlier_answers_request_can_be_looked_at(page: Page) -> None:
     answered(page, "Second?")
     expect(page.locator("#curl")).to_contain_text("Second?")
     page.get_by_role("button", name="Show its request").first.click()
+    expect(page.locator("#curl")).to_be_focused()
     expect(page.locator("#curl")).not_to_contain_text("Second?")
 
 
@@ -211,11 +212,13 @@ def test_a_connection_that_drops_is_told_and_what_came_stays(page: Page, engine:
         expect(page.locator(".answer .text")).to_have_text("Half an")
 
 
-def test_a_server_that_is_away_is_told_when_the_page_opens(open_page: Opener, server: Server) -> None:
+def test_a_server_that_is_away_is_told_and_asked_again(open_page: Opener, server: Server) -> None:
     with open_page() as page:
         page.route("**/v1/models", lambda route: route.abort())
         page.reload()
         expect(page.get_by_role("alert")).to_contain_text("The server can't be reached.")
+        page.unroute("**/v1/models")
+        expect(page.get_by_role("heading", name=f"Talk to {MODEL}")).to_be_visible()
 
 
 EVENTS: list[tuple[str, list[str], list[str]]] = [
