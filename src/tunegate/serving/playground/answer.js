@@ -2,6 +2,7 @@
 
 import { html, useEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
 import { judge } from "./chat.js";
+import { toComposer } from "./focus.js";
 import { explain } from "./language.js";
 import { isLink, safeHtml } from "./markdown.js";
 
@@ -154,14 +155,6 @@ function Reasons({ verdict, id, apiKey, texts, onKept, onCancel }) {
         <button type="button" onClick=${onCancel}>${texts.cancel}</button>
       </p>
     </form>`;
-}
-
-/** Whether people type on glass, where the keyboard covers half of the page. */
-export const onTouch = () => matchMedia("(pointer: coarse)").matches;
-
-/** Move the focus to where the next message is written, where that brings no keyboard up. */
-export function toComposer() {
-  if (!onTouch()) document.getElementById("message").focus();
 }
 
 /** Copies `text`; browsers let pages do so on HTTPS and on this machine only. */

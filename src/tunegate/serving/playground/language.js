@@ -147,10 +147,10 @@ export const TEXTS = {
   },
 };
 
-/** What went wrong, in words; `status` is a Problem's. */
-export function explain(problem, texts) {
+/** What went wrong, in words; `broken` is said where nobody answered. */
+export function explain(problem, texts, broken = texts.problems[0]) {
   const { problems } = texts;
-  const known = problems[problem.status] ?? problems.other(problem.status);
+  const known = problem.status === 0 ? broken : (problems[problem.status] ?? problems.other(problem.status));
   const wait = problem.retryAfter ? problems.wait(problem.retryAfter) : "";
   return [known, wait, problem.message].filter(Boolean).join(" ");
 }
