@@ -36,6 +36,17 @@ from tunegate.processes import GRACE_SECONDS
     show_default=True,
     help="The program that generates text; it is started here.",
 )
+@click.option(
+    "--tensor-parallel-size",
+    "parallel",
+    type=click.IntRange(1),
+    help="Over how many GPUs vLLM spreads the model; by default over all that it may use.",
+)
+@click.option(
+    "--quantization",
+    type=click.Choice(["int8", "int4", "fp8"]),
+    help="Round the weights before they are served, for trying: `tunegate quantize` makes a version to evaluate.",
+)
 @click.option("--engine-url", help="An engine that already has the version's weights, such as vLLM, by its URL.")
 @click.option(
     "--engine-model", help="What the engine at --engine-url calls the model; by default the name clients use."
@@ -68,6 +79,8 @@ def command(
     version: str | None,
     folder: Path | None,
     program: Literal["transformers", "vllm"],
+    parallel: int | None,
+    quantization: Literal["int8", "int4", "fp8"] | None,
     engine_url: str | None,
     engine_model: str | None,
     model_name: str | None,
@@ -92,7 +105,7 @@ def command(
     config = serve_config(
         store_uri,
         folder or str(version),
-        EngineConfig(program, engine_url, engine_model),
+        EngineConfig(program, engine_url, engine_model, parallel, quantization),
         endpoint_url=endpoint_url,
         model=model_name,
         feedback_key=os.environ.get(environment.FEEDBACK_KEY),

