@@ -95,7 +95,10 @@ class EngineFeatures:
 
 ANY = EngineFeatures()
 # What the answers of a model with a prefix honor: one after the other, with one random state for all.
-_TRANSFORMERS = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty", *LENGTHS})
+_TRANSFORMERS = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty", *LENGTHS}) | {
+    "stop",  # both by our server
+    "response_format",
+}
 TRANSFORMERS_ALONE = EngineFeatures(_TRANSFORMERS)
 TRANSFORMERS = EngineFeatures(_TRANSFORMERS | {"seed"})
 VLLM = EngineFeatures(

@@ -7,17 +7,19 @@ answer, and a stream that is to end with usage, are made here of its stream.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
 from tunegate.api.traffic import CHAT_PATH, COMPLETIONS_PATH
-from tunegate.serving.events import Ask, Event, bad_request
+from tunegate.serving.events import Ask, Event, Finished, Text, bad_request
 from tunegate.serving.features import ANY, LENGTHS, EngineFeatures
 from tunegate.serving.limits import Embedded, fit
 from tunegate.serving.protocols.engine import EngineStream
+from tunegate.serving.stops import StopScanner, read_stops
+from tunegate.serving.structured import Format, ask_again, read_format
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,17 @@ class Rules:
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What is sent to the engine. `passed`: its bytes go to the client as they come; else they are read into events."""
+    """What is sent to the engine. `passed`: its bytes go to the client as they come; else they are read into events.
+
+    stops: the texts that end the answer. format: the JSON that it is to be.
+    """
 
     path: str
     body: bytes
     ask: Ask
     passed: bool
+    stops: tuple[str, ...] = ()
+    format: Format | None = None
 
 
 def prepare(ask: Ask, rules: Rules) -> EngineRequest:
@@ -53,19 +60,29 @@ def prepare(ask: Ask, rules: Rules) -> EngineRequest:
     request = {"model": rules.engine_model, **asked, **ask.fields}
     drawn = rules.embedded.sampling.temperature if rules.embedded else rules.defaults.get("temperature", 1)
     rules.features.check(request, greedy=request.get("temperature", drawn) == 0)
-    passed = ask.native
+    passed, stops, wanted = ask.native, tuple[str, ...](), None
     if rules.embedded is None:
         request = {**_missing(request, rules.defaults), **request}
     else:
+        stops, wanted = read_stops(request), read_format(request)
+        if wanted:
+            request["messages"] = wanted.instruct(request["messages"])
         request = {**fit(request, rules.embedded, rules.defaults), "stream": True}
-        passed = ask.native and ask.stream and not ask.include_usage
+        passed = ask.native and ask.stream and not (ask.include_usage or stops or wanted)
     if not passed:
         request |= _streamed(rules.features)
     try:
         body = msgspec.json.encode(request)
     except RecursionError:
         raise bad_request("The body is nested too deeply; flatten it.") from None
-    return EngineRequest(CHAT_PATH if ask.prompt is None else COMPLETIONS_PATH, body, ask, passed)
+    path = CHAT_PATH if ask.prompt is None else COMPLETIONS_PATH
+    return EngineRequest(path, body, ask, passed, stops, wanted)
+
+
+def prepare_again(request: EngineRequest, answer: str, problem: str, rules: Rules) -> EngineRequest:
+    """The same question once more, after an answer that has a problem. Raises ApiError 400 when it gets too long."""
+    messages = [*request.ask.messages, *ask_again(answer, problem)]
+    return prepare(replace(request.ask, messages=messages), rules)
 
 
 def _streamed(features: EngineFeatures) -> dict[str, Any]:
@@ -76,13 +93,24 @@ def _streamed(features: EngineFeatures) -> dict[str, Any]:
     return {"stream": True, "stream_options": {"include_usage": True, **continuous}}
 
 
-async def answer(engine: AsyncIterator[bytes]) -> AsyncIterator[Event]:
-    """The events of an answer from the engine's stream; the last is Finished. Raises ApiError when it fails."""
-    stream = EngineStream()
+async def answer(engine: AsyncIterator[bytes], stops: Sequence[str] = ()) -> AsyncIterator[Event]:
+    """The events of an answer from the engine's stream; the last is Finished. Raises ApiError when it fails.
+
+    At a stop string the answer ends, whatever the engine would still say: how many tokens it took is then not known.
+    """
+    stream, scanner = EngineStream(), StopScanner(stops)
     async for data in engine:
         for event in stream.feed(data):
-            yield event
+            if not isinstance(event, Text) or event.reasoning:
+                yield event
+            elif text := scanner.feed(event.delta):
+                yield Text(text)
+            if scanner.stopped:
+                yield Finished("stop")
+                return
     for event in stream.end():
+        if isinstance(event, Finished) and (text := scanner.end()):
+            yield Text(text)
         yield event
 
 

@@ -59,9 +59,9 @@ class Documents:
 class StandIn:
     """An engine whose answer depends on what the last message asks for.
 
-    `script`, where there is one, is sent instead as it is, in these pieces. `own_ids` makes it name answers itself and
-    end with [DONE], as vLLM does; with `usage_at_finish` the last chunk with a choice has the usage, as in
-    `transformers serve`.
+    `script`, where there is one, is sent instead as it is, in these pieces; each of `says`, too, is the text of one
+    answer. `own_ids` makes it name answers itself and end with [DONE], as vLLM does; with `usage_at_finish` the last
+    chunk with a choice has the usage, as in `transformers serve`.
     """
 
     url: str = ""
@@ -70,6 +70,7 @@ class StandIn:
     asked: list[dict[str, Any]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     script: list[bytes] = field(default_factory=list)
+    says: list[str] = field(default_factory=list)
     usage_at_finish: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
@@ -88,6 +89,10 @@ class StandIn:
         body = await request.json()
         self.asked.append(body)
         self.paths.append(request.path)
+        if self.says:
+            text = self.says.pop(0)
+            pieces = [text[at : at + 3] for at in range(0, len(text), 3)]
+            self.script = [*(self._chunk("x", {"content": piece}) for piece in pieces), self._chunk("x", {}, "stop")]
         if self.script:
             return await self._recite(request)
         text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]

@@ -50,8 +50,9 @@ def test_the_embedded_engine_gets_only_what_it_knows() -> None:
     ("field", "value"),
     [
         ("n", 2),
-        ("stop", ["\n"]),
-        ("response_format", {"type": "json_object"}),
+        ("stop", [""]),
+        ("stop", ["x"] * 17),
+        ("response_format", {"type": "json_schema"}),
         ("tools", [{"type": "function"}]),
         ("logprobs", True),
         ("logit_bias", {"1": 5}),

@@ -7,7 +7,7 @@ request to the engine is closed, which ends its work. Nothing that is asked or a
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,16 +20,18 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from tunegate.api.errors import PromptError
 from tunegate.api.feedback import step_tag
 from tunegate.api.traffic import STEP_HEADER, parse_step
 from tunegate.feedback import ResponseIds
-from tunegate.serving.events import ApiError, Finished, Text, ToolCalls, bad_request
+from tunegate.serving.events import ApiError, Event, Finished, Text, ToolCalls, bad_request
 from tunegate.serving.http import ClientGoneError, error_response, read_body, while_connected
 from tunegate.serving.metrics import Metrics
-from tunegate.serving.pipeline import EngineRequest, Rules, answer, prepare
+from tunegate.serving.pipeline import EngineRequest, Rules, answer, prepare, prepare_again
 from tunegate.serving.protocols.openai import CHAT
 from tunegate.serving.protocols.passthrough import Rewriter
 from tunegate.serving.protocols.protocol import Protocol
+from tunegate.serving.structured import Format, failure
 
 logger = logging.getLogger(__name__)
 # The last two keep proxies from holding a stream back until it is whole.
@@ -133,9 +135,12 @@ class _Answer:
     async def give(self, scope: Scope, receive: Receive, sending: _Sending) -> None:
         self._chat.metrics.asked(self._step)
         try:
-            async with self._ask() as reply:
+            if self._request.format:
+                await self._write(await self._checked(self._request.format), scope, receive, sending)
+                return
+            async with self._ask(self._request) as reply:
                 if not self._request.passed:
-                    await self._write(reply, scope, receive, sending)
+                    await self._write(answer(reply.content.iter_any(), self._request.stops), scope, receive, sending)
                 elif self._request.ask.stream:
                     await self._pass(reply, sending)
                 else:
@@ -148,11 +153,11 @@ class _Answer:
             raise ApiError(502, _BROKE, reason="engine") from None
 
     @asynccontextmanager
-    async def _ask(self) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _ask(self, request: EngineRequest) -> AsyncIterator[aiohttp.ClientResponse]:
         """The engine's answer; its refusals become ours. Raises ApiError."""
         headers = {"content-type": "application/json", "x-request-id": self._id}
-        url = self._chat.engine_url + self._request.path
-        async with self._chat.session.post(url, data=self._request.body, headers=headers) as reply:
+        url = self._chat.engine_url + request.path
+        async with self._chat.session.post(url, data=request.body, headers=headers) as reply:
             if reply.status != 200:
                 raise _refusal(reply.status, await reply.content.read(1 << 16))
             yield reply
@@ -162,9 +167,25 @@ class _Answer:
         answer |= {"id": self._id, "model": self._chat.rules.model}
         return Response(msgspec.json.encode(answer), 200, self._headers, "application/json")
 
-    async def _write(self, reply: aiohttp.ClientResponse, scope: Scope, receive: Receive, sending: _Sending) -> None:
+    async def _checked(self, wanted: Format) -> AsyncIterator[Event]:
+        """The events of an answer that is the JSON asked for, if need be at the second try. Raises ApiError."""
+        request, text, problem = self._request, "", ""
+        for _ in range(2):
+            if problem:
+                request = prepare_again(request, text, problem, self._chat.rules)
+            async with self._ask(request) as reply:
+                events = [event async for event in answer(reply.content.iter_any(), request.stops)]
+            text = "".join(event.delta for event in events if isinstance(event, Text) and not event.reasoning)
+            try:
+                found = wanted.read(text)
+            except PromptError as error:
+                problem = str(error)
+            else:
+                return _each([Text(found), events[-1]])
+        raise failure(problem)
+
+    async def _write(self, events: AsyncIterator[Event], scope: Scope, receive: Receive, sending: _Sending) -> None:
         """The answer from events, as a stream or in one piece."""
-        events = answer(reply.content.iter_any())
         if not self._request.ask.stream:
             body = self._writer.whole([event async for event in events])
             self._count()
@@ -219,6 +240,11 @@ class _Answer:
     def _count(self) -> None:
         """Before the last byte: clients close at it, and whoever has an answer should find it counted."""
         self._chat.metrics.answered(perf_counter() - self._started, self._step)
+
+
+async def _each(events: Iterable[Event]) -> AsyncIterator[Event]:
+    for event in events:
+        yield event
 
 
 def _refusal(status: int, body: bytes) -> ApiError:

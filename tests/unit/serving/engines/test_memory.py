@@ -57,6 +57,6 @@ def test_gpus_are_those_that_nvidia_smi_lists(tmp_path: Path, monkeypatch: pytes
     assert visible_gpus() == []
 
     program = tmp_path / "nvidia-smi"
-    program.write_text('#!/bin/sh\n[ "$4 $5" = "-i 1,0" ] && printf "23028\\n23028\\n"\n')
+    program.write_text('#!/bin/sh\n[ "$3 $4" = "-i 1,0" ] && printf "23028\\n23028\\n"\n')
     program.chmod(0o755)
     assert visible_gpus() == [A10, A10]

@@ -87,3 +87,61 @@ def test_a_failure_within_a_stream_ends_it_with_an_error(client: openai.OpenAI, 
 
     assert server.count("tunegate_answer_errors_total", reason="engine") == 1
     assert server.count("tunegate_answers_total") == 0
+
+
+def test_a_stop_string_ends_the_answer_and_the_engines_work(client: openai.OpenAI, server: Server) -> None:
+    for stream in (False, True):
+        server.engine.ended.clear()
+        said = ask_with_stop(client, "go on", 'model":', stream=stream)
+        assert said == ('a "', "stop")
+        assert server.engine.ended.wait(20)
+    assert ask_with_stop(client, "hi", "夏夏", stream=True) == (SAID, "stop")
+    assert server.count("tunegate_answers_total") == 3
+
+
+def ask_with_stop(client: openai.OpenAI, text: str, stop: str, *, stream: bool) -> tuple[str, str | None]:
+    """What is said, and why it ended."""
+    if not stream:
+        answer = client.chat.completions.create(model=MODEL, messages=asking(text), stop=stop)
+        return answer.choices[0].message.content or "", answer.choices[0].finish_reason
+    chunks = list(client.chat.completions.create(model=MODEL, messages=asking(text), stop=[stop], stream=True))
+    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks), chunks[-1].choices[0].finish_reason
+
+
+SCHEMA = {"type": "object", "properties": {"price": {"type": "number"}}, "required": ["price"]}
+FORMAT: Any = {"type": "json_schema", "json_schema": {"name": "price", "strict": True, "schema": SCHEMA}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_json_by_a_schema_is_checked_and_asked_for_once_more(
+    client: openai.OpenAI, server: Server, stream: bool
+) -> None:
+    server.engine.says = ['It is {"price": "low"}.', 'Sorry: ```json\n{"price": 20}\n```']
+    answer = client.chat.completions.create(
+        model=MODEL, messages=asking("Price?"), response_format=FORMAT, stream=stream
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in answer) if stream else content_of(answer)
+
+    assert text == '{"price": 20}'
+    first, second = (asked["messages"] for asked in server.engine.asked)
+    assert '"required": ["price"]' in first[0]["content"]
+    assert second[-2] == {"role": "assistant", "content": 'It is {"price": "low"}.'}
+    assert "$.price" in second[-1]["content"]
+    assert server.count("tunegate_answers_total") == 1
+
+
+def content_of(answer: Any) -> str:
+    return str(answer.choices[0].message.content)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_never_the_json_asked_for_is_an_error_with_the_reason(
+    client: openai.OpenAI, server: Server, stream: bool
+) -> None:
+    server.engine.says = ["I can't.", '{"price": "low"}', "unasked"]
+    with pytest.raises(openai.InternalServerError, match=r"\$\.price.*asked for twice") as caught:
+        client.chat.completions.create(model=MODEL, messages=asking("Price?"), response_format=FORMAT, stream=stream)
+
+    assert caught.value.status_code == 502
+    assert server.engine.says == ["unasked"]
+    assert server.count("tunegate_answer_errors_total", reason="engine") == 1

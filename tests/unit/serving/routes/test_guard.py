@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from tests.waiting import wait_for
 from tunegate.api.codec import to_yaml
 from tunegate.serving.auth import Admission, ApiKey, KeyFile, Keys, hash_of
 
+Clients = Callable[[str], openai.OpenAI]
 KEY, BUSY = "tg-of-the-web-shop", "tg-of-the-busy-app"
 ASK: list[Any] = [{"role": "user", "content": "What color is it?"}]
 GO_ON: list[Any] = [{"role": "user", "content": "go on"}]
@@ -28,8 +31,12 @@ def admission(tmp_path: Path) -> Admission:
     return Admission(Keys(path), 2)
 
 
-def client(server: Server, key: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=server.url + "/v1", api_key=key, max_retries=0)
+@pytest.fixture
+def client(server: Server) -> Iterator[Clients]:
+    """Makes a client with a key."""
+    with ExitStack() as opened:
+        url = server.url + "/v1"
+        yield lambda key: opened.enter_context(openai.OpenAI(base_url=url, api_key=key, max_retries=0))
 
 
 def request(server: Server, method: str, path: str, **headers: str) -> tuple[int, bytes]:
@@ -41,8 +48,8 @@ def request(server: Server, method: str, path: str, **headers: str) -> tuple[int
     return response.status, body
 
 
-def test_a_known_key_is_answered_and_counted_by_its_name(server: Server) -> None:
-    answer = client(server, KEY).chat.completions.create(model=MODEL, messages=ASK)
+def test_a_known_key_is_answered_and_counted_by_its_name(client: Clients, server: Server) -> None:
+    answer = client(KEY).chat.completions.create(model=MODEL, messages=ASK)
 
     assert answer.choices[0].message.content == "Blue."
     assert request(server, "GET", "/v1/models", Authorization=KEY)[0] == 200  # as EAS's clients send it
@@ -50,9 +57,9 @@ def test_a_known_key_is_answered_and_counted_by_its_name(server: Server) -> None
 
 
 @pytest.mark.parametrize("key", ["tg-unknown", "Bearer", "none"])
-def test_another_key_is_refused_in_openais_form(server: Server, key: str) -> None:
+def test_another_key_is_refused_in_openais_form(client: Clients, server: Server, key: str) -> None:
     with pytest.raises(openai.AuthenticationError, match="not known") as caught:
-        client(server, key).chat.completions.create(model=MODEL, messages=ASK)
+        client(key).chat.completions.create(model=MODEL, messages=ASK)
 
     assert caught.value.code == "invalid_api_key"
     assert not server.engine.asked
@@ -79,11 +86,11 @@ def test_probes_and_metrics_need_no_key(server: Server, method: str, path: str, 
     assert (b"API key is missing" in body) is (status == 401)
 
 
-def test_a_key_that_is_busy_is_told_when_to_ask_again(server: Server) -> None:
-    stream = client(server, BUSY).chat.completions.create(model=MODEL, messages=GO_ON, stream=True)
+def test_a_key_that_is_busy_is_told_when_to_ask_again(client: Clients, server: Server) -> None:
+    stream = client(BUSY).chat.completions.create(model=MODEL, messages=GO_ON, stream=True)
     next(stream)
     with pytest.raises(openai.RateLimitError, match="busy may have 1 requests") as caught:
-        client(server, BUSY).chat.completions.create(model=MODEL, messages=ASK)
+        client(BUSY).chat.completions.create(model=MODEL, messages=ASK)
     assert caught.value.code == "rate_limit_exceeded"
     assert caught.value.response.headers["retry-after"] == "1"
     assert server.count("tunegate_requests_refused_total", key="busy", reason="concurrent") == 1
@@ -91,15 +98,15 @@ def test_a_key_that_is_busy_is_told_when_to_ask_again(server: Server) -> None:
 
     def is_free() -> bool:
         try:
-            return bool(client(server, BUSY).chat.completions.create(model=MODEL, messages=ASK))
+            return bool(client(BUSY).chat.completions.create(model=MODEL, messages=ASK))
         except openai.RateLimitError:
             return False
 
     wait_for(is_free, what="the request that was left to be counted out")
 
 
-def test_a_full_server_refuses_before_it_reads_the_body(server: Server) -> None:
-    streams = [client(server, KEY).chat.completions.create(model=MODEL, messages=GO_ON, stream=True) for _ in range(2)]
+def test_a_full_server_refuses_before_it_reads_the_body(client: Clients, server: Server) -> None:
+    streams = [client(KEY).chat.completions.create(model=MODEL, messages=GO_ON, stream=True) for _ in range(2)]
     for stream in streams:
         next(stream)
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
