@@ -310,8 +310,7 @@ def _serve_all(shop: Shop) -> None:
 
     def once() -> bool:
         for isvc in shop.cluster.list(kinds.INFERENCE_SERVICE, shop.namespace):
-            if not isvc.get("status"):
-                shop.hands.ready(isvc)
+            shop.hands.deploy(isvc)
         for route in shop.cluster.list(kinds.HTTP_ROUTE, shop.namespace):
             parents = route.get("status", {}).get("parents", ())
             if not parents or parents[0]["conditions"][0]["observedGeneration"] != route["metadata"]["generation"]:

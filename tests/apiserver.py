@@ -61,6 +61,11 @@ class ApiServer:
     def existing(cls, kubeconfig: Path) -> ApiServer:
         return cls(kubeconfig, Path("kubectl"), None)
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether we started it, so that it reaches us, and nobody else's controllers are there."""
+        return self._processes is not None
+
     def stop(self) -> None:
         self._own.stop()
 

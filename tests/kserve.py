@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -21,7 +22,7 @@ KEPT_FROM_PODS = (
     "autoscaling.knative.dev/max-scale",
     "internal.serving.kserve.io/storage-initializer-sourceuri",
     "kubectl.kubernetes.io/last-applied-configuration",
-    "internal.serving.kserve.io/modelformat",
+    "modelFormat",
 )
 
 # What KServe gives every storage initializer (inferenceservice-config, storageInitializer).
@@ -51,22 +52,70 @@ def canonical(quantity: str | int) -> str:
 
 
 def defaulted(isvc: Object) -> Object:
-    """The InferenceService as KServe's webhook sends it back: decoded into Go types and written again."""
+    """The InferenceService as KServe's webhook sends it back: decoded into Go types and written again.
+
+    Fields that Go writes though they are empty are there afterwards, and the format of the model in an annotation.
+    """
     changed = copy.deepcopy(isvc)
-    resources = changed["spec"].get("predictor", {}).get("model", {}).get("resources", {})
-    for amounts in resources.values():
+    if (model := changed["spec"].get("predictor", {}).get("model")) is None:
+        return changed
+    model.setdefault("name", "")
+    for amounts in model.setdefault("resources", {}).values():
         for name, quantity in amounts.items():
             amounts[name] = canonical(quantity)
+    changed["metadata"].setdefault("annotations", {}).setdefault("modelFormat", model["modelFormat"]["name"])
     return changed
 
 
 def pod_template(isvc: Object) -> str:
     """What of an InferenceService its pods are made of: when it changes, every pod is replaced."""
     metadata, predictor = isvc["metadata"], dict(isvc["spec"]["predictor"])
-    for name in ("minReplicas", "maxReplicas", "scaleTarget"):
+    for name in ("minReplicas", "maxReplicas", "scaleTarget", "deploymentStrategy"):
         predictor.pop(name, None)
     annotations = {k: v for k, v in metadata.get("annotations", {}).items() if k not in KEPT_FROM_PODS}
-    return json.dumps([annotations, metadata.get("labels", {}), defaulted({"spec": {"predictor": predictor}})])
+    made = defaulted({"metadata": {}, "spec": {"predictor": predictor}})["spec"]
+    return json.dumps([annotations, metadata.get("labels", {}), made], sort_keys=True)
+
+
+@dataclass
+class Deployment:
+    """What KServe makes of an InferenceService, which it follows. `replaced` counts how often all pods were replaced.
+
+    up: how many of its pods are ready. A new one has none; those of before stay until their successors are.
+    """
+
+    template: str
+    replicas: int
+    up: int = 0
+    generation: int = 1
+    replaced: int = 0
+
+    @classmethod
+    def of(cls, isvc: Object) -> Deployment:
+        return cls(pod_template(isvc), isvc["spec"]["predictor"]["minReplicas"])
+
+    def follow(self, isvc: Object) -> None:
+        wanted = Deployment.of(isvc)
+        if (self.template, self.replicas) != (wanted.template, wanted.replicas):
+            self.generation += 1
+            self.replaced += self.template != wanted.template
+            self.template, self.replicas, self.up = wanted.template, wanted.replicas, min(self.up, wanted.replicas)
+
+    @property
+    def is_available(self) -> bool:
+        """A quarter of the pods may be missing, rounded down."""
+        return self.up >= self.replicas - self.replicas // 4
+
+    def status(self, now: str, before: Object) -> Object:
+        """The status of its InferenceService, in which an observedGeneration is the Deployment's."""
+        ready = "True" if self.is_available else "False" if before else "Unknown"
+        reason = {"True": "MinimumReplicasAvailable", "False": "MinimumReplicasUnavailable"}.get(ready, "")
+        old = next(iter(before.get("conditions", ())), {})
+        since = old["lastTransitionTime"] if old.get("status") == ready else now
+        condition = {"type": "Ready", "status": ready, "reason": reason, "lastTransitionTime": since}
+        state = "UpToDate" if self.is_available else "InProgress"
+        model = {"copies": {"failedCopies": 0, "totalCopies": self.up}, "transitionStatus": state}
+        return {"conditions": [condition], "observedGeneration": self.generation, "modelStatus": model}
 
 
 def owned_fields(value: Any) -> Object:

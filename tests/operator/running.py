@@ -1,7 +1,8 @@
 """The operator as users run it, among real parts: a Kubernetes API, a model store, Prometheus.
 
 What kubelets, KServe, gateways and evaluation pods would do is done by `Hands`, in a thread: they write status, and
-results into the store, and nothing else. Any of it can be told to stop.
+results into the store, and nothing else. Any of it can be told to stop. What they do is what those do who are not here:
+pods come up one by one, a Deployment has a generation of its own, and whatever reaches its template replaces its pods.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from tests.apiserver import ApiServer
 from tests.builders import make_evaluation
+from tests.kserve import Deployment
 from tests.waiting import wait_for
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.kube.client import Cluster
@@ -69,6 +71,7 @@ class Hands:
         self.scores: dict[str, float] = {}
         self.versions: dict[str, ModelVersion] = {}
         self.serve = self.route = self.evaluate = True
+        self.deployments: dict[str, Deployment] = {}  # by the uid of the InferenceService
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hands")
         self._thread.start()
@@ -98,11 +101,10 @@ class Hands:
 
     def _once(self) -> None:
         for isvc in self._list(kinds.INFERENCE_SERVICE) if self.serve else ():
-            if not isvc.get("status"):
-                self.ready(isvc)
+            self.deploy(isvc)
         for route in self._list(kinds.HTTP_ROUTE) if self.route else ():
-            parents = route.get("status", {}).get("parents", ())
-            if not parents or parents[0]["conditions"][0]["observedGeneration"] != route["metadata"]["generation"]:
+            parents, generation = route.get("status", {}).get("parents", ()), route["metadata"]["generation"]
+            if not parents or parents[-1]["conditions"][0]["observedGeneration"] != generation:
                 self.accept(route)
         for job in self._list(kinds.JOB) if self.evaluate else ():
             if not job.get("status", {}).get("conditions"):
@@ -112,12 +114,24 @@ class Hands:
         found = self.cluster.list(kind, self.namespace)
         return [{**obj, "apiVersion": kind.api_version, "kind": kind.kind} for obj in found]
 
-    def ready(self, isvc: Object, status: str = "True") -> None:
-        """As KServe says it: observedGeneration is the Deployment's, which is made once and not changed."""
-        condition = {"type": "Ready", "status": status, "lastTransitionTime": _now()}
-        copies = isvc["spec"]["predictor"]["minReplicas"] if status == "True" else 0
-        model = {"modelStatus": {"copies": {"failedCopies": 0, "totalCopies": copies}}}
-        self.status(isvc, {"conditions": [condition], "observedGeneration": 1, **model})
+    def deploy(self, isvc: Object) -> None:
+        """What KServe and a kubelet do for a server at a time: one more of its pods is ready, if one is missing."""
+        before, uid = isvc.get("status", {}), isvc["metadata"]["uid"]
+        if uid not in self.deployments:
+            self.deployments[uid] = Deployment.of(isvc)
+            self.deployments[uid].up = before.get("modelStatus", {}).get("copies", {}).get("totalCopies", 0)
+        deployment = self.deployments[uid]
+        deployment.follow(isvc)
+        status = deployment.status(_now(), before)
+        if status != before:
+            self.status(isvc, status)
+        elif deployment.up < deployment.replicas:
+            deployment.up += 1
+
+    @property
+    def replaced(self) -> int:
+        """How often all pods of a server were replaced."""
+        return sum(deployment.replaced for deployment in self.deployments.values())
 
     def accept(self, route: Object, resolved: str = "True") -> None:
         conditions = [
@@ -131,11 +145,11 @@ class Hands:
             }
             for kind, status in (("Accepted", "True"), ("ResolvedRefs", resolved))
         ]
-        parents = [
-            {"parentRef": ref, "controllerName": "example.test/gateway", "conditions": conditions}
-            for ref in route["spec"]["parentRefs"]
-        ]
-        self.status(route, {"parents": parents})
+        named = route["spec"]["parentRefs"]
+        # Entries of gateways that are named no more stay, as Envoy Gateway and Traefik leave them.
+        left = [entry for entry in route.get("status", {}).get("parents", ()) if entry["parentRef"] not in named]
+        controller = {"controllerName": "example.test/gateway", "conditions": conditions}
+        self.status(route, {"parents": [*left, *({"parentRef": ref, **controller} for ref in named)]})
 
     def _end(self, job: Object) -> None:
         version = self.versions.get(job["metadata"]["labels"]["tunegate.io/version"])

@@ -6,12 +6,16 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from tests.operator.running import POLICY_NAME, Shop
+from tests.apiserver import OWN_CRDS, foreign_crds_folder, new_api_server
+from tests.operator.running import POLICY_NAME, Shop, keep_voting, open_shop
 from tests.waiting import wait_for
 from tunegate.api.versions import MANIFEST
+from tunegate.kube.client import connect
+from tunegate.store import Store
 from tunegate_operator import kinds
 from tunegate_operator.config import Config
 from tunegate_operator.kinds import operator_cluster
@@ -136,6 +140,50 @@ def test_a_canary_that_never_comes_up_gets_no_traffic(shop: Shop) -> None:
     is_told(shop, "CanaryNotReady", f"describe inferenceservice {shop.server_of(version)}")
     assert shop.condition(kinds.PROMOTION, object_name(version), "Healthy")["reason"] == "CanaryNotReady"
     assert shop.weights() == {shop.server_of(shop.base): 100}
+
+
+def test_one_of_several_replicas_that_loads_slowly_is_no_server_that_is_away(shop: Shop, prometheus: str) -> None:
+    """As after its node was drained: KServe says not ready, and what failed in that pod, while another answers."""
+    shop.start_policy(serving={"replicas": 2, "unavailableSeconds": 1}, bakingSeconds=5)
+    version = shop.publish("run-1")
+    shop.start_prometheus(prometheus, shop.base, version)
+    shop.start_operator()
+    shop.until(version, "Paused")
+    shop.hands.serve = False
+    server = {**shop.get(kinds.INFERENCE_SERVICE, shop.server_of(version)), "apiVersion": "serving.kserve.io/v1beta1"}
+    condition = {"type": "Ready", "status": "False", "reason": "MinimumReplicasUnavailable"}
+    failure = {"reason": "ModelLoadFailed", "message": "the store did not answer"}
+    model = {"copies": {"totalCopies": 1}, "transitionStatus": "BlockedByFailedLoad", "lastFailureInfo": failure}
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    shop.hands.status(server, {"conditions": [{**condition, "lastTransitionTime": now}], "modelStatus": model})
+    stop = keep_voting(shop, lambda: (shop.vote(version, up=10), shop.vote(shop.base, up=10)))  # type: ignore[func-returns-value]
+    try:
+        shop.until(version, "Succeeded", "RolledBack", "Failed", seconds=90)
+    finally:
+        stop()
+    assert shop.phase(version) == "Succeeded"
+
+
+def test_kinds_that_are_installed_later_are_used_as_soon_as_they_are_there(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `helm install` before KServe and the Gateway API: the policy says what is missing, and then serves."""
+    foreign = foreign_crds_folder()
+    with new_api_server(tmp_path, [OWN_CRDS]) as server:
+        location = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
+        monkeypatch.setattr(location, str(server.kubeconfig))
+        namespace = server.new_namespace()
+        with (
+            connect("tests/1", remedy="") as client,
+            open_shop(server, operator_cluster(client), namespace, store, tmp_path) as shop,
+        ):
+            shop.start_policy()
+            shop.start_operator()
+            found = shop.until_condition("Serving", "KServeMissing")
+            assert "install KServe" in found["message"]
+            shop.until_condition("TrafficSplit", "GatewayApiMissing")
+            server.install_crds([foreign])
+            shop.until_serving()
 
 
 def test_a_route_whose_backends_are_not_found_moves_nothing_and_can_be_aborted(shop: Shop) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -71,16 +70,6 @@ class Store:
         return self.results.get(key[:2])
 
 
-@dataclass
-class Deployment:
-    """What KServe makes of an InferenceService. `replaced` counts how often all of its pods were replaced."""
-
-    template: str
-    replicas: int
-    generation: int = 1
-    replaced: int = 0
-
-
 class World:
     def __init__(self, config: Config = CONFIG, **spec: Any) -> None:
         self.config = config
@@ -97,7 +86,7 @@ class World:
         self.plan = Plan()
         # Webhooks that change what is written, after KServe's own.
         self.webhooks: list[Callable[[Object], None]] = []
-        self.deployments: dict[str, Deployment] = {}
+        self.deployments: dict[str, kserve.Deployment] = {}
         self.asked: dict[str, tuple[Object, int]] = {}
         self._ids = itertools.count(1)
         self.gatherer = Gatherer(
@@ -176,17 +165,9 @@ class World:
         kept = {"status": before["status"]} if before and "status" in before else {}
         self.objects[key] = copy.deepcopy({**obj, "metadata": metadata, **kept})
         if obj["kind"] == "InferenceService":
-            self._deploy(self.objects[key])
+            made = kserve.Deployment.of(self.objects[key])
+            self.deployments.setdefault(obj["metadata"]["name"], made).follow(self.objects[key])
         return self.objects[key]
-
-    def _deploy(self, isvc: Object) -> None:
-        name, template = isvc["metadata"]["name"], kserve.pod_template(isvc)
-        replicas = isvc["spec"]["predictor"]["minReplicas"]
-        known = self.deployments.setdefault(name, Deployment(template, replicas))
-        if (known.template, known.replicas) != (template, replicas):
-            known.generation += 1
-            known.replaced += known.template != template
-            known.template, known.replicas = template, replicas
 
     def change(self, **spec: Any) -> World:
         """A person changes the policy."""
