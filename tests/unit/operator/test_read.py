@@ -9,7 +9,7 @@ import pytest
 
 from tests.builders import at
 from tunegate.api.policy import ServingPods
-from tunegate_operator.edits import first_difference, modified
+from tunegate_operator.edits import edits, modified
 from tunegate_operator.read import finished_runs, job_state, server_state
 
 Object = dict[str, Any]
@@ -84,15 +84,16 @@ def test_a_failure_that_is_over_is_no_reason_for_the_next_one(transition: str) -
     ("wanted", "found", "path"),
     [
         pytest.param({"a": 1}, {"a": 1, "b": 2}, "", id="defaults of the server are no difference"),
-        pytest.param({"a": {"b": 1}}, {"a": {"b": 2}}, ".a.b", id="a changed value"),
-        pytest.param({"a": [1, 2]}, {"a": [1]}, ".a", id="a shorter list"),
+        pytest.param({"a": {"b": 1}}, {"a": {"b": 2}}, "spec.a.b", id="a changed value"),
+        pytest.param({"a": [1, 2]}, {"a": [1]}, "spec.a", id="a shorter list"),
         pytest.param({"a": [{"b": 1}]}, {"a": [{"b": 1, "c": 2}]}, "", id="defaults within a list"),
-        pytest.param({"a": 1}, {}, ".a", id="a removed value"),
+        pytest.param({"a": 1}, {}, "spec.a", id="a removed value"),
         pytest.param({"a": {}}, {}, "", id="what is empty may be dropped"),
     ],
 )
-def test_the_first_difference_has_a_path(wanted: Object, found: Object, path: str) -> None:
-    assert first_difference(wanted, found) == path
+def test_what_differs_from_what_was_applied_has_a_path(wanted: Object, found: Object, path: str) -> None:
+    obj = {"metadata": {"annotations": {"tunegate.io/applied": json.dumps(wanted)}}, "spec": found}
+    assert [edit.path for edit in edits(obj)] == ([path] if path else [])
 
 
 def test_an_edit_names_who_and_what() -> None:

@@ -9,15 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 from tunegate.api.labels import APPLIED, POLICY
 from tunegate.kube.kinds import Object
+from tunegate.kube.quantities import is_same_quantity
 from tunegate_operator.types import MANAGER
-
-_EXPONENTS = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-_BINARY = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 
 
 @dataclass(frozen=True)
@@ -75,16 +72,11 @@ def modified(obj: Object, wanted: Object | None = None) -> str:
 
 
 def is_same(wanted: Any, found: Any) -> bool:
-    """Whether all of `wanted` is so in `found`, amounts as amounts."""
-    return not first_difference(wanted, found)
-
-
-def first_difference(wanted: Any, found: Any, path: str = "") -> str:
-    """The path of the first thing in `wanted` that is not so in `found`; empty when all is.
+    """Whether all of `wanted` is so in `found`, amounts as amounts.
 
     Fields that only `found` has are defaults of the server. Lists are compared whole, as the server applies them.
     """
-    return next((edit.path for edit in _differences(wanted, found, None, path, ())), "")
+    return next(_differences(wanted, found, None, "", ()), None) is None
 
 
 def _differences(wanted: Any, found: Any, ours: Object | None, path: str, steps: tuple[str, ...]) -> Iterator[Edit]:
@@ -111,7 +103,7 @@ def _differences(wanted: Any, found: Any, ours: Object | None, path: str, steps:
         for number, (item, there) in enumerate(zip(wanted, found, strict=True)):
             for edit in _differences(item, there, None, f"{path}[{number}]", steps):
                 yield Edit(edit.path, steps, wanted)
-    elif not (wanted == found or (".resources." in path and _is_same_amount(wanted, found))):
+    elif not (wanted == found or (".resources." in path and is_same_quantity(wanted, found))):
         yield Edit(path, steps, wanted)
 
 
@@ -153,20 +145,3 @@ def _merge(into: Object, fields: Object) -> None:
             into[step] = {}
         elif into[step]:
             _merge(into[step], inner)
-
-
-def _is_same_amount(wanted: Any, found: Any) -> bool:
-    try:
-        return amount(wanted) == amount(found)
-    except ValueError:
-        return False
-
-
-def amount(quantity: str | int | float) -> Fraction:
-    """A Kubernetes quantity, such as 1, "0.5", "500m" or "1.5Gi", as the number it stands for. Raises ValueError."""
-    text = str(quantity)
-    if text[-2:] in _BINARY:
-        return Fraction(text[:-2]) * Fraction(1024 ** (_BINARY.index(text[-2:]) + 1))
-    if text[-1:] in _EXPONENTS:
-        return Fraction(text[:-1]) * Fraction(f"1e{_EXPONENTS[text[-1]]}")
-    return Fraction(text)
