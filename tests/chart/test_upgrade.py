@@ -21,7 +21,7 @@ CRDS = "customresourcedefinitions"
 MADE = json.loads((REPOSITORY / "tests/unit/operator/data/objects-2d11983.json").read_text())["InferenceService"]
 SERVER: Object = {**MADE, "metadata": {**MADE["metadata"], "namespace": NAMESPACE}}
 # Fields of a status that are newer.
-NEW = ("servers", "restored")
+NEW = ("servers", "restored", "rolledOut")
 RUNTIMES = "/apis/serving.kserve.io/v1alpha1/clusterservingruntimes"
 
 

@@ -79,6 +79,7 @@ STATUS = {
             {"name": "shop-0", "unusedSince": "2026-01-02T03:04:05Z"},
         ],
         "restored": "2026-01-02T03:04:05.678901+00:00",
+        "rolledOut": "2026-01-02T03:04:05.678901+00:00",
     },
     "Promotion": {
         "phase": "RolledBack",

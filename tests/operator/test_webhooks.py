@@ -111,6 +111,32 @@ def test_what_admission_changes_is_no_edit_and_a_persons_patch_can_be_restored(
     shop.until_serving()
 
 
+@pytest.mark.usefixtures("changing")
+def test_a_rollout_replaces_the_pods_of_each_server_once_whatever_admission_makes_of_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.start_policy(serving=SERVING)
+    shop.start_operator()
+    shop.until_serving()
+    version = shop.publish("run-1")
+    shop.until(version, "Paused")
+    more = {"resources": {"limits": {"memory": "2048Mi"}}, "tolerations": SERVING["tolerations"]}
+    patch = json.dumps([{"op": "replace", "path": "/spec/serving", "value": more}])
+    shop.server.kubectl("-n", shop.namespace, "patch", "promotionpolicy", POLICY_NAME, "--type=json", "-p", patch)
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(shop.server.kubeconfig))
+    result = CliRunner().invoke(root, ["policy", "rollout", POLICY_NAME, "-n", shop.namespace])
+    assert result.exit_code == 0, (result.output, result.exception)
+    wait_for(lambda: "RolledOut" in {reason for reason, _ in shop.events()}, what="the servers to be rolled out")
+    wait_for(lambda: shop.hands.replaced == 2, what="the pods of both servers to be replaced")
+    assert "rolledOut" in shop.get(kinds.POLICY, POLICY_NAME)["status"]
+    for made in (shop.base, version):
+        server = shop.get(kinds.INFERENCE_SERVICE, shop.server_of(made))
+        assert server["metadata"]["generation"] == 2, "it is written once, and not written against"
+        assert server["spec"]["predictor"]["model"]["resources"] == {"limits": {"memory": "2Gi"}}
+    assert shop.policy_phase() == "Promoting"
+    shop.hands.deployments.clear()  # they were meant to be replaced
+
+
 @pytest.fixture
 def dead_webhook(shop: Shop) -> Iterator[Callable[[str, str], None]]:
     """Makes the API server ask a webhook that does not answer about one kind in this namespace."""

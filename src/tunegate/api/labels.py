@@ -24,3 +24,5 @@ DIGEST = f"{GROUP}/digest"
 APPLIED = f"{GROUP}/applied"
 # Annotation on a PromotionPolicy, by a person: put back what was edited by hand; each new value asks once.
 RESTORE = f"{GROUP}/restore"
+# Annotation on a PromotionPolicy, by a person: make its running servers as it says now; each new value asks once.
+ROLLOUT = f"{GROUP}/rollout"

@@ -14,7 +14,7 @@ import msgspec
 from tunegate import __version__
 from tunegate.api.errors import NotFoundError, UsageError
 from tunegate.api.kubernetes import VERSION, read_promotion
-from tunegate.api.labels import GROUP, RESTORE
+from tunegate.api.labels import GROUP
 from tunegate.api.promotion import Abort, Approval, Promotion
 from tunegate.kube.client import Cluster, connect
 from tunegate.kube.errors import ClusterError, ForbiddenError, MissingError, UnreachableError
@@ -74,10 +74,10 @@ def apply_training_job(job: dict[str, Any]) -> None:
         ) from None
 
 
-def request_restore(name: str, namespace: str) -> None:
-    """Ask the operator to put the objects of a policy back as it says. Raises NotFoundError, UsageError."""
+def ask_policy(annotation: str, name: str, namespace: str) -> None:
+    """Ask the operator for something once, by an annotation of a policy. Raises NotFoundError, UsageError."""
     cluster = _cluster("set KUBECONFIG")
-    annotations = {RESTORE: cluster.now().isoformat()}
+    annotations = {annotation: cluster.now().isoformat()}
     try:
         with _explained("rights to patch promotionpolicies (the role tunegate-editor)", namespace):
             cluster.merge(POLICY, namespace, name, {"metadata": {"annotations": annotations}})

@@ -81,6 +81,77 @@ def test_a_server_that_does_not_answer_becomes_what_the_policy_says_now() -> Non
     assert not world.written.patch, "asking once is enough"
 
 
+def ask(world: World, request: str) -> None:
+    world.policy()["metadata"].setdefault("annotations", {})["tunegate.io/rollout"] = request
+
+
+def test_a_rollout_that_a_person_asks_for_makes_servers_what_a_new_one_would_be_once() -> None:
+    limits = {"limits": {"memory": "3Gi", "nvidia.com/gpu": 1}}
+    world = make_world(serving={"resources": limits, "nodeSelector": {"pool": "old"}}).until("Paused")
+    change_policy(world, serving={"resources": {"limits": {"memory": "6Gi"}}, "replicas": 2})
+    world.config = world.gatherer.config = replace(CONFIG, serving_runtime="tunegate-predictor-9-9-9")
+    world.step(2, seconds=0)
+    assert replaced(world) == {0}
+    ask(world, "now")
+    world.step(3, seconds=0)
+    assert replaced(world) == {1}
+    for name in (server_of(BASE), server_of(CANDIDATE)):
+        predictor = world.objects["InferenceService", name]["spec"]["predictor"]
+        assert predictor["model"]["resources"] == {"limits": {"memory": "6Gi"}}
+        assert predictor["model"]["runtime"] == "tunegate-predictor-9-9-9"
+        assert "nodeSelector" not in predictor
+        assert predictor["minReplicas"] == 2
+        assert predictor["deploymentStrategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert world.policy()["status"]["rolledOut"] == "now"
+    assert [reason for reason, _ in world.notes].count("RolledOut") == 1
+    assert world.promotion()["status"]["phase"] == "Paused"
+    change_policy(world, serving={"resources": {"limits": {"memory": "7Gi"}}})
+    world.step(3, seconds=0)
+    assert replaced(world) == {1}, "each request is for once"
+    world.until("Succeeded", limit=200)
+
+
+def test_a_rollout_waits_for_a_person_who_has_edited_a_server() -> None:
+    world = make_world().until("Paused")
+    world.edit("InferenceService", server_of(BASE), lambda spec: spec["predictor"].update(minReplicas=7))
+    ask(world, "now")
+    world.step(3, seconds=0)
+    assert "rolledOut" not in world.policy()["status"]
+    assert replaced(world) == {0}
+    world.policy()["metadata"]["annotations"]["tunegate.io/restore"] = "now"
+    world.step(4, seconds=0)
+    assert world.policy()["status"]["rolledOut"] == "now"
+
+
+def test_a_rollout_takes_servers_of_before_along_and_is_no_edit() -> None:
+    world = make_world(serving={"nodeSelector": {"pool": "old"}}).until("Paused")
+    for name in (server_of(BASE), server_of(CANDIDATE)):
+        world.put(of_before(world.objects["InferenceService", name]))
+    change_policy(world, serving={"resources": {"limits": {"memory": "6Gi"}}})
+    ask(world, "now")
+    world.until("Succeeded", limit=200)
+    annotations = world.objects["InferenceService", server_of(CANDIDATE)]["metadata"]["annotations"]
+    assert "tunegate.io/applied" not in annotations
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"nodeSelector": {"pool": "gpu"}}),
+        ({"tolerations": [{"key": "spot"}]}, {"tolerations": [{"key": "spot"}, {"key": "gpu"}]}),
+    ],
+    ids=["where there was none", "one more"],
+)
+def test_a_server_that_does_not_answer_is_placed_as_the_policy_says_now(before: Object, after: Object) -> None:
+    world = World(serving=before)
+    world.follow_servers = False
+    world.step(3)
+    change_policy(world, serving=after)
+    world.step(3)
+    predictor = world.objects["InferenceService", server_of(BASE)]["spec"]["predictor"]
+    assert after.items() <= predictor.items()
+
+
 def of_before(isvc: Object) -> Object:
     """As the operator at 2d11983 made it: it wrote what it remembers, and since when, into annotations."""
     annotations = {

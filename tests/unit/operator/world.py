@@ -310,6 +310,7 @@ class World:
 
     def _patch(self, obj: Object) -> None:
         name = obj["metadata"]["name"]
+        _merge(self.objects[obj["kind"], name]["metadata"], {"annotations": obj["metadata"].get("annotations", {})})
         live = self.edit(obj["kind"], name, lambda spec: _merge(spec, obj["spec"]), MANAGER)
         self.asked[name] = (obj["spec"], live["metadata"]["generation"])
 

@@ -31,6 +31,8 @@ from tunegate_operator.types import object_name
 # Unfinished evaluation Jobs of one policy at a time: a store full of old checkpoints must not fill the cluster.
 MOST_JOBS = 4
 
+_ROLLED_OUT = "servers are as the policy says now; KServe replaces the pods of those that were not, one by one"
+
 
 @dataclass(frozen=True)
 class Changes:
@@ -83,8 +85,11 @@ def changes(
         for promotion in plan.create
     )
     servers = server_records(gathered, plan, now)
+    patches = tuple(server_patches(gathered, plan, config))
+    is_rolled_out = bool(gathered.rollout) and not patches and not gathered.snapshot.modified
+    rolled_out = gathered.rollout if is_rolled_out else gathered.rolled_out
     drained = drained_servers(gathered, servers, now)
-    route, patches = _route(gathered, plan), tuple(server_patches(gathered, plan, config))
+    route = _route(gathered, plan)
     # Users come in by it until the one in its place is known to work.
     left = [known.stale_route] if known.stale_route and not route and gathered.snapshot.weights else []
     return Changes(
@@ -92,7 +97,7 @@ def changes(
         statuses=(
             *promotion_statuses(gathered, promotions, now),
             *version_statuses(gathered, now),
-            *policy_status(gathered, promotions, servers, now),
+            *policy_status(gathered, promotions, servers, rolled_out, now),
         ),
         apply=(*_jobs(gathered, plan, config), *new_servers(gathered, plan, config)),
         route=route,
@@ -100,7 +105,11 @@ def changes(
         restores=gathered.edit.request if route or patches else "",
         patch=patches,
         delete=(*drained, *outdated_records(gathered, promotions), *finished_jobs(gathered, now), *left),
-        notes=(*transition_notes(gathered, plan), *problem_notes(gathered.obj, gathered.problems)),
+        notes=(
+            *transition_notes(gathered, plan),
+            *problem_notes(gathered.obj, gathered.problems),
+            *([Note(gathered.obj, "RolledOut", _ROLLED_OUT)] if is_rolled_out else ()),
+        ),
         again_seconds=_again(promotions, any(server.unused_since for server in servers)),
     )
 

@@ -118,6 +118,8 @@ def inference_service(
         "automountServiceAccountToken": False,
         "securityContext": pods.POD_SECURITY,
         "terminationGracePeriodSeconds": config.grace_seconds,
+        # No pod ends before its successor answers, whatever KServe's configuration says.
+        "deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "model": model,
         **_placement(serving),
     }

@@ -1,8 +1,9 @@
 """Which InferenceServices are made, changed and deleted. Pure.
 
-A server that answers is never rewritten: whatever changes in what its pods are made of replaces every one of them, and
-KServe makes them of the annotations, too. So what we remember of servers is in the policy's status, and a changed
-policy only scales a server that answers; the rest of it is for those that don't, and for those to come.
+A server that answers is never rewritten unasked: whatever changes in what its pods are made of replaces every one of
+them, and KServe makes them of the annotations, too. So what we remember of servers is in the policy's status, and a
+changed policy only scales a server that answers; the rest of it is for those that don't, for those to come, and for
+when a person asks for a rollout.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from tunegate.api.labels import APPLIED
 from tunegate.api.policy import ServingPods
 from tunegate.kube.kinds import Object
 from tunegate.promotion.snapshot import Plan
 from tunegate_operator import manifests
 from tunegate_operator.config import Config
-from tunegate_operator.edits import Edit, edits, is_same
+from tunegate_operator.edits import Edit, applied, edits, is_same
 from tunegate_operator.gather import Gathered
 from tunegate_operator.types import ServerRecord, server_name
 
@@ -54,12 +56,17 @@ def server_patches(gathered: Gathered, plan: Plan, config: Config) -> Iterable[O
         changed = edits(live, wanted["spec"]) if gathered.edit.is_restoring else ()
         if changed:
             spec = put_back(live["spec"], changed)
+        elif gathered.rollout:
+            spec = _rollout(wanted["spec"]["predictor"], live["spec"]["predictor"])
         else:
             is_answering = record is None or record.away_since is None
             spec = _policy_changes(wanted["spec"], live["spec"], gathered.policy.serving, is_answering)
         generation = live["metadata"].get("generation", 0)
         if spec and gathered.last.asked.get(name) != (spec, generation):
             metadata = {key: live["metadata"][key] for key in ("name", "namespace")}
+            if gathered.rollout and applied(live) is not None:
+                # What an operator of before remembers is not true any more, and all pods are replaced in any case.
+                metadata["annotations"] = {APPLIED: None}
             yield {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": metadata, "spec": spec}
 
 
@@ -119,6 +126,20 @@ def _policy_changes(wanted: Object, live: Object, serving: ServingPods, is_answe
         if serving.resources and not _are_same(serving.resources, before["model"].get("resources", {})):
             model["resources"] = _instead(serving.resources, before["model"].get("resources", {}))
         patch |= {"model": model} if model else {}
+    return {"predictor": patch} if patch else {}
+
+
+def _rollout(wanted: Object, found: Object) -> Object:
+    """The merge patch to what a new server would be. Placement that the policy no longer states is taken away."""
+    gone = {key: None for key in ("nodeSelector", "tolerations") if key in found and key not in wanted}
+    patch = gone | {
+        key: value for key, value in wanted.items() if key != "model" and not is_same(value, found.get(key))
+    }
+    before, after = found["model"], wanted["model"]
+    model = {key: value for key, value in after.items() if key != "resources" and not is_same(value, before.get(key))}
+    if not _are_same(after.get("resources", {}), before.get("resources", {})):
+        model["resources"] = _instead(after.get("resources", {}), before.get("resources", {}))
+    patch |= {"model": model} if model else {}
     return {"predictor": patch} if patch else {}
 
 

@@ -104,9 +104,16 @@ def _verified(gathered: Gathered, version: ModelVersion, listed: Mapping[str, Mo
 
 
 def policy_status(
-    gathered: Gathered, promotions: tuple[Promotion, ...], servers: Iterable[ServerRecord], now: datetime
+    gathered: Gathered,
+    promotions: tuple[Promotion, ...],
+    servers: Iterable[ServerRecord],
+    rolled_out: str,
+    now: datetime,
 ) -> Iterable[Object]:
-    """The summary: which version is stable, where the traffic goes, and what is in the way."""
+    """The summary: which version is stable, where the traffic goes, and what is in the way.
+
+    rolled_out: the last request for a rollout that is done.
+    """
     snapshot = gathered.snapshot
     running = shown(promotions) or next(
         (promotion for promotion in promotions if promotion.status.phase not in TERMINAL), None
@@ -129,6 +136,8 @@ def policy_status(
     }
     if gathered.edit.restored:
         fields["restored"] = gathered.edit.restored
+    if rolled_out:
+        fields["rolledOut"] = rolled_out
     if running:
         fields["promotion"] = running.name
     problems = list(gathered.problems)

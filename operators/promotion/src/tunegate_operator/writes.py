@@ -59,7 +59,8 @@ class Writes:
         metadata = obj["metadata"]
         with self._keeping(obj):
             place = kinds.kind_of(obj), metadata["namespace"], metadata["name"]
-            patched = self.cluster.merge(*place, {"spec": obj["spec"]})
+            annotations = {"metadata": {"annotations": metadata["annotations"]}} if "annotations" in metadata else {}
+            patched = self.cluster.merge(*place, {"spec": obj["spec"], **annotations})
             self.asked[metadata["name"]] = (obj["spec"], patched["metadata"]["generation"])
 
     def delete(self, obj: Object) -> None:
