@@ -19,6 +19,13 @@ PLACES = {
     "images/images.txt": r"^tunegate/[a-z-]+:",
     "images/README.md": r"tunegate/\$image:|--build-arg VERSION=",
     "benchmarks/promotion_operator.py": r"tunegate/trainer:",
+    **{
+        f"pipelines/{name}.yaml": r"image: tunegate/trainer:"
+        for name in (
+            *("05-base-model", "10-train", "11-train-full", "12-train-elastic", "13-train-trainjob"),
+            "30-evaluate-by-hand",
+        )
+    },
 }
 VERSION = r"\d+\.\d+\.\d+(?:-[0-9A-Za-z.]+)?"
 

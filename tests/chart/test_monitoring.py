@@ -13,7 +13,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from tests.chart.rendering import CHART, REPOSITORY, Object, pick, render
+from tests.chart.rendering import CHART, REPOSITORY, Object, pick, read_yaml, render
 from tunegate.serving.metrics import Metrics
 from tunegate.training.compat.pai import read_line
 from tunegate.training.compat.pytorchjob import JobSettings, training_job
@@ -162,18 +162,42 @@ def _jobs() -> Iterator[Object]:
 @pytest.mark.parametrize("job", list(_jobs()), ids=lambda job: job["metadata"]["name"])
 def test_the_pod_monitor_finds_the_first_pod_of_a_training_job_and_no_other(job: Object) -> None:
     spec = pick(render(EVERYTHING), "PodMonitor", "tunegate-trainers")["spec"]
-    (endpoint,) = spec["podMetricsEndpoints"]
+    endpoint, _ = spec["podMetricsEndpoints"]
     replicas = job["spec"]["pytorchReplicaSpecs"]
     first, *others = replicas.values()
     assert {each["key"] for each in spec["selector"]["matchExpressions"]} <= set(
         first["template"]["metadata"]["labels"]
     )
-    assert spec["selector"]["matchLabels"] == {"training.kubeflow.org/replica-index": "0"}
+    (kept,) = endpoint["relabelings"]
+    assert (kept["action"], kept["regex"]) == ("keep", "0")
+    assert kept["sourceLabels"] == [meta("label", "training.kubeflow.org/replica-index")]
     (container,) = first["template"]["spec"]["containers"]
     (port,) = container["ports"]
     assert port["name"] == endpoint["port"]
     assert f"--metrics_port={port['containerPort']}" in container["args"]
     assert not any("ports" in each["template"]["spec"]["containers"][0] for each in others)
+
+
+def meta(about: str, label: str) -> str:
+    """How Prometheus names a pod's label."""
+    return f"__meta_kubernetes_pod_{about}_" + re.sub(r"[^A-Za-z0-9]", "_", label)
+
+
+def test_the_pod_monitor_finds_the_first_pod_of_a_train_job() -> None:
+    """JobSet and the Job of each node label its pods; a TrainJob can name no port of its own."""
+    spec = pick(render(EVERYTHING), "PodMonitor", "tunegate-trainers")["spec"]
+    (job,) = read_yaml((REPOSITORY / "pipelines/13-train-trainjob.yaml").read_text())
+    _, endpoint = spec["podMetricsEndpoints"]
+    assert "port" not in endpoint
+    kept, address = endpoint["relabelings"]
+    jobset, index = "jobset.sigs.k8s.io/jobset-name", "batch.kubernetes.io/job-completion-index"
+    assert kept["sourceLabels"] == [meta("labelpresent", jobset), meta("label", index)]
+    assert kept["regex"] == "true;0"
+    assert address["targetLabel"] == "__address__"
+    assert f"--metrics_port={address['replacement'].removeprefix('$1:')}" in job["spec"]["trainer"]["args"]
+    (node,) = job["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    labels = node["template"]["spec"]["template"]["metadata"]["labels"]
+    assert {each["key"] for each in spec["selector"]["matchExpressions"]} <= set(labels)
 
 
 def test_the_service_monitor_finds_the_operators_service() -> None:

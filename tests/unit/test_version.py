@@ -16,6 +16,13 @@ def test_every_place_that_spells_the_version_agrees() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_every_image_of_ours_that_is_applied_is_among_the_places() -> None:
+    named = {path for path in ROOT.glob("pipelines/**/*.yaml") if "image: tunegate/" in path.read_text()}
+    places = (ROOT / "hack/set_version.py").read_text()
+    assert named
+    assert not [path.name for path in named if path.stem not in places]
+
+
 def test_what_is_no_version_is_refused() -> None:
     done = subprocess.run([sys.executable, str(ROOT / "hack/set_version.py"), "one"], capture_output=True, text=True)
     assert done.returncode == 2
