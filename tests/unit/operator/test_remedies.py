@@ -588,7 +588,7 @@ def a_promoted_candidate_dies(world: Cluster, folder: Path) -> Iterator[None]:
 
 @story("StableNotReady", "see: kubectl describe inferenceservice", "[CanaryNotReady]")
 def the_first_server_needs_more_memory(world: Cluster, folder: Path) -> Iterator[None]:
-    world.fits = lambda server: "resources" in server["spec"]["predictor"]["model"]
+    world.fits = lambda server: bool(server["spec"]["predictor"]["model"]["resources"])
     world.step(2).step(seconds=1801).step()
     assert world.condition(world.policy(), "Stalled")["status"] == "True"
     yield

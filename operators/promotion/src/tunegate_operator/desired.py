@@ -20,7 +20,7 @@ from tunegate.promotion.snapshot import Plan
 from tunegate_operator import conditions, manifests
 from tunegate_operator.config import Config
 from tunegate_operator.edits import applied, edits, is_same
-from tunegate_operator.events import Note, problem_notes, transition_notes
+from tunegate_operator.events import Note, problem_notes, rollout_notes, transition_notes
 from tunegate_operator.gather import Gathered, PolicyProblem
 from tunegate_operator.outdated import finished_jobs, outdated_records
 from tunegate_operator.read import job_state
@@ -30,8 +30,6 @@ from tunegate_operator.types import object_name
 
 # Unfinished evaluation Jobs of one policy at a time: a store full of old checkpoints must not fill the cluster.
 MOST_JOBS = 4
-
-_ROLLED_OUT = "servers are as the policy says now; KServe replaces the pods of those that were not, one by one"
 
 
 @dataclass(frozen=True)
@@ -69,49 +67,53 @@ def changes(
     gathered: Gathered, plan: Plan, now: datetime, config: Config, producers: Mapping[str, Producer]
 ) -> Changes:
     """Everything that is to be written now."""
-    namespace, name, known = gathered.namespace, gathered.name, gathered.objects
+    known = gathered.objects
     promotions = tuple(
         msgspec.structs.replace(promotion, status=plan.statuses.get(promotion.name, promotion.status))
         for promotion in gathered.snapshot.promotions
     )
-    versions = {version.digest: version for version in (gathered.initial, *(gathered.snapshot.versions or ()))}
-    records = (
-        manifests.model_version(namespace, name, version, producers.get(digest))
-        for digest, version in versions.items()
-        if object_name(version) not in known.model_versions
-    )
-    new = (
-        manifests.promotion(namespace, name, object_name(promotion.candidate), promotion.candidate)
-        for promotion in plan.create
-    )
     servers = server_records(gathered, plan, now)
     patches = tuple(server_patches(gathered, plan, config))
     is_rolled_out = bool(gathered.rollout) and not patches and not gathered.snapshot.modified
-    rolled_out = gathered.rollout if is_rolled_out else gathered.rolled_out
-    drained = drained_servers(gathered, servers, now)
     route = _route(gathered, plan)
     # Users come in by it until the one in its place is known to work.
     left = [known.stale_route] if known.stale_route and not route and gathered.snapshot.weights else []
     return Changes(
-        create=(*records, *new),
+        create=tuple(_new_records(gathered, plan, producers)),
         statuses=(
             *promotion_statuses(gathered, promotions, now),
             *version_statuses(gathered, now),
-            *policy_status(gathered, promotions, servers, rolled_out, now),
+            *policy_status(gathered, promotions, servers, is_rolled_out, now),
         ),
         apply=(*_jobs(gathered, plan, config), *new_servers(gathered, plan, config)),
         route=route,
         is_all_stable=len(plan.weights) == 1,
         restores=gathered.edit.request if route or patches else "",
         patch=patches,
-        delete=(*drained, *outdated_records(gathered, promotions), *finished_jobs(gathered, now), *left),
+        delete=(
+            *drained_servers(gathered, servers, now),
+            *outdated_records(gathered, promotions),
+            *finished_jobs(gathered, now),
+            *left,
+        ),
         notes=(
             *transition_notes(gathered, plan),
             *problem_notes(gathered.obj, gathered.problems),
-            *([Note(gathered.obj, "RolledOut", _ROLLED_OUT)] if is_rolled_out else ()),
+            *rollout_notes(gathered, is_rolled_out),
         ),
         again_seconds=_again(promotions, any(server.unused_since for server in servers)),
     )
+
+
+def _new_records(gathered: Gathered, plan: Plan, producers: Mapping[str, Producer]) -> Iterable[Object]:
+    """Of versions that have none, and the promotions that the plan starts."""
+    namespace, name = gathered.namespace, gathered.name
+    versions = {version.digest: version for version in (gathered.initial, *(gathered.snapshot.versions or ()))}
+    for digest, version in versions.items():
+        if object_name(version) not in gathered.objects.model_versions:
+            yield manifests.model_version(namespace, name, version, producers.get(digest))
+    for promotion in plan.create:
+        yield manifests.promotion(namespace, name, object_name(promotion.candidate), promotion.candidate)
 
 
 def _jobs(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:

@@ -33,6 +33,12 @@ def transition_notes(gathered: Gathered, plan: Plan) -> Iterable[Note]:
         )
 
 
+def rollout_notes(gathered: Gathered, is_done: bool) -> Iterable[Note]:
+    """One Event when a rollout that a person asked for has been written to every server."""
+    message = "servers are as the policy says now; KServe replaces the pods of those that were not, one by one"
+    return (Note(gathered.obj, "RolledOut", message),) if is_done else ()
+
+
 def problem_notes(obj: Object, problems: Iterable[Problem]) -> tuple[Note, ...]:
     """One Event when a problem begins to stop promotions; it is in the conditions for as long as it lasts."""
     was_stalled = is_true(obj, "Stalled")

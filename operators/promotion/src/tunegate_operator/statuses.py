@@ -107,12 +107,12 @@ def policy_status(
     gathered: Gathered,
     promotions: tuple[Promotion, ...],
     servers: Iterable[ServerRecord],
-    rolled_out: str,
+    is_rolled_out: bool,
     now: datetime,
 ) -> Iterable[Object]:
     """The summary: which version is stable, where the traffic goes, and what is in the way.
 
-    rolled_out: the last request for a rollout that is done.
+    is_rolled_out: the request for a rollout is done.
     """
     snapshot = gathered.snapshot
     running = shown(promotions) or next(
@@ -136,7 +136,7 @@ def policy_status(
     }
     if gathered.edit.restored:
         fields["restored"] = gathered.edit.restored
-    if rolled_out:
+    if rolled_out := gathered.rollout if is_rolled_out else gathered.rolled_out:
         fields["rolledOut"] = rolled_out
     if running:
         fields["promotion"] = running.name
