@@ -201,10 +201,15 @@ def test_the_operator_has_its_own_lease(
         ),
         (
             "approver",
-            ["patch promotions.tunegate.io", "get modelversions.tunegate.io"],
             [
+                "patch promotions.tunegate.io",
+                "get modelversions.tunegate.io",
                 "create promotions.tunegate.io",
                 "delete promotions.tunegate.io",
+                "delete modelversions.tunegate.io",
+            ],
+            [
+                "create modelversions.tunegate.io",
                 "patch promotionpolicies.tunegate.io",
                 "patch promotions.tunegate.io/status",
             ],

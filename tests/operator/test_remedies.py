@@ -1,0 +1,133 @@
+"""What the rules of our kinds refuse, a real API server takes once their words were followed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import yaml
+
+from tests.apiserver import OWN_CRDS
+from tests.operator.objects import BASE, GATE, Api, Object, policy, promotion, version
+
+pytestmark = pytest.mark.usefixtures("tunegate_crds")
+SLASH = "s3://models/shop/run-7/checkpoint-800/"
+
+
+@dataclass(frozen=True)
+class Case:
+    words: str
+    wrong: Object
+    right: Object
+
+
+CREATED = [
+    Case("uri must begin with s3:// or oss://", version(uri=SLASH.replace("s3", "http")), version(uri=SLASH)),
+    Case(
+        "uri must begin with s3:// or oss://", version(uri=SLASH.replace("s3", "http")), version(uri="oss" + SLASH[2:])
+    ),
+    Case("uri must end in '/", version(uri=SLASH[:-1]), version(uri=SLASH)),
+    Case("name must begin with ", version(model="toys"), version(model="shop")),
+    Case("an adapter needs base", version(format="lora-adapter"), version(format="lora-adapter", base=BASE)),
+    Case(
+        "a folder in the store begins with s3:// or oss:// and ends in '/'",
+        version(base={**BASE, "uri": BASE["uri"][:-1]}),
+        version(base=BASE),
+    ),
+    Case("metadata.name must be at most 35 characters", policy("a" * 36), policy("a" * 35)),
+    Case(
+        "every suite that a gate names must be one of suites",
+        policy(gates=[{**GATE, "suite": "shop-zh", "min": 0.5}]),
+        policy(gates=[{**GATE, "suite": "shop-zh", "min": 0.5}], suites=["shop-en", "shop-zh"]),
+    ),
+    Case(
+        "initialVersion begins with s3:// or oss:// and ends in '/'",
+        policy(initialVersion=BASE["uri"][:-1]),
+        policy(initialVersion=BASE["uri"]),
+    ),
+    Case(
+        "a gate needs exactly one of min, max and maxRegression",
+        policy(gates=[{**GATE, "min": 0.5, "max": 1}]),
+        policy(gates=[{**GATE, "min": 0.5}, {**GATE, "max": 1}]),
+    ),
+    Case(
+        "steps need weights that ascend, such as 10, 50, 100",
+        policy(steps=[{"weight": 50}, {"weight": 10}]),
+        policy(steps=[{"weight": 10}, {"weight": 50}, {"weight": 100}]),
+    ),
+    Case(
+        "pathPrefix must begin with '/'",
+        policy(traffic={"pathPrefix": "shop"}),
+        policy(traffic={"pathPrefix": "/shop"}),
+    ),
+]
+# What is there can't become the second, and the third is what the words say to make or set instead.
+CHANGED = [
+    (
+        "a ModelVersion can't be changed; publish the other bytes under another name",
+        version(),
+        {**version()["spec"], "digest": "sha256:" + "f" * 64},
+        version(name="shop/run-8/checkpoint-800", uri=SLASH.replace("run-7", "run-8"), digest="sha256:" + "f" * 64),
+    ),
+    (
+        "model can't be changed; make another PromotionPolicy",
+        policy(),
+        policy(model="toys")["spec"],
+        policy(model="toys"),
+    ),
+    (
+        "policy and version can't be changed; make another Promotion",
+        promotion(),
+        promotion(version="shop-run-8")["spec"],
+        promotion(version="shop-run-8"),
+    ),
+    (
+        "abort was said and can't be taken back; make another Promotion",
+        promotion(abort={"actor": "ada"}),
+        promotion()["spec"],
+        promotion(),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CREATED, ids=lambda case: case.words)
+def test_what_the_rule_says_is_taken(case: Case, api: Api) -> None:
+    assert case.words in api.refuses(lambda: api.create(case.wrong))
+    api.create(case.right)
+
+
+@pytest.mark.parametrize(("words", "before", "changed", "another"), CHANGED, ids=[case[0] for case in CHANGED])
+def test_what_can_not_be_changed_is_made_anew(
+    words: str, before: Object, changed: Object, another: Object, api: Api
+) -> None:
+    api.create(before)
+    assert words in api.refuses(lambda: api.change(before, spec=changed))
+    api.create({**another, "metadata": {"name": "another"}})
+
+
+def test_a_promotion_that_was_approved_is_stopped_by_an_abort(api: Api) -> None:
+    approved = promotion(approval={"verdict": "Approved", "actor": "ada"})
+    api.create(approved)
+    other = promotion(approval={"verdict": "Rejected", "actor": "ada"})["spec"]
+    assert "approval was given and can't be changed; to stop the promotion set abort" in api.refuses(
+        lambda: api.change(approved, spec=other)
+    )
+    api.change(approved, spec={**approved["spec"], "abort": {"actor": "ada"}})
+
+
+def test_every_rule_has_its_case() -> None:
+    told = [case.words for case in CREATED] + [words for words, *_ in CHANGED]
+    told.append("approval was given and can't be changed; to stop the promotion set abort")
+    schemas = [yaml.safe_load(path.read_text()) for path in sorted(OWN_CRDS.glob("*.yaml"))]
+    assert [message for message in messages(schemas) if not any(words in message for words in told)] == []
+
+
+def messages(schema: object) -> list[str]:
+    """What the rules in a schema say."""
+    if isinstance(schema, list):
+        return [message for item in schema for message in messages(item)]
+    if not isinstance(schema, dict):
+        return []
+    rules = schema.get("x-kubernetes-validations", [])
+    found = [" ".join(rule["message"].split()) for rule in rules if isinstance(rule, dict) and "message" in rule]
+    return found + [message for value in schema.values() for message in messages(value)]
