@@ -50,6 +50,7 @@ from tunegate.serving.routes.front import Front, ReadOnly
 from tunegate.serving.routes.guard import Guard
 from tunegate.serving.routes.models import Models
 from tunegate.serving.routes.playground import playground
+from tunegate.serving.tokens import Tokens, read_tokens
 
 logger = logging.getLogger(__name__)
 # What is reachable of KServe's application besides `/`: health, metrics and metadata. `/v1/models` is ours.
@@ -93,7 +94,13 @@ async def serve(config: ServeConfig, engine: Engine, listener: socket.socket, on
                 return bool(served.ready)
 
             rules = Rules(
-                config.model, engine.model, release.system_prompt, release.generation, engine.limits, engine.features
+                config.model,
+                engine.model,
+                release.system_prompt,
+                release.generation,
+                engine.limits,
+                engine.features,
+                read_tokens(config.served.folder) if config.served.folder else Tokens(),
             )
             chat = Chat(version.digest, rules, engine.url, session, ids, metrics, ready, _now)
             routes = front(chat, Models(config.model, version, ready), feedback, kserve_app(served))

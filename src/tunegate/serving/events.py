@@ -16,7 +16,8 @@ class Ask:
 
     fields: the rest of the request, such as sampling and lengths, by OpenAI's names. names: what the client calls a
     field where that is another. native: engines' own bytes are what the client is to get. incremental, as_message: how
-    the client wants the answer, where its protocol leaves a choice. notes: what it is told beside the answer.
+    the client wants the answer, where its protocol leaves a choice. token_ids: ids that it takes to be the model's, by
+    name. notes: what it is told beside the answer.
     """
 
     model: str
@@ -30,6 +31,7 @@ class Ask:
     native: bool = True
     incremental: bool = False
     as_message: bool = False
+    token_ids: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

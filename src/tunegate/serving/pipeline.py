@@ -20,11 +20,15 @@ from tunegate.serving.limits import Embedded, fit
 from tunegate.serving.protocols.engine import EngineStream
 from tunegate.serving.stops import StopScanner, read_stops
 from tunegate.serving.structured import Format, ask_again, read_format
+from tunegate.serving.tokens import Tokens
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How requests become the engine's. `features`: what it honors; `embedded`: the embedded one's further limits."""
+    """How requests become the engine's. `features`: what it honors; `embedded`: the embedded one's further limits.
+
+    tokens: the model's ids, as far as they are known here.
+    """
 
     model: str
     engine_model: str
@@ -32,6 +36,7 @@ class Rules:
     defaults: Mapping[str, float] = field(default_factory=dict)
     embedded: Embedded | None = None
     features: EngineFeatures = ANY
+    tokens: Tokens = field(default_factory=Tokens)
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,13 @@ def prepare(ask: Ask, rules: Rules) -> EngineRequest:
     if ask.model != rules.model:
         message = f"The model {ask.model[:100]!r} does not exist here; the model served is {rules.model!r}."
         raise bad_request(message, "model", "model_not_found", status=404)
+    rules.tokens.check_special(ask.token_ids, ask.names)
+    rules.tokens.check_prompt(ask.prompt)
     asked: dict[str, Any] = {"prompt": ask.prompt}
     if ask.prompt is None:
         asked = {"messages": with_system_prompt(ask.messages, rules.system_prompt)}
+    elif field := next((name for name in ("response_format", "tools") if ask.fields.get(name)), None):
+        raise bad_request(f"{field} goes with messages, not with a prompt; leave it out.", field)
     request = {"model": rules.engine_model, **asked, **ask.fields}
     drawn = rules.embedded.sampling.temperature if rules.embedded else rules.defaults.get("temperature", 1)
     rules.features.check(request, greedy=request.get("temperature", drawn) == 0)

@@ -17,6 +17,7 @@ from tests.unit.serving.standin import (
     DIGEST,
     KEY,
     MODEL,
+    TOKENS,
     VERSION,
     Documents,
     Server,
@@ -75,7 +76,7 @@ def server(engine: StandIn, documents: Documents, limits: Embedded | None, admis
     async def routes() -> AsyncIterator[Any]:
         features = TRANSFORMERS if limits else ANY
         async with remote.session() as session:
-            rules = Rules(MODEL, engine.model, "Be brief.", {"max_tokens": 9}, limits, features)
+            rules = Rules(MODEL, engine.model, "Be brief.", {"max_tokens": 9}, limits, features, TOKENS)
             chat = Chat(DIGEST, rules, engine.url, session, ids, metrics, lambda: state.ready, now)
             feedback = FeedbackRoute(ids, FeedbackLog(documents), metrics, now, DIGEST)
             behind = front(chat, Models(MODEL, VERSION, lambda: state.ready), feedback, Response("kserve", 404))

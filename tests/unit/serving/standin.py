@@ -19,11 +19,13 @@ from tunegate.api.versions import ModelVersion
 from tunegate.feedback import ResponseIds
 from tunegate.processes import free_port
 from tunegate.serving.limits import Embedded, Sampling
+from tunegate.serving.tokens import Tokens
 
 DIGEST = "sha256:" + "ab" * 32
 KEY = bytes(range(32))
 MODEL = "shop-assistant"
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+TOKENS = Tokens(100, {"pad_token_id": (0,), "bos_token_id": (1,), "eos_token_id": (2, 7)})
 VERSION = ModelVersion(
     model=MODEL,
     name=f"{MODEL}/run-1/checkpoint-10",

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.serving.standin import embedded
+from tests.unit.serving.standin import TOKENS, embedded
 from tunegate.serving.events import ApiError
 from tunegate.serving.features import ANY, TRANSFORMERS, TRANSFORMERS_ALONE, VLLM
 from tunegate.serving.limits import Embedded, Sampling
 from tunegate.serving.pipeline import Rules, prepare
+from tunegate.serving.protocols import completions
 from tunegate.serving.protocols.openai import read
+from tunegate.serving.tokens import Tokens, read_tokens
 
 ASK = [{"role": "user", "content": "hello"}]
 
@@ -116,6 +119,29 @@ def test_vllm_is_not_asked_what_it_would_silently_drop(name: str) -> None:
     with pytest.raises(ApiError, match=name) as caught:
         asked(Rules("shop", "x", features=VLLM), **{name: []})
     assert caught.value.param == name
+
+
+@pytest.mark.parametrize("engine", [None, embedded()])
+@pytest.mark.parametrize("field", [{"response_format": {"type": "json_object"}}, {"tools": [{}]}])
+def test_a_prompt_goes_without_what_is_a_chats(engine: Embedded | None, field: dict[str, Any]) -> None:
+    body = json.dumps({"model": "shop", "prompt": "Once", **field}).encode()
+    with pytest.raises(ApiError, match=f"{next(iter(field))} goes with messages"):
+        prepare(completions.read(body), rules(engine))
+
+
+@pytest.mark.parametrize("prompt", [[1, 99, 100], [[1], [-1]], [1.5], [["a", None]], [True]])
+def test_tokens_of_another_model_are_refused(prompt: Any) -> None:
+    body = json.dumps({"model": "shop", "prompt": prompt}).encode()
+    with pytest.raises(ApiError, match="prompt"):
+        prepare(completions.read(body), rules(tokens=TOKENS))
+    assert prepare(completions.read(b'{"model":"shop","prompt":[[1,99],[2]]}'), rules(tokens=TOKENS)).passed
+
+
+def test_the_ids_of_a_folder_are_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"vocab_size": 9, "eos_token_id": 1, "bos_token_id": null}')
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, 3]}')
+
+    assert read_tokens(tmp_path) == Tokens(9, {"eos_token_id": (2, 3)})
 
 
 def test_what_chat_interfaces_send_unasked_is_harmless() -> None:

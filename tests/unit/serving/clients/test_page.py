@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
+import shlex
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
@@ -13,8 +14,11 @@ from tests.apiserver import REPOSITORY
 from tests.unit.serving.standin import Server
 
 PAGE = (REPOSITORY / "docs/clients.md").read_text()
-PROGRAMS: dict[str, str] = dict(re.findall(r"^## (.+?)\n(?:(?!^## ).*\n)*?```python\n(.*?)^```$", PAGE, re.M | re.S))
-SAYS = {"DashScope": '"finish_reason": "stop"'}
+SECTIONS = {part.partition("\n")[0]: part for part in PAGE.split("\n## ")[1:]}
+PROGRAMS = {
+    title: part.split("```python\n")[1].split("```")[0] for title, part in SECTIONS.items() if "```python" in part
+}
+SAYS = {"DashScope": '"finish_reason": "stop"', "Whale": 'a "model":"/models/x@main"'}
 
 
 def test_every_program_of_the_page_is_run() -> None:
@@ -25,7 +29,7 @@ def test_every_program_of_the_page_is_run() -> None:
 @pytest.mark.parametrize("title", SAYS)
 def test_a_program_of_the_page_gets_its_answer(server: Server, title: str) -> None:
     program = PROGRAMS[title].replace("http://localhost:8080", server.url)
-    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LANGSMITH_TRACING": "false"}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "docs/examples")}
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=100, check=False
     )
@@ -33,3 +37,13 @@ def test_a_program_of_the_page_gets_its_answer(server: Server, title: str) -> No
     assert (ended.returncode, ended.stderr) == (0, "")
     assert SAYS[title] in ended.stdout
     assert server.count("tunegate_answers_total") == 1
+
+
+def test_the_pages_curl_is_answered(server: Server) -> None:
+    command = SECTIONS["EAS"].split("```sh\n")[1].split("```")[0].replace("\\\n", "")
+    _, url, _, authorization, _, content_type, _, body = shlex.split(command)
+    headers = dict(header.split(": ") for header in (authorization, content_type))
+    request = urllib.request.Request(url.replace("http://localhost:8080", server.url), body.encode(), headers)
+
+    with urllib.request.urlopen(request, timeout=20) as response:
+        assert response.read().endswith(b"data: [DONE]\n\n")
