@@ -40,6 +40,7 @@ class Record(Resource, frozen=True, kw_only=True):
 class Evaluation(Document, frozen=True, kw_only=True):
     """The result of one suite on one version, by digest: the bytes that were measured.
 
+    settings: what the answers depend on besides, such as `float32-cpu-32`; `url` where a server was asked.
     prompts_digest: of all that the model was given, where the suite fixes it; empty for business suites.
     """
 
@@ -49,6 +50,7 @@ class Evaluation(Document, frozen=True, kw_only=True):
     suite: str
     suite_digest: str
     prompts_digest: str = ""
+    settings: str = ""
     metrics: tuple[Metric, ...]
     records: tuple[Record, ...]
     code_version: str

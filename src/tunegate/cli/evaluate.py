@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from tunegate.api import environment
 from tunegate.api.codec import to_json
 from tunegate.api.digest import short
 from tunegate.api.errors import EvaluationError, UsageError
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from tunegate.api.versions import ModelVersion
     from tunegate.evaluation import Suite
     from tunegate.evaluation.models import Model
+    from tunegate.evaluation.models.remote import RemoteModel
     from tunegate.store import Store
 
 
@@ -35,6 +38,15 @@ if TYPE_CHECKING:
     required=True,
     metavar="NAME|FOLDER",
     help="A suite that comes with tunegate, by name, or any by its folder; give it again for more.",
+)
+@click.option("--url", help="Ask the server at this URL, which serves VERSION, instead of loading the model here.")
+@click.option("--model-name", help="What the server at --url calls the model; by default the first that it lists.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="How many questions the server at --url is asked at once.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Ask only the first N questions of each suite.")
 @click.option("--force", is_flag=True, help="Measure again, also where the store holds the result.")
@@ -49,6 +61,9 @@ if TYPE_CHECKING:
 def command(
     version: str,
     suites: tuple[str, ...],
+    url: str | None,
+    model_name: str | None,
+    concurrency: int,
     limit: int | None,
     force: bool,
     submission: Path | None,
@@ -60,7 +75,8 @@ def command(
     """Measure VERSION (name, URI or digest) on suites.
 
     A result that the store holds for the same version and the same questions is shown, not measured again. A result
-    of --limit is kept, but never in place of one over more questions.
+    of --limit is kept, but never in place of one over more questions. With --url, whoever started that server vouches
+    for what it serves, unless it says which version that is; TUNEGATE_API_KEY is the key that it is sent.
     """
     from tunegate.evaluation import choice, load_suites
 
@@ -71,7 +87,11 @@ def command(
     if submission and not (len(loaded) == 1 and isinstance(loaded[0], choice.ChoiceSuite)):
         raise UsageError("--submission is for one suite of kind choice; evaluate the others by themselves.")
     store = open_store(store_uri, endpoint_url)
-    results = _measure(store, store.resolve(version), loaded, force=force, is_limited=limit is not None)
+    if model_name and not url:
+        raise UsageError("--model-name says what the server at --url calls the model; give both.")
+    found = store.resolve(version)
+    remote = partial(_remote, url, model_name, found.digest, concurrency) if url else None
+    results = _measure(store, found, loaded, remote, force=force, is_limited=limit is not None)
     if output:
         with disk_errors_as(EvaluationError, output, "the store has the results."):
             output.write_bytes(to_json(results))
@@ -89,8 +109,20 @@ def command(
         _print(results)
 
 
+def _remote(url: str, model_name: str | None, digest: str, concurrency: int) -> RemoteModel:
+    from tunegate.evaluation.models.remote import RemoteModel
+
+    return RemoteModel(url, model_name, os.environ.get(environment.API_KEY), digest, concurrency)
+
+
 def _measure(
-    store: Store, version: ModelVersion, suites: Sequence[Suite], *, force: bool, is_limited: bool
+    store: Store,
+    version: ModelVersion,
+    suites: Sequence[Suite],
+    remote: Callable[[], RemoteModel] | None,
+    *,
+    force: bool,
+    is_limited: bool,
 ) -> list[Evaluation]:
     """`evaluate_version` with a bar on standard error, once there is something to wait for."""
     from rich.console import Console
@@ -107,6 +139,9 @@ def _measure(
     with redirect_stdout(sys.stderr), ExitStack() as stack:  # libraries print as they load
 
         def load() -> Model:
+            if remote:
+                stack.enter_context(bar)
+                return stack.enter_context(closing(remote()))
             with lasting_imports():
                 from tunegate.evaluation.models.local import load_version
 

@@ -56,6 +56,7 @@ def evaluate(
             digest=version.digest,
             suite=suite.name,
             suite_digest=suite.digest,
+            settings=model.settings,
             prompts_digest=suite.prompts_digest if isinstance(suite, choice.ChoiceSuite) else "",
             metrics=metrics,
             records=records,

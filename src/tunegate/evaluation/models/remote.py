@@ -1,0 +1,96 @@
+"""A version measured where it is served: our server with its whole release, or any other with OpenAI's API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+from openai import APIConnectionError, APIStatusError
+
+from tunegate.api.errors import EvaluationError, ServingError
+from tunegate.evaluation.models import Dialogue
+from tunegate.evaluation.models.http import HttpModel
+from tunegate.evaluation.sheets import Sheet
+
+_SECONDS, _RETRIES = 600.0, 6  # a busy server is asked again for about a minute
+_MOST_LOGPROBS = 20  # as many as vLLM tells unless it is started with more
+VERSION_HEADER = "x-tunegate-version"
+
+
+class RemoteModel(HttpModel):
+    """Greedy, whatever defaults the server has; `concurrency` questions at once."""
+
+    settings = "url"
+
+    def __init__(self, url: str, model: str | None, api_key: str | None, digest: str, concurrency: int) -> None:
+        """`digest` is the version's: a server that says it serves another is refused. Raises as `HttpModel`."""
+        super().__init__(url, model, api_key)
+        self._digest, self._concurrency = digest, concurrency
+        self._patient = self._client.with_options(timeout=_SECONDS, max_retries=_RETRIES)
+
+    def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, sheet: Sheet) -> None:  # type: ignore[override]
+        """As `Model.answer`. Raises EvaluationError for what the server refuses, ServingError when it is away."""
+        create = self._patient.chat.completions.with_raw_response.create
+
+        def ask(place: int) -> str:
+            dialogue: Any = dialogues[place]
+            reply = self._read(create, model=self.model, messages=dialogue, max_tokens=max_tokens, temperature=0)
+            return str(reply.choices[0].message.content or "").strip()
+
+        self._each(ask, len(dialogues), sheet)
+
+    def complete(self, texts: Sequence[str], max_tokens: int, sheet: Sheet) -> None:
+        """As `Model.complete`."""
+        create = self._patient.completions.with_raw_response.create
+
+        def ask(place: int) -> str:
+            reply = self._read(create, model=self.model, prompt=texts[place], max_tokens=max_tokens, temperature=0)
+            return str(reply.choices[0].text).strip()
+
+        self._each(ask, len(texts), sheet)
+
+    def choose(self, texts: Sequence[str], letters: Sequence[str], sheet: Sheet) -> None:
+        """As `Model.choose`, by the log-probabilities that the server tells: None where no letter is among them."""
+        create = self._patient.completions.with_raw_response.create
+        options = {"model": self.model, "max_tokens": 1, "temperature": 0, "logprobs": _MOST_LOGPROBS}
+
+        def ask(place: int) -> str | None:
+            reply = self._read(create, prompt=texts[place], **options)
+            told = reply.choices[0].logprobs
+            if told is None or not told.top_logprobs:
+                raise EvaluationError(f"{self._url} tells no log-probabilities; set mode: chat in suite.yaml.")
+            found = {letter: told.top_logprobs[0][letter] for letter in letters if letter in told.top_logprobs[0]}
+            return max(found, key=lambda letter: found[letter]) if found else None
+
+        self._each(ask, len(texts), sheet)
+
+    def _read(self, create: Callable[..., Any], **options: Any) -> Any:
+        """One reply, of the version that is measured."""
+        try:
+            raw = create(**options)
+            served = raw.headers.get(VERSION_HEADER, self._digest)
+            reply = raw.parse()
+            reply.choices[0]
+        except APIStatusError as error:
+            if error.status_code in (401, 403, 404) or error.status_code >= 500 or error.status_code == 429:
+                raise ServingError(f"{self._url} does not answer: {error.message}") from None
+            raise EvaluationError(f"{self._url} refuses a question: {error.message}") from None
+        except APIConnectionError as error:
+            raise self._unreachable(error) from None
+        except (AttributeError, IndexError, TypeError, ValueError):
+            raise ServingError(f"{self._url} does not answer as OpenAI's API does; check --url.") from None
+        if served != self._digest:
+            raise EvaluationError(f"{self._url} serves {served}, not {self._digest}; ask the server of that version.")
+        return reply
+
+    def _each(self, ask: Callable[[int], str | None], count: int, sheet: Sheet) -> None:
+        """Ask every question that the sheet lacks. What was answered before one fails is kept."""
+        with ThreadPoolExecutor(self._concurrency) as pool:
+            asked = {pool.submit(ask, place): place for place in range(count) if sheet.lacks([place])}
+            try:
+                for future in as_completed(asked):
+                    sheet.put({asked[future]: future.result()})
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
