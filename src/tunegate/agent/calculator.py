@@ -26,9 +26,11 @@ def calculate(text: str) -> str:
 
     A percent sign after a number divides it by 100, unless a number follows: 7 % 3 is 1.
     """
+    if len(text) > _LONGEST:
+        raise _refused(text, f"it is longer than {_LONGEST} characters")
     expression = _plain(text)
     words = set(re.findall(r"[^\W\d]+", expression))
-    if len(expression) > _LONGEST or not words <= {*_FUNCTIONS, *_NAMES} or re.search(r"[^\w\s.+\-*/%(),]", expression):
+    if not words <= {*_FUNCTIONS, *_NAMES} or re.search(r"[^\w\s.+\-*/%(),]", expression):
         raise _refused(text, "it is no arithmetic")
     try:
         return _shown(_EVALUATOR.eval(expression))

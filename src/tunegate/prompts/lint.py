@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 
@@ -14,10 +15,9 @@ from tunegate.prompts.template import Section, Template
 _FENCED = "\ufffc"  # stands for what is between fences
 _TAG = re.compile(r"\{#.*?#\}|\{%-?(?P<block>.*?)-?%\}|\{\{-?(?P<value>.*?)-?\}\}", re.DOTALL)
 _FILTERED = re.compile(r"\{%-?\s*filter\s+fence\b.*?%\}.*?\{%-?\s*endfilter\s*-?%\}", re.DOTALL)
-_LITERAL = re.compile(
-    r"^[ \t]*(?P<mark>'{3,}|\"{3,}|#{3,}|`{3,}|~{3,}|-{3,})[^\n]*\n.*?^[ \t]*(?P=mark)[ \t]*$"
-    r"|<(?P<tag>[a-z][\w-]*)>.*?</(?P=tag)>",
-    re.DOTALL | re.MULTILINE | re.IGNORECASE,
+_OPENING = re.compile(
+    r"^[ \t]*(?P<mark>'{3,}|\"{3,}|#{3,}|`{3,}|~{3,}|-{3,})[^\n]*\n|<(?P<tag>[a-z][\w-]*)>",
+    re.MULTILINE | re.IGNORECASE,
 )
 _END = re.compile(r"[.?!](?=\s|$)|[。？！]|\n[ \t]*\n")
 _LABEL_AND_VALUE = re.compile(r"(?:\w+\s?[:：]\s*)?\{\{-?[^{}]*\}\}")
@@ -40,10 +40,11 @@ class View(msgspec.Struct, frozen=True):
     def line(self, at: int) -> int:
         return self.section.line + self.text.count("\n", 0, at)
 
-    def sentence(self, at: int) -> str:
-        """The sentence around the place `at`; it may go over several lines."""
+    def sentences(self) -> Iterator[tuple[int, str]]:
+        """Each sentence, which may go over several lines, and where it begins."""
         ends = [0, *(end.end() for end in _END.finditer(self.text)), len(self.text)]
-        return self.text[max(end for end in ends if end <= at) : min(end for end in ends if end > at)]
+        for start, end in itertools.pairwise(ends):
+            yield start, self.text[start:end]
 
 
 def lint(template: Template) -> list[Finding]:
@@ -68,7 +69,27 @@ def _view(template: Template, section: Section) -> View:
     def one(span: re.Match[str]) -> str:
         return _FENCED + "\n" * span[0].count("\n")
 
-    return View(section, _LITERAL.sub(one, _TAG.sub(replaced, _FILTERED.sub(one, section.text))))
+    return View(section, _without_fenced(_TAG.sub(replaced, _FILTERED.sub(one, section.text))))
+
+
+def _without_fenced(text: str) -> str:
+    """The text with one character in place of each part that the author has put between two marks or tags."""
+    kept, at = [], 0
+    unclosed: set[str] = set()  # what has no second one, and is not looked for again
+    while opening := _OPENING.search(text, at):
+        tag, mark = opening["tag"], opening["mark"]
+        pattern = rf"</{re.escape(tag)}>" if tag else rf"^[ \t]*{re.escape(mark)}[ \t]*$"
+        begins, ends = opening.end(), opening.end()
+        if pattern not in unclosed:
+            if closing := re.compile(pattern, re.MULTILINE | re.IGNORECASE).search(text, opening.end()):
+                begins, ends = opening.start(), closing.end()
+            else:
+                unclosed.add(pattern)
+        kept.append(text[at:begins])
+        if ends > begins:
+            kept.append(_FENCED + "\n" * text.count("\n", begins, ends))
+        at = ends
+    return "".join([*kept, text[at:]])
 
 
 _Found = Iterator[tuple[int, str]]
@@ -79,9 +100,10 @@ def vague_length(_: Template, views: list[View]) -> _Found:
     for view in views:
         for found in phrases.VAGUE_LENGTH.finditer(view.text):
             yield view.line(found.start()), f"{found[0]!r} says no length; give numbers, such as 3 to 5 sentences"
-        for found in phrases.WORK.finditer(view.text):
-            if not phrases.NUMBER.search(view.sentence(found.start())):
-                yield view.line(found.start()), f"{found[0]!r} may be of any length; say of how many lines or words"
+        for start, sentence in view.sentences():
+            if (work := phrases.WORK.search(sentence)) and not phrases.NUMBER.search(sentence):
+                line = view.line(start + work.start())
+                yield line, f"{work[0]!r} may be of any length; say of how many lines or words"
 
 
 def no_fence(template: Template, views: list[View]) -> _Found:

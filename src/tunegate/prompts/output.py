@@ -14,6 +14,8 @@ from jsonschema.exceptions import SchemaError
 from tunegate.api.codec import Resource
 from tunegate.api.errors import PromptError
 
+_TRIES = 100  # brackets that may begin JSON; an answer of nothing else would take seconds
+
 
 class Output(Resource, frozen=True, kw_only=True, rename=None, omit_defaults=True):
     """schema: the JSON Schema that a JSON answer keeps. after: the phrase that the result of a text answer follows."""
@@ -39,7 +41,7 @@ def read_answer(answer: str, output: Output) -> Any:
 
     JSON is found also between words or in a code block. Raises PromptError when there is none, or none of the schema.
     """
-    text = re.sub(r"<think>.*?</think>", "", answer, flags=re.DOTALL).strip()
+    text = answer.rpartition("</think>")[2].strip()
     if output.format == "text":
         _, found, result = text.rpartition(output.after) if output.after else ("", "all", text)
         if not found:
@@ -69,8 +71,9 @@ def misfits(value: Any, schema: dict[str, Any] | None) -> list[str]:
 def _values(text: str) -> Iterator[Any]:
     """Every JSON object or list in `text` that is not within another one."""
     decoder = json.JSONDecoder(parse_constant=_refuse)
-    at = 0
-    while start := re.compile(r"[{\[]").search(text, at):
+    at = tries = 0
+    while (start := re.compile(r"[{\[]").search(text, at)) and tries < _TRIES:
+        tries += 1
         try:
             value, at = decoder.raw_decode(text, start.start())
         except ValueError:

@@ -107,6 +107,20 @@ def test_no_rule_finds_anything_in_good_text(text: str) -> None:
     assert rules(text) == []
 
 
+LONG = {
+    "words": "write a poem about nothing " * 4000,
+    "tags": "<a>" * 30_000,
+    "marks": "'''\n'''x\n" * 10_000,
+    "characters": "以下的" * 30_000,
+    "lines": "a,b,c\n" * 10_000,
+}
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+def test_a_text_of_any_length_is_looked_through_once(text: str) -> None:
+    assert len(rules(text)) <= 1  # in seconds: the limit is that of every test
+
+
 def test_a_system_message_is_a_role() -> None:
     assert rules("--- system\nAnswer kindly.\n--- user\nSell me a kettle.") == []
 

@@ -33,8 +33,10 @@ def test_the_json_of_an_answer_is_found(answer: str, value: Any) -> None:
         ("[{}]", "'title' is a required property"),
         ("[NaN]", "it holds no JSON"),
         ("[" * 100_000, "it holds no JSON"),
+        ("{" * 100_000, "it holds no JSON"),
+        ("<think>" * 100_000, "it holds no JSON"),
     ],
-    ids=["none", "cut-off", "type", "required", "nan", "deep"],
+    ids=["none", "cut-off", "type", "required", "nan", "deep", "braces", "thoughts"],
 )
 def test_an_answer_without_that_json_says_why(answer: str, message: str) -> None:
     with pytest.raises(PromptError, match=message):
