@@ -14,11 +14,11 @@ from tunegate.api.errors import TunegateError
 
 
 @contextmanager
-def refused(words: str) -> Iterator[None]:
+def refused(words: str) -> Iterator[pytest.ExceptionInfo[TunegateError]]:
     """Inside, something is refused, in these words; they stand in the table of messages."""
     assert [refusal for refusal in refusals() if words in refusal.text], f"no message says {words!r}"
     with pytest.raises(TunegateError) as caught:
-        yield
+        yield caught
     assert words in str(caught.value)
 
 

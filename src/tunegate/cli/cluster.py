@@ -30,6 +30,7 @@ class ClusterRecords:
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
+        self.options = f"--namespace {namespace}"
         self._cluster = _cluster("set KUBECONFIG or leave out -n")
 
     def promotions(self) -> tuple[Promotion, ...]:

@@ -88,7 +88,7 @@ def down(home: Home) -> None:
     if stop_platform(home):
         click.echo("Stopped.")
     else:
-        raise TunegateError(f"No platform runs on {home.folder}; `tunegate local status` shows what there is.")
+        raise TunegateError(f"No platform runs on {home.folder}; `tunegate local status {home.option}` shows it.")
 
 
 @command.command()

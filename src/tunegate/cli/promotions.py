@@ -24,7 +24,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Records(Protocol):
-    """Where promotions are kept. `actor` is who we are there."""
+    """Where promotions are kept. `options` name it in another command; `actor` is who we are there."""
+
+    options: str
 
     def promotions(self) -> tuple[Promotion, ...]: ...
     def save_decision(self, name: str, decision: Approval | Abort) -> None: ...
@@ -121,7 +123,7 @@ def reject(name: str, message: str, home: Home, namespace: str | None) -> None:
 def abort(name: str, message: str, home: Home, namespace: str | None) -> None:
     """Stop NAME wherever it is; where users see the candidate, the traffic goes back to the stable."""
     records = _records(home, namespace)
-    _require_open(_find(records, name))
+    _require_open(records, _find(records, name))
     decision = Abort(actor=records.actor(), message=message)
     records.save_decision(name, decision)
     click.echo(f"{name} is being aborted, as {decision.actor} says.")
@@ -129,23 +131,25 @@ def abort(name: str, message: str, home: Home, namespace: str | None) -> None:
 
 def _judge(records: Records, name: str, verdict: Any, message: str) -> None:
     found = _find(records, name)
-    _require_open(found)
+    _require_open(records, found)
     if found.status.phase not in ("Pending", "Verifying", "Evaluating", "AwaitingApproval"):
-        raise UsageError(f"{name} is {found.status.phase}, past approval; to stop it: tunegate promotions abort {name}")
+        remedy = f"to stop it: tunegate promotions abort {name} {records.options}"
+        raise UsageError(f"{name} is {found.status.phase}, past approval; {remedy}")
     decision = Approval(verdict=verdict, actor=records.actor(), message=message)
     records.save_decision(name, decision)
     click.echo(f"{name}: {verdict.lower()} by {decision.actor}.")
 
 
-def _require_open(found: Promotion) -> None:
+def _require_open(records: Records, found: Promotion) -> None:
     if found.status.phase in TERMINAL:
-        raise UsageError(f"{found.name} is over ({found.status.phase}); it can't be decided any more.")
+        remedy = f"see: tunegate promotions explain {found.name} {records.options}"
+        raise UsageError(f"{found.name} is over ({found.status.phase}), so it can't be decided any more; {remedy}")
 
 
 def _find(records: Records, name: str) -> Promotion:
     found = next((promotion for promotion in records.promotions() if promotion.name == name), None)
     if found is None:
-        raise NotFoundError(f"There is no promotion {name}; `tunegate promotions list` names them.")
+        raise NotFoundError(f"There is no promotion {name}; `tunegate promotions list {records.options}` names them.")
     return found
 
 
@@ -160,6 +164,7 @@ def _records(home: Home, namespace: str | None) -> Records:
 class _LocalRecords:
     def __init__(self, home: Home) -> None:
         self._home = home
+        self.options = home.option
 
     def promotions(self) -> tuple[Promotion, ...]:
         return self._home.promotions()

@@ -56,9 +56,8 @@ def ask(home: Home, question: str, system: str = "") -> Iterator[str]:
         except APIStatusError as error:
             raise ServingError(f"The model did not answer: {error.message}") from None
         except APIConnectionError as error:
-            raise ServingError(
-                f"Nothing answers at {url} ({error.__cause__ or error}); see: tunegate local status"
-            ) from None
+            remedy = f"see: tunegate local status {home.option}"
+            raise ServingError(f"Nothing answers at {url} ({error.__cause__ or error}); {remedy}") from None
 
 
 @contextlib.contextmanager

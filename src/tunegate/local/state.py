@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,6 +59,11 @@ class Home:
         self._running = self.folder / "running.json"
         self._lock = self.folder / "lock"
 
+    @property
+    def option(self) -> str:
+        """How another command names it."""
+        return f"--home {shlex.quote(str(self.folder))}"
+
     def policy(self) -> PromotionPolicy:
         """Raises NotFoundError when there is none yet, UsageError when it is malformed."""
         if not self.policy_file.exists():
@@ -88,7 +94,8 @@ class Home:
         made = self._user_decisions(name)
         field = "abort" if isinstance(decision, Abort) else "approval"
         if before := getattr(made, field):
-            raise UsageError(f"{before.actor} has said so about {name} before; see: tunegate promotions explain {name}")
+            remedy = f"see: tunegate promotions explain {name} {self.option}"
+            raise UsageError(f"{before.actor} has said so about {name} before; {remedy}")
         write(self._decisions / f"{name}.json", to_json(msgspec.structs.replace(made, **{field: decision})))
 
     def _user_decisions(self, name: str) -> UserDecisions:
@@ -115,7 +122,7 @@ class Home:
         Raises TunegateError when another one holds it.
         """
         busy = TunegateError(
-            f"A platform already runs on {self.folder}; stop it with: tunegate local down --home {self.folder}"
+            f"A platform already runs on {self.folder}; stop it with: tunegate local down {self.option}"
         )
         with locked(self._lock, busy=busy):
             try:

@@ -1,0 +1,255 @@
+"""What the commands refuse, they take once the message's words were followed; commands in it are run as they stand."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.builders import at, make_version
+from tests.refusals import refused, without_story
+from tunegate.api.errors import NotFoundError, TunegateError
+from tunegate.api.promotion import Phase, Promotion, PromotionStatus
+from tunegate.cli import root
+from tunegate.cli.quickstart import make_room
+from tunegate.cli.train import config_of
+from tunegate.feedback import ResponseIds
+from tunegate.local.state import Home
+from tunegate.processes import free_port
+from tunegate.store import Store
+from tunegate.training.config import settings
+
+TEMPLATE = """---
+description: Answer.
+variables:
+  query: {type: text, description: What is asked.}
+limits: {prompt_tokens: LIMIT}
+---
+--- user
+{{ query | fence }}
+"""
+
+
+def call(*words: object) -> str:
+    """What a command prints; raises what it refuses."""
+    done = CliRunner().invoke(root, [str(word) for word in words])
+    if isinstance(done.exception, TunegateError):
+        raise done.exception
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.stdout
+
+
+def as_it_stands(message: str) -> str:
+    """Run the command that a message names."""
+    (command,) = re.findall(r"tunegate [a-z].*?(?=`|$)", message)
+    return call(*shlex.split(command)[1:])
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "a home")
+
+
+def keep(home: Home, phase: Phase) -> None:
+    status = PromotionStatus(phase=phase)
+    home.save(Promotion(name="shop-1", created=at(0), candidate=make_version("run-1"), status=status))
+
+
+def test_a_promotion_is_stopped_and_found_as_the_message_says(home: Home) -> None:
+    keep(home, "Paused")
+    with refused("past approval; to stop it: tunegate promotions abort ") as caught:
+        call("promotions", "approve", "shop-1", "--home", home.folder)
+    as_it_stands(str(caught.value))
+    assert home.promotions()[0].abort is not None
+    with refused("There is no promotion ") as caught:
+        call("promotions", "explain", "shop-2", "--home", home.folder)
+    assert "shop-1" in as_it_stands(str(caught.value))
+
+
+def test_what_is_over_is_explained(home: Home) -> None:
+    keep(home, "Succeeded")
+    with refused("it can't be decided any more; see: tunegate promotions explain ") as caught:
+        call("promotions", "abort", "shop-1", "--home", home.folder)
+    assert "shop/run-1" in as_it_stands(str(caught.value))
+
+
+def test_a_platform_that_does_not_run_is_looked_at(home: Home) -> None:
+    with refused("No platform runs on ") as caught:
+        call("local", "down", "--home", home.folder)
+    assert "Not running." in as_it_stands(str(caught.value))
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """Something that takes feedback."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.dumps({"status": "accepted"}).encode()
+            self.send_response(202)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+def test_feedback_is_sent_to_where_a_server_is() -> None:
+    answer = ResponseIds(bytes(32), "shop").issue("sha256:" + "ab" * 32, at(0))
+    with refused("is not a URL; write it as http://HOST:PORT"):
+        call("feedback", "send", answer, "up", "--url", "localhost:8080")
+    with refused("start the server or give its --url"):
+        call("feedback", "send", answer, "up", "--url", f"http://127.0.0.1:{free_port()}")
+    with server() as url:
+        with refused("This feedback can't be sent: "):
+            call("feedback", "send", answer, "up", "--url", url, "--tag", "x" * 65)
+        assert "Accepted." in call("feedback", "send", answer, "up", "--url", url, "--tag", "x" * 64)
+
+
+def test_a_key_is_named_as_the_message_says(tmp_path: Path) -> None:
+    with refused("take letters, digits, '.', '_' and '-', at most 63"):
+        call("keys", "create", "a b", "--keys", tmp_path / "keys.yaml")
+    call("keys", "create", "a_b", "--keys", tmp_path / "keys.yaml")
+
+
+def past(words: str, *command: object) -> None:
+    """The command is not refused in these words any more; there is no version, which is the next thing it says."""
+    with pytest.raises(NotFoundError) as caught:
+        call(*command)
+    assert words not in str(caught.value)
+
+
+def test_results_go_where_there_is_a_folder(store: Store, tmp_path: Path) -> None:
+    command = ("evaluate", "tea/run/checkpoint-1", "--suite", "shop-en", "--output")
+    words = "does not exist; make it or choose another "
+    with refused(words):
+        call(*command, tmp_path / "new/results.json")
+    past(words, *command, tmp_path / "results.json")
+    (tmp_path / "new").mkdir()
+    past(words, *command, tmp_path / "new/results.json")
+
+
+def test_a_merged_model_has_one_place_to_go(store: Store, tmp_path: Path) -> None:
+    words = "either a FOLDER, or --publish NAME"
+    with refused(words):
+        call("merge", "tea/run/checkpoint-1")
+    past(words, "merge", "tea/run/checkpoint-1", tmp_path / "merged")
+    past(words, "merge", "tea/run/checkpoint-1", "--publish", "tea/merged/checkpoint-1")
+    with refused("; name a folder that does not exist yet"):
+        call("merge", "tea/run/checkpoint-1", tmp_path)
+
+
+def test_two_versions_are_compared_item_by_item(store: Store) -> None:
+    words = "--items compares two versions, the second against the first, without --markdown"
+    with refused(words):
+        call("models", "compare", "tea/run/checkpoint-1", "--items")
+    past(words, "models", "compare", "tea/run/checkpoint-1", "tea/run/checkpoint-2", "--items")
+
+
+def test_what_is_served_is_named_once(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEGATE_FEEDBACK_KEY", "ab" * 32)
+    words = "either a VERSION in the store, or a --folder that holds one"
+    with refused(words):
+        call("serve")
+    past(words, "serve", "tea/run/checkpoint-1")
+
+
+def test_a_run_has_what_it_needs() -> None:
+    given = {setting.name: None for setting in settings()} | {"store_uri": None}
+    with refused("`tunegate train --help` says what they are"):
+        config_of(dict(given))
+    assert "--output_dir" in call("train", "--help")
+    given |= {"model_name_or_path": "tiny", "dataset": ("shop",), "output_dir": "run"}
+    with refused("give --model, or no --store (TUNEGATE_STORE) to keep none"):
+        config_of({**given, "store_uri": "s3://models"})
+    config_of({**given, "store_uri": "s3://models", "model": "shop"})
+    config_of(dict(given))
+
+
+def test_a_quickstart_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with refused("holds something else; name an empty folder with --home"):
+        make_room(tmp_path)
+    (tmp_path / "empty").mkdir()
+    make_room(tmp_path / "empty")
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> Path:
+    path = tmp_path / "answer.prompt"
+    path.write_text(TEMPLATE.replace("LIMIT", "300"))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong", "right"),
+    [
+        ("write it as NAME=VALUE", ["--var", "query"], ["--var", "query=Hi"]),
+        ("write 4 to 32 lower-case letters and digits", ["--nonce", "A"], ["--nonce", "8f3a", "--var", "query=Hi"]),
+        ("holds no values by name; write lines such as", ["--vars", "[Hi]"], ["--vars", "query: Hi"]),
+        (" is no YAML: ", ["--vars", "query: ["], ["--vars", "query: Hi"]),
+    ],
+)
+def test_a_template_is_filled_in_as_the_message_says(
+    words: str, wrong: list[str], right: list[str], template: Path
+) -> None:
+    def render(options: list[str]) -> None:
+        if options[0] == "--vars":
+            (template.parent / "values.yaml").write_text(options[1])
+            options = ["--vars", str(template.parent / "values.yaml"), *options[2:]]
+        call("prompts", "render", template, *options)
+
+    with refused(words):
+        render(wrong)
+    render(right)
+
+
+def test_a_template_and_a_rule_are_named_as_they_are_called(template: Path) -> None:
+    with refused("No template ") as caught:
+        call("prompts", "show", "serch")
+    (names,) = re.findall(r"there are: (.+)\.", str(caught.value))
+    call("prompts", "show", names.split(", ")[0])
+    with refused("There is no rule ") as caught:
+        call("prompts", "lint", template, "--ignore", "nothing")
+    (names,) = re.findall(r"the rules are: (.+)\.", str(caught.value))
+    call("prompts", "lint", template, "--ignore", names.split(", ")[0])
+
+
+def test_a_prompt_keeps_to_its_limit_with_less(template: Path, base: Path) -> None:
+    template.write_text(TEMPLATE.replace("LIMIT", "60"))
+    with refused("and its limit prompt_tokens is"):
+        call("prompts", "render", template, "--tokenizer", base, "--var", f"query={'what ' * 200}")
+    call("prompts", "render", template, "--tokenizer", base, "--var", "query=Hi")
+
+
+# What a cluster refuses: on a real API server.
+ELSEWHERE = {
+    "install Kubeflow's training operator, and create the namespace": "unit/cli/test_submit.py",
+    "; see: kubectl get promotionpolicies --namespace": "operator/test_webhooks.py",
+    "; ask for ": "operator/test_promotions_command.py",
+    " Check your kubeconfig": "operator/test_promotions_command.py",
+    "The API server refused: ": "operator/test_promotions_command.py",
+    "check the name, the namespace ": "operator/test_promotions_command.py",
+}
+
+
+def test_every_message_has_its_story() -> None:
+    assert without_story("cli", Path(__file__)) == []
+    assert all((Path(__file__).parents[2] / path).is_file() for path in ELSEWHERE.values())
