@@ -1,10 +1,14 @@
-"""What our server costs: added latency and lost throughput against the engine called directly.
+"""What our server costs: added latency, lost throughput and memory against the engine called directly.
 
-An engine stand-in streams at a fixed rate to 1, 16 and 64 clients, directly and through `tunegate serve`'s server in
-turns. Latencies are from sending the request to the first text and to the end of the stream; the added ones are
-differences of the same percentile, throughput is tokens received over the time a round took.
+An engine stand-in streams at a fixed rate to 1, 16 and 64 clients, directly, through `tunegate serve`'s server and,
+where it is named, through LiteLLM's proxy, in turns. Latencies are from sending the request to the first text and to
+the end of the stream; of each percentile the best round counts, and what a server adds is the difference to the engine
+alone. Throughput is tokens received over the time a round took. Memory is what idle streams add to a server's size.
 
-    python benchmarks/serving.py [--lockstep] [--rate 0 --tokens 400]
+    python benchmarks/serving.py [--lockstep] [--rate 0 --tokens 400] [--litellm /path/to/venv/bin/litellm]
+
+A venv of its own keeps LiteLLM's packages away from ours:
+python -m venv /tmp/litellm && /tmp/litellm/bin/pip install 'litellm[proxy]'
 """
 
 from __future__ import annotations
@@ -15,10 +19,12 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import click
@@ -48,48 +54,114 @@ class Round:
     seconds: float
 
 
+Measured = dict[str, list[Round]]  # by way
+
+
 @click.command(help=__doc__.split("\n")[0])
 @click.option("--rate", default=20.0, show_default=True, help="Tokens a second for each stream; 0 for all at once.")
 @click.option("--tokens", default=40, show_default=True, help="Tokens in each answer.")
 @click.option("--lockstep", is_flag=True, help="All streams get their tokens at the same moment.")
 @click.option("--rounds", default=4, show_default=True, help="Rounds each way.")
+@click.option("--idle", default=1000, show_default=True, help="Idle streams whose memory is measured; 0 for none.")
+@click.option("--litellm", help="The litellm program, measured beside ours; left out by default.")
 @click.option("--json", "as_json", is_flag=True)
 @click.option("--server", "server", nargs=2, hidden=True)
-def main(rate: float, tokens: int, lockstep: bool, rounds: int, as_json: bool, server: tuple[str, str] | None) -> None:
+def main(
+    rate: float,
+    tokens: int,
+    lockstep: bool,
+    rounds: int,
+    idle: int,
+    litellm: str | None,
+    as_json: bool,
+    server: tuple[str, str] | None,
+) -> None:
     if server:
         _serve(int(server[0]), server[1])
         return
     results = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        engine, ours = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
-        words = ["--rate", str(rate), "--tokens", str(tokens), *(["--lockstep"] if lockstep else [])]
-        with (
-            _start(Path(scratch), "engine_stand_in.py", "--port", engine.rpartition(":")[2], *words) as child,
-            _start(Path(scratch), "serving.py", "--server", ours.rpartition(":")[2], engine) as second,
-        ):
-            child.wait_until(lambda: answers(f"{engine}/health"), seconds=20)
-            second.wait_until(lambda: answers(f"{ours}/v2/health/ready"), seconds=60)
-            for clients in (1, 16, 64):
-                asks = 4 if clients == 1 else 2
-                spread = tokens / rate if rate else 0.0
-                results[clients] = uvloop.run(_measure(engine, ours, clients, rounds, asks, spread))
-    _report(results, as_json)
+    words = ["--rate", str(rate), "--tokens", str(tokens), *(["--lockstep"] if lockstep else [])]
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as running:
+        urls = {way: url for way, (url, _) in _start_all(Path(scratch), running, words, litellm).items()}
+        for clients in (1, 16, 64):
+            asks = 4 if clients == 1 else 2
+            spread = tokens / rate if rate else 0.0
+            results[clients] = uvloop.run(_measure(urls, clients, rounds, asks, spread))
+    memory = {}
+    if idle:
+        with tempfile.TemporaryDirectory() as scratch, ExitStack() as running:
+            ways = _start_all(Path(scratch), running, ["--rate", "0.001"], litellm)
+            del ways["direct"]
+            memory = {way: uvloop.run(_measure_idle(url, child, idle)) for way, (url, child) in ways.items()}
+    _report(results, memory, idle, as_json)
 
 
-def _start(scratch: Path, program: str, *words: str) -> Child:
-    argv = [sys.executable, str(Path(__file__).with_name(program)), *words]
-    return Child.start(program, argv, log=scratch / f"{program}.log")
+def _start_all(
+    scratch: Path, running: ExitStack, words: Sequence[str], litellm: str | None
+) -> dict[str, tuple[str, Child]]:
+    """The engine stand-in, our server and LiteLLM's proxy before it: the URL and the process of each, ready."""
+    urls = {way: f"http://127.0.0.1:{free_port()}" for way in ("direct", "ours", *(["litellm"] if litellm else []))}
+    ports = {way: url.rpartition(":")[2] for way, url in urls.items()}
+    here = Path(__file__).parent
+    argv = {
+        "direct": [sys.executable, str(here / "engine_stand_in.py"), "--port", ports["direct"], *words],
+        "ours": [sys.executable, __file__, "--server", ports["ours"], urls["direct"]],
+    }
+    if litellm:
+        upstream = {"model": f"openai/{MODEL}", "api_base": f"{urls['direct']}/v1", "api_key": "none"}
+        config = scratch / "litellm.json"  # JSON is YAML
+        models = [{"model_name": MODEL, "litellm_params": upstream}]
+        general = {"dangerously_permit_weak_or_unset_master_key": True}  # ours asks for no key either
+        config.write_text(json.dumps({"model_list": models, "general_settings": general}))
+        argv["litellm"] = [litellm, "--config", str(config), "--host", "127.0.0.1", "--port", ports["litellm"]]
+    env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+    probes = {"direct": "/health", "ours": "/v2/health/ready", "litellm": "/health/liveliness"}
+    started = {}
+    for way, words_of in argv.items():
+        child = running.enter_context(Child.start(way, words_of, log=scratch / f"{way}.log", env=env))
+        started[way] = (urls[way], child)
+        child.wait_until(lambda url=urls[way] + probes[way]: answers(url), seconds=180)  # type: ignore[misc]
+    return started
 
 
-async def _measure(
-    engine: str, ours: str, clients: int, rounds: int, asks: int, spread: float
-) -> dict[str, list[Round]]:
-    """Rounds directly and through our server, in turns, after one of a single answer that is not counted."""
-    measured: dict[str, list[Round]] = {"direct": [], "ours": []}
+async def _measure_idle(url: str, child: Child, streams: int) -> float:
+    """KiB that each of so many streams, which got a first piece and now wait, adds to a server's resident memory."""
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session, AsyncExitStack() as opened:
+
+        async def begin() -> None:
+            headers = {"content-type": "application/json"}
+            post = session.post(f"{url}/v1/chat/completions", data=BODY, headers=headers)
+            reply = await opened.enter_async_context(post)
+            while b'"content":" word' not in await reply.content.readany():
+                pass
+
+        await asyncio.gather(*(begin() for _ in range(16)))  # what the first requests load is no stream's own
+        before = _resident(child)
+        for _ in range(0, streams, 50):
+            await asyncio.gather(*(begin() for _ in range(50)))
+        return (_resident(child) - before) / streams
+
+
+def _resident(child: Child) -> float:
+    """KiB of a child and what it started."""
+
+    def tree(pid: str) -> float:
+        status = Path(f"/proc/{pid}/status").read_text()
+        (size,) = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+        below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return size + sum(map(tree, below))
+
+    return tree(str(child.pid))
+
+
+async def _measure(urls: Mapping[str, str], clients: int, rounds: int, asks: int, spread: float) -> Measured:
+    """Rounds each way, in turns, after one of a single answer that is not counted."""
+    measured: Measured = {way: [] for way in urls}
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
     async with aiohttp.ClientSession(connector=connector) as session:
         for turn in range(rounds + 1):
-            for name, url in (("direct", engine), ("ours", ours)):
+            for name, url in urls.items():
                 if turn:
                     measured[name].append(await _round(session, url, clients, asks, spread))
                 else:
@@ -120,28 +192,33 @@ async def _ask(session: aiohttp.ClientSession, url: str) -> Answer:
     return Answer(first, time.perf_counter() - start, tokens)
 
 
-def _report(results: dict[int, dict[str, list[Round]]], as_json: bool) -> None:
+def _report(results: Mapping[int, Measured], memory: Mapping[str, float], idle: int, as_json: bool) -> None:
     rows = [row for clients, measured in results.items() for row in _rows(clients, measured)]
     if as_json:
-        keys = ("clients", "what", "direct", "ours", "difference_or_ratio")
-        click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2))
+        click.echo(json.dumps({"rows": rows, "idle_streams": idle, "kib_each": memory}, indent=2))
         return
-    shown = [(clients, what, f"{a:.2f}", f"{b:.2f}", f"{c:.3f}") for clients, what, a, b, c in rows]
-    print_table("our server against the engine", ("clients", "what", "direct", "ours", "added ms or ratio"), shown)
+    servers = [way for way in next(iter(results.values())) if way != "direct"]
+    shown = [(row["clients"], row["what"], *(f"{row[way]:.2f}" for way in ("direct", *servers))) for row in rows]
+    columns = ("clients", "what", "engine alone", *(f"{way} adds" for way in servers))
+    print_table("servers before an engine (added milliseconds, or share of the tokens)", columns, shown)
+    for way, size in memory.items():
+        click.echo(f"{way}: {size:.1f} KiB for each of {idle} idle streams")
 
 
-def _rows(clients: int, measured: dict[str, list[Round]]) -> list[tuple[int, str, float, float, float]]:
+def _rows(clients: int, measured: Measured) -> list[dict[str, Any]]:
+    """For each figure the engine's own, and what each server adds to it or leaves of it."""
     rows = []
     for what, name in (("first text", "first"), ("whole answer", "whole")):
-        milliseconds = {
-            way: [getattr(answer, name) * 1000 for each in rounds for answer in each.answers]
-            for way, rounds in measured.items()
-        }
         for label, share in (("p50", 0.5), ("p99", 0.99)):
-            direct, ours = (_percentile(milliseconds[way], share) for way in ("direct", "ours"))
-            rows.append((clients, f"{what}, {label} ms", direct, ours, ours - direct))
-    direct, ours = (_throughput(measured[way]) for way in ("direct", "ours"))
-    return [*rows, (clients, "tokens/s, ratio", direct, ours, ours / direct)]
+            best = {
+                way: min(_percentile([getattr(answer, name) for answer in each.answers], share) for each in rounds)
+                for way, rounds in measured.items()
+            }
+            added = {way: 1000 * (value - best["direct"]) for way, value in best.items()}
+            rows.append({"clients": clients, "what": f"{what}, {label} ms", **added, "direct": 1000 * best["direct"]})
+    tokens = {way: _throughput(rounds) for way, rounds in measured.items()}
+    left = {way: value / tokens["direct"] for way, value in tokens.items()}
+    return [*rows, {"clients": clients, "what": "tokens/s, share", **left, "direct": tokens["direct"]}]
 
 
 def _percentile(values: Sequence[float], share: float) -> float:

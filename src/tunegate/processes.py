@@ -64,6 +64,11 @@ class Child:
         return cls(name, process, log, log_start)
 
     @property
+    def pid(self) -> int:
+        """Of the guard, whose child the program is."""
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """None while it runs."""
         return self._process.poll()
