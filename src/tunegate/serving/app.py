@@ -42,6 +42,7 @@ from tunegate.serving.engines import remote
 from tunegate.serving.engines.remote import Engine
 from tunegate.serving.http import json_response
 from tunegate.serving.metrics import Metrics
+from tunegate.serving.openapi import document
 from tunegate.serving.pipeline import Rules
 from tunegate.serving.protocols import BY_PATH
 from tunegate.serving.routes.chat import Chat
@@ -201,6 +202,8 @@ def front(chat: Chat, models: Models, feedback: FeedbackRoute, kserve: ASGIApp) 
         for prefix in (("", OPENAI_PREFIX) if path.startswith("/v1/") else ("",))
     ]
     read = [Route(path, ReadOnly(kserve), methods=["GET"]) for path in KSERVE_PATHS]
+    described = json_response(document(models.name))
+    read.append(Route("/openapi.json", described, methods=["GET"]))
     offered = (f"{method} {path.replace('{name:path}', 'NAME')}" for path, (method, _) in routes.items())
     return Front([*ours, *playground(ReadOnly(kserve)), *read], ", ".join(offered))
 

@@ -15,7 +15,7 @@ from tunegate.serving.events import bad_request
 from tunegate.serving.features import LENGTHS
 
 # What a request may say of drawing, with the least and the most.
-_DRAWING: Mapping[str, tuple[float, float]] = {
+DRAWING: Mapping[str, tuple[float, float]] = {
     "temperature": (0, 2),
     "top_p": (0, 1),
     "top_k": (-1, 1 << 31),
@@ -23,7 +23,7 @@ _DRAWING: Mapping[str, tuple[float, float]] = {
     "repetition_penalty": (0.01, 10),
     "seed": (-(1 << 63), (1 << 63) - 1),
 }
-_WHOLE = frozenset({"top_k", "seed"})
+WHOLE = frozenset({"top_k", "seed"})
 _ONLY_DRAWN = frozenset({"temperature", "top_p", "top_k", "min_p", "seed"})  # means nothing for the likeliest token
 
 
@@ -71,12 +71,12 @@ def _conversation(messages: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _generation(request: Mapping[str, Any], limits: Embedded) -> dict[str, Any]:
     """The generation configuration of one answer. Raises ApiError 400 with the field."""
-    asked = {name: request[name] for name in _DRAWING if name in request}
+    asked = {name: request[name] for name in DRAWING if name in request}
     for name, value in asked.items():
-        least, most = _DRAWING[name]
-        kind = int if name in _WHOLE else int | float
+        least, most = DRAWING[name]
+        kind = int if name in WHOLE else int | float
         if not isinstance(value, kind) or isinstance(value, bool) or not least <= value <= most:
-            number = "whole number" if name in _WHOLE else "number"
+            number = "whole number" if name in WHOLE else "number"
             raise bad_request(f"{name} must be a {number} from {least:g} to {most:g}.", name, "invalid_value")
     if asked.get("top_k", 0) < 0:
         asked["top_k"] = 0  # vLLM's word for no limit

@@ -25,6 +25,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 READ = {
     "/",
     "/metrics",
+    "/openapi.json",  # ours; KServe has one of its own
     "/v1/models",
     "/v1/models/{model_name}",
     "/v2",
@@ -108,7 +109,7 @@ def test_metrics_are_those_of_the_process(client: TestClient) -> None:
         ("GET", "/v1/models/a%2Fb", 404, MODEL),
         ("GET", "/v1/models/a/b", 404, MODEL),
         ("GET", "/docs", 404, "POST /v1/feedback"),
-        ("GET", "/openapi.json", 404, "POST /v1/feedback"),
+        ("POST", "/openapi.json", 405, "GET"),
         ("GET", "/v1/chat/completions", 405, "POST"),
         ("DELETE", "/openai/v1/feedback", 405, "POST"),
         ("POST", f"/v1/models/{MODEL}:predict", 405, "GET"),
