@@ -15,7 +15,7 @@ from tunegate.cli.options import open_store, optional_store_options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tunegate.evaluation.cases import Outcome
+    from tunegate.evaluation.cases import Outcome, Results
     from tunegate.models.tokens import Tokens
     from tunegate.prompts import Message, Template
 
@@ -139,20 +139,25 @@ def render(
 
 def _render(template: Template, values: dict[str, Any], nonce: str, tokens: Tokens | None) -> dict[str, Any]:
     """The messages and what is known of them. Raises PromptError when they are longer than the template allows, too."""
-    from tunegate.api.errors import PromptError
     from tunegate.prompts import render as fill
 
     messages = fill(template, values, nonce=nonce, **_counting(tokens))
     result: dict[str, Any] = {"template": template.source, "digest": template.digest, "messages": messages}
-    if tokens:
-        result["tokens"] = tokens.count_prompt([(message.role, message.content) for message in messages])
-        longest = template.head.limits.prompt_tokens
-        if longest and result["tokens"] > longest:
-            raise PromptError(
-                f"{template.source} has {result['tokens']} tokens with these values, and its limit prompt_tokens is "
-                f"{longest}; give less."
-            )
-    return result
+    return result | {"tokens": _length(template, messages, tokens)} if tokens else result
+
+
+def _length(template: Template, messages: Sequence[Message], tokens: Tokens) -> int:
+    """The tokens of the messages. Raises PromptError when they are more than the template allows."""
+    from tunegate.api.errors import PromptError
+
+    length = tokens.count_prompt([(message.role, message.content) for message in messages])
+    longest = template.head.limits.prompt_tokens
+    if longest and length > longest:
+        raise PromptError(
+            f"{template.source} has {length} tokens with these values, and its limit prompt_tokens is {longest}; "
+            "give less."
+        )
+    return length
 
 
 def _values(template: Template, pairs: Sequence[str], values_file: Path | None) -> dict[str, Any]:
@@ -228,7 +233,6 @@ def try_(
     from contextlib import closing
 
     from tunegate.api import environment
-    from tunegate.api.codec import to_json
     from tunegate.api.errors import EvaluationError
     from tunegate.evaluation import cases
     from tunegate.evaluation.models.http import HttpModel
@@ -236,15 +240,27 @@ def try_(
 
     if junit and not junit.parent.is_dir():
         raise UsageError(f"The folder {junit.parent} does not exist; make it or choose another --junit.")
-    counting = _counting(_tokens(tokenizer, store_uri, endpoint_url))
+    tokens = _tokens(tokenizer, store_uri, endpoint_url)
     read = [(path, *cases.read_cases(path)) for path in case_files]
-    asked = [(path, made, cases.fill(made, found, secrets.token_hex(4), **counting)) for path, made, found in read]
+    asked = [
+        (path, made, cases.fill(made, found, secrets.token_hex(4), **_counting(tokens))) for path, made, found in read
+    ]
+    if tokens:
+        for _, made, questions in asked:
+            for question in questions:
+                _length(made, question.messages, tokens)
     show = _print_outcome if form == "text" else lambda outcome: None
     with closing(HttpModel(url, model, os.environ.get(environment.API_KEY))) as answerer:
         results = [cases.run(str(path), made, questions, answerer, show) for path, made, questions in asked]
     if junit:
         with disk_errors_as(EvaluationError, junit, "the results are above."):
             junit.write_bytes(cases.to_junit(results))
+    _finish(results, form)
+
+
+def _finish(results: Sequence[Results], form: str) -> None:
+    from tunegate.api.codec import to_json
+
     if form == "json":
         click.echo(to_json(results), nl=False)
     passed = [outcome.passed for result in results for outcome in result.outcomes]

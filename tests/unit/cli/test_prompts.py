@@ -256,6 +256,16 @@ def test_try_goes_on_after_a_question_that_is_refused(
     assert "     The prompt is too long.\nFAIL color" in capsys.readouterr().out
 
 
+def test_try_asks_nothing_when_a_case_is_longer_than_the_limit(
+    search: Path, tiny: Path, model: tuple[str, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (search.parent / "cases.yaml").write_text(CASES.replace("Which color?", "what " * 200))
+
+    assert prompts("try", search.parent / "cases.yaml", "--url", model[0], "--tokenizer", tiny) == 1
+    assert "its limit prompt_tokens is 300" in capsys.readouterr().err
+    assert model[1] == []
+
+
 def test_try_ends_at_what_is_no_model(
     search: Path, model: tuple[str, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
 from tunegate.prompts import Template, parse_template, render
 
 NONCE = "8f3a"
@@ -12,8 +14,6 @@ NONCE = "8f3a"
 
 def template(text: str, **front: Any) -> Template:
     """A template of `text` with the front matter that is given."""
-    import yaml
-
     head = f"---\n{yaml.safe_dump(front, allow_unicode=True, sort_keys=False)}---\n" if front else ""
     return parse_template(head + text, "shop.prompt")
 
