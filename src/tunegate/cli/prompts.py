@@ -127,14 +127,21 @@ def render(
     tokens = _tokens(tokenizer, store_uri, endpoint_url)
     given = [_values(each, pairs, values_file) for each in loaded]
     results = [_render(each, values, nonce, tokens) for each, values in zip(loaded, given, strict=True)]
-    if form == "json":
-        click.echo(to_json(_compared(results) if against else results[0]), nl=False)
+    new, old = results[0], results[-1]
+    if form == "json" and against:
+        compared = {**new, "against": old, "difference": _difference(new, old)}
+        more = {"tokensDifference": new["tokens"] - old["tokens"]} if tokens else {}
+        click.echo(to_json(compared | more), nl=False)
+    elif form == "json":
+        click.echo(to_json(new), nl=False)
     elif against:
-        _print_difference(*results)
-    else:
-        click.echo(_as_text(results[0]["messages"]))
+        click.echo("\n".join(_difference(new, old)) or "The messages are the same.")
         if tokens:
-            click.echo(f"\n{results[0]['tokens']} tokens")
+            click.echo(f"\n{old['tokens']} -> {new['tokens']} tokens ({new['tokens'] - old['tokens']:+d})")
+    else:
+        click.echo(_as_text(new["messages"]))
+        if tokens:
+            click.echo(f"\n{new['tokens']} tokens")
 
 
 def _render(template: Template, values: dict[str, Any], nonce: str, tokens: Tokens | None) -> dict[str, Any]:
@@ -192,18 +199,6 @@ def _difference(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
     before, after = (_as_text(result["messages"]).split("\n") for result in (old, new))
     was, now = (f"{result['template']} ({short(result['digest'])})" for result in (old, new))
     return list(difflib.unified_diff(before, after, was, now, lineterm=""))
-
-
-def _compared(results: list[dict[str, Any]]) -> dict[str, Any]:
-    new, old = results
-    compared = {**new, "against": old, "difference": _difference(new, old)}
-    return {**compared, "tokensDifference": new["tokens"] - old["tokens"]} if "tokens" in new else compared
-
-
-def _print_difference(new: dict[str, Any], old: dict[str, Any]) -> None:
-    click.echo("\n".join(_difference(new, old)) or "The messages are the same.")
-    if "tokens" in new:
-        click.echo(f"\n{old['tokens']} -> {new['tokens']} tokens ({new['tokens'] - old['tokens']:+d})")
 
 
 @command.command("try")
