@@ -57,4 +57,4 @@ def _event(said: dict[str, Any], status: int) -> Event:
         return Event(status, said["error"]["message"], finished=True)
     choice = said["choices"][0]
     text = (choice.get("message") or choice["delta"]).get("content") or ""
-    return Event(finished=choice["finish_reason"] is not None, output={"response": text})
+    return Event(finished=choice.get("finish_reason") is not None, output={"response": text})

@@ -12,6 +12,7 @@ from tunegate.serving.events import ApiError, Event
 from tunegate.serving.pipeline import Rules, prepare
 from tunegate.serving.protocols import BY_PATH, error_body
 from tunegate.serving.protocols.engine import EngineStream
+from tunegate.serving.protocols.passthrough import Rewriter
 
 
 def answered(given: Transcript, size: int) -> tuple[int, bytes]:
@@ -19,9 +20,13 @@ def answered(given: Transcript, size: int) -> tuple[int, bytes]:
     protocol, stream = BY_PATH[given.path], EngineStream()
     try:
         ask = protocol.read(given.body, given.headers)
-        assert not prepare(ask, Rules(MODEL, "/models/x")).passed
+        passed = prepare(ask, Rules(MODEL, "/models/x")).passed
     except ApiError as error:
         return error.status, error_body(given.path, error, "ID")
+    if passed:
+        rewriter = Rewriter({"id": "ID", "model": MODEL})
+        pieces = (given.engine[at : at + size] for at in range(0, len(given.engine), size))
+        return 200, b"".join([*map(rewriter.feed, pieces), rewriter.end()])
     writer = protocol.writer(ask, "ID", MODEL, 1)
     written, events = [writer.start()], list[Event]()
 

@@ -18,11 +18,12 @@ def read(body: bytes, headers: Headers = ()) -> Ask:
     """What the client asks. Raises ApiError 400 that names the field."""
     request = decode(body)
     prompt = request.pop("prompt", None)
+    common = read_common(request)
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
         prompt = prompt[0]
     if not isinstance(prompt, str | list) or not prompt:
         raise bad_request("prompt must be a text with at least one character, or token ids.", "prompt")
-    return Ask(**read_common(request), prompt=prompt)
+    return Ask(**common, prompt=prompt)
 
 
 @dataclass(frozen=True)

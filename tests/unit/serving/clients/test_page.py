@@ -18,7 +18,14 @@ SECTIONS = {part.partition("\n")[0]: part for part in PAGE.split("\n## ")[1:]}
 PROGRAMS = {
     title: part.split("```python\n")[1].split("```")[0] for title, part in SECTIONS.items() if "```python" in part
 }
-SAYS = {"DashScope": '"finish_reason": "stop"', "Whale": 'a "model":"/models/x@main"'}
+STREAMED, WHOLE = 'a "model":"/models/x@main" 夏', "Blue."
+SAYS = {
+    "OpenAI": STREAMED,
+    "LiteLLM": WHOLE,
+    "LangChain": STREAMED,
+    "DashScope": '"finish_reason": "stop"',
+    "Whale": STREAMED,
+}
 
 
 def test_every_program_of_the_page_is_run() -> None:
