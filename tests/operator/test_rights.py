@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.chart.rendering import render
-from tests.operator.running import Shop
+from tests.chart.rendering import Object, render
+from tests.operator.running import POLICY_NAME, Shop
 from tests.waiting import wait_for
+from tunegate_operator import kinds
 
 ACCOUNT = "tunegate-operator"
 RIGHTS = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
@@ -33,12 +35,36 @@ def grant(shop: Shop) -> Iterator[Grant]:
         shop.server.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=text)
 
 
-def _rights(shop: Shop, scope: str) -> str:
-    values = {"rbac": {"scope": scope}}
+def _rights(shop: Shop, scope: str, **more: Object) -> str:
+    values = {"rbac": {"scope": scope}, **more}
     objects = [each for each in render(values, release="tunegate", namespace=shop.namespace) if each["kind"] in RIGHTS]
     wanted = [each for each in objects if ACCOUNT in each["metadata"]["name"]]
     assert {each["kind"] for each in wanted} >= {"ServiceAccount", "Role", "RoleBinding"}
     return str(yaml.safe_dump_all(wanted))
+
+
+def test_a_team_reads_the_gateway_of_another_namespace_where_the_chart_is_told_of_it(
+    shop: Shop, tmp_path: Path
+) -> None:
+    elsewhere = shop.server.new_namespace()
+    traffic = {"gatewayNamespaces": [elsewhere]}
+    given = _rights(shop, "Namespaced", traffic=traffic)
+    shop.server.kubectl("apply", "-f", "-", stdin=given)
+    listener = {"name": "https", "protocol": "HTTPS", "port": 8443, "tls": {"certificateRefs": [{"name": "shop"}]}}
+    gateway = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": "public", "namespace": elsewhere},
+        "spec": {"gatewayClassName": "any", "listeners": [listener]},
+    }
+    shop.server.kubectl("apply", "-f", "-", stdin=json.dumps(gateway))
+    kubeconfig = shop.server.kubeconfig_as(shop.namespace, ACCOUNT, tmp_path)
+    shop.start_policy(traffic={"gateway": {"name": "public", "namespace": elsewhere}, "hostnames": ["shop.example"]})
+    operator = shop.start_operator("operator-0", kubeconfig, "--gateway-namespace", elsewhere)
+    shop.until_serving()
+    assert shop.get(kinds.POLICY, POLICY_NAME)["status"]["url"] == "https://shop.example:8443/"
+    assert "forbidden" not in operator.log.read_text().lower()
+    shop.server.kubectl("delete", "-f", "-", stdin=given)
 
 
 @pytest.mark.parametrize("scope", ["Cluster", "Namespaced"])

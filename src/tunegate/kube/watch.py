@@ -38,7 +38,7 @@ OnChange = Callable[[Kind, Object | None, Object | None], None]
 class Watches:
     """The objects of `kinds`, each with a label selector ("" for all). Objects are shared: don't change them.
 
-    namespaces: none means all.
+    namespaces: none means all. besides: where else to look for some kinds.
     index: a label by whose values objects are found without a search.
     with_managers: the kinds whose managedFields are kept; they are often the larger half of an object.
     """
@@ -49,6 +49,7 @@ class Watches:
         kinds: Mapping[Kind, str],
         namespaces: Collection[str] = (),
         *,
+        besides: Mapping[Kind, Collection[str]] | None = None,
         index: str = "",
         with_managers: Collection[Kind] = (),
         idle_seconds: float = IDLE_SECONDS,
@@ -57,7 +58,6 @@ class Watches:
         self._cluster = cluster
         self._stores = {kind: _Store(index) for kind in kinds}
         self._listeners: list[OnChange] = []
-        scopes: tuple[str | None, ...] = tuple(namespaces) or (None,)
         self._mirrors = [
             _Mirror(
                 cluster,
@@ -71,7 +71,7 @@ class Watches:
                 absent_seconds=absent_seconds,
             )
             for kind, selector in kinds.items()
-            for namespace in scopes
+            for namespace in ({*namespaces, *(besides or {}).get(kind, ())} if namespaces else (None,))
         ]
 
     def on_change(self, listener: OnChange) -> None:

@@ -42,6 +42,12 @@ RESOURCES = Resources()
 @click.option(
     "--namespace", "namespaces", multiple=True, help="Where to look for policies; repeatable, none means all."
 )
+@click.option(
+    "--gateway-namespace",
+    "gateway_namespaces",
+    multiple=True,
+    help="Where to look for Gateways besides --namespace, to tell a policy's address; repeatable.",
+)
 @click.option("--store-secret", default="tunegate-store", help="The Secret that pods read the store's keys from.")
 @click.option("--feedback-secret", default="tunegate-feedback", help="The Secret with the key of response ids.")
 @click.option("--serving-runtime", default="tunegate-predictor", help="The ClusterServingRuntime of the servers.")

@@ -11,7 +11,7 @@ from pathlib import Path
 class Config:
     """Every flag, as `python -m tunegate_operator --help` explains it.
 
-    namespaces: none of them means all.
+    namespaces: none of them means all. gateway_namespaces: where else to look for Gateways.
     lease_namespace: None means that no lease is taken.
     serving_resources, vllm_resources: requests and limits of a server whose policy names none, by engine.
     """
@@ -21,6 +21,7 @@ class Config:
     endpoint_url: str | None = None
     region: str | None = None
     namespaces: tuple[str, ...] = ()
+    gateway_namespaces: tuple[str, ...] = ()
     store_secret: str = "tunegate-store"  # noqa: S105 (the name of a Secret)
     feedback_secret: str = "tunegate-feedback"  # noqa: S105
     serving_runtime: str = "tunegate-predictor"

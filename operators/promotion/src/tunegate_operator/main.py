@@ -103,7 +103,14 @@ class Joined:
 
 def join(config: Config, cluster: Cluster, metrics: Metrics) -> Joined:
     """The parts, none of which does anything yet."""
-    watches = Watches(cluster, WATCHED, config.namespaces, index=labels.POLICY, with_managers=WITH_MANAGERS)
+    watches = Watches(
+        cluster,
+        WATCHED,
+        config.namespaces,
+        besides={GATEWAY: config.gateway_namespaces},
+        index=labels.POLICY,
+        with_managers=WITH_MANAGERS,
+    )
     loop = Loop(observe=metrics.reconciled, noun="policy")
     metrics.queue_depth.set_function(loop.depth)
     reconciler = Reconciler(config, cluster, watches, metrics, cluster.now, loop.add)
