@@ -29,6 +29,39 @@ KEPT_FROM_PODS = (
 INITIALIZER_RESOURCES = {"requests": {"cpu": "100m", "memory": "100Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
 
 
+def with_service_account(container: Object, name: str, secret: dict[str, str]) -> Object:
+    """The storage initializer of a pod whose service account has this Secret for S3: a container's own variables win.
+
+    KServe takes the keys of the Secret and, where it names an endpoint, that as well; then it lays the container of the
+    ClusterStorageContainer over its own, and variables are merged by name.
+    """
+    keys = {"AWS_ACCESS_KEY_ID": "awsAccessKeyID", "AWS_SECRET_ACCESS_KEY": "awsSecretAccessKey"}
+    theirs = [
+        {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}} for variable, key in keys.items()
+    ]
+    if endpoint := secret.get("S3_ENDPOINT"):
+        theirs += [
+            {"name": "S3_ENDPOINT", "value": endpoint},
+            {"name": "AWS_ENDPOINT_URL", "value": f"http://{endpoint}"},
+        ]
+    env = {variable["name"]: variable for variable in (*theirs, *container.get("env", ()))}
+    return {**container, "env": list(env.values())}
+
+
+def environment_of(container: Object, secrets: dict[str, dict[str, str]]) -> dict[str, str]:
+    """The variables as a kubelet sets them: those of `env` win over whole Secrets, and what is optional may lack."""
+    found: dict[str, str] = {}
+    for source in container.get("envFrom", ()):
+        found |= secrets[source["secretRef"]["name"]]
+    for variable in container.get("env", ()):
+        reference = variable.get("valueFrom", {}).get("secretKeyRef")
+        if reference is None:
+            found[variable["name"]] = variable["value"]
+        elif reference["key"] in secrets[reference["name"]] or not reference.get("optional"):
+            found[variable["name"]] = secrets[reference["name"]][reference["key"]]
+    return found
+
+
 def merged(runtime: Object, server: Object) -> Object:
     """Resources of two containers as KServe joins them: a strategic merge, so maps are merged by key."""
     parts = {part: {**runtime.get(part, {}), **server.get(part, {})} for part in ("requests", "limits")}
