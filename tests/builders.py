@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 from tunegate.api.evaluation import Evaluation, Metric
-from tunegate.api.policy import CanaryStep, FeedbackGuard, Gate, PromotionPolicy
+from tunegate.api.policy import CanaryStep, ClusterPolicy, FeedbackGuard, Gate, PromotionPolicy
 from tunegate.api.versions import ModelVersion
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -51,3 +53,16 @@ def make_policy(**changes: object) -> PromotionPolicy:
         "deadline_seconds": 1000,
     }
     return PromotionPolicy(**(fields | changes))  # type: ignore[arg-type]
+
+
+def make_cluster_policy(**spec: object) -> ClusterPolicy:
+    """The spec of a PromotionPolicy; `spec` in the words of the kind, such as `initialVersion`."""
+    least = {
+        "model": "shop",
+        "initialVersion": "s3://models/shop/base/checkpoint-0/",
+        "suites": ["quality"],
+        "gates": [{"suite": "quality", "metric": "score", "min": 0.5}],
+        "steps": [{"weight": 10}],
+        "traffic": {"gateway": {"name": "public"}},
+    }
+    return msgspec.convert(least | spec, ClusterPolicy)

@@ -115,20 +115,25 @@ class Deployment:
     """What KServe makes of an InferenceService, which it follows. `replaced` counts how often all pods were replaced.
 
     up: how many of its pods are ready. A new one has none; those of before stay until their successors are.
+    may_lack: how many may be missing where it is available: a quarter, rounded down, where nobody says otherwise.
     """
 
     template: str
     replicas: int
+    may_lack: int
     up: int = 0
     generation: int = 1
     replaced: int = 0
 
     @classmethod
     def of(cls, isvc: Object) -> Deployment:
-        return cls(pod_template(isvc), isvc["spec"]["predictor"]["minReplicas"])
+        replicas, strategy = (isvc["spec"]["predictor"].get(key) for key in ("minReplicas", "deploymentStrategy"))
+        may_lack = strategy["rollingUpdate"]["maxUnavailable"] if strategy else replicas // 4
+        return cls(pod_template(isvc), replicas, may_lack)
 
     def follow(self, isvc: Object) -> None:
         wanted = Deployment.of(isvc)
+        self.may_lack = wanted.may_lack
         if (self.template, self.replicas) != (wanted.template, wanted.replicas):
             self.generation += 1
             self.replaced += self.template != wanted.template
@@ -136,8 +141,7 @@ class Deployment:
 
     @property
     def is_available(self) -> bool:
-        """A quarter of the pods may be missing, rounded down."""
-        return self.up >= self.replicas - self.replicas // 4
+        return self.up >= self.replicas - self.may_lack
 
     def status(self, now: str, before: Object) -> Object:
         """The status of its InferenceService, in which an observedGeneration is the Deployment's."""

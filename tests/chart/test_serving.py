@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 
-import msgspec
 import pytest
 
-from tests.builders import make_version
+from tests.builders import make_cluster_policy, make_version
 from tests.chart.rendering import Object, kinds, pick, render
 from tests.kserve import INITIALIZER_RESOURCES, merged
 from tunegate.api import environment
-from tunegate.api.policy import ClusterPolicy
 from tunegate.cli import serve
 from tunegate_operator.config import Config
 from tunegate_operator.manifests import inference_service
 
 VERSION = make_version("run-1")
-POLICY = {"model": "shop", "initialVersion": "s3://m/", "suites": ["a"], "gates": [], "steps": [{"weight": 10}]}
 
 VLLM = {"serving": {"vllm": {"enabled": True}}}
 RUNTIME, VLLM_RUNTIME = "tunegate-predictor-0-1-0", "tunegate-predictor-vllm-0-1-0"
@@ -165,7 +162,7 @@ def test_a_pod_gets_the_resources_as_its_policy_says(engine: str, resources: Obj
         serving_resources=json.loads(given["serving-resources"]),
         vllm_resources=json.loads(given["vllm-resources"]),
     )
-    policy = msgspec.convert({**POLICY, "serving": {"engine": engine, "resources": resources}}, ClusterPolicy)
+    policy = make_cluster_policy(serving={"engine": engine, "resources": resources})
     model = inference_service("models", policy, "shop", VERSION, config)["spec"]["predictor"]["model"]
     (runtime,) = pick(objects, "ClusterServingRuntime", model["runtime"])["spec"]["containers"]
     found = merged(runtime.get("resources", {}), model["resources"])

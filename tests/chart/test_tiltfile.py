@@ -175,37 +175,26 @@ apiVersion: kserve.test/v1
 kind: ClusterStorageContainer
 metadata:
   name: default
----
+"""
+WEBHOOK = """---
 apiVersion: admissionregistration.k8s.io/v1
-kind: MutatingWebhookConfiguration
+kind: {kind}
 metadata:
-  name: inferenceservice.serving.kserve.io
+  name: {name}.serving.kserve.io
 webhooks:
-  - name: one.kserve.test
-    clientConfig: {service: {name: kserve-webhook-server-service, namespace: kserve}}
-    sideEffects: None
-    admissionReviewVersions: [v1]
----
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingWebhookConfiguration
-metadata:
-  name: inferencegraph.serving.kserve.io
-webhooks:
-  - name: two.kserve.test
-    clientConfig: {service: {name: kserve-webhook-server-service, namespace: kserve}}
-    sideEffects: None
-    admissionReviewVersions: [v1]
----
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingWebhookConfiguration
-metadata:
-  name: llminferenceservice.serving.kserve.io
-webhooks:
-  - name: three.kserve.test
-    clientConfig: {service: {name: llmisvc-webhook-server-service, namespace: kserve}}
+  - name: {name}.kserve.test
+    clientConfig: {{service: {{name: {service}-webhook-server-service, namespace: kserve}}}}
     sideEffects: None
     admissionReviewVersions: [v1]
 """
+RELEASE += "".join(
+    WEBHOOK.format(kind=f"{kind}WebhookConfiguration", name=name, service=service)
+    for kind, name, service in (
+        ("Mutating", "inferenceservice", "kserve"),
+        ("Validating", "inferencegraph", "kserve"),
+        ("Validating", "llminferenceservice", "llmisvc"),
+    )
+)
 # As KServe's script: it ends at the first webhook that it does not find, or when no pod of the controller is there.
 CERTIFICATES = """
 set -o errexit -o pipefail

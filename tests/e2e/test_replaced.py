@@ -14,14 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import aiohttp
-import msgspec
 import pytest
 
+from tests.builders import make_cluster_policy
 from tests.chart.rendering import Object, render
 from tests.gateway import Gateway, run_gateway
 from tests.unit.serving.standin import StandIn, run_engine
 from tests.waiting import wait_for
-from tunegate.api.policy import ClusterPolicy
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.processes import answers, free_port
 from tunegate.store import Store
@@ -31,17 +30,7 @@ from tunegate_operator.config import Config
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 LATE_SECONDS = 2.0  # as Traefik, which takes new endpoints up once in two seconds
 REQUESTS, REPLACEMENTS, CLIENTS = 1000, 5, 8
-POLICY = msgspec.convert(
-    {
-        "model": "shop",
-        "initialVersion": "s3://models/shop/base/checkpoint-0/",
-        "suites": ["quality"],
-        "gates": [{"suite": "quality", "metric": "score", "min": 0.5}],
-        "steps": [{"weight": 10}],
-        "traffic": {"gateway": {"name": "public"}},
-    },
-    ClusterPolicy,
-)
+POLICY = make_cluster_policy()
 
 
 class Pods:

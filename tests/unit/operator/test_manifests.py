@@ -6,9 +6,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
-
-from tunegate.api.policy import ClusterPolicy
+from tests.builders import make_cluster_policy
 from tunegate.api.versions import ModelVersion
 from tunegate.promotion.snapshot import EvaluationJob
 from tunegate_operator import manifests
@@ -19,18 +17,10 @@ BEFORE = json.loads((Path(__file__).with_name("data") / "objects-2d11983.json").
 CONFIG = Config(
     store="s3://models", evaluation_image="tunegate/trainer:0.1.0", endpoint_url="http://s3:8333", region="us-east-1"
 )
-POLICY = msgspec.convert(
-    {
-        "model": "shop",
-        "initialVersion": "s3://models/shop/base/checkpoint-0/",
-        "suites": ["quality"],
-        "gates": [{"suite": "quality", "metric": "score", "min": 0.5}],
-        "steps": [{"weight": 10}],
-        "traffic": {"gateway": {"name": "public", "namespace": "gateways"}, "hostnames": ["shop.example"]},
-        "serving": {"replicas": 2, "resources": {"limits": {"nvidia.com/gpu": 1}}, "nodeSelector": {"pool": "gpu"}},
-        "evaluation": {"limit": 20},
-    },
-    ClusterPolicy,
+POLICY = make_cluster_policy(
+    traffic={"gateway": {"name": "public", "namespace": "gateways"}, "hostnames": ["shop.example"]},
+    serving={"replicas": 2, "resources": {"limits": {"nvidia.com/gpu": 1}}, "nodeSelector": {"pool": "gpu"}},
+    evaluation={"limit": 20},
 )
 VERSION = ModelVersion(
     model="shop",
