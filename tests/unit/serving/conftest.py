@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 from prometheus_client import CollectorRegistry
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from tests.unit.serving.standin import (
     DIGEST,
@@ -72,6 +73,10 @@ def server(engine: StandIn, documents: Documents, limits: Embedded | None, admis
     metrics = Metrics(DIGEST, MODEL, registry)
     served = Server(f"http://127.0.0.1:{free_port()}", engine, registry, documents, ids, state)
 
+    async def kserve(scope: Scope, receive: Receive, send: Send) -> None:
+        status = 404 if scope["path"] != "/v2/health/ready" else 200 if state.ready else 503
+        await Response("kserve", status)(scope, receive, send)
+
     @asynccontextmanager
     async def routes() -> AsyncIterator[Any]:
         features = TRANSFORMERS if limits else ANY
@@ -79,7 +84,7 @@ def server(engine: StandIn, documents: Documents, limits: Embedded | None, admis
             rules = Rules(MODEL, engine.model, "Be brief.", {"max_tokens": 9}, limits, features, TOKENS)
             chat = Chat(DIGEST, rules, engine.url, session, ids, metrics, lambda: state.ready, now)
             feedback = FeedbackRoute(ids, FeedbackLog(documents), metrics, now, DIGEST)
-            behind = front(chat, Models(MODEL, VERSION, lambda: state.ready), feedback, Response("kserve", 404))
+            behind = front(chat, Models(MODEL, VERSION, lambda: state.ready), feedback, kserve)
             yield Guard(behind, admission, metrics)
             feedback.close()
 

@@ -54,7 +54,7 @@ function App() {
           <${Log} turns=${turns} answering=${answering} texts=${texts}>
             ${turns.length === 0 && html`
               <div class="welcome">
-                <h2>${texts.talkTo(served?.id ?? "…")}</h2>
+                <h2>${served ? texts.talkTo(served.id) : "…"}</h2>
                 <p>${texts.purpose}</p>
                 <p class="hint">${texts.keys}</p>
               </div>`}

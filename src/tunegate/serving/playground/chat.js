@@ -32,8 +32,9 @@ export function curl(body, withKey) {
 
 const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-/** Which model and version is served. */
+/** Which model and version is served. Raises Problem, also while the model is not ready to answer. */
 export async function served(key) {
+  await call("v2/health/ready", "");
   const listing = await (await call("v1/models", key)).json();
   return listing.data[0];
 }

@@ -90,6 +90,7 @@ def relay(server: Server) -> Iterator[tuple[str, Callable[[], None]]]:
 def say(page: Page, text: str = "Hi?") -> None:
     """Write a message and send it."""
     page.locator(".composer textarea").fill(text)
+    page.locator(".composer .primary:enabled").wait_for()
     page.keyboard.press("Enter")
 
 

@@ -212,6 +212,16 @@ def test_a_connection_that_drops_is_told_and_what_came_stays(page: Page, engine:
         expect(page.locator(".answer .text")).to_have_text("Half an")
 
 
+def test_a_model_that_is_not_ready_is_waited_for(open_page: Opener, server: Server) -> None:
+    server.state.ready = False
+    with open_page() as page:
+        expect(page.get_by_role("alert")).to_contain_text("The model isn't ready")
+        expect(page.get_by_role("button", name="Send", exact=True)).to_be_disabled()
+        server.state.ready = True
+        expect(page.get_by_role("heading", name=f"Talk to {MODEL}")).to_be_visible()
+        answered(page)
+
+
 def test_a_server_that_is_away_is_told_and_asked_again(open_page: Opener, server: Server) -> None:
     with open_page() as page:
         page.route("**/v1/models", lambda route: route.abort())
