@@ -17,6 +17,8 @@ FEEDBACK_KEY = "TUNEGATE_FEEDBACK_KEY"
 KEYS = "TUNEGATE_KEYS"
 # The API key that a client sends to a server: a secret.
 API_KEY = "TUNEGATE_API_KEY"
+# The API key that the engine at --engine-url asks for: a secret.
+ENGINE_KEY = "TUNEGATE_ENGINE_KEY"
 # The name that clients ask a server for.
 MODEL_NAME = "TUNEGATE_MODEL_NAME"
 # The seconds between the signal that ends a server and the one that kills it, for servers and for what supervises them.
@@ -29,4 +31,4 @@ ENDPOINT_URL = "AWS_ENDPOINT_URL"
 REGION = "AWS_DEFAULT_REGION"
 
 # What must not appear in a log.
-SECRETS = (FEEDBACK_KEY, API_KEY, "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+SECRETS = (FEEDBACK_KEY, ENGINE_KEY, API_KEY, "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")

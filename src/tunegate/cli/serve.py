@@ -47,7 +47,11 @@ from tunegate.processes import GRACE_SECONDS
     type=click.Choice(["int8", "int4", "fp8"]),
     help="Round the weights before they are served, for trying: `tunegate quantize` makes a version to evaluate.",
 )
-@click.option("--engine-url", help="An engine that already has the version's weights, such as vLLM, by its URL.")
+@click.option(
+    "--engine-url",
+    help="An engine that already has the version's weights, such as vLLM, by its URL. "
+    f"{environment.ENGINE_KEY} holds the key that it may ask for.",
+)
 @click.option(
     "--engine-model", help="What the engine at --engine-url calls the model; by default the name clients use."
 )
@@ -105,7 +109,14 @@ def command(
     config = serve_config(
         store_uri,
         folder or str(version),
-        EngineConfig(program, engine_url, engine_model, parallel, quantization),
+        EngineConfig(
+            program,
+            engine_url,
+            engine_model,
+            parallel,
+            quantization,
+            os.environ.get(environment.ENGINE_KEY) if engine_url else None,
+        ),
         endpoint_url=endpoint_url,
         model=model_name,
         feedback_key=os.environ.get(environment.FEEDBACK_KEY),

@@ -86,7 +86,7 @@ async def serve(config: ServeConfig, engine: Engine, listener: socket.socket, on
     admission = Admission(Keys(config.keys) if config.keys else None, config.capacity)
     served = Served(config.model)
     try:
-        async with remote.session() as session:
+        async with remote.session(config.engine.key) as session:
             metrics = Metrics(version.digest, config.model)
             ids = ResponseIds(config.feedback_key, config.model)
             feedback = FeedbackRoute(ids, FeedbackLog(config.store), metrics, _now, version.digest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,8 @@ class EngineConfig:
     """The program that generates text: one that we start, or one that already runs at `url`.
 
     model: what the engine at `url` calls the model; by default the name clients use. parallel: over how many GPUs vLLM
-    spreads the model; None for all. quantization: what the weights are rounded to before they are served.
+    spreads the model; None for all. quantization: what the weights are rounded to before they are served. key: what the
+    engine at `url` asks for.
     Raises UsageError that names the flag.
     """
 
@@ -31,6 +32,7 @@ class EngineConfig:
     model: str | None = None
     parallel: int | None = None
     quantization: Literal["int8", "int4", "fp8"] | None = None
+    key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.model and not self.url:

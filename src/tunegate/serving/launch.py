@@ -25,7 +25,7 @@ def start_engine(config: ServeConfig) -> Engine:
     """
     engine, folder = config.engine, config.served.folder
     if engine.url is not None:
-        return Engine(engine.url.rstrip("/"), engine.model or config.model)
+        return Engine(engine.url.rstrip("/").removesuffix("/v1"), engine.model or config.model)
     if folder is None:
         raise ServingError("There are no weights to serve; give a folder, or the URL of an engine that has them.")
     if engine.quantization:

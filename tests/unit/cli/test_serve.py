@@ -320,8 +320,8 @@ def test_keys_rotate_and_neither_key_nor_question_is_printed(
         return 200
 
     old = create()
-    env = {"TUNEGATE_KEYS": str(keys)}
-    with serving(tmp_path / "log", version.name, "--engine-url", engine.url, env=env) as (child, url):
+    env = {"TUNEGATE_KEYS": str(keys), "TUNEGATE_ENGINE_KEY": "sk-of-the-engine"}
+    with serving(tmp_path / "log", version.name, "--engine-url", f"{engine.url}/v1/", env=env) as (child, url):
         until_ready(child, url)
         assert [ask(old), ask("tg-made-up")] == [200, 401]
         keys.unlink()
@@ -330,7 +330,8 @@ def test_keys_rotate_and_neither_key_nor_question_is_printed(
         said = (tmp_path / "log").read_text() + get(f"{url}/metrics")[1] + keys.read_text()
         assert 'tunegate_requests_admitted_total{key="web"' in said
     said += (tmp_path / "log").read_text()
-    for secret in (old, new, "tg-made-up", "kettle", "mei-lin", KEY):
+    assert set(engine.keys) == {"Bearer sk-of-the-engine"}
+    for secret in (old, new, "tg-made-up", "sk-of-the-engine", "kettle", "mei-lin", KEY):
         assert secret not in said
 
 

@@ -71,6 +71,7 @@ class StandIn:
     own_ids: bool = False
     asked: list[dict[str, Any]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
     script: list[bytes] = field(default_factory=list)
     says: list[str] = field(default_factory=list)
     usage_at_finish: bool = False
@@ -91,6 +92,7 @@ class StandIn:
         body = await request.json()
         self.asked.append(body)
         self.paths.append(request.path)
+        self.keys.append(request.headers.get("authorization", ""))
         if self.says:
             text = self.says.pop(0)
             pieces = [text[at : at + 3] for at in range(0, len(text), 3)]

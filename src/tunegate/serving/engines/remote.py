@@ -136,7 +136,11 @@ class Engine:
         return f"{self.child.tail()} (log: {self.child.log})" if self.child is not None else "see its log"
 
 
-def session() -> aiohttp.ClientSession:
-    """The HTTP client for an engine: as many connections as there are requests, no limit on an answer's length."""
+def session(key: str | None = None) -> aiohttp.ClientSession:
+    """The HTTP client for an engine: as many connections as there are requests, no limit on an answer's length.
+
+    key: the API key that the engine asks for.
+    """
+    headers = {"authorization": f"Bearer {key}"} if key else {}
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS)
-    return aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, auto_decompress=False)
+    return aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, auto_decompress=False, headers=headers)
