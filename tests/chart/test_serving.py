@@ -46,6 +46,18 @@ def test_a_predictor_ends_within_the_grace_of_its_pod(grace: int) -> None:
         assert container["lifecycle"]["preStop"]["sleep"]["seconds"] + int(server) == grace
 
 
+@pytest.mark.parametrize("seconds", [60, 1800, 1801, 7200])
+def test_a_predictor_may_take_as_long_to_start_as_its_policy_says(seconds: int) -> None:
+    """A kubelet starts a container again whose startup probe has failed so often: it would load for ever."""
+    policy = make_cluster_policy(serving={"readyTimeoutSeconds": seconds})
+    config = Config(store="s3://models", evaluation_image="trainer", serving_runtime=RUNTIME)
+    model = inference_service("models", policy, "shop", VERSION, config)["spec"]["predictor"]["model"]
+    (runtime,) = pick(render(), "ClusterServingRuntime", RUNTIME)["spec"]["containers"]
+    probe = {**runtime["startupProbe"], **model.get("startupProbe", {})}
+    assert probe["httpGet"]["path"] == "/v2/health/ready"
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= seconds
+
+
 def test_a_predictor_gets_half_an_hour_to_become_ready() -> None:
     (container,) = pick(render(), "ClusterServingRuntime", RUNTIME)["spec"]["containers"]
     probe = container["startupProbe"]

@@ -147,7 +147,6 @@ class Gathered:
 
     snapshot: what `decide` gets; promotions whose ModelVersion is not there are in `objects` only.
     summaries: by (digest, suite). servers: what is remembered of each InferenceService that is there, by name.
-    rollout: a person's request to make running servers as the policy says, until it is done. rolled_out: the last done.
     url: where the model answers; empty where that is not known. takes_timeouts: whether an HTTPRoute can have them.
     """
 
@@ -160,8 +159,6 @@ class Gathered:
     summaries: Mapping[tuple[str, str], EvaluationSummary]
     servers: Mapping[str, ServerRecord]
     edit: Edit
-    rollout: str
-    rolled_out: str
     last: Last
     url: str
     takes_timeouts: bool
@@ -173,6 +170,17 @@ class Gathered:
     @property
     def name(self) -> str:
         return str(self.obj["metadata"]["name"])
+
+    @property
+    def rollout(self) -> str:
+        """A person's request to make running servers as the policy says; empty once it is done."""
+        request = str(self.obj["metadata"].get("annotations", {}).get(ROLLOUT, ""))
+        return request if request != self.rolled_out else ""
+
+    @property
+    def rolled_out(self) -> str:
+        """The last such request that is done."""
+        return str(self.obj.get("status", {}).get("rolledOut", ""))
 
 
 @dataclass
@@ -220,8 +228,6 @@ class Gatherer:
         is_shared = policy.traffic.is_shared
         route = (route_state if is_shared else switch_state)(around.route, digests)
         edit = self._edit(obj, policy, versions, around, last.restored)
-        rollout = obj["metadata"].get("annotations", {}).get(ROLLOUT, "")
-        rolled_out = str(obj.get("status", {}).get("rolledOut", ""))
         snapshot = Snapshot(
             policy=policy if is_shared else msgspec.structs.replace(policy, steps=(CanaryStep(weight=100),)),
             initial=start,
@@ -248,8 +254,6 @@ class Gatherer:
             summaries=summaries,
             servers=records,
             edit=edit,
-            rollout=rollout if rollout != rolled_out else "",
-            rolled_out=rolled_out,
             last=last,
             url=self._url(namespace, name, policy, around.route),
             takes_timeouts=is_shared and self.caches.has_field(kinds.HTTP_ROUTE, "spec", "rules", "timeouts"),

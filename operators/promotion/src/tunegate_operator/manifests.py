@@ -7,6 +7,7 @@ Security "restricted".
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,8 @@ from tunegate.promotion.snapshot import EvaluationJob
 from tunegate_operator.config import Config
 from tunegate_operator.types import API_VERSION, dns, object_name, server_name, to_plain
 
+# The startup probe of the chart's runtimes: so often, each of so many seconds.
+_PROBES, _PROBE_SECONDS = 360, 5
 # What a ModelVersion tells of its producer; the arguments and data sets are in the manifest in the store.
 _PRODUCER_FIELDS = ("kind", "run", "uid", "step", "image", "codeVersion", "loss")
 
@@ -95,11 +98,34 @@ def inference_service(
     It has all its replicas from the start, so that a canary that is promoted can carry the whole traffic at once.
     """
     serving = policy.serving
+    digest_labels = {**MANAGED_BY, POLICY: name, MODEL: policy.model, VERSION: short(version.digest)}
+    predictor = {
+        "minReplicas": serving.replicas,
+        "maxReplicas": serving.replicas,
+        "labels": digest_labels,
+        "automountServiceAccountToken": False,
+        "securityContext": pods.POD_SECURITY,
+        "terminationGracePeriodSeconds": config.grace_seconds,
+        # No pod ends before its successor answers, whatever KServe's configuration says.
+        "deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "model": _model(policy, version, config),
+        **_placement(serving),
+    }
+    # Reached through our route only: no route of KServe's own.
+    labels = {**digest_labels, "networking.kserve.io/visibility": "cluster-local"}
+    # KServe copies them to the pods, so nothing that may change is there. An HPA would begin with one replica.
+    annotations = {"serving.kserve.io/deploymentMode": "Standard", "serving.kserve.io/autoscalerClass": "none"}
+    made, spec = server_name(name, version.digest), {"predictor": predictor}
+    return _object("serving.kserve.io/v1beta1", "InferenceService", namespace, made, labels, spec, annotations)
+
+
+def _model(policy: ClusterPolicy, version: ModelVersion, config: Config) -> Object:
+    """What KServe lays over the runtime's container, and where the version lies."""
+    serving = policy.serving
     # The runtime has none: KServe would merge them with these, key by key.
     resources = serving.resources or (config.vllm_resources if serving.engine == "VLLM" else config.serving_resources)
-    digest_labels = {**MANAGED_BY, POLICY: name, MODEL: policy.model, VERSION: short(version.digest)}
     feedback = {"secretKeyRef": {"name": config.feedback_secret, "key": environment.FEEDBACK_KEY}}
-    model = {
+    model: Object = {
         "modelFormat": {"name": "tunegate"},
         "runtime": config.vllm_runtime if serving.engine == "VLLM" else config.serving_runtime,
         "storageUri": storage_uri(version),
@@ -111,24 +137,10 @@ def inference_service(
         "envFrom": [{"secretRef": {"name": config.store_secret}}],
         **({"resources": resources} if resources else {}),
     }
-    predictor = {
-        "minReplicas": serving.replicas,
-        "maxReplicas": serving.replicas,
-        "labels": digest_labels,
-        "automountServiceAccountToken": False,
-        "securityContext": pods.POD_SECURITY,
-        "terminationGracePeriodSeconds": config.grace_seconds,
-        # No pod ends before its successor answers, whatever KServe's configuration says.
-        "deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-        "model": model,
-        **_placement(serving),
-    }
-    # Reached through our route only: no route of KServe's own.
-    labels = {**digest_labels, "networking.kserve.io/visibility": "cluster-local"}
-    # KServe copies them to the pods, so nothing that may change is there. An HPA would begin with one replica.
-    annotations = {"serving.kserve.io/deploymentMode": "Standard", "serving.kserve.io/autoscalerClass": "none"}
-    made, spec = server_name(name, version.digest), {"predictor": predictor}
-    return _object("serving.kserve.io/v1beta1", "InferenceService", namespace, made, labels, spec, annotations)
+    if (probes := math.ceil(serving.ready_timeout_seconds / _PROBE_SECONDS)) > _PROBES:
+        # KServe merges it with the runtime's. A kubelet would start the container again before its time is over.
+        model["startupProbe"] = {"failureThreshold": probes}
+    return model
 
 
 def is_vllm(runtime: str) -> bool:
