@@ -65,17 +65,6 @@ def test_everything_comes_from_this_server(open_page: Opener, server: Server) ->
     assert [url for url in asked if not url.startswith(f"{server.url}/")] == []
 
 
-def test_the_page_works_below_a_path_prefix(open_page: Opener, server: Server) -> None:
-    below = f"{server.url}/shop"
-    with open_page() as page:
-        # As a gateway does that takes the prefix away.
-        page.route("**/shop/**", lambda route: route.continue_(url=route.request.url.replace("/shop/", "/", 1)))
-        for path in ("/", "/playground"):
-            page.goto(below + path)
-            answered(page)
-            assert f"'{below}/v1/chat/completions'" in page.locator("#curl").inner_text()
-
-
 def test_it_follows_the_answer_only_from_its_end(page: Page, engine: Writer) -> None:
     engine.deltas = ["line\n\n" * 60, WAIT, "last line\n\n" * 30]
     say(page)
