@@ -20,8 +20,9 @@ _FIELD = rb'("%s"\s*:\s*)("(?:[^"\\]|\\.)*")'
 class Rewriter:
     """Feed it bytes as they come; it gives back whole lines.
 
-    answering: whether text has come; failed: whether the engine reported an error within the stream; done: whether it
-    said [DONE]. Those last lines are kept for `end`, when the engine's connection is free for the next request.
+    answering: whether text has come; failed: whether the engine reported an error within the stream, whose words are
+    left out with all that follows them; done: whether it said [DONE]. Those last lines are kept for `end`, when the
+    engine's connection is free for the next request.
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:
@@ -43,7 +44,9 @@ class Rewriter:
         for old, new in self._replace or ():
             lines = lines.replace(old, new)
         self.answering = self.answering or _TEXT.search(lines) is not None
-        self.failed = self.failed or _ERROR.search(lines) is not None
+        if error := _ERROR.search(lines):
+            self.failed = True
+            return lines[: error.start()]
         self.done = self.done or _DONE.search(lines) is not None
         if self.done:
             self._last += lines
@@ -53,7 +56,9 @@ class Rewriter:
     def end(self) -> bytes:
         """What is left at the end of the engine's stream. Not every engine says [DONE], but clients wait for it."""
         last = self.feed(b"\n") if self._tail else b""
-        return self._last if self.done else last if self.failed else last + b"data: [DONE]\n\n"
+        if self.failed:
+            return last
+        return self._last if self.done else last + b"data: [DONE]\n\n"
 
     def _replacements(self, lines: bytes) -> list[tuple[bytes, bytes]] | None:
         """What to replace by what, once the first chunk has come."""

@@ -216,25 +216,18 @@ class _Answer:
         await self._start(sending)
         waiting = True
         async for data in reply.content.iter_any():
-            lines = rewriter.feed(data)
-            if rewriter.failed:
-                await self._break_off(lines, sending)
-                return
-            if lines:
+            if lines := rewriter.feed(data):
                 await sending.body(lines)
+            if rewriter.failed:
+                break
             if waiting and rewriter.answering:
                 waiting = False
                 self._chat.metrics.first_token(perf_counter() - self._started)
         last = rewriter.end()
         if rewriter.failed:
-            await self._break_off(last, sending)
-            return
+            await sending.body(last)
+            raise ApiError(502, "The engine failed; ask again.", reason="engine")
         self._count()
-        await sending.body(last, more=False)
-
-    async def _break_off(self, last: bytes, sending: _Sending) -> None:
-        """The client gets the engine's own words. Counted before: clients leave at them."""
-        self._chat.metrics.failed("engine")
         await sending.body(last, more=False)
 
     def _count(self) -> None:

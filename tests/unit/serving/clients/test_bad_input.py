@@ -116,6 +116,25 @@ def test_a_connection_that_drops_within_its_request_is_forgotten(server: Server,
     assert goes_on(server, path)
 
 
+@pytest.mark.parametrize("path", ANSWER_PATHS)
+@pytest.mark.parametrize("how", ["break off", "report"])
+def test_an_engine_that_dies_within_a_stream_is_told_of_in_the_last_event(server: Server, path: str, how: str) -> None:
+    asked = json.dumps(request_to(path, **({} if path == GENERATION_PATH else {"stream": True}))).replace(
+        '"hi"', f'"{how}"'
+    )
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+    connection.request("POST", path, asked.encode(), {"X-DashScope-SSE": "enable"})
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    last = body.removesuffix(b"\n\n").rpartition(b"\n\n")[2]
+
+    assert (response.status, body.count(b"[DONE]"), b"cache is full" in body) == (200, 0, False)
+    assert "engine" in message(path, json.loads(last.partition(b"data:")[2]))
+    assert server.count("tunegate_answer_errors_total", reason="engine") == 1
+    assert goes_on(server, path)
+
+
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
 @pytest.mark.parametrize("value", ["true", 1, {}])
 def test_whether_to_stream_is_not_guessed(server: Server, path: str, value: Any) -> None:
