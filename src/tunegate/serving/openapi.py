@@ -11,6 +11,7 @@ from tunegate.api.feedback import Feedback
 from tunegate.api.traffic import COMPLETIONS_PATH, GENERATION_PATH
 from tunegate.serving.limits import DRAWING, WHOLE
 from tunegate.serving.protocols import BY_PATH
+from tunegate.serving.protocols.dashscope import GenerationInput, GenerationParameters
 
 _TEXT = {"type": "string"}
 _MESSAGE = {
@@ -56,11 +57,11 @@ def document(model: str) -> dict[str, Any]:
     served = {"const": model}
     question = _body({"model": served, **chat, **_SAMPLING}, "model", "messages")
     prompt = _body({"model": served, "prompt": _TEXT, **_SAMPLING}, "model", "prompt")
-    generation = {
-        "model": served,
-        "input": {"type": "object", "properties": {"prompt": _TEXT, "messages": chat["messages"]}},
-        "parameters": {"type": "object"},
-    }
+    structs = [Feedback, GenerationInput, GenerationParameters]
+    (judged, asked, parameters), components = msgspec.json.schema_components(
+        structs, ref_template="#/components/schemas/{name}"
+    )
+    generation = {"model": served, "input": asked, "parameters": parameters}
     conversation = _operation("Answer a conversation.", question, "OpenAI", stream=True)
     spoken = {
         COMPLETIONS_PATH: _operation("Continue a prompt as it stands.", prompt, "OpenAI", stream=True),
@@ -68,7 +69,6 @@ def document(model: str) -> dict[str, Any]:
             "Answer a conversation or a prompt.", _body(generation, "model", "input"), "DashScope", stream=True
         ),
     }
-    (judged,), components = msgspec.json.schema_components([Feedback], ref_template="#/components/schemas/{name}")
     named = [{"name": "name", "in": "path", "required": True, "schema": _TEXT}]
     paths: dict[str, Any] = {
         **{path: {"post": spoken.get(path, conversation)} for path in BY_PATH},

@@ -25,7 +25,7 @@ from tests.unit.local.proxied import (
     start_proxy,
 )
 from tests.waiting import wait_for_async
-from tunegate.api.traffic import ANSWER_PATHS
+from tunegate.api.traffic import ANSWER_PATHS, GENERATION_PATH
 from tunegate.processes import Child, answers, free_port
 
 pytestmark = pytest.mark.anyio
@@ -335,6 +335,14 @@ async def test_without_a_version_clients_are_asked_to_come_back(client: Client) 
         assert response.status == 503
         assert "No version is serving yet" in (await response.json())["error"]["message"]
         assert response.headers["Retry-After"] == "1"
+
+
+async def test_a_refusal_has_the_form_of_its_path(client: Client) -> None:
+    async with client.http.post(client.url + GENERATION_PATH, json={}) as response:
+        error = await response.json()
+
+    assert (response.status, error["code"]) == (503, "ModelUnavailable")
+    assert error["request_id"] == response.headers["x-request-id"]
 
 
 async def test_errors_of_a_version_pass_and_are_counted(client: Client, start: Start) -> None:

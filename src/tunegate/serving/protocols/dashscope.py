@@ -33,23 +33,23 @@ _OWN_CODES = {_EMPTY_INPUT: _EMPTY_INPUT, _EMPTY_MODEL: _EMPTY_MODEL, "model_not
 T = TypeVar("T", bound=Struct)
 
 
-class _StopWord(Struct, forbid_unknown_fields=True):
+class StopWord(Struct, forbid_unknown_fields=True):
     stop_str: str
     mode: Literal["exclude"] = "exclude"
 
 
-class _Turn(Struct, forbid_unknown_fields=True):
+class Turn(Struct, forbid_unknown_fields=True):
     user: str
     bot: str
 
 
-class _Input(Struct, forbid_unknown_fields=True):
+class GenerationInput(Struct, forbid_unknown_fields=True):
     messages: list[dict[str, Any]] | None = None
     prompt: str | list[dict[str, Any]] | None = None
-    history: list[_Turn] = []
+    history: list[Turn] = []
 
 
-class _Parameters(Struct, forbid_unknown_fields=True):
+class GenerationParameters(Struct, forbid_unknown_fields=True):
     """Those of the SDK's documentation, and `use_raw_prompt` and `stop_words`, which its older callers send."""
 
     temperature: Annotated[float, Meta(ge=0, lt=2)] | None = None
@@ -58,7 +58,7 @@ class _Parameters(Struct, forbid_unknown_fields=True):
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     seed: Annotated[int, Meta(ge=0)] | None = None
     stop: str | list[str] = []
-    stop_words: list[_StopWord] = []
+    stop_words: list[StopWord] = []
     repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     n: int = 1
@@ -82,8 +82,8 @@ def read(body: bytes, headers: Headers = ()) -> Ask:
     model = request.get("model")
     if not isinstance(model, str) or not model:
         raise bad_request("model is missing; GET /v1/models names the one served.", "model", _EMPTY_MODEL)
-    given = _convert("input", request.get("input", {}), _Input)
-    asked = _convert("parameters", request.get("parameters", {}), _Parameters)
+    given = _convert("input", request.get("input", {}), GenerationInput)
+    asked = _convert("parameters", request.get("parameters", {}), GenerationParameters)
     _refuse_unserved(asked)
     raw = given.prompt if asked.use_raw_prompt and isinstance(given.prompt, str) and given.prompt else None
     if raw is not None and given.history:
@@ -105,7 +105,7 @@ def read(body: bytes, headers: Headers = ()) -> Ask:
     )
 
 
-def _messages(given: _Input) -> list[dict[str, Any]]:
+def _messages(given: GenerationInput) -> list[dict[str, Any]]:
     if given.messages is not None and given.prompt is not None:
         raise bad_request("input has both messages and prompt; give one of them.", "input.prompt")
     if given.messages is not None and given.history:
@@ -123,7 +123,7 @@ def _messages(given: _Input) -> list[dict[str, Any]]:
     return before + check_messages(turns, "input.messages" if given.messages else "input.prompt")
 
 
-def _fields(asked: _Parameters) -> dict[str, Any]:
+def _fields(asked: GenerationParameters) -> dict[str, Any]:
     fields = {name: value for name in _PASSED if (value := getattr(asked, name)) is not None}
     stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop
     if stop := [*stop, *(word.stop_str for word in asked.stop_words)]:
@@ -133,7 +133,7 @@ def _fields(asked: _Parameters) -> dict[str, Any]:
     return fields
 
 
-def _refuse_unserved(asked: _Parameters) -> None:
+def _refuse_unserved(asked: GenerationParameters) -> None:
     """Raises ApiError 400 for what DashScope has and this server doesn't."""
     if asked.n != 1:
         raise bad_request("parameters.n: one answer is given to a request here; ask again for another.", "parameters.n")
