@@ -297,7 +297,9 @@ BUILT = f"tunegate/trainer:{TAG}"
 DIGEST = "sha256:" + "ab" * 32
 
 
-def _press(tmp_path: Path, decision: str, answered: str = DIGEST, training: str = "") -> tuple[int, str, list[str]]:
+def _press(
+    tmp_path: Path, decision: str, answered: str = DIGEST, training: str = "", deadline: str = "60"
+) -> tuple[int, str, list[str]]:
     """Run the button's script with programs that note what they are asked for; returns status, words and notes."""
     answers = f"""#!/bin/sh
 echo "kubectl $*" >> "$LOG"
@@ -323,6 +325,7 @@ echo '{{"choices": []}}'
     _program(tmp_path / "python3", '#!/bin/sh\necho "python3 $*" >> "$LOG"\nexec sleep 60\n')
     log = tmp_path / "log"
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(log), "PAUSE_SECONDS": "0"}
+    environment["DEADLINE_SECONDS"] = deadline
     done = subprocess.run(
         [str(REPOSITORY / "hack/train-promote-ask.sh")], env=environment, capture_output=True, text=True, timeout=60
     )
@@ -352,6 +355,9 @@ def test_the_button_applies_pipelines_with_the_images_of_the_cluster_and_asks_th
         pytest.param("Rejected|GateFailed|score is 0.00", {}, "Rejected, GateFailed: score is 0.00", id="rejected"),
         pytest.param("RolledBack|FeedbackWorse|5 of 5", {}, "RolledBack, FeedbackWorse: 5 of 5", id="rolled back"),
         pytest.param("Failed|CanaryNotReady|no pod", {}, "Failed, CanaryNotReady: no pod", id="failed"),
+        pytest.param("Aborted|Aborted|enough", {}, "Aborted, Aborted: enough", id="aborted"),
+        pytest.param("Superseded|NewerVersion|2 is newer", {}, "Superseded, NewerVersion: 2 is newer", id="superseded"),
+        pytest.param("||", {"deadline": "0"}, "no decision in ", id="undecided"),
         pytest.param(
             "Promoted|Baked|liked", {"answered": "sha256:base"}, "and sha256:base answered", id="the base answers"
         ),

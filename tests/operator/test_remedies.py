@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import pytest
@@ -9,6 +10,9 @@ import yaml
 
 from tests.apiserver import OWN_CRDS
 from tests.operator.objects import BASE, GATE, Api, Object, policy, promotion, version
+from tests.operator.running import POLICY_NAME, Shop
+from tunegate.api.labels import MANAGED_BY, POLICY
+from tunegate_operator import kinds
 
 pytestmark = pytest.mark.usefixtures("tunegate_crds")
 SLASH = "s3://models/shop/run-7/checkpoint-800/"
@@ -113,6 +117,38 @@ def test_a_promotion_that_was_approved_is_stopped_by_an_abort(api: Api) -> None:
         lambda: api.change(approved, spec=other)
     )
     api.change(approved, spec={**approved["spec"], "abort": {"actor": "ada"}})
+
+
+@pytest.mark.parametrize("is_labelled", [False, True], ids=["another's", "another's with our label"])
+def test_a_route_that_another_controller_owns_is_left_to_it_and_told(shop: Shop, is_labelled: bool) -> None:
+    kubectl = shop.server.kubectl
+    kubectl("-n", shop.namespace, "create", "configmap", "their-controller")
+    owner = json.loads(kubectl("-n", shop.namespace, "get", "configmap", "their-controller", "-o", "json").stdout)
+    metadata = {
+        "name": POLICY_NAME,
+        "namespace": shop.namespace,
+        "labels": {**MANAGED_BY, POLICY: POLICY_NAME} if is_labelled else {},
+        "ownerReferences": [
+            {"apiVersion": "v1", "kind": "ConfigMap", "name": "their-controller", "uid": owner["metadata"]["uid"]}
+            | {"controller": True}
+        ],
+    }
+    rules = [{"backendRefs": [{"name": "theirs", "port": 80}]}]
+    route = {
+        "apiVersion": kinds.HTTP_ROUTE.api_version,
+        "kind": "HTTPRoute",
+        "metadata": metadata,
+        "spec": {"parentRefs": [{"name": "theirs"}], "rules": rules},
+    }
+    kubectl("create", "-f", "-", stdin=json.dumps(route))
+    before = shop.get(kinds.HTTP_ROUTE, POLICY_NAME)
+    shop.start_policy()
+    shop.start_operator()
+    told = shop.until_condition("Ready", "NameTaken")
+    assert f"HTTPRoute {POLICY_NAME} is there and not tunegate's; rename or delete it" in told["message"]
+    assert shop.get(kinds.HTTP_ROUTE, POLICY_NAME)["spec"] == before["spec"]
+    kubectl("-n", shop.namespace, "delete", "httproute", POLICY_NAME)
+    shop.until_serving()
 
 
 def test_every_rule_has_its_case() -> None:

@@ -91,7 +91,9 @@ def on_base(adapter: Path, folder: Path, base: Callable[[], Path]) -> Path:
 def required_base(version: ModelVersion | Manifest) -> BaseModel:
     """The base that `version`, an adapter, needs. Raises ModelError when it names none."""
     if version.base is None:
-        raise ModelError(f"{version.name} is an adapter that names no base model; publish it again with its base.")
+        raise ModelError(
+            f"{version.name} is an adapter that names no base model; publish it with its base, under another name."
+        )
     return version.base
 
 

@@ -68,7 +68,7 @@ def read_mounted(folder: Path) -> tuple[Manifest, Release]:
             raise DigestError(f"{where}, but the adapter needs {base.digest}; fetch it again.")
     release = folder / RELEASE
     if not release.is_file():
-        raise ModelError(f"{manifest.name} has no {RELEASE}; publish it again with one.")
+        raise ModelError(f"{manifest.name} has no {RELEASE}; publish it with one, under another name.")
     return manifest, from_yaml(release.read_bytes(), Release, str(release))
 
 

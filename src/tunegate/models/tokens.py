@@ -52,7 +52,9 @@ class Tokens:
                     continue
                 body = store.get(f"{manifest.name}/{file.path}") or b""
                 if hashlib.sha256(body).hexdigest() != file.sha256:
-                    raise DigestError(f"{manifest.name}/{file.path} is not what was published; publish it again.")
+                    raise DigestError(
+                        f"{manifest.name}/{file.path} is not what was published; publish it again under another name."
+                    )
                 (Path(folder) / file.path).write_bytes(body)
             return cls(Path(folder))
 

@@ -102,6 +102,24 @@ def test_weights_are_unknown_until_the_gateway_accepts_the_route_as_it_is(
 
 
 @pytest.mark.parametrize(
+    "status",
+    [
+        None,
+        {},
+        {"parents": []},
+        {"parents": [{"parentRef": PUBLIC, "controllerName": "example.test/gateway"}]},
+        {"parents": [{"parentRef": PUBLIC, "conditions": []}]},
+        {"parents": [{"parentRef": PUBLIC, "conditions": [{"type": "Accepted", "status": "True"}]}]},
+    ],
+)
+def test_a_gateway_that_leaves_no_status_or_half_of_one_is_waited_for(status: Object | None) -> None:
+    route = {key: value for key, value in make_route(90, 10).items() if key != "status"}
+    state = route_state(route if status is None else {**route, "status": status}, DIGESTS)
+    assert (state.weights, state.asked, state.is_waiting) == (None, {"old": 90, "new": 10}, True)
+    assert "controller" in state.problem
+
+
+@pytest.mark.parametrize(
     ("ref", "entries", "is_known"),
     [
         pytest.param(PUBLIC, (older({"name": "before"}), make_entry()), True, id="a gateway that was named before"),

@@ -30,6 +30,7 @@ from tunegate_operator.evaluations import evaluation_states, find_summaries
 from tunegate_operator.feedback_counts import Counts, problems_of, read_counts
 from tunegate_operator.read import (
     condition,
+    controller,
     digest_by_server,
     finished_runs,
     is_answering,
@@ -220,7 +221,7 @@ class Gatherer:
         start, listing = _start(obj, initial, promotions), self.source.listing(policy.model)
         every = (start, initial, *(listing or ()), *(promotion.candidate for promotion in promotions))
         versions = tuple({version.digest: version for version in every}.values())
-        around = self._objects(namespace, name, policy, versions, objects)
+        around = self._objects(obj, policy, versions, objects)
         message_of = partial(self.pod_message, namespace)
         summaries = find_summaries(policy, versions, around.model_versions, around.jobs, self.source, message_of)
         servers, records = around.inference_services, _records(obj, around.inference_services, now)
@@ -313,16 +314,15 @@ class Gatherer:
         self._parsed.pop(uid, None)
 
     def _objects(
-        self,
-        namespace: str,
-        name: str,
-        policy: ClusterPolicy,
-        versions: Iterable[ModelVersion],
-        promotions: Mapping[str, Object],
+        self, obj: Object, policy: ClusterPolicy, versions: Iterable[ModelVersion], promotions: Mapping[str, Object]
     ) -> PolicyObjects:
         """With the ModelVersions of these versions, whichever policy made them, and all that this policy made."""
+        namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
         of_policy = {POLICY: name}
-        route, service = (self.caches.get(kind, namespace, name) for kind in (kinds.HTTP_ROUTE, kinds.SERVICE))
+        named = (self.caches.get(kind, namespace, name) for kind in (kinds.HTTP_ROUTE, kinds.SERVICE))
+        # What has another controller is its own, whatever its labels say.
+        ours = ("", obj["metadata"]["uid"])
+        route, service = (found if found and controller(found) in ours else None for found in named)
         used, other = (route, service) if policy.traffic.is_shared else (service, route)
         found = (self.caches.get(kinds.MODEL_VERSION, namespace, object_name(version)) for version in versions)
         own = self.caches.list(kinds.MODEL_VERSION, namespace, of_policy)

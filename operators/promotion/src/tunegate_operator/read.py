@@ -39,6 +39,12 @@ def created(obj: Object) -> datetime:
     return datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
 
 
+def controller(obj: Object) -> str:
+    """The uid of the object's controller; empty where it has none."""
+    owners = obj["metadata"].get("ownerReferences", ())
+    return next((str(owner["uid"]) for owner in owners if owner.get("controller")), "")
+
+
 def is_true(obj: Object, kind: str) -> bool:
     return condition(obj, kind).get("status") == "True"
 

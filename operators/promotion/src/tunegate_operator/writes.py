@@ -14,6 +14,7 @@ from tunegate.kube.errors import ConflictError, UnreachableError, WebhookError
 from tunegate.kube.kinds import Object
 from tunegate_operator import kinds
 from tunegate_operator.gather import Refusal
+from tunegate_operator.read import controller
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,10 @@ class Writes:
             if "resourceVersion" not in metadata:
                 # What isn't ours isn't in the caches, and applying would take it over.
                 there = self.cluster.get(kinds.kind_of(obj), metadata["namespace"], metadata["name"])
-                if there and there["metadata"].get("labels", {}).get(POLICY) != self.policy:
+                if there and not (
+                    there["metadata"].get("labels", {}).get(POLICY) == self.policy
+                    and controller(there) in ("", controller(obj))
+                ):
                     message = f"{obj['kind']} {metadata['name']} is there and not tunegate's; rename or delete it"
                     self.refused.append(Refusal(obj["kind"], "NameTaken", message))
                     return
