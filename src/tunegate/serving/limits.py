@@ -52,7 +52,10 @@ class Embedded:
 def fit(request: Mapping[str, Any], limits: Embedded, defaults: Mapping[str, float]) -> dict[str, Any]:
     """What the embedded engine is asked; `defaults` fill the length left open. Raises ApiError 400 with the field."""
     generation = _generation(request, limits)
-    texts = _prompt(request["prompt"]) if "prompt" in request else _conversation(request["messages"])
+    if "prompt" in request:
+        texts = _prompt(request["prompt"])
+    else:
+        texts = [text for message in request["messages"] for text in _texts(message)]
     wanted = next((request[key] for key in reversed(LENGTHS) if key in request), None)
     length = _length(texts, wanted, int(defaults.get("max_tokens", 1024)), limits)
     asked = {key: request[key] for key in ("model", "messages", "prompt") if key in request}
@@ -63,10 +66,6 @@ def _prompt(prompt: Any) -> list[str]:
     if not isinstance(prompt, str):
         raise bad_request("prompt must be one text; token ids and several texts are not served here.", "prompt")
     return [prompt]
-
-
-def _conversation(messages: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [text for message in messages for text in _texts(message)]
 
 
 def _generation(request: Mapping[str, Any], limits: Embedded) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import runpy
+import urllib.request
 from typing import Any
 
 import pytest
 
 from tests.apiserver import REPOSITORY
 from tests.unit.serving.standin import MODEL, Server
+from tunegate.api.traffic import WHALE_CHAT_PATH
 
 EXAMPLE = REPOSITORY / "docs/examples/whale.py"
 ARTICLE = {
@@ -60,6 +62,16 @@ def test_the_articles_loop_prints_the_answer(generation: Any, server: Server) ->
     (asked,) = server.engine.asked
     assert (asked["max_tokens"], asked["temperature"], asked["repetition_penalty"]) == (2048, 0, 1.1)
     assert not {"top_k", "top_p", "generate_config"} & set(asked)
+
+
+def test_a_header_tells_what_changes_nothing(server: Server) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "generate_config": OURS}
+    request = urllib.request.Request(server.url + WHALE_CHAT_PATH, json.dumps(body).encode())
+
+    with urllib.request.urlopen(request, timeout=20) as response:
+        assert response.headers["x-tunegate-notice"] == (
+            "generate_config.do_sample is false, so these change nothing: temperature, top_k, top_p."
+        )
 
 
 def test_the_whole_answer_is_one_event(generation: Any) -> None:
