@@ -33,6 +33,7 @@ from starlette.types import ASGIApp
 
 from tunegate.api.errors import ServingError
 from tunegate.api.traffic import OPENAI_PREFIX
+from tunegate.api.versions import ModelVersion
 from tunegate.feedback import FeedbackLog, ResponseIds
 from tunegate.processes import is_loopback
 from tunegate.serving.auth import Admission, Keys
@@ -84,7 +85,7 @@ async def serve(config: ServeConfig, engine: Engine, listener: socket.socket, on
     """Answer on `listener` until a signal comes, or the engine ends: then it raises ServingError."""
     version, release = config.served.version, config.served.release
     admission = Admission(Keys(config.keys) if config.keys else None, config.capacity)
-    served = Served(config.model)
+    served = Served(config.model, version)
     try:
         async with remote.session(config.engine.key) as session:
             metrics = Metrics(version.digest, config.model)
@@ -116,10 +117,11 @@ async def serve(config: ServeConfig, engine: Engine, listener: socket.socket, on
 
 
 class Served(kserve.Model):  # type: ignore[misc]
-    """The entry in KServe's registry that its health routes ask."""
+    """The entry in KServe's registry that its health and metadata routes ask."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, version: ModelVersion) -> None:
         super().__init__(name)
+        self.served = version
         self.ready = False
 
 
@@ -129,6 +131,12 @@ class _DataPlane(DataPlane):  # type: ignore[misc]
     async def ready(self) -> bool:
         models = self.model_registry.get_models().values()
         return bool(models) and all(model.ready for model in models)
+
+    async def model_metadata(self, model_name: str) -> dict[str, Any]:
+        """KServe's has no version. There are no tensors to name: texts go in and out by other routes."""
+        metadata: dict[str, Any] = await super().model_metadata(model_name)
+        served: ModelVersion = self.get_model_from_registry(model_name).served
+        return {**metadata, "versions": [served.digest], "platform": served.format}
 
 
 class _Uvicorn(uvicorn.Server):

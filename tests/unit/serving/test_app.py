@@ -41,7 +41,7 @@ CHAT = Chat(MODEL, *[UNREACHED] * 7)
 
 @pytest.fixture(scope="module")
 def application() -> tuple[Served, Any]:
-    served = Served(MODEL)
+    served = Served(MODEL, VERSION)
     served.ready = True
     return served, kserve_app(served)
 
@@ -95,6 +95,14 @@ def test_readiness_follows_the_model(client: TestClient, application: tuple[Serv
     assert client.get("/v2/health/live").status_code == 200
     for path in ("/v2/health/ready", f"/v2/models/{MODEL}/ready", f"/v1/models/{MODEL}"):
         assert client.get(path).status_code == 503
+
+
+def test_kserves_metadata_name_the_version_by_its_digest(client: TestClient) -> None:
+    metadata = client.get(f"/v2/models/{MODEL}").json()
+
+    assert (metadata["name"], metadata["versions"], metadata["platform"]) == (MODEL, [VERSION.digest], "huggingface")
+    missing = client.get("/v2/models/other")
+    assert (missing.status_code, list(missing.json())) == (404, ["error"])
 
 
 def test_metrics_are_those_of_the_process(client: TestClient) -> None:
