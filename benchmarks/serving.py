@@ -62,7 +62,7 @@ Measured = dict[str, list[Round]]  # by way
 @click.option("--tokens", default=40, show_default=True, help="Tokens in each answer.")
 @click.option("--lockstep", is_flag=True, help="All streams get their tokens at the same moment.")
 @click.option("--rounds", default=4, show_default=True, help="Rounds each way.")
-@click.option("--idle", default=1000, show_default=True, help="Idle streams whose memory is measured; 0 for none.")
+@click.option("--idle", default=1000, show_default=True, help="Idle streams whose memory is measured.")
 @click.option("--litellm", help="The litellm program, measured beside ours; left out by default.")
 @click.option("--json", "as_json", is_flag=True)
 @click.option("--server", "server", nargs=2, hidden=True)
@@ -87,13 +87,10 @@ def main(
             asks = 4 if clients == 1 else 2
             spread = tokens / rate if rate else 0.0
             results[clients] = uvloop.run(_measure(urls, clients, rounds, asks, spread))
-    memory = {}
-    if idle:
-        with tempfile.TemporaryDirectory() as scratch, ExitStack() as running:
-            ways = _start_all(Path(scratch), running, ["--rate", "0.001"], litellm)
-            del ways["direct"]
-            memory = {way: uvloop.run(_measure_idle(url, child, idle)) for way, (url, child) in ways.items()}
-    _report(results, memory, idle, as_json)
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as running:
+        url, child = _start_all(Path(scratch), running, ["--rate", "0.001"], None)["ours"]
+        size = uvloop.run(_measure_idle(url, child, idle))
+    _report(results, {"idle_streams": idle, "kib_each": size}, as_json)
 
 
 def _start_all(
@@ -158,7 +155,7 @@ def _resident(child: Child) -> float:
 async def _measure(urls: Mapping[str, str], clients: int, rounds: int, asks: int, spread: float) -> Measured:
     """Rounds each way, in turns, after one of a single answer that is not counted."""
     measured: Measured = {way: [] for way in urls}
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)  # LiteLLM closes idle connections after 5 s
     async with aiohttp.ClientSession(connector=connector) as session:
         for turn in range(rounds + 1):
             for name, url in urls.items():
@@ -192,17 +189,16 @@ async def _ask(session: aiohttp.ClientSession, url: str) -> Answer:
     return Answer(first, time.perf_counter() - start, tokens)
 
 
-def _report(results: Mapping[int, Measured], memory: Mapping[str, float], idle: int, as_json: bool) -> None:
+def _report(results: Mapping[int, Measured], memory: Mapping[str, float], as_json: bool) -> None:
     rows = [row for clients, measured in results.items() for row in _rows(clients, measured)]
     if as_json:
-        click.echo(json.dumps({"rows": rows, "idle_streams": idle, "kib_each": memory}, indent=2))
+        click.echo(json.dumps({"rows": rows, **memory}, indent=2))
         return
     servers = [way for way in next(iter(results.values())) if way != "direct"]
     shown = [(row["clients"], row["what"], *(f"{row[way]:.2f}" for way in ("direct", *servers))) for row in rows]
     columns = ("clients", "what", "engine alone", *(f"{way} adds" for way in servers))
     print_table("servers before an engine (added milliseconds, or share of the tokens)", columns, shown)
-    for way, size in memory.items():
-        click.echo(f"{way}: {size:.1f} KiB for each of {idle} idle streams")
+    click.echo("ours takes {kib_each:.1f} KiB for each of {idle_streams} idle streams".format(**memory))
 
 
 def _rows(clients: int, measured: Measured) -> list[dict[str, Any]]:

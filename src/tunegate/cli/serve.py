@@ -74,9 +74,8 @@ from tunegate.processes import GRACE_SECONDS
 @click.option(
     "--capacity",
     type=click.IntRange(1),
-    default=1024,
-    show_default=True,
-    help="How many requests may be under way; further ones get status 429 and the time to ask again.",
+    help="How many requests may be under way; further ones get status 429 and the time to ask again. "
+    "Default: 128 for the embedded engine, 1024 for others.",
 )
 @store_options
 def command(
@@ -92,7 +91,7 @@ def command(
     port: int,
     grace_seconds: float,
     keys: Path | None,
-    capacity: int,
+    capacity: int | None,
     store_uri: str,
     endpoint_url: str | None,
 ) -> None:

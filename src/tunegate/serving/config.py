@@ -49,6 +49,11 @@ class EngineConfig:
             raise UsageError("--engine starts an engine, and --engine-url names one that runs; give one of them.")
 
     @property
+    def capacity(self) -> int:
+        """How many requests may be under way unless somebody says otherwise: more would wait too long on a CPU."""
+        return 1024 if self.program == "vllm" or self.url else 128
+
+    @property
     def whole_models_only(self) -> bool:
         """Whether it can't load an adapter on its base model."""
         return self.program != "transformers" or self.url is not None
@@ -92,7 +97,7 @@ def serve_config(
     port: int,
     grace_seconds: float,
     keys: Path | None,
-    capacity: int,
+    capacity: int | None,
 ) -> ServeConfig:
     """Find the version by its name in the store, or in the folder that `tunegate initialize` left, and fetch it.
 
@@ -109,4 +114,4 @@ def serve_config(
     if keys is not None:
         read_keys(keys)  # before an engine is started for nothing
     name, key = model or served.version.model, parse_key(feedback_key)
-    return ServeConfig(served, engine, name, key, store, host, port, grace_seconds, keys, capacity)
+    return ServeConfig(served, engine, name, key, store, host, port, grace_seconds, keys, capacity or engine.capacity)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tunegate.serving.auth import Admission, ApiKey
@@ -32,7 +33,7 @@ class Guard:
             return
         key: ApiKey | None = None
         try:
-            key = self.admission.identify(_authorization(scope))
+            key = self.admission.identify(Headers(scope=scope).get("authorization"))
             if not reads:
                 self.admission.enter(key)
         except ApiError as error:
@@ -47,7 +48,3 @@ class Guard:
             await self.app(scope, receive, send)
         finally:
             self.admission.leave(key)
-
-
-def _authorization(scope: Scope) -> str | None:
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), None)
