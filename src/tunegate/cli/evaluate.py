@@ -86,23 +86,20 @@ def command(
     loaded = load_suites(suites, limit, endpoint_url=endpoint_url)
     if submission and not (len(loaded) == 1 and isinstance(loaded[0], choice.ChoiceSuite)):
         raise UsageError("--submission is for one suite of kind choice; evaluate the others by themselves.")
-    store = open_store(store_uri, endpoint_url)
     if model_name and not url:
         raise UsageError("--model-name says what the server at --url calls the model; give both.")
+    store = open_store(store_uri, endpoint_url)
     found = store.resolve(version)
     remote = partial(_remote, url, model_name, found.digest, concurrency) if url else None
     results = _measure(store, found, loaded, remote, force=force, is_limited=limit is not None)
-    if output:
-        with disk_errors_as(EvaluationError, output, "the store has the results."):
-            output.write_bytes(to_json(results))
-    if submission:
-        with disk_errors_as(EvaluationError, submission, "the store has the results."):
-            submission.write_bytes(to_json(choice.submission(results[0])))
-    for result in results:
-        if result.metrics[0].n == 0 and result.records:
-            click.echo(
-                f"{result.suite} has no labels, so nothing is scored; --submission FILE writes the letters.", err=True
-            )
+    for path, body in ((output, results), (submission, choice.submission(results[0]) if submission else None)):
+        if path:
+            with disk_errors_as(EvaluationError, path, "the store has the results."):
+                path.write_bytes(to_json(body))
+    if unscored := [result.suite for result in results if result.metrics[0].n == 0]:
+        click.echo(
+            f"{unscored[0]} has no labels, so nothing is scored; --submission FILE writes the letters.", err=True
+        )
     if as_json:
         click.echo(to_json(results), nl=False)
     else:

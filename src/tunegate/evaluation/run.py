@@ -45,32 +45,32 @@ def evaluate(
 
     results = []
     for suite in suites:
-        sheets = Sheets(_kept_in(cache, model, version, suite) if cache else None, done)
-        started, clock = datetime.now(UTC), time.monotonic()
-        if isinstance(suite, business.BusinessSuite):
-            metrics, records = business.measure(model, suite, system_prompt, sheets)
-        else:
-            metrics, records = choice.measure(model, suite, sheets)
-        result = Evaluation(
-            version=version.name,
-            digest=version.digest,
-            suite=suite.name,
-            suite_digest=suite.digest,
-            settings=model.settings,
-            prompts_digest=suite.prompts_digest if isinstance(suite, choice.ChoiceSuite) else "",
-            metrics=metrics,
-            records=records,
-            code_version=tunegate.__version__,
-            started=started,
-            seconds=round(time.monotonic() - clock, 3),
-        )
-        results.append(result)
-        finished(result)
+        # By version, suite and settings: what another model said is never taken for what this one says.
+        name = "-".join((*(Digest.parse(of.digest).hex[:32] for of in (version, suite)), model.settings))
+        sheets = Sheets(cache / "evaluations" / f"{name}.jsonl" if cache else None, done)
+        results.append(measure(model, version, suite, system_prompt, sheets))
+        finished(results[-1])
         sheets.close()
     return results
 
 
-def _kept_in(cache: Path, model: Model, version: ModelVersion, suite: Suite) -> Path:
-    """By version, suite and settings: what another model said is never taken for what this one says."""
-    names = (Digest.parse(version.digest).hex[:32], Digest.parse(suite.digest).hex[:32], model.settings)
-    return cache / "evaluations" / f"{'-'.join(names)}.jsonl"
+def measure(model: Model, version: ModelVersion, suite: Suite, system_prompt: str, sheets: Sheets) -> Evaluation:
+    """Measure on one suite; `sheets` has the answers that are there already, and gets the others. Raises as above."""
+    started, clock = datetime.now(UTC), time.monotonic()
+    if isinstance(suite, business.BusinessSuite):
+        metrics, records = business.measure(model, suite, system_prompt, sheets)
+    else:
+        metrics, records = choice.measure(model, suite, sheets)
+    return Evaluation(
+        version=version.name,
+        digest=version.digest,
+        suite=suite.name,
+        suite_digest=suite.digest,
+        settings=model.settings,
+        prompts_digest=suite.prompts_digest if isinstance(suite, choice.ChoiceSuite) else "",
+        metrics=metrics,
+        records=records,
+        code_version=tunegate.__version__,
+        started=started,
+        seconds=round(time.monotonic() - clock, 3),
+    )
