@@ -12,6 +12,7 @@ import msgspec
 from tunegate.api.errors import DataError
 from tunegate.api.evaluation import Metric, Record
 from tunegate.evaluation import rules, scores
+from tunegate.evaluation.criteria import Criterion
 from tunegate.evaluation.models import Dialogue, Model
 from tunegate.evaluation.sheets import Sheets
 
@@ -24,13 +25,17 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A dialogue that ends in what the user asks; an answer passes when it keeps every rule."""
+    """A dialogue that ends in what the user asks; an answer passes when it keeps every rule.
+
+    context: what people who judge the answer should know, and the model is not told.
+    """
 
     id: str
     messages: tuple[Message, ...]
     rules: tuple[rules.Rule, ...]
     intent: str = ""
     reference: str = ""
+    context: str = ""
 
     def __post_init__(self) -> None:
         if not self.messages or self.messages[-1].role != "user":
@@ -43,12 +48,13 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 @dataclass(frozen=True)
 class BusinessSuite:
-    """max_tokens: the longest answer, in tokens."""
+    """max_tokens: the longest answer, in tokens. criteria: what people judge; rules need none."""
 
     name: str
     digest: str
     max_tokens: int
     questions: tuple[Question, ...]
+    criteria: tuple[Criterion, ...] = ()
 
     def __len__(self) -> int:
         """How many questions are asked."""

@@ -14,6 +14,7 @@ from tunegate.api.codec import Resource, from_yaml
 from tunegate.api.digest import Digest
 from tunegate.api.errors import DataError, UsageError
 from tunegate.evaluation import business, choice
+from tunegate.evaluation.criteria import Criterion
 from tunegate.files import default_cache
 from tunegate.store.files import fetch_plain, is_uri
 
@@ -27,6 +28,7 @@ class SuiteFile(Resource, frozen=True, kw_only=True, rename=None):
     """`suite.yaml`: what the folder holds and how it is asked.
 
     max_tokens: the longest answer, in tokens; by default 64, and 512 with a chain of thought.
+    criteria: what people judge of an answer, in a business suite.
     The rest is for multiple choice. exam: whose wording and averages; compat: as which harness has them.
     data: a folder or zip, from this folder or an s3:// or oss:// URI; by default this folder.
     split: the questions asked; shots: solved examples before each; cot: with a chain of thought.
@@ -39,6 +41,7 @@ class SuiteFile(Resource, frozen=True, kw_only=True, rename=None):
     description: str
     license: str
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    criteria: tuple[Criterion, ...] = ()
     exam: choice.ExamName = "ceval"
     data: str = ""
     shots: Annotated[int, Meta(ge=0, le=5)] = 5
@@ -60,7 +63,9 @@ def load_suite(path_or_name: str | Path, limit: int | None = None, *, endpoint_u
     about = from_yaml((folder / SUITE).read_bytes(), SuiteFile, str(folder / SUITE))
     if about.kind == "business":
         questions = business.read_questions(folder / business.QUESTIONS)[:limit]
-        return business.BusinessSuite(about.name, _digest(folder, limit), about.max_tokens or 64, questions)
+        return business.BusinessSuite(
+            about.name, _digest(folder, limit), about.max_tokens or 64, questions, about.criteria
+        )
     wording = choice.wording(about.exam, about.compat, about.mode, cot=about.cot)
     data = _data(folder, about.data, endpoint_url)
     is_elsewhere = not data.resolve().is_relative_to(folder.resolve())
