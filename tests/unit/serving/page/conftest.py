@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.serving.page.browser import DESKTOP, Opener, Writer
+from tests.unit.serving.page.browser import CHROMIUM, DESKTOP, Opener, Writer, needs_browser
 from tests.unit.serving.standin import Server, run_engine
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DEADLINE_MILLISECONDS = 20_000
 
 
 @pytest.fixture
@@ -28,11 +27,9 @@ def engine() -> Iterator[Writer]:
 # Not for the session: while it is there, its event loop is the one of this thread, and other tests run their own.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium to look at the page with: apt-get install chromium")
-    from playwright.sync_api import sync_playwright  # where there is nothing to drive, no driver is needed
-
-    with sync_playwright() as playwright:
+    driver = needs_browser()
+    driver.expect.set_options(timeout=DEADLINE_MILLISECONDS)
+    with driver.sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=CHROMIUM)
         yield launched
         launched.close()
@@ -55,7 +52,7 @@ def open_page(browser: Browser, server: Server) -> Opener:
                 problems.append(message.text)
 
         with browser.new_context(**{"locale": "en-US", **DESKTOP, **options}) as context:
-            context.set_default_timeout(15000)
+            context.set_default_timeout(DEADLINE_MILLISECONDS)
             page = context.new_page()
             page.on("console", note)
             page.on("pageerror", lambda error: problems.append(str(error)))

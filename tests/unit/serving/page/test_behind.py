@@ -11,7 +11,7 @@ import pytest
 from tests.gateway import run_gateway
 from tests.unit.local.proxied import start_proxy
 from tests.unit.operator.world import NAMESPACE, POLICY_SPEC
-from tests.unit.serving.page.browser import WAIT, Opener, Writer, say
+from tests.unit.serving.page.browser import WAIT, Opener, Writer, needs_browser, say
 from tests.unit.serving.standin import DIGEST, MODEL, Server
 from tests.waiting import wait_for
 from tunegate.api.codec import to_json
@@ -23,7 +23,7 @@ from tunegate_operator import manifests
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-expect = pytest.importorskip("playwright.sync_api").expect
+expect = needs_browser().expect
 PUBLIC = {"name": "public", "namespace": "gateways"}
 
 
@@ -39,7 +39,7 @@ def test_it_appears_once_a_version_serves_and_streams(
 
         backend = Backend(version=DIGEST, url=server.url, weight=100)
         (tmp_path / "route.json").write_bytes(to_json(Route(salt="", step="shop-run-2/0", backends=(backend,))))
-        expect(page.get_by_role("heading", name=f"Talk to {MODEL}")).to_be_visible(timeout=15000)
+        expect(page.get_by_role("heading", name=f"Talk to {MODEL}")).to_be_visible()
         assert_streams(page, engine, "canary shop-run-2, step 1")
 
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.serving.page.browser import DESKTOP, PHONE, WAIT, Opener, Writer, answered, say
+from tests.unit.serving.page.browser import DESKTOP, PHONE, WAIT, Opener, Writer, answered, needs_browser, say
 from tests.unit.serving.standin import DIGEST, MODEL, Server
 from tunegate.feedback import FeedbackLog
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-expect = pytest.importorskip("playwright.sync_api").expect
+expect = needs_browser().expect
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
 HOSTILE = """Look: <script>window.hit = 1</script>

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.serving.page.browser import Writer, answered, say
+from tests.unit.serving.page.browser import Writer, answered, needs_browser, say
 from tests.unit.serving.standin import MODEL
 from tunegate.api.codec import to_yaml
 from tunegate.serving.auth import Admission, ApiKey, KeyFile, Keys, hash_of
@@ -15,7 +15,7 @@ from tunegate.serving.auth import Admission, ApiKey, KeyFile, Keys, hash_of
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-expect = pytest.importorskip("playwright.sync_api").expect
+expect = needs_browser().expect
 KEY = "tg-of-the-page"
 
 

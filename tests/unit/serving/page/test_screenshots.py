@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.serving.page.browser import DESKTOP, PHONE, Opener, Writer, answered
+from tests.unit.serving.page.browser import DESKTOP, PHONE, Opener, Writer, answered, needs_browser
 
 if TYPE_CHECKING:
     pass
 
+needs_browser()
 DOCS = Path(__file__).parents[4] / "docs/playground"
 SIZE_LIMIT = 200_000  # bytes
 DEVICES: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.serving.page.browser import WAIT, Opener, Writer, answered, relay, say
+from tests.unit.serving.page.browser import WAIT, Opener, Writer, answered, needs_browser, relay, say
 from tests.unit.serving.standin import DIGEST, MODEL, Server
 from tests.waiting import wait_for
 from tunegate.api.errors import StoreError
@@ -18,7 +18,7 @@ from tunegate.feedback import FeedbackLog
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-expect = pytest.importorskip("playwright.sync_api").expect
+expect = needs_browser().expect
 
 
 def test_text_shows_before_the_answer_ends(page: Page, engine: Writer) -> None:
