@@ -26,6 +26,6 @@ def without_story(room: str, test: Path) -> list[str]:
     """The messages of a room of which no words stand in this test."""
     tree = ast.parse(test.read_text())
     words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    told = {word for word in words if len(word) > 7}
+    told = {word for word in words if len(word) > 10}
     found = [refusal.text for refusal in refusals() if refusal.room == room]
     return [text for text in found if not any(word in text for word in told)]

@@ -146,6 +146,22 @@ def test_results_go_where_there_is_a_folder(store: Store, tmp_path: Path) -> Non
     past(words, *command, tmp_path / "new/results.json")
 
 
+def test_a_server_is_named_with_what_it_calls_the_model(store: Store) -> None:
+    words = "says what the server at --url calls the model; give both"
+    command = ("evaluate", "tea/run/checkpoint-1", "--suite", "shop-en", "--model-name", "tea")
+    with refused(words):
+        call(*command)
+    past(words, *command, "--url", "http://127.0.0.1:9")
+
+
+def test_a_submission_is_of_one_suite_of_choices(store: Store, tmp_path: Path) -> None:
+    words = "is for one suite of kind choice; evaluate the others by themselves"
+    command = ("evaluate", "tea/run/checkpoint-1", "--submission", tmp_path / "submission.json", "--suite")
+    with refused(words):
+        call(*command, "shop-en")
+    past(words, *command, "shop-choice")
+
+
 def test_a_merged_model_has_one_place_to_go(store: Store, tmp_path: Path) -> None:
     words = "either a FOLDER, or --publish NAME"
     with refused(words):
@@ -243,7 +259,8 @@ def test_a_prompt_keeps_to_its_limit_with_less(template: Path, base: Path) -> No
 ELSEWHERE = {
     "install Kubeflow's training operator, and create the namespace": "unit/cli/test_submit.py",
     "; see: kubectl get promotionpolicies --namespace": "operator/test_webhooks.py",
-    "; ask for ": "operator/test_promotions_command.py",
+    "; ask for … in": "operator/test_promotions_command.py",
+    "No suite asked both versions the same questions": "unit/cli/test_compare.py",
     " Check your kubeconfig": "operator/test_promotions_command.py",
     "The API server refused: ": "operator/test_promotions_command.py",
     "check the name, the namespace ": "operator/test_promotions_command.py",

@@ -609,6 +609,10 @@ ELSEWHERE = {
     "mount one ReadWriteMany volume there on each": "loop/test_resume.py::test_nodes_that_share_no_folder_are_told_so",
     "leave it out, or compute with --bf16 auto": "loop/test_trainer_arguments.py::test_float16_is_for_gpus",
     "install it with `pip install tensorboard`": "loop/test_trainer.py::test_tensorboard_has_the_losses",
+    "has a soft prompt, which training would leave out": "run/test_base_model.py::"
+    "test_what_would_not_be_trained_as_it_answers_is_refused",
+    "processes can't share it evenly": "run/test_plan.py::"
+    "test_a_run_keeps_its_dialogues_to_a_step_when_fewer_processes_go_on",
     "leave it out, or give --fp16 true": "loop/test_trainer_arguments.py::test_bfloat16_is_used_as_requested",
     "has what this run did not write; give a new --output_dir": "run/test_checkpoints.py::"
     "test_a_checkpoint_is_not_written_over_what_is_there",
