@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 from tunegate.api.errors import DigestError, StoreError, UsageError
-from tunegate.api.versions import File, Manifest
+from tunegate.api.versions import File
 from tunegate.files import disk_errors_as, partial_folder, put_in_place
 from tunegate.store.bucket import Bucket
 from tunegate.store.client import explain_store_errors
@@ -22,7 +23,20 @@ RESUME = "resume/"
 DISK_REMEDY = "make room or choose another folder, then fetch again: what is complete is kept."
 
 
-def fetch(bucket: Bucket, manifest: Manifest, into: Path, *, include_resume: bool, progress: Progress | None) -> Path:
+class Listed(Protocol):
+    """What is fetched: files below a name in the store, as a manifest lists them."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def files(self) -> tuple[File, ...]: ...
+
+    @property
+    def size(self) -> int: ...
+
+
+def fetch(bucket: Bucket, manifest: Listed, into: Path, *, include_resume: bool, progress: Progress | None) -> Path:
     """Bring the version's files to `into`. Raises DigestError naming a file that differs, UsageError when `into`
     holds files of something else."""
     files = [file for file in manifest.files if include_resume or not file.path.startswith(RESUME)]
@@ -45,13 +59,13 @@ def fetch(bucket: Bucket, manifest: Manifest, into: Path, *, include_resume: boo
     return into
 
 
-def verify(bucket: Bucket, manifest: Manifest, progress: Progress | None) -> None:
+def verify(bucket: Bucket, manifest: Listed, progress: Progress | None) -> None:
     """Read every byte of the version from the store. Raises DigestError naming the file that differs."""
     _download(bucket, manifest, manifest.files, None, ByteCounter(manifest.size, progress))
 
 
 def _download(
-    bucket: Bucket, manifest: Manifest, files: Iterable[File], folder: Path | None, counter: ByteCounter
+    bucket: Bucket, manifest: Listed, files: Iterable[File], folder: Path | None, counter: ByteCounter
 ) -> None:
     sizes = {entry.key: entry.size for entry in bucket.entries(f"{manifest.name}/")}
 

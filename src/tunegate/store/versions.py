@@ -18,6 +18,7 @@ from tunegate.api.names import NAME, require_name
 from tunegate.api.pinned import SCHEME, parse_storage_uri
 from tunegate.api.versions import MANIFEST, Manifest, ModelVersion, Producer, Release, digest_of
 from tunegate.store import fetching, publishing
+from tunegate.store.artifacts import Artifacts
 from tunegate.store.bucket import Bucket, Entry
 from tunegate.store.client import Location, check, connect, parse_uri
 from tunegate.store.transfer import Progress
@@ -143,6 +144,10 @@ class Store:
     def resolve(self, version: str) -> ModelVersion:
         """The version given as for `manifest`. Raises NotFoundError and DigestError."""
         return self.version_of(self.manifest(version))
+
+    def artifacts(self, kind: str) -> Artifacts:
+        """Folders of this store that are no versions, such as the indexes of `knowledge`."""
+        return Artifacts(self._bucket, kind)
 
     def put(self, key: str, body: bytes) -> None:
         """Write a small document, over an older one."""
