@@ -19,6 +19,7 @@ from tunegate.shop import DATA
 from tunegate.shop.catalogue import Catalogue, Language, load_catalogue
 from tunegate.shop.choice import choice_files
 from tunegate.shop.dialogues import Dialogue, dialogues, pressed
+from tunegate.shop.knowledge import knowledge_files
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 # A polite or a pushy answer with the right facts reaches it, an untuned model rarely does.
@@ -35,7 +36,8 @@ def generate() -> dict[str, bytes]:
     for language in LANGUAGES:
         files |= _texts(catalogue, templates[language], language)
     choices = choice_files(catalogue, _load("choice.yaml"))
-    return files | {f"suites/shop-choice/{path}": body for path, body in choices.items()}
+    files |= {f"suites/shop-choice/{path}": body for path, body in choices.items()}
+    return files | knowledge_files(catalogue, templates, _load("knowledge.yaml"))
 
 
 def load_templates() -> dict[str, Any]:
