@@ -8,6 +8,7 @@ TunegateError              exit status 1: it was tried and failed
 │   ├── UnavailableError   it is away, or fails itself: the same may work later
 │   └── DigestError        bytes differ from their manifest
 ├── PromptError            a prompt template, or an answer to it, can't be used
+├── KnowledgeError         a document or an index of a knowledge base can't be used
 ├── ToolError              a tool can't do what a model asks of it
 ├── DataError              a data set or suite can't be used
 ├── ModelError             a model folder can't be used
@@ -56,6 +57,10 @@ class DigestError(StoreError):
 
 
 class PromptError(TunegateError):
+    pass
+
+
+class KnowledgeError(TunegateError):
     pass
 
 
