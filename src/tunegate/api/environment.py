@@ -19,6 +19,8 @@ KEYS = "TUNEGATE_KEYS"
 API_KEY = "TUNEGATE_API_KEY"
 # The API key that the engine at --engine-url asks for: a secret.
 ENGINE_KEY = "TUNEGATE_ENGINE_KEY"
+# The API key that is sent to the server that embeds the texts of a knowledge base: a secret.
+EMBEDDER_KEY = "TUNEGATE_EMBEDDER_KEY"
 # The name that clients ask a server for.
 MODEL_NAME = "TUNEGATE_MODEL_NAME"
 # The seconds between the signal that ends a server and the one that kills it, for servers and for what supervises them.
@@ -31,4 +33,4 @@ ENDPOINT_URL = "AWS_ENDPOINT_URL"
 REGION = "AWS_DEFAULT_REGION"
 
 # What must not appear in a log.
-SECRETS = (FEEDBACK_KEY, ENGINE_KEY, API_KEY, "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+SECRETS = (FEEDBACK_KEY, ENGINE_KEY, API_KEY, EMBEDDER_KEY, "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")

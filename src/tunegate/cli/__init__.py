@@ -23,6 +23,7 @@ VERBS = {
     "submit": ("tunegate.cli.submit", "Turn a `pai` command into a training job of your cluster."),
     "evaluate": ("tunegate.cli.evaluate", "Measure versions on suites."),
     "prompts": ("tunegate.cli.prompts", "Check prompt templates, render them, and try them on a model."),
+    "knowledge": ("tunegate.cli.knowledge", "Index documents that answers are drawn from, search and measure that."),
     "agent": ("tunegate.cli.agent", "Let a model use tools until it answers."),
     "serve": ("tunegate.cli.serve", "Serve one version over HTTP."),
     "keys": ("tunegate.cli.keys", "Make the API keys that a server asks for."),
