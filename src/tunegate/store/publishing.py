@@ -104,26 +104,25 @@ def _store(
         for path, done in claim.finished.items()
         if (entry := there.get(f"{name}/{path}")) and (entry.size, entry.etag) == (done.size, done.etag)
     }
-    shared: dict[tuple[int, str], list[tuple[str, str]]] = {}
-    for manifest in siblings:
-        for file in manifest.files:
-            shared.setdefault((file.size, file.sha256), []).append((manifest.name, file.path))
-    sizes = {size for size, _ in shared} | {done.size for done in kept.values()}
+    sizes = {file.size for manifest in siblings for file in manifest.files} | {done.size for done in kept.values()}
     untouched = cache(partial(_untouched, bucket))
     files: dict[str, File] = {}
+
+    def origin(source: SourceFile, sha256: str) -> str:
+        """The key of the same bytes in another version; empty where there are none."""
+        same = [(m.name, f.path) for m in siblings for f in m.files if (f.size, f.sha256) == (source.size, sha256)]
+        return next((f"{of}/{path}" for of, path in same if (path, source.size) in untouched(of)), "")
 
     def place(source: SourceFile) -> None:
         key = f"{name}/{source.path}"
         claim.require()
         # Reading a file twice is cheaper than sending it, but only worth it where its size is known in the store.
         sha256 = source.sha256() if source.size in sizes else ""
-        done, known = kept.get(source.path), (source.size, sha256)
+        done = kept.get(source.path)
         if done is not None and done.sha256 == sha256:
             counter.add(source.size)
-        elif origin := next(
-            (f"{of}/{path}" for of, path in shared.get(known, ()) if (path, source.size) in untouched(of)), ""
-        ):
-            done = Finished(size=source.size, sha256=sha256, etag=transfers.copy(origin, key, source.size))
+        elif sha256 and (there_already := origin(source, sha256)):
+            done = Finished(size=source.size, sha256=sha256, etag=transfers.copy(there_already, key, source.size))
             counter.add(source.size)
         else:
             done = transfers.upload(source, key)

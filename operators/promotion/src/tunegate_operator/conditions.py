@@ -68,20 +68,14 @@ def of_promotion(promotion: Promotion, problems: Sequence[Problem], namespace: s
     ended = status.phase in TERMINAL
     last = status.history[-1] if status.history else None
     stopping = [] if ended else [problem for problem in problems if problem.stops]
-    started = f"it has not started yet: {waits}" if waits else "it has not started yet"
-    why, message = (last.reason or last.phase, last.message) if last else ("Waiting", started)
-    if status.waiting:
-        why, message = "Waiting", status.waiting
+    why, message = "Waiting", status.waiting or ": ".join(filter(None, ("it has not started yet", waits)))
+    if last and not status.waiting:
+        why, message = last.reason or last.phase, last.message
     stalled = ended and status.phase == "Failed"
     first = stopping[0] if stopping else None
     needed = first.message if first else message
     if stalled and decision:
         needed = f"{decision.message}; when the cause is gone, make another Promotion of the version"
-    if status.weight > 0:
-        traffic = Condition("TrafficShifted", "True", "WeightObserved", f"{status.weight} % of the traffic")
-    else:
-        restored = bool(status.canary_started and decision)
-        traffic = Condition("TrafficShifted", "False", "TrafficRestored" if restored else "NotShown")
     return [
         Condition("Ready", "True" if ended and not stalled else "False", why, message),
         Condition("Reconciling", "False" if ended or first else "True", first.reason if first else why, message),
@@ -95,7 +89,7 @@ def of_promotion(promotion: Promotion, problems: Sequence[Problem], namespace: s
         _passed("Evaluated", status, {"Verifying", "Evaluating"}, ("EvaluationFailed", "EvaluationTimeout")),
         _gates(status),
         _approved(promotion, namespace),
-        traffic,
+        _shifted(status),
         Condition(
             "Promoted",
             "True" if status.phase == "Succeeded" else "False" if ended else "Unknown",
@@ -171,6 +165,13 @@ def _approved(promotion: Promotion, namespace: str) -> Condition:
     if any(step.phase in ("Progressing", "Promoting") for step in status.history):
         return Condition("Approved", "True", "Automatic")
     return Condition("Approved", "Unknown", "NotReached" if status.decision else "Waiting")
+
+
+def _shifted(status: PromotionStatus) -> Condition:
+    if status.weight > 0:
+        return Condition("TrafficShifted", "True", "WeightObserved", f"{status.weight} % of the traffic")
+    restored = bool(status.canary_started and status.decision)
+    return Condition("TrafficShifted", "False", "TrafficRestored" if restored else "NotShown")
 
 
 def _healthy(status: PromotionStatus) -> Condition:
