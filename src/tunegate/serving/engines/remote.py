@@ -21,7 +21,7 @@ from tunegate.serving.features import ANY, EngineFeatures
 from tunegate.serving.limits import Embedded
 
 START_SECONDS = 600.0
-STALL_SECONDS = 120.0  # more than a step ever takes: a busy engine is not ended
+STALL_SECONDS = 120.0  # more than a step on a GPU ever takes: a busy engine is not ended
 LAST_SECONDS = 2  # of a server's grace: for ending its engine, when all answers are given
 _WATCH_SECONDS = 0.25
 _HEALTH_EVERY = 8  # watches

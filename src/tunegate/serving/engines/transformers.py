@@ -27,6 +27,7 @@ from tunegate.serving.limits import Embedded, Sampling
 # are about 0.4 GB for SmolLM2-135M.
 PAGE_TOKENS, PAGES, BATCH_TOKENS = 256, 64, 512
 CONTEXT_TOKENS = PAGE_TOKENS * PAGES // 2
+STEP_SECONDS = 600.0  # what BATCH_TOKENS of a large model may take a small CPU; until then it is not called hung
 _SAMPLING_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens")
 
 
@@ -42,7 +43,7 @@ def start(folder: Path, release: Release, log: Path) -> Engine:
     child = Child.start("the engine", argv, log=log, env=ENVIRONMENT)
     features = TRANSFORMERS_ALONE if has_prefix(folder) else TRANSFORMERS
     pulse = Pulse(heartbeat.PATH, heartbeat.read_json)
-    return Engine(f"http://127.0.0.1:{port}", str(folder), child, limits, features, pulse)
+    return Engine(f"http://127.0.0.1:{port}", str(folder), child, limits, features, pulse, STEP_SECONDS)
 
 
 def read_limits(folder: Path, release: Release) -> Embedded:
