@@ -1,8 +1,7 @@
 """How each request of one batch draws its tokens: `transformers serve` gives all of them what the first one asked for.
 
-Its continuous batching takes a logits processor with arguments for each request. Here that is one which leaves of a row
-of scores what the row's request may draw from, so requests that always take the likeliest token, and those with a seed,
-share a batch with all others.
+Its continuous batching takes a logits processor with arguments for each request. Here that is one which draws as the
+request of each row asks. Those that always take the likeliest token, and those with a seed, share a batch with others.
 """
 
 from __future__ import annotations
@@ -47,19 +46,19 @@ class Drawing:
             self._steps.append(MinPLogitsWarper(float(config.min_p)))
 
     def left(self, scores: torch.Tensor, tokens: list[int]) -> torch.Tensor:
-        """Of one row of scores what may be drawn after `tokens`; all else is minus infinity."""
+        """Of one row of scores what may be drawn after `tokens`, as a batch of one; all else is minus infinity."""
         row = scores.unsqueeze(0)
-        if self._steps:
-            row = self._steps(torch.tensor([tokens], device=scores.device), row)
+        return self._steps(torch.tensor([tokens], device=scores.device), row) if self._steps else row
+
+    def draw(self, scores: torch.Tensor, tokens: list[int]) -> torch.Tensor:
+        """The token that follows `tokens`."""
+        row = self.left(scores, tokens)
         if self._is_greedy:
-            token = row.argmax(-1, keepdim=True)
-        elif self._seed is not None:
-            # One number for each place of each answer: what else is in the batch changes nothing.
+            return row.argmax(-1)
+        drawn = None
+        if self._seed is not None:  # a number for each place of each answer: the rest of the batch changes nothing
             drawn = torch.Generator(scores.device).manual_seed((self._seed * 1_000_003 + len(tokens)) % 2**63)
-            token = torch.multinomial(row.softmax(-1), 1, generator=drawn)
-        else:
-            return row[0]
-        return torch.full_like(row, -torch.inf).scatter_(-1, token, 0.0)[0]
+        return torch.multinomial(row.softmax(-1), 1, generator=drawn)[0]
 
 
 class _ByRequest(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
@@ -81,9 +80,10 @@ class _ByRequest(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
         return torch.zeros(len(states), dtype=torch.int32)
 
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
-        return torch.stack(
-            [drawing.left(row, tokens) for row, (drawing, tokens) in zip(scores, self._rows, strict=True)]
-        )
+        """Scores of which each row has one token left, which the library then takes as the likeliest."""
+        rows = zip(scores, self._rows, strict=True)
+        tokens = torch.stack([drawing.draw(row, before) for row, (drawing, before) in rows])
+        return torch.full_like(scores, -torch.inf).scatter_(-1, tokens, 0.0)
 
 
 class DrawingManager(CBGenerateManager):  # type: ignore[misc]
@@ -93,10 +93,10 @@ class DrawingManager(CBGenerateManager):  # type: ignore[misc]
     _drawing: Drawing
 
     def init_cb(self, model: Any, gen_config: GenerationConfig) -> None:
-        """Start the batch, with sampling: a row that has one token left draws that one."""
+        """Start the batch, without the library's own sampling: the processor has drawn."""
         if self._cb is not None:
             return
-        shared = GenerationConfig(do_sample=True, eos_token_id=gen_config.eos_token_id)
+        shared = GenerationConfig(do_sample=False, eos_token_id=gen_config.eos_token_id)
         batch = model.init_continuous_batching(generation_config=shared, continuous_batching_config=self._cb_config)
         batch.logit_processor = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([_ByRequest()]))
         batch.logit_processor.tensors_required = 1
