@@ -48,7 +48,8 @@ class Tokens:
 
     def _is_right(self, name: str, value: Any) -> bool:
         given = tuple(value) if isinstance(value, list) else (value,)
-        return bool(given) and set(given) <= set(self.special.get(name, ())) and bool not in set(map(type, given))
+        ours = self.special.get(name, ())
+        return bool(given) and all(type(token) is int and token in ours for token in given)
 
 
 def read_tokens(folder: Path) -> Tokens:

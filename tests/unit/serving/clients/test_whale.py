@@ -94,6 +94,8 @@ def test_another_models_token_ids_are_refused_with_the_right_ones(generation: An
         ({"eos_token_id": 151645}, "generate_config.eos_token_id"),
         ({"eos_token_id": [2, 3]}, "generate_config.eos_token_id"),
         ({"eos_token_id": True}, "generate_config.eos_token_id"),
+        ({"eos_token_id": [[2]]}, "generate_config.eos_token_id"),
+        ({"eos_token_id": {}}, "generate_config.eos_token_id"),
         ({"num_beams": 4, "length_penalty": 1}, "generate_config.length_penalty, generate_config.num_beams"),
         ({"do_sample": "no"}, "generate_config.do_sample"),
     ],
