@@ -142,8 +142,26 @@ def test_a_canary_that_never_comes_up_gets_no_traffic(shop: Shop) -> None:
     assert shop.weights() == {shop.server_of(shop.base): 100}
 
 
-def test_one_of_several_replicas_that_loads_slowly_is_no_server_that_is_away(shop: Shop, prometheus: str) -> None:
-    """As after its node was drained: KServe says not ready, and what failed in that pod, while another answers."""
+def make_ready_pod(shop: Shop, server: str) -> None:
+    """As a kubelet would say it."""
+    container = {"name": "kserve-container", "image": "predictor"}
+    labels = {"serving.kserve.io/inferenceservice": server}
+    metadata = {"name": server, "namespace": shop.namespace, "labels": labels}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}}
+    shop.server.kubectl("apply", "-f", "-", stdin=json.dumps(pod))
+    patch = json.dumps({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}})
+    words = ["patch", "pod", server, "--subresource=status", "--type=merge", "-p", patch]
+    shop.server.kubectl("-n", shop.namespace, *words)
+
+
+@pytest.mark.parametrize("told", [1, 0], ids=["told", "not told"])
+def test_one_of_several_replicas_that_loads_slowly_is_no_server_that_is_away(
+    shop: Shop, prometheus: str, told: int
+) -> None:
+    """As after its node was drained: KServe says not ready, and what failed in that pod, while another answers.
+
+    It says nothing of that other one while the initializer of the first runs again after a failure.
+    """
     shop.start_policy(serving={"replicas": 2, "unavailableSeconds": 1}, bakingSeconds=5)
     version = shop.publish("run-1")
     shop.start_prometheus(prometheus, shop.base, version)
@@ -153,7 +171,9 @@ def test_one_of_several_replicas_that_loads_slowly_is_no_server_that_is_away(sho
     server = {**shop.get(kinds.INFERENCE_SERVICE, shop.server_of(version)), "apiVersion": "serving.kserve.io/v1beta1"}
     condition = {"type": "Ready", "status": "False", "reason": "MinimumReplicasUnavailable"}
     failure = {"reason": "ModelLoadFailed", "message": "the store did not answer"}
-    model = {"copies": {"totalCopies": 1}, "transitionStatus": "BlockedByFailedLoad", "lastFailureInfo": failure}
+    if not told:
+        make_ready_pod(shop, shop.server_of(version))
+    model = {"copies": {"totalCopies": told}, "transitionStatus": "BlockedByFailedLoad", "lastFailureInfo": failure}
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     shop.hands.status(server, {"conditions": [{**condition, "lastTransitionTime": now}], "modelStatus": model})
     stop = keep_voting(shop, lambda: (shop.vote(version, up=10), shop.vote(shop.base, up=10)))  # type: ignore[func-returns-value]

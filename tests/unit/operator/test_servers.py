@@ -206,6 +206,20 @@ def test_a_server_that_is_scaled_up_while_it_answers_is_not_away() -> None:
     assert world.promotion()["status"]["phase"] == "Baking"
 
 
+def test_a_server_is_not_away_while_a_pod_answers_that_kserve_does_not_tell_of() -> None:
+    """It writes no status while the initializer of another pod runs again after it failed."""
+    world = make_world(bakingSeconds=100000).until("Baking", limit=200)
+    world.follow_servers = False
+    world.ready(server_of(CANDIDATE), "False", copies=0, reason="MinimumReplicasUnavailable")
+    world.ready_pods = {server_of(CANDIDATE)}
+    world.step(5, seconds=200)
+    assert world.promotion()["status"]["phase"] == "Baking"
+    assert away(world) == []
+    world.ready_pods = set()
+    world.step(2, seconds=200)
+    assert world.promotion()["status"]["decision"]["reason"] == "CandidateDown"
+
+
 def test_a_field_that_only_kserve_knows_makes_no_server_not_ready() -> None:
     """`kubectl patch` of scaleTarget: the object's generation grows, and its Deployment's does not."""
     world = make_world(bakingSeconds=100000).until("Baking", limit=200)

@@ -88,12 +88,15 @@ class World:
         self.webhooks: list[Callable[[Object], None]] = []
         self.deployments: dict[str, kserve.Deployment] = {}
         self.asked: dict[str, tuple[Object, int]] = {}
+        # Servers of which a pod answers that KServe does not tell of.
+        self.ready_pods: set[str] = set()
         self._ids = itertools.count(1)
         self.gatherer = Gatherer(
             config,
             self,
             self.store,  # type: ignore[arg-type]
             lambda namespace, job: "the pod said why",
+            lambda namespace, server: server in self.ready_pods,
         )
         self.gatherer._counts = self._counts  # type: ignore[method-assign]
         policy = {**POLICY_SPEC, **spec}

@@ -186,12 +186,16 @@ class Gathered:
 
 @dataclass
 class Gatherer:
-    """`pod_message` reads why a Job's pod failed."""
+    """`pod_message` reads why a Job's pod failed; `has_ready_pod` whether a pod of a server answers.
+
+    Both get a namespace and a name.
+    """
 
     config: Config
     caches: Caches
     source: Source
     pod_message: Callable[[str, str], str]
+    has_ready_pod: Callable[[str, str], bool]
 
     def __post_init__(self) -> None:
         self._parsed: dict[str, tuple[str, Promotion | None]] = {}
@@ -224,7 +228,7 @@ class Gatherer:
         around = self._objects(obj, policy, versions, objects)
         message_of = partial(self.pod_message, namespace)
         summaries = find_summaries(policy, versions, around.model_versions, around.jobs, self.source, message_of)
-        servers, records = around.inference_services, _records(obj, around.inference_services, now)
+        servers, records = around.inference_services, self._records(obj, around.inference_services, now)
         digests = digest_by_server(name, servers, versions)
         is_shared = policy.traffic.is_shared
         route = (route_state if is_shared else switch_state)(around.route, digests)
@@ -336,6 +340,18 @@ class Gatherer:
             training_jobs=tuple(job for kind in kinds.TRAINING for job in self.caches.list(kind, namespace)),
         )
 
+    def _records(self, obj: Object, servers: Mapping[str, Object], now: datetime) -> dict[str, ServerRecord]:
+        """What is remembered of the servers that are there, with those that have stopped answering, and come back.
+
+        KServe stops telling while the initializer of a pod runs again after a failure, whatever others do.
+        """
+        namespace, known, records = obj["metadata"]["namespace"], read_servers(obj), {}
+        for name, live in servers.items():
+            record = known.get(name, ServerRecord(name=name))
+            answers = is_answering(live) or self.has_ready_pod(namespace, name)
+            records[name] = msgspec.structs.replace(record, away_since=None if answers else record.away_since or now)
+        return records
+
     def _counts(self, namespace: str, seen: Snapshot, now: datetime) -> Counts | Problem:
         if (asked := counted(seen)) is None:
             return Counts({})
@@ -423,16 +439,6 @@ def _too_long(obj: Object) -> Iterable[Problem]:
             f"policy with {most} characters at most, or leave the namespace out of KServe's domainTemplate"
         )
         yield Problem("Serving", "NameTooLong", message)
-
-
-def _records(obj: Object, servers: Mapping[str, Object], now: datetime) -> dict[str, ServerRecord]:
-    """What is remembered of the servers that are there, with those that have stopped answering, and come back."""
-    known, records = read_servers(obj), {}
-    for name, live in servers.items():
-        record = known.get(name, ServerRecord(name=name))
-        away_since = None if is_answering(live) else record.away_since or now
-        records[name] = msgspec.structs.replace(record, away_since=away_since)
-    return records
 
 
 def _is_stuck(obj: Object, state: RouteState, route: Object, now: datetime) -> bool:

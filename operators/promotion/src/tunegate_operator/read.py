@@ -59,7 +59,7 @@ def job_state(job: Object) -> JobState:
 
 
 def is_answering(isvc: Object) -> bool:
-    """Whether any of its pods is ready, also while KServe waits for more of them or for a rollout to end."""
+    """Whether KServe says that any of its pods is ready, also while it waits for more of them or a rollout to end."""
     copies = isvc.get("status", {}).get("modelStatus", {}).get("copies", {}).get("totalCopies", 0)
     return copies > 0 or is_true(isvc, "Ready")
 
@@ -69,11 +69,13 @@ def server_state(
 ) -> ServerState:
     """A new server is ready when KServe says so, one with traffic for as long as any of its pods answers.
 
+    away_since: since when none of them has; None while one does.
+
     Failed when a new one has not come up in time, or when none of the pods of one with traffic has answered for too
     long. KServe's observedGeneration is no guide: it is that of a Deployment.
     """
     status = isvc.get("status", {})
-    if is_true(isvc, "Ready") or (had_traffic and is_answering(isvc)):
+    if is_true(isvc, "Ready") or (had_traffic and away_since is None):
         return ServerState(ready=True)
     name, ready = isvc["metadata"]["name"], condition(isvc, "Ready")
     if had_traffic:

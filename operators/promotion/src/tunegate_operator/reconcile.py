@@ -24,7 +24,7 @@ from tunegate_operator.config import Config
 from tunegate_operator.desired import Changes, changes, unready_changes
 from tunegate_operator.gather import Caches, Gatherer, Last, PolicyProblem
 from tunegate_operator.metrics import Metrics
-from tunegate_operator.read import is_training
+from tunegate_operator.read import is_training, is_true
 from tunegate_operator.store_watch import Source
 from tunegate_operator.writes import Writes
 
@@ -58,7 +58,7 @@ class Reconciler:
             metrics.store_scan_seconds.observe,
         )
         self._last: dict[Key, Last] = {}
-        self._gatherer = Gatherer(config, watches, self._source, self._pod_message)
+        self._gatherer = Gatherer(config, watches, self._source, self._pod_message, self._has_ready_pod)
 
     def start(self, stop: threading.Event) -> threading.Thread:
         """Watch the store until `stop` is set, in a thread of its own."""
@@ -162,6 +162,10 @@ class Reconciler:
             if "terminated" in (state := container.get("state", {}))
         ]
         return " ".join(max(said)[1].split())[-1000:] if said else ""
+
+    def _has_ready_pod(self, namespace: str, server: str) -> bool:
+        pods = self._cluster.list(kinds.POD, namespace, f"serving.kserve.io/inferenceservice={server}")
+        return any(is_true(pod, "Ready") for pod in pods)
 
     def _changed(self, model: str) -> None:
         for key in self._keys_of(model):
