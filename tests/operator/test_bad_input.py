@@ -184,6 +184,7 @@ def test_one_of_several_replicas_that_loads_slowly_is_no_server_that_is_away(
     assert shop.phase(version) == "Succeeded"
 
 
+@pytest.mark.timeout(600)
 def test_kinds_that_are_installed_later_are_used_as_soon_as_they_are_there(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,7 +204,8 @@ def test_kinds_that_are_installed_later_are_used_as_soon_as_they_are_there(
             assert "install KServe" in found["message"]
             shop.until_condition("TrafficSplit", "GatewayApiMissing")
             server.install_crds([foreign])
-            shop.until_serving()
+            # What is not there is looked for once a minute.
+            wait_for(lambda: shop.policy_phase() == "Serving", seconds=180, what="the policy to serve")
 
 
 def test_a_route_whose_backends_are_not_found_moves_nothing_and_can_be_aborted(shop: Shop) -> None:

@@ -129,7 +129,7 @@ def test_defaults_are_those_of_the_type(api: Api) -> None:
     wanted = policy()
     made = api.create(wanted)
     assert read_policy(made) == read_policy(wanted)
-    assert made["spec"]["feedback"] == {"alpha": 0.05, "margin": 0.1, "minVerdicts": 10}
+    assert made["spec"]["feedback"] == {"alpha": 0.05, "margin": 0.1, "minVerdicts": 10, "maxLean": 1}
     assert made["spec"]["traffic"] == {"pathPrefix": "/"}
     nested = {"gateway", "hostnames", "limit", "resources", "nodeSelector", "tolerations"}
     names = {field.encode_name for field in fields(ClusterPolicy)} - nested

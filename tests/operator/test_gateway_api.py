@@ -12,7 +12,7 @@ from tunegate.api.traffic import ANSWER_PATHS
 from tunegate.kube.client import Cluster
 from tunegate.kube.kinds import Kind
 from tunegate_operator import kinds, manifests
-from tunegate_operator.edits import first_difference
+from tunegate_operator.edits import is_same
 
 pytestmark = pytest.mark.usefixtures("foreign_crds")
 
@@ -35,7 +35,7 @@ def test_the_api_server_takes_every_field_of_a_route(cluster: Cluster, namespace
         assert header == {"set": [{"name": "tunegate-step", "value": "shop-run-1/0"}]}
         assert (len(rule["filters"]) > 1) == (prefix != "/")
     assert len(others["backendRefs"]) == 1
-    assert first_difference(wanted["spec"], found["spec"]) == ""
+    assert is_same(wanted["spec"], found["spec"])
 
 
 def test_the_one_rule_of_an_older_operator_is_replaced_as_a_whole(cluster: Cluster, namespace: str) -> None:
@@ -48,7 +48,7 @@ def test_the_one_rule_of_an_older_operator_is_replaced_as_a_whole(cluster: Clust
     cluster.apply({**wanted, "spec": {**wanted["spec"], "rules": [older]}})
     found = cluster.apply(wanted)
     assert [len(rule["backendRefs"]) for rule in found["spec"]["rules"]] == [2, 1]
-    assert first_difference(wanted["spec"], found["spec"]) == ""
+    assert is_same(wanted["spec"], found["spec"])
 
 
 @pytest.mark.parametrize(
