@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from tests.builders import at, make_version
 from tests.refusals import refused, without_story
+from tests.unit.knowledge.embedding import embedding
 from tunegate.api.errors import NotFoundError, TunegateError
 from tunegate.api.promotion import Phase, Promotion, PromotionStatus
 from tunegate.cli import root
@@ -253,6 +254,20 @@ def test_a_prompt_keeps_to_its_limit_with_less(template: Path, base: Path) -> No
     with refused("and its limit prompt_tokens is"):
         call("prompts", "render", template, "--tokenizer", base, "--var", f"query={'what ' * 200}")
     call("prompts", "render", template, "--tokenizer", base, "--var", "query=Hi")
+
+
+def test_an_index_has_a_place_and_a_server_a_models_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TUNEGATE_STORE", raising=False)
+    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "help.md").write_text("# Help\n\nSend it back within 14 days.\n")
+    build = ("knowledge", "build", "help", tmp_path / "help.md")
+    with refused("Name the store that the index goes to (--store), or a folder for it (--into)"):
+        call(*build, "--embedder", "none")
+    call(*build, "--embedder", "none", "--into", tmp_path / "index")
+    with embedding() as server:
+        with refused(", too: --embedder-model NAME"):
+            call(*build, "--embedder", server.url, "--into", tmp_path / "vectors")
+        call(*build, "--embedder", server.url, "--embedder-model", "hashing", "--into", tmp_path / "vectors")
 
 
 # What a cluster refuses: on a real API server.

@@ -236,6 +236,27 @@ def test_a_version_is_asked_for_by_what_is_there(store: Store, model: Path, tmp_
     store.resolve(pinned)
 
 
+def test_an_artifact_is_named_and_found_as_the_message_says(store: Store, model: Path, tmp_path: Path) -> None:
+    artifacts = store.artifacts("knowledge")
+    with refused(" can't be a name; write lower-case letters, digits, '-' and '.'"):
+        artifacts.publish(model, "Help")
+    published = artifacts.publish(model, "help")
+    with refused(" is no digest; give at least 8 of its hex digits"):
+        artifacts.find("help@1234")
+    assert artifacts.find(f"help@{published.digest[7:15]}") == published
+    with refused("There is no ") as caught:
+        artifacts.find("helps")
+    assert str(caught.value).endswith("there are: help.")
+    assert artifacts.find("help") == published
+    (key,) = [key for key in store.keys(".knowledge/help/") if key.endswith("/manifest.json")]
+    store.put(key, (store.get(key) or b"").replace(published.digest[7:].encode(), b"0" * 64))
+    with refused(" disagrees with itself; delete it from the store, and publish again"):
+        artifacts.find("help")
+    store.delete(key)
+    assert artifacts.publish(model, "help") == published
+    assert artifacts.find("help") == published
+
+
 # Messages whose way out is to do the same again, or is somebody else's to give.
 ELSEWHERE = {
     "another publisher took over ": "test_claims.py::test_publisher_that_was_taken_over_is_told_and_leaves_the_claim",
