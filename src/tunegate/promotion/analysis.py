@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cache, reduce
 from itertools import groupby
 from typing import NamedTuple
 
@@ -21,23 +22,29 @@ from tunegate.api.feedback import Tally, Verdicts
 from tunegate.api.policy import FeedbackGuard
 from tunegate.api.promotion import Comparison, Outcome, StepVerdicts
 
-# Each stake multiplies the odds of a thumbs down by exp(effect). A stake of 0 keeps its money, for the arm of which
-# much is known already; the others are spread over all effects that can matter. Any choice is valid; this one finds
-# 20 % against 40 % and 10 % against 20 % quickly at even and at 10/90 splits.
-_EFFECTS = (0.0, 0.04, 0.1, 0.25, 0.6, 1.5)
-_SHARES = (0.2, 0.05, 0.1, 0.2, 0.25, 0.2)
-_STAKES = tuple((math.log(share), effect, math.expm1(effect)) for share, effect in zip(_SHARES, _EFFECTS, strict=True))
+# A pair of stakes multiplies the odds of a thumbs down of the candidate by exp(one) and those of a thumbs up of the
+# stable by exp(other); their sum is the difference that is bet on, as the logarithm of an odds ratio.
+_EFFECTS = ((0.2, 0.05), (0.45, 0.2), (0.9, 0.4), (1.8, 0.25), (3.2, 0.1))
+# Most is to be had when the version with fewer answers has the larger stake: the stakes are to each other as the asked
+# shares of the answers, the other way round, times one of these, as neither the share nor the mood is known beforehand.
+_RATIOS = ((0.2, 0.1), (0.45, 0.2), (0.75, 0.3), (1.1, 0.2), (2.0, 0.12), (5.0, 0.08))
+# Stakes on one version alone, for thresholds that are far from both; and what is kept, so that not all can be lost.
+_ALONE = ((0.1, 0.03), (0.3, 0.03), (0.8, 0.03), (2.0, 0.02))
+_KEPT = 0.05
+# Any choice is valid; this one finds 20 % against 40 % and 10 % against 20 % quickly at even and at 10/90 splits.
 
 _LARGEST_LOG = 690.0  # evidence is kept below 1e300, so that it stays a number in JSON
 _FARTHEST = 1_000_000  # judged answers of the candidate; a conclusion farther away than this is not foretold
 _PRECISION = 1e-9  # of the logarithm of the evidence; rounded down, never up
 
 
-def compare(candidate: Verdicts | None, stable: Verdicts | None, guard: FeedbackGuard, steps: int) -> Comparison:
+def compare(
+    candidate: Verdicts | None, stable: Verdicts | None, guard: FeedbackGuard, weights: Sequence[int]
+) -> Comparison:
     """Compare the thumbs down of the candidate with those of the concurrent stable, at any moment, as often as liked.
 
-    `steps` is the number of steps in which the stable answers beside the candidate; verdicts of later ones are compared
-    with those of the last of them.
+    `weights` are the shares of the candidate in percent that were asked for in the steps in which the stable answers
+    beside it, at least one; verdicts of later steps are compared with those of the last of them.
 
     "Worse": the candidate's share of thumbs down is above the stable's. For a candidate that is no worse, the chance of
     ever hearing this, over all looks, is at most `guard.alpha`.
@@ -52,9 +59,9 @@ def compare(candidate: Verdicts | None, stable: Verdicts | None, guard: Feedback
     threshold = 1 / guard.alpha
     if candidate is None or stable is None:
         return _without_counts(candidate, stable, threshold)
-    judged = _steps(candidate, stable, steps)
+    judged = _steps(candidate, stable, weights)
     ours, theirs = _total(step.candidate for step in judged), _total(step.stable for step in judged)
-    evidence = _Evidence.of((step.counts for step in judged), guard.margin)
+    evidence = _product(_Evidence.of(step.counts, guard.margin) for step in judged)
     outcome: Outcome = "Inconclusive"
     if ours.n >= guard.min_verdicts and theirs.n > 0:
         enough = -math.log(guard.alpha)
@@ -75,45 +82,51 @@ def compare(candidate: Verdicts | None, stable: Verdicts | None, guard: Feedback
 
 
 class _Step(NamedTuple):
-    """What was said of both versions in one step."""
+    """What was said of both versions in one step, and the part of the answers that the candidate was to give in it."""
 
     step: int
+    share: float
     candidate: Tally
     stable: Tally
 
     @property
     def counts(self) -> _Counts:
-        return _Counts(self.candidate.down, self.candidate.n, self.stable.down, self.stable.n)
+        return _Counts(self.share, self.candidate.down, self.candidate.n, self.stable.down, self.stable.n)
 
 
 class _Counts(NamedTuple):
-    """Thumbs down and judged answers of both in a step; real numbers, because a forecast scales them."""
+    """Thumbs down and judged answers of both in a step; real numbers, because a forecast scales them.
 
+    share: the part of the answers that the candidate was to give, from 0 to 1.
+    """
+
+    share: float
     candidate_down: float
     candidate_n: float
     stable_down: float
     stable_n: float
 
     def times(self, factor: float) -> _Counts:
-        return _Counts(*(factor * count for count in self))
+        return _Counts(self.share, *(factor * count for count in self[1:]))
 
 
-def _steps(candidate: Verdicts, stable: Verdicts, steps: int) -> list[_Step]:
+def _steps(candidate: Verdicts, stable: Verdicts, weights: Sequence[int]) -> list[_Step]:
     """The steps in which anything was judged, in order.
 
     Verdicts on answers of no step came past the route, so nobody knows beside whom they were given. Only where one of
     the versions has no others, as its server is one of 0.1.0, is everything compared as if it were one step.
     """
     if any(None in verdicts and len(verdicts) == 1 for verdicts in (candidate, stable)):
-        return [_Step(0, _total(candidate.values()), _total(stable.values()))]
+        return [_Step(0, weights[0] / 100, _total(candidate.values()), _total(stable.values()))]
     indexes = sorted(index for index in {*candidate, *stable} if index is not None)
     return [
         _Step(
             step,
+            weights[step] / 100,
             _total(candidate[index] for index in joined if index in candidate),
             _total(stable[index] for index in joined if index in stable),
         )
-        for step, found in groupby(indexes, key=lambda index: min(index, steps - 1))
+        for step, found in groupby(indexes, key=lambda index: min(index, len(weights) - 1))
         for joined in [list(found)]
     ]
 
@@ -130,64 +143,99 @@ class _Evidence(NamedTuple):
     not_worse: float
 
     @classmethod
-    def of(cls, steps: Iterable[_Counts], margin: float) -> _Evidence:
-        worse = not_worse = 0.0
-        for candidate_down, candidate_n, stable_down, stable_n in steps:
-            candidate_up, stable_up = candidate_n - candidate_down, stable_n - stable_down
-            # no worse: share down of the candidate + share up of the stable <= 1
-            worse += _log_evidence(candidate_down, candidate_n, stable_up, stable_n, 1.0)
-            # worse by the margin: share down of the stable + share up of the candidate <= 1 - margin
-            not_worse += _log_evidence(stable_down, stable_n, candidate_up, candidate_n, 1.0 - margin)
-        return cls(worse, not_worse)
+    def of(cls, counts: _Counts, margin: float, enough: float = -math.inf) -> _Evidence:
+        """Of one step; below `enough` only that much is sure."""
+        share, candidate_down, candidate_n, stable_down, stable_n = counts
+        candidate_up, stable_up = candidate_n - candidate_down, stable_n - stable_down
+        # no worse: share down of the candidate + share up of the stable <= 1
+        worse = _Bets(share, 1.0, candidate_down, candidate_n, stable_up, stable_n)
+        # worse by the margin: share down of the stable + share up of the candidate <= 1 - margin
+        not_worse = _Bets(1.0 - share, 1.0 - margin, stable_down, stable_n, candidate_up, candidate_n)
+        return cls(_log_evidence(worse, enough), _log_evidence(not_worse, enough))
+
+    def times(self, other: _Evidence) -> _Evidence:
+        return _Evidence(self.worse + other.worse, self.not_worse + other.not_worse)
 
 
-def _log_evidence(hits_a: float, n_a: float, hits_b: float, n_b: float, total: float) -> float:
-    """Log of the e-value against "rate of a + rate of b <= total": the least, over q, of betting on a > q, b > total-q.
+class _Bets(NamedTuple):
+    """One step's bets against "rate of a + rate of b <= total"; `share` is the part of the answers that a gives."""
 
-    Both terms are convex in q, so Newton's steps inside a shrinking bracket find the minimum, and the slope times the
-    width of the bracket bounds what is left: that much is subtracted, so the evidence is never overstated.
+    share: float
+    total: float
+    hits_a: float
+    n_a: float
+    hits_b: float
+    n_b: float
+
+
+def _log_evidence(bets: _Bets, enough: float = -math.inf) -> float:
+    """Log of the e-value of a step: the least, over q, that bets on a > q and b > total - q own.
+
+    The logarithm is convex in q, so Newton's steps inside a shrinking bracket find the minimum, and the slope times the
+    width of the bracket bounds what is left: that much is subtracted, so the evidence is never overstated. The search
+    ends early, with a number below `enough`, once it is known that the minimum lies there.
     """
+    _, total, hits_a, n_a, hits_b, n_b = bets
     if n_a == 0 or n_b == 0:  # the threshold for the other is then the worst there is
-        return _log_capital(hits_a, n_a, total)[0] + _log_capital(hits_b, n_b, total)[0]
+        return _log_capital(bets, total if n_a else 0.0)[0]
     excess = hits_a / n_a + hits_b / n_b - total
     low, high = 0.0, total
     q = min(max(hits_a / n_a - excess * n_b / (n_a + n_b), low), high)
     for _ in range(100):
-        value_a, slope_a, curve_a = _log_capital(hits_a, n_a, q)
-        value_b, slope_b, curve_b = _log_capital(hits_b, n_b, total - q)
-        slope, curve = slope_a - slope_b, curve_a + curve_b
+        value, slope, curve = _log_capital(bets, q)
         low, high = (low, q) if slope > 0 else (q, high)
         slack = abs(slope) * (high - low)
-        if slack <= _PRECISION:
+        if slack <= _PRECISION or value < enough:
             break
         q -= slope / curve
         if not low < q < high:
             q = (low + high) / 2
-    return value_a + value_b - slack
+    return value - slack
 
 
-def _log_capital(hits: float, n: float, rate: float) -> tuple[float, float, float]:
-    """Log of what 1 became by betting, `n` times, that a hit is likelier than `rate`; with its two derivatives by rate.
+def _log_capital(bets: _Bets, q: float) -> tuple[float, float, float]:
+    """Log of what 1 became by betting, answer by answer, that hits of a are likelier than q and those of b than
+    total - q; with its two derivatives by q.
 
     A stake with odds ratio 1 + gain pays (1 + gain) / (1 + rate * gain) on a hit and 1 / (1 + rate * gain) otherwise:
-    1 on average when the rate is the true one, less when the true one is lower. Stakes are added, as money is.
+    1 on average when the rate is the true one, less when the true one is lower. Pairs are added, as money is.
     """
-    logs, slopes = [], []
-    for log_share, effect, gain in _STAKES:
-        pay = 1.0 + rate * gain
-        logs.append(log_share + hits * effect - n * math.log(pay))
-        slopes.append(gain / pay)
+    share, total, hits_a, n_a, hits_b, n_b = bets
+    logs, slopes, curves = [], [], []
+    for log_part, stake_a, gain_a, stake_b, gain_b in _stakes(share):
+        pay_a, pay_b = 1.0 + q * gain_a, 1.0 + (total - q) * gain_b
+        logs.append(log_part + hits_a * stake_a - n_a * math.log(pay_a) + hits_b * stake_b - n_b * math.log(pay_b))
+        slope_a, slope_b = gain_a / pay_a, gain_b / pay_b
+        slopes.append(n_b * slope_b - n_a * slope_a)
+        curves.append(n_a * slope_a * slope_a + n_b * slope_b * slope_b)
     top = max(logs)
     weight = first = second = 0.0
-    for log, slope in zip(logs, slopes, strict=True):
+    for log, slope, curve in zip(logs, slopes, curves, strict=True):
         part = math.exp(log - top)
         weight += part
         first += part * slope
-        second += part * slope * slope
+        second += part * (curve + slope * slope)
     mean = first / weight
-    square = second / weight
-    # each term is -n * log(pay): its slope is -n * s and its curvature n * s * s, with s = gain / pay
-    return top + math.log(weight), -n * mean, n * square + n * n * max(square - mean * mean, 0.0)
+    return top + math.log(weight), mean, max(second / weight - mean * mean, _PRECISION)
+
+
+@cache
+def _stakes(share: float) -> tuple[tuple[float, float, float, float, float], ...]:
+    """The pairs: the logarithm of what is bet on each; for a, which gives `share` of the answers, and for b the stake
+    and its gain."""
+    paired = 1.0 - _KEPT - 2 * sum(part for _, part in _ALONE)
+    pairs = [(_KEPT, 0.0, 0.0)]
+    for stake, part in _ALONE:
+        pairs += [(part, stake, 0.0), (part, 0.0, stake)]
+    for effect, part in _EFFECTS:
+        for ratio, likely in _RATIOS:
+            of_a = (1.0 - share) * ratio / ((1.0 - share) * ratio + share)
+            pairs.append((paired * part * likely, effect * of_a, effect * (1.0 - of_a)))
+    return tuple((math.log(part), a, math.expm1(a), b, math.expm1(b)) for part, a, b in pairs)
+
+
+def _product(evidence: Iterable[_Evidence]) -> _Evidence:
+    return reduce(_Evidence.times, evidence, _Evidence(0.0, 0.0))
 
 
 def _answers_needed(steps: Sequence[_Step], judged: int, guard: FeedbackGuard) -> int | None:
@@ -196,10 +244,12 @@ def _answers_needed(steps: Sequence[_Step], judged: int, guard: FeedbackGuard) -
     latest = next((step for step in reversed(steps) if step.candidate.n and step.stable.n), None)
     if latest is None:
         return None
-    others = [step.counts for step in steps if step is not latest]
+    others = _product(_Evidence.of(step.counts, guard.margin) for step in steps if step is not latest)
+    enough = -math.log(guard.alpha)
 
     def concludes(factor: float) -> bool:
-        return max(_Evidence.of([*others, latest.counts.times(factor)], guard.margin)) >= -math.log(guard.alpha)
+        least = enough - max(others)
+        return max(_Evidence.of(latest.counts.times(factor), guard.margin, least).times(others)) >= enough
 
     few, many = 1.0, 1.0
     while not concludes(many):

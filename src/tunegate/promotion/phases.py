@@ -95,11 +95,11 @@ class View:
     def compare(self) -> Comparison:
         """The verdicts on the candidate against those on the stable beside it."""
         tallies, stable = self.snapshot.tallies, self.status.stable or self.stable
-        steps = max(len(canary_steps(self.policy)), 1)
+        weights = [step.weight for step in canary_steps(self.policy)] or [50]
         if tallies is None:
-            return compare(None, None, self.policy.feedback, steps)
+            return compare(None, None, self.policy.feedback, weights)
         candidate = tallies.get(self.candidate.digest, {})
-        return compare(candidate, tallies.get(stable.digest, {}), self.policy.feedback, steps)
+        return compare(candidate, tallies.get(stable.digest, {}), self.policy.feedback, weights)
 
     def held_until(self) -> datetime | None:
         """After a rollback, users are left in peace for a while."""

@@ -11,6 +11,7 @@ from tunegate.api.codec import from_json, to_json
 from tunegate.api.feedback import Tally
 from tunegate.api.policy import FeedbackGuard
 from tunegate.api.promotion import Comparison
+from tunegate.promotion import analysis
 from tunegate.promotion.analysis import compare
 
 GUARD = FeedbackGuard()
@@ -24,10 +25,12 @@ def at(candidate: tuple[int, int], stable: tuple[int, int], guard: FeedbackGuard
     return in_steps([(candidate, stable)], guard)
 
 
-def in_steps(steps: list[tuple[tuple[int, int], tuple[int, int]]], guard: FeedbackGuard = GUARD) -> Comparison:
+def in_steps(
+    steps: list[tuple[tuple[int, int], tuple[int, int]]], guard: FeedbackGuard = GUARD, weights: tuple[int, ...] = (50,)
+) -> Comparison:
     """Thumbs down and judged answers of the candidate and of the stable in each step."""
     ours, theirs = ({index: tally(*step[arm]) for index, step in enumerate(steps)} for arm in (0, 1))
-    return compare(ours, theirs, guard, len(steps))
+    return compare(ours, theirs, guard, weights)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,7 @@ def test_outcome_follows_from_the_counts(candidate, stable, outcome):
     ],
 )
 def test_missing_counts_never_decide(candidate, stable, names):
-    result = compare(candidate, stable, GUARD, 1)
+    result = compare(candidate, stable, GUARD, (50,))
 
     assert (result.outcome, result.answers_needed) == ("Inconclusive", None)
     assert (result.evidence_worse, result.evidence_not_worse) == (1.0, 1.0)
@@ -96,7 +99,7 @@ def test_an_unjudged_version_is_inconclusive(candidate, stable, reason):
 
 def test_messages_carry_the_numbers():
     assert at((12, 15), (9, 95)).message == (
-        "12 of 15 answers disliked against 9 of 95 of the stable: worse (evidence 4.4e+04, needed 20)"
+        "12 of 15 answers disliked against 9 of 95 of the stable: worse (evidence 1.1e+05, needed 20)"
     )
     assert at((40, 400), (40, 400)).message.startswith(
         "40 of 400 answers disliked against 40 of 400 of the stable: not worse by 0.1 or more (evidence "
@@ -143,15 +146,6 @@ def test_a_dislike_of_the_stable_never_speaks_against_the_candidate():
     assert all(a * (1 + 1e-6) >= b for a, b in itertools.pairwise(worse))
 
 
-def test_the_two_arms_are_treated_alike():
-    """Worse downs on one side are worse ups on the other: swapping both changes nothing."""
-    one = at((12, 30), (20, 90))
-    other = at((70, 90), (18, 30))
-
-    assert one.evidence_worse == pytest.approx(other.evidence_worse, rel=1e-6)
-    assert one.evidence_not_worse == pytest.approx(other.evidence_not_worse, rel=1e-6)
-
-
 @pytest.mark.parametrize(
     ("candidate", "stable"),
     list(itertools.product([(0, 1), (0, 10**6), (10**6, 10**6), (200_000, 10**6), (1, 10**6)], repeat=2)),
@@ -181,33 +175,41 @@ def test_same_counts_give_the_same_answer():
     assert at((7, 31), (11, 120)) == at((7, 31), (11, 120))
 
 
-def test_evidence_is_the_least_product_of_two_bets():
-    """Against a plain grid over p, with capitals computed from the definition, answer by answer."""
-    shares = (0.2, 0.05, 0.1, 0.2, 0.25, 0.2)
-    effects = (0.0, 0.04, 0.1, 0.25, 0.6, 1.5)
+def test_all_money_is_bet_or_kept():
+    for share in (0.01, 0.1, 0.5, 0.99):
+        assert math.fsum(math.exp(log) for log, *_ in analysis._stakes(share)) == pytest.approx(1)
 
-    def capital(hits: int, misses: int, rate: float) -> float:
-        total = 0.0
-        for share, effect in zip(shares, effects, strict=True):
-            odds = math.exp(effect)
-            money = share
-            for hit in [True] * hits + [False] * misses:
-                money *= (odds if hit else 1.0) / (1 - rate + rate * odds)
-            total += money
-        return total
+
+@pytest.mark.parametrize("weight", [10, 50])
+def test_evidence_is_the_least_that_bets_own_at_any_threshold(weight: int):
+    """Against a plain grid over p, with capitals computed from the definition, answer by answer."""
+
+    def grown(hits: int, misses: int, rate: float, stake: float) -> float:
+        money = 1.0
+        for hit in [True] * hits + [False] * misses:
+            money *= (math.exp(stake) if hit else 1.0) / (1 - rate + rate * math.exp(stake))
+        return money
+
+    def owned(share: float, total: float, a: tuple[int, int], b: tuple[int, int], p: float) -> float:
+        pairs = analysis._stakes(share)
+        return sum(
+            math.exp(log) * grown(*a, p, stake_a) * grown(*b, total - p, stake_b)
+            for log, stake_a, _, stake_b, _ in pairs
+        )
 
     for (down, n), (stable_down, stable_n) in [((7, 12), (5, 40)), ((2, 30), (9, 20)), ((0, 10), (0, 8))]:
-        worse = min(
-            capital(down, n - down, p / 500) * capital(stable_n - stable_down, stable_down, 1 - p / 500)
-            for p in range(501)
-        )
-        not_worse = min(
-            capital(stable_down, stable_n - stable_down, p / 500) * capital(n - down, down, 0.9 - p / 500)
-            for p in range(451)
-        )
-        result = at((down, n), (stable_down, stable_n))
+        ours, theirs, share = (down, n - down), (stable_down, stable_n - stable_down), weight / 100
+        worse = min(owned(share, 1.0, ours, theirs[::-1], p / 500) for p in range(501))
+        not_worse = min(owned(1 - share, 0.9, theirs, ours[::-1], p / 500) for p in range(451))
+        result = in_steps([((down, n), (stable_down, stable_n))], weights=(weight,))
         assert result.evidence_worse == pytest.approx(worse, rel=1e-3)
         assert result.evidence_not_worse == pytest.approx(not_worse, rel=1e-3)
+
+
+@pytest.mark.parametrize("weight", [5, 25, 50, 75])
+def test_a_share_of_the_verdicts_that_is_not_the_one_of_the_answers_costs_little(weight: int):
+    """The displeased vote more: a quarter of the verdicts is on the candidate, whatever was asked for."""
+    assert in_steps([((60, 150), (90, 450))], weights=(weight,)).outcome == "Worse"
 
 
 # Both versions are disliked in one answer of ten in the first step, and in three of ten in the second.
@@ -218,15 +220,15 @@ def test_a_mood_that_changes_with_the_split_is_no_evidence():
     pooled = at(*(tuple(sum(counts) for counts in zip(*(step[arm] for step in DRIFT), strict=True)) for arm in (0, 1)))  # type: ignore[arg-type]
     assert pooled.outcome == "Worse"
 
-    result = in_steps(DRIFT)
+    result = in_steps(DRIFT, weights=(10, 50))
     assert result.outcome == "NotWorse"
     assert result.evidence_worse < 1
 
 
 def test_evidence_of_steps_is_multiplied():
     steps = [((8, 20), (18, 180)), ((30, 60), (18, 60))]
-    alone = [at(*step).evidence_worse for step in steps]
-    together = in_steps(steps)
+    alone = [in_steps([step], weights=(weight,)).evidence_worse for step, weight in zip(steps, (10, 50), strict=True)]
+    together = in_steps(steps, weights=(10, 50))
 
     assert together.evidence_worse == pytest.approx(math.prod(alone))
     assert [(step.step, step.candidate.n, step.stable.n) for step in together.steps] == [(0, 20, 180), (1, 60, 60)]
@@ -235,21 +237,21 @@ def test_evidence_of_steps_is_multiplied():
 
 def test_without_anyone_beside_the_candidate_the_last_step_is_what_it_is_compared_with():
     steps = {0: tally(2, 20), 1: tally(5, 50), 2: tally(40, 40)}
-    baking = compare(steps, {0: tally(18, 180), 1: tally(5, 50)}, GUARD, 2)
+    baking = compare(steps, {0: tally(18, 180), 1: tally(5, 50)}, GUARD, (10, 50))
 
-    assert baking == in_steps([((2, 20), (18, 180)), ((45, 90), (5, 50))])
+    assert baking == in_steps([((2, 20), (18, 180)), ((45, 90), (5, 50))], weights=(10, 50))
     assert baking.outcome == "Worse"
 
 
 def test_answers_that_came_past_the_route_are_not_evidence():
     ours, theirs = {0: tally(2, 20), None: tally(90, 90)}, {0: tally(18, 180), None: tally(0, 500)}
-    assert compare(ours, theirs, GUARD, 2) == in_steps([((2, 20), (18, 180))])
+    assert compare(ours, theirs, GUARD, (10, 50)) == in_steps([((2, 20), (18, 180))], weights=(10, 50))
 
 
 def test_a_version_that_tells_no_steps_is_compared_as_a_whole():
     """Its server is one of 0.1.0, which stays when the chart is upgraded."""
     ours, theirs = {0: tally(3, 20), 1: tally(12, 60)}, {None: tally(20, 200)}
-    assert compare(ours, theirs, GUARD, 2) == in_steps([((15, 80), (20, 200))])
+    assert compare(ours, theirs, GUARD, (10, 50)) == in_steps([((15, 80), (20, 200))], weights=(10, 50))
 
 
 @pytest.mark.parametrize(
