@@ -3,8 +3,8 @@
     python benchmarks/canary_analysis.py [--runs 750] [--answers 5000]
 
 Every run is looked at after every judged answer and decided by the shipped function. A look is left out only where an
-upper bound of the evidence (the product of the two bets at one threshold instead of at the worst) is below 1/alpha.
-Needs numpy; one core, about a minute.
+upper bound of the evidence (the bets at one threshold instead of at the worst) is below 1/alpha.
+Needs numpy; one core, some minutes.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ import argparse
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from tunegate.api.feedback import Tally
 from tunegate.api.policy import FeedbackGuard
 from tunegate.promotion import analysis
+from tunegate.promotion.sample_ratio import LEAST, mismatch
 
 Floats = np.ndarray
-Split = Callable[[int, Floats, Floats], Floats | float]  # answer number, last arm was the candidate, last was a dislike
+Chance = Callable[
+    [int, Floats, Floats], Floats | float
+]  # answer number, last arm was the candidate, last was a dislike
 
 MARGIN = 0.1
 
@@ -44,64 +49,85 @@ def chase(answer: int, was_candidate: Floats, was_down: Floats) -> Floats:
     return (was_candidate == was_down).astype(float)
 
 
-SPLITS: dict[str, Split] = {"50/50": even, "10/90": tenth, "10>50>100": ramp, "chasing": chase}
+@dataclass(frozen=True)
+class Split:
+    """How answers are split: the chance of the candidate, the steps' weights, and when each but the first begins."""
+
+    chance: Chance
+    weights: tuple[int, ...]
+    begins: tuple[int, ...] = ()
+
+    def step(self, answer: int) -> int:
+        return sum(answer >= begin for begin in self.begins)
+
+
+SPLITS = {
+    "50/50": Split(even, (50,)),
+    "10/90": Split(tenth, (10,)),
+    "10>50>100": Split(ramp, (10, 50), (200,)),
+    "chasing": Split(chase, (50,)),
+}
 
 
 def simulate(rng: np.random.Generator, shares: tuple[object, object], split: Split, runs: int, answers: int) -> Floats:
-    """Counts after each answer: candidate down, candidate n, stable down, stable n; shape (4, runs, answers).
+    """Counts after each answer: candidate down, candidate n, stable down, stable n; shape (steps, 4, runs, answers).
 
     `shares` are numbers, or functions of the answer number for shares that drift.
     """
-    counts = np.zeros((4, runs, answers), dtype=np.int16)
-    now = np.zeros((4, runs), dtype=np.int16)
+    counts = np.zeros((len(split.weights), 4, runs, answers), dtype=np.int16)
+    now = np.zeros((len(split.weights), 4, runs), dtype=np.int16)
     candidate = down = np.zeros(runs, dtype=bool)
     for answer in range(answers):
         mine, theirs = (share(answer) if callable(share) else share for share in shares)
-        candidate = rng.random(runs) < split(answer, candidate, down)
+        candidate = rng.random(runs) < split.chance(answer, candidate, down)
         down = rng.random(runs) < np.where(candidate, mine, theirs)
-        now += np.stack([candidate & down, candidate, ~candidate & down, ~candidate])
-        counts[:, :, answer] = now
+        now[split.step(answer)] += np.stack([candidate & down, candidate, ~candidate & down, ~candidate])
+        counts[..., answer] = now
     return counts
 
 
-def bets(counts: Floats, wanted: str) -> tuple[Floats, Floats, Floats, Floats, float]:
-    """Hits and trials of the two bets, and the largest sum of their rates under the null, as in `analysis`."""
+def bets(counts: Floats, weight: int, wanted: str) -> analysis._Bets:
+    """A step's bets, as in `analysis`."""
     candidate_down, candidate_n, stable_down, stable_n = counts
+    share = weight / 100
     if wanted == "Worse":
-        return candidate_down, candidate_n, stable_n - stable_down, stable_n, 1.0
-    return stable_down, stable_n, candidate_n - candidate_down, candidate_n, 1.0 - MARGIN
+        return analysis._Bets(share, 1.0, candidate_down, candidate_n, stable_n - stable_down, stable_n)
+    return analysis._Bets(1.0 - share, 1.0 - MARGIN, stable_down, stable_n, candidate_n - candidate_down, candidate_n)
 
 
-def bound(counts: Floats, wanted: str) -> Floats:
-    """An upper bound of the log evidence: the two bets at the pooled share."""
-    hits_a, n_a, hits_b, n_b, total = bets(counts.astype(float), wanted)
+def bound(counts: Floats, weight: int, wanted: str) -> Floats:
+    """An upper bound of the log evidence of a step: what the bets own at the pooled share."""
+    share, total, hits_a, n_a, hits_b, n_b = bets(counts.astype(float), weight, wanted)
     with np.errstate(all="ignore"):
         rate = hits_a / n_a
         q = np.clip(rate - (rate + hits_b / n_b - total) * n_b / (n_a + n_b), 0, total)
+    q = np.where((n_a > 0) & (n_b > 0), q, np.where(n_a > 0, total, 0.0))
+    logs = [
+        part + hits_a * a - n_a * np.log1p(q * gain_a) + hits_b * b - n_b * np.log1p((total - q) * gain_b)
+        for part, a, gain_a, b, gain_b in analysis._stakes(share)
+    ]
+    return np.logaddexp.reduce(logs)
 
-    def capital(hits: Floats, n: Floats, rate: Floats) -> Floats:
-        return sum(np.exp(log + hits * effect - n * np.log1p(rate * gain)) for log, effect, gain in analysis._STAKES)
 
-    with np.errstate(all="ignore"):
-        value = np.log(capital(hits_a, n_a, q) * capital(hits_b, n_b, total - q))
-    return np.where((n_a > 0) & (n_b > 0), np.nan_to_num(value, nan=np.inf), -np.inf)
-
-
-def conclusions(counts: Floats, wanted: str, alphas: tuple[float, ...], min_verdicts: int = 1) -> dict[float, Floats]:
+def conclusions(
+    counts: Floats, weights: tuple[int, ...], wanted: str, alphas: tuple[float, ...], min_verdicts: int = 1
+) -> dict[float, Floats]:
     """Answer index of the first look with enough evidence, per run and alpha; -1 where there is none."""
-    first = {alpha: np.full(counts.shape[1], -1) for alpha in alphas}
-    seen: dict[tuple[int, ...], float] = {}
-    for run in range(counts.shape[1]):
-        states = counts[:, run]
-        upper = bound(states, wanted)
+    first = {alpha: np.full(counts.shape[2], -1) for alpha in alphas}
+
+    @cache
+    def evidence(state: tuple[int, ...], weight: int) -> float:
+        return analysis._log_evidence(bets(np.array(state), weight, wanted))
+
+    for run in range(counts.shape[2]):
+        states = counts[:, :, run]
+        upper = sum(bound(state, weight, wanted) for state, weight in zip(states, weights, strict=True))
+        judged = states[:, 1].sum(axis=0)
         for alpha in alphas:
             enough = -math.log(alpha)
-            for look in np.flatnonzero((upper >= enough) & (states[1] >= min_verdicts)):
-                state = tuple(int(count) for count in states[:, look])
-                if state not in seen:
-                    hits_a, n_a, hits_b, n_b, total = bets(states[:, look].astype(int), wanted)
-                    seen[state] = analysis._log_evidence(hits_a, n_a, hits_b, n_b, total)
-                if seen[state] >= enough:
+            for look in np.flatnonzero((upper >= enough) & (judged >= min_verdicts)):
+                found = (tuple(int(count) for count in state[:, look]) for state in states)
+                if sum(evidence(state, weight) for state, weight in zip(found, weights, strict=True)) >= enough:
                     first[alpha][run] = look
                     break
     return first
@@ -110,7 +136,7 @@ def conclusions(counts: Floats, wanted: str, alphas: tuple[float, ...], min_verd
 def needed(counts: Floats, first: Floats) -> str:
     """Share of runs that concluded, and median and 90th percentile of the candidate's judged answers until then."""
     runs = np.arange(len(first))
-    answers = np.where(first >= 0, counts[1][runs, first].astype(int), 10**6)
+    answers = np.where(first >= 0, counts[:, 1].sum(axis=0)[runs, first].astype(int), 10**6)
     median, most = np.percentile(answers, [50, 90], method="inverted_cdf")
     shown = [f"{value:.0f}" if value < 10**6 else "-" for value in (median, most)]
     return f"{np.mean(first >= 0):6.1%} {shown[0]:>6} {shown[1]:>6}"
@@ -124,7 +150,7 @@ def false_alarms(rng: np.random.Generator, runs: int, answers: int) -> None:
     for wanted, shares in nulls:
         for name, split in SPLITS.items():
             counts = simulate(rng, shares, split, runs, answers)
-            first = conclusions(counts, wanted, (0.05, 0.01))
+            first = conclusions(counts, split.weights, wanted, (0.05, 0.01))
             print(
                 f"{wanted:18} {shares[0]:5.0%} / {shares[1]:4.0%} {name:>10} "
                 f"{np.mean(first[0.05] >= 0):11.2%} {np.mean(first[0.01] >= 0):11.2%}",
@@ -142,7 +168,7 @@ def power(rng: np.random.Generator, runs: int) -> None:
         for name in ("50/50", "10/90", "10>50>100"):
             long = answers * 3 if name == "10/90" else answers
             counts = simulate(rng, (mine, theirs), SPLITS[name], runs, long)
-            first = conclusions(counts, wanted, (0.05,), min_verdicts=10)[0.05]
+            first = conclusions(counts, SPLITS[name].weights, wanted, (0.05,), min_verdicts=10)[0.05]
             print(f"{wanted:10} {mine:5.0%} / {theirs:4.0%} {name:>10} {needed(counts, first)}", flush=True)
 
 
@@ -239,8 +265,10 @@ def alternatives(rng: np.random.Generator, runs: int, answers: int) -> None:
         f"\nOther methods at alpha 0.05 ({runs} runs): wrong 'worse' within {answers} answers at 5, 20 and 50 %, split"
     )
     print("50/50; found and median answers of the candidate for 20 % against 40 % within 1,500, splits 50/50 and 10/90")
-    nulls = [simulate(rng, (p, p), even, runs, answers) for p in (0.05, 0.2, 0.5)]
-    reals = [simulate(rng, (0.4, 0.2), even, runs, 1500), simulate(rng, (0.4, 0.2), tenth, runs, 4500)]
+    nulls = [simulate(rng, (p, p), SPLITS["50/50"], runs, answers)[0] for p in (0.05, 0.2, 0.5)]
+    reals = [
+        simulate(rng, (0.4, 0.2), SPLITS[name], runs, most)[0] for name, most in (("50/50", 1500), ("10/90", 4500))
+    ]
 
     def show(name: str, alarms: list[float], found: list[str]) -> None:
         print(f"{name:26}" + "".join(f"{alarm:8.1%}" for alarm in alarms) + "   " + "   ".join(found), flush=True)
@@ -249,14 +277,17 @@ def alternatives(rng: np.random.Generator, runs: int, answers: int) -> None:
         median = np.percentile(np.where(first >= 0, candidate_n.astype(int), 10**6), 50, method="inverted_cdf")
         return f"{np.mean(first >= 0):6.1%} {median if median < 10**6 else '-':>5}"
 
-    def ours(counts: Floats) -> Floats:
-        return conclusions(counts, "Worse", (0.05,), min_verdicts=10)[0.05]
+    def ours(counts: Floats, weight: int = 50) -> Floats:
+        return conclusions(counts[None], (weight,), "Worse", (0.05,), min_verdicts=10)[0.05]
 
     index = np.arange(runs)
     show(
         "tunegate",
         [float(np.mean(ours(null) >= 0)) for null in nulls],
-        [summary(first := ours(real), real[1][index, first]) for real in reals],
+        [
+            summary(first := ours(real, weight), real[1][index, first])
+            for real, weight in zip(reals, (50, 10), strict=True)
+        ],
     )
     for name, method in METHODS.items():
         alarms = [float(np.mean(method(null).any(axis=1))) for null in nulls]
@@ -276,16 +307,116 @@ def alternatives(rng: np.random.Generator, runs: int, answers: int) -> None:
 
 
 def drift(rng: np.random.Generator, runs: int) -> None:
-    print(f"\nA limit: both shares drift together while the split changes (2,000 answers, {runs} runs, alpha 0.05)")
+    print(f"\nBoth shares drift together (2,000 answers, {runs} runs, alpha 0.05): wrong 'worse', by step and pooled")
+    kept = Split(lambda answer, *_: 0.1 if answer < 200 else 0.5 if answer < 400 else 0.95, (10, 50, 95), (200, 400))
+    grown = Split(lambda answer, *_: 0.1 if answer < 1000 else 0.5, (10, 50), (1000,))
     changes = {
-        "20 % > 40 % over the run, 50/50": (lambda t: 0.2 + 0.0001 * t, even),
-        "day and night 10 % and 30 %, 50/50": (lambda t: 0.1 if t // 100 % 2 else 0.3, even),
-        "20 % > 25 % as the ramp moves": (lambda t: 0.2 if t < 200 else 0.25, ramp),
-        "20 % > 40 % as the ramp moves": (lambda t: 0.2 if t < 200 else 0.4, ramp),
+        "20 % > 40 % over the run, 50/50": (lambda t: 0.2 + 0.0001 * t, SPLITS["50/50"]),
+        "day and night 10 % and 30 %, 50/50": (lambda t: 0.1 if t // 100 % 2 else 0.3, SPLITS["50/50"]),
+        "10 % > 30 % as 10 % becomes 50 %": (lambda t: 0.1 if t < 1000 else 0.3, grown),
+        "30 % > 10 % as 10 % becomes 50 %": (lambda t: 0.3 if t < 1000 else 0.1, grown),
+        "10 % > 30 % over the run, 10 % > 50 %": (lambda t: 0.1 + 0.0001 * t, grown),
+        "10 % > 30 % as 50 % becomes 100 %": (lambda t: 0.1 if t < 400 else 0.3, SPLITS["10>50>100"]),
+        "10 % > 30 % as 50 % becomes 95 %": (lambda t: 0.1 if t < 400 else 0.3, kept),
     }
     for name, (share, split) in changes.items():
-        first = conclusions(simulate(rng, (share, share), split, runs, 2000), "Worse", (0.05,))[0.05]
-        print(f"{name:36} {np.mean(first >= 0):7.2%} wrong", flush=True)
+        counts = simulate(rng, (share, share), split, runs, 2000)
+        by_step = conclusions(counts, split.weights, "Worse", (0.05,))[0.05]
+        pooled = conclusions(counts.sum(axis=0)[None], split.weights[:1], "Worse", (0.05,))[0.05]
+        print(f"{name:44} {np.mean(by_step >= 0):7.2%} {np.mean(pooled >= 0):7.2%}", flush=True)
+
+
+def against_an_oracle(rng: np.random.Generator, runs: int) -> None:
+    """The likelihood ratio of the true shares against the one common share that is hardest to tell from them."""
+    print(f"\nMean judged answers of the candidate until 'worse', beside a player who knows both shares ({runs} runs)")
+    print(f"{'shares':>12} {'split':>6} {'alpha':>6} {'oracle':>7} {'ours':>7} {'ratio':>6}")
+    for mine, theirs, answers in ((0.4, 0.2, 2000), (0.2, 0.1, 4000), (0.3, 0.2, 8000)):
+        for name, weight in (("50/50", 50), ("10/90", 10)):
+            counts = simulate(rng, (mine, theirs), SPLITS[name], runs, answers * (1 if weight == 50 else 2))
+            k, n, ks, ns = counts[0].astype(float)
+            common = weight / 100 * mine + (1 - weight / 100) * theirs
+            known = k * math.log(mine / common) + (n - k) * math.log((1 - mine) / (1 - common))
+            known += ks * math.log(theirs / common) + (ns - ks) * math.log((1 - theirs) / (1 - common))
+            ours = conclusions(counts, (weight,), "Worse", (0.05, 0.01))
+            for alpha in (0.05, 0.01):
+                hit = known >= -math.log(alpha)
+                oracle = np.where(hit.any(axis=1), hit.argmax(axis=1), -1)
+                mean = [np.mean(n[np.arange(runs), first][first >= 0]) for first in (oracle, ours[alpha])]
+                print(
+                    f"{mine:5.0%} / {theirs:4.0%} {name:>6} {alpha:6} {mean[0]:7.1f} {mean[1]:7.1f} "
+                    f"{mean[1] / mean[0]:6.2f}",
+                    flush=True,
+                )
+
+
+# --- the whole canary -----------------------------------------------------------------------------------------------
+
+STEPS = ((10, 20), (50, 50))  # weight and least verdicts
+
+
+@cache
+def evidence(state: tuple[int, ...], weight: int) -> tuple[float, float]:
+    found = (analysis._log_evidence(bets(np.array(state), weight, wanted)) for wanted in ("Worse", "NotWorse"))
+    return next(found), next(found)
+
+
+def canary(rng: np.random.Generator, mine: float, theirs: float, most_lean: float) -> tuple[str, int, int, int]:
+    """How a canary of STEPS ends, in which step, after how many answers of the candidate and of both; looked at every
+    5 judged answers. `most_lean` is the policy's maxLean."""
+    counts, at, enough = [[0, 0, 0, 0] for _ in STEPS], 0, math.log(20)
+    for answers in range(5, 30_001, 5):
+        for _ in range(5):
+            is_candidate = rng.random() < STEPS[at][0] / 100
+            is_down = rng.random() < (mine if is_candidate else theirs)
+            counts[at][0 if is_candidate else 2] += is_down
+            counts[at][1 if is_candidate else 3] += 1
+        found = [evidence(tuple(counts[step]), STEPS[step][0]) for step in range(at + 1)]
+        worse, not_worse = (sum(logs) for logs in zip(*found, strict=True))
+        judged = sum(state[1] for state in counts)
+        is_not_worse = judged >= 10 and not_worse >= enough
+        if judged >= 10 and worse >= enough and not is_not_worse:
+            return "Worse", at, judged, answers
+        if judged < STEPS[at][1] or (worse > math.log(most_lean) and not is_not_worse):
+            continue
+        if at + 1 < len(STEPS):
+            at += 1
+        elif is_not_worse:
+            return "Promoted", at, judged, answers
+    return "Neither", at, judged, answers
+
+
+def until_decided(rng: np.random.Generator, runs: int) -> None:
+    print(f"\nUntil it is decided: steps 10 % (20 verdicts) and 50 % (50), margin 0.1, alpha 0.05, {runs} runs")
+    print(
+        f"{'shares':>12} {'maxLean':>8} {'worse':>6} {'at 10 %':>8} {'candidate':>10} {'promoted':>9} {'answers':>8}"
+        f"{'90 %':>5}"
+    )
+    for mine, theirs in ((0.6, 0.2), (0.4, 0.2), (0.2, 0.1), (0.2, 0.2), (0.1, 0.1), (0.15, 0.2)):
+        for most in (math.inf, 3.0, 1.0, 0.5):
+            ends = [canary(rng, mine, theirs, most) for _ in range(runs)]
+            bad, good = ([end for end in ends if end[0] == how] for how in ("Worse", "Promoted"))
+            met = f"{np.median([end[2] for end in bad]):.0f}" if bad else "-"
+            taken = [f"{value:.0f}" for value in np.percentile([end[3] for end in good], [50, 90])] if good else "--"
+            print(
+                f"{mine:5.0%} / {theirs:4.0%} {most:8.3g} {len(bad):6} {sum(end[1] == 0 for end in bad):8} {met:>10} "
+                f"{len(good):9} {taken[0]:>8} {taken[1]:>4}",
+                flush=True,
+            )
+
+
+def ratio_checks(rng: np.random.Generator, runs: int) -> None:
+    print(
+        f"\nThe split: questions until another one than was asked for is told ({runs} runs of 5,000; 0: of them wrongly)"
+    )
+    print(f"{'asked':>6} {'true':>6} {'told':>7} {'median':>7}")
+    for asked, true in ((10, 0.1), (50, 0.5), (20, 0.33), (10, 0.2), (10, 0.01), (50, 0.4)):
+        given = np.cumsum(rng.random((runs, 5000)) < true, axis=1)
+        first = [
+            next((n for n in range(LEAST, 5001) if mismatch([(int(run[n - 1]), n - int(run[n - 1]))], asked)), 0)
+            for run in given
+        ]
+        told = [n for n in first if n]
+        print(f"{asked:4} % {true:6.0%} {len(told) / runs:7.1%} {np.median(told) if told else '-':>7}", flush=True)
 
 
 def speed() -> None:
@@ -299,7 +430,7 @@ def speed() -> None:
         for _ in range(5):
             start = time.process_time()
             for _ in range(100):
-                analysis.compare(candidate, stable, FeedbackGuard())
+                analysis.compare({0: candidate}, {0: stable}, FeedbackGuard(), (50,))
             best = min(best, (time.process_time() - start) / 100)
         print(f"{name:30} {best * 1e6:7.0f}")
 
@@ -315,6 +446,9 @@ def main() -> None:
     power(rng, arguments.runs)
     alternatives(rng, arguments.runs, arguments.answers)
     drift(rng, arguments.runs)
+    against_an_oracle(rng, arguments.runs)
+    until_decided(rng, arguments.runs // 2)
+    ratio_checks(rng, arguments.runs // 3)
     speed()
     print(f"\n{time.monotonic() - start:.0f} s")
 
