@@ -68,6 +68,8 @@ class PromotionPolicy(Resource, frozen=True, kw_only=True):
     """Long-lived, one per served model.
 
     initial_version: URI of the version that serves before anything was promoted.
+    baking_stable_weight: percent of the answers that the stable keeps while a candidate bakes, so that verdicts of one
+    time are compared; 0: none.
     deadline_seconds: a promotion that has not ended by then is Failed and the stable keeps the traffic.
     hold_seconds: after a rollback no new candidate is shown to users for this long.
     candidates: whether every checkpoint may be promoted, or only the last one of a run whose training job succeeded.
@@ -81,6 +83,7 @@ class PromotionPolicy(Resource, frozen=True, kw_only=True):
     feedback: FeedbackGuard = FeedbackGuard()
     approval: Literal["Automatic", "Manual"] = "Automatic"
     baking_seconds: Seconds = 3600
+    baking_stable_weight: Annotated[int, Meta(ge=0, le=50)] = 5
     evaluation_attempts: Annotated[int, Meta(ge=1)] = 2
     evaluation_timeout_seconds: Seconds = 3600
     deadline_seconds: Seconds = 86400

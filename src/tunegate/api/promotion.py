@@ -94,6 +94,7 @@ class Transition(Resource, frozen=True, kw_only=True):
 class PromotionStatus(Resource, frozen=True, kw_only=True):
     """What happened so far. `weight` is the observed share of the candidate in percent, never the desired one.
 
+    baked: when it had baked without a sign of harm, and is to get all of the traffic.
     waiting: what a canary step waits for, with the numbers; empty while it waits for nothing.
     """
 
@@ -105,6 +106,7 @@ class PromotionStatus(Resource, frozen=True, kw_only=True):
     step_observed: datetime | None = None
     gates: tuple[GateResult, ...] = ()
     comparison: Comparison | None = None
+    baked: datetime | None = None
     waiting: str = ""
     decision: Decision | None = None
     history: tuple[Transition, ...] = ()

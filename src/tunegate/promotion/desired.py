@@ -17,6 +17,13 @@ def canary_steps(policy: PromotionPolicy) -> tuple[CanaryStep, ...]:
     return tuple(step for step in policy.steps if step.weight < 100)
 
 
+def baking_weight(policy: PromotionPolicy) -> int:
+    """The candidate's share in percent while it bakes: what the policy leaves it, and no less than it had. Where the
+    traffic can't be shared, all of it."""
+    steps = canary_steps(policy)
+    return max(100 - policy.baking_stable_weight, steps[-1].weight) if steps else 100
+
+
 def step_index(status: PromotionStatus, steps: tuple[CanaryStep, ...]) -> int:
     """The step it is at; the last one when the policy has fewer by now."""
     return min(status.step, len(steps) - 1)
@@ -29,15 +36,21 @@ def desired_weights(snapshot: Snapshot) -> dict[str, int]:
     stable, promotion = stable_version(snapshot), shown(snapshot.promotions)
     share = 0
     if promotion and promotion.status.phase != "RollingBack":
-        steps = canary_steps(snapshot.policy)
-        is_shared = steps and promotion.status.phase not in ("Promoting", "Baking")
-        share = steps[step_index(promotion.status, steps)].weight if is_shared else 100
+        share = _share(snapshot.policy, promotion.status)
         if not snapshot.servers.get(promotion.candidate.digest, ServerState()).ready:
             # Not ready yet, or down for a moment: traffic stays where it was last seen, but none goes there first.
             share = min(share, (snapshot.weights or {}).get(promotion.candidate.digest, 0))
     if not promotion or share == 0:
         return {stable.digest: 100}
     return {stable.digest: 100 - share, promotion.candidate.digest: share}
+
+
+def _share(policy: PromotionPolicy, status: PromotionStatus) -> int:
+    """The share that the candidate is to have, in percent."""
+    steps = canary_steps(policy)
+    if not steps or (status.phase == "Baking" and status.baked):
+        return 100
+    return baking_weight(policy) if status.phase in ("Promoting", "Baking") else steps[step_index(status, steps)].weight
 
 
 def desired_step(snapshot: Snapshot, weights: Mapping[str, int]) -> str:

@@ -15,7 +15,7 @@ from tunegate.api.promotion import TERMINAL, Comparison, Decision, Ending, Phase
 from tunegate.api.versions import ModelVersion
 from tunegate.promotion.analysis import compare
 from tunegate.promotion.counting import SHOWN, shown
-from tunegate.promotion.desired import canary_steps, step_index
+from tunegate.promotion.desired import baking_weight, canary_steps, step_index
 from tunegate.promotion.gates import check_gates
 from tunegate.promotion.sample_ratio import mismatch
 from tunegate.promotion.snapshot import EvaluationState, ServerState, Snapshot
@@ -95,7 +95,8 @@ class View:
     def compare(self) -> Comparison:
         """The verdicts on the candidate against those on the stable beside it."""
         tallies, stable = self.snapshot.tallies, self.status.stable or self.stable
-        weights = [step.weight for step in canary_steps(self.policy)] or [50]
+        shares = {*(step.weight for step in canary_steps(self.policy)), baking_weight(self.policy)} - {100}
+        weights = sorted(shares) or [50]
         if tallies is None:
             return compare(None, None, self.policy.feedback, weights)
         candidate = tallies.get(self.candidate.digest, {})
@@ -266,27 +267,32 @@ def _waiting(view: View, step: CanaryStep, began: datetime, comparison: Comparis
 
 
 def promoting(view: View) -> PromotionStatus:
-    """Waiting until all of the traffic is observed at the candidate."""
+    """Waiting until the share that it bakes with is observed at the candidate."""
     if view.server.failed:
         return view.end("Failed", "CanaryNotReady", view.server.message)
     observed = view.observed()
-    if observed != 100:
+    if observed != baking_weight(view.policy):
         return view.to("Promoting", "", "", weight=view.status.weight if observed is None else observed)
     started = view.status.canary_started or view.now
-    return view.to("Baking", "WeightObserved", "100 % of the traffic", weight=100, canary_started=started)
+    return view.to("Baking", "WeightObserved", f"{observed} % of the traffic", weight=observed, canary_started=started)
 
 
 def baking(view: View) -> PromotionStatus:
-    """All of the traffic goes to the candidate, and the comparison is still watched."""
+    """Nearly all of the traffic goes to the candidate, and the comparison is still watched; then all of it does."""
     if view.server.failed:
         return view.end("RolledBack", "CandidateDown", view.server.message)
-    comparison = view.compare()
+    comparison, observed = view.compare(), view.observed()
     if comparison.outcome == "Worse":
         return view.end("RolledBack", "FeedbackWorse", comparison.message, comparison=comparison)
-    if view.seconds_since(view.entered("Baking")) >= view.policy.baking_seconds:
-        baked = f"{view.policy.baking_seconds:.0f} s at 100 % without a sign of harm"
-        return view.end("Promoted", "Baked", f"{comparison.message}; {baked}", comparison=comparison)
-    return view.to("Baking", "", "", comparison=comparison)
+    baked = view.status.baked
+    if baked is None and view.seconds_since(view.entered("Baking")) >= view.policy.baking_seconds:
+        baked = view.now
+    if baked is None or observed != 100:
+        weight = view.status.weight if observed is None else observed
+        return view.to("Baking", "", "", comparison=comparison, baked=baked, weight=weight)
+    share, seconds = baking_weight(view.policy), view.policy.baking_seconds
+    message = f"{comparison.message}; {seconds:.0f} s at {share} % without a sign of harm"
+    return view.end("Promoted", "Baked", message, comparison=comparison, baked=baked, weight=100)
 
 
 def rolling_back(view: View) -> PromotionStatus:

@@ -242,7 +242,9 @@ def test_a_step_is_named_for_as_long_as_its_candidate_has_traffic(world: World, 
         world.step()
         shares.setdefault(world.plan.step, set()).add(world.plan.weights.get(candidate.digest, 0))
     assert shares.pop("") == {0, 100}, "before, and when it is the stable version"
-    assert shares == {step_label(world.last.name, index): {share} for index, share in enumerate((10, 50, 100))}
+    # At the very end, when it is decided, the last step's share grows to all.
+    expected = ({10}, {50}, {95, 100})
+    assert shares == {step_label(world.last.name, index): share for index, share in enumerate(expected)}
 
 
 def test_no_step_is_named_for_a_candidate_that_is_taken_back(world: World, candidate: ModelVersion) -> None:
@@ -423,6 +425,42 @@ def test_harm_seen_while_baking_rolls_back_a_promoted_candidate(world: World, ca
     world.vote(candidate, BAD).until("RolledBack")
     assert stable_version(world.seen) == BASE
     assert world.plan.weights == {BASE.digest: 100}
+
+
+def test_the_stable_keeps_a_small_share_while_the_candidate_bakes_and_none_after(
+    world: World, candidate: ModelVersion
+) -> None:
+    world.vote(candidate, GOOD).until("Baking")
+    assert (world.plan.weights, world.last.status.weight) == ({BASE.digest: 5, candidate.digest: 95}, 95)
+    world.follow_weights = False
+    world.step(100)
+    assert world.last.status.phase == "Baking"
+    assert world.last.status.baked == at(world.now - 100 + 60)
+    assert world.last.status.decision is None
+    assert world.plan.weights == {BASE.digest: 0, candidate.digest: 100}
+    world.see(weights={candidate.digest: 100}).step()
+    assert world.last.status.phase == "Succeeded"
+    assert "60 s at 95 % without a sign of harm" in world.last.status.decision.message  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("kept", "last", "share"), [(0, 50, 100), (20, 50, 80), (50, 90, 90), (5, 98, 98)], ids=str)
+def test_a_candidate_bakes_with_what_the_policy_leaves_it_and_never_with_less(
+    candidate: ModelVersion, kept: int, last: int, share: int
+) -> None:
+    steps = (CanaryStep(weight=10, min_verdicts=3), CanaryStep(weight=last, min_verdicts=10))
+    world = World(make_policy(steps=steps, baking_stable_weight=kept)).publish(candidate)
+    world.vote(candidate, GOOD).until("Baking")
+    assert world.last.status.weight == share
+    assert world.until("Succeeded", limit=100).plan.weights == {candidate.digest: 100}
+
+
+def test_a_mood_that_changes_with_the_last_step_rolls_nobody_back(world: World, candidate: ModelVersion) -> None:
+    def verdicts(*downs: tuple[int, int]) -> dict[int, Tally]:
+        return {step: Tally(up=n - down, down=down) for step, (down, n) in enumerate(downs)}
+
+    world.vote(candidate, GOOD).until("Baking")
+    ours, theirs = verdicts((2, 20), (20, 200), (300, 1000)), verdicts((18, 180), (20, 200), (16, 53))
+    world.see(tallies={candidate.digest: ours, BASE.digest: theirs}).until("Succeeded", limit=100)
 
 
 def test_a_server_that_dies_while_baking_rolls_back(world: World, candidate: ModelVersion) -> None:
