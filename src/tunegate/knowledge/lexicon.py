@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -53,6 +54,11 @@ class Lexicon:
         if not known:
             return np.zeros(self._chunks, dtype=np.float32)
         return np.asarray(self._engine.get_scores_from_ids(known), dtype=np.float32)
+
+    def weight(self, word: str) -> float:
+        """How much it says that a chunk holds a word: more, the fewer hold it."""
+        count = len(self.holders(word))
+        return math.log(1.0 + (self._chunks - count + 0.5) / (count + 0.5))
 
     def holders(self, word: str) -> NDArray[np.int64]:
         """The positions of the chunks that hold a word."""

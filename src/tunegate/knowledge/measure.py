@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +13,7 @@ from tunegate.api.digest import Digest
 from tunegate.api.errors import KnowledgeError
 from tunegate.api.evaluation import Metric
 from tunegate.knowledge.documents import Chunk
+from tunegate.knowledge.evidence import learn
 from tunegate.knowledge.index import Calibration, Found, Index
 
 RANKS = (1, 3, 5, 10)
@@ -98,37 +98,22 @@ def measure(
             metrics.append(_share(f"recall_at_{most}{group and f'/{group}'}", [0 < rank <= most for rank in ranks]))
     metrics.append(_share("answered", [found.is_answerable for _, found in answerable]))
     metrics.append(_share("refused", [not found.is_answerable for found in unanswerable]))
-    told_apart = separation([found.evidence for _, found in answerable], [found.evidence for found in unanswerable])
+    told_apart = separation([_evidence(found) for _, found in answerable], [_evidence(found) for found in unanswerable])
     metrics.append(Metric(name="separation", value=told_apart, n=len(asked)))
     return Measurement(index=digest, questions=questions.digest, metrics=tuple(metrics), misses=tuple(_misses(asked)))
 
 
 def calibration(index: Index, questions: Questions, progress: Callable[[int, int], None] | None = None) -> Calibration:
-    """The evidence from which on the fewest questions are taken wrongly, answerable and other ones counted alike.
-
-    Raises KnowledgeError where the set has only one of both.
-    """
+    """What a set of questions teaches about an index. Raises KnowledgeError where it has only one kind of them."""
     asked = _ask(index, questions, progress)
-    good = [found.evidence for question, found in asked if question.is_answerable]
-    bad = [found.evidence for question, found in asked if not question.is_answerable]
-    if not good or not bad:
+    answerable = [found.signs for question, found in asked if question.is_answerable]
+    others = [found.signs for question, found in asked if not question.is_answerable]
+    if not answerable or not others:
         raise KnowledgeError(
             "The questions can't calibrate an index: there must be some that the documents answer, and some (without "
             "source and contains) that they don't; add those."
         )
-    return Calibration(evidence=threshold(good, bad), questions=questions.digest)
-
-
-def threshold(good: Sequence[float], bad: Sequence[float]) -> float:
-    """The number that best tells good from bad: halfway between two neighbours, the lower one where several do."""
-    values = sorted({*good, *bad})
-    cuts = [values[0], *((a + b) / 2 for a, b in pairwise(values)), values[-1] + 1e-6]
-
-    def right(cut: float) -> float:
-        return sum(value >= cut for value in good) / len(good) + sum(value < cut for value in bad) / len(bad)
-
-    best: float = max(cuts, key=lambda cut: (right(cut), -cut))
-    return round(best, 6)
+    return Calibration(weights=learn(answerable, others), questions=questions.digest)
 
 
 def separation(good: Sequence[float], bad: Sequence[float]) -> float | None:
@@ -137,6 +122,11 @@ def separation(good: Sequence[float], bad: Sequence[float]) -> float | None:
         return None
     won = sum((a > b) + (a == b) / 2 for a in good for b in bad)
     return round(won / (len(good) * len(bad)), 4)
+
+
+def _evidence(found: Found) -> float:
+    """Where an index isn't calibrated, all that was found is equally good."""
+    return float(bool(found.hits)) if found.evidence is None else found.evidence
 
 
 def rank_of(question: Question, found: Found) -> int:
