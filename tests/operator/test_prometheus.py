@@ -140,26 +140,3 @@ def test_verdicts_of_before_are_not_counted_when_prometheus_lost_its_data(promet
                 return min(down) > 0
 
             wait_for(both_are_counted, what="verdicts of both to be counted")
-
-
-def test_verdicts_of_before_are_not_counted_of_a_server_that_began_just_before_the_canary(
-    prometheus: str, tmp_path: Path
-) -> None:
-    """And that Prometheus first scraped afterwards: what it had counted by then may be from before."""
-    stable, registry, since = OldPod(down=20, began=time.time() - 10), CollectorRegistry(), datetime.now(UTC)
-    registry.register(stable)
-    with (
-        served(registry) as here,
-        pod(CANDIDATE) as (_, there),
-        scraping(prometheus, tmp_path, {"a": here, "b": there}) as url,
-    ):
-        until_scraped(url, 20)
-        stable.down += 1
-        until_scraped(url, 21)
-
-        def counted() -> int:
-            counts = read(url, since)
-            return -1 if isinstance(counts, Problem) else sum(tally.down for tally in counts.tallies[STABLE].values())
-
-        wait_for(lambda: counted() > 0, what="the verdict since then to be counted")
-        assert counted() == 1

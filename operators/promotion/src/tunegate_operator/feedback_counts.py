@@ -37,6 +37,8 @@ _MOST_POINTS = 400
 _MOST_BYTES = 1 << 25
 # From a server's start to its first scrape: discovery and an interval. What is seen later has lost its beginning.
 _FIRST_SCRAPE_SECONDS = 120.0
+# Of one that was seen this soon after its start, all verdicts count: hardly any can be from before the canary.
+_NEW_SECONDS = 30.0
 _VERDICTS, _QUESTIONS = "tunegate_feedback_total", "tunegate_questions_total"
 # By the name of the counter, of the series that says when it began.
 _CREATED = {_VERDICTS: "tunegate_feedback_created", _QUESTIONS: "tunegate_questions_created"}
@@ -239,8 +241,9 @@ def growth(samples: Sequence[_Sample], begin: float) -> float:
     before = [sample for sample in samples if sample.time <= begin]
     counted = [*before[-1:], *(sample for sample in samples if sample.time > begin)]
     total = 0.0
-    if not before and counted and (counted[0].created or 0.0) > begin:
-        total = counted[0].value
+    if not before and counted and (created := counted[0].created) is not None:
+        is_new = created > begin or counted[0].time - created <= _NEW_SECONDS
+        total = counted[0].value if is_new else 0.0
     for last, sample in pairwise(counted):
         restarted = sample.value < last.value or (last.created and sample.created and sample.created > last.created)
         total += sample.value if restarted else sample.value - last.value
