@@ -237,9 +237,8 @@ def try_(
         raise UsageError(f"The folder {junit.parent} does not exist; make it or choose another --junit.")
     tokens = _tokens(tokenizer, store_uri, endpoint_url)
     read = [(path, *cases.read_cases(path)) for path in case_files]
-    asked = [
-        (path, made, cases.fill(made, found, secrets.token_hex(4), **_counting(tokens))) for path, made, found in read
-    ]
+    counting = _counting(tokens)
+    asked = [(path, made, cases.fill(made, found, secrets.token_hex(4), **counting)) for path, made, found in read]
     if tokens:
         for _, made, questions in asked:
             for question in questions:

@@ -105,17 +105,11 @@ def command(
     from tunegate.serving.config import EngineConfig, serve_config
     from tunegate.serving.launch import start_engine
 
+    engine_key = os.environ.get(environment.ENGINE_KEY) if engine_url else None
     config = serve_config(
         store_uri,
         folder or str(version),
-        EngineConfig(
-            program,
-            engine_url,
-            engine_model,
-            parallel,
-            quantization,
-            os.environ.get(environment.ENGINE_KEY) if engine_url else None,
-        ),
+        EngineConfig(program, engine_url, engine_model, parallel, quantization, engine_key),
         endpoint_url=endpoint_url,
         model=model_name,
         feedback_key=os.environ.get(environment.FEEDBACK_KEY),

@@ -13,6 +13,7 @@ from tunegate.serving.limits import DRAWING, WHOLE
 from tunegate.serving.protocols import BY_PATH
 from tunegate.serving.protocols.dashscope import GenerationInput, GenerationParameters
 
+Schema = dict[str, Any]
 _TEXT = {"type": "string"}
 _MESSAGE = {
     "type": "object",
@@ -49,6 +50,23 @@ _SAMPLING: dict[str, Any] = {
 
 def document(model: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document of a server whose clients ask for `model`."""
+    structs = [Feedback, GenerationInput, GenerationParameters]
+    forms, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": f"tunegate: {model}", "version": __version__},
+        "paths": _paths(model, *forms),
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer", "description": "Where keys are asked for."}
+            },
+        },
+    }
+
+
+def _paths(model: str, judged: Schema, asked: Schema, parameters: Schema) -> dict[str, Any]:
+    """Every path, with the forms of a verdict and of a question in DashScope's form."""
     chat = {
         "messages": {"type": "array", "items": _MESSAGE, "minItems": 1},
         "max_completion_tokens": {"type": "integer", "minimum": 1},
@@ -57,10 +75,6 @@ def document(model: str) -> dict[str, Any]:
     served = {"const": model}
     question = _body({"model": served, **chat, **_SAMPLING}, "model", "messages")
     prompt = _body({"model": served, "prompt": _TEXT, **_SAMPLING}, "model", "prompt")
-    structs = [Feedback, GenerationInput, GenerationParameters]
-    (judged, asked, parameters), components = msgspec.json.schema_components(
-        structs, ref_template="#/components/schemas/{name}"
-    )
     generation = {"model": served, "input": asked, "parameters": parameters}
     conversation = _operation("Answer a conversation.", question, "OpenAI", stream=True)
     spoken = {
@@ -70,7 +84,7 @@ def document(model: str) -> dict[str, Any]:
         ),
     }
     named = [{"name": "name", "in": "path", "required": True, "schema": _TEXT}]
-    paths: dict[str, Any] = {
+    return {
         **{path: {"post": spoken.get(path, conversation)} for path in BY_PATH},
         "/v1/feedback": {
             "post": {
@@ -84,17 +98,6 @@ def document(model: str) -> dict[str, Any]:
         "/v2/health/ready": {"get": _operation("Whether the model answers.", None, "KServe", key=False)},
         "/metrics": {
             "get": {"summary": "For Prometheus.", "tags": ["KServe"], "responses": {"200": _text("Metrics.")}}
-        },
-    }
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": f"tunegate: {model}", "version": __version__},
-        "paths": paths,
-        "components": {
-            "schemas": components,
-            "securitySchemes": {
-                "key": {"type": "http", "scheme": "bearer", "description": "Where keys are asked for."}
-            },
         },
     }
 
