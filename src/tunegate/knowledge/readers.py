@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunegate.api.errors import KnowledgeError, UsageError
-from tunegate.knowledge.documents import Document, Section
+from tunegate.knowledge.documents import Document, Progress, Section
 from tunegate.knowledge.markup import read_html, read_markdown
 from tunegate.knowledge.tables import read_csv, read_json, read_jsonl
 from tunegate.store.files import fetch_plain, is_uri
@@ -33,11 +33,11 @@ def read(
     cache: Path,
     *,
     endpoint_url: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Reading:
     """The documents in files, folders, and at `s3://` or `oss://` URIs, which are fetched to `cache`.
 
-    progress: called with the files done and the files in all. Raises UsageError for a source that can't be one,
+    Raises UsageError for a source that can't be one,
     KnowledgeError for a file that can't be read or a folder that holds none, and what the store raises.
     """
     given = [
@@ -58,7 +58,7 @@ def read(
     for done, name in enumerate(sorted(files), 1):
         documents.append(_read_file(files[name], name))
         if progress:
-            progress(done, len(files))
+            progress("read", done, len(files))
     return Reading(tuple(documents), tuple(sorted(skipped)))
 
 

@@ -42,7 +42,7 @@ def read_json(text: str, source: str, stem: str) -> Document:
 
 def read_jsonl(text: str, source: str, stem: str) -> Document:
     """A record for each line."""
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     records = [(number, _parsed(line, f"{source}, line {number}")) for number, line in lines]
     found = [section for number, value in records for section in _sections(value, (), number)]
     return Document(source, stem, tuple(found))

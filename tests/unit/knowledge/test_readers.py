@@ -84,6 +84,21 @@ def test_html_keeps_what_a_reader_of_the_page_sees(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "body", "chunk"),
+    [
+        ("a.html", "<table><tr><td>one</td><td>row</td></tr></table>", "a\none | row"),
+        ("a.html", "<html hidden style='opacity: 0'>seen</html>", "a\nseen"),
+        ("a.html", "<div>" * 20_000 + "deep", "a\ndeep"),
+        ("a.md", "> " * 3_000 + "deep", "deep"),
+        ("a.json", '["\\ud800 half"]', "a\n? half"),
+        ("a.jsonl", '{"a": "b\u2028c"}', "a: b\u2028c"),
+    ],
+)
+def test_odd_files_lose_nothing(tmp_path: Path, name: str, body: str, chunk: str) -> None:
+    assert shown(read_one(tmp_path / name, body))[-1].endswith(chunk)
+
+
 def test_a_record_is_a_chunk_with_the_names_of_its_fields(tmp_path: Path) -> None:
     body = '\ufeffitem,name,note\nKT-1,Kettle,"1.7 l, steel"\nKT-2,灯,\n'
 
