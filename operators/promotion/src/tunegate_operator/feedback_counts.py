@@ -16,7 +16,7 @@ import urllib.parse
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +28,7 @@ from tunegate.api.digest import short
 from tunegate.api.feedback import Tally, Verdicts, promotion_tag, step_tag
 from tunegate.processes import open_url
 from tunegate.promotion.counting import Counted
+from tunegate.promotion.snapshot import Snapshot
 from tunegate_operator.conditions import Problem
 
 TIMEOUT_SECONDS = 5.0
@@ -76,6 +77,13 @@ class Counts:
     tallies: Mapping[str, Verdicts]
     is_whole: bool = True
     splits: tuple[tuple[int, int], ...] = ()
+
+
+def with_counts(snapshot: Snapshot, counts: Counts | Problem) -> Snapshot:
+    """The snapshot with what is counted; without tallies where that is not known."""
+    if isinstance(counts, Problem):
+        return replace(snapshot, tallies=None, splits=())
+    return replace(snapshot, tallies=counts.tallies, splits=counts.splits)
 
 
 def problems_of(counts: Counts | Problem) -> tuple[Problem, ...]:

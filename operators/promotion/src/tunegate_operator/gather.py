@@ -27,7 +27,7 @@ from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
 from tunegate_operator.edits import modified
 from tunegate_operator.evaluations import evaluation_states, find_summaries
-from tunegate_operator.feedback_counts import Counts, problems_of, read_counts
+from tunegate_operator.feedback_counts import Counts, problems_of, read_counts, with_counts
 from tunegate_operator.read import (
     condition,
     controller,
@@ -245,16 +245,12 @@ class Gatherer:
             modified=edit.sentence,
         )
         counts = self._counts(namespace, snapshot, now)
-        known = Counts({}) if isinstance(counts, Problem) else counts
-        found = self._problems(obj, policy, snapshot, route, around.route, now, last.refused)
         return Gathered(
             obj=obj,
             policy=policy,
-            snapshot=replace(
-                snapshot, tallies=None if isinstance(counts, Problem) else counts.tallies, splits=known.splits
-            ),
+            snapshot=with_counts(snapshot, counts),
             initial=initial,
-            problems=(*found, *problems_of(counts)),
+            problems=(*self._problems(obj, policy, snapshot, route, around.route, now, last), *problems_of(counts)),
             objects=around,
             summaries=summaries,
             servers=records,
@@ -372,11 +368,11 @@ class Gatherer:
         state: RouteState,
         route: Object | None,
         now: datetime,
-        refused: Iterable[Refusal],
+        last: Last,
     ) -> Iterable[Problem]:
         needed = (kinds.INFERENCE_SERVICE, kinds.HTTP_ROUTE)
         missing = {kind.kind for kind in needed if not self.caches.installed(kind)}
-        for refusal in (refusal for refusal in refused if refusal.kind not in missing):
+        for refusal in (refusal for refusal in last.refused if refusal.kind not in missing):
             yield Problem(refusal.about, refusal.reason, refusal.message)
         if seen.modified:
             yield Problem("Ready", "TargetModified", seen.modified)
