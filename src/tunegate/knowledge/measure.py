@@ -12,9 +12,10 @@ from tunegate.api.codec import Document, Resource, from_json
 from tunegate.api.digest import Digest
 from tunegate.api.errors import KnowledgeError
 from tunegate.api.evaluation import Metric
+from tunegate.knowledge.contents import Calibration
 from tunegate.knowledge.documents import Chunk, Progress
 from tunegate.knowledge.evidence import learn
-from tunegate.knowledge.index import Calibration, Found, Index
+from tunegate.knowledge.index import Found, Searcher
 
 RANKS = (1, 3, 5, 10)
 
@@ -84,7 +85,7 @@ def read_questions(path: Path) -> Questions:
     return Questions(str(Digest.of_bytes(body)), found)
 
 
-def measure(index: Index, digest: str, questions: Questions, progress: Progress | None = None) -> Measurement:
+def measure(index: Searcher, digest: str, questions: Questions, progress: Progress | None = None) -> Measurement:
     """Ask all questions. digest: of the index."""
     asked = _ask(index, questions, progress)
     answerable = [(question, found) for question, found in asked if question.is_answerable]
@@ -101,7 +102,7 @@ def measure(index: Index, digest: str, questions: Questions, progress: Progress 
     return Measurement(index=digest, questions=questions.digest, metrics=tuple(metrics), misses=tuple(_misses(asked)))
 
 
-def calibration(index: Index, questions: Questions, progress: Progress | None = None) -> Calibration:
+def calibration(index: Searcher, questions: Questions, progress: Progress | None = None) -> Calibration:
     """What a set of questions teaches about an index. Raises KnowledgeError where it has only one kind of them."""
     asked = _ask(index, questions, progress)
     answerable = [found.signs for question, found in asked if question.is_answerable]
@@ -132,7 +133,7 @@ def rank_of(question: Question, found: Found) -> int:
     return next((hit.number for hit in found.hits if question.is_answered_by(hit.chunk)), 0)
 
 
-def _ask(index: Index, questions: Questions, progress: Progress | None) -> list[tuple[Question, Found]]:
+def _ask(index: Searcher, questions: Questions, progress: Progress | None) -> list[tuple[Question, Found]]:
     asked = []
     for question in questions.questions:
         asked.append((question, index.search(question.question, max(RANKS))))

@@ -12,9 +12,10 @@ import pytest
 from tests.unit.knowledge.embedding import Hashing, embedding
 from tunegate.api.errors import KnowledgeError
 from tunegate.knowledge.build import build
+from tunegate.knowledge.contents import HEAD
 from tunegate.knowledge.documents import Document, Section
 from tunegate.knowledge.embedders import UrlEmbedder
-from tunegate.knowledge.index import HEAD, Found, Index
+from tunegate.knowledge.index import Found, Index
 from tunegate.knowledge.measure import Questions, read_questions
 from tunegate.store.artifacts import digest_of_folder
 
