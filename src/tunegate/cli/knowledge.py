@@ -88,6 +88,7 @@ def build(
             folder := into or Path(work) / "index",
             embedder=chosen,
             previous=library.previous(name, store, default_cache()) if store else into,
+            journal=default_cache() / library.KIND,
             questions=asked,
             most=size or SIZE,
             progress=progress,
@@ -121,7 +122,8 @@ def _print_built(name: str, digest: str, reading: Reading, built: Built, *, as_j
     if reading.skipped:
         click.echo(f"of no kind that is read, left out: {', '.join(reading.skipped)}")
     if head.embedder:
-        click.echo(f"{built.embedded} embedded by {head.embedder}, the others had been before")
+        others = "" if built.embedded == head.chunks else "; the others had been before"
+        click.echo(f"{built.embedded} of them embedded by {head.embedder}{others}")
     else:
         click.echo(
             "no vectors: searched by words alone (BM25); --embedder URL or 'tunegate[knowledge-offline]' adds them"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from tunegate.knowledge.contents import CHUNKS, HEAD, LEXICON, OFFSETS, VECTORS,
 from tunegate.knowledge.documents import Chunk, Document, Progress
 from tunegate.knowledge.embedders import Embedder
 from tunegate.knowledge.index import Index, is_same
+from tunegate.knowledge.journal import Journal, hash_of
 from tunegate.knowledge.lexicon import Lexicon
 from tunegate.knowledge.measure import Questions, calibration
 from tunegate.knowledge.words import words
@@ -40,14 +40,16 @@ def build(
     *,
     embedder: Embedder | None = None,
     previous: Path | None = None,
+    journal: Path | None = None,
     questions: Questions | None = None,
     most: int = SIZE,
     progress: Progress | None = None,
 ) -> Built:
     """Write the index of `documents` to the folder `into`, in place of an older one, in one step at the end.
 
-    previous: an index whose vectors are taken for the chunks that it has, where its embedder is the same. questions:
-    what to calibrate on. most: the size of a chunk, as `chunks.size` counts. Raises KnowledgeError where there is
+    previous: an index whose vectors are taken for the chunks that it has, where its embedder is the same. journal:
+    the folder where vectors are kept until the index is whole, so that an interrupted build goes on. questions: what
+    to calibrate on. most: the size of a chunk, as `chunks.size` counts. Raises KnowledgeError where there is
     nothing to find, or nothing to calibrate on.
     """
     every: list[Chunk] = []
@@ -67,12 +69,16 @@ def build(
         lines = [msgspec.json.encode(chunk) + b"\n" for chunk in every]
         (folder / CHUNKS).write_bytes(b"".join(lines))
         np.save(folder / OFFSETS, np.cumsum([0, *map(len, lines)], dtype=np.int64), allow_pickle=False)
-        embedded = _save_vectors(folder / VECTORS, texts, embedder, previous, progress) if embedder else 0
+        kept = Journal(journal, embedder) if journal and embedder else None
+        known = _known_vectors(previous, embedder) if previous and embedder else {}
+        embedded = _save_vectors(folder / VECTORS, texts, embedder, known, kept, progress) if embedder else 0
         head = Head(chunks=len(every), size=most, embedder=embedder.ref if embedder else None)
         (folder / HEAD).write_bytes(to_json(head))
         if questions:
             head = msgspec.structs.replace(head, calibration=calibration(Index(folder, embedder), questions, progress))
             (folder / HEAD).write_bytes(to_json(head))
+    if kept:
+        kept.end()
     return Built(head, len(documents), embedded)
 
 
@@ -85,21 +91,29 @@ def _required_words(chunk: Chunk) -> list[str]:
 
 
 def _save_vectors(
-    path: Path, texts: Sequence[str], embedder: Embedder, previous: Path | None, progress: Progress | None
+    path: Path,
+    texts: Sequence[str],
+    embedder: Embedder,
+    known: dict[bytes, NDArray[np.float16]],
+    journal: Journal | None,
+    progress: Progress | None,
 ) -> int:
     """Write the vectors as 16-bit numbers, and say how many had to be computed."""
-    known = _known_vectors(previous, embedder) if previous else {}
+    known = {**known, **(journal.read() if journal else {})}
     vectors = np.zeros((len(texts), embedder.ref.dimension), dtype=np.float16)
     missing = []
     for position, text in enumerate(texts):
-        vector = known.get(_hash(text))
+        vector = known.get(hash_of(text))
         if vector is None:
             missing.append(position)
         else:
             vectors[position] = vector
     for begin in range(0, len(missing), embedder.batch):
         batch = missing[begin : begin + embedder.batch]
-        vectors[batch] = embedder.passages([texts[position] for position in batch])
+        embedded = [texts[position] for position in batch]
+        vectors[batch] = embedder.passages(embedded)
+        if journal:
+            journal.add(embedded, vectors[batch])
         if progress:
             progress("embed", begin + len(batch), len(missing))
     np.save(path, vectors, allow_pickle=False)
@@ -114,9 +128,5 @@ def _known_vectors(previous: Path, embedder: Embedder) -> dict[bytes, NDArray[np
         vectors = np.load(previous / VECTORS, mmap_mode="r", allow_pickle=False)
         texts = [msgspec.json.decode(line, type=Chunk).whole for line in (previous / CHUNKS).read_bytes().splitlines()]
         if len(texts) == len(vectors) and is_same(embedder, texts[0], vectors[0]):
-            return {_hash(text): vector for text, vector in zip(texts, vectors, strict=True)}
+            return {hash_of(text): vector for text, vector in zip(texts, vectors, strict=True)}
     return {}
-
-
-def _hash(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()

@@ -15,13 +15,14 @@ DIMENSION = 64
 
 
 class Hashing:
-    """What it was asked to embed. salt: other weights; fails: it refuses."""
+    """What it was asked to embed. salt: other weights; fails: it refuses, or does after so many requests."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.keys: list[str | None] = []
         self.salt = ""
         self.fails = False
+        self.fails_after: int | None = None
         self.page = ""
         self.url = ""
 
@@ -41,11 +42,14 @@ def embedding() -> Iterator[Hashing]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             state.texts += body["input"]
+            if state.fails_after is not None:
+                state.fails_after -= 1
+            fails = state.fails or (state.fails_after is not None and state.fails_after < 0)
             state.keys.append(self.headers["Authorization"])
             rows = [{"index": n, "embedding": state.vector(text)} for n, text in enumerate(body["input"])]
             answer = {"object": "list", "model": body["model"], "data": rows[::-1]}
-            content = state.page or json.dumps({"error": {"message": "No such model."}} if state.fails else answer)
-            self.send_response(404 if state.fails else 200)
+            content = state.page or json.dumps({"error": {"message": "No such model."}} if fails else answer)
+            self.send_response(404 if fails else 200)
             self.send_header("Content-Type", "text/html" if state.page else "application/json")
             self.send_header("Content-Length", str(len(content.encode())))
             self.end_headers()

@@ -143,6 +143,26 @@ def test_a_build_that_fails_leaves_what_was_there(tmp_path: Path, embedder: UrlE
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
+def test_an_interrupted_build_goes_on(tmp_path: Path, embedder: UrlEmbedder, server: Hashing) -> None:
+    many = documents(**{f"Model {number}": f"It weighs {number} g." for number in range(2 * embedder.batch)})
+    build(many, tmp_path / "undisturbed", embedder=embedder)
+    server.fails_after = 2  # of which one is the probe
+    try:
+        with pytest.raises(KnowledgeError, match="refuses to embed"):
+            build(many, tmp_path / "index", embedder=embedder, journal=tmp_path / "cache")
+    finally:
+        server.fails_after = None
+    (kept,) = (tmp_path / "cache").iterdir()
+    with kept.open("ab") as file:
+        file.write(b"half of a vector")
+
+    built = build(many, tmp_path / "index", embedder=embedder, journal=tmp_path / "cache")
+
+    assert built.embedded == built.head.chunks - embedder.batch
+    assert digest_of_folder(tmp_path / "index") == digest_of_folder(tmp_path / "undisturbed")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 def test_another_embedder_is_refused(tmp_path: Path, embedder: UrlEmbedder, server: Hashing, lexical: Index) -> None:
     index = tmp_path / "index"
     build(documents(), index, embedder=embedder)
