@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.apiserver import REPOSITORY
+from tests.postgres import HAS_POSTGRES, postgres
 from tests.unit.knowledge.embedding import embedding
 from tunegate.cli import root
 from tunegate.knowledge.index import Index
@@ -34,16 +35,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def database(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str | None]:
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
     """A PostgreSQL with pgvector, where there is one."""
-    try:
-        import pgserver
-    except ModuleNotFoundError:
+    if HAS_POSTGRES:
+        with postgres(tmp_path_factory.mktemp("postgres")) as url:
+            yield url
+    else:
         yield None
-        return
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
-    with pgserver.get_server(tmp_path_factory.mktemp("postgres")) as running:
-        yield running.get_uri()
 
 
 def test_the_commands_do_what_the_page_says(folder: Path, database: str | None) -> None:

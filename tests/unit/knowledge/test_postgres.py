@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tests.postgres import HAS_POSTGRES, needs_postgres, postgres
 from tests.unit.knowledge.embedding import embedding
 from tunegate.api.errors import KnowledgeError, NotFoundError, UsageError
 from tunegate.cli import root
@@ -21,18 +22,17 @@ from tunegate.processes import free_port
 from tunegate.shop import DATA
 from tunegate.store.artifacts import digest_of_folder
 
-pgserver = pytest.importorskip("pgserver", reason="needs PostgreSQL with pgvector: pip install pgserver")
-from tunegate.knowledge.postgres import PostgresIndex, load  # noqa: E402 (psycopg is of the same extra)
+if HAS_POSTGRES:
+    from tunegate.knowledge.postgres import PostgresIndex, load
 
+pytestmark = needs_postgres
 QUESTIONS = read_questions(DATA / "knowledge_questions.jsonl")
 
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
-        with pgserver.get_server(tmp_path_factory.mktemp("postgres")) as running:
-            yield running.get_uri()
+    with postgres(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,27 @@
+"""A real PostgreSQL with pgvector, from the package pgserver."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+HAS_POSTGRES = all(importlib.util.find_spec(name) for name in ("pgserver", "psycopg"))
+needs_postgres = pytest.mark.skipif(
+    not HAS_POSTGRES, reason="needs PostgreSQL with pgvector: pip install pgserver 'tunegate[knowledge-postgres]'"
+)
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[str]:
+    """The URL of a database in `folder`, on a socket."""
+    with pytest.MonkeyPatch.context() as patched:
+        (folder / "run").mkdir(mode=0o700)
+        patched.setenv("XDG_RUNTIME_DIR", str(folder / "run"))  # which pgserver reads when it is imported
+        import pgserver
+
+        with pgserver.get_server(folder / "data") as running:
+            yield running.get_uri()
