@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.serving.conftest import documents, engine, limits, server
+from tests.unit.serving.conftest import admission, documents, engine, limits, server
 from tests.unit.serving.standin import DIGEST, KEY, MODEL, Server, now
 from tunegate.api.feedback import Feedback, FeedbackRecord
 from tunegate.api.versions import Producer, Release
@@ -14,7 +14,7 @@ from tunegate.cli import main
 from tunegate.feedback import FeedbackLog, ResponseIds
 from tunegate.store import Store
 
-__all__ = ["documents", "engine", "limits", "server"]
+__all__ = ["admission", "documents", "engine", "limits", "server"]
 
 
 def run(*words: str) -> int:

@@ -135,8 +135,8 @@ def test_a_real_engine_answers_is_judged_and_takes_the_server_with_it(
         assert FeedbackLog(store).tally(version.digest) == Tally(up=2)
         _, metrics = get(f"{url}/metrics")
         label = f'model_version="{version.digest[7:19]}"'
-        assert f"tunegate_answers_total{{{label}}} 2.0" in metrics
-        assert f'tunegate_feedback_total{{{label},verdict="up"}} 2.0' in metrics
+        assert f'tunegate_answers_total{{{label},step=""}} 2.0' in metrics
+        assert f'tunegate_feedback_total{{{label},step="",verdict="up"}} 2.0' in metrics
         assert json.loads(get(f"{url}/v1/models")[1])["data"][0]["digest"] == version.digest
 
         os.kill(process_of("tunegate.serving.engines.program", tmp_path), signal.SIGKILL)
