@@ -94,8 +94,6 @@ def build(
             progress=progress,
         )
         digest = library.publish(store, folder, name).digest if store else digest_of_folder(folder)
-    for note in reading.notes:
-        click.echo(f"tunegate: {note}", err=True)
     _print_built(name, digest, reading, built, as_json=as_json)
 
 
@@ -103,6 +101,8 @@ def _print_built(name: str, digest: str, reading: Reading, built: Built, *, as_j
     from tunegate.api.codec import to_json
 
     head = built.head
+    for note in reading.notes:
+        click.echo(f"tunegate: {note}", err=True)
     if as_json:
         result = {
             "name": name,

@@ -48,21 +48,11 @@ def build(
     """Write the index of `documents` to the folder `into`, in place of an older one, in one step at the end.
 
     previous: an index whose vectors are taken for the chunks that it has, where its embedder is the same. journal:
-    the folder where vectors are kept until the index is whole, so that an interrupted build goes on. questions: what
+    the folder where vectors are kept until the index is whole, so that an interrupted build resumes. questions: what
     to calibrate on. most: the size of a chunk, as `chunks.size` counts. Raises KnowledgeError where there is
     nothing to find, or nothing to calibrate on.
     """
-    every: list[Chunk] = []
-    tokens: list[list[str]] = []
-    for done, document in enumerate(documents, 1):
-        for chunk in chunks(document, most):
-            if any(map(str.isalnum, chunk.text)):
-                every.append(chunk)
-                tokens.append(_required_words(chunk))
-        if progress:
-            progress("cut", done, len(documents))
-    if not every:
-        raise KnowledgeError("The documents hold no text; give others, or open them to see what they hold.")
+    every, tokens = _cut(documents, most, progress)
     texts = [chunk.whole for chunk in every]
     with new_folder(into) as folder:
         Lexicon.build(tokens).save(folder / LEXICON)
@@ -82,12 +72,23 @@ def build(
     return Built(head, len(documents), embedded)
 
 
-def _required_words(chunk: Chunk) -> list[str]:
-    """The words of a chunk. One without any could never be found by them, and nobody would know."""
-    found = words(chunk.whole)
-    if not found:
-        raise KnowledgeError(f"{chunk.source}: no word of {chunk.text[:40]!r} can be looked up; write more of it.")
-    return found
+def _cut(documents: Sequence[Document], most: int, progress: Progress | None) -> tuple[list[Chunk], list[list[str]]]:
+    """The chunks that say something, and the words of each. One without any could never be found, unnoticed."""
+    every, tokens = [], []
+    for done, document in enumerate(documents, 1):
+        for chunk in chunks(document, most):
+            if not any(map(str.isalnum, chunk.text)):
+                continue
+            every.append(chunk)
+            tokens.append(words(chunk.whole))
+            if not tokens[-1]:
+                text = chunk.text[:40]
+                raise KnowledgeError(f"{chunk.source}: no word of {text!r} can be looked up; write more of it.")
+        if progress:
+            progress("cut", done, len(documents))
+    if not every:
+        raise KnowledgeError("The documents hold no text; give others, or open them to see what they hold.")
+    return every, tokens
 
 
 def _save_vectors(

@@ -1,4 +1,4 @@
-"""The vectors of a build that is not done: one that was interrupted goes on where it was."""
+"""The vectors of a build that is not done: one that was interrupted resumes."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def read_pdf(body: bytes, source: str, stem: str) -> Document:
 
 
 def _flowing(text: str) -> str:
-    """A page's lines as paragraphs: a line that ends no sentence goes on in the next one."""
+    """A page's lines as paragraphs: a line that ends no sentence continues in the next one."""
     flowing = ""
     for line in filter(None, map(str.strip, text.replace("\0", "").splitlines())):
         if not flowing or flowing[-1] in _ENDS:

@@ -143,7 +143,7 @@ def test_a_build_that_fails_leaves_what_was_there(tmp_path: Path, embedder: UrlE
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
-def test_an_interrupted_build_goes_on(tmp_path: Path, embedder: UrlEmbedder, server: Hashing) -> None:
+def test_an_interrupted_build_resumes(tmp_path: Path, embedder: UrlEmbedder, server: Hashing) -> None:
     many = documents(**{f"Model {number}": f"It weighs {number} g." for number in range(2 * embedder.batch)})
     build(many, tmp_path / "undisturbed", embedder=embedder)
     server.fails_after = 2  # of which one is the probe
