@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from aiohttp import web
 
 from tests.unit.serving.standin import Server, StandIn, in_thread
@@ -17,20 +15,9 @@ from tests.unit.serving.standin import Server, StandIn, in_thread
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-DESKTOP = {"viewport": {"width": 1280, "height": 800}}
-PHONE = {"viewport": {"width": 375, "height": 720}, "has_touch": True, "is_mobile": True}
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WAIT = object()  # among an engine's deltas: wait until the test says `go_on`
 
 Opener = Callable[..., AbstractContextManager["Page"]]
-
-
-def needs_browser() -> Any:
-    """Playwright; the module that asks for it is skipped where there is nothing to drive."""
-    if CHROMIUM is None:
-        reason = "there is no Chromium to look at the playground with: apt-get install chromium"
-        pytest.skip(reason, allow_module_level=True)
-    return pytest.importorskip("playwright.sync_api")
 
 
 @dataclass

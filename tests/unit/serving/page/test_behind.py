@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from tests.chromium import needs_browser
 from tests.gateway import run_gateway
 from tests.unit.local.proxied import start_proxy
 from tests.unit.operator.world import NAMESPACE, POLICY_SPEC
-from tests.unit.serving.page.browser import WAIT, Opener, Writer, needs_browser, say
+from tests.unit.serving.page.browser import WAIT, Opener, Writer, say
 from tests.unit.serving.standin import DIGEST, MODEL, Server
 from tests.waiting import wait_for
 from tunegate.api.codec import to_json

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.serving.page.browser import DESKTOP, PHONE, WAIT, Opener, Writer, answered, needs_browser, say
+from tests.chromium import DESKTOP, PHONE, needs_browser
+from tests.unit.serving.page.browser import WAIT, Opener, Writer, answered, say
 from tests.unit.serving.standin import DIGEST, MODEL, Server
 from tunegate.feedback import FeedbackLog
 

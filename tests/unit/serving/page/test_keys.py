@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.serving.page.browser import Writer, answered, needs_browser, say
+from tests.chromium import needs_browser
+from tests.unit.serving.page.browser import Writer, answered, say
 from tests.unit.serving.standin import MODEL
 from tunegate.api.codec import to_yaml
 from tunegate.serving.auth import Admission, ApiKey, KeyFile, Keys, hash_of

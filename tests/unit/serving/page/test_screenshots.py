@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.serving.page.browser import DESKTOP, PHONE, Opener, Writer, answered, needs_browser
+from tests.chromium import DESKTOP, PHONE, needs_browser
+from tests.unit.serving.page.browser import Opener, Writer, answered
 
 if TYPE_CHECKING:
     pass

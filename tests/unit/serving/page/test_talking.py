@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.serving.page.browser import WAIT, Opener, Writer, answered, needs_browser, relay, say
+from tests.chromium import needs_browser
+from tests.unit.serving.page.browser import WAIT, Opener, Writer, answered, relay, say
 from tests.unit.serving.standin import DIGEST, MODEL, Server
 from tests.waiting import wait_for
 from tunegate.api.errors import StoreError

@@ -14,8 +14,9 @@ import pytest
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
+from tunegate.serving.playground import FOLDER
 from tunegate.serving.routes.front import Front
-from tunegate.serving.routes.playground import FOLDER, playground
+from tunegate.serving.routes.playground import playground
 
 ROOT = Path(__file__).parents[4]
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
