@@ -21,6 +21,8 @@ API_KEY = "TUNEGATE_API_KEY"
 ENGINE_KEY = "TUNEGATE_ENGINE_KEY"
 # The API key that is sent to the server that embeds the texts of a knowledge base: a secret.
 EMBEDDER_KEY = "TUNEGATE_EMBEDDER_KEY"
+# What reviewers need to reach a review that is served to other machines: a secret.
+REVIEW_TOKEN = "TUNEGATE_REVIEW_TOKEN"  # noqa: S105 - a name
 # The name that clients ask a server for.
 MODEL_NAME = "TUNEGATE_MODEL_NAME"
 # The seconds between the signal that ends a server and the one that kills it, for servers and for what supervises them.
@@ -33,4 +35,12 @@ ENDPOINT_URL = "AWS_ENDPOINT_URL"
 REGION = "AWS_DEFAULT_REGION"
 
 # What must not appear in a log.
-SECRETS = (FEEDBACK_KEY, ENGINE_KEY, API_KEY, EMBEDDER_KEY, "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+SECRETS = (
+    FEEDBACK_KEY,
+    ENGINE_KEY,
+    API_KEY,
+    EMBEDDER_KEY,
+    REVIEW_TOKEN,
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+)

@@ -27,12 +27,13 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A dialogue that ends in what the user asks; an answer passes when it keeps every rule.
 
+    rules: none where people alone judge the answers, by the criteria of the suite.
     context: what people who judge the answer should know, and the model is not told.
     """
 
     id: str
     messages: tuple[Message, ...]
-    rules: tuple[rules.Rule, ...]
+    rules: tuple[rules.Rule, ...] = ()
     intent: str = ""
     reference: str = ""
     context: str = ""
@@ -40,8 +41,6 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         if not self.messages or self.messages[-1].role != "user":
             raise ValueError("messages must end with the user's question")
-        if not self.rules:
-            raise ValueError("at least one rule is needed, or no answer could fail")
         if not self.reference and any(rules.needs_reference(rule) for rule in self.rules):
             raise ValueError("exact and rouge_l rules need a reference")
 
@@ -61,8 +60,11 @@ class BusinessSuite:
         return len(self.questions)
 
 
-def read_questions(path: Path) -> tuple[Question, ...]:
-    """Read one question a line. Raises DataError naming file and line of the first that can't be used."""
+def read_questions(path: Path, *, judged: bool = False) -> tuple[Question, ...]:
+    """Read one question a line; `judged`: by people, so that rules may be missing.
+
+    Raises DataError naming file and line of the first that can't be used.
+    """
     if not path.is_file():
         raise DataError(f"{path} is missing; a business suite keeps its questions there, one JSON object a line.")
     questions: dict[str, Question] = {}
@@ -73,6 +75,9 @@ def read_questions(path: Path) -> tuple[Question, ...]:
             question = msgspec.json.decode(line, type=Question)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise DataError(f"{path}:{number} is not a usable question: {error}.") from None
+        if not question.rules and not judged:
+            remedy = "at least one rule is needed, or criteria in suite.yaml for people, or no answer could fail"
+            raise DataError(f"{path}:{number} is not a usable question: {remedy}.")
         if question.id in questions:
             raise DataError(f"{path}:{number} repeats the id {question.id}; give each question its own.")
         questions[question.id] = question
@@ -111,7 +116,8 @@ def records(questions: Sequence[Question], answers: Sequence[str | None]) -> tup
         for rule in question.rules:
             passed = answer is not None and rules.passes(rule, text, question.reference)
             kept[rules.kind(rule)] = kept.get(rules.kind(rule), True) and passed
-        values = {"score": float(all(kept.values())), "answered": float(answer is not None)}
+        values = {"score": float(all(kept.values()))} if kept else {}
+        values["answered"] = float(answer is not None)
         values |= {name: float(passed) for name, passed in kept.items()}
         if question.reference:
             values["rouge_l"] = rules.rouge_l(text, question.reference)

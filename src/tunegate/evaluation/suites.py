@@ -62,7 +62,7 @@ def load_suite(path_or_name: str | Path, limit: int | None = None, *, endpoint_u
     folder = _folder(path_or_name)
     about = from_yaml((folder / SUITE).read_bytes(), SuiteFile, str(folder / SUITE))
     if about.kind == "business":
-        questions = business.read_questions(folder / business.QUESTIONS)[:limit]
+        questions = business.read_questions(folder / business.QUESTIONS, judged=bool(about.criteria))[:limit]
         return business.BusinessSuite(
             about.name, _digest(folder, limit), about.max_tokens or 64, questions, about.criteria
         )

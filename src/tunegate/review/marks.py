@@ -120,4 +120,5 @@ class MarkFile:
         self.lines.append(line)
 
     def close(self) -> None:
+        self._file = -1  # whoever still has this value must not write to what gets the number next
         self._stack.close()

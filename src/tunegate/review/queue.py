@@ -56,23 +56,32 @@ def left(review: Review, item: Item, reviewer: str) -> int:
     return _draw(review.digest, item.digest, reviewer, "side")[0] % len(item.answers)
 
 
+def missing(review: Review, done: Judged, reviewer: str) -> list[str]:
+    """What lacks a judgement that this reviewer could give, by digest, in this reviewer's order."""
+    wanted = needed(review)
+    return [
+        digest
+        for digest in order(review, reviewer)
+        if reviewer not in done[digest] and len(done[digest]) < wanted[digest]
+    ]
+
+
 def next_item(review: Review, done: Judged, open_with: Mapping[str, str], reviewer: str) -> str | None:
     """The digest of what this reviewer gets next; None when nothing is left for this person.
 
     open_with: what others are looking at. It is left to them while there is something else, and given away then: they
     may have stopped.
     """
-    wanted = needed(review)
-    missing = [
-        digest
-        for digest in order(review, reviewer)
-        if reviewer not in done[digest] and len(done[digest]) < wanted[digest]
+    wanted, open_to_all = needed(review), missing(review, done, reviewer)
+    looked_at: Collection[str] = [
+        digest for name, digest in open_with.items() if name != reviewer and name not in done[digest]
     ]
-    looked_at: Collection[str] = [digest for name, digest in open_with.items() if name != reviewer]
     free = [
-        digest for digest in missing if len(done[digest]) + sum(other == digest for other in looked_at) < wanted[digest]
+        digest
+        for digest in open_to_all
+        if len(done[digest]) + sum(other == digest for other in looked_at) < wanted[digest]
     ]
-    return next(iter(free or missing), None)
+    return next(iter(free or open_to_all), None)
 
 
 def _draw(*parts: str) -> bytes:

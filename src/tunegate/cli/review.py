@@ -1,0 +1,184 @@
+"""`tunegate review`: people judge stored answers, and what they say becomes a result in the store."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tunegate.api import environment
+from tunegate.api.codec import from_json, to_json
+from tunegate.api.errors import EvaluationError, NotFoundError, UsageError
+from tunegate.cli.options import json_option, open_store, optional_store_options, print_table, store_options
+from tunegate.files import disk_errors_as, replace_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tunegate.api.evaluation import Evaluation
+    from tunegate.review.items import Mode, Review
+    from tunegate.review.results import Agreement
+
+REVIEW, MARKS = "review.json", "marks.jsonl"
+
+folder_argument = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+
+
+@click.group()
+def command() -> None:
+    """Let people judge answers, blind, on one page; what they say is a result that a gate can name."""
+
+
+@command.command()
+@folder_argument
+@click.argument("versions", nargs=-1, required=True, metavar="VERSION...")
+@click.option("--suite", required=True, metavar="NAME|FOLDER", help="The business suite whose answers are judged.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="As it was given to `tunegate evaluate`.")
+@click.option("--pairs", is_flag=True, help="Two answers beside each other, for all pairs of versions; by default one.")
+@click.option(
+    "--reviewers", type=click.IntRange(1, 20), default=2, show_default=True, help="How many people judge some items."
+)
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1),
+    default=0.2,
+    show_default=True,
+    help="How many of the items that many people judge, to see how far they agree; the others get one.",
+)
+@store_options
+def create(
+    folder: Path,
+    versions: tuple[str, ...],
+    suite: str,
+    limit: int | None,
+    pairs: bool,
+    reviewers: int,
+    share: float,
+    store_uri: str,
+    endpoint_url: str | None,
+) -> None:
+    """Make a review in FOLDER of what VERSIONs answered to a suite when `tunegate evaluate` asked them.
+
+    Into a folder with an older review, marks of answers that did not change are kept.
+    """
+    from tunegate.evaluation import load_suite
+    from tunegate.evaluation.business import BusinessSuite
+    from tunegate.review.items import make_review
+    from tunegate.store.evaluations import find
+
+    loaded = load_suite(suite, limit, endpoint_url=endpoint_url)
+    if not isinstance(loaded, BusinessSuite):
+        raise UsageError(
+            f"{loaded.name} is multiple choice, which nobody needs to judge; name a suite of kind business."
+        )
+    store = open_store(store_uri, endpoint_url)
+    found = []
+    for version in (store.resolve(name) for name in versions):
+        evaluation = find(store, version.digest, loaded.name)
+        if evaluation is None:
+            raise NotFoundError(
+                f"{version.name} has no answers to {loaded.name} yet; run: "
+                f"tunegate evaluate {version.name} --suite {suite}."
+            )
+        found.append(evaluation)
+    mode: Mode = "pairs" if pairs else "single"
+    review = make_review(loaded, found, mode, reviewers=reviewers, share=share)
+    with disk_errors_as(EvaluationError, folder, "name another folder."):
+        replace_file(folder / REVIEW, to_json(review))
+    asked, same = len(review.judged), sum(item.is_same for item in review.items)
+    click.echo(f"{folder}: {asked} to judge{f', {same} pairs are equal' if same else ''}.")
+    click.echo(f"Next: tunegate review serve {folder}")
+
+
+@command.command()
+@folder_argument
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where it listens; elsewhere it wants a token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: any that is free.")
+def serve(folder: Path, host: str, port: int) -> None:
+    """Serve the page of the review in FOLDER until you press Ctrl-C; reviewers open the address that is printed.
+
+    The token, where one is wanted, is TUNEGATE_REVIEW_TOKEN, or a new one each time.
+    """
+    from tunegate.review.desk import Desk
+    from tunegate.review.marks import MarkFile
+    from tunegate.review.server import is_loopback, listen
+
+    review = _read(folder)
+    token = os.environ.get(environment.REVIEW_TOKEN) or (None if is_loopback(host) else secrets.token_urlsafe(16))
+    marks = MarkFile(folder / MARKS)
+    try:
+        server = listen(Desk(review, marks), host, port, token)
+        shown = f"[{host}]" if ":" in host else host
+        address = f"http://{shown}:{server.server_address[1]}/"
+        click.echo(f"{address}#token={token}" if token else address)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            server.server_close()
+    finally:
+        marks.close()
+
+
+@command.command()
+@folder_argument
+@click.option("--save", is_flag=True, help="Keep the results in the store, in place of earlier ones.")
+@json_option
+@optional_store_options
+def result(folder: Path, save: bool, as_json: bool, store_uri: str | None, endpoint_url: str | None) -> None:
+    """Say what reviewers said in FOLDER: a result for each version, with intervals, and how far they agree.
+
+    There is none while judgements are missing.
+    """
+    from tunegate.review.marks import latest, read
+    from tunegate.review.results import agreement, results
+    from tunegate.store.evaluations import save as keep
+
+    review = _read(folder)
+    marks = latest(read(folder / MARKS)[0])
+    found = results(review, marks, datetime.now(UTC))
+    if save:
+        if not store_uri:
+            raise UsageError(f"--save wants a store; name it with --store or {environment.STORE}.")
+        store = open_store(store_uri, endpoint_url)
+        for evaluation in found:
+            keep(store, evaluation)
+    if as_json:
+        click.echo(to_json(found), nl=False)
+    else:
+        _print(found, agreement(review, marks))
+
+
+def _read(folder: Path) -> Review:
+    from tunegate.review.items import Review
+
+    path = folder / REVIEW
+    if not path.is_file():
+        raise UsageError(f"There is no review in {folder}; make one with: tunegate review create {folder} VERSION...")
+    return from_json(path.read_bytes(), Review, str(path))
+
+
+def _print(found: Sequence[Evaluation], agreements: Sequence[Agreement]) -> None:
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    rows = [
+        (result.version, metric.name, number(metric.value), f"{number(metric.low)} to {number(metric.high)}", metric.n)
+        for result in found
+        for metric in result.metrics
+        if not metric.name.startswith("agreement/")
+    ]
+    print_table(found[0].suite, ("version", "metric", "value", "95 %", "n"), rows)
+    for agreed in agreements:
+        if not agreed.n:
+            click.echo(f"{agreed.criterion}: nobody judged the same answers, so agreement is not known.")
+            continue
+        pairs = "; ".join(f"{' and '.join(k.reviewers)} {number(k.value)} (n={k.n})" for k in agreed.kappas)
+        click.echo(
+            f"{agreed.criterion}: Krippendorff's alpha {number(agreed.alpha)} (n={agreed.n}); Cohen's kappa: {pairs}"
+        )

@@ -1,0 +1,135 @@
+"""Let people judge what versions answered, from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.builders import START
+from tests.unit.evaluation.builders import SUBJECTS, write_business, write_choice
+from tests.unit.review.builders import make_mark
+from tunegate.api.codec import from_json
+from tunegate.api.evaluation import Evaluation, Metric, Record
+from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.cli import root
+from tunegate.evaluation import load_suite
+from tunegate.review.items import Review
+from tunegate.review.marks import MarkFile
+from tunegate.store import Store
+from tunegate.store.evaluations import find, save
+
+ROWS = [
+    {
+        "id": f"q{n}",
+        "messages": [{"role": "user", "content": f"Price {n}?"}],
+        "rules": [{"kind": "contains", "any": ["$"]}],
+    }
+    for n in range(3)
+]
+
+
+def publish(store: Store, folder: Path, run: str) -> ModelVersion:
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(run.encode())
+    name = f"shop/{run}/checkpoint-1"
+    return store.publish(folder, name, release=Release(format="huggingface"), producer=Producer(kind="test"))
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    folder = write_business(tmp_path / "business", ROWS)
+    with (folder / "suite.yaml").open("a") as file:
+        file.write("criteria: [{name: correct}, {name: tone, points: 5}]\n")
+    return folder
+
+
+@pytest.fixture
+def versions(store: Store, suite: Path, tmp_path: Path) -> list[ModelVersion]:
+    loaded = load_suite(suite)
+    found = []
+    for run in ("stable", "candidate"):
+        version = publish(store, tmp_path / run, run)
+        records = tuple(
+            Record(id=row["id"], prompt="", expected="", answer=f"{run} says ${n}", scores={"score": 1.0})
+            for n, row in enumerate(ROWS)
+        )
+        evaluation = Evaluation(
+            version=version.name,
+            digest=version.digest,
+            suite=loaded.name,
+            suite_digest=loaded.digest,
+            metrics=(Metric(name="score", value=1.0, n=3),),
+            records=records,
+            code_version="test",
+            started=START,
+            seconds=1.0,
+        )
+        save(store, evaluation)
+        found.append(version)
+    return found
+
+
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(root, ["review", *map(str, words)])
+
+
+def judge(folder: Path, reviewer: str, **values: int | str) -> None:
+    review = from_json((folder / "review.json").read_bytes(), Review, "review.json")
+    file = MarkFile(folder / "marks.jsonl")
+    for digest in review.judged:
+        for criterion, value in values.items():
+            file.append(make_mark(digest, reviewer, criterion, value))
+    file.close()
+
+
+def test_what_people_said_is_kept_as_an_evaluation(
+    store: Store, versions: list[ModelVersion], suite: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "review"
+    made = run("create", folder, versions[1].name, "--suite", suite, "--share", "0")
+    assert (made.exit_code, made.output) == (0, f"{folder}: 3 to judge.\nNext: tunegate review serve {folder}\n")
+    incomplete = run("result", folder, "--save")
+    assert "3 of 3 judgements of shop-test.people are missing" in str(incomplete.exception)
+    judge(folder, "Li", correct=1, tone=5)
+
+    printed = run("result", folder, "--save", "--json")
+    assert printed.exit_code == 0
+    kept = find(store, versions[1].digest, "shop-test.people")
+    assert kept is not None
+    assert json.loads(printed.output) == json.loads(msgspec.json.encode([kept]))
+    assert [(metric.name, metric.value) for metric in kept.metrics] == [
+        ("score", 1),
+        ("correct", 1),
+        ("tone", 1),
+        ("tone_mean", 5),
+    ]
+    assert "score" in run("result", folder).output
+    assert "agreement is not known" in run("result", folder).output
+
+
+def test_pairs_of_two_versions(versions: list[ModelVersion], suite: Path, tmp_path: Path) -> None:
+    names = [version.name for version in versions]
+    assert run("create", tmp_path / "review", *names, "--suite", suite, "--pairs", "--share", "1").exit_code == 0
+    judge(tmp_path / "review", "Li", correct="second", tone="tie")
+    judge(tmp_path / "review", "Ana", correct="second", tone="tie")
+    printed = run("result", tmp_path / "review").output
+    assert "correct_wins" in printed
+    assert "Cohen's kappa: Ana and Li - (n=3)" in printed
+
+
+def test_what_can_not_be_judged_is_refused_with_the_remedy(
+    store: Store, versions: list[ModelVersion], suite: Path, tmp_path: Path
+) -> None:
+    other = publish(store, tmp_path / "other", "other")
+    missing = run("create", tmp_path / "review", other.name, "--suite", suite)
+    assert f"run: tunegate evaluate {other.name} --suite {suite}" in str(missing.exception)
+    limited = run("create", tmp_path / "review", versions[0].name, "--suite", suite, "--limit", "1")
+    assert "was asked other questions" in str(limited.exception)
+    choice = write_choice(tmp_path / "choice", SUBJECTS)
+    refused = run("create", tmp_path / "review", versions[0].name, "--suite", choice)
+    assert "multiple choice" in str(refused.exception)
+    assert "There is no review in" in str(run("serve", tmp_path / "review").exception)

@@ -1,0 +1,216 @@
+"""The page of a review in a real browser: keys, what is kept, and that everybody can use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.chromium import DESKTOP, PHONE, needs_browser, opened
+from tests.unit.review.builders import CRITERIA, build_review
+from tests.unit.review.conftest import Serve, process
+from tests.waiting import wait_for
+from tunegate.review.marks import Mark, read
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+expect = needs_browser().expect
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+
+
+def join(page: Page, name: str = "Li") -> None:
+    """Take a name and wait for the first item, where that is taken."""
+    page.get_by_label("Your name").fill(name)
+    page.keyboard.press("Enter")
+    page.locator(".judge, [role=alert]").first.wait_for()
+
+
+def marks(folder: Path) -> list[tuple[str, int | str]]:
+    lines = read(folder / "marks.jsonl")[0]
+    return [(line.criterion, line.value) for line in lines if isinstance(line, Mark)]
+
+
+def says(page: Page, text: str) -> None:
+    expect(page.locator(".progress")).to_contain_text(text)
+
+
+def test_the_keyboard_alone_judges_single_answers(browser: Browser, serve: Serve, tmp_path: Path) -> None:
+    with opened(browser, serve(build_review(questions=2, share=0))) as page:
+        join(page)
+        says(page, "0 of 2")
+        page.keyboard.press("Enter")  # nothing is judged yet, so it stays
+        page.keyboard.press("y")
+        page.keyboard.press("4")
+        says(page, "1 of 2")
+        page.keyboard.press("c")
+        page.keyboard.type("Says y and 4 too.")
+        page.keyboard.press("Control+Enter")
+        expect(page.get_by_role("button", name="Yes")).to_have_attribute("aria-pressed", "false")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("2")
+        page.keyboard.press("n")
+        says(page, "2 of 2")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Nothing is left for you")).to_be_visible()
+
+    told = [("correct", 1), ("tone", 4), ("comment", "Says y and 4 too."), ("tone", 2), ("correct", 0)]
+    assert marks(tmp_path) == told
+
+
+def test_pairs_are_shown_blind_and_judged_by_side(browser: Browser, serve: Serve, tmp_path: Path) -> None:
+    review = build_review("pairs", versions=2, questions=3, share=0, criteria=())
+    with opened(browser, serve(review)) as page:
+        join(page)
+        for done, key in enumerate("atx"):
+            says(page, f"{done} of 3")
+            expect(page.locator("[aria-pressed=true]")).to_have_count(0)
+            expect(page.get_by_role("article", name="Answer B")).to_contain_text("$30 says number")
+            page.keyboard.press(key)
+            says(page, f"{done + 1} of 3")
+            page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Nothing is left for you")).to_be_visible()
+        assert "run-" not in page.content()
+    values = [value for _, value in marks(tmp_path)]
+    assert values[0] in ("first", "second")
+    assert values[1:] == ["tie", "both_bad"]
+
+
+def test_an_earlier_mark_is_changed_with_a_reason(browser: Browser, serve: Serve, tmp_path: Path) -> None:
+    with opened(browser, serve(build_review(questions=2, share=0, criteria=CRITERIA[1:]))) as page:
+        join(page)
+        page.keyboard.press("2")
+        says(page, "1 of 2")
+        page.keyboard.press("3")  # at once: no reason is asked for
+        page.keyboard.press("Enter")
+        expect(page.locator("[aria-pressed=true]")).to_have_count(0)
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator("[aria-pressed=true]")).to_have_text("3")
+        page.keyboard.press("5")
+        expect(page.get_by_label("Why do you change it?")).to_be_focused()
+        page.keyboard.type("misread")
+        page.keyboard.press("Enter")
+        expect(page.locator("[aria-pressed=true]")).to_have_text("5")
+        says(page, "Saved")
+        page.keyboard.press("ArrowRight")
+        expect(page.locator("[aria-pressed=true]")).to_have_count(0)
+
+    lines = [line for line in read(tmp_path / "marks.jsonl")[0] if isinstance(line, Mark)]
+    assert [line.value for line in lines] == [2, 3, 5]
+    assert [line.reason for line in lines] == ["", "changed before going on", "misread"]
+    assert [line.replaces for line in lines] == ["", lines[0].id, lines[1].id]
+
+
+def test_nothing_is_lost_when_the_server_dies_and_the_page_is_loaded_again(browser: Browser, tmp_path: Path) -> None:
+    review = build_review(questions=2, share=0)
+    with process(review, tmp_path) as url:
+        port = int(url.rstrip("/").rpartition(":")[2])
+        context = browser.new_context(**DESKTOP, locale="en-US")
+        page = context.new_page()
+        page.goto(url)
+        join(page)
+        page.keyboard.press("y")
+        wait_for(lambda: marks(tmp_path), what="the mark")
+        page.get_by_label("Comment").fill("half a thought")
+    page.get_by_role("button", name="4").click()
+    says(page, "Not saved yet")
+    with process(review, tmp_path, port) as url:
+        says(page, "Saved")
+        page.goto(url)
+        expect(page.locator("[aria-pressed=true]")).to_have_count(0)  # the next item
+        says(page, "1 of 2")
+        page.get_by_role("button", name="Back").click()
+        expect(page.locator("[aria-pressed=true]")).to_have_count(2)
+        expect(page.get_by_label("Comment")).to_have_value("half a thought")
+        context.close()
+    assert set(marks(tmp_path)) >= {("correct", 1), ("tone", 4)}
+
+
+def test_what_waits_in_the_browser_is_sent_after_a_reload(browser: Browser, tmp_path: Path) -> None:
+    review = build_review(questions=1, share=0)
+    with process(review, tmp_path) as url:
+        port = int(url.rstrip("/").rpartition(":")[2])
+        context = browser.new_context(**DESKTOP, locale="en-US")
+        page = context.new_page()
+        page.goto(url)
+        join(page)
+        page.get_by_label("Comment").fill("a draft\nof two lines")
+    page.keyboard.press("Escape")
+    page.keyboard.press("n")
+    says(page, "Not saved yet")
+    page.close()
+    with process(review, tmp_path, port) as url:
+        page = context.new_page()
+        page.goto(url)
+        expect(page.get_by_role("button", name="No")).to_have_attribute("aria-pressed", "true")
+        expect(page.get_by_label("Comment")).to_have_value("a draft\nof two lines")
+        context.close()
+    assert ("correct", 0) in marks(tmp_path)
+
+
+def test_a_second_person_of_one_name_is_asked_for_the_code(browser: Browser, serve: Serve) -> None:
+    url = serve(build_review())
+    with opened(browser, url) as page:
+        join(page)
+        code = page.locator(".badge code").inner_text()
+    with opened(browser, url) as page:
+        join(page, "LI")
+        expect(page.get_by_role("alert")).to_contain_text("Somebody has this name")
+        page.get_by_label("The code of that name").fill(code)
+        page.keyboard.press("Enter")
+        expect(page.locator(".badge")).to_contain_text("Li")
+
+
+def test_the_token_of_the_address_opens_the_page_and_leaves_the_address(browser: Browser, serve: Serve) -> None:
+    url = serve(build_review(), token="secret-of-the-test")
+    with opened(browser, url) as page:
+        join(page)
+        expect(page.get_by_role("alert")).to_contain_text("Open the whole address")
+    with opened(browser, f"{url}#token=secret-of-the-test") as page:
+        join(page)
+        says(page, "0 of 10")
+        assert page.url == url
+
+
+def test_everything_comes_from_this_server_and_html_of_answers_stays_text(browser: Browser, serve: Serve) -> None:
+    review = build_review(questions=1, share=0)
+    url = serve(review)
+    with opened(browser, url, allowed="TrustedHTML") as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        join(page)
+        page.reload()
+        expect(page.locator(".asked")).to_contain_text("what is the **Lovi lamp**?")
+        refused = page.evaluate("() => { try { document.body.innerHTML = '<b>x</b>'; } catch (e) { return e.name; } }")
+        assert refused == "TypeError"
+        assert f"{url}playground/vendor/marked.js" in asked
+        assert [found for found in asked if not found.startswith(url)] == []
+
+
+@pytest.mark.parametrize("device", [pytest.param(DESKTOP, id="desktop"), pytest.param(PHONE, id="phone")])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_use_it(browser: Browser, serve: Serve, device: dict[str, Any], scheme: str) -> None:
+    review = build_review("pairs", versions=2, questions=2, criteria=())
+    with opened(browser, serve(review), **device, color_scheme=scheme, allowed="Trusted") as page:
+        join(page)
+        page.get_by_role("button", name="A is better").click()
+        says(page, "1 of 2")
+        found = axe.Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_language_can_be_changed_and_both_say_the_same_things(browser: Browser, serve: Serve) -> None:
+    with opened(browser, serve(build_review(questions=1, share=0)), locale="zh-CN") as page:
+        page.get_by_label("您的姓名").fill("小林")
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("1 最差，5 最好")).to_be_visible()
+        page.get_by_role("button", name="English").click()
+        expect(page.get_by_text("1 is worst, 5 is best")).to_be_visible()
+        names = """async () => {
+            const { TEXTS } = await import("./page/language.js");
+            return [TEXTS.en, TEXTS.zh].map((texts) => Object.keys(texts).join());
+        }"""
+        english, chinese = page.evaluate(names)
+        assert english == chinese
