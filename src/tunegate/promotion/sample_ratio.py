@@ -21,11 +21,13 @@ LEAST = 100
 def mismatch(splits: Sequence[tuple[int, int]], weight: int) -> str:
     """Why the split is not the one that was asked for, as a sentence; empty where it may be, or where nobody knows.
 
-    `splits` are the questions that the candidate and the stable were asked in the step, at one or more moments: all of
-    them must say so, as the counts of two servers that are read one after the other never are of the same moment.
-    `weight` is the candidate's share in percent, 1 to 99.
+    `splits` are the questions that the candidate and the stable were asked in the step, counted in one or more ways:
+    all of them must say so, and in the same direction, as the counts of two servers that are read one after the other
+    never are of the same moment. `weight` is the candidate's share in percent, 1 to 99.
     """
     if not splits or any(sum(split) < LEAST or log_evidence(*split, weight) < math.log(ENOUGH) for split in splits):
+        return ""
+    if len({100 * candidate > weight * (candidate + stable) for candidate, stable in splits}) > 1:
         return ""
     candidate, stable = splits[-1]
     n = candidate + stable

@@ -41,7 +41,7 @@ class Snapshot:
     evaluations: by (digest, suite). servers: by digest.
     weights: the observed share of each version in percent, by digest; None when the route can't be read.
     tallies: verdicts on answers given in the running canary, by digest and step; None when they can't be read.
-    splits: how many questions the candidate and the stable were asked in the running step, at one or more moments;
+    splits: how many questions the candidate and the stable were asked in the running step, counted in one or more ways;
     how many conversations, where those stay with one version. Empty: nobody knows.
     modified: who changed an object of ours by hand, and what; empty when nobody did.
     """

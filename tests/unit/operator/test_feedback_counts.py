@@ -20,6 +20,7 @@ from tests.builders import at, make_version
 from tunegate.api.digest import short
 from tunegate.api.feedback import Tally, Verdicts, step_tag
 from tunegate.promotion.counting import Counted
+from tunegate.promotion.sample_ratio import mismatch
 from tunegate_operator.conditions import Problem
 from tunegate_operator.feedback_counts import Counts, Series, count, read_counts
 
@@ -138,7 +139,7 @@ STEP = step_tag("shop-run-1", 1)
 LOOKED_AT = ASKED._replace(step=1, step_since=at(100))
 
 
-def test_the_split_of_a_step_is_told_of_two_moments() -> None:
+def test_the_split_of_a_step_is_told_with_what_its_counts_may_lag_behind() -> None:
     found = [
         *zeros(NEW, OLD),
         *questions(NEW, [(5, 0)]),
@@ -149,7 +150,34 @@ def test_the_split_of_a_step_is_told_of_two_moments() -> None:
     ]
     counts = count(found, LOOKED_AT)
     assert isinstance(counts, Counts)
-    assert counts.splits == ((20, 180), (33, 297))
+    # From 165 or 230 seconds to 335 or 400.
+    assert counts.splits == ((10, 288), (32, 80), (32, 288))
+
+
+def scraped(digest: str, rate: float, until: int, offset: int) -> list[Series]:
+    """What a query with a point every 5 seconds has of a pod that is scraped every 30."""
+    scrapes = [(time, time - (time - offset) % 30) for time in range(100, until + 1, 5)]
+    values: Values = [(time, round(rate * (seen - 100))) for time, seen in scrapes if seen > 100]
+    return questions(digest, values, STEP, created=100)
+
+
+@pytest.mark.parametrize("offset", [0, 5, 15, 25])
+@pytest.mark.parametrize(("rate", "weight"), [(20, 50), (400, 50), (400, 10)])
+def test_pods_that_are_scraped_one_after_the_other_are_no_other_split(rate: float, weight: int, offset: int) -> None:
+    known = [*zeros(NEW, OLD), *questions(NEW, [(5, 0)]), *questions(OLD, [(5, 0)])]
+    for until in range(105, 900, 60):
+        candidate = scraped(NEW, rate * weight / 100, until, offset)
+        stable = scraped(OLD, rate * (100 - weight) / 100, until, 0)
+        counts = count([*known, *candidate, *stable], LOOKED_AT)
+        assert isinstance(counts, Counts)
+        assert mismatch(counts.splits, weight) == ""
+
+
+def test_another_split_is_found_although_pods_are_scraped_one_after_the_other() -> None:
+    known = [*zeros(NEW, OLD), *questions(NEW, [(5, 0)]), *questions(OLD, [(5, 0)])]
+    counts = count([*known, *scraped(NEW, 6, 900, 25), *scraped(OLD, 14, 900, 0)], LOOKED_AT)
+    assert isinstance(counts, Counts)
+    assert "(30 %) went to the candidate, where 20 % were asked for" in mismatch(counts.splits, 20)
 
 
 @pytest.mark.parametrize(
@@ -176,9 +204,9 @@ def test_a_version_whose_server_counts_no_questions_has_no_split() -> None:
 
 def test_a_version_that_gets_nothing_is_told_apart_from_one_that_does_not_count() -> None:
     known = [*zeros(NEW, OLD), *questions(NEW, [(5, 0)]), *questions(OLD, [(5, 0)])]
-    counts = count([*known, *questions(OLD, [(105, 1), (400, 300)], STEP, created=101)], LOOKED_AT)
+    counts = count([*known, *questions(OLD, [(105, 1), (230, 150), (335, 250), (400, 300)], STEP, 101)], LOOKED_AT)
     assert isinstance(counts, Counts)
-    assert counts.splits == ((0, 1), (0, 300))
+    assert counts.splits == ((0, 299), (0, 100), (0, 299))
 
 
 def test_only_the_steps_of_this_promotion_are_asked_for() -> None:

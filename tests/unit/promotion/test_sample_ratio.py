@@ -39,6 +39,11 @@ def test_it_must_have_been_so_at_every_moment() -> None:
     assert not mismatch([], 20)
 
 
+def test_counts_that_are_of_different_times_must_agree_on_the_direction() -> None:
+    assert not mismatch([(100, 400), (400, 100)], 50)
+    assert mismatch([(100, 400), (150, 400)], 50)
+
+
 @pytest.mark.parametrize("weight", [1, 10, 50, 99])
 def test_the_evidence_is_one_on_average_where_the_split_is_right(weight: int) -> None:
     n, share = 40, weight / 100

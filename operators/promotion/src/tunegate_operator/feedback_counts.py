@@ -43,8 +43,8 @@ _NEW_SECONDS = 30.0
 _VERDICTS, _QUESTIONS = "tunegate_feedback_total", "tunegate_questions_total"
 # By the name of the counter, of the series that says when it began.
 _CREATED = {_VERDICTS: "tunegate_feedback_created", _QUESTIONS: "tunegate_questions_created"}
-# Servers are scraped one after the other, so their counts are of the same moment only at two that are this far apart.
-_SCRAPES_SECONDS = 120.0
+# From one scrape of a server to the next, at most. Each server's counts are of another moment within it.
+_SCRAPE_SECONDS = 60.0
 
 CREDENTIALS = ("token", "username", "password", "ca.crt")
 """The files that a folder of credentials may have: a bearer token or a user's name and password, and a CA."""
@@ -71,7 +71,8 @@ class _Answer(msgspec.Struct):
 class Counts:
     """tallies: verdicts by digest and step. is_whole: Prometheus still has them from the beginning of the canary on.
 
-    splits: the questions that the candidate and the stable were asked in the step, then and now; empty: not known.
+    splits: how many questions the candidate and the stable were asked in the step, counted in several ways; empty: not
+    known.
     """
 
     tallies: Mapping[str, Verdicts]
@@ -212,10 +213,12 @@ def _grown(counters: Iterable[_Counter], begin: float, end: float = math.inf) ->
 
 
 def _splits(counters: Sequence[_Counter], asked: Counted, resolution: float) -> tuple[tuple[int, int], ...]:
-    """The questions of the step that each version was asked, some time ago and now.
+    """The questions of the step that each version was asked in one time: the fewest of the candidate with the most of
+    the stable, the other way round, and the most of both.
 
-    Nothing where the step is too young for both, where a server of 0.1.0 does not count them, or where a beginning was
-    lost.
+    Servers are scraped one after the other, so no two counts are of the same moment: the fewest are of a shorter time,
+    the most of a longer one. Nothing where the step is too young for both, where a server of 0.1.0 does not count them,
+    or where a beginning was lost.
     """
     told = {counter.labels["model_version"] for counter in counters}
     if asked.step_since is None or not {short(digest) for digest in asked.digests} <= told:
@@ -223,13 +226,20 @@ def _splits(counters: Sequence[_Counter], asked: Counted, resolution: float) -> 
     begin, step = asked.step_since.timestamp(), step_tag(asked.promotion, asked.step)
     of_step = [counter for counter in counters if counter.labels.get("step") == step]
     now = max((sample.time for counter in of_step for sample in counter.samples), default=begin)
-    if now - _SCRAPES_SECONDS <= begin:
+    lag = _SCRAPE_SECONDS + resolution
+    if now - 3 * lag <= begin:
         return ()
     if any(_history_begin(counter.samples, begin, resolution) > begin for counter in of_step):
         return ()
-    moments = [_grown(of_step, begin, end) for end in (now - _SCRAPES_SECONDS, now)]
-    candidate, stable = ((short(digest), step, "") for digest in asked.digests)
-    return tuple((round(grown.get(candidate, 0)), round(grown.get(stable, 0))) for grown in moments)
+
+    def asked_between(first: float, last: float) -> tuple[int, int]:
+        before, after = _grown(of_step, begin, first), _grown(of_step, begin, last)
+        keys = [(short(digest), step, "") for digest in asked.digests]
+        candidate, stable = (round(after.get(key, 0) - before.get(key, 0)) for key in keys)
+        return candidate, stable
+
+    fewest, most = asked_between(begin + 2 * lag, now - lag), asked_between(begin + lag, now)
+    return (fewest[0], most[1]), (most[0], fewest[1]), most
 
 
 def _verdicts(counts: Mapping[tuple[str, str], float]) -> Verdicts:
