@@ -113,10 +113,11 @@ class _Counts(NamedTuple):
 def _steps(candidate: Verdicts, stable: Verdicts, weights: Sequence[int]) -> list[_Step]:
     """The steps in which anything was judged, in order.
 
-    Verdicts on answers of no step came past the route, so nobody knows beside whom they were given. Only where one of
-    the versions has no others, as its server is one of 0.1.0, is everything compared as if it were one step.
+    Verdicts on answers of no step came past the route, so nobody knows beside whom they were given. Only where the
+    stable has no others, as its server is one of 0.1.0, is everything compared as if it were one step. A candidate that
+    has no others was judged by those who came past the route, before its first user did.
     """
-    if any(None in verdicts and len(verdicts) == 1 for verdicts in (candidate, stable)):
+    if {None} in ({*stable}, {*candidate, *stable}):
         return [_Step(0, weights[0] / 100, _total(candidate.values()), _total(stable.values()))]
     indexes = sorted(index for index in {*candidate, *stable} if index is not None)
     return [
@@ -177,7 +178,7 @@ def _log_evidence(bets: _Bets, enough: float = -math.inf) -> float:
     """
     _, total, hits_a, n_a, hits_b, n_b = bets
     if n_a == 0 or n_b == 0:  # the threshold for the other is then the worst there is
-        return _log_capital(bets, total if n_a else 0.0)[0]
+        return _log_capital(bets, total if n_a else 0.0)[0] - _PRECISION
     excess = hits_a / n_a + hits_b / n_b - total
     low, high = 0.0, total
     q = min(max(hits_a / n_a - excess * n_b / (n_a + n_b), low), high)

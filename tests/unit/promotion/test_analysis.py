@@ -254,6 +254,21 @@ def test_a_version_that_tells_no_steps_is_compared_as_a_whole():
     assert compare(ours, theirs, GUARD, (10, 50)) == in_steps([((15, 80), (20, 200))], weights=(10, 50))
 
 
+def test_judgments_of_a_candidate_past_the_route_are_not_evidence_before_its_first_one_by_the_route():
+    ours, theirs = {None: tally(20, 20)}, {0: tally(0, 200)}
+    result = compare(ours, theirs, GUARD, (10, 50))
+    assert (result.outcome, result.candidate) == ("Inconclusive", tally(0, 0))
+
+
+@pytest.mark.parametrize("liked", [True, False], ids=["liked", "disliked"])
+@pytest.mark.parametrize("weight", [1, 10, 50, 95])
+def test_verdicts_on_one_version_alone_lean_neither_way(weight, liked):
+    for n in range(1, 300):
+        one = {0: tally(0 if liked else n, n)}
+        for ours, theirs in [(one, {}), ({}, one)]:
+            assert compare(ours, theirs, GUARD, (weight,)).evidence_worse <= 1
+
+
 @pytest.mark.parametrize(
     ("wanted", "candidate", "stable"),
     [
