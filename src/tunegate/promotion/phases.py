@@ -102,6 +102,9 @@ class View:
         candidate = tallies.get(self.candidate.digest, {})
         return compare(candidate, tallies.get(stable.digest, {}), self.policy.feedback, weights)
 
+    def roll_back(self, comparison: Comparison) -> PromotionStatus:
+        return self.end("RolledBack", "FeedbackWorse", comparison.message, comparison=comparison)
+
     def held_until(self) -> datetime | None:
         """After a rollback, users are left in peace for a while."""
         rollbacks = [
@@ -215,8 +218,10 @@ def progressing(view: View) -> PromotionStatus:
         return view.to("Promoting", "StepsRemoved", "the policy has no canary steps any more")
     at = step_index(view.status, steps)
     step = steps[at]
-    observed = view.observed()
+    observed, comparison = view.observed(), view.compare()
     if observed != step.weight:
+        if view.status.canary_started and comparison.outcome == "Worse":  # users have the share of the step before
+            return view.roll_back(comparison)
         weight = view.status.weight if observed is None else observed
         return view.to("Progressing", "WeightSet", f"{step.weight} % requested", weight=weight, step_observed=None)
     if view.status.step_observed is None:
@@ -231,9 +236,8 @@ def progressing(view: View) -> PromotionStatus:
         )
     if sentence := mismatch(view.snapshot.splits, step.weight):
         return view.end("Failed", "SampleRatioMismatch", sentence)
-    comparison = view.compare()
     if comparison.outcome == "Worse":
-        return view.end("RolledBack", "FeedbackWorse", comparison.message, comparison=comparison)
+        return view.roll_back(comparison)
     is_last = at + 1 == len(steps)
     if waiting := _waiting(view, step, view.status.step_observed, comparison, is_last=is_last):
         return view.to("Paused", "Waiting", waiting, comparison=comparison, waiting=waiting)
@@ -270,7 +274,9 @@ def promoting(view: View) -> PromotionStatus:
     """Waiting until the share that it bakes with is observed at the candidate."""
     if view.server.failed:
         return view.end("Failed", "CanaryNotReady", view.server.message)
-    observed = view.observed()
+    observed, comparison = view.observed(), view.compare()
+    if view.status.canary_started and comparison.outcome == "Worse":
+        return view.roll_back(comparison)
     if observed != baking_weight(view.policy):
         return view.to("Promoting", "", "", weight=view.status.weight if observed is None else observed)
     started = view.status.canary_started or view.now
@@ -283,7 +289,7 @@ def baking(view: View) -> PromotionStatus:
         return view.end("RolledBack", "CandidateDown", view.server.message)
     comparison, observed = view.compare(), view.observed()
     if comparison.outcome == "Worse":
-        return view.end("RolledBack", "FeedbackWorse", comparison.message, comparison=comparison)
+        return view.roll_back(comparison)
     baked = view.status.baked
     if baked is None and view.seconds_since(view.entered("Baking")) >= view.policy.baking_seconds:
         baked = view.now

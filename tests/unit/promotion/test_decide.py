@@ -443,6 +443,18 @@ def test_the_stable_keeps_a_small_share_while_the_candidate_bakes_and_none_after
     assert "60 s at 95 % without a sign of harm" in world.last.status.decision.message  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("weights", [None, {BASE.digest: 90}], ids=["route unreadable", "weight not taken"])
+def test_a_worse_candidate_is_taken_back_also_while_its_next_weight_is_not_observed(
+    world: World, candidate: ModelVersion, weights: dict[str, int] | None
+) -> None:
+    world.vote(candidate, GOOD).until("Paused").until("Progressing")
+    world.follow_weights = False
+    seen = None if weights is None else {**weights, candidate.digest: 10}
+    world.vote(candidate, BAD).see(weights=seen).step()
+    assert world.last.status.phase == "RollingBack"
+    assert world.plan.weights == {BASE.digest: 100}
+
+
 @pytest.mark.parametrize(("kept", "last", "share"), [(0, 50, 100), (20, 50, 80), (50, 90, 90), (5, 98, 98)], ids=str)
 def test_a_candidate_bakes_with_what_the_policy_leaves_it_and_never_with_less(
     candidate: ModelVersion, kept: int, last: int, share: int
