@@ -36,7 +36,8 @@ def desired_weights(snapshot: Snapshot) -> dict[str, int]:
     stable, promotion = stable_version(snapshot), shown(snapshot.promotions)
     share = 0
     if promotion and promotion.status.phase != "RollingBack":
-        share = _share(snapshot.policy, promotion.status)
+        is_stable_away = not snapshot.servers.get(stable.digest, ServerState()).ready
+        share = _share(snapshot.policy, promotion.status, is_stable_away)
         if not snapshot.servers.get(promotion.candidate.digest, ServerState()).ready:
             # Not ready yet, or down for a moment: traffic stays where it was last seen, but none goes there first.
             share = min(share, (snapshot.weights or {}).get(promotion.candidate.digest, 0))
@@ -45,12 +46,12 @@ def desired_weights(snapshot: Snapshot) -> dict[str, int]:
     return {stable.digest: 100 - share, promotion.candidate.digest: share}
 
 
-def _share(policy: PromotionPolicy, status: PromotionStatus) -> int:
-    """The share that the candidate is to have, in percent."""
+def _share(policy: PromotionPolicy, status: PromotionStatus, is_stable_away: bool) -> int:
+    """The share that the candidate is to have, in percent. What is kept for a stable that is away would only fail."""
     steps = canary_steps(policy)
-    if not steps or (status.phase == "Baking" and status.baked):
-        return 100
-    return baking_weight(policy) if status.phase in ("Promoting", "Baking") else steps[step_index(status, steps)].weight
+    if steps and status.phase not in ("Promoting", "Baking"):
+        return steps[step_index(status, steps)].weight
+    return 100 if status.baked or is_stable_away else baking_weight(policy)
 
 
 def desired_step(snapshot: Snapshot, weights: Mapping[str, int]) -> str:

@@ -271,13 +271,13 @@ def _waiting(view: View, step: CanaryStep, began: datetime, comparison: Comparis
 
 
 def promoting(view: View) -> PromotionStatus:
-    """Waiting until the share that it bakes with is observed at the candidate."""
+    """Waiting until the share that it bakes with, or all where the stable is away, is observed at the candidate."""
     if view.server.failed:
         return view.end("Failed", "CanaryNotReady", view.server.message)
     observed, comparison = view.observed(), view.compare()
     if view.status.canary_started and comparison.outcome == "Worse":
         return view.roll_back(comparison)
-    if observed != baking_weight(view.policy):
+    if observed not in (baking_weight(view.policy), 100):
         return view.to("Promoting", "", "", weight=view.status.weight if observed is None else observed)
     started = view.status.canary_started or view.now
     return view.to("Baking", "WeightObserved", f"{observed} % of the traffic", weight=observed, canary_started=started)

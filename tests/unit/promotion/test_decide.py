@@ -443,6 +443,18 @@ def test_the_stable_keeps_a_small_share_while_the_candidate_bakes_and_none_after
     assert "60 s at 95 % without a sign of harm" in world.last.status.decision.message  # type: ignore[union-attr]
 
 
+def test_a_stable_that_is_away_keeps_no_share_while_the_candidate_bakes(world: World, candidate: ModelVersion) -> None:
+    world.vote(candidate, GOOD).until("Promoting")
+    world.follow_servers = False
+    ready = ServerState(ready=True)
+    world.see(servers={candidate.digest: ready, BASE.digest: ServerState(failed=True)}).until("Baking")
+    assert world.step().plan.weights == {BASE.digest: 0, candidate.digest: 100}
+    world.see(servers={candidate.digest: ready, BASE.digest: ready}).step()
+    assert world.plan.weights == {BASE.digest: 5, candidate.digest: 95}
+    world.see(servers={candidate.digest: ready}).until("Succeeded", limit=100)
+    assert world.plan.weights == {candidate.digest: 100}
+
+
 @pytest.mark.parametrize("weights", [None, {BASE.digest: 90}], ids=["route unreadable", "weight not taken"])
 def test_a_worse_candidate_is_taken_back_also_while_its_next_weight_is_not_observed(
     world: World, candidate: ModelVersion, weights: dict[str, int] | None
