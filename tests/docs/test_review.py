@@ -92,6 +92,9 @@ def test_the_commands_make_serve_and_keep_a_review(
         for reviewer in ("Li", "Ana"):
             marks.append(make_mark(digest, reviewer, "preference", "second"))
     marks.close()
+    assert CliRunner().invoke(root, words("export"), catch_exceptions=False).exit_code == 0
+    Path("shop-review/label-studio.json").rename("export.json")
+    assert "new marks" in CliRunner().invoke(root, words("import"), catch_exceptions=False).output
     assert CliRunner().invoke(root, words("result"), catch_exceptions=False).exit_code == 0
     kept = find(store, store.resolve(names["CANDIDATE"]).digest, "shop-en.pairs")
     assert kept is not None

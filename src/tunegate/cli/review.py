@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tunegate.review.items import Mode, Review
     from tunegate.review.results import Agreement
 
-REVIEW, MARKS = "review.json", "marks.jsonl"
+REVIEW, MARKS, LABEL_STUDIO = "review.json", "marks.jsonl", "label-studio"
 
 folder_argument = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 
@@ -152,6 +152,58 @@ def result(folder: Path, save: bool, as_json: bool, store_uri: str | None, endpo
         click.echo(to_json(found), nl=False)
     else:
         _print(found, agreement(review, marks))
+
+
+@command.command()
+@folder_argument
+def export(folder: Path) -> None:
+    """Write the review in FOLDER for Label Studio: tasks as JSON, with what was said so far, and a configuration."""
+    from tunegate.review.labelstudio import configuration, tasks
+    from tunegate.review.marks import latest, read
+
+    review = _read(folder)
+    written = tasks(review, latest(read(folder / MARKS)[0]))
+    with disk_errors_as(EvaluationError, folder, "free space and export again."):
+        replace_file(folder / f"{LABEL_STUDIO}.json", to_json(written))
+        replace_file(folder / f"{LABEL_STUDIO}.xml", configuration(review).encode())
+    click.echo(f"{folder / LABEL_STUDIO}.json: {len(written)} tasks; {folder / LABEL_STUDIO}.xml: their configuration.")
+
+
+@command.command("import")
+@folder_argument
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--person",
+    "people",
+    multiple=True,
+    metavar="NUMBER|EMAIL=NAME",
+    help="What somebody of Label Studio is called here; give it again for more.",
+)
+def import_(folder: Path, file: Path, people: tuple[str, ...]) -> None:
+    """Take what people said in Label Studio, from the JSON FILE that it exports, into the review in FOLDER.
+
+    The same file may be read again: what is known is left out.
+    """
+    from tunegate.review.labelstudio import news, read_marks
+    from tunegate.review.marks import Joined, MarkFile, latest
+
+    if wrong := next((person for person in people if not all(person.partition("="))), None):
+        raise UsageError(f"--person {wrong} is not NUMBER=NAME or EMAIL=NAME.")
+    names = {person.partition("=")[0]: person.partition("=")[2] for person in people}
+    now = datetime.now(UTC)
+    review = _read(folder)
+    found = read_marks(review, file.read_bytes(), now, str(file), names)
+    marks = MarkFile(folder / MARKS)
+    try:
+        new = news(latest(marks.lines), found)
+        known = {line.reviewer for line in marks.lines if isinstance(line, Joined)}
+        for name in sorted({mark.reviewer for mark in new} - known):
+            marks.append(Joined(reviewer=name, code="", time=now))  # no code has this sum: nobody else gets the name
+        for mark in new:
+            marks.append(mark)
+    finally:
+        marks.close()
+    click.echo(f"{file}: {len(new)} new marks, {len(found) - len(new)} that were known.")
 
 
 def _read(folder: Path) -> Review:

@@ -121,6 +121,24 @@ def test_pairs_of_two_versions(versions: list[ModelVersion], suite: Path, tmp_pa
     assert "Cohen's kappa: Ana and Li - (n=3)" in printed
 
 
+def test_a_review_goes_to_label_studio_and_comes_back(
+    versions: list[ModelVersion], suite: Path, tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        assert run("create", folder, versions[0].name, "--suite", suite, "--share", "0").exit_code == 0
+    judge(here, "Li", correct=1, tone=4, comment="fine")
+    assert "3 tasks" in run("export", here).output
+
+    exported = here / "label-studio.json"
+    assert "9 new marks, 0 that were known" in run("import", there, exported, "--person", "1=Li").output
+    assert "0 new marks, 9 that were known" in run("import", there, exported, "--person", "1=Li").output
+    results = [json.loads(run("result", folder, "--json").output)[0] for folder in (here, there)]
+    assert results[0]["metrics"] == results[1]["metrics"]
+    assert results[0]["records"] == results[1]["records"]
+    assert "is not NUMBER=NAME" in str(run("import", there, exported, "--person", "Li").exception)
+
+
 def test_what_can_not_be_judged_is_refused_with_the_remedy(
     store: Store, versions: list[ModelVersion], suite: Path, tmp_path: Path
 ) -> None:
