@@ -280,7 +280,9 @@ def promoting(view: View) -> PromotionStatus:
     if observed not in (baking_weight(view.policy), 100):
         return view.to("Promoting", "", "", weight=view.status.weight if observed is None else observed)
     started = view.status.canary_started or view.now
-    return view.to("Baking", "WeightObserved", f"{observed} % of the traffic", weight=observed, canary_started=started)
+    message = f"{observed} % of the traffic"
+    changes = {"weight": observed, "canary_started": started, "step_observed": view.now}
+    return view.to("Baking", "WeightObserved", message, **changes)
 
 
 def baking(view: View) -> PromotionStatus:
@@ -290,13 +292,19 @@ def baking(view: View) -> PromotionStatus:
     comparison, observed = view.compare(), view.observed()
     if comparison.outcome == "Worse":
         return view.roll_back(comparison)
+    share, seconds = baking_weight(view.policy), view.policy.baking_seconds
+    # One that 0.1.0 began has the time of its last step here.
+    since = max(view.status.step_observed or view.now, view.entered("Baking"))
+    observed_since = since if observed is None or observed >= share else None
+    # Without the counts nothing is known of the users, so nothing grows.
+    blind = comparison.message if canary_steps(view.policy) and comparison.candidate is None else ""
     baked = view.status.baked
-    if baked is None and view.seconds_since(view.entered("Baking")) >= view.policy.baking_seconds:
+    if baked is None and observed_since and not blind and view.seconds_since(observed_since) >= seconds:
         baked = view.now
     if baked is None or observed != 100:
-        weight = view.status.weight if observed is None else observed
-        return view.to("Baking", "", "", comparison=comparison, baked=baked, weight=weight)
-    share, seconds = baking_weight(view.policy), view.policy.baking_seconds
+        weight, waiting = view.status.weight if observed is None else observed, blind and f"bakes on: {blind}"
+        changes = {"baked": baked, "weight": weight, "step_observed": observed_since}
+        return view.to("Baking", "", "", comparison=comparison, waiting=waiting, **changes)
     message = f"{comparison.message}; {seconds:.0f} s at {share} % without a sign of harm"
     return view.end("Promoted", "Baked", message, comparison=comparison, baked=baked, weight=100)
 

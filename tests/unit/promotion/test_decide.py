@@ -467,6 +467,25 @@ def test_a_worse_candidate_is_taken_back_also_while_its_next_weight_is_not_obser
     assert world.plan.weights == {BASE.digest: 100}
 
 
+def test_only_time_with_its_share_counts_as_baking(world: World, candidate: ModelVersion) -> None:
+    world.vote(candidate, GOOD).until("Baking")
+    world.follow_servers = False
+    ready = {BASE.digest: ServerState(ready=True), candidate.digest: ServerState(ready=True)}
+    world.see(servers={**ready, candidate.digest: ServerState()}, weights={BASE.digest: 100}).step(80)
+    assert (world.last.status.weight, world.last.status.baked) == (0, None)
+    world.see(servers=ready).step(59)
+    assert (world.last.status.weight, world.last.status.baked) == (95, None)
+    world.until("Succeeded")
+
+
+def test_a_candidate_bakes_on_while_nobody_knows_what_users_say(world: World, candidate: ModelVersion) -> None:
+    tallies = world.vote(candidate, GOOD).until("Baking").seen.tallies
+    world.see(tallies=None).step(80)
+    assert (world.last.status.phase, world.last.status.weight) == ("Baking", 95)
+    assert world.last.status.waiting.startswith("bakes on: inconclusive: the feedback counts of the candidate")
+    world.see(tallies=tallies).until("Succeeded")
+
+
 @pytest.mark.parametrize(("kept", "last", "share"), [(0, 50, 100), (20, 50, 80), (50, 90, 90), (5, 98, 98)], ids=str)
 def test_a_candidate_bakes_with_what_the_policy_leaves_it_and_never_with_less(
     candidate: ModelVersion, kept: int, last: int, share: int
