@@ -8,9 +8,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from docs.generate import refusals
-from tunegate.api.errors import TunegateError
+from tunegate.api.errors import NotFoundError, TunegateError
+from tunegate.cli import root
+
+
+def call(*words: object) -> str:
+    """What a command prints; raises what it refuses."""
+    done = CliRunner().invoke(root, [str(word) for word in words])
+    if isinstance(done.exception, TunegateError):
+        raise done.exception
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.stdout
+
+
+def past(words: str, *command: object) -> None:
+    """The command is not refused in these words any more; there is no version, which is the next thing it says."""
+    with pytest.raises(NotFoundError) as caught:
+        call(*command)
+    assert words not in str(caught.value)
 
 
 @contextmanager

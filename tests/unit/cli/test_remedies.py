@@ -12,14 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from tests.builders import at, make_version
-from tests.refusals import refused, without_story
+from tests.refusals import call, past, refused, without_story
 from tests.unit.knowledge.embedding import embedding
-from tunegate.api.errors import NotFoundError, TunegateError
 from tunegate.api.promotion import Phase, Promotion, PromotionStatus
-from tunegate.cli import root
 from tunegate.cli.quickstart import make_room
 from tunegate.cli.train import config_of
 from tunegate.feedback import ResponseIds
@@ -37,15 +34,6 @@ limits: {prompt_tokens: LIMIT}
 --- user
 {{ query | fence }}
 """
-
-
-def call(*words: object) -> str:
-    """What a command prints; raises what it refuses."""
-    done = CliRunner().invoke(root, [str(word) for word in words])
-    if isinstance(done.exception, TunegateError):
-        raise done.exception
-    assert done.exit_code == 0, (done.output, done.exception)
-    return done.stdout
 
 
 def as_it_stands(message: str) -> str:
@@ -128,13 +116,6 @@ def test_a_key_is_named_as_the_message_says(tmp_path: Path) -> None:
     with refused("take letters, digits, '.', '_' and '-', at most 63"):
         call("keys", "create", "a b", "--keys", tmp_path / "keys.yaml")
     call("keys", "create", "a_b", "--keys", tmp_path / "keys.yaml")
-
-
-def past(words: str, *command: object) -> None:
-    """The command is not refused in these words any more; there is no version, which is the next thing it says."""
-    with pytest.raises(NotFoundError) as caught:
-        call(*command)
-    assert words not in str(caught.value)
 
 
 def test_results_go_where_there_is_a_folder(store: Store, tmp_path: Path) -> None:
