@@ -102,7 +102,8 @@ class Quickstart:
         deadline = time.monotonic() + END_SECONDS
         while self._phase(version) not in phases:
             if time.monotonic() > deadline:
-                raise TunegateError(f"{version.name} was not decided; the logs are in {self.home.logs}.")
+                undecided = f"{version.name} was not decided; the logs are in {self.home.logs}"
+                raise TunegateError(f"{undecided}. Run the quickstart again: it resumes.")
             time.sleep(0.1)
 
     def _say_training(self, news: Preparing | Progress | ModelVersion) -> None:

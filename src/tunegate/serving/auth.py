@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import msgspec
@@ -73,9 +74,11 @@ def read_keys(path: Path) -> KeyFile:
     """Raises UsageError when the file can't be read or is no list of keys."""
     try:
         return from_yaml(path.read_bytes(), KeyFile, str(path))
+    except FileNotFoundError:
+        made = f"tunegate keys create NAME --keys {quote(str(path))}"
+        raise UsageError(f"There is no key file {path}; make one with: {made}") from None
     except OSError as error:
-        remedy = f"make one with: tunegate keys create NAME --keys {path}"
-        raise UsageError(f"The key file {path} can't be read ({error.strerror}); {remedy}") from None
+        raise UsageError(f"The key file {path} can't be read ({error.strerror}); make it readable.") from None
 
 
 class Keys:

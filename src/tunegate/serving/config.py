@@ -42,9 +42,7 @@ class EngineConfig:
         if self.parallel and self.program != "vllm":
             raise UsageError("--tensor-parallel-size is for --engine vllm; the embedded engine uses one device.")
         if self.quantization and self.url:
-            raise UsageError(
-                "--quantization is for an engine that is started here; the one at --engine-url has loaded."
-            )
+            raise UsageError("--quantization is for an engine started here, not one at --engine-url; give one of them.")
         if self.url and self.program != "transformers":
             raise UsageError("--engine starts an engine, and --engine-url names one that runs; give one of them.")
 

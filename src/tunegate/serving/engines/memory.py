@@ -43,7 +43,8 @@ class Footprint:
             kept = int(text.get("num_key_value_heads") or heads)
             token = 2 * int(text["num_hidden_layers"]) * kept * width * _VALUE_BYTES
         except (OSError, msgspec.DecodeError, KeyError) as error:
-            raise ModelError(f"{folder / 'config.json'} does not say how large the model is: {error}.") from None
+            message = f"{folder / 'config.json'} does not say how large the model is: {error}"
+            raise ModelError(f"{message}; publish the model with a whole one, under another name.") from None
         return cls(weights, token, heads)
 
 
@@ -73,7 +74,7 @@ def check(model: Footprint, gpus: Sequence[int], parallel: int) -> str:
     if not gpus:
         return f"{text}; how much there is, nvidia-smi does not say"
     if parallel > len(gpus):
-        raise ServingError(f"--tensor-parallel-size {parallel} needs as many GPUs; there are {len(gpus)}.")
+        raise ServingError(f"--tensor-parallel-size {parallel} needs as many GPUs; there are {len(gpus)}: lower it.")
     least = min(sorted(gpus, reverse=True)[:parallel])
     left = least * USED_SHARE - WORK_BYTES - weights
     tokens = int(left / (model.token / parallel))

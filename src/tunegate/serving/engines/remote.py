@@ -73,8 +73,9 @@ class Engine:
             self._check_child()
             raise ServingError(f"The engine at {self.url} broke off its first answer ({error}); see its log.") from None
         if reply.status != 200:
-            said = f"status {reply.status}: {text[:300]}"
-            raise ServingError(f"The engine at {self.url} refused to answer for {self.model!r}, with {said}")
+            remedy = f"check --engine-model and {environment.ENGINE_KEY}" if self.child is None else self._tail()
+            said = f"status {reply.status}: {text[:300]}; {remedy}"
+            raise ServingError(f"The engine at {self.url} refused to answer for {self.model!r}, with {said}.")
 
     async def until_ended(self, session: aiohttp.ClientSession) -> None:
         """Watch our own engine; raises ServingError when it is gone, or does nothing for what it is asked: then it is
@@ -93,7 +94,8 @@ class Engine:
                     moved, progress = now(), latest
                 if now() - moved > self.stall_seconds:
                     await asyncio.to_thread(self.stop)
-                    raise ServingError(f"The engine did nothing for {self.stall_seconds:g} s, with requests to answer.")
+                    still = f"The engine did nothing for {self.stall_seconds:g} s, with requests to answer"
+                    raise ServingError(f"{still}: {self._tail()}")
             await asyncio.sleep(_WATCH_SECONDS)
 
     def __enter__(self) -> Engine:

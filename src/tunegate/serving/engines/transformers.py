@@ -84,11 +84,13 @@ def _tokenizer(folder: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # the library raises bare Exception
-        raise ModelError(f"{folder / 'tokenizer.json'} can't be read: {error}. Publish the model again.") from None
+        raise ModelError(
+            f"{folder / 'tokenizer.json'} can't be read: {error}. Publish the model again under another name."
+        ) from None
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError) as error:
-        raise ModelError(f"{path} can't be read: {error}. Publish the model again.") from None
+        raise ModelError(f"{path} can't be read: {error}. Publish the model again under another name.") from None
