@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.evaluation.builders import write_business
-from tunegate.api.errors import UsageError
+from tunegate.api.errors import DataError, UsageError
 from tunegate.evaluation import load_suite, load_suites, shipped_suites
-from tunegate.evaluation.business import BusinessSuite
+from tunegate.evaluation.business import BusinessSuite, records
 from tunegate.evaluation.choice import ChoiceSuite
 
 ROWS = [
@@ -23,6 +23,27 @@ def test_the_shipped_suites_load() -> None:
     assert kinds["shop-choice"] is ChoiceSuite
     assert kinds["shop-en"] is kinds["shop-zh"] is BusinessSuite
     assert [load_suite(name).name for name in kinds] == list(kinds)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_five_tasks_are_for_people_to_judge(language: str) -> None:
+    for task in ("guidance", "comparison", "after-sales", "safety", "small-talk"):
+        suite = load_suite(f"shop-{task}-{language}")
+        assert isinstance(suite, BusinessSuite)
+        assert len(suite.criteria) >= 2
+        assert len(suite) == 6
+        assert all(question.reference and not question.rules for question in suite.questions)
+        assert all(criterion.question for criterion in suite.criteria)
+
+
+def test_questions_without_rules_are_answered_and_not_scored(tmp_path: Path) -> None:
+    row = {key: value for key, value in ROWS[0].items() if key != "rules"}
+    with pytest.raises(DataError, match=r"questions.jsonl:1 is not a usable question: .*criteria in suite.yaml"):
+        load_suite(write_business(tmp_path, [row]))
+    judged = load_suite(write_business(tmp_path, [row], criteria=[{"name": "tone"}]))
+    assert isinstance(judged, BusinessSuite)
+    (record,) = records(judged.questions, ["Hello."])
+    assert record.scores == {"answered": 1}
 
 
 def test_a_suite_is_read_from_its_folder(tmp_path: Path) -> None:

@@ -47,7 +47,12 @@ def test_generated_files_without_a_source_are_not_left_behind() -> None:
     on_disk = {
         path.relative_to(DATA).as_posix() for path in DATA.rglob("*") if path.suffix in {".jsonl", ".csv", ".json"}
     }
-    assert on_disk == set(generate.generate())
+    by_hand = {
+        f"suites/shop-{task}-{language}/questions.jsonl"
+        for task in ("guidance", "comparison", "after-sales", "safety", "small-talk")
+        for language in ("en", "zh")
+    }
+    assert on_disk == by_hand | set(generate.generate())
 
 
 def test_there_is_enough_to_learn_from(training: Rows) -> None:
