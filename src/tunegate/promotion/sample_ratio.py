@@ -16,6 +16,8 @@ from collections.abc import Sequence
 ENOUGH = 10_000.0
 LEAST = 100
 """Questions in a step before anything is said of them."""
+SLACK = 64
+"""Questions more or less than the share that say nothing: each thread of a gateway that goes in turns has one."""
 
 
 def mismatch(splits: Sequence[tuple[int, int]], weight: int) -> str:
@@ -27,7 +29,8 @@ def mismatch(splits: Sequence[tuple[int, int]], weight: int) -> str:
     """
     if not splits or any(sum(split) < LEAST or log_evidence(*split, weight) < math.log(ENOUGH) for split in splits):
         return ""
-    if len({100 * candidate > weight * (candidate + stable) for candidate, stable in splits}) > 1:
+    more = [candidate - weight * (candidate + stable) / 100 for candidate, stable in splits]
+    if min(more) <= SLACK and max(more) >= -SLACK:  # within it, or in different directions
         return ""
     candidate, stable = splits[-1]
     n = candidate + stable

@@ -39,6 +39,18 @@ def test_it_must_have_been_so_at_every_moment() -> None:
     assert not mismatch([], 20)
 
 
+@pytest.mark.parametrize("weight", [2, 10, 50])
+def test_threads_of_a_gateway_that_go_in_turns_are_no_other_split(weight: int) -> None:
+    """Each begins with the stable, so in 32 of them the candidate's first turns come late."""
+    turns = [0] * 32
+    candidate, every = 0, 100 // weight
+    for n in range(1, 3001):
+        thread = n % len(turns)
+        turns[thread] += 1
+        candidate += turns[thread] % every == 0
+        assert mismatch([(candidate, n - candidate)], weight) == ""
+
+
 def test_counts_that_are_of_different_times_must_agree_on_the_direction() -> None:
     assert not mismatch([(100, 400), (400, 100)], 50)
     assert mismatch([(100, 400), (150, 400)], 50)
