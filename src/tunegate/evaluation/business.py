@@ -74,7 +74,7 @@ def read_questions(path: Path, *, judged: bool = False) -> tuple[Question, ...]:
         try:
             question = msgspec.json.decode(line, type=Question)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}:{number} is not a usable question: {error}.") from None
+            raise DataError(f"{path}:{number} is not a usable question: {error}; correct it.") from None
         if not question.rules and not judged:
             remedy = "at least one rule is needed, or criteria in suite.yaml for people, or no answer could fail"
             raise DataError(f"{path}:{number} is not a usable question: {remedy}.")

@@ -126,7 +126,7 @@ def _digest(folder: Path, limit: int | None, data: str | None = None) -> str:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise DataError(f"{path} can't be read ({error.strerror}); check its permissions.") from None
+            raise DataError(f"{path} can't be read ({error.strerror}); make it readable or remove it.") from None
         name = path.relative_to(folder).as_posix().encode()
         digest.update(b"%d %s %d " % (len(name), name, len(content)) + content)
     if limit is not None:

@@ -1,23 +1,41 @@
-"""What a suite is refused for, it is taken without once the message's words were followed."""
+"""What evaluation refuses, it takes once the message's words were followed: suites, cases, models and servers."""
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
+import tomllib
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.refusals import refused
-from tests.unit.evaluation.builders import SUBJECTS, write_business, write_choice
+from tests.builders import make_version
+from tests.refusals import refused, without_story
+from tests.unit.evaluation.builders import SUBJECTS, answers, blank, choices, write_business, write_choice
+from tests.unit.evaluation.servers import Server, said
+from tunegate.api.errors import PromptError
+from tunegate.evaluation.cases import fill, read_cases
+from tunegate.evaluation.models.http import HttpModel
+from tunegate.evaluation.models.local import LocalModel
+from tunegate.evaluation.models.remote import VERSION_HEADER, RemoteModel
 from tunegate.evaluation.suites import load_suite, load_suites, shipped_suites
+from tunegate.models.templates import TURN_END
+from tunegate.processes import free_port
+from tunegate.prompts import Message
+from tunegate.prompts.template import Limits
 
 ROW = {"id": "a", "messages": [{"role": "user", "content": "Price?"}], "rules": [{"kind": "contains", "any": ["5"]}]}
 HEADER = "id,question,A,B,C,D,answer\n"
 GOOD = HEADER + "0,Which?,a,b,c,d,A\n"
+KETTLE = "---\nvariables: {product: {type: text, description: Its name.}}\n---\nCost of {{ product | fence }}?\n"
+RULES = "variables: {product: kettle}, rules: [{kind: contains, any: ['5']}]"
+HELLO = [[{"role": "user", "content": "Price?"}]]
 Do = Callable[[Path], object]
 
 
@@ -72,6 +90,25 @@ def elsewhere(data: str) -> Do:
     return load
 
 
+def unreadable(folder: Path) -> None:
+    write_business(folder, [ROW])
+    (folder / "memory").symlink_to("/proc/self/mem")  # readable for nobody, also as root
+    load_suite(folder)
+
+
+def case_file(text: str | None) -> Do:
+    """A file of cases with this text, or none; its template is asked with the values of each."""
+
+    def load(folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "kettle.prompt").write_text(KETTLE)
+        if text:
+            (folder / "cases.yaml").write_text(f"template: kettle.prompt\ncases: [{text}]\n")
+        fill(*read_cases(folder / "cases.yaml"), "8f3a")
+
+    return load
+
+
 def both(*names: str) -> Do:
     def load(folder: Path) -> None:
         folder.mkdir(exist_ok=True)
@@ -95,11 +132,25 @@ CASES = [
     Case(" names no subject; a suite needs at least one", choice("{}", "subject_mapping.json"), choice()),
     Case("; it must map each subject to [English, Chinese", choice("[]", "subject_mapping.json"), choice()),
     Case(" repeats the id ", choice(GOOD + "0,Which?,a,b,c,d,A\n"), choice(GOOD + "1,Which?,a,b,c,d,A\n")),
-    Case(" is a question with more columns than its header", choice(HEADER + "0,Which?,a,b,c,d,A,x,y\n"), choice(GOOD)),
+    Case(
+        "; quote cells with a comma", choice(HEADER + "0,Is?,a,b,c,d,e,A\n"), choice(HEADER + '0,Is?,a,b,c,"d,e",A\n')
+    ),
+    Case(" holds no question; add one", choice(HEADER), choice(GOOD)),
+    Case(" is not a CSV file in UTF-8: ", choice(HEADER + '0,"Which?,a,b,c,d,A\n'), choice(GOOD)),
     Case(" has no column ", choice("id,question,A,B,C,answer\n0,Which?,a,b,c,A\n"), choice(GOOD)),
     Case("so it can't be scored; complete it", choice(HEADER + "0,Which?,a,b,c,d,\n"), choice(GOOD)),
     Case("; it must be one of A, B, C and D", choice(HEADER + "0,Which?,a,b,c,d,E\n"), choice(GOOD)),
+    Case("; set compat: official in suite.yaml", choice(compat="lm_eval", mode="chat"), choice(mode="chat")),
     Case(" is a question without ", choice(HEADER + "0,,a,b,c,d,A\n"), choice(GOOD)),
+    Case("; make it readable or remove it", unreadable, business(ROW)),
+    Case("or criteria in suite.yaml for people, or no answer", business({**ROW, "rules": []}), business(ROW)),
+    Case("; write one with a template and cases", case_file(None), case_file(f"{{id: a, {RULES}}}")),
+    Case(
+        "; give each an id of its own",
+        case_file(f"{{id: a, {RULES}}}, {{id: a, {RULES}}}"),
+        case_file(f"{{id: a, {RULES}}}, {{id: b, {RULES}}}"),
+    ),
+    Case("so no answer could fail; write at least one", case_file("{id: a}"), case_file(f"{{id: a, {RULES}}}")),
     Case("; change the name in one suite.yaml", both("shop-a", "shop-a"), both("shop-a", "shop-b")),
 ]
 
@@ -122,3 +173,169 @@ def test_a_suite_is_named_as_the_message_lists_it(tmp_path: Path) -> None:
     with refused(" leaves no question; give 1 or more"):
         load_suite(shipped_suites()[0], 0)
     load_suite(shipped_suites()[0], 1)
+
+
+def test_a_case_gets_the_values_that_its_template_asks_for(tmp_path: Path) -> None:
+    rules = RULES.replace("{product: kettle}", "{}")
+    with pytest.raises(PromptError, match=r"^The case a: .*product"):
+        case_file(f"{{id: a, {rules}}}")(tmp_path)
+    case_file(f"{{id: a, {RULES}}}")(tmp_path)
+
+
+def test_questions_in_parquet_are_read_once_what_reads_them_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow  # as the extra that the message names installs it
+    import pyarrow.parquet
+
+    extras = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    assert any("pyarrow" in needed for needed in extras["optional-dependencies"]["parquet"])
+    write_choice(tmp_path, {"care": ["A"]}, shots=0)
+    shutil.rmtree(tmp_path / "val")
+    (tmp_path / "care").mkdir()
+    file = tmp_path / "care/val-00000-of-00001.parquet"
+    file.write_bytes(b"no Parquet")
+    with monkeypatch.context() as patch, refused("; install what reads it: pip install 'tunegate[parquet]'"):
+        patch.setitem(sys.modules, "pyarrow.parquet", None)
+        load_suite(tmp_path)
+    with refused(" is not a Parquet file: "):
+        load_suite(tmp_path)
+    row = {"question": "Which?", "A": "a", "B": "b", "C": "c", "D": "d", "answer": "A"}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), file)
+    load_suite(tmp_path)
+
+
+# A model in a folder.
+
+
+def test_a_template_and_a_dialogue_that_suit_each_other_are_answered(base: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(base, tmp_path / "model")
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no system turn') }}")
+    with refused(" refuses a dialogue: "):
+        answers(LocalModel(folder), HELLO, 2)
+    shutil.copyfile(base / "chat_template.jinja", folder / "chat_template.jinja")
+    answers(LocalModel(folder), HELLO, 2)
+
+
+def test_a_model_is_asked_what_its_tokenizer_and_its_context_allow(base: Path) -> None:
+    model = LocalModel(base)
+    with refused("; measure this model on business suites only"):
+        choices(model, ["Which?"], ["A", "neither"])
+    with refused("; lower max_tokens or shots in suite.yaml"):
+        answers(model, HELLO, 4096)
+    answers(model, HELLO, 2)
+
+
+def test_a_tokenizer_that_names_its_end_of_sequence_is_used(base: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(base, tmp_path / "model")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["content"] != TURN_END]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    for name in ("generation_config.json", "config.json"):
+        text = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(text | {"eos_token_id": None}))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": None}))
+    with refused(" has no end-of-sequence token; set eos_token in it"):
+        LocalModel(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": "<|endoftext|>"}))
+    answers(LocalModel(folder), HELLO, 2)
+
+
+# A model behind a URL.
+
+VERSION = make_version("test")
+
+
+def measured(url: str, key: str | None = None, name: str | None = None) -> None:
+    """As `tunegate evaluate` asks."""
+    with closing(RemoteModel(url, name, key, VERSION.digest, 1)) as model:
+        model.answer(HELLO, 8, blank(HELLO))
+
+
+def prompted(url: str, key: str | None = None, name: str | None = None) -> None:
+    """As `tunegate prompts test` asks."""
+    with closing(HttpModel(url, name, key)) as model:
+        model.answer([Message("user", "Price?")], Limits())
+
+
+@pytest.mark.parametrize("ask", [measured, prompted])
+def test_a_server_is_asked_by_its_url(ask: Callable[[str], None]) -> None:
+    with Server(lambda body: said("yes")) as server:
+        with refused(" is not a URL; write it as http://HOST:PORT"):
+            ask(server.url.removeprefix("http://"))
+        with refused("; start a server or check --url"):
+            ask(f"http://127.0.0.1:{free_port()}")
+        with Server(None, models=(200, {})) as other, refused(" lists no models as OpenAI's API does; check --url"):
+            ask(other.url)
+        with Server(lambda body: (200, {}, {})) as other, refused(" answer as OpenAI's API does; check --url"):
+            ask(other.url)
+        ask(server.url)
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (measured, " or run the same command again later: answers so far are kept"),
+        (prompted, "; check --url, the model's name and the key in "),
+    ],
+)
+def test_a_server_is_sent_the_key_that_it_wants(ask: Callable[..., None], words: str) -> None:
+    with Server(lambda body: said("yes"), key="5e") as server:
+        with refused(" refuses to list its models: "):
+            ask(server.url)
+        with refused(words):
+            ask(server.url, "5f", "shop")
+        ask(server.url, "5e", "shop")
+        ask(server.url, "5e")
+
+
+def test_a_server_that_is_well_again_is_asked_again() -> None:
+    replies = [said("yes"), (501, {}, {"x-should-retry": "false"})]
+    with Server(lambda body: replies.pop()) as server:
+        with refused(" or run the same command again later: answers so far are kept"):
+            measured(server.url)
+        measured(server.url)
+
+
+def test_a_server_gets_the_questions_that_it_takes() -> None:
+    def reply(body: Any) -> Any:
+        return said("yes") if body["max_tokens"] < 8 else (400, {"error": {"message": "too long"}}, {})
+
+    with Server(reply) as server, closing(RemoteModel(server.url, None, None, VERSION.digest, 1)) as model:
+        with refused("; change it, or lower max_tokens or shots in suite.yaml"):
+            answers(model, HELLO, 8)
+        assert answers(model, HELLO, 7) == ["yes"]
+
+
+def test_a_server_without_log_probabilities_is_measured_in_chat_mode() -> None:
+    with (
+        Server(lambda body: said("A")) as server,
+        closing(RemoteModel(server.url, None, None, VERSION.digest, 1)) as model,
+    ):
+        with refused(" tells no log-probabilities; set mode: chat in suite.yaml"):
+            choices(model, ["Which?"], ["A", "B"])
+        assert answers(model, HELLO, 8) == ["A"]
+
+
+def test_the_server_of_the_version_is_asked() -> None:
+    with (
+        Server(lambda body: said("yes", **{VERSION_HEADER: "sha256:" + "0" * 64})) as other,
+        refused("; ask the server of that version"),
+    ):
+        measured(other.url)
+    with Server(lambda body: said("yes", **{VERSION_HEADER: VERSION.digest})) as server:
+        measured(server.url)
+
+
+# Messages whose words vary as a whole.
+ELSEWHERE = {
+    "The case …: …": "test_remedies.py::test_a_case_gets_the_values_that_its_template_asks_for",
+}
+
+
+def test_every_message_has_its_story() -> None:
+    assert without_story("evaluation", Path(__file__)) == []
+    for test in ELSEWHERE.values():
+        path, _, name = test.partition("::")
+        assert f"\ndef {name}(" in (Path(__file__).parent / path).read_text()

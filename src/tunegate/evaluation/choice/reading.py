@@ -112,7 +112,7 @@ def _files(place: Path) -> Iterator[tuple[str, bytes]]:
     except FileNotFoundError:
         raise DataError(f"{place} does not exist; correct `data` in suite.yaml.") from None
     except (OSError, zipfile.BadZipFile, RuntimeError) as error:
-        raise DataError(f"{place} is neither a folder nor a zip that can be read: {error}.") from None
+        raise DataError(f"{place} is neither a folder nor a zip that can be read: {error}; pack it again.") from None
 
 
 def _read_names(mapping: Table, exam: ExamName) -> Mapping[str, Name]:
@@ -147,7 +147,7 @@ def _items(tables: Sequence[Table], *, labelled: bool) -> tuple[Item, ...]:
             seen.add(item.id)
             items.append(item)
         if not items:
-            raise DataError(f"{table.where} holds no question.")
+            raise DataError(f"{table.where} holds no question; add one.")
     return tuple(items)
 
 
@@ -166,21 +166,24 @@ def _csv(table: Table) -> Iterator[tuple[int, Row]]:
                     continue
                 heads = [*_COLUMNS, "answer"]
             if len(cells) > len(heads):
-                raise DataError(f"{table.where}:{reader.line_num} is a question with more columns than its header.")
+                where = f"{table.where}:{reader.line_num}"
+                raise DataError(f"{where} is a question with more columns than its header; quote cells with a comma.")
             yield reader.line_num, dict(zip(heads, cells, strict=False))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{table.where} is not a CSV file in UTF-8: {error}.") from None
+        raise DataError(f"{table.where} is not a CSV file in UTF-8: {error}; save it as one.") from None
 
 
 def _parquet(table: Table) -> Iterator[tuple[int, Row]]:
     try:
         import pyarrow.parquet as parquet
     except ImportError:
-        raise DataError(f"{table.where} is a Parquet file; install what reads it: tunegate[parquet].") from None
+        raise DataError(
+            f"{table.where} is a Parquet file; install what reads it: pip install 'tunegate[parquet]'."
+        ) from None
     try:
         rows: list[dict[str, Any]] = parquet.read_table(io.BytesIO(table.body)).to_pylist()
     except (OSError, ValueError) as error:
-        raise DataError(f"{table.where} can't be read: {error}.") from None
+        raise DataError(f"{table.where} is not a Parquet file: {error}; save it as one.") from None
     for number, row in enumerate(rows):
         values = {key if key in LETTERS else key.lower(): value for key, value in row.items()}
         values |= zip(LETTERS, values.pop("choices", ()), strict=False)
@@ -191,7 +194,7 @@ def _parquet(table: Table) -> Iterator[tuple[int, Row]]:
 
 def _item(where: str, row: Row, default_id: str, *, labelled: bool) -> Item:
     if missing := [name for name in _COLUMNS if not row.get(name)]:
-        raise DataError(f"{where} is a question without {', '.join(missing)}.")
+        raise DataError(f"{where} is a question without {', '.join(missing)}; complete it.")
     answer = row.get("answer", "").strip()
     if labelled and not answer:
         raise DataError(f"{where} has no answer, so it can't be scored; complete it.")

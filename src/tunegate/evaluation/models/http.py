@@ -7,12 +7,14 @@ from typing import Any
 
 from openai import APIConnectionError, APIStatusError, DefaultHttpxClient, OpenAI
 
+from tunegate.api.environment import API_KEY
 from tunegate.api.errors import EvaluationError, ServingError, UsageError
 from tunegate.processes import is_loopback
 from tunegate.prompts import Message
 from tunegate.prompts.template import Limits
 
 _SECONDS = 120.0
+_CHECK = f"check --url, the model's name and the key in {API_KEY}"
 
 
 class HttpModel:
@@ -47,7 +49,7 @@ class HttpModel:
                 self._stops = False  # an engine that can't: what comes after is cut off below
                 return self.reply(messages, limits)
             if error.status_code in (401, 403, 404):
-                raise ServingError(f"{self._url} refuses: {_reason(error)}") from None
+                raise ServingError(f"{self._url} refuses: {_reason(error).rstrip('.')}; {_CHECK}.") from None
             raise EvaluationError(_reason(error)) from None
         except APIConnectionError as error:
             raise self._unreachable(error) from None
@@ -62,7 +64,9 @@ class HttpModel:
         try:
             return self._client.models.list().data[0].id
         except APIStatusError as error:
-            raise ServingError(f"{self._url} refuses to list its models: {_reason(error)}") from None
+            raise ServingError(
+                f"{self._url} refuses to list its models: {_reason(error).rstrip('.')}; {_CHECK}."
+            ) from None
         except APIConnectionError as error:
             raise self._unreachable(error) from None
         except (IndexError, TypeError, AttributeError):

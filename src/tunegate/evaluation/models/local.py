@@ -69,7 +69,9 @@ class LocalModel:
         try:
             texts = [str(render(dialogue, tokenize=False, add_generation_prompt=True)) for dialogue in dialogues]
         except TemplateError as error:
-            raise ModelError(f"The chat template in {self._folder} refuses a dialogue: {error}.") from None
+            raise ModelError(
+                f"The chat template in {self._folder} refuses a dialogue: {error}; change one of them."
+            ) from None
         self._write([self._encode(text, special=False) for text in texts], max_tokens, sheet)
 
     @torch.inference_mode()

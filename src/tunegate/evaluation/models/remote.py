@@ -8,6 +8,7 @@ from typing import Any
 
 from openai import APIConnectionError, APIStatusError
 
+from tunegate.api.environment import API_KEY
 from tunegate.api.errors import EvaluationError, ServingError
 from tunegate.evaluation.models import Dialogue
 from tunegate.evaluation.models.http import HttpModel
@@ -15,6 +16,7 @@ from tunegate.evaluation.sheets import Sheet
 
 _SECONDS, _RETRIES = 600.0, 6  # a busy server is asked again for about a minute
 _MOST_LOGPROBS = 20  # as many as vLLM tells unless it is started with more
+_RETRY = f"check --url and the key in {API_KEY}, or run the same command again later: answers so far are kept"
 VERSION_HEADER = "x-tunegate-version"
 
 
@@ -74,8 +76,9 @@ class RemoteModel(HttpModel):
             reply.choices[0]
         except APIStatusError as error:
             if error.status_code in (401, 403, 404) or error.status_code >= 500 or error.status_code == 429:
-                raise ServingError(f"{self._url} does not answer: {error.message}") from None
-            raise EvaluationError(f"{self._url} refuses a question: {error.message}") from None
+                raise ServingError(f"{self._url} does not answer: {error.message}; {_RETRY}.") from None
+            remedy = "change it, or lower max_tokens or shots in suite.yaml"
+            raise EvaluationError(f"{self._url} refuses a question: {error.message}; {remedy}.") from None
         except APIConnectionError as error:
             raise self._unreachable(error) from None
         except (AttributeError, IndexError, TypeError, ValueError):
