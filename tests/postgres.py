@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
-from contextlib import contextmanager
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,5 +25,13 @@ def postgres(folder: Path) -> Iterator[str]:
         patched.setenv("XDG_RUNTIME_DIR", str(folder / "run"))  # which pgserver reads when it is imported
         import pgserver
 
-        with pgserver.get_server(folder / "data") as running:
+        with _started(lambda: pgserver.get_server(folder / "data")) as running:
             yield running.get_uri()
+
+
+def _started(start: Callable[[], Any]) -> Any:
+    """The server. pgserver gives it 10 seconds, which a busy machine may exceed; then it is found as it comes up."""
+    for _ in range(5):
+        with suppress(subprocess.TimeoutExpired):
+            return start()
+    return start()
