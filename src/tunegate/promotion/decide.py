@@ -66,6 +66,8 @@ def _next_status(view: View) -> PromotionStatus:
     phase = view.status.phase
     if view.snapshot.modified and phase in SHOWN:
         return view.give_up("TargetModified", view.snapshot.modified)
+    if view.candidate.digest == view.stable.digest:
+        return view.stop_as_stable()
     if phase != "RollingBack":
         if abort := view.promotion.abort:
             return view.end("Aborted", "Aborted", abort.message or "no reason given", actor=abort.actor)

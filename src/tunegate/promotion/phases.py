@@ -87,6 +87,12 @@ class View:
         )
         return self.to("Failed", reason, message, decision=decision)
 
+    def stop_as_stable(self) -> PromotionStatus:
+        """End at once: there is nothing to promote, and no traffic that could go back to another version."""
+        message = f"{self.candidate.name} is the stable version already"
+        decision = Decision(outcome="Superseded", reason="AlreadyStable", message=message, time=self.now)
+        return self.to("Superseded", decision.reason, message, decision=decision)
+
     def observed(self) -> int | None:
         """The candidate's share of the traffic as the route shows it; None when the route can't be read."""
         weights = self.snapshot.weights

@@ -16,7 +16,7 @@ import pytest
 from tests.builders import at, make_evaluation, make_policy, make_version
 from tunegate.api.feedback import Tally
 from tunegate.api.policy import CanaryStep, FeedbackGuard, Gate, PromotionPolicy
-from tunegate.api.promotion import TERMINAL, Abort, Approval, Phase, Promotion
+from tunegate.api.promotion import TERMINAL, Abort, Approval, Phase, Promotion, PromotionStatus
 from tunegate.api.traffic import step_label
 from tunegate.api.versions import ModelVersion
 from tunegate.promotion.counting import stable_version
@@ -547,6 +547,18 @@ def test_after_a_rollback_users_are_left_in_peace(candidate: ModelVersion) -> No
     assert world.last.status.phase == "Pending"
     world.step(1, seconds=100).step()
     assert world.last.status.phase == "Evaluating"
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Progressing", "Paused", "RollingBack"])
+def test_what_is_stable_already_is_not_promoted_again(world: World, candidate: ModelVersion, phase: Phase) -> None:
+    """It would wait for a share besides itself, and for ever for the traffic to leave it."""
+    world.vote(candidate, GOOD).until("Succeeded", limit=100)
+    status = msgspec.structs.replace(PromotionStatus(), phase=phase, stable=candidate)
+    again = Promotion(name="again", created=at(world.now), candidate=candidate, status=status)
+    world.see(promotions=(*world.seen.promotions, again)).step()
+    assert world.last.status.decision is not None
+    assert (world.last.status.phase, world.last.status.decision.reason) == ("Superseded", "AlreadyStable")
+    assert world.plan.weights == {candidate.digest: 100}
 
 
 def test_suspend_starts_nothing_new(candidate: ModelVersion) -> None:
