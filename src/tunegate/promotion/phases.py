@@ -91,7 +91,7 @@ class View:
         """End at once: there is nothing to promote, and no traffic that could go back to another version."""
         message = f"{self.candidate.name} is the stable version already"
         decision = Decision(outcome="Superseded", reason="AlreadyStable", message=message, time=self.now)
-        return self.to("Superseded", decision.reason, message, decision=decision)
+        return self.to("Superseded", "AlreadyStable", message, decision=decision)
 
     def observed(self) -> int | None:
         """The candidate's share of the traffic as the route shows it; None when the route can't be read."""
