@@ -64,6 +64,20 @@ _VLLM = frozenset(
         "skip_special_tokens",
     }
 )
+# What vLLM 0.32 takes without a word, and without effect.
+_NOT_VLLM = frozenset(
+    {
+        "audio",
+        "best_of",
+        "function_call",
+        "functions",
+        "modalities",
+        "prediction",
+        "suffix",
+        "verbosity",
+        "web_search_options",
+    }
+)
 _TAKE_OUT = "leave it out, or serve the version with --engine-url on an engine that can"
 
 
@@ -102,6 +116,6 @@ _TRANSFORMERS = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition
 TRANSFORMERS_ALONE = EngineFeatures(_TRANSFORMERS)
 TRANSFORMERS = EngineFeatures(_TRANSFORMERS | {"seed"})
 VLLM = EngineFeatures(
-    _VLLM | {*_NEUTRAL, "temperature", "top_p", *LENGTHS} - {"audio", "prediction", "web_search_options"},
+    _VLLM | {*_NEUTRAL, "temperature", "top_p", *LENGTHS} - _NOT_VLLM,
     usage_in_chunks=True,
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,14 @@ def test_the_embedded_engine_gets_only_what_it_knows() -> None:
         "max_tokens": 3,
         "generation_config": '{"do_sample":false}',
     }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("best_of", 3), ("suffix", "!"), ("functions", [{"name": "f"}]), ("verbosity", "low")]
+)
+def test_what_vllm_would_take_without_effect_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(ApiError, match=field):
+        asked(replace(rules(), features=VLLM), **{field: value})
 
 
 @pytest.mark.parametrize(
