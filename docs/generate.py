@@ -108,23 +108,23 @@ def refusals() -> tuple[Refusal, ...]:
             for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
                 name = getattr(call.func, "id", "")
                 if name in known and call.args:
-                    text = _text(call.args[0], function, tree)
+                    text = text_of(call.args[0], function, tree)
                     if text.strip(f" {VALUE}:;."):
                         found.append(Refusal(room, name, " ".join(text.split())))
     return tuple(dict.fromkeys(found))
 
 
-def _text(found: ast.expr, function: ast.AST, tree: ast.Module) -> str:
+def text_of(found: ast.expr, function: ast.AST, tree: ast.Module) -> str:
     """The words of an expression; of a name, those that are given to it, where it is given them once."""
     match found:
         case ast.Constant(value=value):
             return str(value)
         case ast.JoinedStr(values=values):
-            return "".join(_text(value, function, tree) for value in values)
+            return "".join(text_of(value, function, tree) for value in values)
         case ast.FormattedValue(value=value):
-            return _text(value, function, tree)
+            return text_of(value, function, tree)
         case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return _text(left, function, tree) + _text(right, function, tree)
+            return text_of(left, function, tree) + text_of(right, function, tree)
         case ast.Name(id=name):
             for scope in (function, tree):
                 given = [
@@ -134,7 +134,7 @@ def _text(found: ast.expr, function: ast.AST, tree: ast.Module) -> str:
                     and any(getattr(target, "id", "") == name for target in node.targets)
                 ]
                 if len(given) == 1 and isinstance(given[0], ast.Constant | ast.JoinedStr):
-                    return _text(given[0], function, tree)
+                    return text_of(given[0], function, tree)
     return VALUE
 
 

@@ -54,8 +54,6 @@ def read_format(request: Mapping[str, Any]) -> Format | None:
     if not isinstance(schema, dict):
         message = 'response_format must be {"type": "json_object"}, or "json_schema" with a json_schema.schema.'
         raise bad_request(message, _FIELD, "invalid_value")
-    if "messages" not in request:
-        raise bad_request("response_format needs messages; a bare prompt is continued as it stands.", _FIELD)
     try:
         if _SLOW & _keys(schema):
             raise bad_request("The engine of this server checks no patterns; take them out of the schema.", _FIELD)

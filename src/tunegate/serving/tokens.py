@@ -41,7 +41,7 @@ class Tokens:
         for row in rows:
             for token in row if isinstance(row, list) else [row]:
                 if not isinstance(token, int | str) or isinstance(token, bool):
-                    raise bad_request("prompt must be a text, or a list of texts or of token ids.", "prompt")
+                    raise bad_request("prompt holds what is neither text nor a token id; send a text.", "prompt")
                 if isinstance(token, int) and (token < 0 or (self.vocabulary and token >= self.vocabulary)):
                     last = f" has the ids 0 to {self.vocabulary - 1}" if self.vocabulary else " has no negative ids"
                     raise bad_request(f"prompt: {token} is no token of this model, which{last}.", "prompt")

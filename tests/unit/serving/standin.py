@@ -204,7 +204,7 @@ def run_engine(stand_in: StandIn | None = None) -> Iterator[StandIn]:
     async def main(stop: asyncio.Event, started: Callable[[], None]) -> None:
         runner = web.AppRunner(stand_in.application(), handler_cancellation=True, shutdown_timeout=1)
         await runner.setup()
-        port = free_port()
+        port = int(stand_in.url.rpartition(":")[2]) if stand_in.url else free_port()
         await web.TCPSite(runner, "127.0.0.1", port).start()
         stand_in.url = f"http://127.0.0.1:{port}"
         started()

@@ -22,7 +22,7 @@ def read(body: bytes, headers: Headers = ()) -> Ask:
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
         prompt = prompt[0]
     if not isinstance(prompt, str | list) or not prompt:
-        raise bad_request("prompt must be a text with at least one character, or token ids.", "prompt")
+        raise bad_request("prompt must be a text with at least one character.", "prompt")
     return Ask(**common, prompt=prompt)
 
 
