@@ -53,7 +53,9 @@ def read_answer(answer: str, output: Output) -> Any:
         if not wrong:
             return value
         problem = wrong[0] if i == 0 else problem
-    raise PromptError(f"The answer is not the JSON that is asked for: {problem}.")
+    raise PromptError(
+        f"The answer is not the JSON that is asked for: {problem}; show such an answer in an example, and ask again."
+    )
 
 
 def misfits(value: Any, schema: dict[str, Any] | None) -> list[str]:

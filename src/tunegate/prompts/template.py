@@ -161,7 +161,9 @@ def _parse_head(text: str, source: str) -> tuple[Head, dict[str, int]]:
     except msgspec.ValidationError as error:
         message = _with_name(str(error), plain)
         line = _line_of(yaml.compose(text), message) + 2
-        raise PromptError(f"{source}:{line}: the front matter can't be used: {message}.") from None
+        raise PromptError(
+            f"{source}:{line}: the front matter can't be used: {message}; correct the field that it names."
+        ) from None
     names, node = [*(plain or {}), *(f"variables.{name}" for name in head.variables)], yaml.compose(text)
     return head, {name: _line_of(node, f"at `$.{name}`") + 2 for name in names}
 
