@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tunegate.api.digest import Digest
 from tunegate.api.errors import UsageError
 from tunegate.api.names import require_name
-from tunegate.api.versions import BaseModel, ModelVersion
+from tunegate.api.versions import BaseModel, Manifest, ModelVersion
 
 SCHEME = "tunegate://"
 _URI = re.compile(rf"{SCHEME}sha256-(?P<hex>[0-9a-f]{{64}})/(?P<name>.+)/")
@@ -26,7 +26,7 @@ class Pinned:
     digest: str
 
 
-def storage_uri(version: ModelVersion) -> str:
+def storage_uri(version: ModelVersion | Manifest) -> str:
     """What an InferenceService gives as its storageUri to be served exactly `version`."""
     return f"{SCHEME}{Digest.parse(version.digest).pinned}/{version.name}/"
 

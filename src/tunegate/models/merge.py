@@ -23,7 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 from tunegate.api.errors import ModelError
 from tunegate.api.versions import RELEASE
 from tunegate.models.adapters import with_adapter
-from tunegate.models.network import load_network
+from tunegate.models.network import first_line, load_network
 from tunegate.models.prompt_tuning import ADAPTER_WEIGHTS, kind_in, new_tokens, refuse_prefix
 
 BOUND = 0.001  # of the greatest logit: how far those of a merged model may be from those of the adapter on its base
@@ -114,7 +114,8 @@ def _require_stored(network: Any, folder: Path) -> None:
     for name, weight in network.named_parameters(remove_duplicate=False):
         if name not in stored or not torch.allclose(stored[name], weight, atol=0, rtol=0, equal_nan=True):
             shutil.rmtree(folder)
-            raise ModelError(f"{folder} would not be read back as it was merged, such as {name}; report this.")
+            differs = f"{folder} would not be read back as it was merged, such as {name}"
+            raise ModelError(f"{differs}; merge again, and report it if that fails.")
 
 
 def _merged(tuned: Any, adapter: Path) -> Any:
@@ -133,7 +134,9 @@ def _merged(tuned: Any, adapter: Path) -> Any:
             warnings.filterwarnings("ignore", "Input and output embeddings are no longer tied", UserWarning)
             return tuned.merge_and_unload()
     except (RuntimeError, ValueError, NotImplementedError) as error:
-        raise ModelError(f"The adapter in {adapter} can't be merged: {error}") from None
+        raise ModelError(
+            f"The adapter in {adapter} can't be merged: {first_line(error)}; train a plain LoRA instead."
+        ) from None
 
 
 def _untie(network: Any, head: Any) -> None:

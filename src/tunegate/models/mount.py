@@ -14,7 +14,7 @@ from pathlib import Path
 from tunegate.api.codec import from_json, from_yaml, to_json
 from tunegate.api.digest import Digest
 from tunegate.api.errors import DigestError, ModelError, StoreError
-from tunegate.api.pinned import Pinned
+from tunegate.api.pinned import Pinned, storage_uri
 from tunegate.api.versions import MANIFEST, RELEASE, File, Manifest, Release
 from tunegate.files import digest_of_file, disk_errors_as, replace_file
 from tunegate.models.materialize import ADAPTERS, MERGED, check_folder, on_base, required_base
@@ -55,7 +55,9 @@ def read_mounted(folder: Path) -> tuple[Manifest, Release]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise ModelError(f"{folder} has no {MANIFEST}, so it was not filled completely; run: tunegate initialize.")
+        raise ModelError(
+            f"{folder} has no {MANIFEST}, so it was not filled completely; run: tunegate initialize URI {folder}"
+        )
     manifest = from_json(path.read_bytes(), Manifest, str(path))
     check_manifest(manifest, manifest.name)
     for file in manifest.files:
@@ -64,8 +66,8 @@ def read_mounted(folder: Path) -> tuple[Manifest, Release]:
     if manifest.format in ADAPTERS:
         base, (found, _) = required_base(manifest), read_mounted(folder / BASE)
         if found.digest != base.digest:
-            where = f"{folder / BASE} holds {found.digest}"
-            raise DigestError(f"{where}, but the adapter needs {base.digest}; fetch it again.")
+            where = f"{folder / BASE} holds {found.digest}, but the adapter needs {base.digest}"
+            raise DigestError(f"{where}; fetch it again: tunegate initialize {storage_uri(manifest)} {folder}")
     release = folder / RELEASE
     if not release.is_file():
         raise ModelError(f"{manifest.name} has no {RELEASE}; publish it with one, under another name.")
@@ -92,4 +94,5 @@ def servable(folder: Path, manifest: Manifest, cache: Path, *, whole: bool = Tru
 def _check(folder: Path, file: File, manifest: Manifest) -> None:
     path = folder / file.path
     if not path.is_file() or path.stat().st_size != file.size or digest_of_file(path) != file.sha256:
-        raise DigestError(f"{path} is not the file that {manifest.name} ({manifest.digest}) has; fetch it again.")
+        where = f"{path} is not the file that {manifest.name} ({manifest.digest}) has"
+        raise DigestError(f"{where}; fetch it again: tunegate initialize {storage_uri(manifest)} {folder}")

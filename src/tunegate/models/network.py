@@ -24,7 +24,9 @@ def load_network(
     try:
         network, about = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True, **how)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{folder} can't be loaded as a language model: {first_line(error)}.") from None
+        raise ModelError(
+            f"{folder} can't be loaded as a language model: {first_line(error)}; save the whole model there again."
+        ) from None
     if about["missing_keys"]:
         # transformers fills what is missing with random numbers
         raise ModelError(f"{folder} lacks weights, such as {min(about['missing_keys'])}; publish the whole model.")
@@ -37,7 +39,7 @@ def network_of_shapes(folder: Path, name: str) -> PreTrainedModel:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{name} is not that of a language model: {first_line(error)}.") from None
+        raise ModelError(f"{name} is not that of a language model: {first_line(error)}; give another base.") from None
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -72,7 +72,7 @@ def quantize(folder: Path, into: Path, method: str) -> Quantized:
     apply_quantization_config(model, QuantizationConfig(config_groups={"all": scheme}, ignore=kept))
     layers = [module for module in model.modules() if getattr(module, "quantization_scheme", None) is not None]
     if not (errors := [_round(layer) for layer in layers]):
-        raise ModelError(f"The model in {folder} has no linear layers, which are what is quantized.")
+        raise ModelError(f"The model in {folder} has no linear layers, which are what is quantized; serve it as it is.")
     compressor = ModelCompressor.from_pretrained_model(model)
     compressor.compress_model(model)
     model.save_pretrained(into)

@@ -76,5 +76,7 @@ class Tokens:
         try:
             text = self._tokenizer.apply_chat_template(dialogue, tokenize=False, add_generation_prompt=True)
         except (TemplateError, ValueError) as error:
-            raise ModelError(f"The chat template in {self._folder} refuses these messages: {error}.") from None
+            raise ModelError(
+                f"The chat template in {self._folder} refuses these messages: {error}; change one of them."
+            ) from None
         return self.count(str(text))
