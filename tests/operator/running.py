@@ -293,7 +293,7 @@ class Shop:
         found = self.promotion(version)
         return str(found.get("status", {}).get("phase", "")) if found else ""
 
-    def until(self, version: ModelVersion, *phases: str, seconds: float = 60) -> Object:
+    def until(self, version: ModelVersion, *phases: str, seconds: float = 150) -> Object:
         wait_for(lambda: self.phase(version) in phases, seconds=seconds, what=f"{version.name} to be {phases}")
         found = self.promotion(version)
         assert found is not None
