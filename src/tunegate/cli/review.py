@@ -6,6 +6,7 @@ import os
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -82,7 +83,7 @@ def create(
         if evaluation is None:
             raise NotFoundError(
                 f"{version.name} has no answers to {loaded.name} yet; run: "
-                f"tunegate evaluate {version.name} --suite {suite}."
+                f"tunegate evaluate {version.name} --suite {quote(suite)}"
             )
         found.append(evaluation)
     mode: Mode = "pairs" if pairs else "single"
@@ -211,7 +212,8 @@ def _read(folder: Path) -> Review:
 
     path = folder / REVIEW
     if not path.is_file():
-        raise UsageError(f"There is no review in {folder}; make one with: tunegate review create {folder} VERSION...")
+        made = f"tunegate review create {quote(str(folder))} VERSION... --suite SUITE"
+        raise UsageError(f"There is no review in {folder}; make one with: {made}")
     return from_json(path.read_bytes(), Review, str(path))
 
 

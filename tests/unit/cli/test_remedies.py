@@ -251,8 +251,13 @@ def test_an_index_has_a_place_and_a_server_a_models_name(tmp_path: Path, monkeyp
         call(*build, "--embedder", server.url, "--embedder-model", "hashing", "--into", tmp_path / "vectors")
 
 
-# What a cluster refuses: on a real API server.
+# What a cluster refuses, on a real API server, and what needs answers that are stored.
 ELSEWHERE = {
+    " is multiple choice, which nobody needs to judge; name a suite of kind business": "unit/cli/test_review.py",
+    " yet; run: tunegate evaluate ": "unit/cli/test_review.py",
+    "--save wants a store; name it with --store or ": "unit/cli/test_review.py",
+    " is not NUMBER=NAME or EMAIL=NAME": "unit/cli/test_review.py",
+    "There is no review in ": "unit/cli/test_review.py",
     "install Kubeflow's training operator, and create the namespace": "unit/cli/test_submit.py",
     "; see: kubectl get promotionpolicies --namespace": "operator/test_webhooks.py",
     "; ask for … in": "operator/test_promotions_command.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.builders import START
+from tests.refusals import call, refused
 from tests.unit.evaluation.builders import SUBJECTS, write_business, write_choice
 from tests.unit.review.builders import make_mark
 from tunegate.api.codec import from_json
@@ -148,6 +150,48 @@ def test_what_can_not_be_judged_is_refused_with_the_remedy(
     limited = run("create", tmp_path / "review", versions[0].name, "--suite", suite, "--limit", "1")
     assert "was asked other questions" in str(limited.exception)
     choice = write_choice(tmp_path / "choice", SUBJECTS)
-    refused = run("create", tmp_path / "review", versions[0].name, "--suite", choice)
-    assert "multiple choice" in str(refused.exception)
+    chosen = run("create", tmp_path / "review", versions[0].name, "--suite", choice)
+    assert "multiple choice" in str(chosen.exception)
     assert "There is no review in" in str(run("serve", tmp_path / "review").exception)
+
+
+def test_a_review_is_made_as_the_messages_say(
+    store: Store, versions: list[ModelVersion], suite: Path, base: Path, tmp_path: Path
+) -> None:
+    """Their commands are run as they stand; answers that are missing are given by a real model."""
+    folder = tmp_path / "a review"
+    with refused("There is no review in ") as caught:
+        call("review", "export", folder)
+    named = {"VERSION...": versions[0].name, "SUITE": suite}
+    command = shlex.split(str(caught.value).partition("make one with: ")[2])
+    call(*[named.get(word, word) for word in command[1:]])
+    call("review", "export", folder)
+    with refused("which nobody needs to judge; name a suite of kind business"):
+        call("review", "create", folder, versions[0].name, "--suite", write_choice(tmp_path / "choice", SUBJECTS))
+    producer, release = Producer(kind="test"), Release(format="huggingface")
+    other = store.publish(base, "shop/other/checkpoint-1", release=release, producer=producer)
+    create = ("review", "create", folder, other.name, "--suite", suite)
+    with refused(" yet; run: tunegate evaluate ") as caught:
+        call(*create)
+    call(*shlex.split(str(caught.value).partition("run: ")[2])[1:])
+    call(*create)
+
+
+def test_what_people_said_is_taken_and_kept_as_the_messages_say(
+    store: Store, versions: list[ModelVersion], suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "review"
+    call("review", "create", folder, versions[0].name, "--suite", suite, "--share", "0")
+    judge(folder, "Li", correct=1, tone=4)
+    call("review", "export", folder)
+    with refused(" is not NUMBER=NAME or EMAIL=NAME."):
+        call("review", "import", folder, folder / "label-studio.json", "--person", "Li")
+    for person in ("1=Li", "li@shop.example=Li"):
+        call("review", "import", folder, folder / "label-studio.json", "--person", person)
+    monkeypatch.delenv("TUNEGATE_STORE")
+    with refused("--save wants a store; name it with --store or "):
+        call("review", "result", folder, "--save")
+    call("review", "result", folder, "--save", "--store", store.uri)
+    monkeypatch.setenv("TUNEGATE_STORE", store.uri)
+    call("review", "result", folder, "--save")
+    assert find(store, versions[0].digest, "shop-test.people") is not None
