@@ -21,6 +21,7 @@ from tests.unit.evaluation.builders import SUBJECTS, answers, blank, choices, wr
 from tests.unit.evaluation.servers import Server, said
 from tunegate.api.errors import PromptError
 from tunegate.evaluation.cases import fill, read_cases
+from tunegate.evaluation.choice import read_subjects
 from tunegate.evaluation.models.http import HttpModel
 from tunegate.evaluation.models.local import LocalModel
 from tunegate.evaluation.models.remote import VERSION_HEADER, RemoteModel
@@ -224,6 +225,16 @@ def test_a_model_is_asked_what_its_tokenizer_and_its_context_allow(base: Path) -
     with refused("; lower max_tokens or shots in suite.yaml"):
         answers(model, HELLO, 4096)
     answers(model, HELLO, 2)
+
+
+def test_a_file_that_can_be_read_is_read(tmp_path: Path) -> None:
+    write_choice(tmp_path, {"one": "A"})
+    extra = tmp_path / "val" / "two_val.csv"
+    extra.symlink_to("/proc/self/mem")  # refuses to be read, also by root
+    with refused(" can't be read (…); check its permissions"):
+        read_subjects(tmp_path, "ceval", "val", 0, None)
+    extra.unlink()
+    assert read_subjects(tmp_path, "ceval", "val", 0, None)
 
 
 def test_a_tokenizer_that_names_its_end_of_sequence_is_used(base: Path, tmp_path: Path) -> None:

@@ -99,10 +99,13 @@ def _tables(place: Path) -> tuple[dict[tuple[str, str], list[Table]], Table | No
 
 
 def _files(place: Path) -> Iterator[tuple[str, bytes]]:
-    """Paths within and bytes, in the order of their paths. Raises DataError for a zip that can't be read."""
+    """Paths within and bytes, in the order of their paths. Raises DataError for what can't be read."""
     if place.is_dir():
-        for path in sorted(path for path in place.rglob("*") if path.is_file()):
-            yield path.relative_to(place).as_posix(), path.read_bytes()
+        try:
+            for path in sorted(path for path in place.rglob("*") if path.is_file()):
+                yield path.relative_to(place).as_posix(), path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path} can't be read ({error.strerror}); check its permissions.") from None
         return
     try:
         with zipfile.ZipFile(place) as archive:
