@@ -66,7 +66,7 @@ def results(review: Review, marks: Marks, now: datetime) -> list[Evaluation]:
         alone = f" Some items get {review.reviewers} reviewers." if len(people) < review.reviewers else ""
         raise EvaluationError(
             f"{progress.total - progress.done} of {progress.total} judgements of {review.suite} are missing, so there "
-            f"is no result yet; go on with `tunegate review serve`.{alone}"
+            f"is no result yet; resume with `tunegate review serve`.{alone}"
         )
     used = [mark for mark in marks.values() if mark.answers in review.judged]
     agreed = [

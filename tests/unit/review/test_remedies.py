@@ -1,0 +1,95 @@
+"""What a review refuses, it takes once the message's words were followed."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import msgspec
+
+from tests.builders import START
+from tests.refusals import refused, without_story
+from tests.unit.review.builders import build_review, make_answers, make_mark, make_suite
+from tunegate.evaluation.criteria import Criterion
+from tunegate.processes import free_port
+from tunegate.review.desk import Desk
+from tunegate.review.items import make_review
+from tunegate.review.labelstudio import read_marks, tasks
+from tunegate.review.marks import MarkFile, latest
+from tunegate.review.results import results
+from tunegate.review.server import listen
+
+
+def test_versions_are_those_that_the_message_asks_for() -> None:
+    suite = make_suite()
+    first, second = (make_answers(suite, version) for version in (0, 1))
+    with refused("; name another version, or judge single ones"):
+        make_review(suite, [first], "pairs")
+    with refused("is named twice; name each once"):
+        make_review(suite, [first, first], "pairs")
+    make_review(suite, [first, second], "pairs")
+    make_review(suite, [first], "single")
+    with refused(" has now; evaluate it again with: tunegate evaluate "):
+        make_review(make_suite(), [msgspec.structs.replace(first, suite_digest="sha256:older")], "single")
+    make_review(suite, [make_answers(suite, 0)], "single")
+
+
+def test_marks_are_taken_back_from_a_copy_or_without_the_line(tmp_path: Path) -> None:
+    path, mark = tmp_path / "marks.jsonl", make_mark("sha256:1", "Li", "tone", 2)
+    file = MarkFile(path)
+    file.append(mark)
+    with refused("; use that one, or end it first"):
+        MarkFile(path)
+    file.close()
+    copy = path.read_bytes()
+    for follow in (lambda: path.write_bytes(copy), lambda: path.write_bytes(path.read_bytes().partition(b"\n")[2])):
+        path.write_bytes(b"{}\n" + copy)
+        with refused("; put the file back from a copy, or take the line out"):
+            MarkFile(path)
+        follow()
+        file = MarkFile(path)
+        assert file.lines == [mark]
+        file.close()
+
+
+def test_a_review_is_served_at_another_port(tmp_path: Path) -> None:
+    desk = Desk(build_review(), marks := MarkFile(tmp_path / "marks.jsonl"))
+    with socket.create_server(("127.0.0.1", 0)) as taken, refused("; choose another --port"):
+        listen(desk, "127.0.0.1", taken.getsockname()[1], None)
+    listen(desk, "127.0.0.1", free_port(), None).server_close()
+    marks.close()
+
+
+def test_there_is_a_result_once_everything_was_judged() -> None:
+    review = build_review(questions=2, share=0)
+    marks = [make_mark(digest, "Li", criterion.name, 1) for digest in review.judged for criterion in review.criteria]
+    with refused("; resume with `tunegate review serve`"):
+        results(review, latest(marks[:-1]), START)
+    assert results(review, latest(marks), START)
+
+
+def test_an_export_is_of_this_review_as_json_and_by_its_configuration() -> None:
+    review, other = (
+        build_review("pairs", versions=2, questions=number, criteria=[Criterion(name="verdict")]) for number in (2, 1)
+    )
+    marks = latest(make_mark(digest, "Li", "verdict", "first") for digest in review.judged)
+    exported = json.dumps(tasks(review, marks)).encode()
+
+    def take(export: bytes) -> int:
+        return len(read_marks(review, export, START, "export.json", {}))
+
+    minimal = json.dumps([{"item": digest, "verdict": "A", "annotator": 1} for digest in review.judged]).encode()
+    with refused("; choose JSON there, not JSON-MIN"):
+        take(minimal)
+    foreign = latest(make_mark(digest, "Li", "verdict", "first") for digest in other.judged)
+    missing = json.dumps(tasks(other, foreign)).replace(next(iter(other.judged)), "sha256:other").encode()
+    with refused("; export the project of this one"):
+        take(missing)
+    with refused("; use the configuration of this review"):
+        take(exported.replace(b'["A"]', b'["better"]'))
+    assert take(exported) == len(review.judged)
+
+
+def test_every_message_has_its_story() -> None:
+    assert without_story("review", Path(__file__)) == []
