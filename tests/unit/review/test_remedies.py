@@ -11,6 +11,8 @@ import msgspec
 from tests.builders import START
 from tests.refusals import refused, without_story
 from tests.unit.review.builders import build_review, make_answers, make_mark, make_suite
+from tests.unit.review.conftest import Serve, served
+from tests.unit.review.test_server import Client
 from tunegate.evaluation.criteria import Criterion
 from tunegate.processes import free_port
 from tunegate.review.desk import Desk
@@ -89,6 +91,37 @@ def test_an_export_is_of_this_review_as_json_and_by_its_configuration() -> None:
     with refused("; use the configuration of this review"):
         take(exported.replace(b'["A"]', b'["better"]'))
     assert take(exported) == len(review.judged)
+
+
+def test_what_the_page_is_refused_is_taken_once_the_reviewer_did_what_it_says(serve: Serve) -> None:
+    """These are said on the page, and not in the table of messages."""
+    li, ana = Client(url := serve(build_review())), Client(url)
+    assert "join with a name" in li.ask("next")[1]["error"]
+    assert "Give a name of 1 to 40 characters" in li.join("L" * 41)[1]["error"]
+    assert li.join("L" * 40)[0] == 200
+    assert "Give the code of that name, or another name" in ana.join("L" * 40)[1]["error"]
+    assert ana.join("L" * 40, li.code)[0] == ana.join("Ana")[0] == 200
+    item = li.ask("next")[1]["item"]["digest"]
+    assert "tone is given one of 1, 2, 3, 4, 5" in li.mark(item, "tone", 6)[1]["error"]
+    first = li.mark(item, "tone", 5)[1]["saved"]
+    li.mark(item, "correct", 1)
+    assert "load the page again" in li.mark(item, "tone", 4)[1]["error"]
+    seen = li.ask(f"items/{item}")[1]["item"]["marks"]["tone"]["id"]
+    assert seen == first
+    assert "A change needs a reason" in li.mark(item, "tone", 4, replaces=seen)[1]["error"]
+    assert "at most 10000 characters" in li.mark(item, "tone", 4, replaces=seen, reason="x" * 10_001)[1]["error"]
+    assert li.mark(item, "tone", 4, replaces=seen, reason="x" * 10_000)[0] == 200
+    assert "Send JSON" in li.ask("join", {"name": "Wu"}, **{"content-type": "text/plain"})[1]["error"]
+    assert li.join("Wu")[0] == 200
+
+
+def test_the_page_is_opened_by_the_address_that_was_printed(tmp_path: Path) -> None:
+    with served(build_review(), tmp_path / "marks.jsonl", token="secret") as url:
+        assert "Open the whole address" in Client(url).join("Li")[1]["error"]
+        assert Client(url, authorization="Bearer secret").join("Li")[0] == 200
+    with served(build_review(), tmp_path / "marks.jsonl") as url:
+        assert "; open it as http://127.0.0.1" in Client(url, host="review.example").join("Ana")[1]["error"]
+        assert Client(url).join("Ana")[0] == 200
 
 
 def test_every_message_has_its_story() -> None:
