@@ -11,6 +11,7 @@ from tests.refusals import refused, without_story
 from tests.unit.prompts.builders import NONCE, rendered, template, variables
 from tunegate.api.errors import PromptError
 from tunegate.prompts import load_template, parse_template, render
+from tunegate.prompts.lint import lint
 from tunegate.prompts.output import Output, read_answer
 
 PAIRS = "---\nexamples: {pairs: [{user: a, assistant: b}]}\n---\n"
@@ -148,6 +149,52 @@ def test_a_schema_holds_what_it_refers_to() -> None:
         read_answer("{}", Output(format="json", schema={"$ref": "#/$defs/book"}))
     whole = {"$ref": "#/$defs/book", "$defs": {"book": {"type": "object"}}}
     assert read_answer("{}", Output(format="json", schema=whole)) == {}
+
+
+PAGE, PAIR = variables(page="text"), {"pairs": [{"user": "a", "assistant": "b"}]}
+SUM = {"user": "I have 2 and buy 3. How many?", "assistant": "The answer is 5"}
+STEPS = {**SUM, "assistant": "2 + 3 = 5. The answer is 5"}
+Prompt = tuple[str, dict[str, Any]]  # a text and its front matter
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong", "right"),
+    [
+        ("; give numbers, such as 3 to 5 sentences", ("Describe it in a few words.", {}),
+         ("Describe it in 3 to 5 sentences.", {})),
+        ("; say of how many lines or words", ("Draft an email to the customer.", {}),
+         ("Draft an email of 80 words to the customer.", {})),
+        ("; take it as a variable, in a fence", ('Kettle: {"price": 26}', {}),
+         ("Kettle: {{ page | fence }}", {"variables": PAGE})),
+        ("; take it as a variable, in a fence", ("kettle,26,1.7\nmat,18,1.2\nlamp,33,0.9", {}),
+         ("{{ page | fence }}", {"variables": PAGE})),
+        ("put the content between two lines such as '''", ("Summarize the text below. It was dark.", {}),
+         ("Summarize the text below.\n'''\nIt was dark.\n'''", {})),
+        ("; write {{ page | fence }}", ("About {{ page }}", {"variables": PAGE}),
+         ("About {{ page | fence }}", {"variables": PAGE})),
+        ("; ask for JSON, with its keys", ("Say it.", {"output": {"format": "json"}}),
+         ("Say it, as JSON with the key text.", {"output": {"format": "json"}})),
+        ("; name one, such as JSON with keys", ("List 5 laptops, with their price and weight.", {}),
+         ("List 5 laptops, with their price and weight, as JSON with the keys name, price, weight.", {})),
+        ("; begin with --- system and a role", ("Recommend me a laptop.", {}),
+         ("--- system\nYou are a shopping guide.\n--- user\nRecommend me a laptop.", {})),
+        ("; write the steps", ("--- examples\n--- user\nNow?", {"examples": {"pairs": [SUM]}}),
+         ("--- examples\n--- user\nNow?", {"examples": {"pairs": [STEPS]}})),
+        ("and no text uses it; take it out", ("Now?", {"variables": PAGE}), ("Now?", {})),
+        ("and no text says {{ task }}", ("Now?", {"task": "Answer."}), ("{{ task }} Now?", {"task": "Answer."})),
+        ("; write a line --- examples", ("Now?", {"examples": PAIR}),
+         ("--- examples\n--- user\nNow?", {"examples": PAIR})),
+        ("is used, and not declared under variables", ("{{ page | fence }}", {}),
+         ("{{ page | fence }}", {"variables": PAGE})),
+        ("; take it as a variable, in a fence", ("Write to ming@example.com", {}),
+         ("Write to {{ page | fence }}", {"variables": PAGE})),
+        ("; give it as pairs under examples", ("Customer: Where is it?\nAgent: On its way.", {}),
+         ("--- examples\n--- user\nNow?", {"examples": PAIR})),
+    ],
+)  # fmt: skip
+def test_what_lint_finds_is_gone_once_its_reason_was_followed(words: str, wrong: Prompt, right: Prompt) -> None:
+    assert words in " ".join(finding.reason for finding in lint(template(wrong[0], **wrong[1])))
+    assert lint(template(right[0], **right[1])) == []
 
 
 def test_every_message_has_its_story() -> None:
