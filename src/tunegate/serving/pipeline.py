@@ -78,8 +78,12 @@ def prepare(ask: Ask, rules: Rules) -> EngineRequest:
             request["messages"] = wanted.instruct(request["messages"])
         request = {**fit(request, rules.embedded, rules.defaults), "stream": True}
         passed = ask.native and ask.stream and not (ask.include_usage or stops or wanted)
-    if not passed:
-        request |= _streamed(rules.features)
+    if not passed:  # it must stream, and say how many tokens there were, if it wouldn't unasked
+        request["stream"] = True
+        if rules.features.usage_in_chunks:
+            request["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+        elif rules.features.fields is None:
+            request["stream_options"] = {"include_usage": True}
     try:
         body = msgspec.json.encode(request)
     except RecursionError:
@@ -92,14 +96,6 @@ def prepare_again(request: EngineRequest, answer: str, problem: str, rules: Rule
     """The same question once more, after an answer that has a problem. Raises ApiError 400 when it gets too long."""
     messages = [*request.ask.messages, *ask_again(answer, problem)]
     return prepare(replace(request.ask, messages=messages), rules)
-
-
-def _streamed(features: EngineFeatures) -> dict[str, Any]:
-    """What makes an engine stream, and say how many tokens there were, if it wouldn't unasked."""
-    if features.fields is not None and not features.usage_in_chunks:
-        return {"stream": True}
-    continuous = {"continuous_usage_stats": True} if features.usage_in_chunks else {}
-    return {"stream": True, "stream_options": {"include_usage": True, **continuous}}
 
 
 async def answer(engine: AsyncIterator[bytes], stops: Sequence[str] = ()) -> AsyncIterator[Event]:

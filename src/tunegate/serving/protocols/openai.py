@@ -24,7 +24,9 @@ def read_request(request: dict[str, Any]) -> Ask:
     """The same for a request that is JSON already."""
     messages = request.pop("messages", None)
     common = read_common(request)
-    return Ask(**common, messages=check_messages(messages), native=not _needs_events(request))
+    # Engines number the pieces of tool calls in ways that clients can't read; with several choices they are left.
+    needs_events = request.get("tools") and request.get("n", 1) == 1 and not request.get("logprobs")
+    return Ask(**common, messages=check_messages(messages), native=not needs_events)
 
 
 def read_common(request: dict[str, Any]) -> dict[str, Any]:
@@ -110,11 +112,6 @@ class Writer:
 
 def write(ask: Ask, answer_id: str, model: str, created: int) -> Writer:
     return Writer(answer_id, model, created, ask.include_usage)
-
-
-def _needs_events(request: Mapping[str, Any]) -> bool:
-    """Engines number the pieces of tool calls in ways that clients can't read; with several choices they are left."""
-    return bool(request.get("tools") and request.get("n", 1) == 1 and not request.get("logprobs"))
 
 
 CHAT = Protocol(read, write, error)

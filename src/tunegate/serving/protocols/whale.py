@@ -5,9 +5,7 @@ Token ids in it must be the model's, which `tokens` checks; `transformers_versio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from tunegate.serving.events import Ask, bad_request
 from tunegate.serving.protocols.openai import CHAT, read_request
@@ -39,22 +37,17 @@ def read(body: bytes, headers: Headers = ()) -> Ask:
     if twice := sorted(set(given) & set(request)):
         raise bad_request(f"{twice[0]} stands in the request and in {_FIELD}; give it once.", twice[0])
     request |= given
-    notes = _take_likeliest(request, config)
+    notes: tuple[str, ...] = ()
+    if not isinstance(config.get("do_sample", True), bool):
+        raise bad_request(f"{_FIELD}.do_sample must be true or false.", f"{_FIELD}.do_sample")
+    if not config.get("do_sample", True):
+        moot = [name for name in _MOOT if request.pop(name, None) is not None]
+        notes = (f"{_FIELD}.do_sample is false, so these change nothing: {', '.join(moot)}.",) if moot else ()
+        request["temperature"] = 0
     names = {ours: f"{_FIELD}.{theirs}" for theirs, ours in _SPELLED.items() if theirs in config}
     ids = {name: config[name] for name in _IDS if name in config}
     names |= {name: f"{_FIELD}.{name}" for name in ids}
     return replace(read_request(request), names=names, token_ids=ids, notes=notes)
-
-
-def _take_likeliest(request: dict[str, Any], config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Ask for no drawing where `do_sample` is false; returns what the client is told of fields that are moot then."""
-    if not isinstance(config.get("do_sample", True), bool):
-        raise bad_request(f"{_FIELD}.do_sample must be true or false.", f"{_FIELD}.do_sample")
-    if config.get("do_sample", True):
-        return ()
-    moot = [name for name in _MOOT if request.pop(name, None) is not None]
-    request["temperature"] = 0
-    return (f"{_FIELD}.do_sample is false, so these change nothing: {', '.join(moot)}.",) if moot else ()
 
 
 WHALE = Protocol(read, CHAT.writer, CHAT.error)

@@ -28,7 +28,11 @@ class Whole:
                     self.text += delta
             case ToolCalls(pieces):
                 for piece in pieces:
-                    self._add_call(piece)
+                    if piece["index"] == len(self.calls):
+                        call = {key: value for key, value in piece.items() if key != "index"}
+                        self.calls.append({**call, "function": dict(piece["function"])})
+                    else:
+                        self.calls[piece["index"]]["function"]["arguments"] += piece["function"]["arguments"]
             case Used(usage):
                 self.usage = usage
             case Finished(reason, usage):
@@ -43,13 +47,6 @@ class Whole:
         if self.calls:
             message["tool_calls"] = self.calls
         return message
-
-    def _add_call(self, piece: Mapping[str, Any]) -> None:
-        if piece["index"] == len(self.calls):
-            call = {key: value for key, value in piece.items() if key != "index"}
-            self.calls.append({**call, "function": dict(piece["function"])})
-        else:
-            self.calls[piece["index"]]["function"]["arguments"] += piece["function"]["arguments"]
 
 
 def joined(events: Iterable[Event]) -> Whole:

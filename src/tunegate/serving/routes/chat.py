@@ -68,7 +68,12 @@ class Chat:
             body = await read_body(receive)
             self._check_ready()
             step = Headers(scope=scope).get(STEP_HEADER, "")
-            answer = _Answer(self, self._prepared(body, scope), step, started)
+            ask = self.protocol.read(body, scope["headers"])
+            try:
+                request = prepare(ask, self.rules)
+            except ApiError as error:
+                raise error.named(ask.names) from None
+            answer = _Answer(self, request, step, started)
             await while_connected(receive, answer.give(scope, receive, sending))
         except ClientGoneError:
             self.metrics.failed("disconnect")
@@ -77,13 +82,6 @@ class Chat:
         except Exception as error:
             logger.error("answer failed", extra={"kind": type(error).__name__})  # noqa: TRY400 - a trace may quote texts
             await self._fail(ApiError(500, "The server failed.", reason="internal"), scope, receive, sending)
-
-    def _prepared(self, body: bytes, scope: Scope) -> EngineRequest:
-        ask = self.protocol.read(body, scope["headers"])
-        try:
-            return prepare(ask, self.rules)
-        except ApiError as error:
-            raise error.named(ask.names) from None
 
     def _check_ready(self) -> None:
         if not self.ready():
