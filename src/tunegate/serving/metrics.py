@@ -127,15 +127,13 @@ class _Steps:
                 self._kept[version, step] = None
                 self._kept.move_to_end((version, step))
                 if len(self._kept) > MOST_STEPS:
-                    self._forget(self._kept.popitem(last=False)[0])
+                    oldest, _ = self._kept.popitem(last=False)
+                    self._questions.remove(*oldest)
+                    self._answers.remove(*oldest)
+                    for verdict in _VERDICTS:
+                        self._feedback.remove(*oldest, verdict)
             labels = (version, step or "")
             feedback: dict[Verdict, Counter] = {
                 verdict: self._feedback.labels(*labels, verdict) for verdict in _VERDICTS
             }
             return _Counts(self._questions.labels(*labels), self._answers.labels(*labels), feedback)
-
-    def _forget(self, labels: tuple[str, StepTag]) -> None:
-        self._questions.remove(*labels)
-        self._answers.remove(*labels)
-        for verdict in _VERDICTS:
-            self._feedback.remove(*labels, verdict)

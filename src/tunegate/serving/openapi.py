@@ -97,7 +97,11 @@ def _paths(model: str, judged: Schema, asked: Schema, parameters: Schema) -> dic
         "/v2/health/live": {"get": _operation("Whether the server runs.", None, "KServe", key=False)},
         "/v2/health/ready": {"get": _operation("Whether the model answers.", None, "KServe", key=False)},
         "/metrics": {
-            "get": {"summary": "For Prometheus.", "tags": ["KServe"], "responses": {"200": _text("Metrics.")}}
+            "get": {
+                "summary": "For Prometheus.",
+                "tags": ["KServe"],
+                "responses": {"200": {"description": "Metrics.", "content": {"text/plain": {"schema": _TEXT}}}},
+            }
         },
     }
 
@@ -130,7 +134,3 @@ def _operation(
 
 def _json(description: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": {"type": "object"}}}}
-
-
-def _text(description: str) -> dict[str, Any]:
-    return {"description": description, "content": {"text/plain": {"schema": _TEXT}}}
