@@ -54,7 +54,18 @@ def compare_items(before: Evaluation, after: Evaluation) -> Paired | None:
     pairs = [(first[record.id], record) for record in after.records if _is_scored(record) and record.id in first]
     if not pairs:
         return None
-    flips = tuple(_flip(old, new) for old, new in pairs if _is_right(old) != _is_right(new))
+    flips = tuple(
+        Flip(
+            id=new.id,
+            prompt=new.prompt,
+            expected=new.expected,
+            before=old.output or old.answer,
+            after=new.output or new.answer,
+            is_gain=_is_right(new),
+        )
+        for old, new in pairs
+        if _is_right(old) != _is_right(new)
+    )
     gained = sum(flip.is_gain for flip in flips)
     lost, n = len(flips) - gained, len(pairs)
     p = mcnemar(gained, lost)
@@ -96,15 +107,3 @@ def _is_scored(record: Record) -> bool:
 def _is_right(record: Record) -> bool:
     scores: Mapping[str, float] = record.scores
     return scores.get("accuracy", scores.get("score")) == 1
-
-
-def _flip(old: Record, new: Record) -> Flip:
-    written = (record.output or record.answer for record in (old, new))
-    return Flip(
-        id=new.id,
-        prompt=new.prompt,
-        expected=new.expected,
-        before=next(written),
-        after=next(written),
-        is_gain=_is_right(new),
-    )

@@ -19,21 +19,26 @@ def strengths(wins: Mapping[tuple[int, int], float], players: int) -> list[float
     if not all(_is_reached(wins, players, start) for start in range(players)):
         return None
     won = [sum(wins.get((player, other), 0.0) for other in range(players)) for player in range(players)]
+    met = [
+        [
+            (other, wins.get((player, other), 0.0) + wins.get((other, player), 0.0))
+            for other in range(players)
+            if other != player
+        ]
+        for player in range(players)
+    ]
     odds = [1.0] * players
     for _ in range(_ROUNDS):
         before = odds
-        odds = [won[player] / _weight(wins, before, player) for player in range(players)]
+        odds = [
+            won[player] / sum(times / (before[player] + before[other]) for other, times in met[player])
+            for player in range(players)
+        ]
         middle = math.exp(sum(map(math.log, odds)) / players)
         odds = [value / middle for value in odds]
         if max(abs(new - old) for new, old in zip(odds, before, strict=True)) < _PRECISE:
             break
     return [math.log(value) for value in odds]
-
-
-def _weight(wins: Mapping[tuple[int, int], float], odds: list[float], player: int) -> float:
-    others = (other for other in range(len(odds)) if other != player)
-    met = ((other, wins.get((player, other), 0.0) + wins.get((other, player), 0.0)) for other in others)
-    return sum(times / (odds[player] + odds[other]) for other, times in met)
 
 
 def _is_reached(wins: Mapping[tuple[int, int], float], players: int, start: int) -> bool:
