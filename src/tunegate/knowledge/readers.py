@@ -104,10 +104,6 @@ def _read_file(path: Path, source: str) -> Document:
     return _TEXT[suffix](text, source, path.stem)
 
 
-def _read_text(text: str, source: str, stem: str) -> Document:
-    return Document(source, stem, (Section(text, line=1),) if text.strip() else ())
-
-
 _TEXT: dict[str, Callable[[str, str, str], Document]] = {
     ".md": read_markdown,
     ".markdown": read_markdown,
@@ -117,7 +113,7 @@ _TEXT: dict[str, Callable[[str, str, str], Document]] = {
     ".tsv": read_csv,
     ".json": read_json,
     ".jsonl": read_jsonl,
-    ".txt": _read_text,
+    ".txt": lambda text, source, stem: Document(source, stem, (Section(text, line=1),) if text.strip() else ()),
 }
 _OFFICE = {".pdf": "read_pdf", ".docx": "read_docx"}
 SUFFIXES = frozenset(_TEXT) | frozenset(_OFFICE)

@@ -23,7 +23,16 @@ _STOPS = frozenset(_STOP_WORDS.split())
 def words(text: str) -> list[str]:
     """The words of a text, in order: characters and pairs of characters of Chinese, words of other scripts, ids both
     whole and in parts."""
-    return [word for run in _runs(text) for word in _words_of(run) if word not in _STOPS]
+    found: list[str] = []
+    for run in _runs(text):
+        parts = re.split(r"[-._/]", run)
+        if re.match(f"[{CJK}]", run):
+            found += [*run, *(run[i : i + 2] for i in range(len(run) - 1))]
+        elif len(parts) > 1 and any(map(str.isdigit, run)):
+            found += [_JOINT.sub("", run), *parts]  # KT-100 is also written KT100
+        else:
+            found += parts
+    return [word for word in found if word not in _STOPS]
 
 
 def literal_ids(text: str) -> frozenset[str]:
@@ -38,12 +47,3 @@ def is_chinese(text: str) -> bool:
 
 def _runs(text: str) -> Iterator[str]:
     return (match[0] for match in _RUN.finditer(unicodedata.normalize("NFKC", text).casefold()))
-
-
-def _words_of(run: str) -> list[str]:
-    if re.match(f"[{CJK}]", run):
-        return [*run, *(run[i : i + 2] for i in range(len(run) - 1))]
-    parts = re.split(r"[-._/]", run)
-    if len(parts) == 1 or not any(map(str.isdigit, run)):
-        return parts
-    return [_JOINT.sub("", run), *parts]  # KT-100 is also written KT100
