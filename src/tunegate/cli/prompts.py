@@ -58,12 +58,28 @@ def show(template: str) -> None:
 @format_option
 def lint(templates: tuple[str, ...], ignore: tuple[str, ...], form: str) -> None:
     """Say what is known to go wrong with TEMPLATES, files or names. The exit status is 1 where there is something."""
+    import re
+
     from tunegate.api.codec import to_json
+    from tunegate.api.errors import PromptError
+    from tunegate.prompts import load_template
     from tunegate.prompts.lint import RULES
+    from tunegate.prompts.lint import lint as find
 
     if unknown := [rule for rule in ignore if rule not in RULES]:
         raise UsageError(f"There is no rule {unknown[0]}; the rules are: {', '.join(RULES)}.")
-    found = [finding for template in templates for finding in _lint(template) if finding["rule"] not in ignore]
+    found = []
+    for template in templates:
+        try:
+            findings = [(finding.line, finding.rule, finding.reason) for finding in find(load_template(template))]
+        except PromptError as error:  # that it can't be read is a finding, too
+            where = re.match(r".*?:(\d+): ", str(error))
+            findings = [(int(where[1]) if where else 1, "unreadable", str(error))]
+        found += [
+            {"template": template, "line": line, "rule": rule, "reason": reason}
+            for line, rule, reason in findings
+            if rule not in ignore
+        ]
     if form == "json":
         click.echo(to_json(found), nl=False)
     else:
@@ -72,22 +88,6 @@ def lint(templates: tuple[str, ...], ignore: tuple[str, ...], form: str) -> None
         click.echo(f"{len(templates)} templates, {len(found)} findings", err=True)
     if found:
         raise SystemExit(1)
-
-
-def _lint(template: str) -> list[dict[str, Any]]:
-    """The findings of one template; that it can't be read is one, too."""
-    import re
-
-    from tunegate.api.errors import PromptError
-    from tunegate.prompts import load_template
-    from tunegate.prompts.lint import lint as find
-
-    try:
-        found = [(finding.line, finding.rule, finding.reason) for finding in find(load_template(template))]
-    except PromptError as error:
-        where = re.match(r".*?:(\d+): ", str(error))
-        found = [(int(where[1]) if where else 1, "unreadable", str(error))]
-    return [{"template": template, "line": line, "rule": rule, "reason": reason} for line, rule, reason in found]
 
 
 @command.command()

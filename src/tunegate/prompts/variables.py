@@ -73,17 +73,14 @@ def _fits(kind: str, value: Any) -> bool:
             return isinstance(value, list | tuple)
         case "object":
             return isinstance(value, dict)
+        case _ if isinstance(value, str):
+            try:
+                datetime.date.fromisoformat(value)
+            except ValueError:
+                return False
+            return True
         case _:
-            return _is_date(value)
-
-
-def _is_date(value: Any) -> bool:
-    if isinstance(value, str):
-        try:
-            value = datetime.date.fromisoformat(value)
-        except ValueError:
-            return False
-    return isinstance(value, datetime.date) and not isinstance(value, datetime.datetime)
+            return isinstance(value, datetime.date) and not isinstance(value, datetime.datetime)
 
 
 def _shown(value: Any) -> str:
