@@ -172,8 +172,9 @@ class Desk:
         item = self._items[digest]
         left = queue.left(self._review, item, reviewer)
         texts = [answer.text for answer in item.answers]
+        sides: Mapping[int | str, str] = {("first", "second")[left]: "left", ("second", "first")[left]: "right"}
         marks = {
-            criterion: {"id": mark.id, "value": _as_shown(mark.value, left)}
+            criterion: {"id": mark.id, "value": sides.get(mark.value, mark.value)}
             for (answers, name, criterion), mark in self._marks.items()
             if answers == digest and name == reviewer
         }
@@ -198,13 +199,6 @@ class Desk:
     def _progress(self, reviewer: str) -> dict[str, Any]:
         done = self._judged()
         return {"own": self._own(reviewer), "left": len(queue.missing(self._review, done, reviewer))}
-
-
-def _as_shown(value: int | str, left: int) -> int | str:
-    places: Mapping[int | str, int] = {"first": 0, "second": 1}
-    if value not in places:
-        return value
-    return "left" if places[value] == left else "right"
 
 
 def _same(name: str) -> str:

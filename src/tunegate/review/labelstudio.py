@@ -109,19 +109,16 @@ def read_marks(review: Review, text: bytes, now: datetime, source: str, names: M
     found = []
     for place, task in enumerate(exported, start=1):
         item = review.judged.get(str(task.data.get("item")))
+        where = f"{source}: task {place}"
         for annotation in task.annotations:
             if annotation.was_cancelled:
                 continue
             if item is None:
-                raise DataError(f"{source}: task {place} is of another review; export the project of this one.")
+                raise DataError(f"{where} is of another review; export the project of this one.")
             who = _person(annotation.completed_by, names)
             regions = {region.from_name: region for region in annotation.result}
             controls = [*(criterion.name for criterion in review.criteria), COMMENT]
-            said = {
-                name: _read(review, name, regions[name], f"{source}: task {place}")
-                for name in controls
-                if name in regions
-            }
+            said = {name: _read(review, name, regions[name], where) for name in controls if name in regions}
             seconds = max(0.0, annotation.lead_time or 0.0) / max(1, len(said))
             for name, value in said.items():
                 found.append(

@@ -104,7 +104,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, act: Callable[[], Any]) -> None:
         try:
-            self._admit()
+            # They may ask with the token, or from this machine by one of its own names.
+            if self.token is not None:
+                given = self.headers.get("authorization", "").removeprefix("Bearer ")
+                if not secrets.compare_digest(given.encode(), self.token.encode()):
+                    self._refuse(403, "Open the whole address that `tunegate review serve` printed, with its token.")
+            elif self.is_local and not is_loopback(urlsplit(f"//{self.headers.get('host', '')}").hostname or ""):
+                # else a page from elsewhere could have its name lead here, and ask as if it were ours
+                self._refuse(403, "This page is for this machine alone; open it as http://127.0.0.1.")
             status, body = 200, act()
         except RefusalError as refusal:
             status, body = refusal.status, {"error": str(refusal)}
@@ -113,16 +120,6 @@ class _Handler(BaseHTTPRequestHandler):
         if status != 200 and self.command == "POST":
             self.close_connection = True  # its body may not have been read
         self._send(status, msgspec.json.encode(body), "application/json", {"cache-control": "no-store"})
-
-    def _admit(self) -> None:
-        """Whether they may ask at all: with the token, or from this machine by one of its own names."""
-        if self.token is not None:
-            given = self.headers.get("authorization", "").removeprefix("Bearer ")
-            if not secrets.compare_digest(given.encode(), self.token.encode()):
-                self._refuse(403, "Open the whole address that `tunegate review serve` printed, with its token.")
-        elif self.is_local and not is_loopback(urlsplit(f"//{self.headers.get('host', '')}").hostname or ""):
-            # else a page from elsewhere could have its name lead here, and ask as if it were ours
-            self._refuse(403, "This page is for this machine alone; open it as http://127.0.0.1.")
 
     def _reviewer(self) -> str:
         return self.desk.reviewer(self.headers.get("tunegate-reviewer", ""))
