@@ -80,25 +80,30 @@ def _name(catalogue: Catalogue, product: Product, language: Language) -> str:
 def _questions(
     catalogue: Catalogue, templates: Mapping[str, Any], written: Mapping[str, Any], language: Language
 ) -> Iterator[dict[str, Any]]:
+    # A fact of a product, asked for by its name, in the words of the held-out suite and of the shoppers.
+    named = [
+        {
+            "question": _ask(catalogue, templates, product, language, number),
+            "contains": [item_number(catalogue, product)],
+        }
+        for number, product in enumerate(shuffled(catalogue.products, "named", language)[:_NAMED])
+    ]
+    by_item = []
+    for number, product in enumerate(shuffled(catalogue.products, "item", language)[:_BY_ITEM]):
+        item = item_number(catalogue, product)
+        spelled = (item, item.replace("-", ""), item.lower())[number % 3]
+        way = written["item"][number % len(written["item"])]
+        by_item.append({"question": way.format(item=spelled), "contains": [item]})
     for group, found in (
         ("help", written["help"]),
-        ("named", _named(catalogue, templates, language)),
+        ("named", named),
         ("described", _described(catalogue, written["described"], language)),
-        ("item", _by_item(catalogue, written["item"], language)),
+        ("item", by_item),
         ("none", [*_not_sold(catalogue, templates, written["item"], language), *written["none"]]),
     ):
         for number, row in enumerate(found):
             asked = {"question": row} if isinstance(row, str) else row
             yield {"id": f"{group}-{language}-{number:02d}", **asked, "group": f"{group}-{language}"}
-
-
-def _named(catalogue: Catalogue, templates: Mapping[str, Any], language: Language) -> Iterator[dict[str, Any]]:
-    """A fact of a product, asked for by its name, in the words of the held-out suite and of the shoppers."""
-    for number, product in enumerate(shuffled(catalogue.products, "named", language)[:_NAMED]):
-        yield {
-            "question": _ask(catalogue, templates, product, language, number),
-            "contains": [item_number(catalogue, product)],
-        }
 
 
 def _ask(catalogue: Catalogue, templates: Mapping[str, Any], product: Product, language: Language, number: int) -> str:
@@ -120,13 +125,6 @@ def _described(catalogue: Catalogue, ways: list[str], language: Language) -> Ite
             "question": ways[number % len(ways)].format(noun=noun, material=looks[0], colour=looks[1]),
             "contains": [noun, *looks],
         }
-
-
-def _by_item(catalogue: Catalogue, ways: list[str], language: Language) -> Iterator[dict[str, Any]]:
-    for number, product in enumerate(shuffled(catalogue.products, "item", language)[:_BY_ITEM]):
-        item = item_number(catalogue, product)
-        spelled = (item, item.replace("-", ""), item.lower())[number % 3]
-        yield {"question": ways[number % len(ways)].format(item=spelled), "contains": [item]}
 
 
 def _not_sold(catalogue: Catalogue, templates: Mapping[str, Any], ways: list[str], language: Language) -> Iterator[str]:
