@@ -166,14 +166,12 @@ class Proxy:
                     request, 503, f"Version {short(backend.version)} broke off before it answered; try again."
                 )
             async with answer:
-                if is_question and answer.status < 300 and self._conversations_are_few():
+                counted = sum(map(len, self._conversations.values()))
+                if is_question and answer.status < 300 and counted < MOST_CONVERSATIONS:
                     conversation = conversation_of(request.headers, body or b"")
                     self._conversations[backend.version].add(hash(conversation))
                 return await self._relay(backend, request, answer)
         return _refusal(request, 503, "No version can be reached at the moment; try again.")
-
-    def _conversations_are_few(self) -> bool:
-        return sum(map(len, self._conversations.values())) < MOST_CONVERSATIONS
 
     async def _ask(
         self, backend: Backend, request: web.BaseRequest, headers: CIMultiDict[str], body: bytes | None

@@ -160,7 +160,15 @@ def count(series: Sequence[Series], asked: Counted, resolution: float = 5.0) -> 
     for digest in asked.digests:
         if {verdict for version, _, verdict in grown if version == short(digest)} != {"up", "down"}:
             return _no_counts(f"Prometheus has no {_VERDICTS} of version {short(digest)}")
-        tallies[digest] = _verdicts({key[1:]: count for key, count in grown.items() if key[0] == short(digest)})
+        steps = dict.fromkeys(step for version, step, _ in grown if version == short(digest))
+        found = {
+            int(step.partition("/")[2]) if step else None: Tally(
+                up=round(grown.get((short(digest), step, "up"), 0)),
+                down=round(grown.get((short(digest), step, "down"), 0)),
+            )
+            for step in steps
+        }
+        tallies[digest] = {step: tally for step, tally in found.items() if tally.n}  # only the steps that were judged
     return Counts(tallies, begin == start, _splits(counters[_QUESTIONS], asked, resolution))
 
 
@@ -240,17 +248,6 @@ def _splits(counters: Sequence[_Counter], asked: Counted, resolution: float) -> 
 
     fewest, most = asked_between(begin + 2 * lag, now - lag), asked_between(begin + lag, now)
     return (fewest[0], most[1]), (most[0], fewest[1]), most
-
-
-def _verdicts(counts: Mapping[tuple[str, str], float]) -> Verdicts:
-    """By index of the step, from what there is by its tag and verdict. A step that nobody judged has none."""
-    found = {
-        int(step.partition("/")[2]) if step else None: Tally(
-            up=round(counts.get((step, "up"), 0)), down=round(counts.get((step, "down"), 0))
-        )
-        for step, _ in counts
-    }
-    return {step: tally for step, tally in found.items() if tally.n}
 
 
 def growth(samples: Sequence[_Sample], begin: float) -> float:
