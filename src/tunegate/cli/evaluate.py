@@ -96,14 +96,7 @@ def command(
         if path:
             with disk_errors_as(EvaluationError, path, "the store has the results."):
                 path.write_bytes(to_json(body))
-    if unscored := [result.suite for result in results if result.metrics[0].n == 0]:
-        click.echo(
-            f"{unscored[0]} has no labels, so nothing is scored; --submission FILE writes the letters.", err=True
-        )
-    if as_json:
-        click.echo(to_json(results), nl=False)
-    else:
-        _print(results)
+    _print(results, as_json)
 
 
 def _remote(url: str, model_name: str | None, digest: str, concurrency: int) -> RemoteModel:
@@ -151,7 +144,15 @@ def _measure(
         return evaluate_version(store, version, suites, load, force=force, is_limited=is_limited, progress=progress)
 
 
-def _print(results: Sequence[Evaluation]) -> None:
+def _print(results: Sequence[Evaluation], as_json: bool) -> None:
+    if unscored := [result.suite for result in results if result.metrics[0].n == 0]:
+        click.echo(
+            f"{unscored[0]} has no labels, so nothing is scored; --submission FILE writes the letters.", err=True
+        )
+    if as_json:
+        click.echo(to_json(results), nl=False)
+        return
+
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
 
