@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import permutations
 from typing import Literal
 
@@ -39,20 +39,17 @@ def alpha(units: Sequence[Sequence[float]], level: Level) -> float | None:
     for (value, _), weight in coincidences.items():
         totals[value] += weight
     n = sum(totals.values())
-    distance = _distance(level, totals)
-    observed = sum(weight * distance(*pair) for pair, weight in coincidences.items())
-    expected = sum(totals[one] * totals[other] * distance(one, other) for one in totals for other in totals)
-    return 1 - (n - 1) * observed / expected if expected else None
 
-
-def _distance(level: Level, totals: Counter[float]) -> Callable[[float, float], float]:
-    """The squared difference of two values; of ranks, by how many values lie between them."""
-
-    def ordinal(one: float, other: float) -> float:
+    def distance(one: float, other: float) -> float:
+        """Squared; of ranks, by how many values lie between them."""
+        if level == "nominal":
+            return float(one != other)
+        if level == "interval":
+            return (one - other) ** 2
         low, high = min(one, other), max(one, other)
         between = sum(weight for value, weight in totals.items() if low <= value <= high)
         return float(between - (totals[low] + totals[high]) / 2) ** 2
 
-    if level == "nominal":
-        return lambda one, other: float(one != other)
-    return ordinal if level == "ordinal" else lambda one, other: (one - other) ** 2
+    observed = sum(weight * distance(*pair) for pair, weight in coincidences.items())
+    expected = sum(totals[one] * totals[other] * distance(one, other) for one in totals for other in totals)
+    return 1 - (n - 1) * observed / expected if expected else None

@@ -144,7 +144,17 @@ def _items(tables: Sequence[Table], *, labelled: bool) -> tuple[Item, ...]:
     for table in tables:
         read = _parquet(table) if table.name.endswith(".parquet") else _csv(table)
         for line, row in read:
-            item = _item(f"{table.where}:{line}", row, str(len(items)), labelled=labelled)
+            where = f"{table.where}:{line}"
+            if missing := [name for name in _COLUMNS if not row.get(name)]:
+                raise DataError(f"{where} is a question without {', '.join(missing)}; complete it.")
+            answer = row.get("answer", "").strip()
+            if labelled and not answer:
+                raise DataError(f"{where} has no answer, so it can't be scored; complete it.")
+            if answer and answer not in LETTERS:
+                raise DataError(f"{where} has the answer {answer!r}; it must be one of A, B, C and D.")
+            question, a, b, c, d = (row[name] for name in _COLUMNS)
+            explanation = row.get("explanation", "").strip()
+            item = Item(row.get("id") or str(len(items)), question, (a, b, c, d), answer, explanation)
             if item.id in seen:
                 raise DataError(f"{table.where} repeats the id {item.id}; give each question its own.")
             seen.add(item.id)
@@ -193,15 +203,3 @@ def _parquet(table: Table) -> Iterator[tuple[int, Row]]:
         if isinstance(values.get("answer"), int):
             values["answer"] = LETTERS[values["answer"]] if 0 <= values["answer"] < len(LETTERS) else ""
         yield number, {key: str(value) for key, value in values.items() if value is not None}
-
-
-def _item(where: str, row: Row, default_id: str, *, labelled: bool) -> Item:
-    if missing := [name for name in _COLUMNS if not row.get(name)]:
-        raise DataError(f"{where} is a question without {', '.join(missing)}; complete it.")
-    answer = row.get("answer", "").strip()
-    if labelled and not answer:
-        raise DataError(f"{where} has no answer, so it can't be scored; complete it.")
-    if answer and answer not in LETTERS:
-        raise DataError(f"{where} has the answer {answer!r}; it must be one of A, B, C and D.")
-    question, a, b, c, d = (row[name] for name in _COLUMNS)
-    return Item(row.get("id") or default_id, question, (a, b, c, d), answer, row.get("explanation", "").strip())
