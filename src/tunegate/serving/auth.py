@@ -91,25 +91,21 @@ class Keys:
 
     def find(self, key: str) -> ApiKey | None:
         """Compares with all keys in constant time: how long it takes tells nothing of any."""
-        self._refresh()
+        state = self._state()
+        if state != self._read_at:
+            self._read_at = state
+            try:
+                self._keys = read_keys(self._path).keys
+            except UsageError as error:
+                logger.warning("the key file can't be used; the keys of before stay", extra={"problem": str(error)})
+            else:
+                logger.info("keys were read again", extra={"keys": len(self._keys)})
         asked = hash_of(key)
         found = None
         for known in self._keys:
             if hmac.compare_digest(known.sha256, asked):
                 found = known
         return found
-
-    def _refresh(self) -> None:
-        state = self._state()
-        if state == self._read_at:
-            return
-        self._read_at = state
-        try:
-            self._keys = read_keys(self._path).keys
-        except UsageError as error:
-            logger.warning("the key file can't be used; the keys of before stay", extra={"problem": str(error)})
-        else:
-            logger.info("keys were read again", extra={"keys": len(self._keys)})
 
     def _state(self) -> tuple[int, int, int] | None:
         """Of the file behind all links: a mounted Secret changes by a link that leads elsewhere."""

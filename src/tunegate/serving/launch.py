@@ -6,7 +6,6 @@ Apart from the application, whose imports take seconds as the engine's start doe
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from tunegate.api.digest import short
 from tunegate.api.errors import ServingError
@@ -29,21 +28,18 @@ def start_engine(config: ServeConfig) -> Engine:
     if folder is None:
         raise ServingError("There are no weights to serve; give a folder, or the URL of an engine that has them.")
     if engine.quantization:
-        folder = _quantized(folder, engine.quantization, config.served.version.digest)
+        from tunegate.models.quantize import quantize  # torch
+
+        message = "these weights are not those that were evaluated; tunegate quantize makes a version that can be"
+        logger.warning(message, extra={"quantization": engine.quantization})
+        digest = short(config.served.version.digest)
+        # made once and kept: the same folder always gives the same bytes
+        target = default_cache() / "quantized" / f"{digest}-{engine.quantization}"
+        with alone_with(target):
+            if not target.exists():
+                with new_folder(target) as partial:
+                    quantize(folder, partial, engine.quantization)
+        folder = target
     if engine.program == "vllm":
         return vllm.start(folder, config.model, config.engine_log, engine.parallel)
     return transformers.start(folder, config.served.release, config.engine_log)
-
-
-def _quantized(folder: Path, method: str, digest: str) -> Path:
-    """The model with smaller weights, made once and kept: the same folder always gives the same bytes."""
-    from tunegate.models.quantize import quantize  # torch
-
-    message = "these weights are not those that were evaluated; tunegate quantize makes a version that can be"
-    logger.warning(message, extra={"quantization": method})
-    target = default_cache() / "quantized" / f"{short(digest)}-{method}"
-    with alone_with(target):
-        if not target.exists():
-            with new_folder(target) as partial:
-                quantize(folder, partial, method)
-    return target

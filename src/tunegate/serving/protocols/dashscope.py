@@ -84,7 +84,14 @@ def read(body: bytes, headers: Headers = ()) -> Ask:
         raise bad_request("model is missing; GET /v1/models names the one served.", "model", _EMPTY_MODEL)
     given = _convert("input", request.get("input", {}), GenerationInput)
     asked = _convert("parameters", request.get("parameters", {}), GenerationParameters)
-    _refuse_unserved(asked)
+    if asked.n != 1:
+        raise bad_request("parameters.n: one answer is given to a request here; ask again for another.", "parameters.n")
+    if asked.logprobs or asked.top_logprobs:
+        name = "parameters.logprobs" if asked.logprobs else "parameters.top_logprobs"
+        raise bad_request(f"{name} is served at /v1/chat/completions alone; leave it out here.", name)
+    if asked.enable_search:
+        name = "parameters.enable_search"
+        raise bad_request(f"{name}: the version served has no search; leave it out.", name)
     raw = given.prompt if asked.use_raw_prompt and isinstance(given.prompt, str) and given.prompt else None
     if raw is not None and given.history:
         raise bad_request("input.history goes with a chat; with use_raw_prompt, write it into prompt.", "input.history")
@@ -131,18 +138,6 @@ def _fields(asked: GenerationParameters) -> dict[str, Any]:
     if asked.enable_thinking is not None:
         fields["chat_template_kwargs"] = {"enable_thinking": asked.enable_thinking}
     return fields
-
-
-def _refuse_unserved(asked: GenerationParameters) -> None:
-    """Raises ApiError 400 for what DashScope has and this server doesn't."""
-    if asked.n != 1:
-        raise bad_request("parameters.n: one answer is given to a request here; ask again for another.", "parameters.n")
-    if asked.logprobs or asked.top_logprobs:
-        name = "parameters.logprobs" if asked.logprobs else "parameters.top_logprobs"
-        raise bad_request(f"{name} is served at /v1/chat/completions alone; leave it out here.", name)
-    if asked.enable_search:
-        name = "parameters.enable_search"
-        raise bad_request(f"{name}: the version served has no search; leave it out.", name)
 
 
 def _convert(where: str, value: Any, kind: type[T]) -> T:
