@@ -36,7 +36,14 @@ class Shelves:
 
     def fill(self, id: str, intent: str, i: int) -> Shelf:
         """The shelf of dialogue `id`, the `i`-th that starts with `intent`."""
-        products = self._pair(id, intent, i) if intent in COMPARED else self._single(id, intent, i)
+        if intent in COMPARED:
+            products: tuple[Product, ...] = self._pair(id, intent, i)
+        else:  # a product that has what is asked, and sometimes another beside it
+            stocked = self.catalogue.of(self.split)
+            fitting = [product for product in stocked if intent in TALK or intent in self._asked(product)]
+            product = shuffled(fitting, "single", self.language, intent)[i % len(fitting)]
+            rest = [beside for beside in fitting if beside != product]
+            products = (product, pick(rest, "other", id)) if roll("beside", id) < 0.3 else (product,)
         fact = COMPARED.get(intent, intent)
         others = [name for name in self._asked(products[0]) if name not in (fact, "stock")]
         facts = tuple(self.catalogue.facts(product, self.language, id) for product in products)
@@ -68,14 +75,6 @@ class Shelves:
 
     def _asked(self, product: Product) -> list[str]:
         return [fact for fact in self.catalogue.asked(product) if fact in self.templates["intents"]]
-
-    def _single(self, id: str, intent: str, i: int) -> tuple[Product, ...]:
-        """A product that has what is asked, and sometimes another beside it."""
-        stocked = self.catalogue.of(self.split)
-        fitting = [product for product in stocked if intent in TALK or intent in self._asked(product)]
-        product = shuffled(fitting, "single", self.language, intent)[i % len(fitting)]
-        others = [beside for beside in fitting if beside != product]
-        return (product, pick(others, "other", id)) if roll("beside", id) < 0.3 else (product,)
 
     def _pair(self, id: str, intent: str, i: int) -> tuple[Product, Product]:
         """Two products of one category that differ clearly; the better one first."""
