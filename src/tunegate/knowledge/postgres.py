@@ -44,26 +44,22 @@ def load(folder: Path, digest: str, url: str, progress: Progress | None = None) 
         cursor.execute(_NAMES)
         cursor.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema])
         if cursor.fetchone() is None:
-            _create(cursor, schema, index.head)
+            vector = ""
+            if index.head.embedder:
+                cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
+                vector = f", vector vector({index.head.embedder.dimension}) NOT NULL"
+            for statement in (
+                "CREATE SCHEMA {schema}",
+                f"CREATE TABLE {{schema}}.chunk (position int PRIMARY KEY, body text NOT NULL{vector})",
+                "CREATE TABLE {schema}.word (word text PRIMARY KEY, positions int[] NOT NULL, scores real[] NOT NULL)",
+            ):
+                cursor.execute(sql.SQL(statement).format(schema=sql.Identifier(schema)))
             _fill(cursor, schema, index, progress)
         cursor.execute(
             "INSERT INTO tunegate_knowledge VALUES (%s, %s, %s) "
             "ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, head = excluded.head",
             [name, digest, to_json(index.head).decode()],
         )
-
-
-def _create(cursor: psycopg.Cursor[Any], schema: str, head: Head) -> None:
-    vector = ""
-    if head.embedder:
-        cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
-        vector = f", vector vector({head.embedder.dimension}) NOT NULL"
-    for statement in (
-        "CREATE SCHEMA {schema}",
-        f"CREATE TABLE {{schema}}.chunk (position int PRIMARY KEY, body text NOT NULL{vector})",
-        "CREATE TABLE {schema}.word (word text PRIMARY KEY, positions int[] NOT NULL, scores real[] NOT NULL)",
-    ):
-        cursor.execute(sql.SQL(statement).format(schema=sql.Identifier(schema)))
 
 
 def _fill(cursor: psycopg.Cursor[Any], schema: str, index: Contents, progress: Progress | None) -> None:
