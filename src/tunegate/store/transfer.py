@@ -134,9 +134,17 @@ class Transfers:
         """Send one file. Raises StoreError when it changes meanwhile or the store fails."""
         with source.open() as file:
             before = _stamp(file)
-            sent = (
-                self._upload_parts(source, file, key) if source.size > PART else self._upload_whole(source, file, key)
-            )
+            if source.size > PART:
+                sent = self._upload_parts(source, file, key)
+            else:
+                body = file.read(source.size + 1)
+                crc, where = _crc32(body), self._bucket.place(key)
+                answer = self._with_retries(
+                    lambda: self._bucket.client.put_object(**where, Body=body, ChecksumCRC32=crc)
+                )
+                self._counter.add(len(body))
+                etag = answer["ETag"].strip('"')
+                sent = Finished(size=len(body), sha256=hashlib.sha256(body).hexdigest(), etag=etag)
             if sent.size != source.size or _stamp(file) != before:
                 raise _changed(source)
         return sent
@@ -186,15 +194,6 @@ class Transfers:
                     for chunk in pending.popleft().result():
                         digest.update(chunk)
         return digest.hexdigest()
-
-    def _upload_whole(self, source: SourceFile, file: io.FileIO | io.BytesIO, key: str) -> Finished:
-        body = file.read(source.size + 1)
-        crc = _crc32(body)
-        answer = self._with_retries(
-            lambda: self._bucket.client.put_object(**self._bucket.place(key), Body=body, ChecksumCRC32=crc)
-        )
-        self._counter.add(len(body))
-        return Finished(size=len(body), sha256=hashlib.sha256(body).hexdigest(), etag=answer["ETag"].strip('"'))
 
     def _upload_parts(self, source: SourceFile, file: io.FileIO | io.BytesIO, key: str) -> Finished:
         where = self._bucket.place(key)
