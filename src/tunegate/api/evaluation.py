@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from tunegate.api.codec import Document, Resource
+from tunegate.api.codec import Document, Resource, prepare
 
 
 class Metric(Resource, frozen=True, kw_only=True):
@@ -59,3 +59,6 @@ class Evaluation(Document, frozen=True, kw_only=True):
 
     def metric(self, name: str) -> Metric | None:
         return next((metric for metric in self.metrics if metric.name == name), None)
+
+
+prepare(Evaluation)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from tunegate.api.codec import Document, Resource
+from tunegate.api.codec import Document, Resource, prepare
 
 Verdict = Literal["up", "down"]
 Text = Annotated[str, Meta(max_length=4000)]
@@ -66,3 +66,6 @@ class Tally(Resource, frozen=True, kw_only=True):
 
 Verdicts = Mapping[int | None, Tally]
 """The verdicts on one version by step of a promotion, counted from 0; None: on answers that were given in no step."""
+
+
+prepare(FeedbackRecord, Tally)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from tunegate.api.codec import Resource
+from tunegate.api.codec import Resource, prepare
 from tunegate.api.promotion import Abort, Approval, Promotion, PromotionStatus
 from tunegate.api.versions import ModelVersion
 
@@ -47,3 +47,6 @@ def read_promotion(obj: dict[str, Any], candidate: ModelVersion | None = None) -
         abort=spec.abort,
         status=msgspec.convert({key: value for key, value in status.items() if key not in _MORE}, PromotionStatus),
     )
+
+
+prepare(PromotionSpec)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from tunegate.api.codec import Resource
+from tunegate.api.codec import Resource, prepare
 from tunegate.api.errors import UsageError
 
 Seconds = Annotated[float, Meta(ge=0)]
@@ -203,3 +203,6 @@ def write_policy_file(policy: PromotionPolicy) -> bytes:
     """The YAML file of a policy that is named after its model."""
     head = {"apiVersion": "tunegate.io/v1alpha1", "kind": "PromotionPolicy", "metadata": {"name": policy.model}}
     return msgspec.yaml.encode({**head, "spec": msgspec.to_builtins(policy)})
+
+
+prepare(PolicyFile, ClusterPolicy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from tunegate.api.codec import Resource
+from tunegate.api.codec import Resource, prepare
 from tunegate.api.feedback import Tally
 from tunegate.api.versions import ModelVersion
 
@@ -134,3 +134,6 @@ class Promotion(Resource, frozen=True, kw_only=True):
     approval: Approval | None = None
     abort: Abort | None = None
     status: PromotionStatus = PromotionStatus()
+
+
+prepare(Promotion, Approval, Abort)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from tunegate.api.codec import Document, Resource
+from tunegate.api.codec import Document, Resource, prepare
 from tunegate.api.digest import Digest
 
 Format = Literal["huggingface", "lora-adapter", "prompt-adapter"]
@@ -181,3 +181,6 @@ def parts_of_notes(notes: dict[str, str]) -> dict[str, Any]:
         derived |= {"weightError": float(notes["weightError"])} if "weightError" in notes else {}
         parts["derived"] = derived
     return parts
+
+
+prepare(Manifest, ModelVersion, Release)

@@ -76,10 +76,14 @@ _KINDS: Mapping[int, type[ClusterError]] = {
 }
 
 
+# Made here, in one thread: many watches may be refused at once.
+_STATUS = msgspec.json.Decoder(Status)
+
+
 def read_status(code: int, body: bytes) -> Status:
     """The Status in an answer; something that stands before the API server may answer with other text."""
     try:
-        status = msgspec.json.decode(body, type=Status)
+        status = _STATUS.decode(body)
     except msgspec.DecodeError:
         return Status(message=body.decode(errors="replace")[:500], code=code)
     return Status(status.message, status.reason, code)

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from tunegate.api.codec import prepare
 from tunegate.review import queue
 from tunegate.review.items import Review
 from tunegate.review.marks import COMMENT, Joined, Mark, MarkFile, latest
@@ -208,3 +209,6 @@ def _same(name: str) -> str:
 
 def _hash(code: str) -> str:
     return hashlib.sha256(code.encode()).hexdigest()
+
+
+prepare(Join, Said, Mark)

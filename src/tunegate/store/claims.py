@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from tunegate.api.codec import Resource
+from tunegate.api.codec import Resource, prepare
 from tunegate.api.errors import StoreError
 from tunegate.api.versions import MANIFEST
 from tunegate.store.bucket import Bucket
@@ -221,3 +221,6 @@ def _host() -> str:
         return f"{platform.node()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return platform.node()
+
+
+prepare(ClaimRecord)

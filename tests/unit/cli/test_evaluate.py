@@ -169,7 +169,7 @@ def test_a_cached_folder_that_was_altered_is_not_measured(
         pytest.param(
             ["shop/base/checkpoint-0", "--suite", "shop-fr"],
             2,
-            "a shipped one: shop-choice, shop-en",
+            "a shipped one: shop-after-sales-en, ",
             id="unknown suite",
         ),
         pytest.param(["shop/base/checkpoint-0", "--suite", "shop-en", "--limit", "0"], 2, "--limit", id="limit"),

@@ -24,6 +24,7 @@ from typing import Literal
 
 import msgspec
 
+from tunegate.api.codec import prepare
 from tunegate.api.digest import short
 from tunegate.api.feedback import Tally, Verdicts, promotion_tag, step_tag
 from tunegate.processes import open_url
@@ -316,3 +317,6 @@ def _unreadable(url: str, error: urllib.error.HTTPError) -> Problem:
 def _no_counts(what: str) -> Problem:
     remedy = "check that it scrapes the predictors (PodMonitor) and keeps the labels namespace and model_version"
     return Problem("FeedbackReadable", "NoFeedbackCounts", f"{what}; {remedy}", stops=False)
+
+
+prepare(_Answer)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from tunegate.api import kubernetes
-from tunegate.api.codec import Resource
+from tunegate.api.codec import Resource, prepare
 from tunegate.api.digest import short
 from tunegate.api.errors import UsageError
 from tunegate.api.evaluation import Evaluation, Metric
@@ -137,3 +137,6 @@ def _convert(obj: Object, value: Any, kind: type[T]) -> T:
 
 def _unreadable(obj: Object, error: msgspec.ValidationError) -> UsageError:
     return UsageError(f"{obj['kind']} {obj['metadata']['name']} can't be read: {error}.")
+
+
+prepare(EvaluationSummary, ServerRecord)
