@@ -1,4 +1,4 @@
-"""A server that answers in OpenAI's protocol with what a function makes of the question."""
+"""Servers on loopback; one answers in OpenAI's protocol with what a function makes of the question."""
 
 from __future__ import annotations
 
@@ -16,6 +16,19 @@ class Refusal(Exception):  # noqa: N818 (an answer, not a failure of the test)
 
 class Page(Exception):  # noqa: N818
     """And for one that gets a page of HTML."""
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The URL of an HTTP server on loopback whose requests this handles."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextmanager
@@ -60,11 +73,5 @@ def answering(answer: Callable[[str], str], *, stops: bool = True) -> Iterator[t
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}", asked
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(Handler) as url:
+        yield url, asked

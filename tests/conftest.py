@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import threading
 from collections.abc import Generator, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
+from tests.answering import listening
 from tests.apiserver import api_server, client, foreign_crds, namespace, tunegate_crds  # noqa: F401 (fixtures)
 from tunegate.garbage import lasting_imports
 from tunegate.store import EmbeddedStore, Store
@@ -72,12 +72,6 @@ def web_proxy() -> Iterator[list[str]]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        asked = [f"http://127.0.0.1:{server.server_address[1]}"]
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield asked
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(Handler) as url:
+        asked = [url]
+        yield asked
