@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -24,7 +24,11 @@ class Document(Resource, frozen=True, kw_only=True, dict=True):
 
     Fields that a newer minor version added are ignored at any depth; those at the top are kept and written again. A
     newer major version is refused. `from_json` and `from_yaml` read it so; nowhere else is it lenient.
+
+    added: fields that came later; with their defaults they aren't written, so what was written before stays the same.
     """
+
+    added: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def upgraded(cls, plain: dict[str, Any]) -> dict[str, Any]:
@@ -131,6 +135,10 @@ def _only_known(plain: Any, kind: Any) -> Any:
 def _with_unknown(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_with_unknown(item) for item in value]
-    if isinstance(value, Document) and value.unknown:
-        return {**msgspec.to_builtins(value), **value.unknown}
+    if isinstance(value, Document) and (value.unknown or value.added):
+        plain = msgspec.to_builtins(value)
+        for field in msgspec.structs.fields(value):
+            if field.name in value.added and getattr(value, field.name) == field.default:
+                del plain[field.encode_name]
+        return {**plain, **value.unknown}
     return value

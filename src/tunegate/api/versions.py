@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
+from msgspec import Meta
 
 from tunegate.api.codec import Document, Resource, prepare
 from tunegate.api.digest import Digest
@@ -14,6 +15,7 @@ from tunegate.api.digest import Digest
 Format = Literal["huggingface", "lora-adapter", "prompt-adapter"]
 MANIFEST = "manifest.json"
 RELEASE = "release.yaml"
+PROMPTS = "prompts"
 
 
 class File(Resource, frozen=True, kw_only=True):
@@ -96,14 +98,46 @@ class Producer(Resource, frozen=True, kw_only=True):
     derived: Derived | None = None
 
 
+class Prompts(Resource, frozen=True, kw_only=True):
+    """The folder of the version that holds its prompt templates; `tunegate.prompts` reads them."""
+
+    path: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")] = PROMPTS
+
+
+class Knowledge(Resource, frozen=True, kw_only=True):
+    """The index that answers are drawn from: its folder in the store, which ends in '/', and its digest."""
+
+    uri: Annotated[str, Meta(pattern=r"/$")]
+    digest: Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class Limits(Resource, frozen=True, kw_only=True):
+    """How far a question may go when tools are asked. tokens: of all that the model writes for it."""
+
+    steps: Annotated[int, Meta(ge=1)] = 6
+    seconds: Annotated[float, Meta(gt=0)] = 60.0
+    tokens: Annotated[int, Meta(ge=1)] = 4000
+
+
 class Release(Document, frozen=True, kw_only=True):
-    """What is served besides the weights. It is a file of the version, so the digest covers it."""
+    """What is served besides the weights. It is a file of the version, so the digest covers it.
+
+    tools: names of what `tunegate.agent` has; where there are some, an agent answers. dialect: how the model asks for
+    them. generation: the defaults of a request's parameters.
+    """
+
+    added: ClassVar[tuple[str, ...]] = ("prompts", "knowledge", "tools", "dialect", "limits")
 
     schema: Literal["tunegate.io/release/v1"] = "tunegate.io/release/v1"
     format: Format
     base: BaseModel | None = None
     system_prompt: str = ""
     generation: dict[str, float] = {}
+    prompts: Prompts | None = None
+    knowledge: Knowledge | None = None
+    tools: tuple[str, ...] = ()
+    dialect: Literal["react", "openai"] = "react"
+    limits: Limits = Limits()
 
 
 class Manifest(Document, frozen=True, kw_only=True):

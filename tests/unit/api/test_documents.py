@@ -13,7 +13,19 @@ from tunegate.api.errors import UsageError
 from tunegate.api.evaluation import Evaluation, Metric
 from tunegate.api.feedback import Feedback, FeedbackRecord
 from tunegate.api.policy import PromotionPolicy
-from tunegate.api.versions import Cost, Derived, File, Manifest, Producer, Release, Training, digest_of
+from tunegate.api.versions import (
+    Cost,
+    Derived,
+    File,
+    Knowledge,
+    Limits,
+    Manifest,
+    Producer,
+    Prompts,
+    Release,
+    Training,
+    digest_of,
+)
 
 T = datetime(2026, 3, 4, tzinfo=UTC)
 FILES = (File(path="model.safetensors", size=3, sha256="0" * 64),)
@@ -139,3 +151,41 @@ def test_notes_of_0_1_become_typed() -> None:
     assert read.producer == Producer(kind="test", step=12, training=training, derived=derived)
     assert read.is_last
     assert read.unknown == {}
+
+
+def test_a_release_of_weights_alone_is_written_as_it_always_was() -> None:
+    """Its bytes are part of the digest: another field would make another version of the same weights."""
+    assert to_yaml(RELEASE).decode().splitlines() == [
+        "schema: tunegate.io/release/v1",
+        "format: huggingface",
+        "base: null",
+        "systemPrompt: You are Xuan.",
+        "generation: {}",
+    ]
+
+
+def test_a_release_says_all_that_is_served() -> None:
+    whole = Release(
+        format="huggingface",
+        prompts=Prompts(),
+        knowledge=Knowledge(uri="s3://b/.knowledge/shop/sha256-0/", digest="sha256:" + "0" * 64),
+        tools=("calculator", "knowledge"),
+        dialect="openai",
+        limits=Limits(steps=2),
+    )
+    assert from_yaml(to_yaml(whole), Release, "again") == whole
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("prompts: {path: ../other}", r"prompts\.path"),
+        ("knowledge: {uri: s3://b/x/, digest: 12}", r"knowledge\.digest"),
+        ("knowledge: {uri: s3://b/x, digest: sha256:" + "0" * 64 + "}", r"knowledge\.uri"),
+        ("limits: {steps: 0}", r"limits\.steps"),
+        ("dialect: morse", r"dialect"),
+    ],
+)
+def test_a_release_that_can_t_be_served_is_refused_by_the_field(wrong: str, said: str) -> None:
+    with pytest.raises(UsageError, match=f"x is not a valid Release.*{said}"):
+        from_yaml(f"format: huggingface\n{wrong}\n", Release, "x")
