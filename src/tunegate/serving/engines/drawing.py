@@ -80,10 +80,14 @@ class _ByRequest(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
         return torch.zeros(len(states), dtype=torch.int32)
 
     def __call__(self, scores: torch.Tensor, tensor_arg: torch.Tensor) -> torch.Tensor:
-        """Scores of which each row has one token left, which the library then takes as the likeliest."""
-        rows = zip(scores, self._rows, strict=True)
-        tokens = torch.stack([drawing.draw(row, before) for row, (drawing, before) in rows])
-        return torch.full_like(scores, -torch.inf).scatter_(-1, tokens, 0.0)
+        """Scores of which each row has one token left, which the library then takes as the likeliest.
+
+        A request whose prompt is read in parts has no token yet: for each, one row too many stands at the end.
+        """
+        left = torch.full_like(scores, -torch.inf)
+        for row, (drawing, before), only in zip(scores, self._rows, left, strict=False):
+            only[drawing.draw(row, before)] = 0.0
+        return left
 
 
 class DrawingManager(CBGenerateManager):  # type: ignore[misc]

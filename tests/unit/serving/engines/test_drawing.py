@@ -90,6 +90,26 @@ def test_one_batch_serves_requests_that_draw_differently(engine: Engine, base: P
     assert seed_one == seed_two == alone
 
 
+def test_prompts_that_are_read_in_parts_share_a_batch_with_others(engine: Engine) -> None:
+    """Together they have more tokens than one batch takes, so that some have no token yet when others have."""
+    long = [{"role": "user", "content": f"{number} " + "How much is the kettle? " * 10} for number in range(12)]
+    long.append({"role": "user", "content": "How much is the kettle? " * 100})  # more than a batch takes, alone
+
+    async def serve() -> tuple[list[str], list[str]]:
+        async with remote.session() as session:
+
+            async def ask(message: Mapping[str, str]) -> str:
+                body = asked(engine, temperature=0, messages=[message])
+                async with session.post(f"{engine.url}/v1/chat/completions", json=body) as reply:
+                    assert reply.status == 200, await reply.text()
+                    return text_of(await reply.text())
+
+            return [await ask(message) for message in long], list(await asyncio.gather(*map(ask, long)))
+
+    alone, together = asyncio.run(serve())
+    assert together == alone
+
+
 def test_the_engine_takes_no_more_steps_for_a_client_that_has_gone(engine: Engine) -> None:
     assert engine.limits is not None
     tokens = engine.limits.context - 200
