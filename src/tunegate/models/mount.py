@@ -1,9 +1,9 @@
 """A version as it lies in front of a server in a pod: put there by the storage initializer, checked by the server.
 
-The folder holds the version's files and its manifest.json, and under base/ the same of the model that an adapter
-needs. It may be a mount, so it is filled from within: files arrive in a hidden folder of it and appear, the manifest
-last, as links. Both sides hold every byte against the manifest, so the server trusts nothing in between. Imports
-no torch.
+The folder holds the version's files and its manifest.json, under base/ the same of the model that an adapter needs,
+and under knowledge/ the index that its release names. It may be a mount, so it is filled from within: files arrive in
+a hidden folder of it and appear, the manifest last, as links. Both sides hold every byte against the manifest, so the
+server trusts nothing in between. Imports no torch.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from tunegate.api.codec import from_json, from_yaml, to_json
 from tunegate.api.digest import Digest
 from tunegate.api.errors import DigestError, ModelError, StoreError
 from tunegate.api.pinned import Pinned, storage_uri
-from tunegate.api.versions import MANIFEST, RELEASE, File, Manifest, Release
+from tunegate.api.versions import KNOWLEDGE, MANIFEST, RELEASE, File, Manifest, Release
 from tunegate.files import digest_of_file, disk_errors_as, replace_file
 from tunegate.models.materialize import ADAPTERS, MERGED, check_folder, on_base, required_base
 from tunegate.models.prompt_tuning import kind_in, refuse_prefix
 from tunegate.store import Progress, Store
+from tunegate.store.artifacts import digest_of_folder
 from tunegate.store.fetching import RESUME
+from tunegate.store.release import fetch_index
 from tunegate.store.versions import check_manifest
 
 BASE = "base"
@@ -28,7 +30,7 @@ _ARRIVING = ".arriving"
 
 
 def deliver(store: Store, wanted: Pinned, into: Path, progress: Progress | None = None) -> Manifest:
-    """Fill `into` with exactly the version that is wanted, and with its base if it is an adapter.
+    """Fill `into` with exactly the version that is wanted, with its base if it is an adapter, and with its index.
 
     Files that are there and right are kept, so an attempt that was ended resumes. Raises DigestError when the store
     has other bytes under that name, NotFoundError, or StoreError when the store or the disk fails.
@@ -38,12 +40,10 @@ def deliver(store: Store, wanted: Pinned, into: Path, progress: Progress | None 
     if manifest.format in ADAPTERS:
         base = required_base(manifest)
         deliver(store, Pinned(store.resolve(base.uri).name, base.digest), into / BASE, progress)
+    index = fetch_index(store, _release_in(fetched, manifest), into / _ARRIVING / KNOWLEDGE, progress)
     with disk_errors_as(StoreError, into, "use another folder."):
-        for path in sorted(path for path in fetched.rglob("*") if path.is_file()):
-            target = into / path.relative_to(fetched)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)
-            os.link(path, target)
+        for folder, target in ((fetched, into), *([(index, into / KNOWLEDGE)] if index else [])):
+            _link(folder, target)
         replace_file(into / MANIFEST, to_json(manifest))  # last: where it lies, all else does
     return manifest
 
@@ -68,10 +68,11 @@ def read_mounted(folder: Path) -> tuple[Manifest, Release]:
         if found.digest != base.digest:
             where = f"{folder / BASE} holds {found.digest}, but the adapter needs {base.digest}"
             raise DigestError(f"{where}; fetch it again: tunegate initialize {storage_uri(manifest)} {folder}")
-    release = folder / RELEASE
-    if not release.is_file():
-        raise ModelError(f"{manifest.name} has no {RELEASE}; publish it with one, under another name.")
-    return manifest, from_yaml(release.read_bytes(), Release, str(release))
+    release = _release_in(folder, manifest)
+    if release.knowledge and digest_of_folder(folder / KNOWLEDGE) != release.knowledge.digest:
+        named = f"{folder / KNOWLEDGE} is not the index {release.knowledge.index} that {manifest.name} needs"
+        raise DigestError(f"{named}; fetch it again: tunegate initialize {storage_uri(manifest)} {folder}")
+    return manifest, release
 
 
 def servable(folder: Path, manifest: Manifest, cache: Path, *, whole: bool = True) -> Path:
@@ -89,6 +90,22 @@ def servable(folder: Path, manifest: Manifest, cache: Path, *, whole: bool = Tru
         folder = on_base(mounted, target, lambda: servable(mounted / BASE, beneath, cache))
     check_folder(folder)
     return folder
+
+
+def _release_in(folder: Path, manifest: Manifest) -> Release:
+    release = folder / RELEASE
+    if not release.is_file():
+        raise ModelError(f"{manifest.name} has no {RELEASE}; publish it with one, under another name.")
+    return from_yaml(release.read_bytes(), Release, str(release))
+
+
+def _link(folder: Path, into: Path) -> None:
+    """Let the files of `folder` appear below `into`, too."""
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        target = into / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        os.link(path, target)
 
 
 def _check(folder: Path, file: File, manifest: Manifest) -> None:

@@ -30,6 +30,11 @@ class Variable(Resource, frozen=True, kw_only=True, rename=None, omit_defaults=T
             raise ValueError(f"the default {problem}")
 
     @property
+    def is_required(self) -> bool:
+        """Whether it has no default."""
+        return self.default is msgspec.UNSET
+
+    @property
     def needs_fence(self) -> bool:
         """Whether its value may hold words that somebody else has written."""
         return self.type in ("text", "list", "object") and not self.choices and not self.trusted

@@ -5,22 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunegate.api.versions import ModelVersion, Release
+from tunegate.api.versions import KNOWLEDGE, ModelVersion, Release
 from tunegate.files import default_cache
 from tunegate.models import materialize
 from tunegate.models.mount import read_mounted, servable
 from tunegate.models.prompt_tuning import ADAPTER_CONFIG, kind_of, refuse_prefix
 from tunegate.store import Store
-from tunegate.store.release import read_release
+from tunegate.store.release import cached_index, fetch_index, fetch_prompts, read_release
 
 
 @dataclass(frozen=True)
 class ServedVersion:
-    """What is served. `folder`: its verified weights, or None where the engine has loaded them itself."""
+    """What is served. `folder`: its verified weights, or None where the engine has loaded them itself.
+
+    prompts, knowledge: the verified folders of its prompt templates and of its index; None where it has none.
+    """
 
     version: ModelVersion
     release: Release
     folder: Path | None
+    prompts: Path | None = None
+    knowledge: Path | None = None
 
 
 def from_store(store: Store, name: str, *, whole: bool, fetch: bool) -> ServedVersion:
@@ -28,11 +33,17 @@ def from_store(store: Store, name: str, *, whole: bool, fetch: bool) -> ServedVe
     found = store.resolve(name)
     if whole and found.format == "prompt-adapter":
         refuse_prefix(kind_of(store.get(f"{found.name}/{ADAPTER_CONFIG}"), found.name), found.name)
-    folder = materialize(store, found, whole=whole) if fetch else None
-    return ServedVersion(found, read_release(store, found), folder)
+    release, cache = read_release(store, found), default_cache()
+    prompts = fetch_prompts(store, found, release, cache)
+    knowledge = fetch_index(store, release, cached_index(release, cache)) if release.knowledge else None
+    folder = materialize(store, found, cache, whole=whole) if fetch else None
+    return ServedVersion(found, release, folder, prompts, knowledge)
 
 
 def mounted(store: Store, folder: Path, *, whole: bool) -> ServedVersion:
     """Nothing is asked of the store: a server that starts again while the store is down must still answer."""
     manifest, release = read_mounted(folder)
-    return ServedVersion(store.version_of(manifest), release, servable(folder, manifest, default_cache(), whole=whole))
+    prompts = folder / release.prompts.path if release.prompts else None
+    knowledge = folder / KNOWLEDGE if release.knowledge else None
+    weights = servable(folder, manifest, default_cache(), whole=whole)
+    return ServedVersion(store.version_of(manifest), release, weights, prompts, knowledge)

@@ -1,16 +1,21 @@
-"""What a version says about serving it, read from the store and held against its digest."""
+"""What a version says about serving it, read from the store and held against its digest: its release, and the prompts
+and the index that this names."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from tunegate.api.codec import from_yaml
 from tunegate.api.digest import Digest
 from tunegate.api.errors import DigestError, ModelError
-from tunegate.api.versions import RELEASE, ModelVersion, Release
+from tunegate.api.versions import KNOWLEDGE, RELEASE, ModelVersion, Release
 
 if TYPE_CHECKING:
     from tunegate.store import Store
+    from tunegate.store.transfer import Progress
 
 
 def read_release(store: Store, version: ModelVersion) -> Release:
@@ -31,3 +36,36 @@ def read_file(store: Store, version: ModelVersion, path: str) -> bytes:
         damaged = f"{version.name}/{path} in the store is not what the manifest says"
         raise DigestError(f"{damaged}; publish the version again under another name.")
     return body
+
+
+def fetch_prompts(store: Store, version: ModelVersion, release: Release, cache: Path) -> Path | None:
+    """The folder of the prompts of `version`, verified, without its weights; None where it has none.
+
+    Raises ModelError when it lacks what its release names, DigestError naming a file that differs.
+    """
+    if release.prompts is None:
+        return None
+    manifest, path = store.manifest(version.digest), release.prompts.path
+    files = tuple(file for file in manifest.files if file.path.startswith(f"{path}/"))
+    if not files:
+        lacks = f"{version.name} has no {path}/, which its {RELEASE} names"
+        raise ModelError(f"{lacks}; publish it with that folder, under another name.")
+    into = cache / path / Digest.parse(version.digest).hex
+    return store.fetch(msgspec.structs.replace(manifest, files=files), into) / path
+
+
+def fetch_index(store: Store, release: Release, into: Path, progress: Progress | None = None) -> Path | None:
+    """`into`, where the index that the release names is then, verified; None where it names none.
+
+    Raises NotFoundError where the store has no such index, DigestError naming it where it is damaged.
+    """
+    if release.knowledge is None:
+        return None
+    artifacts = store.artifacts(KNOWLEDGE)
+    return artifacts.fetch(artifacts.find(release.knowledge.index), into, progress)
+
+
+def cached_index(release: Release, cache: Path) -> Path:
+    """Where the index of a release lies in a cache: what has the same digest is brought once."""
+    assert release.knowledge is not None
+    return cache / KNOWLEDGE / Digest.parse(release.knowledge.digest).hex

@@ -12,12 +12,12 @@ from tunegate.api.codec import Document, changed, from_json, from_yaml, to_json,
 from tunegate.api.errors import UsageError
 from tunegate.api.evaluation import Evaluation, Metric
 from tunegate.api.feedback import Feedback, FeedbackRecord
+from tunegate.api.pinned import index_of
 from tunegate.api.policy import PromotionPolicy
 from tunegate.api.versions import (
     Cost,
     Derived,
     File,
-    Knowledge,
     Limits,
     Manifest,
     Producer,
@@ -52,6 +52,7 @@ EVALUATION = Evaluation(
 FEEDBACK = FeedbackRecord(
     digest=MANIFEST.digest, answered=T, received=T, feedback=Feedback(response_id="chatcmpl-1", verdict="up")
 )
+URI = index_of("shop", MANIFEST.digest).uri
 RELEASE = Release(format="huggingface", system_prompt="You are Xuan.")
 DOCUMENTS = [
     pytest.param(MANIFEST, ("producer", "training", "cost"), id="manifest"),
@@ -168,7 +169,7 @@ def test_a_release_says_all_that_is_served() -> None:
     whole = Release(
         format="huggingface",
         prompts=Prompts(),
-        knowledge=Knowledge(uri="s3://b/.knowledge/shop/sha256-0/", digest="sha256:" + "0" * 64),
+        knowledge=index_of("shop", "sha256:" + "0" * 64),
         tools=("calculator", "knowledge"),
         dialect="openai",
         limits=Limits(steps=2),
@@ -180,8 +181,8 @@ def test_a_release_says_all_that_is_served() -> None:
     ("wrong", "said"),
     [
         ("prompts: {path: ../other}", r"prompts\.path"),
-        ("knowledge: {uri: s3://b/x/, digest: 12}", r"knowledge\.digest"),
-        ("knowledge: {uri: s3://b/x, digest: sha256:" + "0" * 64 + "}", r"knowledge\.uri"),
+        ("knowledge: {uri: s3://b/x/, digest: sha256:" + "0" * 64 + "}", r"knowledge\.uri"),
+        (f"knowledge: {{uri: {URI}, digest: 12}}", r"knowledge\.digest"),
         ("limits: {steps: 0}", r"limits\.steps"),
         ("dialect: morse", r"dialect"),
     ],

@@ -19,7 +19,7 @@ from tunegate.knowledge.build import build
 from tunegate.knowledge.documents import Document, Section
 from tunegate.knowledge.embedders import UrlEmbedder
 from tunegate.knowledge.index import Index
-from tunegate.knowledge.library import locate, publish
+from tunegate.knowledge.library import locate, open_index, publish
 from tunegate.knowledge.measure import read_questions
 from tunegate.knowledge.readers import _LARGEST, read
 from tunegate.processes import free_port
@@ -248,6 +248,15 @@ def test_a_database_is_named_and_loaded(tmp_path: Path, server: Hashing) -> None
         server.salt = "other weights under the same name"
         build_and_load(f"{database}#help")
         PostgresIndex(f"{database}#help", embedder)
+
+
+def test_a_release_s_index_has_its_embedder_where_the_variable_names_it(tmp_path: Path, server: Hashing) -> None:
+    build(HELP, tmp_path / "index", embedder=UrlEmbedder(server.url, "hashing"))
+    with refused(", and no server has it; name its URL in ") as caught:
+        open_index(tmp_path / "index", None)
+    assert "hashing" in str(caught.value)
+    assert str(caught.value).endswith("TUNEGATE_EMBEDDER_URL.")
+    assert open_index(tmp_path / "index", server.url).search("send a kettle back").hits
 
 
 @needs_postgres

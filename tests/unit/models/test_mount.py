@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tunegate.api.errors import DigestError, ModelError, NotFoundError
-from tunegate.api.pinned import Pinned, parse_storage_uri, storage_uri
+from tunegate.api.pinned import Pinned, index_of, parse_storage_uri, storage_uri
 from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
 from tunegate.models import materialize
 from tunegate.models.mount import deliver, read_mounted, servable
@@ -55,6 +55,29 @@ def test_exactly_the_version_arrives(store: Store, base: ModelVersion, tiny: Pat
     manifest, read = read_mounted(into)
     assert (manifest.digest, read.system_prompt) == (base.digest, "Be kind.")
     assert servable(into, manifest, tmp_path / "cache") == into
+
+
+def test_the_index_that_a_release_names_arrives_whole_or_the_version_does_not(
+    store: Store, tiny: Path, tmp_path: Path
+) -> None:
+    (index := tmp_path / "index").mkdir()
+    (index / "index.json").write_text("{}")
+    artifact = store.artifacts("knowledge").publish(index, "help")
+    release = Release(format="huggingface", knowledge=index_of("help", artifact.digest))
+    version = store.publish(tiny, "shop/run/checkpoint-9", release=release, producer=MADE)
+
+    deliver(store, pinned(version), into := tmp_path / "models")
+    assert (into / "knowledge/index.json").read_text() == "{}"
+    assert read_mounted(into)[1] == release
+
+    (into / "knowledge/index.json").unlink()  # a link to what arrived, which is damaged so
+    (into / "knowledge/index.json").write_text("[]")
+    with pytest.raises(DigestError, match=r"knowledge is not the index help@sha256:.* tunegate initialize tunegate://"):
+        read_mounted(into)
+    store.put(f"{artifact.name}/index.json", b"[]")
+    with pytest.raises(DigestError, match=r"knowledge/help/.*index\.json differs from its manifest"):
+        deliver(store, pinned(version), elsewhere := tmp_path / "elsewhere")
+    assert not (elsewhere / "manifest.json").exists()
 
 
 def test_resume_state_stays_in_the_store(store: Store, tiny: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from tests.refusals import refused, without_story
 from tests.unit.prompts.builders import NONCE, rendered, template, variables
 from tunegate.api.errors import PromptError
 from tunegate.prompts import load_template, parse_template, render
+from tunegate.prompts.assistant import load_assistant
 from tunegate.prompts.lint import lint
 from tunegate.prompts.output import Output, read_answer
 
@@ -195,6 +196,19 @@ Prompt = tuple[str, dict[str, Any]]  # a text and its front matter
 def test_what_lint_finds_is_gone_once_its_reason_was_followed(words: str, wrong: Prompt, right: Prompt) -> None:
     assert words in " ".join(finding.reason for finding in lint(template(wrong[0], **wrong[1])))
     assert lint(template(right[0], **right[1])) == []
+
+
+def test_a_folder_of_prompts_has_what_a_server_takes_and_gives(tmp_path: Path) -> None:
+    head = "---\nvariables:\n  shop: {type: text, description: Whose.%s}\n---\nAnswer.\n"
+    (tmp_path / "hello.prompt").write_text(head % "")
+    with refused(" has none of the templates that a server takes; name one "):
+        load_assistant(tmp_path)
+    answer = (tmp_path / "hello.prompt").rename(tmp_path / "answer.prompt")
+    with refused("; give it a default, or take one of: ") as caught:
+        load_assistant(tmp_path)
+    assert str(caught.value).startswith(f"{answer}:3: no server gives shop; ")
+    answer.write_text(head % ", default: Kiyo")
+    assert load_assistant(tmp_path).template("answer", "en")
 
 
 def test_every_message_has_its_story() -> None:

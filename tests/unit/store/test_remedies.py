@@ -16,12 +16,12 @@ import pytest
 from tests.refusals import refusals, refused, without_story
 from tests.waiting import wait_for
 from tunegate.api.codec import to_json
-from tunegate.api.versions import File, ModelVersion, Producer, Release, digest_of
+from tunegate.api.versions import File, ModelVersion, Producer, Prompts, Release, digest_of
 from tunegate.processes import free_port
 from tunegate.store import EmbeddedStore, Store
 from tunegate.store.client import connect, parse_uri
 from tunegate.store.files import fetch_plain
-from tunegate.store.release import read_release
+from tunegate.store.release import fetch_prompts, read_release
 
 NAME, OTHER = "tea/run/checkpoint-1", "tea/again/checkpoint-1"
 Damage = Callable[[str, bytes | None], None]
@@ -255,6 +255,20 @@ def test_an_artifact_is_named_and_found_as_the_message_says(store: Store, model:
     store.delete(key)
     assert artifacts.publish(model, "help") == published
     assert artifacts.find("help") == published
+
+
+def test_prompts_that_a_release_names_are_published_with_it(store: Store, model: Path, tmp_path: Path) -> None:
+    release, made = Release(format="huggingface", prompts=Prompts()), Producer(kind="test")
+    version = store.publish(model, NAME, release=release, producer=made)
+    with refused("names; publish it with that folder, under another name"):
+        fetch_prompts(store, version, release, tmp_path / "cache")
+    shutil.copytree(model, whole := tmp_path / "whole")
+    (whole / "prompts").mkdir()
+    (whole / "prompts/answer.prompt").write_text("Answer.")
+    version = store.publish(whole, OTHER, release=release, producer=made)
+    found = fetch_prompts(store, version, release, tmp_path / "cache")
+    assert found
+    assert [path.name for path in found.iterdir()] == ["answer.prompt"]
 
 
 # Messages whose way out is to do the same again, or is somebody else's to give.
