@@ -42,12 +42,14 @@ class FeedbackRecord(Document, frozen=True, kw_only=True):
     """Feedback as it is kept: resolved to the digest of the version that gave the answer.
 
     step: the step of the promotion beside whose other version it was given; None where nothing was being promoted, for
-    answers that were asked for past the route, and for those that 0.1.0 gave.
+    answers that were asked for past the route, and for those that 0.1.0 gave. user: the tag of one user of the version
+    on one day; None for an unnamed one.
     """
 
     schema: Literal["tunegate.io/feedback/v1"] = "tunegate.io/feedback/v1"
     digest: str
     step: StepTag | None = None
+    user: str | None = None
     answered: datetime
     received: datetime
     feedback: Feedback

@@ -71,6 +71,17 @@ def list_(version: str, as_json: bool, store_uri: str, endpoint_url: str | None)
     print_table(title, ("answered", "verdict", "rating", "tags", "comment"), [_row(record) for record in records])
 
 
+@command.command()
+@click.argument("key")
+@store_options
+def mend(key: str, store_uri: str, endpoint_url: str | None) -> None:
+    """Write the segment of votes at KEY, of which a part is gone, again with the votes that are whole."""
+    from tunegate.feedback import FeedbackLog
+
+    kept = FeedbackLog(open_store(store_uri, endpoint_url)).mend(key)
+    click.echo(f"{kept} votes are whole and stay.")
+
+
 def _row(record: FeedbackRecord) -> tuple[str, ...]:
     from rich.markup import escape
 

@@ -4,6 +4,6 @@ Nothing here knows of HTTP, engines or promotions.
 """
 
 from tunegate.feedback.ids import ResponseId, ResponseIds, parse_key
-from tunegate.feedback.votes import FeedbackLog
+from tunegate.feedback.votes import FeedbackLog, VoteWriter
 
-__all__ = ["FeedbackLog", "ResponseId", "ResponseIds", "parse_key"]
+__all__ = ["FeedbackLog", "ResponseId", "ResponseIds", "VoteWriter", "parse_key"]

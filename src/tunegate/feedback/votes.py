@@ -1,100 +1,214 @@
-"""The feedback log: one immutable document in the store for each judged answer.
+"""The log of votes: what users said, in segments in the store, by version and by the day of the answer.
 
-The key of a document follows from the response id alone and is written only if nothing is there, so an answer is
-judged once whichever replica hears of it. All verdicts are kept; of one user's on one version the first few count.
-Nothing here knows how ids are signed or who sends feedback.
+A vote is kept when its segment is in the store. Servers don't ask each other, so one vote may be kept by two of them;
+it is counted once, by `tally`, whoever counts. Nothing here knows how ids are signed or who sends feedback.
 """
 
 from __future__ import annotations
 
+import builtins
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
-from typing import Protocol
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Literal, TypeVar
 
 import msgspec
 
-from tunegate.api.codec import from_json, to_json
+from tunegate.api.codec import from_json, prepare
 from tunegate.api.digest import Digest
 from tunegate.api.errors import StoreError, UsageError
-from tunegate.api.feedback import Feedback, FeedbackRecord, Tally, Verdicts, promotion_tag
-from tunegate.feedback.tally import VERDICTS_PER_USER, Vote, count_votes
+from tunegate.api.feedback import Feedback, FeedbackRecord, StepTag, Tally, Verdict, Verdicts, promotion_tag
+from tunegate.feedback.segments import Documents, Segment, day_of, new_writer, read_lines, segment_key, utc_day
+from tunegate.feedback.tally import Caps, Vote, counting
 
-FOLDER = ".tunegate/feedback"
+FOLDER = ".tunegate/votes"
+OLD_FOLDER = ".tunegate/feedback"
+"""Where 0.1.0 kept one document for each vote."""
+Outcome = Literal["counted", "kept", "repeat"]
+"""What became of a vote: it counts; it is kept, and its user has had their share; its answer was judged before."""
+T = TypeVar("T")
 _ANONYMOUS = "anonymous"
 _READERS = 8
-
-
-class Documents(Protocol):
-    """What the log needs of the store."""
-
-    def put_new(self, key: str, body: bytes) -> bool: ...
-    def get(self, key: str) -> bytes | None: ...
-    def keys(self, prefix: str) -> list[str]: ...
+# A segment of this many rows or bytes is followed by another one.
+_MOST_ROWS, _MOST_BYTES = 2000, 1 << 18
+_MOST_OPEN, _MOST_KNOWN = 64, 100_000
 
 
 class FeedbackLog:
-    """Records and counts the feedback of all versions in a store."""
+    """Counts the votes in a store, whoever wrote them."""
 
     def __init__(self, store: Documents) -> None:
         self._store = store
-        self._read: dict[str, dict[str, Vote]] = {}
+        self._read: dict[str, tuple[str, Sequence[Vote]]] = {}  # by key: the etag, and what it has
 
-    def record(self, record: FeedbackRecord, user: str | None = None) -> bool:
-        """Keep `record` durably; False when its answer was judged before. The caller has checked the response id.
-
-        `user` is the tag in that id. Raises StoreError when the store can't be reached: then nothing was kept and it
-        may be tried again.
-        """
-        kept = msgspec.structs.replace(record, feedback=without_controls(record.feedback))
-        return self._store.put_new(f"{_folder(record.digest, user)}{record.feedback.response_id}.json", to_json(kept))
-
-    def counts(self, digest: str, user: str | None) -> bool:
-        """Whether the verdict of `user` that was just recorded is among the first few. When several of one user
-        arrive at once, fewer may count, never more."""
-        return user is None or len(self._store.keys(_folder(digest, user))) <= VERDICTS_PER_USER
-
-    def list(self, digest: str) -> list[FeedbackRecord]:
-        """All feedback on the version with `digest`, oldest first."""
-        return sorted(self._fetch(self._store.keys(_prefix(digest))), key=lambda record: record.received)
+    def list(self, digest: str) -> builtins.list[FeedbackRecord]:
+        """All feedback on the version with `digest`, oldest first; of each answer what was received first."""
+        keys = [entry.key for entry in self._store.entries(f"{_folder(digest)}/")]
+        old = [entry.key for entry in self._store.entries(f"{OLD_FOLDER}/{_hex(digest)}/")]
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = [*pool.map(self._segment, keys), *pool.map(self._document, old)]
+        records = sorted((record for each in found for record in each), key=lambda record: record.received)
+        return list({record.feedback.response_id: record for record in reversed(records)}.values())[::-1]
 
     def tally(self, digest: str, since: datetime | None = None) -> Tally:
-        """Count the verdicts on answers given at or after `since`: of each user the first few that were received."""
-        counts = count_votes(vote for vote in self._votes(digest) if since is None or vote.answered >= since)
-        return Tally(up=sum(tally.up for tally in counts.values()), down=sum(tally.down for tally in counts.values()))
+        """Count the verdicts on answers given at or after `since`."""
+        begin = since.timestamp() if since else float("-inf")
+        votes = counting(self._votes(digest, since))
+        counts = Counter(vote.verdict for vote in votes if vote.answered >= begin)
+        return Tally(up=counts["up"], down=counts["down"])
 
     def tallies(self, digest: str, promotion: str, since: datetime) -> Verdicts:
         """The same for each step of the promotion of this name, and, as step None, for answers given since `since`
         without a step."""
-        tag = promotion_tag(promotion)
-        counts = count_votes(
-            vote
-            for vote in self._votes(digest)
-            if (vote.step.startswith(f"{tag}/") if vote.step else vote.answered >= since)
-        )
-        return {None if step is None else int(step.partition("/")[2]): tally for step, tally in counts.items()}
+        tag, begin = promotion_tag(promotion), since.timestamp()
+        found: defaultdict[int | None, Counter[Verdict]] = defaultdict(Counter)
+        for vote in counting(self._votes(digest, since)):
+            of, _, index = (vote.step or "").partition("/")
+            if of == tag or (not of and vote.answered >= begin):
+                found[int(index) if of else None][vote.verdict] += 1
+        return {step: Tally(up=counts["up"], down=counts["down"]) for step, counts in found.items()}
 
-    def _votes(self, digest: str) -> Iterable[Vote]:
-        """All votes on a version. Documents read once are not read again."""
-        read = self._read.setdefault(digest, {})
-        new = [key for key in self._store.keys(_prefix(digest)) if key not in read]
-        for key, record in zip(new, self._fetch(new), strict=True):
-            user = key.removeprefix(_prefix(digest)).partition("/")[0]
-            named = None if user == _ANONYMOUS else user
-            read[key] = Vote(named, record.answered, record.received, record.feedback.verdict, record.step)
-        return read.values()
-
-    def _fetch(self, keys: Iterable[str]) -> Iterable[FeedbackRecord]:
-        def get(key: str) -> FeedbackRecord:
-            body = self._store.get(key)
-            try:
-                return from_json(body or b"", FeedbackRecord, key)
-            except UsageError as error:
-                raise StoreError(f"{key} in the store is not feedback: {error} If it is damaged, delete it.") from None
-
+    def _votes(self, digest: str, since: datetime | None) -> Iterator[Vote]:
+        """All votes on answers of the days from `since` on, and of the one before, as clocks differ. What was read
+        once is not read again."""
+        first = utc_day(since) - timedelta(days=1) if since else date.min
+        folder = _folder(digest)
+        days = [day for day in self._store.folders(f"{folder}/") if date.fromisoformat(day) >= first]
+        entries = [entry for day in days for entry in self._store.entries(f"{folder}/{day}/")]
+        entries += self._store.entries(f"{OLD_FOLDER}/{_hex(digest)}/")
+        unread = [entry for entry in entries if self._read.get(entry.key, ("",))[0] != entry.etag]
         with ThreadPoolExecutor(_READERS) as pool:
-            return list(pool.map(get, keys))
+            for entry, votes in zip(unread, pool.map(self._fetch, (entry.key for entry in unread)), strict=True):
+                self._read[entry.key] = (entry.etag, votes)
+        for entry in entries:
+            yield from self._read[entry.key][1]
+
+    def _fetch(self, key: str) -> Sequence[Vote]:
+        if day_of(key) is None:
+            return [_vote(record) for record in self._document(key)]
+        same: dict[str, str] = {}  # users and steps that are named often are kept once
+        votes = self._lines(key, _LINE.decode)
+        return [
+            Vote(
+                _mark(line.feedback.response_id),
+                line.user and same.setdefault(line.user, line.user),
+                line.answered.timestamp(),
+                line.received.timestamp(),
+                line.feedback.verdict,
+                line.step and same.setdefault(line.step, line.step),
+            )
+            for line in votes
+        ]
+
+    def _segment(self, key: str) -> Sequence[FeedbackRecord]:
+        return self._lines(key, lambda line: from_json(line, FeedbackRecord, key))
+
+    def _lines(self, key: str, decode: Callable[[bytes], T]) -> Sequence[T]:
+        """What a segment has. Raises StoreError when a part of it is gone: too few votes must not decide."""
+        body = self._store.get(key)
+        if body is None:  # its days are over: it was deleted after it was listed
+            return []
+        lines, is_whole = read_lines(body)
+        try:
+            found = [decode(line) for line in lines]
+        except (UsageError, msgspec.DecodeError) as error:
+            raise StoreError(f"{key} in the store is not a log of votes: {error} Delete it.") from None
+        if not is_whole:
+            raise StoreError(
+                f"{key} in the store is cut after {len(found)} votes; restore it from a backup, or keep these alone "
+                f"with: tunegate feedback mend {key}"
+            )
+        return found
+
+    def _document(self, key: str) -> Sequence[FeedbackRecord]:
+        """A vote as 0.1.0 kept it: its user stands in the key."""
+        body = self._store.get(key)
+        try:
+            record = from_json(body or b"", FeedbackRecord, key)
+        except UsageError as error:
+            raise StoreError(f"{key} in the store is not feedback: {error} If it is damaged, delete it.") from None
+        user = key.split("/")[-2]
+        return [msgspec.structs.replace(record, user=None if user == _ANONYMOUS else user)]
+
+    def mend(self, key: str) -> int:
+        """Write a segment that was cut again with the votes that are whole; says how many these are."""
+        if day_of(key) is None or not key.startswith(f"{FOLDER}/"):
+            raise UsageError(f"{key} is no segment of votes; give the key as the message about it has it.")
+        lines, _ = read_lines(self._store.get(key) or b"")
+        self._store.put(key, Segment().with_lines(lines).to_bytes())
+        return len(lines)
+
+
+@dataclass
+class _Open:
+    """The segment that votes on the answers of one version and day are added to."""
+
+    number: int
+    segment: Segment
+
+
+class VoteWriter:
+    """Writes votes into segments of its own. Not for several threads at a time."""
+
+    def __init__(self, store: Documents, name: str | None = None) -> None:
+        self._store = store
+        self._name = name or new_writer()
+        self._open: OrderedDict[tuple[str, date], _Open] = OrderedDict()
+        self._numbers: Counter[tuple[str, date]] = Counter()
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._caps = Caps(_MOST_KNOWN)
+
+    def write(self, records: Sequence[FeedbackRecord]) -> list[Outcome | StoreError]:
+        """Keep all of them: they are in the store, each but those with an error. The caller has checked their ids.
+
+        A repeat is one whose answer this writer has heard of: among those that it remembers.
+        """
+        places: defaultdict[tuple[str, date], dict[str, FeedbackRecord]] = defaultdict(dict)
+        outcomes: dict[int, Outcome | StoreError] = {}
+        for record in records:
+            mark = _mark(record.feedback.response_id)
+            place = places[_folder(record.digest), utc_day(record.answered)]
+            if mark in self._known or mark in place:
+                outcomes[id(record)] = "repeat"
+            else:
+                place[mark] = record
+        for (folder, day), found in places.items():
+            error = self._add(folder, day, [encode(record) for record in found.values()]) if found else None
+            for mark, record in found.items():
+                outcomes[id(record)] = error or self._remember(mark, record)
+        return [outcomes[id(record)] for record in records]
+
+    def _add(self, folder: str, day: date, lines: Sequence[bytes]) -> StoreError | None:
+        current = self._open.get((folder, day)) or _Open(self._numbers[folder, day], Segment())
+        grown = current.segment.with_lines(lines)
+        try:
+            self._store.put(segment_key(folder, day, self._name, current.number), grown.to_bytes())
+        except StoreError as error:
+            return error
+        self._open[folder, day] = _Open(current.number, grown)
+        self._open.move_to_end((folder, day))
+        if grown.rows >= _MOST_ROWS or len(grown) >= _MOST_BYTES:
+            self._close(folder, day)
+        elif len(self._open) > _MOST_OPEN:
+            self._close(*next(iter(self._open)))
+        return None
+
+    def _close(self, folder: str, day: date) -> None:
+        self._numbers[folder, day] = self._open.pop((folder, day)).number + 1
+
+    def _remember(self, mark: str, record: FeedbackRecord) -> Outcome:
+        self._known[mark] = None
+        if len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
+        return "counted" if self._caps.admit(record.user, record.step) else "kept"
+
+
+def encode(record: FeedbackRecord) -> bytes:
+    """The line of a record, without control characters in what people wrote."""
+    return msgspec.json.encode(msgspec.structs.replace(record, feedback=without_controls(record.feedback)))
 
 
 def without_controls(feedback: Feedback) -> Feedback:
@@ -111,10 +225,39 @@ def _strip(text: str, keep: str = "\n\t") -> str:
     return "".join(c for c in text if c in keep or unicodedata.category(c) != "Cc")
 
 
-def _folder(digest: str, user: str | None) -> str:
-    """Where a user's feedback on a version lies: by the tag, so that one listing tells how much there is."""
-    return f"{_prefix(digest)}{user or _ANONYMOUS}/"
+class _Said(msgspec.Struct):
+    response_id: str
+    verdict: Verdict
 
 
-def _prefix(digest: str) -> str:
-    return f"{FOLDER}/{Digest.parse(digest).hex}/"
+class _Line(msgspec.Struct, rename="camel"):
+    """What counting needs of a record."""
+
+    answered: datetime
+    received: datetime
+    feedback: _Said
+    step: StepTag | None = None
+    user: str | None = None
+
+
+_LINE = msgspec.json.Decoder(_Line)
+prepare(_Line)
+
+
+def _vote(record: FeedbackRecord) -> Vote:
+    said, mark = record.feedback, _mark(record.feedback.response_id)
+    times = record.answered.timestamp(), record.received.timestamp()
+    return Vote(mark, record.user, *times, said.verdict, record.step)
+
+
+def _mark(response_id: str) -> str:
+    """What tells an id from others: its signature, at its end."""
+    return response_id[-21:]
+
+
+def _folder(digest: str) -> str:
+    return f"{FOLDER}/{_hex(digest)}"
+
+
+def _hex(digest: str) -> str:
+    return Digest.parse(digest).hex

@@ -34,7 +34,7 @@ from starlette.types import ASGIApp
 from tunegate.api.errors import ServingError
 from tunegate.api.traffic import OPENAI_PREFIX
 from tunegate.api.versions import ModelVersion
-from tunegate.feedback import FeedbackLog, ResponseIds
+from tunegate.feedback import ResponseIds, VoteWriter
 from tunegate.processes import is_loopback
 from tunegate.serving.auth import Admission, Keys
 from tunegate.serving.config import ServeConfig
@@ -90,7 +90,7 @@ async def serve(config: ServeConfig, engine: Engine, listener: socket.socket, on
         async with remote.session(config.engine.key) as session:
             metrics = Metrics(version.digest, config.model)
             ids = ResponseIds(config.feedback_key, config.model)
-            feedback = FeedbackRoute(ids, FeedbackLog(config.store), metrics, _now, version.digest)
+            feedback = FeedbackRoute(ids, VoteWriter(config.store), metrics, _now, version.digest)
 
             def ready() -> bool:
                 return bool(served.ready)
@@ -111,7 +111,7 @@ async def serve(config: ServeConfig, engine: Engine, listener: socket.socket, on
             await _until_stopped(
                 _Uvicorn(app, config.grace_seconds), listener, _watch(engine, session, served, on_ready)
             )
-            feedback.close()
+            await asyncio.to_thread(feedback.close)
     finally:
         await asyncio.to_thread(engine.stop)
 

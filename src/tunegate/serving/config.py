@@ -9,7 +9,7 @@ from typing import Literal
 from tunegate.api.digest import short
 from tunegate.api.errors import UsageError
 from tunegate.feedback import parse_key
-from tunegate.feedback.votes import Documents
+from tunegate.feedback.segments import Documents
 from tunegate.files import default_cache
 from tunegate.processes import GRACE_SECONDS
 from tunegate.serving.auth import read_keys

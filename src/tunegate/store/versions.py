@@ -164,6 +164,18 @@ class Store:
         """The keys that start with `prefix`, sorted."""
         return sorted(entry.key for entry in self._bucket.entries(prefix))
 
+    def entries(self, prefix: str) -> builtins.list[Entry]:
+        """The objects whose keys start with `prefix`."""
+        return self._bucket.entries(prefix)
+
+    def folders(self, prefix: str) -> builtins.list[str]:
+        """The next path segments below `prefix`, which ends in '/'."""
+        return self._bucket.folders(prefix)
+
+    def ages(self, prefix: str) -> dict[str, float]:
+        """The seconds since each object below `prefix` was written, all by the store's clock."""
+        return self._bucket.ages(prefix)
+
     def delete(self, key: str) -> None:
         """Remove a document; one that is not there is no error."""
         self._bucket.delete(key)

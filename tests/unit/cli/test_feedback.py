@@ -11,7 +11,7 @@ from tests.unit.serving.standin import DIGEST, KEY, MODEL, Server, now
 from tunegate.api.feedback import Feedback, FeedbackRecord
 from tunegate.api.versions import Producer, Release
 from tunegate.cli import main
-from tunegate.feedback import FeedbackLog, ResponseIds
+from tunegate.feedback import FeedbackLog, ResponseIds, VoteWriter
 from tunegate.store import Store
 
 __all__ = ["admission", "documents", "engine", "limits", "server"]
@@ -67,7 +67,7 @@ def test_feedback_is_listed(store: Store, tmp_path: Path, capsys: pytest.Capture
         response_id=ResponseIds(KEY, MODEL).issue(version.digest, answered), verdict="down", comment="[b]x"
     )
     record = FeedbackRecord(digest=version.digest, answered=answered, received=answered, feedback=feedback)
-    FeedbackLog(store).record(record)
+    VoteWriter(store).write([record])
 
     assert run("list", name) == 0
     table = capsys.readouterr().out

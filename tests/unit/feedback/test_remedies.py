@@ -6,15 +6,18 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from tests.builders import at
-from tests.refusals import refused, without_story
+from tests.refusals import call, refused, without_story
 from tunegate.api.feedback import Feedback, FeedbackRecord, Tally
-from tunegate.feedback import FeedbackLog, ResponseIds
+from tunegate.feedback import FeedbackLog, ResponseIds, VoteWriter, commits
+from tunegate.feedback.commits import Commits
 from tunegate.feedback.ids import parse_key
+from tunegate.feedback.segments import Segment
 from tunegate.store import Store
 
 DIGEST = "sha256:" + "ab" * 32
@@ -42,17 +45,67 @@ def test_an_id_is_taken_as_it_was_given() -> None:
 
 
 def test_a_document_that_is_damaged_is_deleted(store: Store) -> None:
-    log = FeedbackLog(store)
-    answer = ResponseIds(bytes(32), "shop").issue(DIGEST, at(0))
-    feedback = Feedback(response_id=answer, verdict="up")
-    log.record(FeedbackRecord(digest=DIGEST, answered=at(0), received=at(1), feedback=feedback))
-    (key,) = store.keys(".tunegate/feedback/")
-    store.put(key.replace("chatcmpl", "damaged"), b"{")
+    VoteWriter(store).write([vote()])
+    store.put(f".tunegate/feedback/{DIGEST.partition(':')[2]}/anonymous/chatcmpl-1.json", b"{")
     with refused("If it is damaged, delete it") as caught:
         FeedbackLog(store).tally(DIGEST)
     (named,) = re.findall(r"(\S+) in the store is not feedback", str(caught.value))
     store.delete(named)
     assert FeedbackLog(store).tally(DIGEST) == Tally(up=1)
+
+
+def vote() -> FeedbackRecord:
+    answer = ResponseIds(bytes(32), "shop").issue(DIGEST, at(0))
+    feedback = Feedback(response_id=answer, verdict="up")
+    return FeedbackRecord(digest=DIGEST, answered=at(0), received=at(1), feedback=feedback)
+
+
+def test_a_segment_that_is_cut_is_mended_by_the_command_that_the_message_names(store: Store) -> None:
+    VoteWriter(store).write([vote() for _ in range(20)])
+    (key,) = store.keys(".tunegate/votes/")
+    body = store.get(key)
+    assert body
+    store.put(key, body[: len(body) // 2])
+    with refused("votes; restore it from a backup, or keep these alone with: tunegate feedback mend ") as caught:
+        FeedbackLog(store).tally(DIGEST)
+    words = shlex.split(str(caught.value).partition("keep these alone with: ")[2])
+    assert "votes are whole and stay" in call(*words[1:])
+    assert 0 < FeedbackLog(store).tally(DIGEST).up < 20
+    with refused("is no segment of votes; give the key as the message about it has it"):
+        FeedbackLog(store).mend("manifest.json")
+
+
+def test_a_segment_that_is_something_else_is_deleted(store: Store) -> None:
+    VoteWriter(store).write([vote()])
+    (key,) = store.keys(".tunegate/votes/")
+    store.put(key, Segment().with_lines([b"{}"]).to_bytes())
+    with refused("in the store is not a log of votes"):
+        FeedbackLog(store).tally(DIGEST)
+    store.delete(key)
+    assert FeedbackLog(store).tally(DIGEST) == Tally()
+
+
+def test_a_vote_that_finds_too_many_waiting_is_sent_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, gate, begun = VoteWriter(store), threading.Event(), threading.Event()
+    put = store.put
+
+    def slow(key: str, body: bytes) -> None:
+        begun.set()
+        gate.wait(20)
+        put(key, body)
+
+    monkeypatch.setattr(store, "put", slow)
+    monkeypatch.setattr(commits, "_MOST_WAITING", 2)
+    waiting = Commits(writer, lambda record: None)
+    sent = [waiting.submit(vote())]
+    assert begun.wait(20)
+    sent += [waiting.submit(vote()), waiting.submit(vote())]
+    with refused("Too many votes wait for the store; send it again in a moment"):
+        waiting.submit(vote())
+    gate.set()
+    assert [each.result(20) for each in sent] == ["counted"] * 3
+    assert waiting.submit(vote()).result(20) == "counted"
+    waiting.close()
 
 
 def test_every_message_has_its_story() -> None:

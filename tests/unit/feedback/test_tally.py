@@ -1,21 +1,17 @@
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-
+import msgspec
 import pytest
 
 from tunegate.api.feedback import Tally, step_tag
-from tunegate.feedback.tally import Vote, count_votes
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
+from tunegate.feedback.tally import Caps, Vote, count_votes
 
 
 def votes(*said: str) -> list[Vote]:
     """`anna+` is a thumb up of anna, `-` one down of an unnamed user; received in this order."""
     return [
-        Vote(word[:-1] or None, START, START + timedelta(minutes=minute), "up" if word[-1] == "+" else "down")
-        for minute, word in enumerate(said)
+        Vote(f"{second}", word[:-1] or None, 0, second, "up" if word[-1] == "+" else "down")
+        for second, word in enumerate(said)
     ]
 
 
@@ -42,13 +38,35 @@ def test_no_votes_are_none_of_any_step() -> None:
     assert count_votes([]) == {}
 
 
-def test_verdicts_are_counted_by_the_step_of_their_answers_and_a_users_over_all_steps() -> None:
-    first, second = step_tag("shop-run-1", 0), step_tag("shop-run-1", 1)
+def test_of_an_answer_the_verdict_that_was_received_first_counts() -> None:
+    first, second = (msgspec.structs.replace(vote, id="same") for vote in votes("-", "anna+"))
+    assert count_votes([second, first]) == {None: Tally(down=1)}
+
+
+def test_a_repeat_takes_nothing_of_its_users_share() -> None:
+    said = votes("anna+", "anna+", "anna-", "anna-")
+    repeated = [said[0], msgspec.structs.replace(said[1], id="0"), *said[2:]]
+    assert count_votes(repeated) == {None: Tally(up=1, down=2)}
+
+
+def test_verdicts_are_counted_by_the_step_of_their_answers_and_a_users_over_the_steps_of_a_promotion() -> None:
+    first, second, other = step_tag("shop-run-1", 0), step_tag("shop-run-1", 1), step_tag("shop-run-2", 0)
     said = zip(
-        votes("anna+", "ben-", "anna+", "anna-", "anna-", "-"),
-        (first, first, second, second, second, None),
+        votes("anna+", "ben-", "anna+", "anna-", "anna-", "-", "anna-"),
+        (first, first, second, second, second, None, other),
         strict=True,
     )
-    counts = count_votes(replace(vote, step=step) for vote, step in said)
+    counts = count_votes(msgspec.structs.replace(vote, step=step) for vote, step in said)
 
-    assert counts == {first: Tally(up=1, down=1), second: Tally(up=1, down=1), None: Tally(down=1)}
+    assert counts == {
+        first: Tally(up=1, down=1),
+        second: Tally(up=1, down=1),
+        None: Tally(down=1),
+        other: Tally(down=1),
+    }
+
+
+def test_a_server_forgets_who_voted_long_ago() -> None:
+    caps = Caps(most=2)
+    assert [caps.admit("anna", None) for _ in range(4)] == [True, True, True, False]
+    assert [caps.admit(user, None) for user in ("ben", "cleo", "anna")] == [True, True, True]

@@ -2,32 +2,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
+from tests.documents import Documents
+from tunegate.api.codec import to_json
 from tunegate.api.errors import StoreError, UsageError
 from tunegate.api.feedback import Feedback, FeedbackRecord, Tally, Verdict, step_tag
-from tunegate.feedback import FeedbackLog, ResponseIds
+from tunegate.feedback import FeedbackLog, ResponseIds, VoteWriter
 from tunegate.feedback.votes import without_controls
 
 IDS = ResponseIds(bytes(32), "m")
 ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-class Documents:
-    def __init__(self) -> None:
-        self.bodies: dict[str, bytes] = {}
-        self.gets = 0
-
-    def put_new(self, key: str, body: bytes) -> bool:
-        return self.bodies.setdefault(key, body) is body
-
-    def get(self, key: str) -> bytes | None:
-        self.gets += 1
-        return self.bodies.get(key)
-
-    def keys(self, prefix: str) -> list[str]:
-        return [key for key in self.bodies if key.startswith(prefix)]
 
 
 @pytest.fixture
@@ -40,93 +27,145 @@ def log(store: Documents) -> FeedbackLog:
     return FeedbackLog(store)
 
 
+@pytest.fixture
+def writer(store: Documents) -> VoteWriter:
+    return VoteWriter(store)
+
+
 def record(
-    verdict: Verdict = "up", *, digest: str = ONE, minute: int = 0, received: int = 0, step: str | None = None
+    verdict: Verdict = "up",
+    *,
+    digest: str = ONE,
+    minute: int = 0,
+    received: int = 0,
+    step: str | None = None,
+    user: str | None = None,
 ) -> FeedbackRecord:
     answered = START + timedelta(minutes=minute)
     feedback = Feedback(response_id=IDS.issue(digest, answered), verdict=verdict)
     return FeedbackRecord(
-        digest=digest, step=step, answered=answered, received=START + timedelta(hours=received), feedback=feedback
+        digest=digest,
+        step=step,
+        user=user,
+        answered=answered,
+        received=START + timedelta(hours=received),
+        feedback=feedback,
     )
 
 
-def test_the_first_verdict_counts_and_a_second_is_a_repeat(log: FeedbackLog, store: Documents) -> None:
+def said_again(first: FeedbackRecord, verdict: Verdict, received: int) -> FeedbackRecord:
+    feedback = msgspec.structs.replace(first.feedback, verdict=verdict)
+    return msgspec.structs.replace(first, feedback=feedback, received=START + timedelta(hours=received))
+
+
+def test_the_first_verdict_counts_and_a_second_is_a_repeat(log: FeedbackLog, writer: VoteWriter) -> None:
     first = record("up")
-    second = FeedbackRecord(
-        digest=first.digest,
-        answered=first.answered,
-        received=first.received,
-        feedback=Feedback(response_id=first.feedback.response_id, verdict="down"),
-    )
 
-    assert log.record(first)
-    assert not FeedbackLog(store).record(second)  # on another replica
+    assert writer.write([first]) == ["counted"]
+    assert writer.write([said_again(first, "down", 1)]) == ["repeat"]
     assert log.tally(ONE) == Tally(up=1)
 
 
-def test_the_key_is_the_digest_the_user_and_the_id(log: FeedbackLog, store: Documents) -> None:
-    kept = record()
-    log.record(kept)
-    log.record(kept, "0a1b")
-
-    folder, name = f".tunegate/feedback/{'1' * 64}", f"{kept.feedback.response_id}.json"
-    assert list(store.bodies) == [f"{folder}/anonymous/{name}", f"{folder}/0a1b/{name}"]
+def test_of_one_answer_several_at_once_are_one(log: FeedbackLog, writer: VoteWriter) -> None:
+    first = record("up")
+    assert writer.write([first, said_again(first, "down", 0), record("down")]) == ["counted", "repeat", "counted"]
+    assert log.tally(ONE) == Tally(up=1, down=1)
 
 
-def test_of_one_user_the_first_three_count_and_all_are_kept(log: FeedbackLog, store: Documents) -> None:
-    counted = []
-    for hour in range(5):
-        log.record(record("up" if hour < 3 else "down", received=hour), "anna")
-        counted.append(FeedbackLog(store).counts(ONE, "anna"))  # on another replica
-    log.record(record("down"), "ben")
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_what_two_servers_kept_counts_once_as_it_was_first_received(
+    log: FeedbackLog, store: Documents, earlier: int
+) -> None:
+    first = record("up")
+    said = [first, said_again(first, "down", 1)]
+    for each in (said[earlier], said[1 - earlier]):
+        assert VoteWriter(store).write([each]) == ["counted"]
+    assert log.tally(ONE) == Tally(up=1)
+    assert [each.feedback.verdict for each in log.list(ONE)] == ["up"]
 
-    assert counted == [True, True, True, False, False]
-    assert log.counts(ONE, "ben")
-    assert log.counts(TWO, "anna")
+
+def test_a_segment_is_of_one_version_day_and_writer(store: Documents) -> None:
+    for letter in "ab":
+        writer = VoteWriter(store, letter * 12)
+        writer.write([record(), record(minute=24 * 60), record(digest=TWO)])
+
+    one, two = f".tunegate/votes/{'1' * 64}", f".tunegate/votes/{'2' * 64}"
+    days = (f"{one}/2026-01-01", f"{one}/2026-01-02", f"{two}/2026-01-01")
+    assert sorted(store.bodies) == [f"{day}/{letter * 12}-000000.jsonl.gz" for day in days for letter in "ab"]
+
+
+def test_votes_that_come_one_by_one_share_segments(log: FeedbackLog, store: Documents, writer: VoteWriter) -> None:
+    for _ in range(4500):
+        writer.write([record("down")])
+    assert len(store.bodies) == 3
+    assert log.tally(ONE) == Tally(down=4500)
+
+
+def test_what_the_store_refused_is_not_in_the_log_and_may_be_sent_again(
+    log: FeedbackLog, store: Documents, writer: VoteWriter
+) -> None:
+    refused = record("down")
+    writer.write([record("up")])
+    store.failure = StoreError("The store is away.")
+    (outcome,) = writer.write([refused])
+    assert isinstance(outcome, StoreError)
+
+    store.failure = None
+    writer.write([record("up")])
+    assert log.tally(ONE) == Tally(up=2)
+    assert writer.write([refused]) == ["counted"]
+    assert log.tally(ONE) == Tally(up=2, down=1)
+
+
+def test_of_one_user_the_first_three_count_and_all_are_kept(log: FeedbackLog, writer: VoteWriter) -> None:
+    said = [record("up" if hour < 3 else "down", received=hour, user="anna") for hour in range(5)]
+
+    assert writer.write(said) == ["counted"] * 3 + ["kept"] * 2
+    assert writer.write([record("down", user="ben")]) == ["counted"]
     assert log.tally(ONE) == Tally(up=3, down=1)
     assert len(log.list(ONE)) == 6
 
 
-def test_a_user_of_long_ago_counts_again_in_a_later_span(log: FeedbackLog) -> None:
-    for minute in range(5):
-        log.record(record("up", minute=minute, received=minute), "anna")
-    log.record(record("down", minute=9, received=9), "anna")
+def test_servers_and_the_log_count_the_same_of_a_user(log: FeedbackLog, writer: VoteWriter) -> None:
+    """Of one day within one promotion, whatever the step, and whatever span is asked for."""
+    tags = [None, step_tag("shop-run-1", 0), step_tag("shop-run-1", 1), step_tag("shop-run-2", 0)]
+    said = [record(minute=turn, received=turn, user="anna", step=tags[turn % 4]) for turn in range(24)]
+    outcomes = zip(said, writer.write(said), strict=True)
+    counted = [each.step for each, outcome in outcomes if outcome == "counted"]
 
-    assert log.tally(ONE, START + timedelta(minutes=4)) == Tally(up=1, down=1)
+    assert len(counted) == 9
+    for promotion, steps in (("shop-run-1", (0, 1)), ("shop-run-2", (0,))):
+        expected = {step: counted.count(step_tag(promotion, step)) for step in steps}
+        tallies = log.tallies(ONE, promotion, START)
+        assert {step: tally.n for step, tally in tallies.items()} == {**expected, None: 3}
+    assert log.tally(ONE, START + timedelta(minutes=20)) == Tally()
 
 
-def test_all_verdicts_of_unnamed_users_count(log: FeedbackLog) -> None:
-    for _ in range(5):
-        log.record(record("down"))
-        assert log.counts(ONE, None)
-
+def test_all_verdicts_of_unnamed_users_count(log: FeedbackLog, writer: VoteWriter) -> None:
+    assert writer.write([record("down") for _ in range(5)]) == ["counted"] * 5
     assert log.tally(ONE) == Tally(down=5)
 
 
-def test_versions_are_counted_apart(log: FeedbackLog) -> None:
-    for each in (record("up"), record("down"), record("down", digest=TWO)):
-        log.record(each)
+def test_versions_are_counted_apart(log: FeedbackLog, writer: VoteWriter) -> None:
+    writer.write([record("up"), record("down"), record("down", digest=TWO)])
 
     assert log.tally(ONE) == Tally(up=1, down=1)
     assert log.tally(TWO) == Tally(down=1)
     assert log.tally("sha256:" + "3" * 64) == Tally()
 
 
-def test_since_is_held_against_the_time_of_the_answer(log: FeedbackLog) -> None:
-    log.record(record("down", minute=0, received=5))
-    log.record(record("up", minute=10, received=1))
+def test_since_is_held_against_the_time_of_the_answer(log: FeedbackLog, writer: VoteWriter) -> None:
+    writer.write([record("down", minute=0, received=5), record("up", minute=10, received=1)])
 
     assert log.tally(ONE, START + timedelta(minutes=10)) == Tally(up=1)
     assert log.tally(ONE, START + timedelta(minutes=11)) == Tally()
 
 
-def test_verdicts_are_told_apart_by_the_steps_of_one_promotion(log: FeedbackLog) -> None:
+def test_verdicts_are_told_apart_by_the_steps_of_one_promotion(log: FeedbackLog, writer: VoteWriter) -> None:
     early, late = START, START + timedelta(minutes=5)
-    for step, minute in ((0, 0), (0, 9), (1, 9)):
-        log.record(record("down", step=step_tag("shop-run-2", step), minute=minute))
-    log.record(record("up", step=step_tag("shop-run-1", 0), minute=9))  # of another promotion
-    log.record(record("up", minute=0))
-    log.record(record("up", minute=9))
+    steps = [record("down", step=step_tag("shop-run-2", at), minute=minute) for at, minute in ((0, 0), (0, 9), (1, 9))]
+    other = record("up", step=step_tag("shop-run-1", 0), minute=9)
+    writer.write([*steps, other, record("up", minute=0), record("up", minute=9)])
 
     assert log.tallies(ONE, "shop-run-2", late) == {0: Tally(down=2), 1: Tally(down=1), None: Tally(up=1)}
     assert log.tallies(ONE, "shop-run-2", early)[None] == Tally(up=2)
@@ -134,25 +173,73 @@ def test_verdicts_are_told_apart_by_the_steps_of_one_promotion(log: FeedbackLog)
     assert log.tallies(TWO, "shop-run-2", early) == {}
 
 
-def test_a_tally_reads_each_document_once(log: FeedbackLog, store: Documents) -> None:
-    for minute in range(5):
-        log.record(record(minute=minute))
-    log.tally(ONE)
-    log.record(record(minute=9))
-
+def test_a_tally_reads_what_is_new_and_no_more(log: FeedbackLog, store: Documents, writer: VoteWriter) -> None:
+    for _ in range(3):
+        VoteWriter(store).write([record(), record()])
     assert log.tally(ONE) == Tally(up=6)
+    writer.write([record(minute=9)])
+    assert log.tally(ONE) == Tally(up=7)
+    writer.write([record(minute=9)])
+
     assert log.tally(ONE, START + timedelta(minutes=4)) == Tally(up=2)
-    assert store.gets == 6
+    assert store.gets == 3 + 1 + 1
 
 
-def test_the_list_is_ordered_by_arrival(log: FeedbackLog) -> None:
-    for hour in (3, 1, 2):
-        log.record(record(received=hour))
+def test_answers_of_earlier_days_are_not_even_read(log: FeedbackLog, store: Documents, writer: VoteWriter) -> None:
+    days = [record(minute=24 * 60 * day, received=day) for day in range(9)]
+    writer.write(days)
+    assert log.tally(ONE, days[6].answered) == Tally(up=3)
+    assert store.gets == 4  # and the day before, as clocks differ
+
+
+def test_a_clock_that_is_hours_off_loses_no_vote_of_a_step(log: FeedbackLog, writer: VoteWriter) -> None:
+    writer.write([record("down", step=step_tag("shop-run-1", 0), minute=0)])
+    assert log.tallies(ONE, "shop-run-1", START + timedelta(hours=23)) == {0: Tally(down=1)}
+
+
+def test_a_segment_that_is_cut_decides_nothing_until_it_is_mended(
+    log: FeedbackLog, store: Documents, writer: VoteWriter
+) -> None:
+    writer.write([record("down") for _ in range(50)])
+    ((key, body),) = store.bodies.items()
+    store.bodies[key] = body[: len(body) // 2]
+
+    with pytest.raises(StoreError, match=rf"{key} in the store is cut after \d+ votes; .* mend {key}"):
+        log.tally(ONE)
+    kept = log.mend(key)
+    assert 0 < kept < 50
+    assert log.tally(ONE) == Tally(down=kept)
+
+
+def test_segments_that_are_deleted_while_they_are_counted_have_no_votes(
+    log: FeedbackLog, store: Documents, writer: VoteWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.write([record("down")])
+    entries = store.entries("")
+    monkeypatch.setattr(store, "folders", lambda prefix: ["2026-01-01"])
+    monkeypatch.setattr(store, "entries", lambda prefix: entries if "votes" in prefix else [])
+    store.bodies.clear()
+    assert log.tally(ONE) == Tally()
+
+
+def test_the_documents_of_0_1_0_count_beside(log: FeedbackLog, store: Documents, writer: VoteWriter) -> None:
+    for number in range(5):
+        old = record("down", received=number)
+        key = f".tunegate/feedback/{'1' * 64}/anna/{old.feedback.response_id}.json"
+        store.bodies[key] = to_json(old)
+    writer.write([record("up", received=9, user="anna"), record("up", received=9)])
+
+    assert log.tally(ONE) == Tally(up=1, down=3)
+    assert {each.user for each in log.list(ONE)} == {"anna", None}
+
+
+def test_the_list_is_ordered_by_arrival(log: FeedbackLog, writer: VoteWriter) -> None:
+    writer.write([record(received=hour) for hour in (3, 1, 2)])
 
     assert [each.received.hour for each in log.list(ONE)] == [1, 2, 3]
 
 
-def test_control_characters_are_not_kept(log: FeedbackLog) -> None:
+def test_control_characters_are_not_kept(log: FeedbackLog, writer: VoteWriter) -> None:
     said = Feedback(
         response_id=IDS.issue(ONE, START),
         verdict="down",
@@ -160,7 +247,7 @@ def test_control_characters_are_not_kept(log: FeedbackLog) -> None:
         comment="a\x1b[31m\nb\x85",
         correction="\r夏",
     )
-    log.record(FeedbackRecord(digest=ONE, answered=START, received=START, feedback=said))
+    writer.write([FeedbackRecord(digest=ONE, answered=START, received=START, feedback=said)])
 
     (kept,) = log.list(ONE)
     assert (kept.feedback.tags, kept.feedback.comment, kept.feedback.correction) == (("rude",), "a[31m\nb", "夏")

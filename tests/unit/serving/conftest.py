@@ -28,7 +28,7 @@ from tests.unit.serving.standin import (
     run_engine,
 )
 from tests.waiting import wait_for_async
-from tunegate.feedback import FeedbackLog, ResponseIds
+from tunegate.feedback import ResponseIds, VoteWriter
 from tunegate.processes import free_port
 from tunegate.serving.app import front
 from tunegate.serving.auth import Admission
@@ -83,7 +83,7 @@ def server(engine: StandIn, documents: Documents, limits: Embedded | None, admis
         async with remote.session() as session:
             rules = Rules(MODEL, engine.model, "Be brief.", {"max_tokens": 9}, limits, features, TOKENS)
             chat = Chat(DIGEST, rules, engine.url, session, ids, metrics, lambda: state.ready, now)
-            feedback = FeedbackRoute(ids, FeedbackLog(documents), metrics, now, DIGEST)
+            feedback = FeedbackRoute(ids, VoteWriter(documents), metrics, now, DIGEST)
             behind = front(chat, Models(MODEL, VERSION, lambda: state.ready), feedback, kserve)
             yield Guard(behind, admission, metrics)
             feedback.close()

@@ -1,4 +1,4 @@
-"""An engine that does as it is told, a store in memory, and a thread to run servers in."""
+"""An engine that does as it is told, and a thread to run servers in."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from tests.documents import Documents
 from tunegate.api.versions import ModelVersion
 from tunegate.feedback import ResponseIds
 from tunegate.processes import free_port
@@ -34,27 +35,6 @@ VERSION = ModelVersion(
     format="huggingface",
     created=datetime(2026, 1, 2, tzinfo=UTC),
 )
-
-
-class Documents:
-    """The part of a store that feedback needs, in memory; `down` makes it fail as an unreachable one does."""
-
-    def __init__(self) -> None:
-        self.bodies: dict[str, bytes] = {}
-        self.failure: Exception | None = None
-        self.gets = 0
-
-    def put_new(self, key: str, body: bytes) -> bool:
-        if self.failure:
-            raise self.failure
-        return self.bodies.setdefault(key, body) is body
-
-    def get(self, key: str) -> bytes | None:
-        self.gets += 1
-        return self.bodies.get(key)
-
-    def keys(self, prefix: str) -> list[str]:
-        return sorted(key for key in self.bodies if key.startswith(prefix))
 
 
 @dataclass
@@ -225,3 +205,20 @@ def embedded(context: int = 1000) -> Embedded:
 
 def now() -> datetime:
     return datetime(2026, 3, 4, 5, 6, 7, 890000, tzinfo=UTC)
+
+
+__all__ = [
+    "DIGEST",
+    "KEY",
+    "MODEL",
+    "TOKENS",
+    "USAGE",
+    "VERSION",
+    "Documents",
+    "Server",
+    "StandIn",
+    "embedded",
+    "in_thread",
+    "now",
+    "run_engine",
+]

@@ -14,9 +14,9 @@ from typing import get_args
 import pytest
 
 from tunegate.api.errors import StoreError
-from tunegate.api.feedback import Feedback, FeedbackRecord, Verdict
+from tunegate.api.feedback import Feedback, FeedbackRecord, Tally, Verdict
 from tunegate.api.versions import ModelVersion, Producer, Release
-from tunegate.feedback import FeedbackLog
+from tunegate.feedback import FeedbackLog, VoteWriter
 from tunegate.store import Store
 from tunegate.store.bucket import PROBE
 
@@ -115,22 +115,21 @@ def test_one_of_two_publishers_wins(way: str, behind: Behind, tmp_path: Path) ->
     assert store.verify(NAME).digest in digests
 
 
-def test_verdict_is_kept_once_where_conditions_are_refused(behind: Behind) -> None:
+def test_a_verdict_counts_once_where_conditions_are_refused(behind: Behind) -> None:
     store, _ = behind("oss")
-    log, digest = FeedbackLog(store), "sha256:" + "a" * 64
+    digest = "sha256:" + "a" * 64
     up, down = (
         FeedbackRecord(
             feedback=Feedback(response_id="chatcmpl-1", verdict=verdict),
             digest=digest,
             answered=datetime(2026, 1, 1, tzinfo=UTC),
-            received=datetime(2026, 1, 2, tzinfo=UTC),
+            received=datetime(2026, 1, day, tzinfo=UTC),
         )
-        for verdict in get_args(Verdict)
+        for day, verdict in enumerate(get_args(Verdict), 2)
     )
-
-    assert log.record(up)
-    assert not log.record(down)
-    assert log.tally(digest).up == 1
+    for record in (up, down):
+        assert VoteWriter(store).write([record]) == ["counted"]  # by two servers
+    assert FeedbackLog(store).tally(digest) == Tally(up=1)
 
 
 @pytest.mark.parametrize("refused", ["DELETE", "uploads"])

@@ -6,15 +6,15 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from tunegate.api.errors import ForgedIdError, StoreError
+from tunegate.api.errors import FeedbackError, ForgedIdError, StoreError
 from tunegate.api.feedback import Feedback, FeedbackRecord
-from tunegate.feedback import FeedbackLog, ResponseIds
+from tunegate.feedback import ResponseIds, VoteWriter
+from tunegate.feedback.commits import Commits
 from tunegate.serving.events import ApiError, bad_request
 from tunegate.serving.http import ClientGoneError, error_response, json_response, read_body
 from tunegate.serving.metrics import Metrics
@@ -27,14 +27,16 @@ class FeedbackRoute:
     """`POST /v1/feedback`: 202 when the verdict is in the store, 200 when it was there before."""
 
     def __init__(
-        self, ids: ResponseIds, log: FeedbackLog, metrics: Metrics, clock: Callable[[], datetime], version: str
+        self, ids: ResponseIds, writer: VoteWriter, metrics: Metrics, clock: Callable[[], datetime], version: str
     ) -> None:
         self._ids = ids
-        self._log = log
-        self._metrics = metrics
         self._clock = clock
         self._headers = {"x-tunegate-version": version}
-        self._pool = ThreadPoolExecutor(8, thread_name_prefix="feedback")
+
+        def counted(record: FeedbackRecord) -> None:
+            metrics.judged(record.digest, record.feedback.verdict, record.step)
+
+        self._commits = Commits(writer, counted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -47,8 +49,8 @@ class FeedbackRoute:
         await response(scope, receive, send)
 
     def close(self) -> None:
-        """Wait for what is being written."""
-        self._pool.shutdown()
+        """Write what waits."""
+        self._commits.close()
 
     async def _accept(self, body: bytes) -> bool:
         feedback = _decode(body)
@@ -59,28 +61,19 @@ class FeedbackRoute:
         record = FeedbackRecord(
             digest=answer.digest,
             step=answer.step,
+            user=answer.user,
             answered=answer.answered,
             received=self._clock(),
             feedback=feedback,
         )
-        writing = asyncio.get_running_loop().run_in_executor(self._pool, self._write, record, answer.user)
         try:
-            return await asyncio.wait_for(asyncio.shield(writing), STORE_SECONDS)
-        except (StoreError, TimeoutError) as error:
+            writing = asyncio.wrap_future(self._commits.submit(record))
+            writing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # who asked may be gone
+            return await asyncio.wait_for(asyncio.shield(writing), STORE_SECONDS) != "repeat"
+        except (StoreError, FeedbackError, TimeoutError) as error:
             logger.warning("feedback was not stored", extra={"kind": type(error).__name__})
             message = "The feedback could not be stored and is not counted; send it again."
             raise ApiError(503, message, reason="unavailable") from None
-
-    def _write(self, record: FeedbackRecord, user: str | None) -> bool:
-        """Store and then count it, even when the client no longer waits."""
-        if not self._log.record(record, user):
-            return False
-        try:
-            if self._log.counts(record.digest, user):
-                self._metrics.judged(record.digest, record.feedback.verdict, record.step)
-        except StoreError:  # it is stored: to ask for it again would be wrong, and to count too much, too
-            logger.warning("feedback was stored but not counted")
-        return True
 
 
 def _decode(body: bytes) -> Feedback:
