@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import cache
 
 from semantic_text_splitter import TextSplitter
 
 from tunegate.knowledge.documents import Chunk, Document
-from tunegate.knowledge.words import CJK
+from tunegate.knowledge.words import size
 
 SIZE = 300
 """How large a chunk is at most, as `size` counts; some 400 tokens, of which embedders take 512."""
-_WIDE = re.compile(f"[{CJK}\u3000-\u303f\uff00-\uffef]")
-
-
-def size(text: str) -> int:
-    """About the tokens of a text: one for a Chinese character or four others."""
-    wide = len(_WIDE.findall(text))
-    return wide + (len(text) - wide + 3) // 4
 
 
 def chunks(document: Document, most: int = SIZE) -> list[Chunk]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f"
 _RUN = re.compile(rf"[{CJK}]+|[^\W_{CJK}]+(?:[-._/][^\W_{CJK}]+)*")
+_WIDE = re.compile(f"[{CJK}\u3000-\u303f\uff00-\uffef]")
 _JOINT = re.compile(r"[-_/]")
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
 _LONG_NUMBER = 4  # digits; shorter ones are prices and sizes
@@ -39,6 +40,23 @@ def literal_ids(text: str) -> frozenset[str]:
     """The words that stand for one thing, such as KT-100 or 10086: with letters and digits, or a long number."""
     wholes = {_JOINT.sub("", run) for run in _runs(text) if any(map(str.isdigit, run))}
     return frozenset(whole for whole in wholes if len(whole) >= _LONG_NUMBER or not _DIGITS.fullmatch(whole))
+
+
+def size(text: str) -> int:
+    """About the tokens of a text: one for a Chinese character or four others."""
+    wide = len(_WIDE.findall(text))
+    return wide + (len(text) - wide + 3) // 4
+
+
+def clipped(text: str, most: int) -> str:
+    """The text, or as much of its beginning as has at most `most` of `size`."""
+    if size(text) <= most:
+        return text
+    low, high = most, len(text)  # `most` characters always fit
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if size(text[:middle]) <= most else (low, middle)
+    return text[:low]
 
 
 def is_chinese(text: str) -> bool:
