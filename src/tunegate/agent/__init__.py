@@ -1,9 +1,11 @@
-"""ReAct: a model thinks, asks a tool, reads what it says, and so on until it answers, within limits.
+"""Agents: a model thinks, asks a tool, reads what it says, and so on until it answers, within limits.
 
-The model and the tools are given; nothing here knows of HTTP.
+The model is given; `loop` and `calls` are the two ways in which it asks for tools. Only `web` opens connections.
 """
 
-from tunegate.agent.loop import Answered, Limits, Reply, Taken, ask
-from tunegate.agent.tools import CALCULATOR, Tool
+from tunegate.agent.loop import Reply, ask
+from tunegate.agent.steps import Answered, Taken
+from tunegate.agent.tools import CALCULATOR, Source, Tool
+from tunegate.api.versions import Limits
 
-__all__ = ["CALCULATOR", "Answered", "Limits", "Reply", "Taken", "Tool", "ask"]
+__all__ = ["CALCULATOR", "Answered", "Limits", "Reply", "Source", "Taken", "Tool", "ask"]

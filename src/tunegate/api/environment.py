@@ -23,6 +23,15 @@ ENGINE_KEY = "TUNEGATE_ENGINE_KEY"
 EMBEDDER_URL = "TUNEGATE_EMBEDDER_URL"
 # The API key that is sent to the server that embeds the texts of a knowledge base: a secret.
 EMBEDDER_KEY = "TUNEGATE_EMBEDDER_KEY"
+# Where an agent searches: a SearxNG, or the URL of another engine with {query} in it; its kind, searxng or http; its
+# API key, a secret; the header that the key is sent in; where the results are in its JSON.
+SEARCH_URL = "TUNEGATE_SEARCH_URL"
+SEARCH_KIND = "TUNEGATE_SEARCH_KIND"
+SEARCH_KEY = "TUNEGATE_SEARCH_KEY"
+SEARCH_HEADER = "TUNEGATE_SEARCH_HEADER"
+SEARCH_FIELDS = "TUNEGATE_SEARCH_FIELDS"
+# What an agent may read: URL prefixes, and networks that these may lead to, with commas between them.
+HTTP_ALLOW = "TUNEGATE_HTTP_ALLOW"
 # What reviewers need to reach a review that is served to other machines: a secret.
 REVIEW_TOKEN = "TUNEGATE_REVIEW_TOKEN"  # noqa: S105 - a name
 # The name that clients ask a server for.
@@ -42,6 +51,7 @@ SECRETS = (
     ENGINE_KEY,
     API_KEY,
     EMBEDDER_KEY,
+    SEARCH_KEY,
     REVIEW_TOKEN,
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
