@@ -26,6 +26,7 @@ VERBS = {
     "prompts": ("tunegate.cli.prompts", "Check prompt templates, render them, and try them on a model."),
     "knowledge": ("tunegate.cli.knowledge", "Index documents that answers are drawn from, search and measure that."),
     "agent": ("tunegate.cli.agent", "Let a model use tools until it answers."),
+    "release": ("tunegate.cli.release", "Make versions that differ in prompts, knowledge, tools or defaults alone."),
     "serve": ("tunegate.cli.serve", "Serve one version over HTTP."),
     "keys": ("tunegate.cli.keys", "Make the API keys that a server asks for."),
     "merge": ("tunegate.cli.merge", "Put an adapter into its base model."),

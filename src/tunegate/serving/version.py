@@ -35,7 +35,7 @@ def from_store(store: Store, name: str, *, whole: bool, fetch: bool) -> ServedVe
         refuse_prefix(kind_of(store.get(f"{found.name}/{ADAPTER_CONFIG}"), found.name), found.name)
     release, cache = read_release(store, found), default_cache()
     prompts = fetch_prompts(store, found, release, cache)
-    knowledge = fetch_index(store, release, cached_index(release, cache)) if release.knowledge else None
+    knowledge = fetch_index(store, release, cached_index(release.knowledge, cache)) if release.knowledge else None
     folder = materialize(store, found, cache, whole=whole) if fetch else None
     return ServedVersion(found, release, folder, prompts, knowledge)
 

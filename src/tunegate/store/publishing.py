@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -16,19 +17,52 @@ import msgspec
 
 from tunegate.api.codec import to_json, to_yaml
 from tunegate.api.errors import StoreError, UsageError
-from tunegate.api.versions import MANIFEST, RELEASE, File, Manifest, Producer, Release, digest_of
+from tunegate.api.versions import MANIFEST, PROMPTS, RELEASE, File, Manifest, Producer, Release, digest_of
 from tunegate.store.bucket import Bucket
 from tunegate.store.claims import Claim, claimed
 from tunegate.store.client import explain_store_errors
-from tunegate.store.transfer import ByteCounter, Finished, Progress, SourceFile, Transfers
+from tunegate.store.fetching import RESUME
+from tunegate.store.transfer import ByteCounter, Finished, Held, Progress, SourceFile, Transfers
 
 
-def collect(folder: Path, release: Release) -> tuple[SourceFile, ...]:
-    """The files of a version in the making: all of `folder`, and the release.
+def collect(folder: Path, release: Release, prompts: Path | None = None) -> tuple[SourceFile, ...]:
+    """The files of a version in the making: all of `folder`, the release, and what `prompts` holds as its prompts.
 
     A `release.yaml` or `manifest.json` at the top of the folder is from an earlier version and left out. Raises
     UsageError when there is nothing to publish or something that isn't a file.
     """
+    sources = [source for source in _files_in(folder) if source.path not in (MANIFEST, RELEASE)]
+    if not sources:
+        raise UsageError(f"{folder} holds no files; name the folder that holds the model's files.")
+    return complete(sources, release, prompts)
+
+
+def carried(origin: Manifest, release: Release, prompts: Path | None) -> tuple[SourceFile, ...]:
+    """The files of a version in the making that has the weights of `origin`, and its prompts unless there are others.
+
+    What resumes its training is left behind.
+    """
+    left = (RESUME,) if release.prompts else (RESUME, f"{PROMPTS}/")
+    sources = [
+        SourceFile(file.path, file.size, Held(origin.name, file.sha256))
+        for file in origin.files
+        if file.path != RELEASE and not file.path.startswith(left)
+    ]
+    return complete(sources, release, prompts)
+
+
+def complete(sources: Iterable[SourceFile], release: Release, prompts: Path | None) -> tuple[SourceFile, ...]:
+    """`sources` with the release, and with the files of the folder `prompts` where it names them; by path."""
+    text = to_yaml(release)
+    added = [SourceFile(RELEASE, len(text), text)]
+    if prompts is not None:
+        assert release.prompts is not None
+        sources = [source for source in sources if not source.path.startswith(f"{release.prompts.path}/")]
+        added += [replace(source, path=f"{release.prompts.path}/{source.path}") for source in _files_in(prompts)]
+    return tuple(sorted([*sources, *added], key=lambda source: source.path))
+
+
+def _files_in(folder: Path) -> list[SourceFile]:
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; name the folder that holds the model's files.")
     sources = []
@@ -41,11 +75,7 @@ def collect(folder: Path, release: Release) -> tuple[SourceFile, ...]:
             if not path.is_file():
                 raise UsageError(f"{path} is not a regular file; remove it from the folder.")
             sources.append(SourceFile(path.relative_to(folder).as_posix(), path.stat().st_size, path))
-    sources = [source for source in sources if source.path not in (MANIFEST, RELEASE)]
-    if not sources:
-        raise UsageError(f"{folder} holds no files; name the folder that holds the model's files.")
-    text = to_yaml(release)
-    return tuple(sorted([*sources, SourceFile(RELEASE, len(text), text)], key=lambda source: source.path))
+    return sources
 
 
 def publish(

@@ -11,7 +11,7 @@ import msgspec
 from tunegate.api.codec import from_yaml
 from tunegate.api.digest import Digest
 from tunegate.api.errors import DigestError, ModelError
-from tunegate.api.versions import KNOWLEDGE, RELEASE, ModelVersion, Release
+from tunegate.api.versions import KNOWLEDGE, RELEASE, Knowledge, ModelVersion, Release
 
 if TYPE_CHECKING:
     from tunegate.store import Store
@@ -65,7 +65,6 @@ def fetch_index(store: Store, release: Release, into: Path, progress: Progress |
     return artifacts.fetch(artifacts.find(release.knowledge.index), into, progress)
 
 
-def cached_index(release: Release, cache: Path) -> Path:
-    """Where the index of a release lies in a cache: what has the same digest is brought once."""
-    assert release.knowledge is not None
-    return cache / KNOWLEDGE / Digest.parse(release.knowledge.digest).hex
+def cached_index(knowledge: Knowledge, cache: Path) -> Path:
+    """Where an index lies in a cache: what has the same digest is brought once."""
+    return cache / KNOWLEDGE / Digest.parse(knowledge.digest).hex

@@ -62,17 +62,31 @@ class ByteCounter:
 
 
 @dataclass(frozen=True)
+class Held:
+    """A file that a version in the store has, and what it was when that was complete."""
+
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class SourceFile:
-    """What is to be stored under `path` of a version: a file, or bytes that we made."""
+    """What is to be stored under `path` of a version: a file, bytes that we made, or what is in the store already."""
 
     path: str
     size: int
-    origin: Path | bytes
+    origin: Path | bytes | Held
 
     def open(self) -> io.FileIO | io.BytesIO:
+        """Its bytes. Raises StoreError for what is in the store, and is only ever copied there."""
+        if isinstance(self.origin, Held):
+            changed = f"{self.origin.version}/{self.path} was written again in the store"
+            raise StoreError(f"{changed}, so it is not copied; check it: tunegate models verify {self.origin.version}")
         return io.BytesIO(self.origin) if isinstance(self.origin, bytes) else io.FileIO(self.origin)
 
     def sha256(self) -> str:
+        if isinstance(self.origin, Held):
+            return self.origin.sha256
         with self.open() as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 

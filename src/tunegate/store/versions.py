@@ -57,22 +57,35 @@ class Store:
         return cls(connect(location, endpoint_url, **keys), location, endpoint_url)
 
     def publish(
-        self, folder: Path, name: str, *, release: Release, producer: Producer, progress: Progress | None = None
+        self,
+        folder: Path | Manifest,
+        name: str,
+        *,
+        release: Release,
+        producer: Producer,
+        prompts: Path | None = None,
+        progress: Progress | None = None,
     ) -> ModelVersion:
         """Make `folder` the version `name`; the same bytes again are the same version, and are not sent again.
 
-        `release` becomes the version's release.yaml. Raises StoreError when the name belongs to other bytes or a file
-        changes meanwhile, UsageError for a name or folder that can't be one.
+        folder: or the manifest of a version of this store, whose weights are then copied within it. release: becomes
+        the version's release.yaml. prompts: the folder of the prompts that it names.
+        Raises StoreError when the name belongs to other bytes or a file changes meanwhile, UsageError for a name or
+        folder that can't be one.
         """
         require_name(name)
+        if isinstance(folder, Manifest):
+            origin, sources = [folder], publishing.carried(folder, release, prompts)
+        else:
+            origin, sources = [], publishing.collect(folder, release, prompts)
         manifest = publishing.publish(
             self._bucket,
             name,
-            publishing.collect(folder, release),
+            sources,
             release=release,
             producer=producer,
             find=lambda: self._read(name),
-            siblings=lambda: self._complete(name.split("/")[0]),
+            siblings=lambda: [*origin, *self._complete(name.split("/")[0])],
             progress=progress,
         )
         return self.version_of(manifest)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tunegate.api.errors import StoreError, UsageError
-from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.api.versions import ModelVersion, Producer, Prompts, Release
 from tunegate.store import Progress, Store, transfer
 
 from .conftest import MIB, Proxy
@@ -47,6 +47,23 @@ def test_publishing_what_the_store_holds_moves_no_bytes(proxied: Store, proxy: P
     other = publish(proxied, model, "tea/other-run/checkpoint-2")
     assert proxy.sent + proxy.received - before < 0.1 * MIB
     assert proxied.verify(other.name).digest == other.digest
+
+
+def test_a_version_made_of_another_one_moves_no_bytes_of_its_weights(
+    proxied: Store, proxy: Proxy, model: Path, tmp_path: Path
+) -> None:
+    origin = proxied.manifest(publish(proxied, model).digest)
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts/answer.prompt").write_text("Answer.")
+    before = proxy.sent + proxy.received
+    release = Release(format="huggingface", prompts=Prompts())
+    made = proxied.publish(
+        origin, "other/run/checkpoint-1", release=release, producer=Producer(kind="test"), prompts=tmp_path / "prompts"
+    )
+    assert proxy.sent + proxy.received - before < 0.1 * MIB
+    paths = {file.path for file in proxied.verify(made.name).files}
+    kept = {file.path for file in origin.files if not file.path.startswith("resume/")}
+    assert paths == kept | {"prompts/answer.prompt"} != {file.path for file in origin.files}
 
 
 def test_large_files_are_copied_in_parts(

@@ -16,6 +16,7 @@ import pytest
 from tests.refusals import refusals, refused, without_story
 from tests.waiting import wait_for
 from tunegate.api.codec import to_json
+from tunegate.api.errors import DigestError
 from tunegate.api.versions import File, ModelVersion, Producer, Prompts, Release, digest_of
 from tunegate.processes import free_port
 from tunegate.store import EmbeddedStore, Store
@@ -255,6 +256,16 @@ def test_an_artifact_is_named_and_found_as_the_message_says(store: Store, model:
     store.delete(key)
     assert artifacts.publish(model, "help") == published
     assert artifacts.find("help") == published
+
+
+def test_what_was_written_again_is_not_copied_into_another_version(store: Store, model: Path, put: Damage) -> None:
+    origin, made = store.manifest(publish(store, model).digest), Producer(kind="test")
+    put(f"{NAME}/config.json", (store.get(f"{NAME}/config.json") or b"")[::-1])
+    with refused(", so it is not copied; check it: tunegate models verify ") as caught:
+        store.publish(origin, OTHER, release=Release(format="huggingface", system_prompt="Hm."), producer=made)
+    assert f"{NAME}/config.json was written again" in str(caught.value)
+    with pytest.raises(DigestError, match=r"config\.json"):
+        store.verify(NAME)
 
 
 def test_prompts_that_a_release_names_are_published_with_it(store: Store, model: Path, tmp_path: Path) -> None:
