@@ -52,15 +52,25 @@ async def read_body(receive: Receive, limit: int = BODY_LIMIT) -> bytes:
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Do `work` to its end, or cancel it and raise ClientGoneError when the client goes. The body was read before."""
-    doing = asyncio.ensure_future(work)
+    """Do `work` to its end, or cancel it and raise ClientGoneError when the client goes. The body was read before.
+
+    It is done in the task that calls: one more would cost time before the engine is asked.
+    """
+    doing, is_done = asyncio.current_task(), False
+    assert doing is not None, "a coroutine that runs is part of a task"
+
+    def cancel(_: object) -> None:
+        if not is_done:
+            doing.cancel()
+
     gone = asyncio.ensure_future(receive())  # all that can still come is the disconnect
+    gone.add_done_callback(cancel)
     try:
-        await asyncio.wait({doing, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not doing.done():
-            raise ClientGoneError
-        doing.result()
+        await work
+    except asyncio.CancelledError:
+        if gone.done() and doing.uncancel() == 0:
+            raise ClientGoneError from None
+        raise
     finally:
-        doing.cancel()
+        is_done = True
         gone.cancel()
-        await asyncio.gather(doing, gone, return_exceptions=True)
