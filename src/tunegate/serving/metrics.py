@@ -117,23 +117,27 @@ class _Steps:
             [*by_step, "verdict"],
             registry=registry,
         )
-        self._kept: OrderedDict[tuple[str, StepTag], None] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, StepTag], _Counts] = OrderedDict()
         self._lock = Lock()
-        self.of(version, None)  # 0 from the start: absent would mean unknown
+        self._of_none = {version: self._counts(version, "")}  # 0 from the start: absent would mean unknown
 
     def of(self, version: str, step: StepTag | None) -> _Counts:
         with self._lock:
-            if step is not None:
-                self._kept[version, step] = None
-                self._kept.move_to_end((version, step))
-                if len(self._kept) > MOST_STEPS:
-                    oldest, _ = self._kept.popitem(last=False)
-                    self._questions.remove(*oldest)
-                    self._answers.remove(*oldest)
-                    for verdict in _VERDICTS:
-                        self._feedback.remove(*oldest, verdict)
-            labels = (version, step or "")
-            feedback: dict[Verdict, Counter] = {
-                verdict: self._feedback.labels(*labels, verdict) for verdict in _VERDICTS
-            }
-            return _Counts(self._questions.labels(*labels), self._answers.labels(*labels), feedback)
+            if step is None:
+                if version not in self._of_none:
+                    self._of_none[version] = self._counts(version, "")
+                return self._of_none[version]
+            if (version, step) not in self._kept:
+                self._kept[version, step] = self._counts(version, step)
+            self._kept.move_to_end((version, step))
+            if len(self._kept) > MOST_STEPS:
+                oldest, _ = self._kept.popitem(last=False)
+                self._questions.remove(*oldest)
+                self._answers.remove(*oldest)
+                for verdict in _VERDICTS:
+                    self._feedback.remove(*oldest, verdict)
+            return self._kept[version, step]
+
+    def _counts(self, *labels: str) -> _Counts:
+        feedback: dict[Verdict, Counter] = {verdict: self._feedback.labels(*labels, verdict) for verdict in _VERDICTS}
+        return _Counts(self._questions.labels(*labels), self._answers.labels(*labels), feedback)
