@@ -19,8 +19,13 @@ class Front(Router):
     def __init__(self, routes: Sequence[Route], offered: str) -> None:
         super().__init__(routes)
         self._offered = offered
+        plain = (route for route in routes if "{" not in route.path)
+        self._plain = {(method, route.path): route.app for route in plain for method in route.methods or ()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if app := self._plain.get((scope["method"], scope["path"])):  # without trying all others
+            await app(scope, receive, send)
+            return
         scope["app"] = self  # starlette's routes then raise HTTPException instead of answering in plain text
         try:
             await super().__call__(scope, receive, send)
