@@ -145,4 +145,10 @@ def session(key: str | None = None) -> aiohttp.ClientSession:
     """
     headers = {"authorization": f"Bearer {key}"} if key else {}
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS)
-    return aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, auto_decompress=False, headers=headers)
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=_TIMEOUT,
+        auto_decompress=False,
+        headers=headers,
+        cookie_jar=aiohttp.DummyCookieJar(),  # one client's would go to the engine with another's request
+    )
