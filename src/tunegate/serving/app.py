@@ -150,6 +150,7 @@ class _Uvicorn(uvicorn.Server):
             access_log=False,
             lifespan="off",
             ws="none",
+            proxy_headers=False,  # nothing here asks who the client of a proxy is
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=math.floor(grace_seconds - remote.LAST_SECONDS),
         )
