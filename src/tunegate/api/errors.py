@@ -5,7 +5,7 @@ TunegateError              exit status 1: it was tried and failed
 ├── StoreError             the model store can't be reached, or refuses
 │   ├── NotFoundError      no such version or document
 │   ├── CredentialsError   there are no credentials, or they are refused or may not do this
-│   ├── UnavailableError   it is away, or fails itself: the same may work later
+│   ├── UnavailableError   exit status 75: it is away, or fails itself; the same may work later
 │   └── DigestError        bytes differ from their manifest
 ├── PromptError            a prompt template, or an answer to it, can't be used
 ├── KnowledgeError         a document or an index of a knowledge base can't be used
@@ -49,7 +49,7 @@ class CredentialsError(StoreError):
 
 
 class UnavailableError(StoreError):
-    pass
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: supervisors try again, and count it as no failure
 
 
 class DigestError(StoreError):

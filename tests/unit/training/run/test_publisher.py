@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +10,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.stores import kill, start_again
 from tests.unit.training.alone import plan_of, train_alone
 from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues
 from tests.waiting import wait_for
 from tunegate.api.errors import StoreError, UnavailableError
 from tunegate.models import make_tiny
-from tunegate.processes import Child, free_port
+from tunegate.processes import free_port
 from tunegate.store import EmbeddedStore, Store
 from tunegate.training.run import publisher as publishing
 from tunegate.training.run.checkpoints import Checkpoint, begin_checkpoint, complete_checkpoints, seal
@@ -214,14 +213,9 @@ def test_a_store_that_is_killed_in_the_middle_of_an_upload_has_it_in_the_end(
     publisher.submit(checkpoint(output, 3, 200 * MIB))
     bucket = store._bucket
     wait_for(lambda: bucket.client.list_multipart_uploads(Bucket=bucket.location.bucket).get("Uploads"))
-    guard = mortal._child._process.pid
-    (child,) = Path(f"/proc/{guard}/task/{guard}/children").read_text().split()
-    os.kill(int(child), signal.SIGKILL)
-    wait_for(lambda: mortal._child.exit_code is not None)
+    kill(mortal)
     assert not [future for future in publisher._futures.values() if future.done()]
 
-    options = tmp_path / "weed" / "weed.options"
-    weed = [str(Path(sys.executable).with_name("weed")), "-logtostderr=true", "mini", f"-options={options}"]
-    with Child.start("the store, again", weed, log=tmp_path / "again.log"):
+    with start_again(mortal):
         publisher.close()
         assert store.verify("shop/run/checkpoint-3").files
