@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from tunegate.evaluation import Suite
     from tunegate.evaluation.models import Model
     from tunegate.evaluation.models.remote import RemoteModel
+    from tunegate.evaluation.shards import Shard
     from tunegate.store import Store
+
+_TERMINATION_MESSAGE = 4096  # bytes; more is cut off by a kubelet
 
 
 @click.command()
@@ -51,11 +54,29 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Ask only the first N questions of each suite.")
 @click.option("--force", is_flag=True, help="Measure again, also where the store holds the result.")
 @click.option(
+    "--shard",
+    metavar="I/N",
+    help="Measure shard I, from 0, of N alone; the one that finds the others done keeps the result of all.",
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a store may be away before this gives up, with exit status 75.",
+)
+@click.option(
     "--submission",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also write the letters chosen in a multiple-choice suite, as C-Eval's site takes them.",
 )
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write the results to a file.")
+@click.option(
+    "--summary",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the main numbers to a file of 4 kB at most, such as a pod's /dev/termination-log.",
+)
 @json_option
 @store_options
 def command(
@@ -66,8 +87,11 @@ def command(
     concurrency: int,
     limit: int | None,
     force: bool,
+    shard: str | None,
+    patience: float,
     submission: Path | None,
     output: Path | None,
+    summary: Path | None,
     as_json: bool,
     store_uri: str,
     endpoint_url: str | None,
@@ -78,25 +102,37 @@ def command(
     of --limit is kept, but never in place of one over more questions. With --url, whoever started that server vouches
     for what it serves, unless it says which version that is; TUNEGATE_API_KEY is the key that it is sent.
     """
+    from tunegate import logs
     from tunegate.evaluation import choice, load_suites
+    from tunegate.evaluation.shards import Shard
+    from tunegate.store.patience import patiently
 
-    for option, path in (("--output", output), ("--submission", submission)):
+    logs.configure()
+    for option, path in (("--output", output), ("--submission", submission), ("--summary", summary)):
         if path and not path.parent.is_dir():
             raise UsageError(f"The folder {path.parent} does not exist; make it or choose another {option}.")
-    loaded = load_suites(suites, limit, endpoint_url=endpoint_url)
+    part = Shard.parse(shard) if shard else None
+    if part and (url or force):
+        raise UsageError("--shard is for a model that is loaded here, and is not measured by --force; leave that out.")
+    loaded = patiently(patience, partial(load_suites, suites, limit, endpoint_url=endpoint_url))
     if submission and not (len(loaded) == 1 and isinstance(loaded[0], choice.ChoiceSuite)):
         raise UsageError("--submission is for one suite of kind choice; evaluate the others by themselves.")
     if model_name and not url:
         raise UsageError("--model-name says what the server at --url calls the model; give both.")
-    store = open_store(store_uri, endpoint_url)
-    found = store.resolve(version)
+    store = patiently(patience, partial(open_store, store_uri, endpoint_url))
+    found = patiently(patience, partial(store.resolve, version))
     remote = partial(_remote, url, model_name, found.digest, concurrency) if url else None
-    results = _measure(store, found, loaded, remote, force=force, is_limited=limit is not None)
-    for path, body in ((output, results), (submission, choice.submission(results[0]) if submission else None)):
+    is_limited = limit is not None
+    results = _measure(store, found, loaded, remote, force=force, is_limited=is_limited, shard=part, patience=patience)
+    submitted = choice.submission(results[0]) if submission and results else None
+    for path, body in ((output, to_json(results)), (submission, to_json(submitted)), (summary, _summary(results))):
         if path:
             with disk_errors_as(EvaluationError, path, "the store has the results."):
-                path.write_bytes(to_json(body))
-    _print(results, as_json)
+                path.write_bytes(body)
+    if results:
+        _print(results, as_json)
+    else:
+        click.echo(f"Shard {part} is in the store; the last one that is measured keeps the result of all.")
 
 
 def _remote(url: str, model_name: str | None, digest: str, concurrency: int) -> RemoteModel:
@@ -113,6 +149,8 @@ def _measure(
     *,
     force: bool,
     is_limited: bool,
+    shard: Shard | None,
+    patience: float,
 ) -> list[Evaluation]:
     """`evaluate_version` with a bar on standard error, once there is something to wait for."""
     from rich.console import Console
@@ -141,7 +179,34 @@ def _measure(
         def progress(answered: int, total: int) -> None:
             bar.update(task, description="asking questions", completed=answered, total=total)
 
-        return evaluate_version(store, version, suites, load, force=force, is_limited=is_limited, progress=progress)
+        return evaluate_version(
+            store,
+            version,
+            suites,
+            load,
+            force=force,
+            is_limited=is_limited,
+            shard=shard,
+            patience=patience,
+            progress=progress,
+        )
+
+
+def _summary(results: Sequence[Evaluation]) -> bytes:
+    """A line for each suite: its first metrics, as many as a pod's termination message has room for."""
+    room = _TERMINATION_MESSAGE // max(1, len(results))
+    lines = []
+    for result in results:
+        words = [f"{result.suite}:"]
+        for metric in result.metrics:
+            word = (
+                f"{metric.name} {_number(metric.value)} ({_number(metric.low)} to {_number(metric.high)}, n={metric.n})"
+            )
+            if len(" ".join((*words, word)).encode()) >= room:
+                break
+            words.append(word)
+        lines.append(" ".join(words))
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _print(results: Sequence[Evaluation], as_json: bool) -> None:
@@ -153,13 +218,14 @@ def _print(results: Sequence[Evaluation], as_json: bool) -> None:
         click.echo(to_json(results), nl=False)
         return
 
-    def number(value: float | None) -> str:
-        return "-" if value is None else f"{value:.3f}"
-
     rows = [
-        (result.suite, metric.name, number(metric.value), f"{number(metric.low)} to {number(metric.high)}", metric.n)
+        (result.suite, metric.name, _number(metric.value), f"{_number(metric.low)} to {_number(metric.high)}", metric.n)
         for result in results
         for metric in result.metrics
     ]
     title = f"{results[0].version} ({short(results[0].digest)})"
     print_table(title, ("suite", "metric", "value", "95 %", "n"), rows)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

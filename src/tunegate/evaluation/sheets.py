@@ -28,13 +28,27 @@ class Line(msgspec.Struct, frozen=True):
 class Sheet:
     """The answers to one list of questions."""
 
-    def __init__(self, questions: Sequence[Any], known: Mapping[str, str | None], keep: Callable[[list[Line]], None]):
+    def __init__(
+        self,
+        questions: Sequence[Any],
+        known: Mapping[str, str | None],
+        keep: Callable[[list[Line]], None],
+        is_ours: Callable[[], bool] | None = None,
+    ) -> None:
+        """`is_ours` is asked once for each batch, in their order, where other processes have some of them."""
         self._questions = [_digest(question) for question in questions]
-        self._known, self._keep = dict(known), keep
+        self._known, self._keep, self._is_ours = dict(known), keep, is_ours
 
-    def lacks(self, places: Iterable[int]) -> bool:
-        """Whether one of these questions has no answer yet."""
-        return any(self._questions[place] not in self._known for place in places)
+    def lacks(self, batch: Iterable[int]) -> bool:
+        """Whether to ask this batch: one of its questions has no answer yet, and the batch is no other process's."""
+        if self._is_ours and not self._is_ours():
+            return False
+        return any(self._questions[place] not in self._known for place in batch)
+
+    @property
+    def answered(self) -> int:
+        """How many questions have an answer."""
+        return sum(question in self._known for question in self._questions)
 
     def put(self, answers: Mapping[int, str | None]) -> None:
         """Keep the answers of a batch, by the places of their questions."""
@@ -43,17 +57,31 @@ class Sheet:
         self._known |= {line.question: line.answer for line in lines}
 
     def answers(self) -> list[str | None]:
-        """All of them, in the order of the questions."""
+        """All of them, in the order of the questions; None also for those that are another process's to ask."""
+        if self._is_ours:
+            return [self._known.get(question) for question in self._questions]
         return [self._known[question] for question in self._questions]
 
 
 class Sheets:
     """The sheets of one evaluation, in one file; `done` gets how many more questions are answered."""
 
-    def __init__(self, path: Path | None, done: Callable[[int], None]) -> None:
-        """`path` None keeps nothing. Raises EvaluationError when the file can't be used."""
-        self._path, self._done = path, done
-        self._known: dict[str, str | None] = {}
+    def __init__(
+        self,
+        path: Path | None,
+        done: Callable[[int], None],
+        *,
+        known: Iterable[Line] = (),
+        kept: Callable[[list[Line]], None] = lambda lines: None,
+        is_ours: Callable[[], bool] | None = None,
+    ) -> None:
+        """`path` None keeps nothing. Raises EvaluationError when the file can't be used.
+
+        known: answers that are there besides those in the file. kept: gets the answers of each batch.
+        is_ours: as a Sheet has it.
+        """
+        self._path, self._done, self._kept, self._is_ours = path, done, kept, is_ours
+        self._known: dict[str, str | None] = {line.question: line.answer for line in known}
         self._start = b""  # ends a line that was cut off
         if path and path.is_file():
             decoder = msgspec.json.Decoder(Line)
@@ -68,9 +96,9 @@ class Sheets:
 
     def sheet(self, *asked: Any, questions: Sequence[Any]) -> Sheet:
         """A sheet for these questions; `asked` is what else they were asked with."""
-        sheet = Sheet([(*asked, question) for question in questions], self._known, self._keep)
-        if answered := sum(not sheet.lacks([place]) for place in range(len(questions))):
-            self._done(answered)
+        sheet = Sheet([(*asked, question) for question in questions], self._known, self._keep, self._is_ours)
+        if sheet.answered:
+            self._done(sheet.answered)
         return sheet
 
     def close(self) -> None:
@@ -91,6 +119,7 @@ class Sheets:
                     self._start = b""
                 finally:
                     os.close(descriptor)
+        self._kept(lines)
         self._done(len(lines))
 
 

@@ -204,3 +204,23 @@ def test_help_needs_no_torch() -> None:
         "except SystemExit: sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_two_shards_leave_one_result_and_a_pod_says_its_numbers(
+    store: Store, version: ModelVersion, business: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = (version.name, "--suite", business, "--patience", "5", "--summary", tmp_path / "said")
+    assert evaluate(*command, "--shard", "1/2") == 0
+    assert capsys.readouterr().out.startswith("Shard 1/2 is in the store; ")
+    assert (tmp_path / "said").read_text() == ""
+    assert evaluate(*command, "--shard", "0/2") == 0
+    assert len(found(store, version, "shop-test").records) == 3
+    assert re.match(r"shop-test: score \d\.\d{3} \(\d\.\d{3} to \d\.\d{3}, n=3\) ", (tmp_path / "said").read_text())
+
+
+def test_a_store_that_stays_away_is_exit_status_75(
+    version: ModelVersion, business: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--store", "s3://elsewhere", "--endpoint-url", "http://127.0.0.1:9")
+    assert evaluate(version.name, "--suite", business, "--patience", "0.1", *where) == 75
+    assert "can't be reached at http://127.0.0.1:9" in capsys.readouterr().err

@@ -140,6 +140,14 @@ def test_a_submission_is_of_one_suite_of_choices(store: Store, tmp_path: Path) -
     past(words, *command, "shop-choice")
 
 
+def test_a_shard_is_of_a_model_that_is_loaded_here(store: Store) -> None:
+    words = "--shard is for a model that is loaded here, and is not measured by --force; leave that out"
+    command = ("evaluate", "tea/run/checkpoint-1", "--suite", "shop-en", "--shard", "0/2")
+    with refused(words):
+        call(*command, "--force")
+    past(words, *command)
+
+
 def test_a_merged_model_has_one_place_to_go(store: Store, tmp_path: Path) -> None:
     words = "either a FOLDER, or --publish NAME"
     with refused(words):

@@ -339,8 +339,11 @@ def test_the_server_of_the_version_is_asked() -> None:
         measured(server.url)
 
 
-# Messages whose words vary as a whole.
+# Messages whose words vary as a whole, or whose way out is followed with a store.
 ELSEWHERE = {
+    " is not a shard; write its number": "test_shards.py::test_what_is_no_shard_is_refused_with_an_example",
+    "start them again.": "test_shards.py::test_answers_that_are_missing_are_asked_again",
+    "let all of them run on nodes of one kind": "test_shards.py::test_shards_of_unlike_nodes_are_not_mixed",
     "The case …: …": "test_remedies.py::test_a_case_gets_the_values_that_its_template_asks_for",
 }
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.stores import kill, start_again
 from tests.unit.evaluation.builders import write_business, write_choice
 from tunegate.api.errors import ModelError
 from tunegate.api.evaluation import Evaluation
@@ -15,7 +17,7 @@ from tunegate.evaluation import Suite, load_suites
 from tunegate.evaluation.models import Dialogue, Model
 from tunegate.evaluation.sheets import Sheet
 from tunegate.evaluation.versions import evaluate_version
-from tunegate.store import Store
+from tunegate.store import EmbeddedStore, Store
 from tunegate.store.evaluations import find
 
 ROWS = [
@@ -135,3 +137,35 @@ def test_a_version_without_a_release_is_refused_before_its_model_is_loaded(
     with pytest.raises(ModelError, match=r"no release\.yaml"):
         evaluate_version(store, version, suites(tmp_path), parrot)
     assert parrot.loads == 0
+
+
+def test_a_store_that_is_away_for_a_while_costs_neither_answers_nor_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed while questions are asked, and comes back only when the result was to be saved."""
+    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
+    with EmbeddedStore.start(tmp_path / "store") as mortal, ExitStack() as stack:
+        store = Store.open(mortal.uri, endpoint_url=mortal.endpoint_url, **mortal.keys)
+        (folder := tmp_path / "model").mkdir()
+        (folder / "model.safetensors").write_bytes(b"weights")
+        release, producer = Release(format="huggingface"), Producer(kind="test")
+        version = store.publish(folder, "shop/base/checkpoint-0", release=release, producer=producer)
+
+        class Deadly(Parrot):
+            def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, sheet: Sheet) -> None:
+                super().answer(dialogues, max_tokens, sheet)
+                kill(mortal)
+
+        put, tries = store.put, []
+
+        def put_and_see(key: str, body: bytes) -> None:
+            tries.append(key)
+            if len(tries) == 2:
+                stack.enter_context(start_again(mortal))
+            put(key, body)
+
+        monkeypatch.setattr(store, "put", put_and_see)
+        deadly = Deadly()
+        results = evaluate_version(store, version, suites(tmp_path)[:1], deadly, patience=60)
+        assert results == [find(store, version.digest, "shop-test")]
+    assert (len(tries) >= 3, deadly.loads) == (True, 1)

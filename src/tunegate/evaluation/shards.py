@@ -1,0 +1,172 @@
+"""One suite measured by several processes, and put together to exactly the result that one would have had.
+
+Every process goes through the same batches and asks every N-th of them, so that no answer is given beside others than
+it would be. What a shard has answered is kept in the store: one that was killed goes on where it was, and whichever
+shard finds that all are done makes the result. Two that find so at once make the same one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from tunegate.api.codec import Document, from_json, prepare, to_json
+from tunegate.api.digest import Digest, short
+from tunegate.api.errors import EvaluationError, UnavailableError, UsageError
+from tunegate.api.evaluation import Evaluation
+from tunegate.api.versions import ModelVersion
+from tunegate.evaluation.models import Model
+from tunegate.evaluation.run import measure
+from tunegate.evaluation.sheets import Line, Sheet, Sheets
+from tunegate.evaluation.suites import Suite
+from tunegate.store import Store
+from tunegate.store.patience import patiently
+
+_LOG = logging.getLogger(__name__)
+_KEEP_SECONDS = 30.0  # what a shard that is killed asks again at most
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Number `index`, from 0, of `count`."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read I/N, such as 0/4. Raises UsageError for anything else."""
+        index, _, count = text.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+            raise UsageError(f"{text!r} is not a shard; write its number, from 0, and how many there are, such as 0/4.")
+        return cls(int(index), int(count))
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+class Part(Document, frozen=True, kw_only=True):
+    """What one shard has answered so far. settings: the model's, which all shards must have had alike."""
+
+    schema: Literal["tunegate.io/evaluation-shard/v1"] = "tunegate.io/evaluation-shard/v1"
+    settings: str
+    is_complete: bool = False
+    answers: tuple[Line, ...] = ()
+    started: datetime
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """One suite on one version, in `count` shards. patience: how many seconds a store may be away."""
+
+    store: Store
+    version: ModelVersion
+    suite: Suite
+    system_prompt: str
+    count: int
+    patience: float = 0.0
+
+    def measure(self, shard: Shard, load: Callable[[], Model], done: Callable[[int], None]) -> Evaluation | None:
+        """Answer what is missing of one shard; the result of all once they are there, until then None.
+
+        done: gets how many more questions are answered. Raises EvaluationError when shards were computed differently.
+        """
+        part = self._read(shard.index)
+        if part is None or not part.is_complete:
+            self._write(shard.index, self._answer(shard, load(), part, done))
+        parts = [self._read(index) for index in range(self.count)]
+        complete = [part for part in parts if part and part.is_complete]
+        return self._merge(complete) if len(complete) == self.count else None
+
+    def remove(self) -> None:
+        """Forget what the shards answered: the result is kept elsewhere. While the store is away it stays."""
+        with contextlib.suppress(UnavailableError):
+            for index in range(self.count):
+                self.store.delete(self._key(index))
+
+    def _answer(self, shard: Shard, model: Model, before: Part | None, done: Callable[[int], None]) -> Part:
+        part = before if before and before.settings == model.settings else None
+        part = part or Part(settings=model.settings, started=datetime.now(UTC))
+        lines, clock, kept = list(part.answers), time.monotonic(), time.monotonic()
+
+        def so_far(*, is_complete: bool = False) -> Part:
+            seconds = round(part.seconds + time.monotonic() - clock, 3)
+            return msgspec.structs.replace(part, answers=tuple(lines), seconds=seconds, is_complete=is_complete)
+
+        def keep(more: Sequence[Line]) -> None:
+            nonlocal kept
+            lines.extend(more)
+            if time.monotonic() - kept >= _KEEP_SECONDS:
+                kept = time.monotonic()
+                try:
+                    self.store.put(self._key(shard.index), to_json(so_far()))
+                except UnavailableError as error:  # then the next ones are kept together with these
+                    _LOG.warning("the answers of shard %s are not kept yet: %s", shard, error)
+
+        turns = itertools.cycle(range(shard.count))
+        sheets = Sheets(None, done, known=part.answers, kept=keep, is_ours=lambda: next(turns) == shard.index)
+        measure(model, self.version, self.suite, self.system_prompt, sheets)
+        return so_far(is_complete=True)
+
+    def _merge(self, parts: Sequence[Part]) -> Evaluation:
+        """Score the answers of all shards as if one process had given them."""
+        settings = sorted({part.settings for part in parts})
+        if len(settings) > 1:
+            self.remove()
+            raise EvaluationError(
+                f"The shards of {self.suite.name} were computed differently ({', '.join(settings)}), so their answers "
+                "are not put together; let all of them run on nodes of one kind (nodeSelector), and start them again."
+            )
+        answers = [line for part in parts for line in part.answers]
+        sheets = Sheets(None, lambda more: None, known=answers)
+        try:
+            result = measure(_Answered(settings[0]), self.version, self.suite, self.system_prompt, sheets)
+        except EvaluationError:
+            self.remove()
+            raise
+        started, seconds = min(part.started for part in parts), sum(part.seconds for part in parts)
+        return msgspec.structs.replace(result, started=started, seconds=round(seconds, 3))
+
+    def _read(self, index: int) -> Part | None:
+        key = self._key(index)
+        body = patiently(self.patience, lambda: self.store.get(key))
+        return None if body is None else from_json(body, Part, key)
+
+    def _write(self, index: int, part: Part) -> None:
+        patiently(self.patience, lambda: self.store.put(self._key(index), to_json(part)))
+
+    def _key(self, index: int) -> str:
+        suite = f"{self.suite.name}-{short(self.suite.digest)}"
+        return f".tunegate/shards/{Digest.parse(self.version.digest).hex}/{suite}/{index}-of-{self.count}.json"
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """A model whose every answer is known already."""
+
+    settings: str
+
+    def answer(self, dialogues: Sequence[Any], max_tokens: int, sheet: Sheet) -> None:
+        self._check(len(dialogues), sheet)
+
+    def complete(self, texts: Sequence[str], max_tokens: int, sheet: Sheet) -> None:
+        self._check(len(texts), sheet)
+
+    def choose(self, texts: Sequence[str], letters: Sequence[str], sheet: Sheet) -> None:
+        self._check(len(texts), sheet)
+
+    def _check(self, questions: int, sheet: Sheet) -> None:
+        if sheet.lacks(range(questions)):
+            raise EvaluationError("The shards have not answered every question, so they begin anew; start them again.")
+
+
+prepare(Part)
