@@ -159,7 +159,11 @@ class Hands:
         if version.name in self.scores:
             save(self.store, make_evaluation(version, score=self.scores[version.name]))
             ends = [_condition("SuccessCriteriaMet"), _condition("Complete")]
-            self.status(job, {**started, "completionTime": _now(), "succeeded": 1, "conditions": ends})
+            pods = job["spec"].get("completions", 1)
+            is_indexed = job["spec"].get("completionMode") == "Indexed"
+            indexes = {"completedIndexes": f"0-{pods - 1}"} if is_indexed else {}
+            ended = {"completionTime": _now(), "succeeded": pods, "conditions": ends}
+            self.status(job, {**started, **ended, **indexes})
         else:
             why = _condition("Failed", reason="BackoffLimitExceeded", message="Job has reached its backoff limit")
             self.status(job, {**started, "failed": 2, "conditions": [_condition("FailureTarget"), why]})

@@ -56,7 +56,7 @@ ACCEPTED = [
                 "nodeSelector": {"pool": "gpu"},
                 "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
             },
-            evaluation={"limit": 50, "tolerations": [{"key": "k", "value": "v", "tolerationSeconds": 60}]},
+            evaluation={"limit": 50, "shards": 4, "tolerations": [{"key": "k", "value": "v", "tolerationSeconds": 60}]},
         ),
         id="pods",
     ),

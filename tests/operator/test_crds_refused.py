@@ -89,6 +89,8 @@ REFUSED = [
     pytest.param(policy(serving={"replicas": 0}), "greater than or equal to 1", id="no-replicas"),
     pytest.param(policy(serving={"engine": "vllm"}), '"Transformers", "VLLM"', id="engine-word"),
     pytest.param(policy(evaluation={"limit": 0}), "greater than or equal to 1", id="limit-zero"),
+    pytest.param(policy(evaluation={"shards": 0}), "greater than or equal to 1", id="no-shards"),
+    pytest.param(policy(evaluation={"shards": 65}), "less than or equal to 64", id="too-many-shards"),
     *(
         pytest.param(
             policy(**{pods: {"resources": {part: {"memory": "2GB"}}}}),

@@ -200,6 +200,23 @@ def test_a_failed_evaluation_says_why_and_deleting_the_job_tries_again(shop: Sho
     )
 
 
+def test_the_shards_of_a_suite_are_one_indexed_job_that_the_api_server_takes(shop: Shop) -> None:
+    shop.start_policy(evaluation={"shards": 3}, evaluationAttempts=4)
+    shop.hands.evaluate = False
+    version = shop.publish("run-1")
+    shop.start_operator()
+    shop.until(version, "Evaluating")
+    name = f"evaluate-{version.digest[7:19]}-quality"
+    wait_for(lambda: shop.cluster.get(kinds.JOB, shop.namespace, name), what="the Job")
+    spec = shop.get(kinds.JOB, name)["spec"]
+    indexed = {"completionMode": "Indexed", "completions": 3, "parallelism": 3, "backoffLimitPerIndex": 3}
+    assert {field: spec[field] for field in indexed} == indexed
+    assert [rule["action"] for rule in spec["podFailurePolicy"]["rules"]] == ["Ignore", "Ignore"]
+    assert spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [75]
+    shop.hands.evaluate = True
+    shop.until(version, "Progressing", "Paused")
+
+
 def test_rubbish_in_place_of_a_result_is_a_failure_with_its_place(shop: Shop) -> None:
     shop.start_policy()
     shop.hands.evaluate = False

@@ -110,9 +110,13 @@ class Placement(Resource, frozen=True, kw_only=True):
 
 
 class EvaluationPods(Placement, frozen=True, kw_only=True):
-    """limit: how many questions of each suite are asked; None asks all."""
+    """limit: how many questions of each suite are asked; None asks all.
+
+    shards: how many pods share the questions of one suite.
+    """
 
     limit: Annotated[int, Meta(ge=1)] | None = None
+    shards: Annotated[int, Meta(ge=1, le=64)] = 1
 
 
 class ServingPods(Placement, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tunegate.api.errors import UnavailableError
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.versions import ModelVersion
 from tunegate.processes import Child
@@ -32,10 +33,12 @@ class Evaluations:
             child, keys = self._running
             child.stop()
             self._running = None
+            # One that gave up waiting for the store has failed at nothing.
+            was_away = child.exit_code == UnavailableError.exit_code
             for key in keys:
                 self._looked.discard(key)
-                if self.find(*key) is None:
-                    self._failures[key] += 1
+                if was_away or self.find(*key) is None:
+                    self._failures[key] += not was_away
                     self._messages[key] = f"{child.tail()} (log: {child.log})"
         for key in wanted:
             if key not in self._results and key not in self._looked:

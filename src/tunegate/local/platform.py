@@ -40,6 +40,8 @@ TICK_SECONDS = 0.3
 _PROBLEMS = ("StoreUnreachable", "InvalidPolicy")
 # As long as the chart gives a predictor: a server that is stopped finishes its answers.
 _GRACE_SECONDS = "60"
+# How long an evaluation waits for a store that is away, before another one does.
+_PATIENCE_SECONDS = 600
 # For every child. No model hub is asked; threads that wait leave the CPU to others (spinning, two models at work are
 # six times slower).
 _FOR_CHILDREN = {
@@ -236,6 +238,7 @@ class Platform:
 
     def _start_evaluation(self, version: ModelVersion, suites: Sequence[str]) -> Child:
         argv = ["evaluate", version.uri, *(part for suite in suites for part in ("--suite", suite))]
+        argv += ["--patience", str(_PATIENCE_SECONDS)]
         if self.config.evaluation_limit:
             argv += ["--limit", str(self.config.evaluation_limit)]
         return self._start(f"evaluate-{short(version.digest)}", argv)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tests.builders import make_cluster_policy
 from tunegate.api.versions import ModelVersion
@@ -55,3 +56,34 @@ def test_nothing_of_ours_that_may_change_is_where_kserve_makes_pods_of_it() -> N
         "serving.kserve.io/deploymentMode": "Standard",
         "serving.kserve.io/autoscalerClass": "none",
     }
+
+
+def job_of(**evaluation: object) -> dict[str, Any]:
+    policy = make_cluster_policy(evaluation=evaluation, evaluationAttempts=3)
+    return manifests.evaluation_job("models", policy, "shop", EvaluationJob(VERSION, "quality"), CONFIG)
+
+
+def test_a_store_that_is_away_or_a_node_that_is_taken_uses_up_no_attempt_of_an_evaluation() -> None:
+    job = job_of()
+    away, taken = job["spec"]["podFailurePolicy"]["rules"]
+    assert away == {
+        "action": "Ignore",
+        "onExitCodes": {"containerName": "evaluate", "operator": "In", "values": [75]},
+    }
+    assert (taken["action"], taken["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
+    assert (job["spec"]["backoffLimit"], job["spec"]["template"]["spec"]["restartPolicy"]) == (2, "Never")
+
+
+def test_the_shards_of_a_suite_are_the_indexes_of_its_job() -> None:
+    pods = {"shards": 4, "resources": {"limits": {"nvidia.com/gpu": 1}}, "nodeSelector": {"pool": "gpu"}}
+    job = job_of(**pods, limit=20)
+    spec, pod = job["spec"], job["spec"]["template"]["spec"]
+    assert [spec[name] for name in ("completionMode", "completions", "parallelism")] == ["Indexed", 4, 4]
+    assert [spec[name] for name in ("backoffLimitPerIndex", "maxFailedIndexes")] == [2, 0]
+    assert "backoffLimit" not in spec
+    (container,) = pod["containers"]
+    assert container["args"][-8:] == [
+        *("--limit", "20", "--shard", "$(JOB_COMPLETION_INDEX)/4"),
+        *("--patience", "600", "--summary", "/dev/termination-log"),
+    ]
+    assert (container["resources"], pod["nodeSelector"]) == (pods["resources"], pods["nodeSelector"])

@@ -479,3 +479,15 @@ def _promotion(name: str) -> dict[str, Any]:
         "kind": "Promotion",
         "metadata": {"name": name, "namespace": "shop"},
     }
+
+
+def test_evaluations_say_that_they_wait_for_the_store(world: World, candidate: ModelVersion) -> None:
+    world.store.results.clear()
+    world.until("Evaluating").step(2)
+    world.store.versions, world.store.trouble = None, AWAY
+    world.step(2)
+    record = world.objects["ModelVersion", object_name(candidate)]
+    found = world.condition(record, "Evaluated")
+    assert (found["status"], found["reason"]) == ("Unknown", AWAY.reason)
+    assert found["message"].startswith("evaluations wait for the store, which uses up none of their attempts: ")
+    assert AWAY.message in found["message"]

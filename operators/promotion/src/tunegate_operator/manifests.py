@@ -13,6 +13,7 @@ from typing import Any
 
 from tunegate.api import environment
 from tunegate.api.digest import short
+from tunegate.api.errors import UnavailableError
 from tunegate.api.labels import APPLIED, MANAGED_BY, MODEL, POLICY, RUN, SUITE, VERSION
 from tunegate.api.pinned import storage_uri
 from tunegate.api.policy import ClusterPolicy, Placement
@@ -26,6 +27,8 @@ from tunegate_operator.types import API_VERSION, dns, object_name, server_name, 
 
 # The startup probe of the chart's runtimes: so often, each of so many seconds.
 _PROBES, _PROBE_SECONDS = 360, 5
+# How long an evaluation's pod waits for a store that is away, before another pod does.
+_PATIENCE_SECONDS = 600
 # What a ModelVersion tells of its producer; the arguments and data sets are in the manifest in the store.
 _PRODUCER_FIELDS = ("kind", "run", "uid", "step", "image", "codeVersion", "loss")
 
@@ -54,14 +57,18 @@ def evaluation_name(job: EvaluationJob) -> str:
 def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: EvaluationJob, config: Config) -> Object:
     """Measures one suite on one version and leaves the result in the store; owned by the ModelVersion.
 
-    A failed one stays for a person to look at; deleting it tries again.
+    A failed one stays for a person to look at; deleting it tries again. A pod that gave up waiting for the store, or
+    whose node was taken, is replaced and uses up no attempt.
     """
     limit = ["--limit", str(policy.evaluation.limit)] if policy.evaluation.limit else []
+    shards, retries = policy.evaluation.shards, policy.evaluation_attempts - 1
+    shard = ["--shard", f"$(JOB_COMPLETION_INDEX)/{shards}"] if shards > 1 else []
+    more = ["--patience", str(_PATIENCE_SECONDS), "--summary", "/dev/termination-log"]
     volumes = pods.scratch("tmp", "cache")
     container = pods.container(
         "evaluate",
         config.evaluation_image,
-        args=["evaluate", storage_uri(job.version), "--suite", job.suite, *limit],
+        args=["evaluate", storage_uri(job.version), "--suite", job.suite, *limit, *shard, *more],
         volumes=volumes,
         env=[*_store_env(config), *pods.variables({environment.CACHE: "/cache"})],
         secret=config.store_secret,
@@ -82,8 +89,23 @@ def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: Evalua
         VERSION: short(job.version.digest),
         SUITE: dns(job.suite),
     }
+    indexed = {
+        "completionMode": "Indexed",
+        "completions": shards,
+        "parallelism": shards,
+        "backoffLimitPerIndex": retries,
+        "maxFailedIndexes": 0,
+    }
+    not_counted = [
+        {
+            "action": "Ignore",
+            "onExitCodes": {"containerName": "evaluate", "operator": "In", "values": [UnavailableError.exit_code]},
+        },
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+    ]
     spec = {
-        "backoffLimit": policy.evaluation_attempts - 1,
+        **(indexed if shards > 1 else {"backoffLimit": retries}),
+        "podFailurePolicy": {"rules": not_counted},
         "activeDeadlineSeconds": max(1, round(policy.evaluation_timeout_seconds)),
         "template": {"metadata": {"labels": labels}, "spec": pod},
     }

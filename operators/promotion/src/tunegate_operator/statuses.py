@@ -81,12 +81,21 @@ def version_statuses(gathered: Gathered, now: datetime) -> Iterable[Object]:
         elif all(summaries):
             evaluated = Condition("Evaluated", "True", "Evaluated")
         else:
-            evaluated = Condition("Evaluated", "Unknown", "Waiting")
+            evaluated = _awaited(gathered)
         verified = _verified(gathered, version, listed)
         if verified.status != "Unknown":
             is_evaluated = evaluated.status == "True"
             fields["phase"] = _UNVERIFIED.get(verified.reason) or ("Evaluated" if is_evaluated else "Verified")
         yield from status(model_version, fields, [verified, evaluated], now)
+
+
+def _awaited(gathered: Gathered) -> Condition:
+    """What evaluations without a result wait for, where that is known."""
+    away = next((problem for problem in gathered.problems if problem.about == "StoreReadable"), None)
+    if away is None:
+        return Condition("Evaluated", "Unknown", "Waiting")
+    message = f"evaluations wait for the store, which uses up none of their attempts: {away.message}"
+    return Condition("Evaluated", "Unknown", away.reason, message)
 
 
 def _verified(gathered: Gathered, version: ModelVersion, listed: Mapping[str, ModelVersion] | None) -> Condition:

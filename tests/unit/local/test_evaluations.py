@@ -1,0 +1,37 @@
+"""Evaluations as child processes: what counts as an attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.builders import make_version
+from tests.waiting import wait_for
+from tunegate.api.versions import ModelVersion
+from tunegate.local.evaluations import Evaluations
+from tunegate.processes import Child
+from tunegate.promotion.snapshot import EvaluationJob
+
+VERSION = make_version("run-1")
+KEY = (VERSION.digest, "quality")
+
+
+@pytest.mark.parametrize(("status", "failures"), [(1, 2), (75, 0)], ids=["failed", "store away"])
+def test_only_what_failed_by_itself_uses_up_an_attempt(tmp_path: Path, status: int, failures: int) -> None:
+    started: list[Child] = []
+
+    def start(version: ModelVersion, suites: Sequence[str]) -> Child:
+        argv = ["sh", "-c", f"echo it waited; exit {status}"]
+        started.append(Child.start("evaluate", argv, log=tmp_path / f"{len(started)}.log"))
+        return started[-1]
+
+    with closing(Evaluations(start, lambda digest, suite: None)) as evaluations:
+        for _ in range(2):
+            evaluations.ensure([EvaluationJob(VERSION, "quality")])
+            wait_for(lambda: started[-1].exit_code == status)
+            state = evaluations.states([KEY])[KEY]
+    assert (state.failures, len(started)) == (failures, 2)
+    assert "it waited" in state.message
