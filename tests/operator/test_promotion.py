@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tunegate.release import Changes, derive
 
 from tests.operator.running import POLICY_NAME, Shop, keep_voting, publish
 from tests.waiting import wait_for
@@ -78,6 +79,13 @@ def test_the_last_version_of_a_job_is_a_candidate_once_the_job_succeeded(
     )
     shop.until(versions[1], "Succeeded")
     assert shop.phase(versions[0]) == ""
+
+    # No job has to end for a version that is made without training.
+    changes = Changes(system_prompt="Be kind.")
+    derived = shop.hands.knows(derive(shop.store, versions[1], "shop/kind/checkpoint-120", changes))
+    shop.until(derived, "Succeeded")
+    record = shop.cluster.get(kinds.MODEL_VERSION, shop.namespace, object_name(derived))
+    assert record["spec"]["producer"]["kind"] == "tunegate release derive"
 
 
 def test_a_disliked_canary_is_rolled_back_and_the_stable_keeps_everybody(shop: Shop, prometheus: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tunegate.release import Changes, derive
 
 from tests.builders import at, make_policy
 from tests.waiting import wait_for
@@ -80,6 +81,8 @@ def test_with_finished_runs_only_the_end_of_a_run_is_tried(
     last = publish(store, tmp_path, "shop/run-1/checkpoint-10", step=10, training=Training(total_steps=10))
     publish(store, tmp_path, "shop/run-2/checkpoint-5", step=5, training=Training(total_steps=10))
     assert [promotion.candidate for promotion in decide(platform.gather(), at(0)).create] == [last]
+    derived = derive(store, last, "shop/kind/checkpoint-10", Changes(system_prompt="Be kind."))
+    assert [promotion.candidate for promotion in decide(platform.gather(), at(0)).create] == [last, derived]
 
 
 def test_a_promotion_that_moved_on_is_reconciled_again_at_once(

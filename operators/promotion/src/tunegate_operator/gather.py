@@ -237,7 +237,7 @@ class Gatherer:
             policy=policy if is_shared else msgspec.structs.replace(policy, steps=(CanaryStep(weight=100),)),
             initial=start,
             versions=listing,
-            finished_runs=finished_runs(around.training_jobs, policy.model),
+            finished_runs=finished_runs(around.training_jobs, policy.model) | self._made_at_once(listing or ()),
             promotions=promotions,
             evaluations=evaluation_states(policy, versions, summaries),
             servers=server_states(servers, digests, records, _seen_by_users(route, promotions), policy.serving, now),
@@ -259,6 +259,11 @@ class Gatherer:
             url=self._url(namespace, name, policy, around.route),
             takes_timeouts=is_shared and self.caches.has_field(kinds.HTTP_ROUTE, "spec", "rules", "timeouts"),
         )
+
+    def _made_at_once(self, versions: Iterable[ModelVersion]) -> frozenset[str]:
+        """The runs of versions that were made of others: no training job has to end for them."""
+        producers = ((version.run, self.source.producer(version.digest)) for version in versions)
+        return frozenset(run for run, producer in producers if producer and producer.derived)
 
     def _url(self, namespace: str, name: str, policy: ClusterPolicy, route: Object | None) -> str:
         if (gateway := policy.traffic.gateway) is None:
