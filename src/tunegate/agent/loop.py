@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from tunegate.agent.react import Answer, Malformed, Step, parse
-from tunegate.agent.steps import LIMITS, WORDS, Answered, Call, Clock, Progress, Taken, take
+from tunegate.agent.steps import LIMITS, WORDS, Answered, Call, Clock, Progress, Taken, cited, observed, take
 from tunegate.agent.tools import Language, Tool
 from tunegate.api.versions import Limits
 from tunegate.prompts import Message, Template, load_template, render
-from tunegate.prompts.fence import break_up, fence
+from tunegate.prompts.fence import break_up
 
 _WORDS: dict[Language, dict[str, str]] = {
     "en": {
@@ -70,26 +70,20 @@ async def ask(
         progress.tokens += reply.tokens
         move = parse(reply.text)
         if isinstance(move, Answer):
-            yield Answered(move.text, "answer", progress.steps, progress.tokens)
+            yield Answered(cited(move.text, len(progress.sources)), "answer", progress.steps, progress.tokens)
             return
         if isinstance(move, Malformed):
             progress.malformed += 1
             messages += _turn(move.text or "...", words["format"])
             continue
         call = Call(move.tool, move.input or question, move.thought, move.discarded)
-        taken = await take(call, tools, progress, language, clock)
+        (taken,) = await take([call], tools, progress, language, clock)
         messages += _turn(move.text, words["observation"].format(observed(taken, nonce, language)))
         yield taken
     reply = await model([*messages, Message("user", words["last"])])
     move = parse(reply.text)
     text = (move.thought if isinstance(move, Step) else "") or move.text or WORDS[language]["no answer"]
-    yield Answered(text, reason, progress.steps, progress.tokens + reply.tokens)
-
-
-def observed(taken: Taken, nonce: str, language: Language) -> str:
-    """What a tool said, in its fence; what came from elsewhere is called data after it once more."""
-    fenced = fence(taken.observation, nonce)
-    return f"{fenced}\n{WORDS[language]['data']}" if taken.sources else fenced
+    yield Answered(cited(text, len(progress.sources)), reason, progress.steps, progress.tokens + reply.tokens)
 
 
 def _turn(model: str, reply: str) -> list[Message]:

@@ -62,6 +62,7 @@ class _Part:
 
 def parse(text: str) -> Step | Answer | Malformed:
     """What the model does next. An action before the answer counts, since the answer was made up without its result."""
+    text = text.rpartition("</think>")[2]
     parts = _parts(text)
     first = next((i for i, part in enumerate(parts) if part.kind in ("action", "result")), None)
     if first is None or not parts[first].text:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from tunegate.agent.tools import Language, Source, Tool, find, shown
+from tunegate.agent.tools import Found, Language, Source, Tool, find, shown
 from tunegate.api.errors import TunegateError
 from tunegate.api.versions import Limits
+from tunegate.knowledge.citations import Citing, feed, finish
 from tunegate.knowledge.words import clipped, size
+from tunegate.prompts.fence import break_up, fence
 
 logger = logging.getLogger(__name__)
 
@@ -118,35 +120,47 @@ class Call:
 
 
 async def take(
-    call: Call, tools: Sequence[Tool], progress: Progress, language: Language, clock: Clock = time.monotonic
-) -> Taken:
-    """Ask the tool, and count the step. What goes wrong with it is what is observed; nothing is raised."""
-    begun = clock()
-    progress.steps += 1
-    number, sources = progress.steps, tuple[Source, ...]()
-    words, tool = WORDS[language], find(tools, call.tool)
+    calls: Sequence[Call], tools: Sequence[Tool], progress: Progress, language: Language, clock: Clock = time.monotonic
+) -> list[Taken]:
+    """Ask tools at the same time, and count a step for each. What goes wrong is what is observed; nothing is raised."""
+    first, words = progress.steps + 1, WORDS[language]
+    progress.steps += len(calls)
+    told = [_refused(call, tools, progress, words) for call in calls]
+
+    async def found(call: Call, refusal: str | None) -> tuple[Found, float]:
+        begun, tool = clock(), find(tools, call.tool)
+        answer = await _asked(tool, call, words) if tool and refusal is None else refusal or ""
+        return answer, round(clock() - begun, 3)
+
+    answers = await asyncio.gather(*map(found, calls, told))
+    return [
+        _taken(number, call, answer, seconds, progress)
+        for number, (call, (answer, seconds)) in enumerate(zip(calls, answers, strict=True), first)
+    ]
+
+
+def _refused(call: Call, tools: Sequence[Tool], progress: Progress, words: dict[str, str]) -> str | None:
+    """What is observed instead of asking the tool; None where it is asked, which is remembered."""
+    tool = find(tools, call.tool)
+    if tool is None:
+        progress.unknown += 1
+        return words["unknown"].format(call.tool, ", ".join(name for tool in tools for name in tool.names))
     if call.problem:
         progress.malformed += 1
-        observation = call.problem
-    elif tool is None:
-        progress.unknown += 1
-        observation = words["unknown"].format(call.tool, ", ".join(name for tool in tools for name in tool.names))
-    elif (tool.function, call.input) in progress.asked:
-        observation = words["repeated"]
-    else:
-        progress.asked.add((tool.function, call.input))
-        found = await _asked(tool, call, words)
-        if isinstance(found, str):
-            observation = found
-        else:
-            sources = tuple(map(progress.numbered, fitting(found, OBSERVATION)))
-            observation = shown(sources)
-    seconds = round(clock() - begun, 3)
-    observation = clipped(observation, OBSERVATION)
+        return call.problem
+    if (tool.function, call.input) in progress.asked:
+        return words["repeated"]
+    progress.asked.add((tool.function, call.input))
+    return None
+
+
+def _taken(number: int, call: Call, answer: Found, seconds: float, progress: Progress) -> Taken:
+    sources = () if isinstance(answer, str) else tuple(map(progress.numbered, fitting(answer, OBSERVATION)))
+    observation = clipped(answer if isinstance(answer, str) else shown(sources), OBSERVATION)
     return Taken(number, call.thought, call.tool, call.input, observation, seconds, call.discarded, sources)
 
 
-async def _asked(tool: Tool, call: Call, words: dict[str, str]) -> str | tuple[Source, ...]:
+async def _asked(tool: Tool, call: Call, words: dict[str, str]) -> Found:
     try:
         return await asyncio.wait_for(tool.call(call.input), tool.seconds)
     except TimeoutError:
@@ -156,6 +170,20 @@ async def _asked(tool: Tool, call: Call, words: dict[str, str]) -> str | tuple[S
     except Exception:  # whatever a tool is made of, its fault ends no answer
         logger.exception("a tool failed", extra={"tool": tool.function})
         return words["failed"].format(call.tool)
+
+
+def observed(taken: Taken, nonce: str, language: Language) -> str:
+    """What a tool said, in its fence; what came from elsewhere is called data after it once more."""
+    fenced = break_up(fence(taken.observation, nonce))
+    return f"{fenced}\n{WORDS[language]['data']}" if taken.sources else fenced
+
+
+def cited(answer: str, sources: int) -> str:
+    """The answer without the numbers that cite none of so many sources; as it stands where there were none."""
+    if not sources:
+        return answer.strip()
+    state, begun = feed(Citing(sources), answer.strip())
+    return begun + finish(state)[1]
 
 
 def fitting(sources: Sequence[Source], most: int) -> list[Source]:

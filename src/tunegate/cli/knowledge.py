@@ -172,7 +172,7 @@ def ask(
     from tunegate.knowledge.index import ENOUGH
     from tunegate.knowledge.words import literal_ids, words
 
-    opened, digest = _open(index, embedder, embedder_model, store_uri, endpoint_url)
+    opened, digest = open_index(index, embedder, embedder_model, store_uri, endpoint_url)
     found = opened.search(question, most)
     if as_json:
         about = {
@@ -224,7 +224,7 @@ def measure(
     from tunegate.knowledge.measure import read_questions
 
     asked = read_questions(questions)
-    opened, digest = _open(index, embedder, embedder_model, store_uri, endpoint_url)
+    opened, digest = open_index(index, embedder, embedder_model, store_uri, endpoint_url)
     with step_bars() as progress:
         measured = measure_index(opened, digest, asked, progress)
     if as_json:
@@ -239,13 +239,17 @@ def measure(
         click.echo(f"{miss.id}: {miss.question} -> {'refused' if miss.refused else miss.first}")
 
 
-def _open(
-    index: str, embedder: str | None, model: str | None, store_uri: str | None, endpoint_url: str | None
+def open_index(
+    index: str,
+    embedder: str | None,
+    embedder_model: str | None,
+    store_uri: str | None,
+    endpoint_url: str | None,
 ) -> tuple[Searcher, str]:
     """The index, and its digest."""
     from tunegate.knowledge.index import Index
 
-    chosen = _embedder(embedder, model)
+    chosen = _embedder(embedder, embedder_model)
     if index.startswith("postgresql://"):
         from tunegate.knowledge.postgres import PostgresIndex
 

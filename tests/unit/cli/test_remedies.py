@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.answering import listening
+from tests.answering import answering, listening
 from tests.builders import at, make_version
 from tests.refusals import call, past, refused, without_story
 from tests.unit.knowledge.embedding import embedding
@@ -22,6 +22,7 @@ from tunegate.cli.train import config_of
 from tunegate.feedback import ResponseIds
 from tunegate.local.state import Home
 from tunegate.processes import free_port
+from tunegate.shop import DATA
 from tunegate.store import Store
 from tunegate.training.config import settings
 
@@ -50,6 +51,15 @@ def home(tmp_path: Path) -> Home:
 def keep(home: Home, phase: Phase) -> None:
     status = PromotionStatus(phase=phase)
     home.save(Promotion(name="shop-1", created=at(0), candidate=make_version("run-1"), status=status))
+
+
+def test_one_tool_is_asked_once() -> None:
+    with answering(lambda _: "The Sobrin kettle [1].") as (url, _):
+        words = ("agent", "ask", "SO-103", "--url", url, "--dialect", "once")
+        with refused("--dialect once asks one tool; give it what it needs: --search, --knowledge or --catalogue."):
+            call(*words)
+        table = DATA / "knowledge" / "products_en.csv"
+        assert "The Sobrin kettle [1]." in call(*words, "--catalogue", table)
 
 
 def test_a_promotion_is_stopped_and_found_as_the_message_says(home: Home) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from openai import APIConnectionError, APIStatusError, DefaultHttpxClient, OpenAI
 
+from tunegate.agent.calls import Choice, Reply, ToolCall
 from tunegate.api.environment import API_KEY
 from tunegate.api.errors import EvaluationError, ServingError, UsageError
 from tunegate.processes import is_loopback
@@ -36,18 +37,33 @@ class HttpModel:
 
     def reply(self, messages: Sequence[Message], limits: Limits) -> tuple[str, int]:
         """The answer, and how many tokens it took where the server says so, else 0."""
+        dialogue = [{"role": message.role, "content": message.content} for message in messages]
+        message, tokens = self._message(dialogue, limits)
+        text = message.content or ""
+        return text[: min((text.find(stop) for stop in limits.stop if stop in text), default=len(text))], tokens
+
+    def calls(
+        self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], choice: Choice, limits: Limits
+    ) -> Reply:
+        """What the model says where it may call tools, which the server's own parser has to read. Raises as `reply`."""
+        message, tokens = self._message(list(messages), limits, tools=list(tools), tool_choice=choice)
+        called = message.tool_calls or ()
+        calls = tuple(ToolCall(call.id, call.function.name, call.function.arguments or "") for call in called)
+        return Reply(message.content or "", tokens, calls)
+
+    def _message(self, dialogue: list[dict[str, Any]], limits: Limits, **more: Any) -> tuple[Any, int]:
+        """The server's message, and how many tokens it took. Raises EvaluationError or ServingError."""
         options: dict[str, Any] = {"max_tokens": limits.max_tokens} if limits.max_tokens else {}
         if limits.stop and self._stops:
             options["stop"] = list(limits.stop)
-        dialogue: Any = [{"role": message.role, "content": message.content} for message in messages]
+        asked: Any = dialogue
         try:
-            reply = self._client.chat.completions.create(model=self.model, messages=dialogue, **options)
-            text = reply.choices[0].message.content or ""
-            tokens = reply.usage.completion_tokens if reply.usage else 0
+            reply = self._client.chat.completions.create(model=self.model, messages=asked, **options, **more)
+            return reply.choices[0].message, reply.usage.completion_tokens if reply.usage else 0
         except APIStatusError as error:
             if "stop" in options and error.status_code == 400 and error.param == "stop":
-                self._stops = False  # an engine that can't: what comes after is cut off below
-                return self.reply(messages, limits)
+                self._stops = False  # an engine that can't: what comes after is cut off by `reply`
+                return self._message(dialogue, limits, **more)
             if error.status_code in (401, 403, 404):
                 raise ServingError(f"{self._url} refuses: {_reason(error).rstrip('.')}; {_CHECK}.") from None
             raise EvaluationError(_reason(error)) from None
@@ -55,7 +71,6 @@ class HttpModel:
             raise self._unreachable(error) from None
         except (AttributeError, IndexError, TypeError):  # whatever it is that a page or another protocol became
             raise ServingError(f"{self._url} does not answer as OpenAI's API does; check --url.") from None
-        return text[: min((text.find(stop) for stop in limits.stop if stop in text), default=len(text))], tokens
 
     def close(self) -> None:
         self._client.close()

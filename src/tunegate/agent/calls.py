@@ -1,0 +1,139 @@
+"""Tools asked for by OpenAI's tool calls: the engine's own parser has read them, and a model may ask several at once.
+
+Steps, limits and answers are those of the loop of thoughts and actions, and so are its events.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tunegate.agent.steps import LIMITS, WORDS, Answered, Call, Clock, Progress, Taken, cited, observed, take
+from tunegate.agent.tools import Language, Tool, find
+from tunegate.api.versions import Limits
+from tunegate.prompts import Message, Template, load_template, render
+from tunegate.prompts.fence import break_up
+
+Choice = Literal["auto", "none"]
+_WORDS: dict[Language, dict[str, str]] = {
+    "en": {
+        "arguments": "The arguments of {0} can't be read ({1}); write JSON such as {2}.",
+        "format": "Call a tool, or answer the question.",
+        "last": "Call no tool any more. Answer the question from what is known by now.",
+    },
+    "zh": {
+        "arguments": "无法读取{0}的参数（{1}）；请写成JSON，例如{2}。",
+        "format": "请调用工具，或者回答问题。",
+        "last": "不要再调用工具。请根据目前已知的信息回答问题。",
+    },
+}
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """What a model calls. arguments: as it wrote them, which need not be JSON."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model wrote and calls, and in how many tokens."""
+
+    text: str
+    tokens: int
+    calls: tuple[ToolCall, ...] = ()
+
+
+Model = Callable[[Sequence[dict[str, Any]], Sequence[dict[str, Any]], Choice], Awaitable[Reply]]
+"""Messages, tools and `tool_choice`, as OpenAI's protocol has them."""
+
+
+async def ask(
+    question: str,
+    tools: Sequence[Tool],
+    model: Model,
+    *,
+    nonce: str,
+    language: Language = "en",
+    template: Template | None = None,
+    before: Sequence[Message] = (),
+    limits: Limits = LIMITS,
+    clock: Clock = time.monotonic,
+) -> AsyncIterator[Taken | Answered]:
+    """The steps that the model takes, then its answer, as `loop.ask`.
+
+    template: one with the variable `question`. Raises PromptError for another, and whatever the model raises.
+    """
+    words, schemas = _WORDS[language], [tool.schema(language) for tool in tools]
+    asked = render(template or load_template(f"tools-{language}"), {"question": question}, nonce=nonce)
+    messages: list[dict[str, Any]] = [_message(message.role, message.content) for message in (*before, *asked)]
+    progress = Progress(clock())
+    while (reason := progress.limit(limits, clock())) is None:
+        reply = await model(messages, schemas, "auto")
+        progress.tokens += reply.tokens
+        text = answer_of(reply.text)
+        if text and not reply.calls:
+            yield Answered(cited(text, len(progress.sources)), "answer", progress.steps, progress.tokens)
+            return
+        if not reply.calls:
+            progress.malformed += 1
+            messages.append(_message("user", words["format"]))
+            continue
+        calls = [_call(call, "" if i else text, tools, words) for i, call in enumerate(reply.calls)]
+        now = calls[: limits.steps - progress.steps]
+        taken = await take(now, tools, progress, language, clock)
+        messages.append(_turn(text, reply.calls, calls, tools))
+        said = [observed(step, nonce, language) for step in taken]
+        said += [WORDS[language]["left out"]] * (len(calls) - len(now))
+        for call, content in zip(reply.calls, said, strict=True):
+            messages.append({"role": "tool", "tool_call_id": call.id, "content": content})
+        for step in taken:
+            yield step
+    reply = await model([*messages, _message("user", words["last"])], schemas, "none")
+    text = answer_of(reply.text) or WORDS[language]["no answer"]
+    yield Answered(cited(text, len(progress.sources)), reason, progress.steps, progress.tokens + reply.tokens)
+
+
+def answer_of(text: str) -> str:
+    """A model's text without the thoughts before it."""
+    return text.rpartition("</think>")[2].strip()
+
+
+def _message(role: str, content: str) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def _call(call: ToolCall, thought: str, tools: Sequence[Tool], words: dict[str, str]) -> Call:
+    """What is asked of which tool, or what is wrong with the arguments."""
+    tool = find(tools, call.name)
+    if tool is None:
+        return Call(call.name, call.arguments, thought)
+    example = json.dumps({tool.takes[0]: "..."})
+    try:
+        value = json.loads(call.arguments)
+    except (ValueError, RecursionError) as error:
+        problem = words["arguments"].format(call.name, str(error)[:80], example)
+        return Call(call.name, call.arguments, thought, problem=problem)
+    if isinstance(value, dict):
+        value = value.get(tool.takes[0], next(iter(value.values())) if len(value) == 1 else None)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        problem = words["arguments"].format(call.name, tool.takes[0], example)
+        return Call(call.name, call.arguments, thought, problem=problem)
+    return Call(call.name, str(value), thought)
+
+
+def _turn(text: str, calls: Sequence[ToolCall], read: Sequence[Call], tools: Sequence[Tool]) -> dict[str, Any]:
+    """What the model said, as engines take it back: vLLM refuses a conversation whose arguments are no JSON object."""
+    made = []
+    for call, asked in zip(calls, read, strict=True):
+        tool = find(tools, call.name)
+        arguments = {tool.takes[0] if tool else "input": break_up(asked.input)}
+        function = {"name": call.name, "arguments": json.dumps(arguments, ensure_ascii=False)}
+        made.append({"id": call.id, "type": "function", "function": function})
+    return {"role": "assistant", "content": break_up(text), "tool_calls": made}
