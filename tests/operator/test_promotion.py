@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
-from tunegate.release import Changes, derive
 
 from tests.operator.running import POLICY_NAME, Shop, keep_voting, publish
 from tests.waiting import wait_for
 from tunegate.kube.kinds import Kind
+from tunegate.release import Changes, derive
 from tunegate_operator import kinds
 from tunegate_operator.types import object_name
 

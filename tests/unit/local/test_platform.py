@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tunegate.release import Changes, derive
 
 from tests.builders import at, make_policy
 from tests.waiting import wait_for
@@ -22,6 +21,7 @@ from tunegate.local.state import Home, write
 from tunegate.processes import Child, free_port
 from tunegate.promotion.decide import decide
 from tunegate.promotion.snapshot import Event
+from tunegate.release import Changes, derive
 from tunegate.store import Store
 
 
