@@ -42,6 +42,9 @@ class Evaluation(Document, frozen=True, kw_only=True):
 
     settings: what the answers depend on besides, such as `float32-cpu-32`; `url` where a server was asked.
     prompts_digest: of all that the model was given, where the suite fixes it; empty for business suites.
+    topic: the table that a report shows the suite in, such as `chinese`; empty where that is not known.
+    tokens_read, tokens_written: of the questions and answers that took `seconds`, of the last attempt where there were
+    several; None where they were not counted.
     """
 
     schema: Literal["tunegate.io/evaluation/v1"] = "tunegate.io/evaluation/v1"
@@ -51,6 +54,9 @@ class Evaluation(Document, frozen=True, kw_only=True):
     suite_digest: str
     prompts_digest: str = ""
     settings: str = ""
+    topic: str = ""
+    tokens_read: int | None = None
+    tokens_written: int | None = None
     metrics: tuple[Metric, ...]
     records: tuple[Record, ...]
     code_version: str

@@ -23,6 +23,7 @@ VERBS = {
     "submit": ("tunegate.cli.submit", "Turn a `pai` command into a training job of your cluster."),
     "evaluate": ("tunegate.cli.evaluate", "Measure versions on suites."),
     "review": ("tunegate.cli.review", "Let people judge answers, blind, and keep what they say as a result."),
+    "report": ("tunegate.cli.report", "What versions are worth beside each other: a page, and JSON."),
     "prompts": ("tunegate.cli.prompts", "Check prompt templates, render them, and try them on a model."),
     "knowledge": ("tunegate.cli.knowledge", "Index documents that answers are drawn from, search and measure that."),
     "agent": ("tunegate.cli.agent", "Let a model use tools until it answers."),

@@ -47,13 +47,17 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 @dataclass(frozen=True)
 class BusinessSuite:
-    """max_tokens: the longest answer, in tokens. criteria: what people judge; rules need none."""
+    """max_tokens: the longest answer, in tokens. criteria: what people judge; rules need none.
+
+    topic: the table that a report shows it in.
+    """
 
     name: str
     digest: str
     max_tokens: int
     questions: tuple[Question, ...]
     criteria: tuple[Criterion, ...] = ()
+    topic: str = "business"
 
     def __len__(self) -> int:
         """How many questions are asked."""

@@ -85,7 +85,7 @@ def mcnemar(gained: int, lost: int) -> float:
     """The exact two-sided p: the chance that `gained + lost` fair coins fall at least as unevenly."""
     n, least = gained + lost, min(gained, lost)
     ways: int = sum(math.comb(n, k) for k in range(least + 1))
-    return min(1.0, ways / float(2 ** (n - 1))) if n else 1.0
+    return min(1.0, ways / 2 ** (n - 1)) if n else 1.0  # of integers of any size
 
 
 def items_needed(gained: int, lost: int, n: int) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -57,10 +58,12 @@ def evaluate(
 def measure(model: Model, version: ModelVersion, suite: Suite, system_prompt: str, sheets: Sheets) -> Evaluation:
     """Measure on one suite; `sheets` has the answers that are there already, and gets the others. Raises as above."""
     started, clock = datetime.now(UTC), time.monotonic()
+    before = replace(model.tokens) if model.tokens else None
     if isinstance(suite, business.BusinessSuite):
         metrics, records = business.measure(model, suite, system_prompt, sheets)
     else:
         metrics, records = choice.measure(model, suite, sheets)
+    after = model.tokens if before else None
     return Evaluation(
         version=version.name,
         digest=version.digest,
@@ -68,6 +71,9 @@ def measure(model: Model, version: ModelVersion, suite: Suite, system_prompt: st
         suite_digest=suite.digest,
         settings=model.settings,
         prompts_digest=suite.prompts_digest if isinstance(suite, choice.ChoiceSuite) else "",
+        topic=suite.topic,
+        tokens_read=after.read - before.read if before and after else None,
+        tokens_written=after.written - before.written if before and after else None,
         metrics=metrics,
         records=records,
         code_version=tunegate.__version__,

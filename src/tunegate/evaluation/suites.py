@@ -20,6 +20,7 @@ from tunegate.store.files import fetch_plain, is_uri
 
 SHIPPED = Path(str(files("tunegate"))) / "shop" / "data" / "suites"
 SUITE = "suite.yaml"
+_LANGUAGES = {"en": "english", "zh": "chinese"}
 
 Suite = business.BusinessSuite | choice.ChoiceSuite
 
@@ -28,6 +29,8 @@ class SuiteFile(Resource, frozen=True, kw_only=True, rename=None):
     """`suite.yaml`: what the folder holds and how it is asked.
 
     max_tokens: the longest answer, in tokens; by default 64, and 512 with a chain of thought.
+    topic: the table of a report that the suite stands in, such as `mathematics`; by default `business`, or an exam's
+    language.
     criteria: what people judge of an answer, in a business suite.
     The rest is for multiple choice. exam: whose wording and averages; compat: as which harness has them.
     data: a folder or zip, from this folder or an s3:// or oss:// URI; by default this folder.
@@ -40,6 +43,7 @@ class SuiteFile(Resource, frozen=True, kw_only=True, rename=None):
     language: str
     description: str
     license: str
+    topic: str = ""
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     criteria: tuple[Criterion, ...] = ()
     exam: choice.ExamName = "ceval"
@@ -61,10 +65,11 @@ def load_suite(path_or_name: str | Path, limit: int | None = None, *, endpoint_u
         raise UsageError(f"A limit of {limit} leaves no question; give 1 or more.")
     folder = _folder(path_or_name)
     about = from_yaml((folder / SUITE).read_bytes(), SuiteFile, str(folder / SUITE))
+    topic = about.topic or ("business" if about.kind == "business" else _LANGUAGES.get(about.language, about.language))
     if about.kind == "business":
         questions = business.read_questions(folder / business.QUESTIONS, judged=bool(about.criteria))[:limit]
         return business.BusinessSuite(
-            about.name, _digest(folder, limit), about.max_tokens or 64, questions, about.criteria
+            about.name, _digest(folder, limit), about.max_tokens or 64, questions, about.criteria, topic
         )
     wording = choice.wording(about.exam, about.compat, about.mode, cot=about.cot)
     data = _data(folder, about.data, endpoint_url)
@@ -78,6 +83,7 @@ def load_suite(path_or_name: str | Path, limit: int | None = None, *, endpoint_u
         mode=about.mode,
         cot=about.cot,
         max_tokens=about.max_tokens or (512 if about.cot else 64),
+        topic=topic,
     )
 
 

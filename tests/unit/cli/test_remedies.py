@@ -272,6 +272,8 @@ ELSEWHERE = {
     "--save wants a store; name it with --store or ": "unit/cli/test_review.py",
     " is not NUMBER=NAME or EMAIL=NAME": "unit/cli/test_review.py",
     "There is no review in ": "unit/cli/test_review.py",
+    "Name a store with --store or ": "unit/cli/test_report.py",
+    "Name the versions, the one that the others are compared with first": "unit/cli/test_report.py",
     "install Kubeflow's training operator, and create the namespace": "unit/cli/test_submit.py",
     "; see: kubectl get promotionpolicies --namespace": "operator/test_webhooks.py",
     "; ask for … in": "operator/test_promotions_command.py",

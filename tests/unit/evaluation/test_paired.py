@@ -36,6 +36,11 @@ def test_the_exact_p_of_mcnemar(gained: int, lost: int, p: float) -> None:
     assert mcnemar(gained, lost) == pytest.approx(p, abs=1e-4)
 
 
+def test_thousands_of_changed_answers_have_a_p() -> None:
+    assert mcnemar(0, 5000) == 0
+    assert mcnemar(2500, 2500) == 1
+
+
 def test_versions_that_are_alike_are_called_different_in_at_most_one_of_twenty_cases() -> None:
     for flips in (5, 10, 30, 80):
         called = sum(math.comb(flips, gained) for gained in range(flips + 1) if mcnemar(gained, flips - gained) < 0.05)

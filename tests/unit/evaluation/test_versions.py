@@ -42,6 +42,7 @@ class Parrot:
         return self
 
     settings = "scripted"
+    tokens = None
 
     def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, sheet: Sheet) -> None:
         self.systems |= {dialogue[0]["content"] for dialogue in dialogues}

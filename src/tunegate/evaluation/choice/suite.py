@@ -20,7 +20,7 @@ from tunegate.evaluation.sheets import Sheets
 class ChoiceSuite:
     """An exam as it is asked. cot: with a chain of thought.
 
-    max_tokens: the longest answer, where one is written.
+    max_tokens: the longest answer, where one is written. topic: the table that a report shows it in.
     """
 
     name: str
@@ -30,6 +30,7 @@ class ChoiceSuite:
     mode: Mode = "base"
     cot: bool = False
     max_tokens: int = 64
+    topic: str = ""
 
     def __len__(self) -> int:
         """How many questions are asked."""

@@ -6,11 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from tunegate.evaluation.sheets import Sheet
 
 Dialogue = list[dict[str, str]]  # messages with role and content; the last one is the user's
+
+
+@dataclass
+class Tokens:
+    """How many a model has read, each question's whole, and written so far."""
+
+    read: int = 0
+    written: int = 0
 
 
 class Model(Protocol):
@@ -21,6 +30,11 @@ class Model(Protocol):
     @property
     def settings(self) -> str:
         """What answers depend on besides weights and questions, such as the type of the numbers."""
+        ...
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """Counted as questions are answered; None where that is not known."""
         ...
 
     def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, sheet: Sheet) -> None:

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from tunegate.api.errors import EvaluationError, ModelError
 from tunegate.api.versions import ModelVersion
-from tunegate.evaluation.models import Dialogue
+from tunegate.evaluation.models import Dialogue, Tokens
 from tunegate.evaluation.sheets import Sheet
 from tunegate.models import check_folder, materialize
 from tunegate.models.network import has_bfloat16, load_network, load_tokenizer
@@ -37,6 +37,7 @@ class LocalModel:
         transformers_logging.disable_progress_bar()
         check_folder(folder)
         self._folder, self._batch_size = folder, batch_size
+        self.tokens = Tokens()
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokenizer = load_tokenizer(folder)
         self._network = load_network(folder, dtype or (torch.bfloat16 if has_bfloat16() else torch.float32))
@@ -113,6 +114,7 @@ class LocalModel:
         start = self._start(prompts[0][:shared])
         for batch in filter(wanted, _batches([len(prompt) for prompt in prompts], self._batch_size)):
             suffixes = [prompts[i][shared:] for i in batch]
+            self.tokens.read += sum(len(prompts[i]) for i in batch)
             rows = self._last_logits(start, suffixes, [ids[0] for ids in encoded.values()])
             yield dict(zip(batch, rows, strict=True))
 
@@ -133,7 +135,10 @@ class LocalModel:
                 use_cache=True,  # a trainer may have left it off in the folder
             ),
         )
-        answers = [self._decode(row) for row in output[:, width:].tolist()]
+        written = output[:, width:].tolist()
+        self.tokens.read += sum(map(len, prompts))
+        self.tokens.written += sum(self._length(row) for row in written)
+        answers = [self._decode(row) for row in written]
         return [None if failed else text for text, failed in zip(answers, finite.failed, strict=True)]
 
     def _start(self, ids: list[int]) -> Any:
@@ -171,8 +176,11 @@ class LocalModel:
         return ids
 
     def _decode(self, ids: list[int]) -> str:
-        stop = next((place for place, token in enumerate(ids) if token in self._stops), len(ids))
-        return str(self._tokenizer.decode(ids[:stop], skip_special_tokens=True)).strip()
+        return str(self._tokenizer.decode(ids[: self._length(ids)], skip_special_tokens=True)).strip()
+
+    def _length(self, ids: list[int]) -> int:
+        """How many tokens come before the one that ends the answer."""
+        return next((place for place, token in enumerate(ids) if token in self._stops), len(ids))
 
     def _tensor(self, rows: list[list[int]]) -> torch.Tensor:
         return torch.tensor(rows, dtype=torch.long, device=self._device)

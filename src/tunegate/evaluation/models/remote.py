@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from threading import Lock
 from typing import Any
 
 from openai import APIConnectionError, APIStatusError
 
 from tunegate.api.environment import API_KEY
 from tunegate.api.errors import EvaluationError, ServingError
-from tunegate.evaluation.models import Dialogue
+from tunegate.evaluation.models import Dialogue, Tokens
 from tunegate.evaluation.models.http import HttpModel
 from tunegate.evaluation.sheets import Sheet
 
@@ -29,6 +30,8 @@ class RemoteModel(HttpModel):
         """`digest` is the version's: a server that says it serves another is refused. Raises as `HttpModel`."""
         super().__init__(url, model, api_key)
         self._digest, self._concurrency = digest, concurrency
+        self.tokens: Tokens | None = Tokens()
+        self._counting = Lock()
         self._patient = self._client.with_options(timeout=_SECONDS, max_retries=_RETRIES)
 
     def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, sheet: Sheet) -> None:  # type: ignore[override]
@@ -85,7 +88,17 @@ class RemoteModel(HttpModel):
             raise ServingError(f"{self._url} does not answer as OpenAI's API does; check --url.") from None
         if served != self._digest:
             raise EvaluationError(f"{self._url} serves {served}, not {self._digest}; ask the server of that version.")
+        self._count(reply.usage)
         return reply
+
+    def _count(self, usage: Any) -> None:
+        """A server that says nothing of one answer makes the sum unknown."""
+        with self._counting:
+            if usage is None:
+                self.tokens = None
+            elif self.tokens:
+                self.tokens.read += usage.prompt_tokens or 0
+                self.tokens.written += usage.completion_tokens or 0
 
     def _each(self, ask: Callable[[int], str | None], count: int, sheet: Sheet) -> None:
         """Ask every question that the sheet lacks. What was answered before one fails is kept."""

@@ -37,6 +37,7 @@ class Scripted:
         self.given: list[Any] = []
 
     settings = "scripted"
+    tokens = None
 
     def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, sheet: Sheet) -> None:
         self.given += dialogues

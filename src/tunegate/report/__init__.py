@@ -1,0 +1,1 @@
+"""One page, and one JSON document, of what versions are worth beside each other. Nothing is measured here."""
