@@ -23,7 +23,7 @@ from tunegate.api.digest import Digest, short
 from tunegate.api.errors import EvaluationError, UnavailableError, UsageError
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.versions import ModelVersion
-from tunegate.evaluation.models import Model
+from tunegate.evaluation.models import Model, Tokens
 from tunegate.evaluation.run import measure
 from tunegate.evaluation.sheets import Line, Sheet, Sheets
 from tunegate.evaluation.suites import Suite
@@ -151,9 +151,10 @@ class Sharded:
 
 @dataclass(frozen=True)
 class _Answered:
-    """A model whose every answer is known already."""
+    """A model whose every answer is known already; which tokens they took, nobody counted."""
 
     settings: str
+    tokens: Tokens | None = None
 
     def answer(self, dialogues: Sequence[Any], max_tokens: int, sheet: Sheet) -> None:
         self._check(len(dialogues), sheet)
