@@ -14,9 +14,10 @@ from tunegate.api.errors import PromptError
 from tunegate.prompts.library import SUFFIX, load_template
 from tunegate.prompts.template import Template
 
-GIVEN = {"answer": ("question", "knowledge", "current_date"), "react": ("question", "tools", "current_date")}
+GIVEN = {"answer": ("question", "knowledge", "sources", "current_date"), "react": ("question", "tools", "current_date")}
 """What a server gives a template for each use: the user's question (text), the chunks that were found (a list of
-objects with number, title and text), today (date), the tools (a list of objects with name and description)."""
+objects with number, title and text) and the same as one text, today (date), the tools (a list of objects with name and
+description)."""
 LANGUAGES = ("en", "zh")
 
 

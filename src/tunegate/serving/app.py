@@ -33,7 +33,6 @@ from starlette.types import ASGIApp
 
 from tunegate.api.errors import ServingError
 from tunegate.api.traffic import OPENAI_PREFIX
-from tunegate.api.versions import ModelVersion
 from tunegate.feedback import ResponseIds, VoteWriter
 from tunegate.processes import is_loopback
 from tunegate.serving.auth import Admission, Keys
@@ -44,6 +43,7 @@ from tunegate.serving.engines.remote import Engine
 from tunegate.serving.http import json_response
 from tunegate.serving.metrics import Metrics
 from tunegate.serving.openapi import document
+from tunegate.serving.parts import Parts, open_parts
 from tunegate.serving.pipeline import Rules
 from tunegate.serving.protocols import BY_PATH
 from tunegate.serving.routes.chat import Chat
@@ -62,7 +62,6 @@ KSERVE_PATHS = (
     "/v2/health/live",
     "/v2/health/ready",
     "/v2/models",
-    "/v2/models/{name}",
     "/v2/models/{name}/ready",
 )
 
@@ -70,22 +69,26 @@ KSERVE_PATHS = (
 def run(config: ServeConfig, engine: Engine, on_ready: Callable[[str], None] = lambda url: None) -> None:
     """Serve until SIGTERM or SIGINT, then finish the answers under way. `on_ready` gets our URL when `engine` is warm.
 
-    Raises ServingError when the port is in use, or the engine ended.
+    Raises ServingError when the port is in use, or the engine ended, and as `open_parts`.
     """
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")  # KServe's; once for each kind of probe
     host = f"[{config.host}]" if ":" in config.host else config.host
     if config.keys is None and not is_loopback(f"http://{host}"):
         logger.warning("everybody who reaches this server may ask it", extra={"remedy": "--keys FILE", "host": host})
+    served = config.served
+    parts = open_parts(served.release, served.folder, served.prompts, served.knowledge)
     with contextlib.closing(_listen(config.host, config.port)) as listener:
         url = f"http://{host}:{listener.getsockname()[1]}"
-        uvloop.run(serve(config, engine, listener, lambda: on_ready(url)))
+        uvloop.run(serve(config, engine, parts, listener, lambda: on_ready(url)))
 
 
-async def serve(config: ServeConfig, engine: Engine, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+async def serve(
+    config: ServeConfig, engine: Engine, parts: Parts | None, listener: socket.socket, on_ready: Callable[[], None]
+) -> None:
     """Answer on `listener` until a signal comes, or the engine ends: then it raises ServingError."""
     version, release = config.served.version, config.served.release
     admission = Admission(Keys(config.keys) if config.keys else None, config.capacity)
-    served = Served(config.model, version)
+    served = Served(config.model)
     try:
         async with remote.session(config.engine.key) as session:
             metrics = Metrics(version.digest, config.model)
@@ -103,9 +106,11 @@ async def serve(config: ServeConfig, engine: Engine, listener: socket.socket, on
                 engine.limits,
                 engine.features,
                 read_tokens(config.served.folder) if config.served.folder else Tokens(),
+                searches=bool(parts and parts.searches),
             )
-            chat = Chat(version.digest, rules, engine.url, session, ids, metrics, ready, _now)
-            routes = front(chat, Models(config.model, version, ready), feedback, kserve_app(served))
+            chat = Chat(version.digest, rules, engine.url, session, ids, metrics, ready, _now, parts=parts)
+            models = Models(config.model, version, ready, parts.named if parts else {})
+            routes = front(chat, models, feedback, kserve_app(served))
             app = Guard(routes, admission, metrics)
             gc.freeze()  # what is loaded by now stays; collecting through it would hold up answers
             await _until_stopped(
@@ -119,9 +124,8 @@ async def serve(config: ServeConfig, engine: Engine, listener: socket.socket, on
 class Served(kserve.Model):  # type: ignore[misc]
     """The entry in KServe's registry that its health and metadata routes ask."""
 
-    def __init__(self, name: str, version: ModelVersion) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.served = version
         self.ready = False
 
 
@@ -131,12 +135,6 @@ class _DataPlane(DataPlane):  # type: ignore[misc]
     async def ready(self) -> bool:
         models = self.model_registry.get_models().values()
         return bool(models) and all(model.ready for model in models)
-
-    async def model_metadata(self, model_name: str) -> dict[str, Any]:
-        """KServe's has no version. There are no tensors to name: texts go in and out by other routes."""
-        metadata: dict[str, Any] = await super().model_metadata(model_name)
-        served: ModelVersion = self.get_model_from_registry(model_name).served
-        return {**metadata, "versions": [served.digest], "platform": served.format}
 
 
 class _Uvicorn(uvicorn.Server):
@@ -212,6 +210,7 @@ def front(chat: Chat, models: Models, feedback: FeedbackRoute, kserve: ASGIApp) 
     ]
     read = [Route(path, ReadOnly(kserve), methods=["GET"]) for path in KSERVE_PATHS]
     described = json_response(document(models.name))
+    read.append(Route("/v2/models/{name}", models.metadata, methods=["GET"]))
     read.append(Route("/openapi.json", described, methods=["GET"]))
     offered = (f"{method} {path.replace('{name:path}', 'NAME')}" for path, (method, _) in routes.items())
     return Front([*ours, *playground(ReadOnly(kserve)), *read], ", ".join(offered))

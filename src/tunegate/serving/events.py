@@ -1,7 +1,4 @@
-"""What is asked and what comes of it, in no protocol's words: an Ask, then events, or an ApiError at any point.
-
-Steps of an agent and sources of knowledge become events here when there is something that makes them.
-"""
+"""What is asked and what comes of it, in no protocol's words: an Ask, then events, or an ApiError at any point."""
 
 from __future__ import annotations
 
@@ -16,8 +13,9 @@ class Ask:
 
     fields: the rest of the request, such as sampling and lengths, by OpenAI's names. names: what the client calls a
     field where that is another. native: engines' own bytes are what the client is to get. incremental, as_message: how
-    the client wants the answer, where its protocol leaves a choice. token_ids: ids that it takes to be the model's, by
-    name. notes: what it is told beside the answer.
+    the client wants the answer, where its protocol leaves a choice. search: something is to be searched for;
+    with_sources: it wants to see what was found. token_ids: ids that it takes to be the model's, by name. notes: what
+    it is told beside the answer.
     """
 
     model: str
@@ -31,6 +29,8 @@ class Ask:
     native: bool = True
     incremental: bool = False
     as_message: bool = False
+    search: bool = False
+    with_sources: bool = True
     token_ids: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -52,6 +52,52 @@ class ToolCalls:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A tool that was asked on the way to the answer. number: from 1; seconds: how long the tool took.
+
+    failed: what is observed is not what the tool found, but why it found nothing.
+    """
+
+    number: int
+    thought: str
+    tool: str
+    input: str
+    observation: str
+    seconds: float
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an answer may cite. number: what the answer calls it, from 1; uri: where it is, as its author names it;
+    page, line: where in it, from 1; score: how well it fits, higher is better; text: how it begins."""
+
+    number: int
+    title: str
+    uri: str
+    score: float | None = None
+    text: str = ""
+    page: int | None = None
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the model is given to answer from. None: nothing was found that would answer."""
+
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True)
+class Cited:
+    """A place in the answer's text that cites a source. start, end: in characters of the text so far."""
+
+    source: Source
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Used:
     """How many tokens the answer has taken so far, by OpenAI's names."""
 
@@ -60,13 +106,15 @@ class Used:
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of a complete answer. usage: tokens by OpenAI's names."""
+    """The end of a complete answer. usage: tokens by OpenAI's names. cited: the numbers of the sources that it cites;
+    None where there were none to cite."""
 
     reason: str
     usage: Mapping[str, Any] | None = None
+    cited: tuple[int, ...] | None = None
 
 
-Event = Text | ToolCalls | Used | Finished
+Event = Text | ToolCalls | Step | Sources | Cited | Used | Finished
 
 
 class ApiError(Exception):

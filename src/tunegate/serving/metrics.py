@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 from tunegate.api.digest import short
 from tunegate.api.feedback import StepTag, Verdict
+from tunegate.serving.events import Event, Finished, Sources, Step
 
 # From a warm GPU to a crowded CPU.
 _FIRST_TOKEN = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -59,6 +60,27 @@ class Metrics:
             [*by_version, "key", "reason"],
             registry=registry,
         )
+        self._searches = Counter(
+            "tunegate_knowledge_searches",
+            "Questions that the knowledge was searched for.",
+            by_version,
+            registry=registry,
+        ).labels(version)
+        self._misses = Counter(
+            "tunegate_knowledge_misses",
+            "Questions that the knowledge has no answer to: the fixed sentence was given.",
+            by_version,
+            registry=registry,
+        ).labels(version)
+        self._uncited = Counter(
+            "tunegate_answers_uncited", "Answers that cite none of their sources.", by_version, registry=registry
+        ).labels(version)
+        self._tool_calls = Counter(
+            "tunegate_tool_calls",
+            "Steps of an agent, by the tool that was asked; `failed` where it found nothing but a reason.",
+            [*by_version, "tool", "outcome"],
+            registry=registry,
+        )
         info = Gauge("tunegate_model_info", "What is served.", [*by_version, "digest", "model"], registry=registry)
         info.labels(version, digest, model).set(1)
         self._version = version
@@ -86,6 +108,17 @@ class Metrics:
 
     def failed(self, reason: str) -> None:
         self._errors[reason].inc()
+
+    def happened(self, event: Event) -> None:
+        """An event of an answer that is made of more than the weights."""
+        match event:
+            case Sources(sources):
+                self._searches.inc()
+                self._misses.inc(not sources)
+            case Step():
+                self._tool_calls.labels(self._version, event.tool, "failed" if event.failed else "found").inc()
+            case Finished(cited=()):
+                self._uncited.inc()
 
     def judged(self, digest: str, verdict: Verdict, step: StepTag | None = None) -> None:
         """A verdict that counts, on an answer of the version with `digest`: it may be another than the one served."""

@@ -27,7 +27,7 @@ from tunegate.serving.tokens import Tokens
 class Rules:
     """How requests become the engine's. `features`: what it honors; `embedded`: the embedded one's further limits.
 
-    tokens: the model's ids, as far as they are known here.
+    tokens: the model's ids, as far as they are known here. searches: the release has something to search.
     """
 
     model: str
@@ -37,6 +37,7 @@ class Rules:
     embedded: Embedded | None = None
     features: EngineFeatures = ANY
     tokens: Tokens = field(default_factory=Tokens)
+    searches: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,9 @@ def prepare(ask: Ask, rules: Rules) -> EngineRequest:
     if ask.model != rules.model:
         message = f"The model {ask.model[:100]!r} does not exist here; the model served is {rules.model!r}."
         raise bad_request(message, "model", "model_not_found", status=404)
+    if ask.search and not rules.searches:
+        name = "parameters.enable_search"  # DashScope's word; nobody else has one
+        raise bad_request(f"{name}: the version served has no search; leave it out.", name)
     rules.tokens.check_special(ask.token_ids, ask.names)
     rules.tokens.check_prompt(ask.prompt)
     asked: dict[str, Any] = {"prompt": ask.prompt}

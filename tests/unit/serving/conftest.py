@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from tests.unit.serving.releases import build_index
 from tests.unit.serving.standin import (
     DIGEST,
     KEY,
@@ -36,6 +38,7 @@ from tunegate.serving.engines import remote
 from tunegate.serving.features import ANY, TRANSFORMERS
 from tunegate.serving.limits import Embedded
 from tunegate.serving.metrics import Metrics
+from tunegate.serving.parts import Parts
 from tunegate.serving.pipeline import Rules
 from tunegate.serving.routes.chat import Chat
 from tunegate.serving.routes.feedback import FeedbackRoute
@@ -67,7 +70,21 @@ def admission() -> Admission:
 
 
 @pytest.fixture
-def server(engine: StandIn, documents: Documents, limits: Embedded | None, admission: Admission) -> Iterator[Server]:
+def parts() -> Parts | None:
+    """What the release has besides its weights; a module that is about prompts or knowledge says so here."""
+    return None
+
+
+@pytest.fixture(scope="session")
+def shop_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shop's documents as an index, which knows what it does not know."""
+    return build_index(tmp_path_factory.mktemp("shop") / "index")
+
+
+@pytest.fixture
+def server(
+    engine: StandIn, documents: Documents, limits: Embedded | None, admission: Admission, parts: Parts | None
+) -> Iterator[Server]:
     registry, state = CollectorRegistry(), SimpleNamespace(ready=True)
     ids = ResponseIds(KEY, MODEL)
     metrics = Metrics(DIGEST, MODEL, registry)
@@ -81,10 +98,12 @@ def server(engine: StandIn, documents: Documents, limits: Embedded | None, admis
     async def routes() -> AsyncIterator[Any]:
         features = TRANSFORMERS if limits else ANY
         async with remote.session() as session:
-            rules = Rules(MODEL, engine.model, "Be brief.", {"max_tokens": 9}, limits, features, TOKENS)
-            chat = Chat(DIGEST, rules, engine.url, session, ids, metrics, lambda: state.ready, now)
+            searches = parts is not None and parts.searches
+            rules = Rules(MODEL, engine.model, "Be brief.", {"max_tokens": 9}, limits, features, TOKENS, searches)
+            chat = Chat(DIGEST, rules, engine.url, session, ids, metrics, lambda: state.ready, now, parts=parts)
             feedback = FeedbackRoute(ids, VoteWriter(documents), metrics, now, DIGEST)
-            behind = front(chat, Models(MODEL, VERSION, lambda: state.ready), feedback, kserve)
+            models = Models(MODEL, VERSION, lambda: state.ready, parts.named if parts else {})
+            behind = front(chat, models, feedback, kserve)
             yield Guard(behind, admission, metrics)
             feedback.close()
 

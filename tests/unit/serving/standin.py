@@ -42,8 +42,9 @@ class StandIn:
     """An engine whose answer depends on what the last message asks for.
 
     `script`, where there is one, is sent instead as it is, in these pieces; each of `says`, too, is the text of one
-    answer. `own_ids` makes it name answers itself and end with [DONE], as vLLM does; with `usage_at_finish` the last
-    chunk with a choice has the usage, as in `transformers serve`.
+    answer. `refusal` is the status of every answer, and an `endless` one goes on as that to "go on". `own_ids` makes
+    it name answers itself and end with [DONE], as vLLM does; with `usage_at_finish` the last chunk with a choice has
+    the usage, as in `transformers serve`.
     """
 
     url: str = ""
@@ -55,6 +56,8 @@ class StandIn:
     script: list[bytes] = field(default_factory=list)
     says: list[str] = field(default_factory=list)
     usage_at_finish: bool = False
+    refusal: int | None = None
+    endless: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
 
@@ -73,6 +76,8 @@ class StandIn:
         self.asked.append(body)
         self.paths.append(request.path)
         self.keys.append(request.headers.get("authorization", ""))
+        if self.refusal:
+            return web.json_response({"error": {"message": "no"}}, status=self.refusal)
         if self.says:
             text = self.says.pop(0)
             pieces = [text[at : at + 3] for at in range(0, len(text), 3)]
@@ -111,7 +116,7 @@ class StandIn:
             if text == "report":
                 await response.write(b'data: {"error": "cache is full"}\n\n')
                 return response
-            while text == "go on" and not self.go_on.is_set():
+            while (self.endless or text == "go on") and not self.go_on.is_set():
                 await response.write(self._chunk(given, {"content": "x" * 1000}))
                 await asyncio.sleep(0.005)
             for byte in self._chunk(given, {"content": "夏"}):  # split anywhere

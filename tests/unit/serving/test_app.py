@@ -41,7 +41,7 @@ CHAT = Chat(MODEL, *[UNREACHED] * 7)
 
 @pytest.fixture(scope="module")
 def application() -> tuple[Served, Any]:
-    served = Served(MODEL, VERSION)
+    served = Served(MODEL)
     served.ready = True
     return served, kserve_app(served)
 
@@ -103,6 +103,16 @@ def test_kserves_metadata_name_the_version_by_its_digest(client: TestClient) -> 
     assert (metadata["name"], metadata["versions"], metadata["platform"]) == (MODEL, [VERSION.digest], "huggingface")
     missing = client.get("/v2/models/other")
     assert (missing.status_code, list(missing.json())) == (404, ["error"])
+    assert "parameters" not in metadata
+
+
+def test_kserves_metadata_name_the_parts_of_a_release(application: tuple[Served, Any]) -> None:
+    parts = {"prompts": "sha256:" + "1" * 64, "knowledge": "sha256:" + "2" * 64, "tools": ["calculator"]}
+    models = Models(MODEL, VERSION, lambda: True, parts)
+    client = TestClient(front(CHAT, models, UNREACHED, application[1]))
+
+    assert client.get(f"/v2/models/{MODEL}").json()["parameters"] == parts
+    assert client.get("/v1/models").json()["data"][0]["release"] == parts
 
 
 def test_metrics_are_those_of_the_process(client: TestClient) -> None:

@@ -21,6 +21,7 @@ from aiohttp import web
 
 from tests.builders import make_version
 from tests.refusals import call, past, refused, without_story
+from tests.unit.serving.releases import ANSWER, opened, write_prompts
 from tests.unit.serving.standin import KEY, MODEL, Documents, Server, StandIn, embedded, run_engine
 from tunegate.api.versions import Producer, Release
 from tunegate.processes import Child, free_port
@@ -36,6 +37,17 @@ from tunegate.serving.version import ServedVersion
 from tunegate.store import Store
 
 PLAIN = Release(format="huggingface")
+
+
+def test_what_is_found_is_shown_or_not_looked_for(tmp_path: Path, shop_index: Path) -> None:
+    plain = ANSWER.replace("  knowledge: {type: list, description: What was found., default: []}\n", "")
+    plain = re.sub(r"{% for.*endfor %}\n", "", plain, flags=re.DOTALL)
+    prompts = write_prompts(tmp_path / "plain", answer=plain)
+
+    with refused("declare the variable knowledge and show it, or take the knowledge out of the release."):
+        opened(prompts, shop_index)
+    assert opened(prompts).index is None
+    assert opened(write_prompts(tmp_path / "prompts"), shop_index).index
 
 
 def test_another_port_is_listened_on() -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from tunegate.serving.events import ApiError, Ask, Event, Text, ToolCalls, Used, bad_request
+from tunegate.serving.events import ApiError, Ask, Cited, Event, Sources, Step, Text, ToolCalls, Used, bad_request
 from tunegate.serving.protocols.protocol import Headers, Protocol, check_messages, decode
 from tunegate.serving.protocols.whole import Whole, joined
 
@@ -41,6 +41,13 @@ class StopWord(Struct, forbid_unknown_fields=True):
 class Turn(Struct, forbid_unknown_fields=True):
     user: str
     bot: str
+
+
+class SearchOptions(Struct, forbid_unknown_fields=True):
+    """What was found comes before the text in any case."""
+
+    enable_source: bool = True
+    prepend_search_result: bool = True
 
 
 class GenerationInput(Struct, forbid_unknown_fields=True):
@@ -70,6 +77,7 @@ class GenerationParameters(Struct, forbid_unknown_fields=True):
     response_format: dict[str, Any] | None = None
     enable_thinking: bool | None = None
     enable_search: bool = False
+    search_options: SearchOptions | None = None
     incremental_output: bool = False
     result_format: Literal["text", "message"] = "text"
     use_raw_prompt: bool = False
@@ -89,9 +97,6 @@ def read(body: bytes, headers: Headers = ()) -> Ask:
     if asked.logprobs or asked.top_logprobs:
         name = "parameters.logprobs" if asked.logprobs else "parameters.top_logprobs"
         raise bad_request(f"{name} is served at /v1/chat/completions alone; leave it out here.", name)
-    if asked.enable_search:
-        name = "parameters.enable_search"
-        raise bad_request(f"{name}: the version served has no search; leave it out.", name)
     raw = given.prompt if asked.use_raw_prompt and isinstance(given.prompt, str) and given.prompt else None
     if raw is not None and given.history:
         raise bad_request("input.history goes with a chat; with use_raw_prompt, write it into prompt.", "input.history")
@@ -108,6 +113,8 @@ def read(body: bytes, headers: Headers = ()) -> Ask:
         names={"chat_template_kwargs": "enable_thinking"},
         native=False,
         incremental=asked.incremental_output,
+        search=asked.enable_search,
+        with_sources=asked.search_options is None or asked.search_options.enable_source,
         as_message=asked.result_format == "message" or bool(asked.tools),
     )
 
@@ -168,10 +175,11 @@ def error(failed: ApiError, request_id: str = "") -> bytes:
 class Writer:
     """Events to bytes; the id of the answer is the id of the request, too."""
 
-    def __init__(self, answer_id: str, incremental: bool, as_message: bool) -> None:
+    def __init__(self, answer_id: str, incremental: bool, as_message: bool, with_sources: bool = True) -> None:
         self._id = answer_id
         self._incremental = incremental
         self._as_message = as_message
+        self._with_sources = with_sources
         self._sofar = Whole()
         self._count = 0
 
@@ -181,14 +189,14 @@ class Writer:
     def write(self, event: Event) -> bytes:
         """The event of a stream for one of ours: the answer so far or, if asked for, the new piece alone."""
         self._sofar.add(event)
-        if isinstance(event, Used):
+        if isinstance(event, Used | Cited):
             return b""
         shown = self._sofar
         if self._incremental:
             shown = Whole(usage=shown.usage, reason=shown.reason)
             if isinstance(event, ToolCalls):
                 shown.calls = event.calls  # pieces, numbered
-            elif isinstance(event, Text):
+            elif isinstance(event, Text | Step | Sources):
                 shown.add(event)
         return self._event("result", 200, msgspec.json.encode(self._answer(shown)))
 
@@ -212,6 +220,11 @@ class Writer:
         else:
             reasoning = {"reasoning_content": shown.reasoning} if shown.reasoning else {}
             output = {"finish_reason": finish, "text": shown.text, **reasoning}
+        if shown.sources and self._with_sources:
+            found = [{"index": it.number, "title": it.title, "url": it.uri} for it in shown.sources.sources]
+            output["search_info"] = {"search_results": [{**it, "site_name": "", "icon": ""} for it in found]}
+        if shown.steps:
+            output["tunegate"] = {"steps": shown.steps}
         usage = {"usage": _usage(shown.usage)} if shown.usage else {}
         return {"output": output, **usage, "request_id": self._id}
 
@@ -222,7 +235,7 @@ def _usage(usage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write(ask: Ask, answer_id: str, model: str, created: int) -> Writer:
-    return Writer(answer_id, ask.incremental, ask.as_message)
+    return Writer(answer_id, ask.incremental, ask.as_message, ask.with_sources)
 
 
 GENERATION = Protocol(read, write, error)

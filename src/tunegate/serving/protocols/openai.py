@@ -1,4 +1,8 @@
-"""OpenAI's chat completions: request bytes to an Ask, and events to bytes; errors in the form its clients read."""
+"""OpenAI's chat completions: request bytes to an Ask, and events to bytes; errors in the form its clients read.
+
+Steps and sources travel in a field `tunegate` of ordinary chunks, which clients that don't know it leave alone: events
+of another name break OpenAI's own.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,21 @@ from typing import Any
 
 import msgspec
 
-from tunegate.serving.events import ApiError, Ask, Event, Finished, Text, ToolCalls, Used, bad_request
+from tunegate.serving.events import (
+    ApiError,
+    Ask,
+    Cited,
+    Event,
+    Finished,
+    Sources,
+    Step,
+    Text,
+    ToolCalls,
+    Used,
+    bad_request,
+)
 from tunegate.serving.protocols.protocol import Headers, Protocol, check_messages, decode
-from tunegate.serving.protocols.whole import joined
+from tunegate.serving.protocols.whole import annotation, joined
 
 DONE = b"data: [DONE]\n\n"
 
@@ -81,29 +97,38 @@ class Writer:
                 return self._chunk({"reasoning_content" if reasoning else "content": delta})
             case ToolCalls(calls):
                 return self._chunk({"tool_calls": calls})
+            case Step():
+                return self._chunk({}, beside={"step": event})
+            case Sources(sources):
+                return self._chunk({}, beside={"sources": sources})
+            case Cited():
+                return self._chunk({"annotations": [annotation(event)]})
             case Used():
                 return b""
-            case Finished(reason, usage):
-                end = self._chunk({}, reason)
+            case Finished(reason, usage, cited):
+                end = self._chunk({}, reason, {} if cited is None else {"cited": cited})
                 return end + (self._event([], usage) if self.include_usage else b"") + DONE
 
     def whole(self, events: Iterable[Event]) -> bytes:
         """The answer in one piece; `events` hold a Finished."""
         answer = joined(events)
         choice = {"index": 0, "message": answer.message(), "logprobs": None, "finish_reason": answer.reason}
-        return msgspec.json.encode({**self._head("chat.completion"), "choices": [choice], "usage": answer.usage})
+        whole = {**self._head("chat.completion"), "choices": [choice], "usage": answer.usage}
+        return msgspec.json.encode({**whole, "tunegate": beside} if (beside := answer.beside()) else whole)
 
     def failure(self, failed: ApiError) -> bytes:
         """The event that ends a stream without [DONE]."""
         return b"data: " + error(failed) + b"\n\n"
 
-    def _chunk(self, delta: Mapping[str, Any], finish: str | None = None) -> bytes:
-        return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}])
+    def _chunk(self, delta: Mapping[str, Any], finish: str | None = None, beside: Mapping[str, Any] = {}) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return self._event([choice], beside={"tunegate": beside} if beside else {})
 
-    def _event(self, choices: list[Any], usage: Any = None) -> bytes:
+    def _event(self, choices: list[Any], usage: Any = None, beside: Mapping[str, Any] = {}) -> bytes:
         chunk = {**self._head("chat.completion.chunk"), "choices": choices}
         if self.include_usage:
             chunk["usage"] = usage
+        chunk |= beside
         return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 
     def _head(self, kind: str) -> dict[str, Any]:

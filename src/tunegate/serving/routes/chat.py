@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from time import perf_counter
@@ -24,9 +24,11 @@ from tunegate.api.errors import PromptError
 from tunegate.api.feedback import step_tag
 from tunegate.api.traffic import STEP_HEADER, parse_step
 from tunegate.feedback import ResponseIds
-from tunegate.serving.events import ApiError, Event, Finished, Text, ToolCalls, bad_request
+from tunegate.serving.assistant import Engine, answer_from_parts
+from tunegate.serving.events import ApiError, Ask, Event, Finished, Text, ToolCalls, bad_request
 from tunegate.serving.http import ClientGoneError, error_response, read_body, while_connected
 from tunegate.serving.metrics import Metrics
+from tunegate.serving.parts import Parts
 from tunegate.serving.pipeline import EngineRequest, Rules, answer, prepare, prepare_again
 from tunegate.serving.protocols.openai import CHAT
 from tunegate.serving.protocols.passthrough import Rewriter
@@ -45,7 +47,10 @@ _BROKE = "The engine broke off; ask again."
 
 @dataclass(frozen=True)
 class Chat:
-    """The route as an ASGI application, in one protocol. `ready` says whether the engine is warm."""
+    """The route as an ASGI application, in one protocol. `ready` says whether the engine is warm.
+
+    parts: what the release has in front of its weights, which answers where it is asked for a chat.
+    """
 
     digest: str
     rules: Rules
@@ -56,6 +61,7 @@ class Chat:
     ready: Callable[[], bool]
     clock: Callable[[], datetime]
     protocol: Protocol = CHAT
+    parts: Parts | None = None
 
     def speaking(self, protocol: Protocol) -> Chat:
         """The same in another protocol."""
@@ -133,8 +139,12 @@ class _Answer:
     async def give(self, scope: Scope, receive: Receive, sending: _Sending) -> None:
         self._chat.metrics.asked(self._step)
         try:
+            if self._chat.parts and self._request.ask.prompt is None:
+                await self._give_from_parts(self._chat.parts, scope, receive, sending)
+                return
             if self._request.format:
-                await self._write(await self._checked(self._request.format), scope, receive, sending)
+                events = await self._checked(self._request, self._request.format)
+                await self._write(events, scope, receive, sending)
                 return
             async with self._ask(self._request) as reply:
                 if not self._request.passed:
@@ -149,6 +159,32 @@ class _Answer:
             raise ApiError(503, "The engine is down; ask again in a moment.", reason="unavailable") from None
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
             raise ApiError(502, _BROKE, reason="engine") from None
+
+    async def _give_from_parts(self, parts: Parts, scope: Scope, receive: Receive, sending: _Sending) -> None:
+        """The first event comes before the stream begins: until then a failure has its status."""
+        rules, metrics = self._chat.rules, self._chat.metrics
+
+        @asynccontextmanager
+        async def ask(asked: Ask) -> AsyncIterator[AsyncIterator[Event]]:
+            request = prepare(asked, rules)
+            if request.format:
+                yield await self._checked(request, request.format)
+                return
+            async with self._ask(request) as reply:
+                yield answer(reply.content.iter_any(), request.stops)
+
+        engine = Engine(lambda asked: prepare(asked, rules), ask)
+        async with aclosing(answer_from_parts(self._request.ask, parts, engine)) as events:
+            first = await anext(events)
+
+            async def counted() -> AsyncIterator[Event]:
+                metrics.happened(first)
+                yield first
+                async for event in events:
+                    metrics.happened(event)
+                    yield event
+
+            await self._write(counted(), scope, receive, sending)
 
     @asynccontextmanager
     async def _ask(self, request: EngineRequest) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -165,9 +201,9 @@ class _Answer:
         answer |= {"id": self._id, "model": self._chat.rules.model}
         return Response(msgspec.json.encode(answer), 200, self._headers, "application/json")
 
-    async def _checked(self, wanted: Format) -> AsyncIterator[Event]:
+    async def _checked(self, request: EngineRequest, wanted: Format) -> AsyncIterator[Event]:
         """The events of an answer that is the JSON asked for, if need be at the second try. Raises ApiError."""
-        request, text, problem = self._request, "", ""
+        text, problem = "", ""
         for _ in range(2):
             if problem:
                 request = prepare_again(request, text, problem, self._chat.rules)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
@@ -16,11 +16,15 @@ from tunegate.serving.http import error_response, json_response
 
 @dataclass(frozen=True)
 class Models:
-    """`GET /v1/models` and `/v1/models/NAME`."""
+    """`GET /v1/models` and `/v1/models/NAME`, and KServe's metadata.
+
+    parts: what the release has besides its weights: the digests of its prompts and its index, and its tools.
+    """
 
     name: str
     version: ModelVersion
     ready: Callable[[], bool]
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
     async def listing(self, request: Request) -> Response:
         return json_response({"object": "list", "data": [self._entry()], "models": [self.name]})
@@ -35,6 +39,16 @@ class Models:
         body = {**self._entry(), "name": self.name, "ready": self.ready()}
         return json_response(body, 200 if self.ready() else 503)
 
+    async def metadata(self, request: Request) -> Response:
+        """As KServe's V2 protocol has it. There are no tensors to name: texts go in and out by other routes."""
+        asked = request.path_params["name"]
+        if asked != self.name:
+            message = f"The model {asked[:100]!r} does not exist here; the model served is {self.name!r}."
+            return error_response(bad_request(message, status=404), path="/v2/")
+        about = {"name": self.name, "versions": [self.version.digest], "platform": self.version.format}
+        parameters = {"parameters": self.parts} if self.parts else {}
+        return json_response({**about, "inputs": [], "outputs": [], **parameters})
+
     def _entry(self) -> dict[str, Any]:
         return {
             "id": self.name,
@@ -43,4 +57,5 @@ class Models:
             "owned_by": "tunegate",
             "version": self.version.name,
             "digest": self.version.digest,
+            **({"release": self.parts} if self.parts else {}),
         }

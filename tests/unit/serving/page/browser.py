@@ -26,7 +26,6 @@ class Writer(StandIn):
 
     deltas: list[Any] = field(default_factory=lambda: ["Hello."])
     finish: str = "stop"
-    refusal: int | None = None
     own_ids: bool = True
 
     async def chat(self, request: web.Request) -> web.StreamResponse:

@@ -16,16 +16,20 @@ from aiohttp import web
 
 from docs.generate import SOURCES, VALUE, text_of
 from tests.refusals import call
+from tests.unit.serving.releases import ANSWER, opened, write_prompts
 from tests.unit.serving.standin import DIGEST, MODEL, Server, StandIn, embedded, now, run_engine
 from tunegate.api.codec import to_yaml
-from tunegate.api.errors import StoreError
+from tunegate.api.errors import KnowledgeError, StoreError
 from tunegate.api.traffic import CHAT_PATH, COMPLETIONS_PATH, GENERATION_PATH, WHALE_CHAT_PATH
+from tunegate.knowledge.index import Found, Index
 from tunegate.processes import free_port
 from tunegate.serving.auth import Admission, ApiKey, KeyFile, Keys, hash_of
 from tunegate.serving.events import ApiError
 from tunegate.serving.limits import Embedded
+from tunegate.serving.parts import Parts
 from tunegate.serving.tokens import Tokens
 
+RETURNS = {"messages": [{"role": "user", "content": "How many days do I have to send something back?"}]}
 HI = [{"role": "user", "content": "hi"}]
 BODIES: dict[str, dict[str, Any]] = {
     CHAT_PATH: {"model": MODEL, "messages": HI},
@@ -150,7 +154,7 @@ CASES: list[Case] = [
     (
         GENERATION_PATH,
         {"parameters": {"enable_search": True}},
-        "…: the version served has no search; leave it out.",
+        "parameters.enable_search: the version served has no search; leave it out.",
         [{}],
     ),
     (GENERATION_PATH, {"parameters": {"color": 1}}, "Not known here, leave it out: ….", [{}]),
@@ -257,6 +261,55 @@ def test_a_field_is_left_out_or_goes_to_an_engine_that_can(
     message = refusal(ask(server, field))
     assert message.endswith("; leave it out, or serve the version with --engine-url on an engine that can.")
     assert ask(server)[0] == 200
+
+
+class TestOfARelease:
+    """One with prompts and knowledge."""
+
+    @pytest.fixture
+    def parts(self, shop_index: Path, tmp_path: Path) -> Parts:
+        looping = ANSWER.replace(
+            "{{ question | fence }}", "{% for c in question %}{% for d in question %}{{ c }}{% endfor %}{% endfor %}"
+        )
+        return opened(write_prompts(tmp_path / "prompts", answer_en=ANSWER, answer_zh=looping), shop_index)
+
+    @pytest.mark.parametrize("limits", [None])
+    def test_a_question_is_asked_once_and_by_the_user(self, server: Server) -> None:
+        once = "…: the version served answers from its own prompts, once to a request; leave it out."
+        nobodys = {"messages": [{"role": "assistant", "content": "Yes?"}]}
+
+        assert is_said(once, refusal(ask(server, {"n": 2, **RETURNS})))
+        assert refusal(ask(server, nobodys)) == "messages: none of them is the user's; add one with the role 'user'."
+        assert ask(server, RETURNS)[0] == 200
+
+    def test_knowledge_that_is_away_is_asked_again(self, server: Server, parts: Parts) -> None:
+        assert isinstance(parts.index, Index)
+        search = parts.index.search
+        parts.index.__dict__["search"] = away
+        away_now = ask(server, RETURNS)
+        del parts.index.__dict__["search"]
+
+        assert refusal(away_now) == "The knowledge of this version can't be searched now; ask again in a moment."
+        assert away_now[0] == 503
+        assert search("?") == parts.index.search("?")
+        assert ask(server, RETURNS)[0] == 200
+
+    def test_a_prompt_that_loops_ends_with_a_word_in_the_log(
+        self, server: Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        long = {"messages": [{"role": "user", "content": "怎么退货？" * 300}]}
+        said = ask(server, long)
+
+        assert refusal(said) == "The prompt of this version can't be made for this question; the server's log says why."
+        assert said[0] == 500
+        (reason,) = [vars(line)["reason"] for line in caplog.records if line.message == "prompt failed"]
+        assert "answer-zh.prompt:" in reason
+        assert "it loops too long" in reason
+        assert ask(server, {"messages": [{"role": "user", "content": "怎么退货？"}]})[0] == 200
+
+
+def away(question: str, most: int) -> Found:
+    raise KnowledgeError("Nothing answers; start the embedder.")
 
 
 def test_the_model_is_named_as_the_server_lists_it(server: Server) -> None:
