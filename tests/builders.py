@@ -8,10 +8,13 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from tunegate.api.evaluation import Evaluation, Metric
+from tunegate.api.feedback import Feedback, FeedbackRecord, Verdict
 from tunegate.api.policy import CanaryStep, ClusterPolicy, FeedbackGuard, Gate, PromotionPolicy
 from tunegate.api.versions import ModelVersion
+from tunegate.feedback import ResponseIds
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
+_IDS = ResponseIds(bytes(32), "shop")
 
 
 def at(seconds: float) -> datetime:
@@ -24,6 +27,15 @@ def make_version(run: str, *, created: float = 0, model: str = "shop", step: int
     return ModelVersion(
         model=model, name=name, uri=f"s3://models/{name}/", digest=digest, format="huggingface", created=at(created)
     )
+
+
+def make_vote(
+    digest: str, verdict: Verdict = "down", *, answered: float = 0, step: str | None = None, user: str | None = None
+) -> FeedbackRecord:
+    """A vote on an answer of its own, received a second after it."""
+    said = Feedback(response_id=_IDS.issue(digest, at(answered)), verdict=verdict)
+    received = at(answered + 1)
+    return FeedbackRecord(digest=digest, step=step, user=user, answered=at(answered), received=received, feedback=said)
 
 
 def make_evaluation(version: ModelVersion, suite: str = "quality", **metrics: float | None) -> Evaluation:

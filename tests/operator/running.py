@@ -25,7 +25,9 @@ from tests.apiserver import ApiServer
 from tests.builders import make_evaluation
 from tests.kserve import Deployment
 from tests.waiting import wait_for
+from tunegate.api.feedback import Feedback, FeedbackRecord, Verdict
 from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.feedback import ResponseIds, VoteWriter
 from tunegate.kube.client import Cluster
 from tunegate.kube.errors import ClusterError
 from tunegate.kube.kinds import Kind
@@ -38,6 +40,7 @@ from tunegate_operator.types import object_name, server_name
 
 Object = dict[str, Any]
 POLICY_NAME = "shop"
+_IDS = ResponseIds(bytes(32), "shop")
 
 
 def policy_spec(initial: str, **changes: Any) -> Object:
@@ -179,6 +182,8 @@ class Shop:
         self.hands = Hands(cluster, namespace, store)
         self.base = self.hands.knows(publish(store, folder, "base", step=0))
         self.votes: dict[str, Metrics] = {}
+        self.log: VoteWriter = VoteWriter(store)
+        self._logging = threading.Lock()
         self._registries: dict[str, CollectorRegistry] = {}
         self._operators: list[Child] = []
         self._stack = contextlib.ExitStack()
@@ -242,12 +247,20 @@ class Shop:
         self._stack.callback(close)
         return f"127.0.0.1:{server.server_port}"
 
-    def vote(self, version: ModelVersion, *, up: int = 0, down: int = 0) -> None:
-        metrics = self.votes[version.digest]
-        for _ in range(up):
-            metrics.judged(version.digest, "up")
-        for _ in range(down):
-            metrics.judged(version.digest, "down")
+    def vote(
+        self, version: ModelVersion, *, up: int = 0, down: int = 0, log: bool = True, metrics: bool = True
+    ) -> None:
+        """As a server takes votes: into the log in the store, then into its metrics."""
+        verdicts: list[Verdict] = ["up"] * up + ["down"] * down
+        now = datetime.now(UTC)
+        said = [Feedback(response_id=_IDS.issue(version.digest, now), verdict=verdict) for verdict in verdicts]
+        if log:
+            with self._logging:
+                self.log.write(
+                    [FeedbackRecord(digest=version.digest, answered=now, received=now, feedback=each) for each in said]
+                )
+        for verdict in verdicts if metrics else ():
+            self.votes[version.digest].judged(version.digest, verdict)
 
     def start_operator(
         self, name: str = "operator-0", kubeconfig: Path | None = None, *words: str, scan_seconds: float = 1

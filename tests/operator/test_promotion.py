@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.operator.running import POLICY_NAME, Shop, keep_voting, publish
+from tests.unit.store.conftest import Proxy
 from tests.waiting import wait_for
 from tunegate.kube.kinds import Kind
 from tunegate.release import Changes, derive
@@ -189,6 +190,56 @@ def test_an_abort_works_with_store_and_prometheus_down(shop: Shop, prometheus: s
     ended = shop.until(version, "Aborted", seconds=30)
     assert ended["status"]["decision"]["actor"] == "ada"
     assert shop.weights() == {shop.server_of(shop.base): 100}
+
+
+def test_what_prometheus_overcounts_is_decided_by_the_log(shop: Shop, prometheus: str) -> None:
+    """One vote that was sent to many servers, say: Prometheus says that a decision is near, and no more."""
+    shop.start_policy()
+    version = shop.publish("run-1")
+    shop.start_prometheus(prometheus, shop.base, version)
+    shop.start_operator()
+    shop.until(version, "Paused")
+    shop.vote(shop.base, up=60)
+    shop.vote(version, down=3)
+    shop.vote(version, down=60, log=False)
+
+    def verdicts() -> Any:
+        status = (shop.promotion(version) or {}).get("status", {})
+        return status.get("comparison", {}).get("candidate"), "3 of 5 verdicts" in status.get("waiting", "")
+
+    wait_for(lambda: verdicts() == ({"up": 0, "down": 3}, True), what="the count of the log", seconds=60)
+    assert shop.condition(kinds.POLICY, POLICY_NAME, "FeedbackReadable")["status"] == "True"
+    shop.vote(version, down=60, metrics=False)
+    ended = shop.until(version, "RolledBack", seconds=60)
+    assert ended["status"]["comparison"]["candidate"] == {"up": 0, "down": 63}
+
+
+@pytest.mark.parametrize("verdict", ["up", "down"])
+def test_without_the_log_nothing_grows_and_the_worse_is_taken_back(
+    shop: Shop, prometheus: str, monkeypatch: pytest.MonkeyPatch, verdict: str
+) -> None:
+    away = Proxy(int(str(shop.store.endpoint_url).rpartition(":")[2]))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", away.url)
+    shop.start_policy(steps=[{"weight": 10, "minVerdicts": 5}, {"weight": 50, "minVerdicts": 200}])
+    version = shop.publish("run-1")
+    shop.start_prometheus(prometheus, shop.base, version)
+    shop.start_operator()
+    shop.until(version, "Paused")
+    away.close()
+    shop.until_condition("StoreReadable", "StoreUnreachable")
+    shop.vote(shop.base, up=60)
+    shop.vote(version, **{verdict: 60})
+    if verdict == "down":
+        assert shop.until(version, "RolledBack", seconds=60)["status"]["decision"]["reason"] == "FeedbackWorse"
+        return
+    found = shop.until_condition("FeedbackReadable", "LogUnreadable")
+    assert "nothing grows and nobody is promoted" in found["message"]
+    assert shop.phase(version) == "Paused"
+    assert shop.weights()[shop.server_of(version)] == 10
+    abort = {"spec": {"abort": {"actor": "ada", "message": "enough"}}}
+    patch = ("patch", "promotion", object_name(version), "--type=merge", "-p", json.dumps(abort))
+    shop.server.kubectl("-n", shop.namespace, *patch)
+    shop.until(version, "Aborted", seconds=30)
 
 
 def test_a_failed_evaluation_says_why_and_deleting_the_job_tries_again(shop: Shop) -> None:

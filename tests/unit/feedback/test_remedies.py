@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import at
+from tests.builders import at, make_vote
 from tests.refusals import call, refused, without_story
-from tunegate.api.feedback import Feedback, FeedbackRecord, Tally
+from tunegate.api.feedback import FeedbackRecord, Tally
 from tunegate.feedback import FeedbackLog, ResponseIds, VoteWriter, commits
 from tunegate.feedback.commits import Commits
 from tunegate.feedback.ids import parse_key
@@ -55,9 +55,7 @@ def test_a_document_that_is_damaged_is_deleted(store: Store) -> None:
 
 
 def vote() -> FeedbackRecord:
-    answer = ResponseIds(bytes(32), "shop").issue(DIGEST, at(0))
-    feedback = Feedback(response_id=answer, verdict="up")
-    return FeedbackRecord(digest=DIGEST, answered=at(0), received=at(1), feedback=feedback)
+    return make_vote(DIGEST, "up")
 
 
 def test_a_segment_that_is_cut_is_mended_by_the_command_that_the_message_names(store: Store) -> None:

@@ -798,7 +798,19 @@ def prometheus_wants_a_token(world: Cluster, folder: Path) -> Iterator[None]:
         yield
 
 
-@story("FeedbackHistoryLost", "keep its data on a volume", "a decision takes longer", ends="Succeeded")
+@story("LogUnreadable", "check that the store runs", "nothing grows and nobody is promoted", ends="Succeeded")
+def the_log_of_votes_can_not_be_read(world: Cluster, folder: Path) -> Iterator[None]:
+    with prometheus(votes(world)) as url:
+        count_by(world, url)
+        serve(world).until("Paused")
+        world.store.trouble = problem_of(UnavailableError("s3://models can't be reached; check that the store runs."))
+        world.step(3)
+        yield
+        world.store.trouble = None
+        yield
+
+
+@story("FeedbackHistoryLost", "keep its data on a volume", "counted from the log alone", ends="Succeeded")
 def prometheus_has_lost_the_beginning(world: Cluster, folder: Path) -> Iterator[None]:
     with prometheus(votes(world, before=520)) as url:
         count_by(world, url)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
+from tests.builders import at, make_version, make_vote
+from tests.waiting import wait_for
 from tunegate.api.errors import CredentialsError, DigestError, NotFoundError, StoreError, TunegateError
-from tunegate_operator.store_watch import problem_of
+from tunegate.api.feedback import Tally, step_tag
+from tunegate.feedback import VoteWriter
+from tunegate.promotion.counting import Counted
+from tunegate.store import Store
+from tunegate_operator import store_watch
+from tunegate_operator.conditions import Problem
+from tunegate_operator.store_watch import Source, problem_of
 
 
 @pytest.mark.parametrize(
@@ -19,3 +31,46 @@ from tunegate_operator.store_watch import problem_of
 )
 def test_the_kind_of_an_error_is_its_reason_and_never_its_words(error: TunegateError, reason: str) -> None:
     assert problem_of(error).reason == reason
+
+
+def votes_until(source: Source, asked: Counted, done: Callable[[Any], bool]) -> Any:
+    wait_for(lambda: done(source.votes(asked, "shop")), what="the votes")
+    return source.votes(asked, "shop")
+
+
+def test_the_log_is_read_in_the_thread_of_the_store_and_news_are_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_watch, "_FRESH_SECONDS", 0.05)
+    candidate, stable, told = make_version("run-1").digest, make_version("base").digest, list[str]()
+    asked = Counted("shop-run-1", candidate, stable, at(0))
+    source = Source(lambda: store, told.append, lambda seconds: None)
+    stop, writer = threading.Event(), VoteWriter(store)
+    thread = threading.Thread(target=source.run, args=(stop.is_set,))
+    thread.start()
+    try:
+        assert source.votes(asked, "shop") is None
+        assert votes_until(source, asked, bool) == {candidate: {}, stable: {}}
+        assert told == ["shop"]
+        writer.write([make_vote(candidate, step=step_tag("shop-run-1", 0)) for _ in range(3)])
+        votes_until(source, asked, lambda votes: votes == {candidate: {0: Tally(down=3)}, stable: {}})
+        assert told == ["shop"] * 2
+        (key,) = store.keys(".tunegate/votes/")
+        store.put(key, b"cut")
+        problem = votes_until(source, asked, lambda votes: isinstance(votes, Problem))
+        assert "mend" in problem.message
+    finally:
+        stop.set()
+        source.wake()
+        thread.join()
+
+
+def test_a_store_that_says_nothing_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that asks it stands still meanwhile, as there is none here."""
+    monkeypatch.setattr(store_watch, "_SILENT_SECONDS", 0.0)
+    source = Source(lambda: pytest.fail("nobody opens it"), lambda model: None, lambda seconds: None)
+    asked = Counted("shop-run-1", make_version("run-1").digest, make_version("base").digest, at(0))
+    source.votes(asked, "shop")
+    found = source.votes(asked, "shop")
+    assert isinstance(found, Problem)
+    assert (found.reason, "check that the store runs" in found.message) == ("StoreUnreachable", True)

@@ -19,6 +19,7 @@ from tests.builders import at, make_evaluation, make_version
 from tunegate.api.feedback import Tally, Verdicts
 from tunegate.api.versions import ModelVersion, Producer
 from tunegate.kube.kinds import Kind, Object
+from tunegate.promotion.counting import Counted
 from tunegate.promotion.decide import decide
 from tunegate.promotion.snapshot import Plan
 from tunegate_operator import kinds
@@ -53,6 +54,10 @@ class Store:
         self.versions: tuple[ModelVersion, ...] | None = (BASE,)
         self.trouble: Problem | None = None
         self.results: dict[tuple[str, str], EvaluationSummary] = {}
+        self.log: Callable[[], Mapping[str, Verdicts] | Problem] = dict
+
+    def votes(self, asked: Counted, model: str) -> Mapping[str, Verdicts] | Problem | None:
+        return self.trouble or self.log()
 
     def listing(self, model: str) -> tuple[ModelVersion, ...] | None:
         return self.versions
@@ -98,6 +103,7 @@ class World:
             lambda namespace, job: "the pod said why",
             lambda namespace, server: server in self.ready_pods,
         )
+        self.store.log = lambda: self.tallies
         self.gatherer._counts = self._counts  # type: ignore[method-assign]
         policy = {**POLICY_SPEC, **spec}
         self.put(_object(kinds.POLICY, "shop", {k: v for k, v in policy.items() if v is not None}))

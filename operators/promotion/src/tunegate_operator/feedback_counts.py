@@ -2,7 +2,8 @@
 
 No counts is never zero: an absent series, a number that is none, or a server that does not answer is a problem with a
 name, and the analysis waits. Verdicts of before the canary are never counted, whatever Prometheus has lost: where its
-data begin later than the canary, counting begins there, for both versions.
+data begin later than the canary, counting begins there, for both versions. What is decided on is counted from the log
+of votes: `feedback_log`.
 """
 
 from __future__ import annotations
@@ -70,15 +71,16 @@ class _Answer(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Counts:
-    """tallies: verdicts by digest and step. is_whole: Prometheus still has them from the beginning of the canary on.
+    """tallies: verdicts by digest and step; None: not known, for the reason in `problem`, or as they are just read.
 
-    splits: how many questions the candidate and the stable were asked in the step, counted in several ways; empty: not
-    known.
+    is_whole: Prometheus still has them from the beginning of the canary on. splits: how many questions the candidate
+    and the stable were asked in the step, counted in several ways; empty: not known.
     """
 
-    tallies: Mapping[str, Verdicts]
+    tallies: Mapping[str, Verdicts] | None
     is_whole: bool = True
     splits: tuple[tuple[int, int], ...] = ()
+    problem: Problem | None = None
 
 
 def with_counts(snapshot: Snapshot, counts: Counts | Problem) -> Snapshot:
@@ -92,9 +94,11 @@ def problems_of(counts: Counts | Problem) -> tuple[Problem, ...]:
     """What is in the way of counting."""
     if isinstance(counts, Problem):
         return (counts,)
+    if counts.problem:
+        return (counts.problem,)
     if counts.is_whole:
         return ()
-    message = "Prometheus has lost the beginning of this canary: only later verdicts count, of both versions"
+    message = "Prometheus has lost the beginning of this canary: verdicts are counted from the log alone"
     remedy = "keep its data on a volume, and for longer than a canary takes"
     return (Problem("FeedbackReadable", "FeedbackHistoryLost", f"{message}; {remedy}", stops=False),)
 

@@ -28,6 +28,7 @@ from tunegate_operator.config import Config
 from tunegate_operator.edits import modified
 from tunegate_operator.evaluations import evaluation_states, find_summaries
 from tunegate_operator.feedback_counts import Counts, problems_of, read_counts, with_counts
+from tunegate_operator.feedback_log import by_the_log
 from tunegate_operator.read import (
     condition,
     controller,
@@ -361,7 +362,9 @@ class Gatherer:
             return Problem("FeedbackReadable", "PrometheusNotConfigured", f"there are no feedback counts; {remedy}")
         url, credentials = self.config.prometheus_url, self.config.prometheus_credentials
         found = read_counts(url, namespace, asked, now, credentials)
-        if isinstance(found, Problem) and (now - asked.since).total_seconds() > _FIRST_COUNTS_SECONDS:
+        if isinstance(found, Counts):
+            return by_the_log(seen, found, lambda: self.source.votes(asked, seen.policy.model), now)
+        if (now - asked.since).total_seconds() > _FIRST_COUNTS_SECONDS:
             return replace(found, stops=True)
         return found
 

@@ -1,4 +1,4 @@
-"""The model store, watched: what versions there are, and what their evaluations said.
+"""The model store, watched: what versions there are, what their evaluations said, and what users voted.
 
 All talking to the store happens in one thread of its own, so that nothing else ever waits for it: a rollback must work
 while the store is away. Nothing here knows of the cluster.
@@ -6,19 +6,29 @@ while the store is away. Nothing here knows of the cluster.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tunegate.api.errors import CredentialsError, DigestError, NotFoundError, StoreError, TunegateError, UsageError
+from tunegate.api.feedback import Verdicts
 from tunegate.api.versions import ModelVersion, Producer
+from tunegate.feedback import FeedbackLog
+from tunegate.promotion.counting import Counted
 from tunegate.store import Store
 from tunegate.store.evaluations import find
 from tunegate_operator.conditions import Problem
 from tunegate_operator.types import EvaluationSummary, to_summary
 
 ResultKey = tuple[str, str, str]  # digest, suite, uid of the Job that was to measure it
+Votes = Mapping[str, Verdicts] | Problem
+# How old a count may be before the log is read again, and how old one may be to decide on: any count of the canary is
+# a look at its verdicts, and an old one only tells less.
+_FRESH_SECONDS, _USABLE_SECONDS = 5.0, 60.0
+# A store that has said nothing for so long is away.
+_SILENT_SECONDS = 20.0
 
 
 @dataclass
@@ -31,6 +41,7 @@ class _Seen:
     missing: dict[str, Problem] = field(default_factory=dict)
     producers: dict[str, Producer] = field(default_factory=dict)
     results: dict[ResultKey, EvaluationSummary] = field(default_factory=dict)
+    votes: dict[str, tuple[float, Counted, Votes]] = field(default_factory=dict)  # by model: when, of what, how many
 
 
 class Source:
@@ -46,6 +57,9 @@ class Source:
         self._due: dict[str, float] = {}
         self._asked_versions: dict[str, str] = {}
         self._asked_results: dict[ResultKey, str] = {}
+        self._asked_votes: dict[str, Counted] = {}
+        self._asked_since: dict[str, float] = {}  # by model: since when its votes are asked for
+        self._logs: dict[str, tuple[str, FeedbackLog]] = {}  # by model: of which promotion
         self._wake = threading.Condition()
 
     def follow(self, intervals: Mapping[str, float]) -> None:
@@ -95,6 +109,22 @@ class Source:
                 self._wake.notify()
         return None
 
+    def votes(self, asked: Counted, model: str) -> Votes | None:
+        """What the log of votes says of both versions, by digest; None when it is not known yet: then `model` is told
+        later, and when the log says something else."""
+        read, of, votes = self._seen.votes.get(model, (-math.inf, None, None))
+        age = time.monotonic() - read
+        is_same = of is not None and (of.promotion, of.digests) == (asked.promotion, asked.digests)
+        if not is_same or age > _FRESH_SECONDS:
+            with self._wake:
+                self._asked_votes[model] = asked
+                since = self._asked_since.setdefault(model, time.monotonic())
+                self._wake.notify()
+            if time.monotonic() - since > _SILENT_SECONDS:
+                message = f"it has not answered for {_SILENT_SECONDS:.0f} s; check that the store runs"
+                return Problem("StoreReadable", "StoreUnreachable", message)
+        return votes if is_same and age <= _USABLE_SECONDS else None
+
     def run(self, stop: Callable[[], bool]) -> None:
         """Work until `stop` says so; call `wake` after making it say so."""
         while not stop():
@@ -108,7 +138,11 @@ class Source:
             self._wake.notify()
 
     def _pause(self) -> float:
-        if self._asked_results or any(uri not in self._seen.missing for uri in self._asked_versions):
+        if (
+            self._asked_results
+            or self._asked_votes
+            or any(uri not in self._seen.missing for uri in self._asked_versions)
+        ):
             return 0
         due = [self._due[model] for model in self._intervals if model in self._due]
         return max(0.0, min(due) - time.monotonic()) if due else 60.0
@@ -119,10 +153,11 @@ class Source:
             due = [model for model in self._intervals if self._due.get(model, 0) <= now]
             for model in due:
                 self._due[model] = now + self._intervals[model]
-            versions, results = dict(self._asked_versions), dict(self._asked_results)
+            versions, results, votes = dict(self._asked_versions), dict(self._asked_results), dict(self._asked_votes)
             self._asked_versions.clear()
             self._asked_results.clear()
-        news = set()
+            self._asked_votes.clear()
+        news = {model for model, asked in votes.items() if self._count(model, asked)}
         for uri, model in versions.items():
             problem = None
             try:
@@ -166,6 +201,21 @@ class Source:
         else:
             self._seen.results[key] = to_summary(result)
         return True
+
+    def _count(self, model: str, asked: Counted) -> bool:
+        """Count the votes of a canary; says whether anything is different from before."""
+        found: Votes
+        try:
+            if self._logs.get(model, ("",))[0] != asked.promotion:  # what it has read is of no use for the next one
+                self._logs[model] = asked.promotion, FeedbackLog(self._opened())
+            log = self._logs[model][1]
+            found = {digest: log.tallies(digest, asked.promotion, asked.since) for digest in asked.digests}
+        except TunegateError as error:
+            found = problem_of(error)
+        before = self._seen.votes.get(model)
+        self._asked_since.pop(model, None)
+        self._seen.votes[model] = (time.monotonic(), asked, found)
+        return before is None or before[2] != found
 
     def _list(self, model: str) -> bool:
         """List a model; says whether anything is different from before."""
