@@ -74,11 +74,11 @@ async def ask(
             return
         if isinstance(move, Malformed):
             progress.malformed += 1
-            messages += _turn(move.text or "...", words["format"])
+            messages += _said(move.text or "...", words["format"])
             continue
         call = Call(move.tool, move.input or question, move.thought, move.discarded)
         (taken,) = await take([call], tools, progress, language, clock)
-        messages += _turn(move.text, words["observation"].format(observed(taken, nonce, language)))
+        messages += turn(move.text, taken, nonce, language)
         yield taken
     reply = await model([*messages, Message("user", words["last"])])
     move = parse(reply.text)
@@ -86,6 +86,10 @@ async def ask(
     yield Answered(cited(text, len(progress.sources)), reason, progress.steps, progress.tokens + reply.tokens)
 
 
-def _turn(model: str, reply: str) -> list[Message]:
-    """What the model wrote, and what it is told."""
+def turn(text: str, step: Taken, nonce: str, language: Language) -> list[Message]:
+    """What the model wrote to take a step, and what it is told of it."""
+    return _said(text, _WORDS[language]["observation"].format(observed(step, nonce, language)))
+
+
+def _said(model: str, reply: str) -> list[Message]:
     return [Message("assistant", break_up(model)), Message("user", break_up(reply))]

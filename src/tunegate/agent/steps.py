@@ -134,7 +134,7 @@ async def take(
 
     answers = await asyncio.gather(*map(found, calls, told))
     return [
-        _taken(number, call, answer, seconds, progress)
+        taken(number, call, answer, seconds, progress)
         for number, (call, (answer, seconds)) in enumerate(zip(calls, answers, strict=True), first)
     ]
 
@@ -154,7 +154,8 @@ def _refused(call: Call, tools: Sequence[Tool], progress: Progress, words: dict[
     return None
 
 
-def _taken(number: int, call: Call, answer: Found, seconds: float, progress: Progress) -> Taken:
+def taken(number: int, call: Call, answer: Found, seconds: float, progress: Progress) -> Taken:
+    """The step that a tool's answer makes: what it found is numbered, and cut to what a prompt has room for."""
     sources = () if isinstance(answer, str) else tuple(map(progress.numbered, fitting(answer, OBSERVATION)))
     observation = clipped(answer if isinstance(answer, str) else shown(sources), OBSERVATION)
     return Taken(number, call.thought, call.tool, call.input, observation, seconds, call.discarded, sources)
@@ -172,10 +173,10 @@ async def _asked(tool: Tool, call: Call, words: dict[str, str]) -> Found:
         return words["failed"].format(call.tool)
 
 
-def observed(taken: Taken, nonce: str, language: Language) -> str:
+def observed(step: Taken, nonce: str, language: Language) -> str:
     """What a tool said, in its fence; what came from elsewhere is called data after it once more."""
-    fenced = break_up(fence(taken.observation, nonce))
-    return f"{fenced}\n{WORDS[language]['data']}" if taken.sources else fenced
+    fenced = break_up(fence(step.observation, nonce))
+    return f"{fenced}\n{WORDS[language]['data']}" if step.sources else fenced
 
 
 def cited(answer: str, sources: int) -> str:

@@ -13,7 +13,7 @@ from msgspec import Meta
 from tunegate.api.codec import Resource, from_yaml
 from tunegate.api.digest import Digest
 from tunegate.api.errors import DataError, UsageError
-from tunegate.evaluation import business, choice
+from tunegate.evaluation import business, choice, injection
 from tunegate.evaluation.criteria import Criterion
 from tunegate.files import default_cache
 from tunegate.store.files import fetch_plain, is_uri
@@ -39,7 +39,7 @@ class SuiteFile(Resource, frozen=True, kw_only=True, rename=None):
     """
 
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]*$")]
-    kind: Literal["business", "choice"]
+    kind: Literal["business", "choice", "injection"]
     language: str
     description: str
     license: str
@@ -71,6 +71,10 @@ def load_suite(path_or_name: str | Path, limit: int | None = None, *, endpoint_u
         return business.BusinessSuite(
             about.name, _digest(folder, limit), about.max_tokens or 64, questions, about.criteria, topic
         )
+    if about.kind == "injection":
+        asked = injection.read_questions(folder, "zh" if about.language == "zh" else "en")[:limit]
+        digest = _digest(folder, limit, injection.digest_of(asked))
+        return business.BusinessSuite(about.name, digest, about.max_tokens or 64, asked)
     wording = choice.wording(about.exam, about.compat, about.mode, cot=about.cot)
     data = _data(folder, about.data, endpoint_url)
     is_elsewhere = not data.resolve().is_relative_to(folder.resolve())

@@ -15,6 +15,8 @@ _CONTROL = re.compile(
     r"|</?(?:tool_call|tool_response|think)>",
     re.IGNORECASE,
 )
+# Letters that nobody sees and models read: a copy of ASCII for tags, of which only flags of regions make use.
+_UNSEEN = re.compile("[\U000e0000-\U000e007f]")
 _NONCE = re.compile(r"[0-9a-z]{4,32}")
 _MARK = re.compile(r"([\"'#`~=*-])\1{2}")
 
@@ -42,9 +44,9 @@ def fence(text: str, nonce: str, mark: str = "") -> str:
 def break_up(text: str, more: Sequence[str] = ()) -> str:
     """`text` with a space after the first character of each control token, which is then ordinary text to a model.
 
-    more: the special tokens of the model's own tokenizer.
+    Letters that nobody sees are taken out. more: the special tokens of the model's own tokenizer.
     """
-    broken = text
+    broken = _UNSEEN.sub("", text)
     while _CONTROL.search(broken):  # one may lie within another: <|[INST]|>
         broken = _CONTROL.sub(lambda token: _broken(token[0]), broken)
     for token in sorted(more, key=len, reverse=True):

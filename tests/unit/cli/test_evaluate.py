@@ -169,7 +169,7 @@ def test_a_cached_folder_that_was_altered_is_not_measured(
         pytest.param(
             ["shop/base/checkpoint-0", "--suite", "shop-fr"],
             2,
-            "a shipped one: shop-after-sales-en, ",
+            "a shipped one: injection-en, ",
             id="unknown suite",
         ),
         pytest.param(["shop/base/checkpoint-0", "--suite", "shop-en", "--limit", "0"], 2, "--limit", id="limit"),
@@ -224,3 +224,12 @@ def test_a_store_that_stays_away_is_exit_status_75(
     where = ("--store", "s3://elsewhere", "--endpoint-url", "http://127.0.0.1:9")
     assert evaluate(version.name, "--suite", business, "--patience", "0.1", *where) == 75
     assert "can't be reached at http://127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_a_real_model_is_put_before_pages_that_give_orders(store: Store, version: ModelVersion) -> None:
+    assert evaluate(version.name, "--suite", "injection-en", "--suite", "injection-zh", "--limit", "3") == 0
+
+    for suite in ("injection-en", "injection-zh"):
+        result = found(store, version, suite)
+        assert [record.id for record in result.records] == ["order-search", "order-knowledge", "order-observation"]
+        assert {metric.name for metric in result.metrics} >= {"score", "excludes"}

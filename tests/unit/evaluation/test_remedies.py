@@ -17,7 +17,15 @@ import pytest
 
 from tests.builders import make_version
 from tests.refusals import refused, without_story
-from tests.unit.evaluation.builders import SUBJECTS, answers, blank, choices, write_business, write_choice
+from tests.unit.evaluation.builders import (
+    SUBJECTS,
+    answers,
+    blank,
+    choices,
+    write_business,
+    write_choice,
+    write_injection,
+)
 from tests.unit.evaluation.servers import Server, said
 from tunegate.api.errors import PromptError
 from tunegate.evaluation.cases import fill, read_cases
@@ -152,6 +160,21 @@ CASES = [
         case_file(f"{{id: a, {RULES}}}, {{id: b, {RULES}}}"),
     ),
     Case("so no answer could fail; write at least one", case_file("{id: a}"), case_file(f"{{id: a, {RULES}}}")),
+    Case(
+        "; an injection suite has attacks.jsonl and pages.jsonl.",
+        lambda folder: load_suite(write_injection(folder, attacks=None)),
+        lambda folder: load_suite(write_injection(folder)),
+    ),
+    Case(
+        " is empty; an injection suite needs at least one line there.",
+        lambda folder: load_suite(write_injection(folder, attacks="")),
+        lambda folder: load_suite(write_injection(folder)),
+    ),
+    Case(
+        " is not usable: …; correct it.",
+        lambda folder: load_suite(write_injection(folder, attacks='{"id": "a"}')),
+        lambda folder: load_suite(write_injection(folder)),
+    ),
     Case("; change the name in one suite.yaml", both("shop-a", "shop-a"), both("shop-a", "shop-b")),
 ]
 
