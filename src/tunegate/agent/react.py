@@ -24,6 +24,7 @@ _LABEL = re.compile(
     rf"|(?<=[:：])[ \t*]*(?P<inner>{_LABELS['result']})[ \t*]*[:：]",
     re.IGNORECASE | re.MULTILINE,
 )
+_LONGEST_LABEL = 32  # characters, with what may stand around it
 _CALL = re.compile(r"([^\[(（\n]+?)\s*[\[(（](.*)[\])）]", re.DOTALL)
 
 
@@ -78,6 +79,18 @@ def parse(text: str) -> Step | Answer | Malformed:
         call = _CALL.fullmatch(parts[first].text)
         tool, given, end = (call[1], call[2], parts[first].end) if call else (parts[first].text, "", parts[first].end)
     return Step(thought, tool.split("\n")[0].strip("`*_ .。"), _bare(given), text[:end].strip(), discarded)
+
+
+def answer_so_far(text: str) -> str:
+    """What of a text that is still being written is surely the answer: empty until it begins.
+
+    A line that has only begun may become a label, which would end the answer.
+    """
+    move = parse(text)
+    if not isinstance(move, Answer):
+        return ""
+    before, newline, line = move.text.rpartition("\n")
+    return before if newline and len(line) < _LONGEST_LABEL else move.text
 
 
 def _parts(text: str) -> list[_Part]:

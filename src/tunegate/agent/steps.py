@@ -53,7 +53,8 @@ WORDS: dict[Language, dict[str, str]] = {
 class Taken:
     """A step that was taken. discarded: actions that the model wrote before it could know the observation.
 
-    sources: what the tool found that can be cited; a source found again has its number again.
+    sources: what the tool found that can be cited; a source found again has its number again. failed: what is observed
+    is why the tool was not asked, or what went wrong with it.
     """
 
     number: int
@@ -64,6 +65,7 @@ class Taken:
     seconds: float
     discarded: int = 0
     sources: tuple[Source, ...] = ()
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,15 +129,15 @@ async def take(
     progress.steps += len(calls)
     told = [_refused(call, tools, progress, words) for call in calls]
 
-    async def found(call: Call, refusal: str | None) -> tuple[Found, float]:
+    async def found(call: Call, refusal: str | None) -> tuple[Found, bool, float]:
         begun, tool = clock(), find(tools, call.tool)
-        answer = await _asked(tool, call, words) if tool and refusal is None else refusal or ""
-        return answer, round(clock() - begun, 3)
+        answer, failed = await _asked(tool, call, words) if tool and refusal is None else (refusal or "", True)
+        return answer, failed, round(clock() - begun, 3)
 
     answers = await asyncio.gather(*map(found, calls, told))
     return [
-        taken(number, call, answer, seconds, progress)
-        for number, (call, (answer, seconds)) in enumerate(zip(calls, answers, strict=True), first)
+        replace(taken(number, call, answer, seconds, progress), failed=failed)
+        for number, (call, (answer, failed, seconds)) in enumerate(zip(calls, answers, strict=True), first)
     ]
 
 
@@ -161,16 +163,17 @@ def taken(number: int, call: Call, answer: Found, seconds: float, progress: Prog
     return Taken(number, call.thought, call.tool, call.input, observation, seconds, call.discarded, sources)
 
 
-async def _asked(tool: Tool, call: Call, words: dict[str, str]) -> Found:
+async def _asked(tool: Tool, call: Call, words: dict[str, str]) -> tuple[Found, bool]:
+    """What the tool says, and whether it failed."""
     try:
-        return await asyncio.wait_for(tool.call(call.input), tool.seconds)
+        return await asyncio.wait_for(tool.call(call.input), tool.seconds), False
     except TimeoutError:
-        return words["slow"].format(call.tool, tool.seconds)
+        return words["slow"].format(call.tool, tool.seconds), True
     except TunegateError as error:
-        return str(error)
+        return str(error), True
     except Exception:  # whatever a tool is made of, its fault ends no answer
         logger.exception("a tool failed", extra={"tool": tool.function})
-        return words["failed"].format(call.tool)
+        return words["failed"].format(call.tool), True
 
 
 def observed(step: Taken, nonce: str, language: Language) -> str:

@@ -1,7 +1,8 @@
 """The prompts of a release: a folder of templates, of which a server takes one for each question.
 
-`answer-en.prompt` and `answer-zh.prompt`, or `answer.prompt` for both languages, make the prompt of an answer, and
-`react-en.prompt` and the like that of a question for which tools are asked. What else the folder holds, they include.
+`answer-en.prompt` and `answer-zh.prompt`, or `answer.prompt` for both languages, make the prompt of an answer,
+`react-en.prompt` and the like that of a question for which tools are asked, and `tools-en.prompt` and the like the same
+for a model that asks by OpenAI's tool calls. What else the folder holds, they include.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from tunegate.api.errors import PromptError
 from tunegate.prompts.library import SUFFIX, load_template
 from tunegate.prompts.template import Template
 
-GIVEN = {"answer": ("question", "knowledge", "sources", "current_date"), "react": ("question", "tools", "current_date")}
+GIVEN = {
+    "answer": ("question", "knowledge", "sources", "current_date"),
+    "react": ("question", "tools", "current_date"),
+    "tools": ("question", "current_date"),
+}
 """What a server gives a template for each use: the user's question (text), the chunks that were found (a list of
 objects with number, title and text) and the same as one text, today (date), the tools (a list of objects with name and
 description)."""

@@ -9,20 +9,22 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from tunegate.agent.knowledge import source
+from tunegate.agent.tools import Language, Source
 from tunegate.api.errors import KnowledgeError, PromptError
-from tunegate.knowledge.index import Found, Hit
+from tunegate.knowledge.index import Found
 from tunegate.knowledge.words import is_chinese
 from tunegate.prompts import Template
+from tunegate.serving.agents import answer_with_tools
 from tunegate.serving.conversation import Conversation, read_conversation
-from tunegate.serving.events import ApiError, Ask, Event, Finished, Sources, Text, bad_request
+from tunegate.serving.events import ApiError, Ask, Asking, Event, Finished, Sources, Text, bad_request
 from tunegate.serving.features import LENGTHS
-from tunegate.serving.grounding import checked, fitted, given_to_model, source_of
-from tunegate.serving.parts import Language, Parts
+from tunegate.serving.grounding import checked, fitted, given_to_model, shown
+from tunegate.serving.parts import Parts
 
 logger = logging.getLogger(__name__)
 SOURCES = 5
@@ -39,7 +41,7 @@ class Engine:
     """
 
     check: Callable[[Ask], object]
-    ask: Callable[[Ask], AbstractAsyncContextManager[AsyncIterator[Event]]]
+    ask: Asking
 
 
 async def answer_from_parts(ask: Ask, parts: Parts, engine: Engine) -> AsyncGenerator[Event]:
@@ -51,13 +53,17 @@ async def answer_from_parts(ask: Ask, parts: Parts, engine: Engine) -> AsyncGene
     talk = read_conversation(ask.messages)
     language: Language = "zh" if is_chinese(talk.question) else "en"
     try:
+        if parts.tools:
+            async for event in checked(answer_with_tools(ask, talk, language, parts, engine.ask)):
+                yield event
+            return
         found = await _search(talk, parts)
         if found and found.refusal:
             yield Sources(())
             yield Text(found.refusal)
             yield Finished("stop", _NO_TOKENS)
             return
-        grounded, hits = _grounded(ask, talk, language, found, parts, engine)
+        grounded, given = _grounded(ask, talk, language, found, parts, engine)
     except KnowledgeError as error:
         logger.error("knowledge failed", extra={"reason": str(error)})  # noqa: TRY400 - it is told in a sentence
         message = "The knowledge of this version can't be searched now; ask again in a moment."
@@ -66,13 +72,19 @@ async def answer_from_parts(ask: Ask, parts: Parts, engine: Engine) -> AsyncGene
         logger.error("prompt failed", extra={"reason": str(error)})  # noqa: TRY400 - it is told in a sentence
         message = "The prompt of this version can't be made for this question; the server's log says why."
         raise ApiError(500, message, reason="internal") from None
-    sources = tuple(map(source_of, hits))
     async with engine.ask(grounded) as events:
-        if sources:
-            yield Sources(sources)
-        is_text = sources and not grounded.fields.get("response_format")  # lists of numbers in JSON cite nothing
-        async for event in checked(events, sources) if is_text else events:
+        answered = _after(given, events)
+        # lists of numbers in JSON cite nothing
+        async for event in answered if grounded.fields.get("response_format") else checked(answered):
             yield event
+
+
+async def _after(given: Sequence[Source], events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+    """The events of an answer from what it is given."""
+    if given:
+        yield Sources(tuple(map(shown, given)))
+    async for event in events:
+        yield event
 
 
 def check(ask: Ask) -> None:
@@ -96,22 +108,22 @@ async def _search(talk: Conversation, parts: Parts) -> Found | None:
 
 def _grounded(
     ask: Ask, talk: Conversation, language: Language, found: Found | None, parts: Parts, engine: Engine
-) -> tuple[Ask, Sequence[Hit]]:
+) -> tuple[Ask, Sequence[Source]]:
     """What the model is asked, and what of that which was found it is shown: as much as its context holds."""
     template = parts.templates.get(language)
     nonce, today = secrets.token_hex(4), datetime.now(UTC).date()
     if template is None:
         return ask, ()
 
-    def ask_with(hits: Sequence[Hit]) -> Ask:
-        known = given_to_model([hit.chunk for hit in hits])
-        prompt = parts.prompt(template, {"question": talk.question, "current_date": today, **known}, nonce)
+    def ask_with(given: Sequence[Source]) -> Ask:
+        values = {"question": talk.question, "current_date": today, **given_to_model(given)}
+        prompt = parts.prompt(template, values, nonce)
         messages = talk.under(prompt, parts.control_tokens)
         return replace(ask, messages=messages, fields=_fields(ask, template), native=False)
 
-    hits = found.hits if found else ()
-    hits = hits[: fitted(hits, ask_with, engine.check)]
-    return ask_with(hits), hits
+    given = [source(hit) for hit in found.hits] if found else []
+    given = given[: fitted(given, ask_with, engine.check)]
+    return ask_with(given), given
 
 
 def _fields(ask: Ask, template: Template) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,6 +116,8 @@ class Finished:
 
 
 Event = Text | ToolCalls | Step | Sources | Cited | Used | Finished
+Asking = Callable[[Ask], AbstractAsyncContextManager[AsyncIterator[Event]]]
+"""A model: the events of an answer, as soon as it has taken the question; ApiError where it doesn't."""
 
 
 class ApiError(Exception):

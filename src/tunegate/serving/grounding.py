@@ -5,53 +5,55 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
+from tunegate.agent.tools import Source as Found
+from tunegate.agent.tools import shown as in_words
 from tunegate.knowledge.citations import Citing, feed, finish
-from tunegate.knowledge.documents import Chunk
-from tunegate.knowledge.index import Hit
-from tunegate.serving.events import ApiError, Ask, Cited, Event, Finished, Source, Text
+from tunegate.serving.events import ApiError, Ask, Cited, Event, Finished, Source, Sources, Text
 
 EXCERPT = 300  # characters of a source that clients are shown
 
 
-def source_of(hit: Hit) -> Source:
-    """A chunk that was found, as it is shown and cited."""
-    chunk = hit.chunk
-    score = hit.bm25 if hit.cosine is None else hit.cosine
-    return Source(hit.number, chunk.path, chunk.source, score, chunk.text[:EXCERPT], chunk.page, chunk.line)
+def shown(source: Found) -> Source:
+    """What was found, as it is shown and cited."""
+    begin = source.text[:EXCERPT]
+    return Source(source.number, source.title, source.uri, source.score, begin, source.page, source.line)
 
 
-def given_to_model(chunks: Sequence[Chunk]) -> dict[str, object]:
+def given_to_model(found: Sequence[Found]) -> dict[str, object]:
     """The variables `knowledge` and, for templates without loops, `sources`."""
-    known = [{"number": number, "title": it.path, "text": it.text} for number, it in enumerate(chunks, 1)]
-    return {"knowledge": known, "sources": "\n\n".join("[{number}] {title}\n{text}".format(**it) for it in known)}
+    known = [{"number": it.number, "title": it.title, "text": it.text} for it in found]
+    return {"knowledge": known, "sources": in_words(found)}
 
 
-def fitted(hits: Sequence[Hit], ask_with: Callable[[Sequence[Hit]], Ask], check: Callable[[Ask], object]) -> int:
-    """With how many of the first hits a question fits into the model's context; one is the least. check: as `prepare`.
+def fitted(found: Sequence[Found], ask_with: Callable[[Sequence[Found]], Ask], check: Callable[[Ask], object]) -> int:
+    """With how much of what was found a question fits into the model's context; one is the least. check: as `prepare`.
 
     Raises ApiError for what else is wrong with it.
     """
-    for kept in range(len(hits), 1, -1):
+    for kept in range(len(found), 1, -1):
         try:
-            check(ask_with(hits[:kept]))
+            check(ask_with(found[:kept]))
         except ApiError as error:
             if error.code != "context_length_exceeded":
                 raise
         else:
             return kept
-    return min(1, len(hits))
+    return min(1, len(found))
 
 
-async def checked(events: AsyncIterator[Event], sources: Sequence[Source]) -> AsyncIterator[Event]:
+async def checked(events: AsyncIterator[Event]) -> AsyncIterator[Event]:
     """The answer with each citation as an event after its text, and without numbers that cite nothing."""
-    state = Citing(len(sources))
+    state, sources = Citing(0), tuple[Source, ...]()
     async for event in events:
-        if isinstance(event, Text) and not event.reasoning:
+        if isinstance(event, Sources):
+            sources = event.sources
+            state = replace(state, sources=len(sources))
+        if sources and isinstance(event, Text) and not event.reasoning:
             before, (state, shown) = state, feed(state, event.delta)
             for new in _shown(before, state, shown, sources):
                 yield new
             continue
-        if isinstance(event, Finished):
+        if sources and isinstance(event, Finished):
             before, (state, shown) = state, finish(state)
             for new in _shown(before, state, shown, sources):
                 yield new

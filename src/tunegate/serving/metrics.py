@@ -12,6 +12,7 @@ from threading import Lock
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from tunegate.agent.toolbox import NAMES
 from tunegate.api.digest import short
 from tunegate.api.feedback import StepTag, Verdict
 from tunegate.serving.events import Event, Finished, Sources, Step
@@ -60,31 +61,11 @@ class Metrics:
             [*by_version, "key", "reason"],
             registry=registry,
         )
-        self._searches = Counter(
-            "tunegate_knowledge_searches",
-            "Questions that the knowledge was searched for.",
-            by_version,
-            registry=registry,
-        ).labels(version)
-        self._misses = Counter(
-            "tunegate_knowledge_misses",
-            "Questions that the knowledge has no answer to: the fixed sentence was given.",
-            by_version,
-            registry=registry,
-        ).labels(version)
-        self._uncited = Counter(
-            "tunegate_answers_uncited", "Answers that cite none of their sources.", by_version, registry=registry
-        ).labels(version)
-        self._tool_calls = Counter(
-            "tunegate_tool_calls",
-            "Steps of an agent, by the tool that was asked; `failed` where it found nothing but a reason.",
-            [*by_version, "tool", "outcome"],
-            registry=registry,
-        )
         info = Gauge("tunegate_model_info", "What is served.", [*by_version, "digest", "model"], registry=registry)
         info.labels(version, digest, model).set(1)
         self._version = version
         self._steps = _Steps(version, registry)
+        self._parts = _Parts(version, registry)
         self._errors = {reason: errors.labels(version, reason) for reason in _REASONS}
         self._first_token = first_token.labels(version)
         self._answer = answer.labels(version)
@@ -111,14 +92,7 @@ class Metrics:
 
     def happened(self, event: Event) -> None:
         """An event of an answer that is made of more than the weights."""
-        match event:
-            case Sources(sources):
-                self._searches.inc()
-                self._misses.inc(not sources)
-            case Step():
-                self._tool_calls.labels(self._version, event.tool, "failed" if event.failed else "found").inc()
-            case Finished(cited=()):
-                self._uncited.inc()
+        self._parts.happened(event)
 
     def judged(self, digest: str, verdict: Verdict, step: StepTag | None = None) -> None:
         """A verdict that counts, on an answer of the version with `digest`: it may be another than the one served."""
@@ -174,3 +148,31 @@ class _Steps:
     def _counts(self, *labels: str) -> _Counts:
         feedback: dict[Verdict, Counter] = {verdict: self._feedback.labels(*labels, verdict) for verdict in _VERDICTS}
         return _Counts(self._questions.labels(*labels), self._answers.labels(*labels), feedback)
+
+
+class _Parts:
+    """What is counted of a release's knowledge and tools."""
+
+    def __init__(self, version: str, registry: CollectorRegistry) -> None:
+        def counter(name: str, about: str, *labels: str) -> Counter:
+            return Counter(f"tunegate_{name}", about, ["model_version", *labels], registry=registry)
+
+        self._version = version
+        self._tool_calls = counter(
+            "tool_calls",
+            "Steps of an agent, by the tool that was asked; `failed` where it found nothing but a reason.",
+            *("tool", "outcome"),
+        )
+        misses = "Questions that the knowledge has no answer to: the fixed sentence was given."
+        self._misses = counter("knowledge_misses", misses).labels(version)
+        self._uncited = counter("answers_uncited", "Answers that cite none of their sources.").labels(version)
+
+    def happened(self, event: Event) -> None:
+        match event:
+            case Sources(()):
+                self._misses.inc()
+            case Step():
+                tool = event.tool if event.tool in NAMES else "unknown"
+                self._tool_calls.labels(self._version, tool, "failed" if event.failed else "found").inc()
+            case Finished(cited=()):
+                self._uncited.inc()

@@ -8,35 +8,43 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec.structs import replace
 from tokenizers import Tokenizer
 
+from tunegate.agent.catalogue import in_folder, load
+from tunegate.agent.steps import LIMITS
+from tunegate.agent.toolbox import build, places
+from tunegate.agent.tools import Language, Tool
 from tunegate.api import environment
-from tunegate.api.errors import PromptError
-from tunegate.api.versions import Release
-from tunegate.knowledge.index import Searcher
+from tunegate.api.errors import PromptError, UsageError
+from tunegate.api.versions import KNOWLEDGE, Limits, Release
+from tunegate.knowledge.index import Index, Searcher
 from tunegate.knowledge.library import open_index
 from tunegate.prompts import Message, Template, load_template, render
 from tunegate.prompts.assistant import Assistant, load_assistant
 from tunegate.store.artifacts import digest_of_folder
 
-Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 _FOUND = [{"number": 1, "title": "?", "text": "?"}]
-_TRIED = {"question": "?", "knowledge": _FOUND, "sources": "?", "current_date": "2026-01-01"}
+_TRIED = {"question": "?", "knowledge": _FOUND, "sources": "?", "tools": [], "current_date": "2026-01-01"}
 
 
 @dataclass(frozen=True)
 class Parts:
-    """templates: what makes the prompt of an answer; without any, a question goes to the model as it is. named: the
-    parts as clients are told of them. tokenizer: the model's, where its files are here; without it, prompts are not
-    measured in tokens.
+    """templates: what makes the prompt of a question; without any, it goes to the model as it is. tools: where there
+    are some, an agent answers, in this dialect and within these limits. named: the parts as clients are told of them.
+    tokenizer: the model's, where its files are here; without it, prompts are not measured in tokens.
     """
 
     templates: Mapping[Language, Template] = field(default_factory=dict)
     index: Searcher | None = None
+    tools: Mapping[Language, tuple[Tool, ...]] = field(default_factory=dict)
+    dialect: Literal["react", "openai"] = "react"
+    limits: Limits = LIMITS
     named: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: Tokenizer | None = None
     control_tokens: tuple[str, ...] = ()
@@ -44,7 +52,15 @@ class Parts:
     @property
     def searches(self) -> bool:
         """Whether something is looked for to answer from."""
-        return self.index is not None
+        return self.index is not None or any(tool.function == "search" for tool in self.tools.get("en", ()))
+
+    def dated(self, language: Language, today: date) -> Template:
+        """The template of a question in this language, which knows the day."""
+        template = self.templates[language]
+        variables = dict(template.head.variables)
+        if "current_date" in variables:
+            variables["current_date"] = replace(variables["current_date"], default=today.isoformat())
+        return replace(template, head=replace(template.head, variables=variables))
 
     def prompt(self, template: Template, given: Mapping[str, Any], nonce: str) -> tuple[Message, ...]:
         """The messages that `template` makes of what it takes of `given`. Raises PromptError as `render`."""
@@ -64,17 +80,22 @@ def open_parts(release: Release, folder: Path | None, prompts: Path | None, know
     folder: of the weights, or None where an engine elsewhere has them. Raises PromptError, KnowledgeError or UsageError
     for a part that can't be used.
     """
-    if not (release.prompts or release.knowledge):
+    if not (release.prompts or release.knowledge or release.tools):
         return None
     tokenizer = _tokenizer(folder)
     added = tokenizer.get_added_tokens_decoder().values() if tokenizer else ()
-    named = {"prompts": digest_of_folder(prompts)} if prompts else {}
-    if release.knowledge:
-        named["knowledge"] = release.knowledge.digest
+    index = open_index(knowledge, os.environ.get(environment.EMBEDDER_URL)) if knowledge else None
+    own = load_assistant(prompts) if prompts else None
+    use, builtin = ("answer", "knowledge" if index else None)
+    if release.tools:
+        use = builtin = "react" if release.dialect == "react" else "tools"
     parts = Parts(
-        _templates("answer", load_assistant(prompts) if prompts else None, "knowledge" if knowledge else None),
-        open_index(knowledge, os.environ.get(environment.EMBEDDER_URL)) if knowledge else None,
-        named,
+        _templates(use, own, builtin),
+        index,
+        _tools(release, prompts, index),
+        release.dialect,
+        release.limits,
+        _named(release, prompts),
         tokenizer,
         tuple(token.content for token in added if token.special),
     )
@@ -82,11 +103,32 @@ def open_parts(release: Release, folder: Path | None, prompts: Path | None, know
     return parts
 
 
+def _named(release: Release, prompts: Path | None) -> dict[str, Any]:
+    """The parts of a release, by digest where they have one."""
+    named: dict[str, Any] = {"prompts": digest_of_folder(prompts)} if prompts else {}
+    named |= {"knowledge": release.knowledge.digest} if release.knowledge else {}
+    return named | ({"tools": list(release.tools)} if release.tools else {})
+
+
+def _tools(release: Release, prompts: Path | None, index: Index | None) -> dict[Language, tuple[Tool, ...]]:
+    """The tools that a release names, in both languages. Raises UsageError for one that lacks what it needs."""
+    if not release.tools:
+        return {}
+    if index and KNOWLEDGE not in release.tools:
+        raise UsageError(
+            "The release has knowledge that none of its tools looks up; add knowledge to its tools, or take the "
+            "knowledge out of the release."
+        )
+    path, found = in_folder(prompts) if prompts else None, places(os.environ)
+    given = {"index": index, "catalogue": load(path) if path else None, "search": found.search, "http": found.http}
+    return {language: build(release.tools, language=language, **given) for language in LANGUAGES}  # type: ignore[arg-type]
+
+
 def _try(parts: Parts) -> None:
     """Make each prompt once. Raises PromptError for one that can't be made, or that leaves out what is found."""
     for template in parts.templates.values():
         parts.prompt(template, _TRIED, "0000")
-        if parts.index and not {"knowledge", "sources"} & set(template.head.variables):
+        if parts.index and not parts.tools and not {"knowledge", "sources"} & set(template.head.variables):
             raise PromptError(
                 f"{template.source} leaves out what is found in the release's knowledge; declare the variable "
                 "knowledge and show it, or take the knowledge out of the release."

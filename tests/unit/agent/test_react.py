@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunegate.agent.react import Answer, Malformed, Step, parse
+from tunegate.agent.react import Answer, Malformed, Step, answer_so_far, parse
 
 STEPS = {
     "the-articles": (
@@ -75,3 +75,21 @@ def test_an_answer_is_found(text: str, answer: tuple[str, str]) -> None:
 )
 def test_neither_is_told(text: str) -> None:
     assert parse(text) == Malformed(text.strip())
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Thought: I know", ""),
+        ("Final Result: It", "It"),
+        ("Final Result: It is 5.\nObs", "It is 5."),
+        (
+            "最终结果：是\n五。\n这是一个很长的句子，不可能是一个标签，因为标签都没有这么长，所以可以显示",
+            "是\n五。\n这是一个很长的句子，不可能是一个标签，因为标签都没有这么长，所以可以显示",
+        ),
+        ("Final Result: It is 5.\nObservation: none", "It is 5."),
+        ("Action: Calculator\nInput: 5", ""),
+    ],
+)
+def test_the_answer_shows_as_far_as_it_is_surely_one(text: str, answer: str) -> None:
+    assert answer_so_far(text) == answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tunegate.api.pinned import index_of
 from tunegate.api.versions import Prompts, Release
@@ -46,12 +47,13 @@ def build_index(folder: Path, *, calibrated: bool = True) -> Path:
     return folder
 
 
-def opened(prompts: Path | None = None, index: Path | None = None) -> Parts:
-    """The parts of a release that has these."""
+def opened(prompts: Path | None = None, index: Path | None = None, **fields: Any) -> Parts:
+    """The parts of a release that has these, and such fields."""
     release = Release(
         format="huggingface",
         prompts=Prompts() if prompts else None,
         knowledge=index_of("shop", digest_of_folder(index)) if index else None,
+        **fields,
     )
     parts = open_parts(release, None, prompts, index)
     assert parts

@@ -42,9 +42,9 @@ class StandIn:
     """An engine whose answer depends on what the last message asks for.
 
     `script`, where there is one, is sent instead as it is, in these pieces; each of `says`, too, is the text of one
-    answer. `refusal` is the status of every answer, and an `endless` one goes on as that to "go on". `own_ids` makes
-    it name answers itself and end with [DONE], as vLLM does; with `usage_at_finish` the last chunk with a choice has
-    the usage, as in `transformers serve`.
+    answer, or its deltas. `refusal` is the status of every answer, and an `endless` one goes on as that to "go on".
+    `own_ids` makes it name answers itself and end with [DONE], as vLLM does; with `usage_at_finish` the last chunk with
+    a choice has the usage, as in `transformers serve`.
     """
 
     url: str = ""
@@ -54,7 +54,7 @@ class StandIn:
     paths: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     script: list[bytes] = field(default_factory=list)
-    says: list[str] = field(default_factory=list)
+    says: list[str | list[dict[str, Any]]] = field(default_factory=list)
     usage_at_finish: bool = False
     refusal: int | None = None
     endless: bool = False
@@ -79,9 +79,11 @@ class StandIn:
         if self.refusal:
             return web.json_response({"error": {"message": "no"}}, status=self.refusal)
         if self.says:
-            text = self.says.pop(0)
-            pieces = [text[at : at + 3] for at in range(0, len(text), 3)]
-            self.script = [*(self._chunk("x", {"content": piece}) for piece in pieces), self._chunk("x", {}, "stop")]
+            said = self.says.pop(0)
+            if isinstance(said, str):
+                said = [{"content": said[at : at + 3]} for at in range(0, len(said), 3)]
+            end = "tool_calls" if any("tool_calls" in delta for delta in said) else "stop"
+            self.script = [*(self._chunk("x", delta) for delta in said), self._chunk("x", {}, end)]
         if self.script:
             return await self._recite(request)
         text = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
@@ -132,7 +134,7 @@ class StandIn:
         choices = [{"index": 0, "finish_reason": "stop", "message": message}]
         return self._around(given, "chat.completion") | {"choices": choices, "usage": USAGE}
 
-    def _chunk(self, given: str, delta: dict[str, str], finish: str | None = None) -> bytes:
+    def _chunk(self, given: str, delta: dict[str, Any], finish: str | None = None) -> bytes:
         chunk = self._around(given, "chat.completion.chunk")
         chunk["choices"] = [{"index": 0, "delta": delta, "finish_reason": finish}]
         if finish and self.usage_at_finish:

@@ -50,6 +50,13 @@ def test_what_is_found_is_shown_or_not_looked_for(tmp_path: Path, shop_index: Pa
     assert opened(write_prompts(tmp_path / "prompts"), shop_index).index
 
 
+def test_knowledge_is_looked_up_by_a_tool_or_without_any(shop_index: Path) -> None:
+    with refused("add knowledge to its tools, or take the knowledge out of the release."):
+        opened(index=shop_index, tools=("calculator",))
+    assert opened(index=shop_index, tools=("calculator", "knowledge")).tools
+    assert opened(tools=("calculator",)).tools
+
+
 def test_another_port_is_listened_on() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         with refused("; choose another --port."):

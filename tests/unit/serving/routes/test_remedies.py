@@ -308,6 +308,28 @@ class TestOfARelease:
         assert ask(server, {"messages": [{"role": "user", "content": "怎么退货？"}]})[0] == 200
 
 
+class TestOfAnAgent:
+    """A release with tools."""
+
+    @pytest.fixture
+    def limits(self) -> None:
+        return None
+
+    @pytest.fixture
+    def parts(self) -> Parts:
+        return opened(tools=("calculator",))
+
+    def test_it_asks_its_own_tools_and_answers_the_user(self, server: Server) -> None:
+        own = "…: the version served asks tools of its own on the way to an answer; leave it out."
+        tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+        ended = {"messages": [*HI, {"role": "assistant", "content": "Yes, "}]}
+        server.engine.says = ["Final Result: Hi."]
+
+        assert is_said(own, refusal(ask(server, {"tools": tools})))
+        assert refusal(ask(server, ended)) == "messages: the last one must be the user's; an agent answers it."
+        assert ask(server)[0] == 200
+
+
 def away(question: str, most: int) -> Found:
     raise KnowledgeError("Nothing answers; start the embedder.")
 
