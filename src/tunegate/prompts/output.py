@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from jsonschema.exceptions import SchemaError
 from tunegate.api.codec import Resource
 from tunegate.api.errors import PromptError
 
+_BROKEN = re.compile(r"\{.*\}|\[.*\]", re.DOTALL)
+_BRACKETS = 2000  # in what is repaired; more of them, nested, take seconds
 _TRIES = 100  # brackets that may begin JSON; an answer of nothing else would take seconds
 
 
@@ -39,7 +42,8 @@ class Output(Resource, frozen=True, kw_only=True, rename=None, omit_defaults=Tru
 def read_answer(answer: str, output: Output) -> Any:
     """The value of an answer: what its JSON says, the text after the last `after`, or the answer itself.
 
-    JSON is found also between words or in a code block. Raises PromptError when there is none, or none of the schema.
+    JSON is found also between words or in a code block; quotes, commas and the like that a model left out or put in are
+    repaired where a schema says what is right. Raises PromptError when there is none, or none of the schema.
     """
     text = answer.rpartition("</think>")[2].strip()
     if output.format == "text":
@@ -48,7 +52,7 @@ def read_answer(answer: str, output: Output) -> Any:
             raise PromptError(f"The answer does not say {output.after!r}; show in an example how it ends.")
         return result.strip(" \n:：.。")
     problem = "it holds no JSON"
-    for i, value in enumerate(_values(text)):
+    for i, value in enumerate(itertools.chain(_values(text), _repaired(text, output.schema))):
         wrong = misfits(value, output.schema)
         if not wrong:
             return value
@@ -84,6 +88,21 @@ def _values(text: str) -> Iterator[Any]:
             return
         else:
             yield value
+
+
+def _repaired(text: str, schema: dict[str, Any] | None) -> Iterator[Any]:
+    """The value of nearly JSON, where a schema can tell that it is right. What was cut off is not made up."""
+    broken = _BROKEN.search(text)
+    if schema is None or broken is None or len(re.findall(r"[{\[]", broken[0])) > _BRACKETS:
+        return
+    import json_repair  # which most answers do without
+
+    try:
+        value = json_repair.loads(broken[0])
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        return
+    yield value
 
 
 def _refuse(constant: str) -> None:

@@ -43,6 +43,33 @@ def test_an_answer_without_that_json_says_why(answer: str, message: str) -> None
         read_answer(answer, Output(format="json", schema=BOOKS))
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[{'title': 'A'}]",
+        '[{"title": "A",},]',
+        "Here: [{title: A}]",
+        '[{"title": “A”}]',
+        '```json\n[{"title": "A"} // the first\n]\n```',
+    ],
+    ids=["quotes", "commas", "no-quotes", "chinese-quotes", "comment"],
+)
+def test_json_that_is_nearly_right_is_repaired(answer: str) -> None:
+    assert read_answer(answer, Output(format="json", schema=BOOKS)) == [{"title": "A"}]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ['[{"title": "A"}, {"title": "B', "{" * 9999 + "}", "['A'}", "[{name: A}]"],
+    ids=["cut-off", "deep", "end", "key"],
+)
+def test_what_was_cut_off_or_is_something_else_is_not_made_up(answer: str) -> None:
+    with pytest.raises(PromptError, match="is not the JSON that is asked for"):
+        read_answer(answer, Output(format="json", schema=BOOKS))
+    with pytest.raises(PromptError, match="it holds no JSON"):
+        read_answer("Nothing [really].", Output(format="json"))
+
+
 def test_json_without_a_schema_is_any_json() -> None:
     assert read_answer('{"a": 1}', Output(format="json")) == {"a": 1}
 
