@@ -6,7 +6,6 @@ refused before anything is written.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,18 +13,18 @@ from typing import Any, Literal
 
 import msgspec
 
-from tunegate.api import environment
+from tunegate.agent.toolbox import NAMES as TOOLS
 from tunegate.api.codec import changed
 from tunegate.api.errors import PromptError, UsageError
 from tunegate.api.pinned import index_of
 from tunegate.api.versions import KNOWLEDGE, Derived, Knowledge, Limits, ModelVersion, Prompts, Release
 from tunegate.files import default_cache
-from tunegate.knowledge.library import open_index
 from tunegate.models.derive import check_name, made_of
 from tunegate.prompts.assistant import load_assistant
 from tunegate.prompts.lint import lint
+from tunegate.serving.parts import open_parts
 from tunegate.store import Progress, Store
-from tunegate.store.release import cached_index, read_release
+from tunegate.store.release import cached_index, fetch_index, fetch_prompts, read_release
 
 Part = Literal["prompts", "knowledge", "tools"]
 PARTS: tuple[Part, ...] = ("prompts", "knowledge", "tools")
@@ -70,12 +69,14 @@ def derive(
     """
     check_name(name, version)
     before = read_release(store, version)
-    if changes.prompts:
-        check_prompts(changes.prompts)
-    index = _open(store, changes.knowledge) if changes.knowledge else None
-    release = apply(before, changes, index)
+    knowledge = find_index(store, changes.knowledge) if changes.knowledge else None
+    release = apply(before, changes, knowledge)
     if release == before and not changes.prompts:
         raise UsageError(f"{name} would be {version.name} again; say what is to be different, such as --prompt FOLDER.")
+    if changes.prompts:
+        check_prompts(changes.prompts)
+    if release.prompts or release.knowledge:
+        open_as_served(store, version, release, changes.prompts)
     derived = Derived(uri=version.uri, digest=version.digest)
     return store.publish(
         store.manifest(version.digest),
@@ -97,6 +98,8 @@ def apply(release: Release, changes: Changes, knowledge: Knowledge | None) -> Re
         "tools": tuple(dict.fromkeys(changes.tools)) or release.tools,
     }
     parts |= {part: () if part == "tools" else None for part in changes.without}
+    if unknown := [name for name in parts["tools"] if name not in TOOLS]:
+        raise UsageError(f"There is no tool {unknown[0]!r} for a release; the tools are: {', '.join(TOOLS)}.")
     if KNOWLEDGE in parts["tools"] and not parts["knowledge"]:
         raise UsageError("The tool knowledge needs an index; give one with --knowledge NAME, or leave the tool out.")
     return changed(
@@ -109,22 +112,28 @@ def apply(release: Release, changes: Changes, knowledge: Knowledge | None) -> Re
     )
 
 
+def find_index(store: Store, name: str) -> Knowledge:
+    """The index that NAME or NAME@DIGEST stands for in the store. Raises NotFoundError, or DigestError."""
+    return index_of(name.partition("@")[0], store.artifacts(KNOWLEDGE).find(name).digest)
+
+
+def open_as_served(store: Store, version: ModelVersion, release: Release, prompts: Path | None) -> None:
+    """Open the parts as a server does, which can't be started with others. prompts: those that `version` has not.
+
+    Raises PromptError, KnowledgeError, or DigestError naming the damaged file of the index.
+    """
+    cache = default_cache()
+    folder = prompts or fetch_prompts(store, version, release, cache)
+    index = fetch_index(store, release, cached_index(release.knowledge, cache)) if release.knowledge else None
+    open_parts(release, None, folder, index)
+
+
 def check_prompts(folder: Path) -> None:
     """Raise PromptError for a folder of prompts that can't be read, or in which lint finds something."""
     for template in load_assistant(folder).templates.values():
         if found := lint(template):
             named = f"{template.source}:{found[0].line}: {found[0].rule}: {found[0].reason}"
             raise PromptError(f"{named} ({len(found)} findings); mend it, and see: tunegate prompts lint FILE.")
-
-
-def _open(store: Store, name: str) -> Knowledge:
-    """The index that `name` stands for, fetched and opened as a server does. Raises as `derive`."""
-    artifacts = store.artifacts(KNOWLEDGE)
-    artifact = artifacts.find(name)
-    knowledge = index_of(name.partition("@")[0], artifact.digest)
-    folder = artifacts.fetch(artifact, cached_index(knowledge, default_cache()))
-    open_index(folder, os.environ.get(environment.EMBEDDER_URL))
-    return knowledge
 
 
 def _limits(limits: Limits, changes: Mapping[str, float]) -> Limits:

@@ -28,11 +28,21 @@ HELP = [Document("help.md", "Help", (Section("You may send a kettle back within 
 PROMPT = """---
 variables:
   question: {type: text, description: What is asked.}
+  sources: {type: text, description: What was found., default: ""}
+---
+--- system
+You are the assistant of a shop. Answer from: {{ sources | fence }}
+--- user
+%s in 2 sentences: {{ question | fence }}
+"""
+BARE = """---
+variables:
+  question: {type: text, description: What is asked.}
 ---
 --- system
 You are the assistant of a shop.
 --- user
-%s in 2 sentences: {{ question | fence }}
+Answer in 2 sentences: {{ question | fence }}
 """
 
 
@@ -135,11 +145,13 @@ def test_what_no_server_could_serve_is_not_written(
     store: Store, tuned: ModelVersion, help_index: str, tmp_path: Path
 ) -> None:
     folder = prompts(tmp_path / "prompts")
+    (folder / "answer.prompt").write_text(BARE)
     wrong: dict[str, Any] = {
         "again; say what is to be different, such as --prompt FOLDER": ["--system-prompt", "You are Xuan."],
         "A release sets no …; it may set: ": ["--generation", "warmth=1"],
         "can't be read; write NAME=NUMBER, such as ": ["--generation", "temperature=warm"],
         "A release has no such limits (…); set steps, seconds or tokens": ["--limit", "steps=0"],
+        "for a release; the tools are: ": ["--tools", "calculator,abacus"],
         "The tool knowledge needs an index; give one with --knowledge NAME": ["--tools", "knowledge"],
         "; give it a run of its own": ["--name", "shop/run/checkpoint-4", "--knowledge", "help"],
         "There is no ": ["--knowledge", "helb"],
@@ -147,6 +159,8 @@ def test_what_no_server_could_serve_is_not_written(
     for words, options in wrong.items():
         with refused(words):
             call("release", "derive", tuned.name, "--name", NAME, *options)
+    with refused("leaves out what is found in the release's knowledge; declare the variable "):
+        call("release", "derive", tuned.name, "--name", NAME, "--prompt", folder, "--knowledge", "help")
     (folder / "answer.prompt").write_text("Answer {{ question }}")
     with refused("findings); mend it, and see: tunegate prompts lint FILE") as caught:
         call("release", "derive", tuned.name, "--name", NAME, "--prompt", folder)

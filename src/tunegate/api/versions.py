@@ -146,6 +146,11 @@ class Release(Document, frozen=True, kw_only=True):
     dialect: Literal["react", "openai"] = "react"
     limits: Limits = Limits()
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether anything stands between a question and the weights, so that a server has to answer it."""
+        return bool(self.prompts or self.knowledge or self.tools)
+
 
 class Manifest(Document, frozen=True, kw_only=True):
     """The complete record of one version; it is written last, so its presence says the version is complete."""

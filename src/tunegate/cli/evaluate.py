@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,19 +18,20 @@ from tunegate.api.codec import to_json
 from tunegate.api.digest import short
 from tunegate.api.errors import EvaluationError, UsageError
 from tunegate.cli.options import json_option, open_store, print_table, store_options
-from tunegate.files import disk_errors_as
+from tunegate.files import default_cache, disk_errors_as
 from tunegate.garbage import lasting_imports
 
 if TYPE_CHECKING:
     from tunegate.api.evaluation import Evaluation
     from tunegate.api.versions import ModelVersion
-    from tunegate.evaluation import Suite
+    from tunegate.evaluation import AnySuite
     from tunegate.evaluation.models import Model
     from tunegate.evaluation.models.remote import RemoteModel
     from tunegate.evaluation.shards import Shard
     from tunegate.store import Store
 
 _TERMINATION_MESSAGE = 4096  # bytes; more is cut off by a kubelet
+_READY_SECONDS = 1800.0  # of a server that is started to be asked; large weights take their time
 
 
 @click.command()
@@ -99,13 +101,17 @@ def command(
     """Measure VERSION (name, URI or digest) on suites.
 
     A result that the store holds for the same version and the same questions is shown, not measured again. A result
-    of --limit is kept, but never in place of one over more questions. With --url, whoever started that server vouches
-    for what it serves, unless it says which version that is; TUNEGATE_API_KEY is the key that it is sent.
+    of --limit is kept, but never in place of one over more questions. Business questions to a version with prompts,
+    knowledge or tools are asked as users ask, of a server that is started for it. With --url, whoever started that
+    server vouches for what it serves, unless it says which version that is; TUNEGATE_API_KEY is the key that it is
+    sent.
     """
     from tunegate import logs
     from tunegate.evaluation import choice, load_suites
+    from tunegate.evaluation.business import BusinessSuite
     from tunegate.evaluation.shards import Shard
     from tunegate.store.patience import patiently
+    from tunegate.store.release import read_release
 
     logs.configure()
     for option, path in (("--output", output), ("--submission", submission), ("--summary", summary)):
@@ -122,8 +128,13 @@ def command(
     store = patiently(patience, partial(open_store, store_uri, endpoint_url))
     found = patiently(patience, partial(store.resolve, version))
     remote = partial(_remote, url, model_name, found.digest, concurrency) if url else None
-    is_limited = limit is not None
-    results = _measure(store, found, loaded, remote, force=force, is_limited=is_limited, shard=part, patience=patience)
+    served, here = loaded[:0], loaded
+    if not url and patiently(patience, partial(read_release, store, found)).has_parts:
+        served = [suite for suite in loaded if isinstance(suite, BusinessSuite) and not suite.is_rendered]
+        here = [suite for suite in loaded if suite not in served]
+    measure = partial(_measure, store, found, force=force, is_limited=limit is not None, shard=part, patience=patience)
+    results = measure(served, partial(_served, store, found, concurrency)) if served else []
+    results += measure(here, remote) if here else []
     submitted = choice.submission(results[0]) if submission and results else None
     for path, body in ((output, to_json(results)), (submission, to_json(submitted)), (summary, _summary(results))):
         if path:
@@ -135,17 +146,36 @@ def command(
         click.echo(f"Shard {part} is in the store; the last one that is measured keeps the result of all.")
 
 
-def _remote(url: str, model_name: str | None, digest: str, concurrency: int) -> RemoteModel:
+@contextmanager
+def _remote(url: str, model_name: str | None, digest: str, concurrency: int) -> Iterator[RemoteModel]:
     from tunegate.evaluation.models.remote import RemoteModel
 
-    return RemoteModel(url, model_name, os.environ.get(environment.API_KEY), digest, concurrency)
+    with closing(RemoteModel(url, model_name, os.environ.get(environment.API_KEY), digest, concurrency)) as model:
+        yield model
+
+
+@contextmanager
+def _served(store: Store, version: ModelVersion, concurrency: int) -> Iterator[RemoteModel]:
+    """The version behind a server of its own, with all that its release has. Raises ProcessError as that ends."""
+    from tunegate.processes import Child, answers, free_port
+
+    port, name = free_port(), f"evaluated-{short(version.digest)}"
+    argv = [sys.executable, "-m", "tunegate", "serve", version.uri, "--port", str(port), "--store", store.uri]
+    argv += ["--endpoint-url", store.endpoint_url] if store.endpoint_url else []
+    url, log = f"http://127.0.0.1:{port}", default_cache() / "logs" / f"{name}.log"
+    # Nobody votes on these answers, and nobody else asks for any.
+    private = {environment.FEEDBACK_KEY: secrets.token_hex(32), environment.KEYS: "", environment.MODEL_NAME: ""}
+    with Child.start(name, argv, log=log, env=private) as server:
+        server.wait_until(lambda: answers(f"{url}/v2/health/ready"), seconds=_READY_SECONDS)
+        with _remote(url, None, version.digest, concurrency) as model:
+            yield model
 
 
 def _measure(
     store: Store,
     version: ModelVersion,
-    suites: Sequence[Suite],
-    remote: Callable[[], RemoteModel] | None,
+    suites: Sequence[AnySuite],
+    elsewhere: Callable[[], AbstractContextManager[RemoteModel]] | None,
     *,
     force: bool,
     is_limited: bool,
@@ -167,9 +197,9 @@ def _measure(
     with redirect_stdout(sys.stderr), ExitStack() as stack:  # libraries print as they load
 
         def load() -> Model:
-            if remote:
+            if elsewhere:
                 stack.enter_context(bar)
-                return stack.enter_context(closing(remote()))
+                return stack.enter_context(elsewhere())
             with lasting_imports():
                 from tunegate.evaluation.models.local import load_version
 

@@ -3,6 +3,6 @@
 Importing this package is light; only `tunegate.evaluation.models.local` imports torch.
 """
 
-from tunegate.evaluation.suites import Suite, load_suite, load_suites, shipped_suites
+from tunegate.evaluation.suites import AnySuite, Suite, load_suite, load_suites, shipped_suites
 
-__all__ = ["Suite", "load_suite", "load_suites", "shipped_suites"]
+__all__ = ["AnySuite", "Suite", "load_suite", "load_suites", "shipped_suites"]

@@ -49,7 +49,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class BusinessSuite:
     """max_tokens: the longest answer, in tokens. criteria: what people judge; rules need none.
 
-    topic: the table that a report shows it in.
+    topic: the table that a report shows it in. is_rendered: questions are prompts already, which the weights are asked
+    without the parts of a release.
     """
 
     name: str
@@ -58,6 +59,7 @@ class BusinessSuite:
     questions: tuple[Question, ...]
     criteria: tuple[Criterion, ...] = ()
     topic: str = "business"
+    is_rendered: bool = False
 
     def __len__(self) -> int:
         """How many questions are asked."""

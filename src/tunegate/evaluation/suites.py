@@ -13,7 +13,7 @@ from msgspec import Meta
 from tunegate.api.codec import Resource, from_yaml
 from tunegate.api.digest import Digest
 from tunegate.api.errors import DataError, UsageError
-from tunegate.evaluation import business, choice, injection
+from tunegate.evaluation import business, choice, injection, knowledge
 from tunegate.evaluation.criteria import Criterion
 from tunegate.files import default_cache
 from tunegate.store.files import fetch_plain, is_uri
@@ -23,6 +23,7 @@ SUITE = "suite.yaml"
 _LANGUAGES = {"en": "english", "zh": "chinese"}
 
 Suite = business.BusinessSuite | choice.ChoiceSuite
+AnySuite = Suite | knowledge.KnowledgeSuite
 
 
 class SuiteFile(Resource, frozen=True, kw_only=True, rename=None):
@@ -32,6 +33,7 @@ class SuiteFile(Resource, frozen=True, kw_only=True, rename=None):
     topic: the table of a report that the suite stands in, such as `mathematics`; by default `business`, or an exam's
     language.
     criteria: what people judge of an answer, in a business suite.
+    data, in a suite of questions to an index: their JSONL file; by default questions.jsonl.
     The rest is for multiple choice. exam: whose wording and averages; compat: as which harness has them.
     data: a folder or zip, from this folder or an s3:// or oss:// URI; by default this folder.
     split: the questions asked; shots: solved examples before each; cot: with a chain of thought.
@@ -39,7 +41,7 @@ class SuiteFile(Resource, frozen=True, kw_only=True, rename=None):
     """
 
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]*$")]
-    kind: Literal["business", "choice", "injection"]
+    kind: Literal["business", "choice", "injection", "knowledge"]
     language: str
     description: str
     license: str
@@ -55,7 +57,7 @@ class SuiteFile(Resource, frozen=True, kw_only=True, rename=None):
     compat: choice.Compat = "official"
 
 
-def load_suite(path_or_name: str | Path, limit: int | None = None, *, endpoint_url: str | None = None) -> Suite:
+def load_suite(path_or_name: str | Path, limit: int | None = None, *, endpoint_url: str | None = None) -> AnySuite:
     """Read a shipped suite by name, or any suite by its folder; `limit` keeps the first questions only.
 
     endpoint_url: of the bucket, for `data` in one. Raises UsageError for an unknown name, an unusable `suite.yaml` or
@@ -74,7 +76,9 @@ def load_suite(path_or_name: str | Path, limit: int | None = None, *, endpoint_u
     if about.kind == "injection":
         asked = injection.read_questions(folder, "zh" if about.language == "zh" else "en")[:limit]
         digest = _digest(folder, limit, injection.digest_of(asked))
-        return business.BusinessSuite(about.name, digest, about.max_tokens or 64, asked)
+        return business.BusinessSuite(about.name, digest, about.max_tokens or 64, asked, is_rendered=True)
+    if about.kind == "knowledge":
+        return _knowledge_suite(about, folder, limit)
     wording = choice.wording(about.exam, about.compat, about.mode, cot=about.cot)
     data = _data(folder, about.data, endpoint_url)
     is_elsewhere = not data.resolve().is_relative_to(folder.resolve())
@@ -93,7 +97,7 @@ def load_suite(path_or_name: str | Path, limit: int | None = None, *, endpoint_u
 
 def load_suites(
     paths_or_names: Sequence[str | Path], limit: int | None = None, *, endpoint_url: str | None = None
-) -> list[Suite]:
+) -> list[AnySuite]:
     """`load_suite` for each, once. Raises UsageError also when two have one name: their results would be one."""
     suites = [load_suite(suite, limit, endpoint_url=endpoint_url) for suite in dict.fromkeys(paths_or_names)]
     names = [suite.name for suite in suites]
@@ -105,6 +109,16 @@ def load_suites(
 def shipped_suites() -> list[str]:
     """The names of the suites that come with tunegate."""
     return sorted(path.parent.name for path in SHIPPED.glob(f"*/{SUITE}"))
+
+
+def _knowledge_suite(about: SuiteFile, folder: Path, limit: int | None) -> knowledge.KnowledgeSuite:
+    from tunegate.knowledge.measure import Questions, read_questions  # numpy, which others do without
+
+    path = folder / (about.data or knowledge.QUESTIONS)
+    asked = read_questions(path)
+    outside = None if path.resolve().is_relative_to(folder.resolve()) else asked.digest
+    questions = Questions(asked.digest, asked.questions[:limit])
+    return knowledge.KnowledgeSuite(about.name, _digest(folder, limit, outside), questions)
 
 
 def _folder(path_or_name: str | Path) -> Path:

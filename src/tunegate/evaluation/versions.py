@@ -7,10 +7,11 @@ from functools import cache, partial
 
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.versions import ModelVersion
+from tunegate.evaluation import knowledge
 from tunegate.evaluation.models import Model
 from tunegate.evaluation.run import Progress, evaluate
 from tunegate.evaluation.shards import Shard, Sharded
-from tunegate.evaluation.suites import Suite
+from tunegate.evaluation.suites import AnySuite
 from tunegate.files import default_cache
 from tunegate.store import Store
 from tunegate.store.evaluations import find, save
@@ -21,7 +22,7 @@ from tunegate.store.release import read_release
 def evaluate_version(
     store: Store,
     version: ModelVersion,
-    suites: Sequence[Suite],
+    suites: Sequence[AnySuite],
     load: Callable[[], Model],
     *,
     force: bool = False,
@@ -45,7 +46,8 @@ def evaluate_version(
         if not force and (result := held[suite.name]) and result.suite_digest == suite.digest
     }
     if missing := [suite for suite in suites if suite.name not in results]:
-        system_prompt = patient(partial(read_release, store, version)).system_prompt
+        release = patient(partial(read_release, store, version))
+        system_prompt = "" if release.has_parts else release.system_prompt  # where it has, its server puts all before
 
         def keep(result: Evaluation) -> None:
             results[result.suite] = result
@@ -53,14 +55,18 @@ def evaluate_version(
             if not is_limited or before is None or len(before.records) <= len(result.records):
                 patient(partial(save, store, result))
 
+        asked = [suite for suite in missing if not isinstance(suite, knowledge.KnowledgeSuite)]
+        for suite in missing:
+            if isinstance(suite, knowledge.KnowledgeSuite) and (shard is None or shard.index == 0):
+                keep(patient(partial(knowledge.measure, store, version, release, suite, lambda more: None)))
         if shard:
-            parts = [Sharded(store, version, suite, system_prompt, shard.count, patience) for suite in missing]
+            parts = [Sharded(store, version, suite, system_prompt, shard.count, patience) for suite in asked]
             _measure_shard(parts, shard, cache(partial(patient, load)), keep, progress)
-        else:
+        elif asked:
             evaluate(
                 patient(load),
                 version,
-                missing,
+                asked,
                 system_prompt=system_prompt,
                 progress=progress,
                 finished=keep,

@@ -87,7 +87,13 @@ def read_questions(path: Path) -> Questions:
 
 def measure(index: Searcher, digest: str, questions: Questions, progress: Progress | None = None) -> Measurement:
     """Ask all questions. digest: of the index."""
-    asked = _ask(index, questions, progress)
+    asked = ask(index, questions, progress)
+    misses = tuple(_miss(question, found) for question, found in asked if not is_right(question, found))
+    return Measurement(index=digest, questions=questions.digest, metrics=metrics_of(asked), misses=misses)
+
+
+def metrics_of(asked: Sequence[tuple[Question, Found]]) -> tuple[Metric, ...]:
+    """`recall_at_N`, also of each group; how many are `answered` and `refused` as they should be; `separation`."""
     answerable = [(question, found) for question, found in asked if question.is_answerable]
     unanswerable = [found for question, found in asked if not question.is_answerable]
     metrics = []
@@ -99,12 +105,12 @@ def measure(index: Searcher, digest: str, questions: Questions, progress: Progre
     metrics.append(_share("refused", [not found.is_answerable for found in unanswerable]))
     told_apart = separation([_evidence(found) for _, found in answerable], [_evidence(found) for found in unanswerable])
     metrics.append(Metric(name="separation", value=told_apart, n=len(asked)))
-    return Measurement(index=digest, questions=questions.digest, metrics=tuple(metrics), misses=tuple(_misses(asked)))
+    return tuple(metrics)
 
 
 def calibration(index: Searcher, questions: Questions, progress: Progress | None = None) -> Calibration:
     """What a set of questions teaches about an index. Raises KnowledgeError where it has only one kind of them."""
-    asked = _ask(index, questions, progress)
+    asked = ask(index, questions, progress)
     answerable = [found.signs for question, found in asked if question.is_answerable]
     others = [found.signs for question, found in asked if not question.is_answerable]
     if not answerable or not others:
@@ -133,7 +139,8 @@ def rank_of(question: Question, found: Found) -> int:
     return next((hit.number for hit in found.hits if question.is_answered_by(hit.chunk)), 0)
 
 
-def _ask(index: Searcher, questions: Questions, progress: Progress | None) -> list[tuple[Question, Found]]:
+def ask(index: Searcher, questions: Questions, progress: Progress | None = None) -> list[tuple[Question, Found]]:
+    """Each question with what the index has for it. Raises as the embedder."""
     asked = []
     for question in questions.questions:
         asked.append((question, index.search(question.question, max(RANKS))))
@@ -150,20 +157,17 @@ def _share(name: str, outcomes: Sequence[bool]) -> Metric:
     return Metric(name=name, value=round(share, 4), stderr=round(error, 4), n=len(outcomes))
 
 
-def _misses(asked: Sequence[tuple[Question, Found]]) -> list[Miss]:
-    misses = []
-    for question, found in asked:
-        rank = rank_of(question, found) if question.is_answerable else 0
-        is_right = found.is_answerable == question.is_answerable and (not question.is_answerable or 0 < rank <= 5)
-        if not is_right:
-            first = found.hits[0].chunk.path if found.hits else ""
-            misses.append(
-                Miss(
-                    id=question.id,
-                    question=question.question,
-                    rank=rank or None,
-                    refused=not found.is_answerable,
-                    first=first,
-                )
-            )
-    return misses
+def is_right(question: Question, found: Found) -> bool:
+    """Whether a question is answered or refused as it should be, with a right chunk among the first five."""
+    is_found = not question.is_answerable or 0 < rank_of(question, found) <= 5
+    return is_found and found.is_answerable == question.is_answerable
+
+
+def _miss(question: Question, found: Found) -> Miss:
+    return Miss(
+        id=question.id,
+        question=question.question,
+        rank=(rank_of(question, found) if question.is_answerable else 0) or None,
+        refused=not found.is_answerable,
+        first=found.hits[0].chunk.path if found.hits else "",
+    )

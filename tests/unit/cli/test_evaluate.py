@@ -13,10 +13,15 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from tests.unit.evaluation.builders import write_business, write_choice
+from tests.unit.serving.releases import build_index
 from tunegate.api.evaluation import Evaluation
+from tunegate.api.policy import Gate
 from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
 from tunegate.cli import main
+from tunegate.knowledge.library import publish
 from tunegate.models import make_tiny
+from tunegate.promotion.gates import check_gate
+from tunegate.release import Changes, derive
 from tunegate.store import Store
 from tunegate.store.evaluations import find
 
@@ -233,3 +238,34 @@ def test_a_real_model_is_put_before_pages_that_give_orders(store: Store, version
         result = found(store, version, suite)
         assert [record.id for record in result.records] == ["order-search", "order-knowledge", "order-observation"]
         assert {metric.name for metric in result.metrics} >= {"score", "excludes"}
+
+
+def test_a_release_is_measured_as_it_is_served_and_its_index_besides(
+    store: Store, version: ModelVersion, choice: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its server answers business questions: what the index has no answer to, a fixed sentence says."""
+    publish(store, build_index(tmp_path / "index"), "shop")
+    derived = derive(store, version, "shop/grounded/checkpoint-0", Changes(knowledge="shop"))
+    refused = [{"kind": "contains", "any": ["The knowledge base does not say."]}]
+    asked = [{"role": "user", "content": "Who won the football match last night?"}]
+    suite = write_business(tmp_path / "outside", [{"id": "0", "messages": asked, "rules": refused}], max_tokens=4)
+    words = ("--suite", suite, "--suite", choice, "--suite", "shop-knowledge", "--limit", 40)
+    assert evaluate(version.name, "--suite", "shop-knowledge") == 1
+    assert re.search(
+        "has no knowledge that shop-knowledge could measure; .* tunegate release derive shop/base/checkpoint-0 --know",
+        capsys.readouterr().err,
+    )
+    assert evaluate(derived.name, *words) == 0
+
+    assert found(store, derived, "shop-test").settings == "url"
+    assert [record.scores["score"] for record in found(store, derived, "shop-test").records] == [1.0]
+    assert found(store, derived, "choice-test").settings != "url"
+    measured = found(store, derived, "shop-knowledge")
+    recall = measured.metric("recall_at_5")
+    assert recall
+    assert recall.value
+    assert recall.value > 0.8
+    gate = Gate(suite="shop-knowledge", metric="recall_at_5", min=0.8)
+    assert check_gate(gate, {"shop-knowledge": measured}, {}).passed
+    assert len(measured.records) == 40
+    assert {record.scores["right"] for record in measured.records} == {0.0, 1.0}

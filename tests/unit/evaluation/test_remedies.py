@@ -28,16 +28,23 @@ from tests.unit.evaluation.builders import (
 )
 from tests.unit.evaluation.servers import Server, said
 from tunegate.api.errors import PromptError
+from tunegate.api.pinned import index_of
+from tunegate.api.versions import Release
 from tunegate.evaluation.cases import fill, read_cases
 from tunegate.evaluation.choice import read_subjects
+from tunegate.evaluation.knowledge import KnowledgeSuite
+from tunegate.evaluation.knowledge import measure as measure_knowledge
 from tunegate.evaluation.models.http import HttpModel
 from tunegate.evaluation.models.local import LocalModel
 from tunegate.evaluation.models.remote import VERSION_HEADER, RemoteModel
 from tunegate.evaluation.suites import load_suite, load_suites, shipped_suites
+from tunegate.knowledge.build import build
+from tunegate.knowledge.documents import Document, Section
 from tunegate.models.templates import TURN_END
 from tunegate.processes import free_port
 from tunegate.prompts import Message
 from tunegate.prompts.template import Limits
+from tunegate.store import Store
 
 ROW = {"id": "a", "messages": [{"role": "user", "content": "Price?"}], "rules": [{"kind": "contains", "any": ["5"]}]}
 HEADER = "id,question,A,B,C,D,answer\n"
@@ -59,6 +66,21 @@ class Case:
 
 def business(*rows: dict[str, Any]) -> Do:
     return lambda folder: load_suite(write_business(folder, rows))
+
+
+def test_a_suite_for_an_index_measures_a_release_that_was_given_one(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
+    suite = load_suite("shop-knowledge", 4)
+    assert isinstance(suite, KnowledgeSuite)
+    build([Document("a.md", "Help", (Section("Order before 2 pm."),))], tmp_path / "index")
+    digest = store.artifacts("knowledge").publish(tmp_path / "index", "help").digest
+    release, version = Release(format="huggingface"), make_version("run-1")
+    with refused(" could measure; give it some: tunegate release derive "):
+        measure_knowledge(store, version, release, suite, lambda more: None)
+    release = Release(format="huggingface", knowledge=index_of("help", digest))
+    assert measure_knowledge(store, version, release, suite, lambda more: None).metric("answered")
 
 
 def without_questions(folder: Path) -> None:
