@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from tests.apiserver import REPOSITORY
 from tests.unit.evaluation.builders import write_csv
-from tunegate.api.versions import Producer, Release
+from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.cli import root
 from tunegate.evaluation.choice.exams import names
 from tunegate.evaluation.suites import SuiteFile
@@ -44,14 +44,17 @@ def write_exam(folder: Path) -> None:
             archive.write(path, path.relative_to(folder / "exam"))
 
 
-def test_the_commands_measure_a_version_on_the_suite_of_the_page(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def prepare(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelVersion:
+    """A version, and the suites of the page with their data in the folder that the commands are run in."""
     model = make_tiny(tmp_path / "model", ["以下是中国关于考试的单项选择题，请选出其中的正确答案。答案：ABCD", "Hello"])
     release, producer = Release(format="huggingface"), Producer(kind="test")
     version = store.publish(model, "shop/base/checkpoint-0", release=release, producer=producer)
-    (suite,) = blocks("yaml")
+    suite, harness = blocks("yaml")
     write_exam(tmp_path / "data")
+    (tmp_path / "ceval-harness").mkdir()
+    (tmp_path / "ceval-harness/suite.yaml").write_text(harness)
+    (tmp_path / "ceval-harness/data/ceval").mkdir(parents=True)
+    (tmp_path / "data/exam").rename(tmp_path / "ceval-harness/data/ceval/ceval-exam")
     for name, more in (("ceval", ""), ("ceval-test", "split: test\n")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "ceval-exam.zip").hardlink_to(tmp_path / "data" / "ceval-exam.zip")
@@ -60,8 +63,14 @@ def test_the_commands_measure_a_version_on_the_suite_of_the_page(
     monkeypatch.setenv("TUNEGATE_STORE", store.uri)
     monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint_url or "")
+    return version
 
-    for line in (line for line in COMMANDS if "evaluate" in line and "--url" not in line):
+
+def test_the_commands_measure_a_version_on_the_suite_of_the_page(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = prepare(store, tmp_path, monkeypatch)
+    for line in (line for line in COMMANDS if "evaluate" in line and "--url" not in line and "harness" not in line):
         program, *rest = shlex.split(line.replace("VERSION", version.name).replace("--suite shop-en", ""))
         assert program == "tunegate"
         result = CliRunner().invoke(root, [*rest, "--json"], catch_exceptions=False)
@@ -81,7 +90,23 @@ def test_the_commands_measure_a_version_on_the_suite_of_the_page(
     assert {tuple(answers) for answers in letters.values()} == {("0",)}
 
 
+@pytest.mark.filterwarnings("ignore")  # of its many packages
+def test_lm_evaluation_harness_asks_the_same_files(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lm_eval", reason="needs lm-evaluation-harness: pip install 'tunegate[lm-eval]'")
+    version = prepare(store, tmp_path, monkeypatch)
+    (line,) = (line for line in COMMANDS if "ceval-harness" in line)
+    argv = [*shlex.split(line.replace("VERSION", version.name))[1:], "--json", "--limit", "3"]
+    (measured,) = json.loads(CliRunner().invoke(root, argv, catch_exceptions=False).stdout)
+
+    assert [record["id"] for record in measured["records"]] == [
+        f"ceval-valid_{name}/0" for name in list(names("ceval"))[:3]
+    ]
+    assert measured["metrics"][0]["name"] == "accuracy"
+
+
 def test_the_table_has_every_field_of_a_choice_suite() -> None:
-    (suite,) = blocks("yaml")
+    suite = blocks("yaml")[0]
     named = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)) | set(yaml.safe_load(suite))
     assert named == set(SuiteFile.__struct_fields__)

@@ -191,6 +191,8 @@ def _measure(
     # Beside servers on the same CPUs, threads that wait by spinning slow each other down several times over. The OpenMP
     # runtime reads this when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read when those are imported, too: nothing is fetched from a hub, and there is one bar, ours.
+    os.environ.update({"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"})
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bar = Progress(SpinnerColumn(), *columns, console=Console(stderr=True))
     task = bar.add_task("", total=None)

@@ -59,10 +59,17 @@ def measure(model: Model, version: ModelVersion, suite: Suite, system_prompt: st
     """Measure on one suite; `sheets` has the answers that are there already, and gets the others. Raises as above."""
     started, clock = datetime.now(UTC), time.monotonic()
     before = replace(model.tokens) if model.tokens else None
+    prompts_digest = ""
     if isinstance(suite, business.BusinessSuite):
         metrics, records = business.measure(model, suite, system_prompt, sheets)
-    else:
+    elif isinstance(suite, choice.ChoiceSuite):
         metrics, records = choice.measure(model, suite, sheets)
+        prompts_digest = suite.prompts_digest
+    else:
+        from tunegate.evaluation.harness.tasks import measure as ask_harness  # an extra
+
+        metrics, records, prompts_digest = ask_harness(model, suite.asked, sheets, is_chat=suite.mode == "chat")
+        before = None  # it counts no tokens
     after = model.tokens if before else None
     return Evaluation(
         version=version.name,
@@ -70,7 +77,7 @@ def measure(model: Model, version: ModelVersion, suite: Suite, system_prompt: st
         suite=suite.name,
         suite_digest=suite.digest,
         settings=model.settings,
-        prompts_digest=suite.prompts_digest if isinstance(suite, choice.ChoiceSuite) else "",
+        prompts_digest=prompts_digest,
         topic=suite.topic,
         tokens_read=after.read - before.read if before and after else None,
         tokens_written=after.written - before.written if before and after else None,

@@ -15,6 +15,7 @@ from tunegate.api.digest import Digest
 from tunegate.api.errors import DataError, UsageError
 from tunegate.evaluation import business, choice, injection, knowledge
 from tunegate.evaluation.criteria import Criterion
+from tunegate.evaluation.harness import HarnessSuite, read_suite
 from tunegate.files import default_cache
 from tunegate.store.files import fetch_plain, is_uri
 
@@ -22,7 +23,7 @@ SHIPPED = Path(str(files("tunegate"))) / "shop" / "data" / "suites"
 SUITE = "suite.yaml"
 _LANGUAGES = {"en": "english", "zh": "chinese"}
 
-Suite = business.BusinessSuite | choice.ChoiceSuite
+Suite = business.BusinessSuite | choice.ChoiceSuite | HarnessSuite
 AnySuite = Suite | knowledge.KnowledgeSuite
 
 
@@ -34,6 +35,7 @@ class SuiteFile(Resource, frozen=True, kw_only=True, rename=None):
     language.
     criteria: what people judge of an answer, in a business suite.
     data, in a suite of questions to an index: their JSONL file; by default questions.jsonl.
+    tasks: of lm-evaluation-harness, in a suite of kind lm_eval; of what follows, `data` and `mode` are for those, too.
     The rest is for multiple choice. exam: whose wording and averages; compat: as which harness has them.
     data: a folder or zip, from this folder or an s3:// or oss:// URI; by default this folder.
     split: the questions asked; shots: solved examples before each; cot: with a chain of thought.
@@ -41,13 +43,14 @@ class SuiteFile(Resource, frozen=True, kw_only=True, rename=None):
     """
 
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]*$")]
-    kind: Literal["business", "choice", "injection", "knowledge"]
+    kind: Literal["business", "choice", "injection", "knowledge", "lm_eval"]
     language: str
     description: str
     license: str
     topic: str = ""
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     criteria: tuple[Criterion, ...] = ()
+    tasks: tuple[str, ...] = ()
     exam: choice.ExamName = "ceval"
     data: str = ""
     shots: Annotated[int, Meta(ge=0, le=5)] = 5
@@ -79,13 +82,16 @@ def load_suite(path_or_name: str | Path, limit: int | None = None, *, endpoint_u
         return business.BusinessSuite(about.name, digest, about.max_tokens or 64, asked, is_rendered=True)
     if about.kind == "knowledge":
         return _knowledge_suite(about, folder, limit)
-    wording = choice.wording(about.exam, about.compat, about.mode, cot=about.cot)
     data = _data(folder, about.data, endpoint_url)
     is_elsewhere = not data.resolve().is_relative_to(folder.resolve())
+    digest = _digest(folder, limit, choice.digest_of(data) if is_elsewhere else None)
+    if about.kind == "lm_eval":
+        return read_suite(about.name, digest, folder, data, about.tasks, mode=about.mode, limit=limit, topic=topic)
+    wording = choice.wording(about.exam, about.compat, about.mode, cot=about.cot)
     subjects = choice.read_subjects(data, about.exam, about.split, about.shots, limit, explained=about.cot)
     return choice.ChoiceSuite(
         name=about.name,
-        digest=_digest(folder, limit, choice.digest_of(data) if is_elsewhere else None),
+        digest=digest,
         subjects=subjects,
         wording=wording,
         mode=about.mode,

@@ -83,5 +83,7 @@ def choices(model: Model, texts: Sequence[str], letters: Sequence[str]) -> list[
 
 
 def next_logits(model: Any, texts: Sequence[str], letters: Sequence[str]) -> list[list[float]]:
-    rows = {place: row for batch in model.next_logits(texts, letters) for place, row in batch.items()}
+    rows = {
+        place: row for batch in model.next_logits(texts, model.single_tokens(letters)) for place, row in batch.items()
+    }
     return [rows[place] for place in range(len(texts))]

@@ -32,11 +32,13 @@ from tunegate.api.pinned import index_of
 from tunegate.api.versions import Release
 from tunegate.evaluation.cases import fill, read_cases
 from tunegate.evaluation.choice import read_subjects
+from tunegate.evaluation.harness import HarnessSuite
 from tunegate.evaluation.knowledge import KnowledgeSuite
 from tunegate.evaluation.knowledge import measure as measure_knowledge
 from tunegate.evaluation.models.http import HttpModel
 from tunegate.evaluation.models.local import LocalModel
 from tunegate.evaluation.models.remote import VERSION_HEADER, RemoteModel
+from tunegate.evaluation.sheets import Sheets
 from tunegate.evaluation.suites import load_suite, load_suites, shipped_suites
 from tunegate.knowledge.build import build
 from tunegate.knowledge.documents import Document, Section
@@ -389,8 +391,52 @@ ELSEWHERE = {
     " is not a shard; write its number": "test_shards.py::test_what_is_no_shard_is_refused_with_an_example",
     "start them again.": "test_shards.py::test_answers_that_are_missing_are_asked_again",
     "let all of them run on nodes of one kind": "test_shards.py::test_shards_of_unlike_nodes_are_not_mixed",
+    "would leave out the soft prompt in ": "models/test_adapted.py::test_the_harness_asks_no_model_with_a_soft_prompt",
     "The case …: …": "test_remedies.py::test_a_case_gets_the_values_that_its_template_asks_for",
 }
+
+
+@pytest.mark.filterwarnings("ignore")  # of the many packages of lm-evaluation-harness
+def test_tasks_of_the_harness_are_asked_once_all_is_here(
+    learned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lm_eval", reason="needs lm-evaluation-harness: pip install 'tunegate[lm-eval]'")
+    from tunegate.evaluation.harness.tasks import measure
+
+    about = "name: tried\nkind: lm_eval\nlanguage: en\ndescription: For tests.\nlicense: CC0-1.0\ntasks: TASKS\n"
+    asking = "{{question}}"
+    task = "task: own\ndataset_path: PATH\noutput_type: generate_until\ntest_split: test\ndoc_to_text: TEXT\n"
+    task += "doc_to_target: '{{answer}}'\ngeneration_kwargs: {until: ['.']}\nmetric_list: [{metric: exact_match}]\n"
+
+    def write(tasks: str, path: str = "csv", text: str = asking, files: str = "{test: questions.csv}") -> HarnessSuite:
+        (tmp_path / "suite.yaml").write_text(about.replace("TASKS", tasks))
+        own = task.replace("PATH", path).replace("TEXT", f"'{text}'")
+        (tmp_path / "own.yaml").write_text(own + (f"dataset_kwargs: {{data_files: {files}}}\n" if files else ""))
+        suite = load_suite(tmp_path)
+        assert isinstance(suite, HarnessSuite)
+        return suite
+
+    with refused(" names no tasks; list those of lm-evaluation-harness"):
+        write("[]")
+    with monkeypatch.context() as without, refused(" wants lm-evaluation-harness, which is not installed"):
+        without.setattr(sys, "path", [])
+        write("[own]")
+    with refused("lm-evaluation-harness has no task "):
+        len(write("[owm]"))
+    with refused(", which is no file in "):
+        len(write("[own]"))
+    with refused(", which is not here; put a copy of that data set into "):
+        len(write("[own]", "shop/questions", files=""))
+    (tmp_path / "questions.csv").write_text("question,answer\nWhat?,That.\n")
+    with refused("can't be loaded: "):
+        len(write("[own]", text="{{question"))
+    with refused(" runs code that the model writes, which is not done here"):
+        len(write("[own]", files="{test: questions.csv}}\nunsafe_code: true\nmetadata: {version: 1"))
+    suite = write("[own]")
+    assert len(suite) == 1
+    with refused("are asked in this process; leave out --url"):
+        measure(object(), suite.asked, Sheets(None, lambda more: None))
+    measure(LocalModel(learned), suite.asked, Sheets(None, lambda more: None))
 
 
 def test_every_message_has_its_story() -> None:

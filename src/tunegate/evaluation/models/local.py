@@ -63,6 +63,16 @@ class LocalModel:
         """The type of the numbers, where they are computed, and how many questions at once."""
         return f"{self._network.dtype}".removeprefix("torch.") + f"-{self._device}-{self._batch_size}"
 
+    def for_harness(self) -> tuple[Any, Any, int]:
+        """Network, tokenizer and batch size, for lm-evaluation-harness's own code.
+
+        Raises EvaluationError for a soft prompt, which that would leave out.
+        """
+        if self._prompt or self._prefixed:
+            remedy = "measure this version on other suites"
+            raise EvaluationError(f"lm-evaluation-harness would leave out the soft prompt in {self._folder}; {remedy}.")
+        return self._network, self._tokenizer, self._batch_size
+
     @torch.inference_mode()
     def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, sheet: Sheet) -> None:
         """As `Model.answer`, without special tokens."""
@@ -88,19 +98,12 @@ class LocalModel:
 
     def choose(self, texts: Sequence[str], letters: Sequence[str], sheet: Sheet) -> None:
         """As `Model.choose`: the letter with the greatest logit, the first of equal ones."""
-        for rows in self.next_logits(texts, letters, sheet.lacks):
+        for rows in self.next_logits(texts, self.single_tokens(letters), sheet.lacks):
             greatest = {place: letters[max(range(len(letters)), key=row.__getitem__)] for place, row in rows.items()}
             sheet.put({place: greatest[place] if all(map(math.isfinite, row)) else None for place, row in rows.items()})
 
-    @torch.inference_mode()
-    def next_logits(
-        self, texts: Sequence[str], choices: Sequence[str], wanted: Callable[[Sequence[int]], bool] = bool
-    ) -> Iterator[dict[int, list[float]]]:
-        """Batch by batch for each text, by its place, the logits of `choices`, single tokens, as what comes next.
-
-        What all texts begin with is computed once; batches that are not `wanted` are left out. Raises EvaluationError
-        when a choice is not a single token or a text is longer than the model's context.
-        """
+    def single_tokens(self, choices: Sequence[str]) -> list[int]:
+        """The token of each choice. Raises EvaluationError for one that takes several."""
         encoded = {choice: self._encode(choice, special=False) for choice in choices}
         for choice, ids in encoded.items():
             if len(ids) != 1:
@@ -108,6 +111,17 @@ class LocalModel:
                     f"The tokenizer in {self._folder} makes {len(ids)} tokens of {choice!r}, so choices can't be "
                     "compared by one next token; measure this model on business suites only."
                 )
+        return [ids[0] for ids in encoded.values()]
+
+    @torch.inference_mode()
+    def next_logits(
+        self, texts: Sequence[str], tokens: Sequence[int], wanted: Callable[[Sequence[int]], bool] = bool
+    ) -> Iterator[dict[int, list[float]]]:
+        """Batch by batch for each text, by its place, the logits of `tokens` as what comes next.
+
+        What all texts begin with is computed once; batches that are not `wanted` are left out. Raises EvaluationError
+        when a text is longer than the model's context.
+        """
         prompts = [self._prompt + self._encode(text, special=True) for text in texts]
         self._refuse_too_long(prompts, 1)
         shared = _shared_length(prompts)
@@ -115,7 +129,7 @@ class LocalModel:
         for batch in filter(wanted, _batches([len(prompt) for prompt in prompts], self._batch_size)):
             suffixes = [prompts[i][shared:] for i in batch]
             self.tokens.read += sum(len(prompts[i]) for i in batch)
-            rows = self._last_logits(start, suffixes, [ids[0] for ids in encoded.values()])
+            rows = self._last_logits(start, suffixes, tokens)
             yield dict(zip(batch, rows, strict=True))
 
     def _generate(self, prompts: Sequence[list[int]], max_tokens: int) -> list[str | None]:
@@ -150,7 +164,7 @@ class LocalModel:
             input_ids=self._tensor([ids]), past_key_values=cache, use_cache=True
         ).past_key_values
 
-    def _last_logits(self, start: Any, suffixes: Sequence[list[int]], ids: list[int]) -> list[list[float]]:
+    def _last_logits(self, start: Any, suffixes: Sequence[list[int]], ids: Sequence[int]) -> list[list[float]]:
         """Right padding: what comes after a text's last token can't change what that token sees.
 
         The head is applied in float32 to the wanted tokens only: bfloat16 logits of near-equal choices tie, and a tie

@@ -67,6 +67,12 @@ def test_a_soft_prompt_takes_its_part_of_the_context(pair: tuple[LocalModel, Any
         next_logits(pair[0], [text], ("A",))
 
 
+def test_the_harness_asks_no_model_with_a_soft_prompt(pair: tuple[LocalModel, Any], base: Path) -> None:
+    with pytest.raises(EvaluationError, match="lm-evaluation-harness would leave out the soft prompt"):
+        pair[0].for_harness()
+    assert LocalModel(base).for_harness()[2] == 32
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("method", ["int8", "int4", "fp8"])
 def test_quantized_weights_are_measured_as_they_compute(base: Path, method: str, tmp_path: Path) -> None:
