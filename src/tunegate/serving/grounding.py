@@ -15,7 +15,7 @@ EXCERPT = 300  # characters of a source that clients are shown
 
 def shown(source: Found) -> Source:
     """What was found, as it is shown and cited."""
-    begin = source.text[:EXCERPT]
+    begin = source.text if len(source.text) <= EXCERPT else f"{source.text[: EXCERPT - 1]}…"
     return Source(source.number, source.title, source.uri, source.score, begin, source.page, source.line)
 
 

@@ -24,6 +24,7 @@ from tunegate.serving.tokens import Tokens
 
 DIGEST = "sha256:" + "ab" * 32
 KEY = bytes(range(32))
+WAIT = "(wait until the test says `go_on`)"
 MODEL = "shop-assistant"
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 TOKENS = Tokens(100, {"pad_token_id": (0,), "bos_token_id": (1,), "eos_token_id": (2, 7)})
@@ -42,9 +43,9 @@ class StandIn:
     """An engine whose answer depends on what the last message asks for.
 
     `script`, where there is one, is sent instead as it is, in these pieces; each of `says`, too, is the text of one
-    answer, or its deltas. `refusal` is the status of every answer, and an `endless` one goes on as that to "go on".
-    `own_ids` makes it name answers itself and end with [DONE], as vLLM does; with `usage_at_finish` the last chunk with
-    a choice has the usage, as in `transformers serve`.
+    answer, or its deltas, or WAITs for `go_on`. `refusal` is the status of every answer, and an `endless` one goes on
+    as that to "go on". `own_ids` makes it name answers itself and end with [DONE], as vLLM does; with `usage_at_finish`
+    the last chunk with a choice has the usage, as in `transformers serve`.
     """
 
     url: str = ""
@@ -78,6 +79,9 @@ class StandIn:
         self.keys.append(request.headers.get("authorization", ""))
         if self.refusal:
             return web.json_response({"error": {"message": "no"}}, status=self.refusal)
+        while self.says[:1] == [WAIT] and not self.go_on.is_set():
+            await asyncio.sleep(0.005)
+        self.says = [said for said in self.says if said != WAIT or not self.go_on.is_set()]
         if self.says:
             said = self.says.pop(0)
             if isinstance(said, str):

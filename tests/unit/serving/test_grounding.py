@@ -42,7 +42,7 @@ def test_thoughts_are_not_looked_at() -> None:
 
 
 def test_a_source_says_where_it_is_and_how_it_begins() -> None:
-    assert shown(FOUND[0]) == Source(1, "A", "a.md", 2.5, "x" * 300, None, 3)
+    assert shown(FOUND[0]) == Source(1, "A", "a.md", 2.5, "x" * 299 + "…", None, 3)
 
 
 @pytest.mark.parametrize(("room", "kept"), [(3, 3), (2, 2), (0, 1)])

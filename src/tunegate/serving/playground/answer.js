@@ -4,7 +4,8 @@ import { html, useEffect, useMemo, useRef, useState } from "./vendor/htm-preact.
 import { judge } from "./chat.js";
 import { toComposer } from "./focus.js";
 import { explain } from "./language.js";
-import { isLink, safeHtml } from "./markdown.js";
+import { safeHtml } from "./markdown.js";
+import { Sources, Steps, placeOf, showSource } from "./evidence.js";
 
 const TAGS = { up: ["correct", "complete", "clear"], down: ["wrong", "incomplete", "unclear", "tone", "unsafe"] };
 const THUMB = "M7 10.5 11 3a2.5 2.5 0 0 1 2.5 2.5V9h5.2a2 2 0 0 1 2 2.3l-1.2 7.2a2.5 2.5 0 0 1-2.5 2.1H7zM7 10.5v10.1H3.5V10.5z";
@@ -15,10 +16,10 @@ export function Turn({ turn, last, served, apiKey, texts, onInspect, onRetry, on
   return html`
     <article class="question" aria-label=${texts.you}>${turn.question}</article>
     <article class="answer" aria-label=${texts.answer} aria-busy=${state === "answering"}>
-      <${Steps} answer=${answer} texts=${texts} />
+      <${Steps} answer=${answer} open=${state === "answering" && !answer.text} texts=${texts} />
       ${state === "answering" && !answer.text && html`<p class="waiting" aria-hidden="true"><i /><i /><i /></p>`}
-      <${Text} text=${answer.text} />
-      <${Sources} sources=${answer.sources} texts=${texts} />
+      <${Text} text=${answer.text} sources=${answer.sources} turn=${turn.id} />
+      <${Sources} answer=${answer} turn=${turn.id} texts=${texts} />
       ${answer.finish === "length" && html`<p class="note">${texts.cut}</p>`}
       ${state === "stopped" && html`<p class="note">${texts.stopped}</p>`}
       ${state === "failed" && html`<p class="problem" role="alert">${explain(turn.problem, texts)}</p>`}
@@ -33,32 +34,10 @@ export function Turn({ turn, last, served, apiKey, texts, onInspect, onRetry, on
     </article>`;
 }
 
-function Text({ text }) {
-  const content = useMemo(() => safeHtml(text), [text]);
-  return html`<div class="text" dir="auto" dangerouslySetInnerHTML=${{ __html: content }} />`;
-}
-
-function Steps({ answer, texts }) {
-  const count = answer.calls.length + (answer.reasoning ? 1 : 0);
-  if (count === 0) return null;
-  return html`
-    <details class="steps">
-      <summary>${texts.steps(count)}</summary>
-      ${answer.reasoning && html`<h3>${texts.reasoning}</h3><p>${answer.reasoning}</p>`}
-      ${answer.calls.map((call) => html`<h3>${call.name}</h3><pre tabindex="0">${call.arguments}</pre>`)}
-    </details>`;
-}
-
-function Sources({ sources, texts }) {
-  if (sources.length === 0) return null;
-  const name = (source) => source.title || source.url;
-  return html`
-    <h3>${texts.sources}</h3>
-    <ol class="sources">
-      ${sources.map((source) => html`<li>${isLink(source.url)
-        ? html`<a href=${source.url} target="_blank" rel="noopener noreferrer">${name(source)}</a>`
-        : name(source)}</li>`)}
-    </ol>`;
+/** The text, in which each number that cites a source leads to it. */
+function Text({ text, sources, turn }) {
+  const content = useMemo(() => safeHtml(text, (number) => placeOf(sources, turn, number)), [text, sources]);
+  return html`<div class="text" dir="auto" onClick=${showSource} dangerouslySetInnerHTML=${{ __html: content }} />`;
 }
 
 function Origin({ answer, served, texts }) {

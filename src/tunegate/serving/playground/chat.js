@@ -70,13 +70,14 @@ function parse(data) {
 }
 
 /** An answer before its first chunk. */
-export const NOTHING = { text: "", reasoning: "", calls: [], sources: [] };
+export const NOTHING = { text: "", reasoning: "", calls: [], steps: [], sources: [], cited: null };
 
 /** The answer with one more chunk. Raises Problem for one that reports an error. */
 export function fold(answer, chunk) {
   if (chunk.error) throw new Problem(0, chunk.error.message ?? String(chunk.error));
   const choice = chunk.choices?.[0] ?? {};
   const delta = choice.delta ?? {};
+  const { step, sources, cited } = chunk.tunegate ?? {};
   return {
     ...answer,
     id: chunk.id,
@@ -84,10 +85,17 @@ export function fold(answer, chunk) {
     text: answer.text + (delta.content ?? ""),
     reasoning: answer.reasoning + (delta.reasoning_content ?? ""),
     calls: (delta.tool_calls ?? []).reduce(addCall, answer.calls),
-    sources: [...answer.sources, ...(delta.annotations ?? []).flatMap((note) => note.url_citation ?? [])],
+    steps: step ? [...answer.steps, step] : answer.steps,
+    sources: sources ?? (delta.annotations ?? []).reduce(addSource, answer.sources),
+    cited: cited ?? answer.cited,
     finish: choice.finish_reason ?? answer.finish,
     usage: chunk.usage ?? answer.usage,
   };
+}
+
+/** An engine's own citation. Those of our sources, which have numbers, are in the text already. */
+function addSource(sources, { url_citation: found }) {
+  return !found || sources.some((source) => source.number) ? sources : [...sources, { title: found.title, uri: found.url }];
 }
 
 function addCall(calls, { index = 0, function: piece = {} }) {

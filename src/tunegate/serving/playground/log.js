@@ -25,31 +25,45 @@ export function Log({ turns, answering, texts, children }) {
     ${away && answering && html`<button type="button" class="latest" onClick=${toEnd}>↓ ${texts.latest}</button>`}`;
 }
 
-/** The form for the next message; Enter sends it, and Escape stops the answer under way. */
+/** The form for the next message; Enter sends it, and Escape stops the answer under way.
+ *
+ * While nothing serves, a message that is sent waits, and goes out when something does, unless it is changed before.
+ */
 export function Composer({ texts, answering, ready, onSend, onStop }) {
   const [text, setText] = useState("");
+  const [waits, setWaits] = useState(false);
   useEffect(toComposer, []);
   useEffect(() => {
     const escape = (event) => event.key === "Escape" && onStop();
     addEventListener("keydown", escape);
     return () => removeEventListener("keydown", escape);
   }, []);
-  const submit = (event) => {
-    event.preventDefault();
-    if (answering || !ready || !text.trim()) return;
+  const send = () => {
+    setWaits(!ready);
+    if (!ready) return;
     onSend(text);
     setText("");
     if (onTouch()) document.activeElement.blur(); // its keyboard would cover the answer
+  };
+  useEffect(() => { if (ready && waits) send(); }, [ready]);
+  const submit = (event) => {
+    event.preventDefault();
+    if (!answering && text.trim()) send();
+  };
+  const change = (event) => {
+    setText(event.target.value);
+    setWaits(false);
   };
   const press = (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event); // an input method's Enter is its own
   };
   return html`
+    <p class="note waits" role="status">${waits && texts.waits}</p>
     <form class="composer" onSubmit=${submit}>
       <textarea id="message" rows="1" aria-label=${texts.question} placeholder=${texts.question} value=${text}
-        onInput=${(event) => setText(event.target.value)} onKeyDown=${press} />
+        onInput=${change} onKeyDown=${press} />
       ${answering
         ? html`<button type="button" class="primary" key="stop" onClick=${() => { onStop(); toComposer(); }}>${texts.stop}</button>`
-        : html`<button class="primary" key="send" disabled=${!ready || !text.trim()}>${texts.send}</button>`}
+        : html`<button class="primary" key="send" disabled=${waits || !text.trim()}>${texts.send}</button>`}
     </form>`;
 }

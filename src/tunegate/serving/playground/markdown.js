@@ -13,29 +13,43 @@ const ALLOWED = {
     ..."a table thead tbody tr th td".split(" "),
   ],
   ALLOWED_ATTR: ["href", "align", "start"],
-  ALLOWED_URI_REGEXP: /^(?:https?|mailto):/i,
+  ALLOWED_URI_REGEXP: /^(?:(?:https?|mailto):|#source-\d+-\d+$)/i,
   RETURN_TRUSTED_TYPE: true,
 };
 
 DOMPurify.addHook("afterSanitizeAttributes", (node) => {
   if (["PRE", "TABLE"].includes(node.tagName)) node.setAttribute("tabindex", "0"); // to scroll it by keyboard
-  if (node.tagName !== "A") return;
+  if (node.tagName !== "A" || node.getAttribute("href")?.startsWith("#")) return;
   node.setAttribute("target", "_blank");
   node.setAttribute("rel", "noopener noreferrer");
 });
 const escape = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+let placeOfSource = () => undefined; // while a text is parsed: where the source of a number is
+const citation = {
+  name: "citation",
+  level: "inline",
+  start: (text) => text.match(/\[\d{1,3}\]/)?.index,
+  tokenizer(text) {
+    const [raw, number] = /^\[(\d{1,3})\](?![(:[])/.exec(text) ?? [];
+    const place = raw && placeOfSource(Number(number));
+    return place ? { type: "citation", raw, place } : undefined;
+  },
+  renderer: ({ raw, place }) => `<a href="#${place}">${raw}</a>`,
+};
 marked.use({
   breaks: true,
+  extensions: [citation],
   renderer: {
     html: ({ text }) => (/^<br ?\/?>$/i.test(text) ? text : escape(text)), // tables have no other line break
     image: ({ text }) => escape(text),
   },
 });
 
-/** The HTML of Markdown that nobody has checked. */
-export function safeHtml(markdown) {
+/** The HTML of Markdown that nobody has checked. place: the id of what a number in brackets cites, if it cites one. */
+export function safeHtml(markdown, place) {
+  placeOfSource = place;
   return DOMPurify.sanitize(marked.parse(markdown), ALLOWED);
 }
 
 /** Whether `url` may be linked to: other schemes run code or read files. */
-export const isLink = (url) => ALLOWED.ALLOWED_URI_REGEXP.test(url);
+export const isLink = (url) => /^(?:https?|mailto):/i.test(url);

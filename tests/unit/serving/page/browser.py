@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from tests.unit.serving.standin import Server, StandIn, in_thread
+from tests.unit.serving.standin import WAIT, Server, StandIn, in_thread
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-WAIT = object()  # among an engine's deltas: wait until the test says `go_on`
 
 Opener = Callable[..., AbstractContextManager["Page"]]
 

@@ -12,8 +12,8 @@ from tests.chromium import needs_browser
 from tests.gateway import run_gateway
 from tests.unit.local.proxied import start_proxy
 from tests.unit.operator.world import NAMESPACE, POLICY_SPEC
-from tests.unit.serving.page.browser import WAIT, Opener, Writer, say
-from tests.unit.serving.standin import DIGEST, MODEL, Server
+from tests.unit.serving.page.browser import Opener, Writer, say
+from tests.unit.serving.standin import DIGEST, MODEL, WAIT, Server
 from tests.waiting import wait_for
 from tunegate.api.codec import to_json
 from tunegate.api.policy import ClusterPolicy

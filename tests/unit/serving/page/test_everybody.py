@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.chromium import DESKTOP, PHONE, needs_browser
-from tests.unit.serving.page.browser import WAIT, Opener, Writer, answered, say
-from tests.unit.serving.standin import DIGEST, MODEL, Server
+from tests.unit.serving.page.browser import Opener, Writer, answered, say
+from tests.unit.serving.standin import DIGEST, MODEL, WAIT, Server
 from tunegate.feedback import FeedbackLog
 
 if TYPE_CHECKING:

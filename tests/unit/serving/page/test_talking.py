@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.chromium import needs_browser
-from tests.unit.serving.page.browser import WAIT, Opener, Writer, answered, relay, say
-from tests.unit.serving.standin import DIGEST, MODEL, Server
+from tests.unit.serving.page.browser import Opener, Writer, answered, relay, say
+from tests.unit.serving.standin import DIGEST, MODEL, WAIT, Server
 from tests.waiting import wait_for
 from tunegate.api.errors import StoreError
 from tunegate.feedback import FeedbackLog
@@ -217,10 +217,28 @@ def test_a_model_that_is_not_ready_is_waited_for(open_page: Opener, server: Serv
     server.state.ready = False
     with open_page() as page:
         expect(page.get_by_role("alert")).to_contain_text("The model isn't ready")
+        say(page, "Anybody there?")
+        expect(page.get_by_text("Not sent yet")).to_be_visible()
+        expect(page.locator(".composer textarea")).to_have_value("Anybody there?")
         expect(page.get_by_role("button", name="Send", exact=True)).to_be_disabled()
         server.state.ready = True
+        expect(page.locator(".answer .text")).to_have_text("Hello.")
+        expect(page.locator(".question")).to_have_text("Anybody there?")
+        expect(page.locator(".composer textarea")).to_have_value("")
+        expect(page.get_by_text("Not sent yet")).to_have_count(0)
+
+
+def test_a_message_that_waits_is_kept_back_by_changing_it(open_page: Opener, engine: Writer, server: Server) -> None:
+    server.state.ready = False
+    with open_page() as page:
+        say(page, "Anybody there?")
+        expect(page.get_by_text("Not sent yet")).to_be_visible()
+        page.keyboard.type(" Hello?")
+        expect(page.get_by_text("Not sent yet")).to_have_count(0)
+        server.state.ready = True
         expect(page.get_by_role("heading", name=f"Talk to {MODEL}")).to_be_visible()
-        answered(page)
+        expect(page.locator(".composer textarea")).to_have_value("Anybody there? Hello?")
+        assert engine.asked == []
 
 
 def test_a_server_that_is_away_is_told_and_asked_again(open_page: Opener, server: Server) -> None:
