@@ -176,9 +176,9 @@ async def _asked(tool: Tool, call: Call, words: dict[str, str]) -> tuple[Found, 
         return words["failed"].format(call.tool), True
 
 
-def observed(step: Taken, nonce: str, language: Language) -> str:
+def observed(step: Taken, nonce: str, language: Language, control_tokens: Sequence[str] = ()) -> str:
     """What a tool said, in its fence; what came from elsewhere is called data after it once more."""
-    fenced = break_up(fence(step.observation, nonce))
+    fenced = break_up(fence(step.observation, nonce), control_tokens)
     return f"{fenced}\n{WORDS[language]['data']}" if step.sources else fenced
 
 

@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from tunegate.api.codec import Resource
 from tunegate.api.errors import KnowledgeError, UsageError
 from tunegate.files import default_cache, digest_of_file
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 Vectors = NDArray[np.float32]
 """One row for each text, of length 1."""
@@ -34,7 +37,7 @@ _PINNED = {
 _LONGEST, _LONGEST_QUESTION = 2000, 300
 # And of what no space breaks, such as Chinese: its tokenizer takes the square of that, and more.
 _UNBROKEN = re.compile(r"\S{400}")
-_SECONDS = 60.0
+_SECONDS, _SECONDS_QUESTION = 60.0, 8.0
 
 
 class EmbedderRef(Resource, frozen=True, kw_only=True):
@@ -129,10 +132,19 @@ class UrlEmbedder:
 
     def passages(self, texts: Sequence[str]) -> Vectors:
         """Raises KnowledgeError for a server that does not answer, refuses, or answers something else."""
+        return self._vectors(self._client, texts)
+
+    def question(self, text: str) -> Vectors:
+        """Asked once, for seconds: somebody waits for it. Raises as `passages`."""
+        impatient = self._client.with_options(timeout=_SECONDS_QUESTION, max_retries=0)
+        vector: Vectors = self._vectors(impatient, [text])[0]
+        return vector
+
+    def _vectors(self, client: OpenAI, texts: Sequence[str]) -> Vectors:
         from openai import APIConnectionError, APIStatusError
 
         try:
-            answer = self._client.embeddings.create(model=self._model, input=list(texts), encoding_format="float")
+            answer = client.embeddings.create(model=self._model, input=list(texts), encoding_format="float")
             rows = [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
             vectors = np.asarray(rows, dtype=np.float32)
             lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -155,10 +167,6 @@ class UrlEmbedder:
 
     def _no_embedder(self) -> KnowledgeError:
         return KnowledgeError(f"{self._url} does not answer as OpenAI's /v1/embeddings does; check the URL.")
-
-    def question(self, text: str) -> Vectors:
-        vector: Vectors = self.passages([text])[0]
-        return vector
 
 
 def is_installed() -> bool:

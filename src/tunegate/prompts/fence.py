@@ -12,7 +12,9 @@ from collections.abc import Sequence
 _CONTROL = re.compile(
     r"[<＜][|｜][^\s|｜<>＜＞]{1,64}[|｜][>＞]"
     r"|</?s>|<</?SYS>>|\[/?INST\]|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
-    r"|</?(?:tool_call|tool_response|think)>",
+    r"|</?(?:tool_call|tool_response|think)>"
+    r"|\[/?(?:TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|AVAILABLE_TOOLS|SYSTEM_PROMPT|ARGS|CALL_ID|gMASK|[SU]?BOS|EOS)\]"
+    r"|<(?:sop|eop|reserved_\d+|seed:\w+)>",
     re.IGNORECASE,
 )
 # Letters that nobody sees and models read: a copy of ASCII for tags, of which only flags of regions make use.

