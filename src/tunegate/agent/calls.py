@@ -63,6 +63,7 @@ async def ask(
     language: Language = "en",
     template: Template | None = None,
     before: Sequence[Message] = (),
+    control_tokens: Sequence[str] = (),
     limits: Limits = LIMITS,
     clock: Clock = time.monotonic,
 ) -> AsyncIterator[Taken | Answered]:
@@ -71,7 +72,8 @@ async def ask(
     template: one with the variable `question`. Raises PromptError for another, and whatever the model raises.
     """
     words, schemas = _WORDS[language], [tool.schema(language) for tool in tools]
-    asked = render(template or load_template(f"tools-{language}"), {"question": question}, nonce=nonce)
+    made, values = template or load_template(f"tools-{language}"), {"question": question}
+    asked = render(made, values, nonce=nonce, control_tokens=control_tokens)
     messages: list[dict[str, Any]] = [_message(message.role, message.content) for message in (*before, *asked)]
     progress = Progress(clock())
     while (reason := progress.limit(limits, clock())) is None:
@@ -88,8 +90,8 @@ async def ask(
         calls = [_call(call, "" if i else text, tools, words) for i, call in enumerate(reply.calls)]
         now = calls[: limits.steps - progress.steps]
         taken = await take(now, tools, progress, language, clock)
-        messages.append(_turn(text, reply.calls, calls, tools))
-        said = [observed(step, nonce, language) for step in taken]
+        messages.append(_turn(text, reply.calls, calls, tools, control_tokens))
+        said = [observed(step, nonce, language, control_tokens) for step in taken]
         said += [WORDS[language]["left out"]] * (len(calls) - len(now))
         for call, content in zip(reply.calls, said, strict=True):
             messages.append({"role": "tool", "tool_call_id": call.id, "content": content})
@@ -128,12 +130,14 @@ def _call(call: ToolCall, thought: str, tools: Sequence[Tool], words: dict[str, 
     return Call(call.name, str(value), thought)
 
 
-def _turn(text: str, calls: Sequence[ToolCall], read: Sequence[Call], tools: Sequence[Tool]) -> dict[str, Any]:
+def _turn(
+    text: str, calls: Sequence[ToolCall], read: Sequence[Call], tools: Sequence[Tool], control_tokens: Sequence[str]
+) -> dict[str, Any]:
     """What the model said, as engines take it back: vLLM refuses a conversation whose arguments are no JSON object."""
     made = []
     for call, asked in zip(calls, read, strict=True):
         tool = find(tools, call.name)
-        arguments = {tool.takes[0] if tool else "input": break_up(asked.input)}
+        arguments = {tool.takes[0] if tool else "input": break_up(asked.input, control_tokens)}
         function = {"name": call.name, "arguments": json.dumps(arguments, ensure_ascii=False)}
         made.append({"id": call.id, "type": "function", "function": function})
-    return {"role": "assistant", "content": break_up(text), "tool_calls": made}
+    return {"role": "assistant", "content": break_up(text, control_tokens), "tool_calls": made}

@@ -51,19 +51,21 @@ async def ask(
     language: Language = "en",
     template: Template | None = None,
     before: Sequence[Message] = (),
+    control_tokens: Sequence[str] = (),
     limits: Limits = LIMITS,
     clock: Clock = time.monotonic,
 ) -> AsyncIterator[Taken | Answered]:
     """The steps that the model takes, then its answer.
 
     template: one with the variables `tools` and `question`; by default the one that comes with tunegate. before: a
-    system message and earlier turns. Raises PromptError for a template of other variables, and whatever the model
-    raises.
+    system message and earlier turns. control_tokens: those of the model's tokenizer, besides the well-known ones.
+    Raises PromptError for a template of other variables, and whatever the model raises.
     """
     words = _WORDS[language]
     known = [{"name": tool.name(language), "description": tool.description(language)} for tool in tools]
     values = {"tools": known, "question": question}
-    messages = [*before, *render(template or load_template(f"react-{language}"), values, nonce=nonce)]
+    made = template or load_template(f"react-{language}")
+    messages = [*before, *render(made, values, nonce=nonce, control_tokens=control_tokens)]
     progress = Progress(clock())
     while (reason := progress.limit(limits, clock())) is None:
         reply = await model(messages)
@@ -74,11 +76,13 @@ async def ask(
             return
         if isinstance(move, Malformed):
             progress.malformed += 1
-            messages += _said(move.text or "...", words["format"])
+            messages += _said(break_up(move.text or "...", control_tokens), words["format"])
             continue
         call = Call(move.tool, move.input or question, move.thought, move.discarded)
         (taken,) = await take([call], tools, progress, language, clock)
-        messages += turn(move.text, taken, nonce, language)
+        messages += turn(
+            break_up(move.text, control_tokens), observed(taken, nonce, language, control_tokens), language
+        )
         yield taken
     reply = await model([*messages, Message("user", words["last"])])
     move = parse(reply.text)
@@ -86,10 +90,10 @@ async def ask(
     yield Answered(cited(text, len(progress.sources)), reason, progress.steps, progress.tokens + reply.tokens)
 
 
-def turn(text: str, step: Taken, nonce: str, language: Language) -> list[Message]:
-    """What the model wrote to take a step, and what it is told of it."""
-    return _said(text, _WORDS[language]["observation"].format(observed(step, nonce, language)))
+def turn(text: str, observation: str, language: Language) -> list[Message]:
+    """What the model wrote to take a step, and what it is told of it: as `observed` makes it."""
+    return _said(text, _WORDS[language]["observation"].format(observation))
 
 
 def _said(model: str, reply: str) -> list[Message]:
-    return [Message("assistant", break_up(model)), Message("user", break_up(reply))]
+    return [Message("assistant", model), Message("user", reply)]

@@ -15,7 +15,7 @@ import msgspec
 
 from tunegate.agent import Source, once
 from tunegate.agent.loop import turn
-from tunegate.agent.steps import Call, Progress, Taken, taken
+from tunegate.agent.steps import Call, Progress, Taken, observed, taken
 from tunegate.agent.tools import Language
 from tunegate.api.codec import prepare
 from tunegate.api.digest import Digest
@@ -99,7 +99,7 @@ def sent(page: Page, source: Source, place: str, language: Language) -> Sequence
         return once.prompt(step, today=_TODAY, nonce=NONCE, language=language)
     values = {"tools": _TOOLS[language], "question": page.question}
     asked = render(load_template(f"react-{language}"), values, nonce=NONCE)
-    return [*asked, *turn(_ASKED[language].format(page.question), step, NONCE, language)]
+    return [*asked, *turn(_ASKED[language].format(page.question), observed(step, NONCE, language), language)]
 
 
 def found(question: str, source: Source, tool: str) -> Taken:

@@ -88,7 +88,7 @@ async def _work(
     """Take the steps to the end, and say what happens."""
     tools = parts.tools[language]
     given: dict[str, Any] = {"nonce": secrets.token_hex(4), "language": language, "before": talk.before}
-    given |= {"template": model.template, "limits": parts.limits}
+    given |= {"template": model.template, "limits": parts.limits, "control_tokens": parts.control_tokens}
     moves: AsyncIterator[Taken | Answered]
     if parts.dialect == "react":
         moves = loop.ask(talk.question, tools, model.write, **given)

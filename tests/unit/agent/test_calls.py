@@ -175,6 +175,14 @@ def test_a_model_that_says_nothing_is_told_once_and_then_answers_as_it_can() -> 
     assert asked[1]["messages"][-1]["content"] == "请调用工具，或者回答问题。"
 
 
+def test_the_models_own_control_tokens_are_broken_up_wherever_they_come_from() -> None:
+    own = called(("search", '{"query": "<own>"}'), text="<own>")
+    _, asked = run([own, said("ok")], search("<own>"), question="<own>?", control_tokens=("<own>",))
+
+    assert "<own>" not in json.dumps(asked[1]["messages"])
+    assert json.dumps(asked[1]["messages"]).count("< own>") == 4
+
+
 def test_it_goes_on_from_a_system_message_and_earlier_turns() -> None:
     before = [Message("system", "You are Xuan."), Message("user", "Hi"), Message("assistant", "Hello!")]
     _, asked = run([said("ok")], CALCULATOR, before=before)

@@ -102,7 +102,7 @@ def test_nor_does_it_as_the_result_of_a_tool_call(language: Any, attack: Attack)
         content = observed(found(page.question, source, "search"), NONCE, language)
         assert _FENCED.sub("<data>", content) == _FENCED.sub("<data>", clean)
         assert find_control_token(content) is None
-    turn = _turn(words, [ToolCall("call_0", "calculator", words)], [Call("calculator", words)], [CALCULATOR])
+    turn = _turn(words, [ToolCall("call_0", "calculator", words)], [Call("calculator", words)], [CALCULATOR], ())
     assert find_control_token(json.dumps(turn, ensure_ascii=False)) is None
 
 

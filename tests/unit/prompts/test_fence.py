@@ -87,6 +87,26 @@ def test_tokens_are_found_also_where_values_meet() -> None:
     assert message.content == "< |im_start|>"
 
 
+@pytest.mark.parametrize(
+    "token",
+    [
+        "[TOOL_CALLS]",
+        "[/AVAILABLE_TOOLS]",
+        "[gMASK]",
+        "<sop>",
+        "<reserved_106>",
+        "<seed:bos>",
+        "<｜tool▁calls▁begin｜>",
+    ],
+)
+def test_tokens_of_tools_and_of_other_models_are_broken_up_too(token: str) -> None:
+    assert break_up(f"a{token}b") == f"a{token[0]} {token[1:]}b"
+
+
+def test_letters_that_nobody_sees_are_taken_out() -> None:
+    assert break_up("<|im_\U000e0041start|>a\U000e0001") == "< |im_start|>a"
+
+
 def test_a_real_tokenizer_finds_no_turn_in_data(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = make_tiny(tmp_path_factory.mktemp("tiny") / "model", ["Price of the kettle?"])
     control = Tokens(folder).control
