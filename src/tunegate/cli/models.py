@@ -10,17 +10,19 @@ import click
 
 from tunegate.api.codec import to_json
 from tunegate.api.digest import short
+from tunegate.api.errors import UsageError
 from tunegate.api.pinned import base_of
 from tunegate.api.versions import Format, ModelVersion, Producer, Release
 from tunegate.cli import compare
 from tunegate.cli.options import json_option, open_store, print_table, store_options, transfer_bar
+from tunegate.files import disk_errors_as
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.group()
 def command() -> None:
-    """Publish, fetch, list, show, compare and verify versions in the store.
+    """Publish, fetch, list, show, compare and verify versions in the store, and the curves of the runs they are of.
 
     A VERSION is a name MODEL/RUN/checkpoint-STEP, its URI, or at least 8 digits of its digest.
     """
@@ -144,6 +146,39 @@ def verify(version: str, store_uri: str, endpoint_url: str | None, as_json: bool
         click.echo(
             f"{manifest.name} is intact: {len(manifest.files)} files, {manifest.size:,} bytes, {manifest.digest}"
         )
+
+
+@command.command()
+@click.argument("run")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Also draw it, as a PNG.")
+@store_options
+@json_option
+def curve(run: str, output: Path | None, store_uri: str, endpoint_url: str | None, as_json: bool) -> None:
+    """Show the loss of RUN (MODEL/RUN) and what its checkpoints were measured at, step by step."""
+    from tunegate.training.run.curve import read_curve
+
+    model, _, name = run.rpartition("/")
+    if not model or "/" in model:
+        raise UsageError(f"{run!r} is not a run; write MODEL/RUN, as versions are named: MODEL/RUN/checkpoint-STEP.")
+    history, points = read_curve(open_store(store_uri, endpoint_url), model, name)
+    if output:
+        from tunegate.training.loop.plot import draw
+
+        with disk_errors_as(UsageError, output, "give another --output."):
+            draw(history, output, points)
+    losses = [(int(entry["step"]), float(entry["loss"])) for entry in history if "loss" in entry]
+    if as_json:
+        click.echo(
+            to_json({"loss": [{"step": step, "loss": loss} for step, loss in losses], "scores": points}), nl=False
+        )
+        return
+    rows = []
+    for point in points:
+        loss = next((loss for step, loss in reversed(losses) if step <= point.step), None)
+        interval = "-" if point.low is None or point.high is None else f"{point.low:.3f} to {point.high:.3f}"
+        shown = "-" if loss is None else f"{loss:.4f}"
+        rows.append((point.step, shown, f"{point.suite} {point.metric}", f"{point.value:.3f}", interval))
+    print_table(f"{run}, measured at {len(points)} points", ("step", "loss", "metric", "value", "95 %"), rows)
 
 
 command.add_command(compare.command, "compare")

@@ -30,6 +30,12 @@ def of_version(store: Store, digest: str) -> list[Evaluation]:
     return [from_json(body, Evaluation, key) for key in keys if (body := store.get(key)) is not None]
 
 
+def measured_suites(store: Store, digest: str) -> list[str]:
+    """The names of the suites that the version with `digest` has an evaluation on."""
+    folder = _folder(digest)
+    return [key.removeprefix(folder).removesuffix(".json") for key in store.keys(folder)]
+
+
 def _folder(digest: str) -> str:
     return f".tunegate/evaluations/{Digest.parse(digest).hex}/"
 

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.builders import make_evaluation
 from tunegate.api.pinned import base_of
+from tunegate.api.versions import Producer, Release
 from tunegate.cli import main, root
 from tunegate.store import Store
+from tunegate.store.evaluations import save
 
 NAME = "tea/run/checkpoint-1"
 
@@ -110,7 +113,7 @@ def test_verify_says_intact_or_names_the_file(published: Store, capsys: pytest.C
         (["show", "coffee/run/checkpoint-1"], 1, "no version coffee/run/checkpoint-1"),
         (["show", "coffee"], 2, "write MODEL/RUN/checkpoint-STEP"),
         (["publish", "nowhere", "tea/run/checkpoint-2"], 2, "is not a folder"),
-        (["list", "--endpoint-url", "http://127.0.0.1:9"], 1, "can't be reached"),
+        (["list", "--endpoint-url", "http://127.0.0.1:9"], 75, "can't be reached"),
         (["list", "--store", "nonsense"], 2, "write s3://BUCKET"),
         (["lst"], 2, "No such command"),
     ],
@@ -138,3 +141,20 @@ def test_a_refusal_is_no_traceback() -> None:
 def test_store_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TUNEGATE_STORE", raising=False)
     assert run("list").exit_code == 2
+
+
+def test_the_curve_of_a_run_is_its_loss_beside_what_its_checkpoints_were_measured_at(
+    store: Store, model: Path, tmp_path: Path
+) -> None:
+    for step in (5, 10):
+        (model / "config.json").write_text(f'{{"step": {step}}}')
+        producer = Producer(kind="test", run="run", step=step, loss=10 / step)
+        release = Release(format="huggingface")
+        made = store.publish(model, f"tea/run/checkpoint-{step}", release=release, producer=producer)
+    save(store, make_evaluation(made, score=0.5))
+    shown = run("curve", "tea/run", "--output", str(tmp_path / "curve.png")).stdout
+    assert [word in shown for word in ("1.0000", "quality score", "0.480 to 0.520")] == [True] * 3
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    found = json.loads(run("curve", "tea/run", "--json").stdout)
+    assert found["loss"] == [{"step": 5, "loss": 2.0}, {"step": 10, "loss": 1.0}]
+    assert (found["scores"][0]["step"], found["scores"][0]["value"]) == (10, 0.5)

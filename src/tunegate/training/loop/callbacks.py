@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -115,8 +114,9 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         from tunegate.training.loop.plot import draw  # brings matplotlib along, which only the first rank needs
 
         make_servable(folder, self._trainer.model, self._plan)
+        # What is published is the same for the same run, whatever was measured by when.
         draw(state.log_history, folder / PICTURE)
-        shutil.copyfile(folder / PICTURE, self._output_dir / PICTURE)
+        draw(state.log_history, self._output_dir / PICTURE, self._publisher.points if self._publisher else ())
         trainable, parameters = count_parameters(self._trainer.model)
         if torch.cuda.is_available():
             peak_memory = torch.cuda.max_memory_reserved()

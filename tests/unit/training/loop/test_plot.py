@@ -8,6 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from tunegate.training.loop.plot import draw, smoothed
+from tunegate.training.run.curve import Point
 
 
 def _history(steps: int, *, held_out: bool = False) -> list[dict[str, Any]]:
@@ -47,3 +48,17 @@ def test_the_same_run_gets_the_same_bytes(tmp_path: Path) -> None:
 def test_smoothing_keeps_a_level_from_its_first_point_on() -> None:
     assert smoothed([2.0] * 5) == pytest.approx([2.0] * 5)
     assert smoothed([4.0, 0.0], memory=0.5) == pytest.approx([4.0, 4 / 3])
+
+
+def test_what_checkpoints_were_measured_at_is_drawn_below_at_the_same_steps(tmp_path: Path) -> None:
+    points = [Point(step=step, suite="shop-en", metric="score", value=step / 10, low=0, high=1) for step in (3, 6, 9)]
+    points += [Point(step=9, suite="shop-zh", metric="score", value=0.4)]
+    for name in ("one.png", "two.png"):
+        draw(_history(9), tmp_path / name, points)
+
+    picture = imread(tmp_path / "one.png")
+    assert picture.shape == (750, 800, 4)
+    green = (picture[:, :, 1] > 0.55) & (picture[:, :, 0] < 0.25) & (picture[:, :, 2] < 0.25)
+    assert np.count_nonzero(green[:450]) == 0, "nothing of it in the loss"
+    assert np.count_nonzero(green[450:]) > 50
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
