@@ -44,12 +44,17 @@ def make_evaluation(version: ModelVersion, suite: str = "quality", **metrics: fl
         digest=version.digest,
         suite=suite,
         suite_digest=f"sha256:{suite}",
-        metrics=tuple(Metric(name=name, value=value, stderr=0.01, n=100) for name, value in metrics.items()),
+        metrics=tuple(_metric(name, value) for name, value in metrics.items()),
         records=(),
         code_version="test",
         started=START,
         seconds=1.0,
     )
+
+
+def _metric(name: str, value: float | None) -> Metric:
+    low, high = (None, None) if value is None else (value - 0.02, value + 0.02)
+    return Metric(name=name, value=value, stderr=0.01, low=low, high=high, n=100)
 
 
 def make_policy(**changes: object) -> PromotionPolicy:

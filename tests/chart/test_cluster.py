@@ -114,7 +114,9 @@ MAY = [
     "delete inferenceservices.serving.kserve.io",
     "patch httproutes.gateway.networking.k8s.io",
     "watch pytorchjobs.kubeflow.org",
+    "patch pytorchjobs.kubeflow.org",
     "watch trainjobs.trainer.kubeflow.org",
+    "patch trainjobs.trainer.kubeflow.org",
     "create events.events.k8s.io",
 ]
 MAY_NOT = [
@@ -129,6 +131,7 @@ MAY_NOT = [
     "delete promotionpolicies.tunegate.io",
     "update promotions.tunegate.io/status",
     "create pytorchjobs.kubeflow.org",
+    "delete pytorchjobs.kubeflow.org",
     "delete namespaces",
     "create rolebindings.rbac.authorization.k8s.io",
     "create serviceaccounts/token",

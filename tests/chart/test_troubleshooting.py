@@ -25,6 +25,7 @@ PASSED_ON: dict[str, set[str]] = {
     "last.reason": set(),
     "last.phase": set(),
     "first.reason": set(),
+    "away.reason": set(),
     "decision.reason": set(),
     "found[check].reason": set(),
     "reason": set(),

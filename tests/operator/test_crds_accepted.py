@@ -60,6 +60,9 @@ ACCEPTED = [
         ),
         id="pods",
     ),
+    pytest.param(policy(selection={"type": "BestOf", "suite": "shop-en", "metric": "score"}), id="best-of"),
+    pytest.param(policy(selection={"type": "Latest", "suite": "", "metric": ""}), id="latest-as-tunegate-writes-it"),
+    pytest.param(policy(stopTraining={"when": "NoGain", "suite": "shop-en", "metric": "score"}), id="stop-training"),
     pytest.param(promotion(), id="promotion"),
     pytest.param(promotion(approval={"verdict": "Approved", "actor": "jan"}), id="promotion-with-approval"),
     pytest.param(promotion(abort={"actor": "jan", "message": "no"}), id="promotion-with-abort"),
@@ -131,7 +134,7 @@ def test_defaults_are_those_of_the_type(api: Api) -> None:
     assert read_policy(made) == read_policy(wanted)
     assert made["spec"]["feedback"] == {"alpha": 0.05, "margin": 0.1, "minVerdicts": 10, "maxLean": 1}
     assert made["spec"]["traffic"] == {"pathPrefix": "/"}
-    nested = {"gateway", "hostnames", "limit", "resources", "nodeSelector", "tolerations"}
+    nested = {"stopTraining", "gateway", "hostnames", "limit", "resources", "nodeSelector", "tolerations"}
     names = {field.encode_name for field in fields(ClusterPolicy)} - nested
     assert made["spec"].keys() == names
 

@@ -89,6 +89,17 @@ REFUSED = [
     pytest.param(policy(serving={"replicas": 0}), "greater than or equal to 1", id="no-replicas"),
     pytest.param(policy(serving={"engine": "vllm"}), '"Transformers", "VLLM"', id="engine-word"),
     pytest.param(policy(evaluation={"limit": 0}), "greater than or equal to 1", id="limit-zero"),
+    pytest.param(policy(selection={"type": "BestOf"}), "BestOf needs suite and metric", id="best-of-nothing"),
+    pytest.param(policy(selection={"suite": "shop-en", "metric": "score"}), "Latest has neither", id="latest-of"),
+    pytest.param(
+        policy(selection={"type": "BestOf", "suite": "other", "metric": "score"}), "never measured", id="best-of-other"
+    ),
+    pytest.param(
+        policy(stopTraining={"when": "NoGain", "suite": "other", "metric": "score"}), "never measured", id="stop-other"
+    ),
+    pytest.param(
+        policy(stopTraining={"when": "Always", "suite": "shop-en", "metric": "score"}), "Unsupported", id="stop-when"
+    ),
     pytest.param(policy(evaluation={"shards": 0}), "greater than or equal to 1", id="no-shards"),
     pytest.param(policy(evaluation={"shards": 65}), "less than or equal to 64", id="too-many-shards"),
     *(

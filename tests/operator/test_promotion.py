@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.operator.running import POLICY_NAME, Shop, keep_voting, publish
+from tests.operator.test_rights import Grant, grant
 from tests.unit.store.conftest import Proxy
 from tests.waiting import wait_for
 from tunegate.kube.kinds import Kind
@@ -19,6 +20,7 @@ from tunegate_operator import kinds
 from tunegate_operator.types import object_name
 
 REPOSITORY = Path(__file__).parents[2]
+__all__ = ["grant"]
 UNREACHABLE = "The API server can't be reached"
 PHASES = ["Verifying", "Evaluating", "Progressing", "Paused", "Progressing", "Paused", "Promoting", "Baking"]
 
@@ -87,6 +89,52 @@ def test_the_last_version_of_a_job_is_a_candidate_once_the_job_succeeded(
     shop.until(derived, "Succeeded")
     record = shop.cluster.get(kinds.MODEL_VERSION, shop.namespace, object_name(derived))
     assert record["spec"]["producer"]["kind"] == "tunegate release derive"
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "field"),
+    [
+        pytest.param(kinds.PYTORCH_JOB, "10-train.yaml", ("runPolicy", "suspend"), id="training operator 1.9"),
+        pytest.param(kinds.TRAIN_JOB, "13-train-trainjob.yaml", ("suspend",), id="Trainer 2.x"),
+    ],
+)
+def test_a_training_job_whose_checkpoints_get_worse_is_suspended_once(
+    shop: Shop, grant: Grant, kind: Kind, file: str, field: tuple[str, ...], tmp_path: Path
+) -> None:
+    """With no more rights than the chart gives."""
+    grant("Namespaced")
+    rule = {"when": "WorseThanStable", "suite": "quality", "metric": "score", "checkpoints": 2}
+    shop.start_policy(candidates="FinishedRuns", stopTraining=rule)
+    (job,) = yaml.safe_load_all((REPOSITORY / "pipelines" / file).read_text())
+    job["metadata"]["namespace"] = shop.namespace
+    shop.server.kubectl("apply", "-f", "-", stdin=json.dumps(job))
+    name, run = job["metadata"]["name"], job["metadata"]["labels"]["tunegate.io/run"]
+    for step, score in ((60, 0.3), (120, 0.2)):
+        shop.hands.knows(publish(shop.store, shop.folder, run, step=step), score)
+    shop.start_operator("operator-0", shop.server.kubeconfig_as(shop.namespace, "tunegate-operator", tmp_path))
+
+    def is_suspended() -> bool:
+        found: Any = shop.get(kind, name)["spec"]
+        for part in field:
+            found = found.get(part, {})
+        return found is True
+
+    wait_for(is_suspended, seconds=60, what="the job to be suspended")
+    why = shop.get(kind, name)["metadata"]["annotations"]["tunegate.io/stopped"]
+    assert "0.3 at checkpoint-60, 0.2 at checkpoint-120, all worse than the 95 % interval of the stable" in why
+    told = shop.until_condition("Training", "TrainingStopped")
+    assert why in told["message"]
+    wait_for(
+        lambda: [reason for reason, _ in shop.events()].count("TrainingStopped") == 2,
+        what=f"both Events of {shop.events()}",
+    )
+
+    command = told["message"].rpartition("kubectl ")[2].replace("'", "").split()
+    shop.server.kubectl("-n", shop.namespace, *command)
+    shop.hands.knows(publish(shop.store, shop.folder, run, step=180), 0.1)
+    third = shop.hands.versions
+    wait_for(lambda: len(third) == 4 and shop.condition(kinds.POLICY, POLICY_NAME, "Training")["status"] == "True")
+    assert not is_suspended()
 
 
 def test_a_disliked_canary_is_rolled_back_and_the_stable_keeps_everybody(shop: Shop, prometheus: str) -> None:

@@ -20,6 +20,8 @@ SUITE = f"{GROUP}/suite"
 
 # Annotation: the full digest of the version that an object is about, which is too long for a label.
 DIGEST = f"{GROUP}/digest"
+# Annotation on a training job: the numbers for which it was suspended; a job that has it is never suspended again.
+STOPPED = f"{GROUP}/stopped"
 # Annotation: the object as it was last applied, to see what has to change.
 APPLIED = f"{GROUP}/applied"
 # Annotation on a PromotionPolicy, by a person: put back what was edited by hand; each new value asks once.

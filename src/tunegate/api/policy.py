@@ -64,6 +64,31 @@ class FeedbackGuard(Resource, frozen=True, kw_only=True):
     max_lean: Annotated[float, Meta(gt=0)] = 1.0
 
 
+class Selection(Resource, frozen=True, kw_only=True):
+    """Which checkpoint of a run may be promoted: the latest, or the one with the best `metric` of `suite`."""
+
+    type: Literal["Latest", "BestOf"] = "Latest"
+    suite: str = ""
+    metric: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.type == "BestOf") != bool(self.suite and self.metric) or bool(self.suite) != bool(self.metric):
+            raise ValueError("selection BestOf needs suite and metric, and Latest has neither")
+
+
+class StopTraining(Resource, frozen=True, kw_only=True):
+    """When a run's training is stopped before its end, by what its checkpoints were measured at.
+
+    WorseThanStable: the last `checkpoints` that are measured are all worse than the stable's 95 % interval.
+    NoGain: none of them is better than the 95 % interval of the best one before them.
+    """
+
+    when: Literal["WorseThanStable", "NoGain"]
+    suite: str
+    metric: str
+    checkpoints: Annotated[int, Meta(ge=1, le=100)] = 3
+
+
 class PromotionPolicy(Resource, frozen=True, kw_only=True):
     """Long-lived, one per served model.
 
@@ -72,7 +97,8 @@ class PromotionPolicy(Resource, frozen=True, kw_only=True):
     time are compared; 0: none.
     deadline_seconds: a promotion that has not ended by then is Failed and the stable keeps the traffic.
     hold_seconds: after a rollback no new candidate is shown to users for this long.
-    candidates: whether every checkpoint may be promoted, or only the last one of a run whose training job succeeded.
+    candidates: whether checkpoints may be promoted while their run goes on, or only once its training job succeeded.
+    stop_training: None never stops any.
     """
 
     model: Annotated[str, Meta(min_length=1)]
@@ -89,6 +115,8 @@ class PromotionPolicy(Resource, frozen=True, kw_only=True):
     deadline_seconds: Seconds = 86400
     hold_seconds: Seconds = 0
     candidates: Literal["EveryCheckpoint", "FinishedRuns"] = "EveryCheckpoint"
+    selection: Selection = Selection()
+    stop_training: StopTraining | None = None
     suspend: bool = False
 
     def __post_init__(self) -> None:
@@ -99,6 +127,9 @@ class PromotionPolicy(Resource, frozen=True, kw_only=True):
             raise ValueError("initialVersion must end in '/': a prefix without it also matches its neighbors")
         if unknown := {gate.suite for gate in self.gates} - set(self.suites):
             raise ValueError(f"gates name suites that are not evaluated: {', '.join(sorted(unknown))}")
+        for field, named in (("selection", self.selection), ("stopTraining", self.stop_training)):
+            if named and named.suite and named.suite not in self.suites:
+                raise ValueError(f"{field} names a suite that is not evaluated: {named.suite}")
 
 
 class Placement(Resource, frozen=True, kw_only=True):

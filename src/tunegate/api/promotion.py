@@ -112,6 +112,18 @@ class PromotionStatus(Resource, frozen=True, kw_only=True):
     history: tuple[Transition, ...] = ()
 
 
+class RunChoice(Resource, frozen=True, kw_only=True):
+    """The checkpoint of a run that may be promoted, with the numbers why; empty while none is, and `message` says why.
+
+    version: its name.
+    """
+
+    run: str
+    version: str = ""
+    digest: str = ""
+    message: str
+
+
 class Approval(Resource, frozen=True, kw_only=True):
     verdict: Literal["Approved", "Rejected"]
     actor: str
@@ -136,4 +148,4 @@ class Promotion(Resource, frozen=True, kw_only=True):
     status: PromotionStatus = PromotionStatus()
 
 
-prepare(Promotion, Approval, Abort)
+prepare(Promotion, Approval, Abort, RunChoice)

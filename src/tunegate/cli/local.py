@@ -70,13 +70,15 @@ def status(home: Home, as_json: bool) -> None:
     running = home.running()
     promotions = home.promotions()
     if as_json:
-        click.echo(to_json({"running": running, "promotions": promotions}), nl=False)
+        click.echo(to_json({"running": running, "promotions": promotions, "runs": home.choices()}), nl=False)
         return
     click.echo(f"Running since {running.started:%H:%M:%S} on {running.url}" if running else "Not running.")
     if running and running.problem:
         click.echo(f"InvalidPolicy: {running.problem}")
     rows = [(p.name, p.candidate.name, p.status.phase, f"{p.status.weight} %") for p in promotions]
     print_table("Promotions", ("promotion", "candidate", "phase", "weight"), rows)
+    for choice in home.choices():
+        click.echo(f"{choice.run}: {choice.message}")
 
 
 @command.command()

@@ -35,6 +35,7 @@ from tunegate.promotion.decide import decide
 from tunegate.promotion.snapshot import Event, Plan, Snapshot
 from tunegate.store import EmbeddedStore, Store
 from tunegate.store.evaluations import find
+from tunegate.store.stops import RunStop, stop_run, stopped_runs
 
 TICK_SECONDS = 0.3
 _PROBLEMS = ("StoreUnreachable", "InvalidPolicy")
@@ -133,6 +134,8 @@ class Platform:
                 plan = self.tick(datetime.now(UTC))
                 for event in plan.events:
                     report(event)
+                for to_stop in plan.stops:
+                    report(Event(to_stop.run, "TrainingStopped", to_stop.message))
                 pause = 0.0 if plan.create or plan.events else TICK_SECONDS
             except StoreError as error:
                 away, pause = str(error), TICK_SECONDS
@@ -165,11 +168,18 @@ class Platform:
         manifests = self.store.manifests(policy.model)
         versions = tuple(self.store.version_of(manifest) for manifest in manifests)
         keys = [(version.digest, suite) for version in (initial, *versions) for suite in policy.suites]
+        asks = policy.stop_training or policy.selection.type == "BestOf"
+        stopped = stopped_runs(self.store, policy.model) if asks else frozenset()
+        # Nobody tells which trainers run: the run with the newest checkpoint may be one, until it has its last.
+        trained = [manifest for manifest in manifests if manifest.producer.derived is None]
+        training = {manifest.name.split("/")[1] for manifest in trained[-1:] if not manifest.is_last}
         snapshot = Snapshot(
             policy=policy,
             initial=initial,
             versions=versions,
             finished_runs=frozenset(manifest.name.split("/")[1] for manifest in manifests if manifest.is_last),
+            stopped_runs=stopped,
+            training_runs=frozenset(training - stopped),
             promotions=promotions,
             evaluations=self._evaluations.states(keys),
             servers=self._servers.states(),
@@ -206,6 +216,10 @@ class Platform:
         for promotion in snapshot.promotions:
             if promotion.name in plan.statuses:
                 home.save(msgspec.structs.replace(promotion, status=plan.statuses[promotion.name]))
+        home.save_choices(plan.choices)
+        for stop in plan.stops:
+            word = RunStop(message=stop.message, time=datetime.now(UTC))
+            stop_run(self.store, snapshot.policy.model, stop.run, word)
         self._evaluations.ensure(plan.evaluations)
         self._servers.ensure(plan.servers)
         urls = self._servers.urls()

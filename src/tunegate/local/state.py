@@ -19,7 +19,7 @@ import msgspec
 from tunegate.api.codec import Resource, from_json, from_yaml, to_json
 from tunegate.api.errors import NotFoundError, TunegateError, UsageError
 from tunegate.api.policy import PromotionPolicy, is_bare_spec, read_policy_file
-from tunegate.api.promotion import Abort, Approval, Promotion
+from tunegate.api.promotion import Abort, Approval, Promotion, RunChoice
 from tunegate.files import disk_errors_as, is_locked, locked, replace_file
 
 
@@ -35,6 +35,10 @@ class Running(Resource, frozen=True, kw_only=True):
     endpoint_url: str
     started: datetime
     problem: str = ""
+
+
+class _Choices(Resource, frozen=True, kw_only=True):
+    runs: tuple[RunChoice, ...]
 
 
 class UserDecisions(Resource, frozen=True, kw_only=True):
@@ -56,6 +60,7 @@ class Home:
         self.route_file = self.folder / "route.json"
         self._promotions = self.folder / "promotions"
         self._decisions = self.folder / "words"  # as 0.1.0 called it
+        self._choices = self.folder / "runs.json"
         self._running = self.folder / "running.json"
         self._lock = self.folder / "lock"
 
@@ -85,6 +90,17 @@ class Home:
 
     def save(self, promotion: Promotion) -> None:
         write(self._promotions / f"{promotion.name}.json", to_json(promotion))
+
+    def choices(self) -> tuple[RunChoice, ...]:
+        """What `selection` chose of each run, newest first."""
+        if not self._choices.exists():
+            return ()
+        return from_json(self._choices.read_bytes(), _Choices, str(self._choices)).runs
+
+    def save_choices(self, choices: tuple[RunChoice, ...]) -> None:
+        """Keep what was chosen, if that is another than before."""
+        if choices != self.choices():
+            write(self._choices, to_json(_Choices(runs=choices)))
 
     def save_decision(self, name: str, decision: Approval | Abort) -> None:
         """Keep a person's decision; the platform acts on it when it next reconciles. Each kind is made once.

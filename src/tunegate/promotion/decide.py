@@ -7,18 +7,19 @@ the snapshot alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 import msgspec
 
 from tunegate.api.digest import short
-from tunegate.api.promotion import TERMINAL, Phase, Promotion, PromotionStatus
+from tunegate.api.promotion import TERMINAL, Phase, Promotion, PromotionStatus, RunChoice
 from tunegate.promotion import phases
 from tunegate.promotion.counting import SHOWN, stable_version
 from tunegate.promotion.desired import desired_evaluations, desired_servers, desired_step, desired_weights
 from tunegate.promotion.phases import View
+from tunegate.promotion.runs import run_choices, training_stops
 from tunegate.promotion.snapshot import Event, Plan, Snapshot
 
 
@@ -32,15 +33,17 @@ def decide(snapshot: Snapshot, now: datetime) -> Plan:
         for promotion in snapshot.promotions
     )
     changed = [(old, new) for old, new in zip(snapshot.promotions, promotions, strict=True) if old != new]
-    after = replace(snapshot, promotions=promotions)
+    after, choices = replace(snapshot, promotions=promotions), run_choices(snapshot)
     weights = desired_weights(after)
     return Plan(
-        create=() if snapshot.policy.suspend or snapshot.modified else _new_promotions(snapshot, now),
+        create=() if snapshot.policy.suspend or snapshot.modified else _new_promotions(snapshot, choices, now),
         statuses={new.name: new.status for _, new in changed},
         evaluations=desired_evaluations(after),
         servers=desired_servers(after),
         weights=weights,
         step=desired_step(after, weights),
+        choices=choices,
+        stops=training_stops(after),
         events=tuple(
             Event(new.name, new.status.history[-1].reason, new.status.history[-1].message)
             for old, new in changed
@@ -83,10 +86,13 @@ def _next_status(view: View) -> PromotionStatus:
     return _PHASES[phase](view)
 
 
-def _new_promotions(snapshot: Snapshot, now: datetime) -> tuple[Promotion, ...]:
+def _new_promotions(snapshot: Snapshot, choices: Sequence[RunChoice], now: datetime) -> tuple[Promotion, ...]:
     """One attempt for each version that is newer than all tried ones; a digest is never tried twice."""
     candidates = snapshot.versions or ()
-    if snapshot.policy.candidates == "FinishedRuns":
+    if snapshot.policy.selection.type == "BestOf":
+        chosen = {choice.digest for choice in choices}
+        candidates = tuple(version for version in candidates if version.digest in chosen)
+    elif snapshot.policy.candidates == "FinishedRuns":
         last = {version.run: version for version in candidates}
         candidates = tuple(version for version in last.values() if version.run in snapshot.finished_runs)
     tried = {promotion.candidate.digest for promotion in snapshot.promotions} | {snapshot.initial.digest}

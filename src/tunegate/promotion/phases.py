@@ -17,6 +17,7 @@ from tunegate.promotion.analysis import compare
 from tunegate.promotion.counting import SHOWN, shown
 from tunegate.promotion.desired import baking_weight, canary_steps, step_index
 from tunegate.promotion.gates import check_gates
+from tunegate.promotion.runs import run_choices
 from tunegate.promotion.sample_ratio import mismatch
 from tunegate.promotion.snapshot import EvaluationState, ServerState, Snapshot
 
@@ -149,7 +150,9 @@ def pending(view: View) -> PromotionStatus:
     """Waiting for its turn: one candidate at a time is shown to users."""
     if turn_after(view):
         return view.status
-    return view.to("Verifying", "Started", f"against the stable {view.stable.name}", stable=view.stable)
+    chosen = (each.message for each in run_choices(view.snapshot) if each.digest == view.candidate.digest)
+    message = "; ".join((f"against the stable {view.stable.name}", *chosen))
+    return view.to("Verifying", "Started", message, stable=view.stable)
 
 
 def verifying(view: View) -> PromotionStatus:

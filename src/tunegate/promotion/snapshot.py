@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.feedback import Verdicts
 from tunegate.api.policy import PromotionPolicy
-from tunegate.api.promotion import Promotion, PromotionStatus
+from tunegate.api.promotion import Promotion, PromotionStatus, RunChoice
 from tunegate.api.versions import ModelVersion
 
 
@@ -36,7 +36,8 @@ class Snapshot:
 
     initial: the version that serves before anything was promoted.
     versions: the complete versions of the policy's model, oldest first; None when the store can't be read.
-    finished_runs: the runs whose training job succeeded.
+    finished_runs: the runs whose training job succeeded. stopped_runs: those that were stopped for their numbers.
+    training_runs: those that are being trained now, and were never stopped.
     promotions: every attempt so far, oldest first.
     evaluations: by (digest, suite). servers: by digest.
     weights: the observed share of each version in percent, by digest; None when the route can't be read.
@@ -50,6 +51,8 @@ class Snapshot:
     initial: ModelVersion
     versions: tuple[ModelVersion, ...] | None = ()
     finished_runs: frozenset[str] = frozenset()
+    stopped_runs: frozenset[str] = frozenset()
+    training_runs: frozenset[str] = frozenset()
     promotions: tuple[Promotion, ...] = ()
     evaluations: Mapping[tuple[str, str], EvaluationState] = field(default_factory=dict)
     servers: Mapping[str, ServerState] = field(default_factory=dict)
@@ -63,6 +66,15 @@ class Snapshot:
 class EvaluationJob:
     version: ModelVersion
     suite: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A run whose training is to be stopped, its newest checkpoint, and the numbers that say so."""
+
+    run: str
+    newest: ModelVersion
+    message: str
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,7 @@ class Plan:
     evaluations: results that are wanted and missing, most urgent first. servers: versions to keep serving.
     weights: the desired share of each version in percent, by digest; they add up to 100. Empty: leave them alone.
     step: the label of the canary's step that the weights are of; empty while no candidate has traffic.
+    choices: what `selection` chose of each run. stops: runs whose training is to be stopped.
     """
 
     create: tuple[Promotion, ...] = ()
@@ -90,4 +103,6 @@ class Plan:
     servers: tuple[ModelVersion, ...] = ()
     weights: Mapping[str, int] = field(default_factory=dict)
     step: str = ""
+    choices: tuple[RunChoice, ...] = ()
+    stops: tuple[Stop, ...] = ()
     events: tuple[Event, ...] = ()

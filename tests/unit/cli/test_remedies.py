@@ -158,6 +158,13 @@ def test_a_shard_is_of_a_model_that_is_loaded_here(store: Store) -> None:
     past(words, *command)
 
 
+def test_a_run_is_named_with_its_model(store: Store) -> None:
+    words = " is not a run; write MODEL/RUN, as versions are named"
+    with refused(words):
+        call("models", "curve", "run-1")
+    past(words, "models", "curve", "tea/run-1")
+
+
 def test_a_merged_model_has_one_place_to_go(store: Store, tmp_path: Path) -> None:
     words = "either a FOLDER, or --publish NAME"
     with refused(words):

@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.builders import at, make_policy
+from tests.builders import at, make_evaluation, make_policy
 from tests.waiting import wait_for
 from tunegate.api import environment
 from tunegate.api.errors import UsageError
-from tunegate.api.policy import PromotionPolicy, write_policy_file
+from tunegate.api.policy import PromotionPolicy, Selection, StopTraining, write_policy_file
 from tunegate.api.versions import ModelVersion, Producer, Release, Training
 from tunegate.local.platform import Platform, PlatformConfig
 from tunegate.local.state import Home, write
@@ -23,6 +23,8 @@ from tunegate.promotion.decide import decide
 from tunegate.promotion.snapshot import Event
 from tunegate.release import Changes, derive
 from tunegate.store import Store
+from tunegate.store.evaluations import save
+from tunegate.store.stops import find_stop
 
 
 class Waiting(Platform):
@@ -148,3 +150,46 @@ def test_servers_get_the_grace_that_one_setting_gives(
     config = PlatformConfig(home, free_port(), store_uri=store.uri, endpoint_url=store.endpoint_url)
     with Platform.open(config) as platform:
         assert platform.environment[environment.GRACE] == grace
+
+
+def trained(store: Store, folder: Path, **scores: float) -> list[ModelVersion]:
+    """Checkpoints of a run of 40 steps, by their steps, with what they were measured at."""
+    training = Training(total_steps=40)
+    names = {f"shop/run-1/checkpoint-{step[1:]}": (int(step[1:]), score) for step, score in scores.items()}
+    versions = [publish(store, folder, name, step=step, training=training) for name, (step, _) in names.items()]
+    for version, (_, score) in zip(versions, names.values(), strict=True):
+        save(store, make_evaluation(version, score=score))
+    return versions
+
+
+def test_the_trainer_of_a_run_that_gets_worse_is_told_once_to_stop(
+    platform: Platform, store: Store, base: ModelVersion, tmp_path: Path
+) -> None:
+    rule = StopTraining(when="WorseThanStable", suite="quality", metric="score", checkpoints=2)
+    best = Selection(type="BestOf", suite="quality", metric="score")
+    fields = {"stop_training": rule, "selection": best, "candidates": "FinishedRuns", "gates": ()}
+    keep(platform, make_policy(initial_version=base.uri, **fields))
+    save(store, make_evaluation(base, score=0.9))
+    versions = trained(store, tmp_path, s10=0.5, s20=0.4)
+    with running(platform) as events:
+        wait_for(lambda: platform.config.home.choices() and platform.config.home.choices()[0].digest)
+    told = [event for event in events if event.reason == "TrainingStopped"]
+    assert [(event.promotion, "0.5 at checkpoint-10, 0.4 at checkpoint-20" in event.message) for event in told] == [
+        ("run-1", True)
+    ]
+    word = find_stop(store, "shop", "run-1")
+    assert word is not None
+    assert word.message == told[0].message
+    (choice,) = platform.config.home.choices()
+    assert choice.message == "checkpoint-10 has the best quality score of 2: 0.5 (0.48 to 0.52, n=100)"
+    assert platform.config.home.promotions()[0].candidate == versions[0]
+
+
+def test_a_run_that_is_at_its_end_is_not_told_to_stop(
+    platform: Platform, store: Store, base: ModelVersion, tmp_path: Path
+) -> None:
+    rule = StopTraining(when="WorseThanStable", suite="quality", metric="score", checkpoints=1)
+    keep(platform, make_policy(initial_version=base.uri, stop_training=rule))
+    save(store, make_evaluation(base, score=0.9))
+    trained(store, tmp_path, s30=0.5, s40=0.4)
+    assert decide(platform.gather(), at(0)).stops == ()

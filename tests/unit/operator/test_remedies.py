@@ -20,6 +20,7 @@ import yaml
 from tests.builders import at, make_evaluation, make_version
 from tests.chart.test_troubleshooting import GUIDE, reasons
 from tests.unit.operator.test_feedback_counts import Handler, body, prometheus, series, told, zeros
+from tests.unit.operator.training import STOP, is_suspended, training_job
 from tests.unit.operator.world import BASE, CONFIG, NAMESPACE, POLICY_SPEC, World, server_of
 from tunegate.api.errors import CredentialsError, NotFoundError, UnavailableError
 from tunegate.api.feedback import Tally, Verdicts
@@ -160,7 +161,8 @@ class _Api:
 
     def merge(self, kind: Kind, namespace: str, name: str, changes: Object) -> Object:
         self._check(kind.kind)
-        self._cluster._patch({"kind": kind.kind, "metadata": {"name": name}, **changes})
+        metadata = {**changes.get("metadata", {}), "name": name}
+        self._cluster._patch({"kind": kind.kind, **changes, "metadata": metadata})
         return {"metadata": {"generation": self._cluster.asked[name][1]}}
 
     def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
@@ -241,6 +243,19 @@ def test_every_reason_that_asks_something_of_a_person_has_its_story() -> None:
     given = set().union(*reasons().values())
     assert sorted((ENTRIES.keys() & given) - ANSWERS - {found.reason for found in STORIES}) == []
     assert [name for name in ANSWERS if "- Do: nothing" not in ENTRIES[name]] == []
+
+
+@story("TrainingStopped", "to have it go on: kubectl patch pytorchjob", "Do: nothing", stopTraining=STOP)
+def the_checkpoints_are_worse_than_the_stable(world: Cluster, folder: Path) -> Iterator[None]:
+    world.score(BASE, 0.9)
+    world.put(training_job(kinds.PYTORCH_JOB, "run-1"))
+    world.publish(make_version("run-1", created=1), 0.1).step(8)
+    yield
+    (message,) = world.messages("TrainingStopped")
+    patch = json.loads(message.rpartition("-p '")[2].rstrip("'"))
+    world.edit("PyTorchJob", "train-run-1", lambda spec: spec.update(patch["spec"]))
+    yield
+    assert not is_suspended(world.objects["PyTorchJob", "train-run-1"])
 
 
 # The store
@@ -363,7 +378,7 @@ def an_evaluation_takes_too_long(world: Cluster, folder: Path) -> Iterator[None]
     world.step(3)
     spec = world.objects["Job", job]["spec"]
     assert spec["activeDeadlineSeconds"] == 1000
-    assert spec["template"]["spec"]["containers"][0]["args"][-2:] == ["--limit", "10"]
+    assert spec["template"]["spec"]["containers"][0]["args"][4:6] == ["--limit", "10"]
     world.step(seconds=150)
     world.score(CANDIDATE, 0.9)
     yield

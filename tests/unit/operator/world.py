@@ -226,13 +226,14 @@ class World:
             *((self._create, each) for each in todo.create),
             *((self._write_status, each) for each in todo.statuses),
             *((self.put, each) for each in (*todo.route, *todo.apply)),
-            *((self._patch, each) for each in todo.patch),
+            *((self._patch, each) for each in (*todo.patch, *(job for job, _ in todo.stop))),
             *((self._delete, each) for each in todo.delete),
         ]
         for write, obj in writes[:limit]:
             write(obj)
         if limit is None:
-            self.notes += [(note.reason, note.message) for note in todo.notes]
+            stopped = (note for _, notes in todo.stop for note in notes)
+            self.notes += [(note.reason, note.message) for note in (*todo.notes, *stopped)]
 
     def follow(self) -> None:
         """KServe and the gateway do at once what they are told; Jobs end at once."""

@@ -598,6 +598,10 @@ ELSEWHERE = {
     "test_a_run_whose_launcher_was_killed_goes_on_to_the_same_end",
     "Training failed: ": "launch/test_torchrun.py::"
     "test_a_run_whose_rank_was_killed_says_what_to_do_and_leaves_no_process",
+    "The same command has it go on, and nothing stops it again": "run/test_publisher.py::"
+    "test_word_to_stop_is_followed_beside_the_next_checkpoint_unless_it_is_older_than_the_start",
+    "see what it has: tunegate models list ": "run/test_curve.py::"
+    "test_a_run_that_is_not_there_is_told_with_how_to_find_it",
     "the same command resumes from there": "launch/test_torchrun.py::"
     "test_a_run_that_stopped_where_it_was_asked_to_and_lost_its_folder_goes_on_from_the_store",
     "the same command resumes from the newest complete checkpoint": "launch/test_preemption.py::"

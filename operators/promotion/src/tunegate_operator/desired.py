@@ -23,7 +23,7 @@ from tunegate_operator.edits import applied, edits, is_same
 from tunegate_operator.events import Note, problem_notes, rollout_notes, transition_notes
 from tunegate_operator.gather import Gathered, PolicyProblem
 from tunegate_operator.outdated import finished_jobs, outdated_records
-from tunegate_operator.read import job_state
+from tunegate_operator.read import job_state, training_runs
 from tunegate_operator.servers import drained_servers, new_servers, server_patches, server_records
 from tunegate_operator.statuses import policy_status, promotion_statuses, status, version_statuses
 from tunegate_operator.types import object_name
@@ -36,6 +36,7 @@ MOST_JOBS = 4
 class Changes:
     """In the order in which they are to be made. `statuses` go to the status subresource; `patch` are merge patches.
 
+    stop: training jobs to suspend, as merge patches, each with what is told once it is written.
     is_all_stable: the route sends all of the traffic to one version, so that no candidate is shown.
     restores: the request to put back what was edited by hand that these writes do.
     """
@@ -47,6 +48,7 @@ class Changes:
     restores: str = ""
     apply: tuple[Object, ...] = ()
     patch: tuple[Object, ...] = ()
+    stop: tuple[tuple[Object, tuple[Note, ...]], ...] = ()
     delete: tuple[Object, ...] = ()
     notes: tuple[Note, ...] = ()
     again_seconds: float | None = None
@@ -83,13 +85,14 @@ def changes(
         statuses=(
             *promotion_statuses(gathered, promotions, now),
             *version_statuses(gathered, now),
-            *policy_status(gathered, promotions, servers, is_rolled_out, now),
+            *policy_status(gathered, promotions, servers, plan.choices, is_rolled_out, now),
         ),
         apply=(*_jobs(gathered, plan, config), *new_servers(gathered, plan, config)),
         route=route,
         is_all_stable=len(plan.weights) == 1,
         restores=gathered.edit.request if route or patches else "",
         patch=patches,
+        stop=tuple(_stopped_jobs(gathered, plan)),
         delete=(
             *drained_servers(gathered, servers, now),
             *outdated_records(gathered, promotions),
@@ -129,6 +132,15 @@ def _jobs(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:
         unfinished += 1
         job = manifests.evaluation_job(gathered.namespace, gathered.policy, gathered.name, wanted, config)
         yield manifests.owned(job, model_version)
+
+
+def _stopped_jobs(gathered: Gathered, plan: Plan) -> Iterable[tuple[Object, tuple[Note, ...]]]:
+    """The training jobs of the runs that are to stop, suspended; each once, so that a person has the last word."""
+    jobs = training_runs(gathered.objects.training_jobs, gathered.policy.model)
+    for stop in plan.stops:
+        job = jobs[stop.run]
+        notes = (Note(about, "TrainingStopped", stop.message, warning=True) for about in (gathered.obj, job))
+        yield manifests.suspended(job, stop.message), tuple(notes)
 
 
 def _route(gathered: Gathered, plan: Plan) -> tuple[Object, ...]:

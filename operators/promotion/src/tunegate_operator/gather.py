@@ -6,6 +6,7 @@ see a candidate: nothing that is away can keep a rollback waiting.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,7 +16,7 @@ from typing import Protocol
 import msgspec
 
 from tunegate.api.errors import UsageError
-from tunegate.api.labels import POLICY, RESTORE, ROLLOUT
+from tunegate.api.labels import MODEL, POLICY, RESTORE, ROLLOUT
 from tunegate.api.policy import CanaryStep, ClusterPolicy
 from tunegate.api.promotion import Promotion
 from tunegate.api.versions import ModelVersion
@@ -35,8 +36,13 @@ from tunegate_operator.read import (
     digest_by_server,
     finished_runs,
     is_answering,
+    is_queued,
+    is_training,
     is_true,
     server_states,
+    stopped_for,
+    stopped_jobs,
+    training_runs,
 )
 from tunegate_operator.routes import RouteState, address, overlap, route_state, switch_state, written_at
 from tunegate_operator.store_watch import Source
@@ -239,6 +245,8 @@ class Gatherer:
             initial=start,
             versions=listing,
             finished_runs=finished_runs(around.training_jobs, policy.model) | self._made_at_once(listing or ()),
+            stopped_runs=frozenset(stopped_jobs(around.training_jobs, policy.model)),
+            training_runs=frozenset(training_runs(around.training_jobs, policy.model)),
             promotions=promotions,
             evaluations=evaluation_states(policy, versions, summaries),
             servers=server_states(servers, digests, records, _seen_by_users(route, promotions), policy.serving, now),
@@ -251,7 +259,11 @@ class Gatherer:
             policy=policy,
             snapshot=with_counts(snapshot, counts),
             initial=initial,
-            problems=(*self._problems(obj, policy, snapshot, route, around.route, now, last), *problems_of(counts)),
+            problems=(
+                *self._problems(obj, policy, snapshot, route, around.route, now, last),
+                *problems_of(counts),
+                *_stopped(around.training_jobs, policy.model),
+            ),
             objects=around,
             summaries=summaries,
             servers=records,
@@ -443,6 +455,24 @@ def _too_long(obj: Object) -> Iterable[Problem]:
             f"policy with {most} characters at most, or leave the namespace out of KServe's domainTemplate"
         )
         yield Problem("Serving", "NameTooLong", message)
+
+
+def _stopped(jobs: Iterable[Object], model: str) -> Iterable[Problem]:
+    """The training jobs that were to stop for their numbers, and what a person can do about each."""
+    told = []
+    for job in stopped_jobs(jobs, model).values():
+        name, kind = job["metadata"]["name"], job["kind"]
+        field = {"runPolicy": {"suspend": False}} if kind == kinds.PYTORCH_JOB.kind else {"suspend": False}
+        patch = json.dumps({"spec": field}, separators=(",", ":"))
+        go_on = f"to have it go on: kubectl patch {kind.lower()} {name} --type=merge -p '{patch}'"
+        told.append(f"{kind} {name} is suspended: {stopped_for(job)}; {go_on}")
+    for job in jobs:
+        if is_queued(job) and is_training(job) and job["metadata"]["labels"].get(MODEL) == model and stopped_for(job):
+            name, kind = job["metadata"]["name"], job["kind"]
+            end = f"Kueue decides when it runs, so it goes on; to end it: kubectl delete {kind.lower()} {name}"
+            told.append(f"{kind} {name}: {stopped_for(job)}; {end}")
+    if told:
+        yield Problem("Training", "TrainingStopped", "; ".join(told), stops=False)
 
 
 def _is_stuck(obj: Object, state: RouteState, route: Object, now: datetime) -> bool:

@@ -23,7 +23,7 @@ PYTORCH_JOB = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
 TRAIN_JOB = Kind("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob")
 TRAINING = (PYTORCH_JOB, TRAIN_JOB)
 
-_WRITTEN = by_name((MODEL_VERSION, POLICY, PROMOTION, INFERENCE_SERVICE, HTTP_ROUTE, JOB, SERVICE))
+_WRITTEN = by_name((MODEL_VERSION, POLICY, PROMOTION, INFERENCE_SERVICE, HTTP_ROUTE, JOB, SERVICE, *TRAINING))
 
 
 def kind_of(obj: Object) -> Kind:

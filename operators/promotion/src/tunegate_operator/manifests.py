@@ -14,7 +14,7 @@ from typing import Any
 from tunegate.api import environment
 from tunegate.api.digest import short
 from tunegate.api.errors import UnavailableError
-from tunegate.api.labels import APPLIED, MANAGED_BY, MODEL, POLICY, RUN, SUITE, VERSION
+from tunegate.api.labels import APPLIED, MANAGED_BY, MODEL, POLICY, RUN, STOPPED, SUITE, VERSION
 from tunegate.api.pinned import storage_uri
 from tunegate.api.policy import ClusterPolicy, Placement
 from tunegate.api.traffic import ANSWER_PATHS, STEP_HEADER
@@ -23,6 +23,7 @@ from tunegate.kube import pods
 from tunegate.kube.kinds import Object
 from tunegate.promotion.snapshot import EvaluationJob
 from tunegate_operator.config import Config
+from tunegate_operator.read import is_queued
 from tunegate_operator.types import API_VERSION, dns, object_name, server_name, to_plain
 
 # The startup probe of the chart's runtimes: so often, each of so many seconds.
@@ -253,6 +254,19 @@ def owned(obj: Object, owner: Object) -> Object:
         "blockOwnerDeletion": False,
     }
     return {**obj, "metadata": {**obj["metadata"], "ownerReferences": [reference]}}
+
+
+def suspended(job: Object, why: str) -> Object:
+    """What to merge into a training job so that its pods end, by the version of it that was read.
+
+    Kueue would have a job of its queues go on at once: of such a one it is only noted.
+    """
+    field: Object = {"runPolicy": {"suspend": True}} if job["kind"] == "PyTorchJob" else {"suspend": True}
+    if is_queued(job):
+        field = {}
+    fields = {name: job["metadata"][name] for name in ("name", "namespace", "resourceVersion")}
+    metadata = {**fields, "annotations": {STOPPED: why}}
+    return {"apiVersion": job["apiVersion"], "kind": job["kind"], "metadata": metadata, "spec": field}
 
 
 def remembered(obj: Object) -> Object:

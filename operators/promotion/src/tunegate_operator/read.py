@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tunegate.api.errors import UsageError
-from tunegate.api.labels import MODEL, RUN
+from tunegate.api.labels import MODEL, RUN, STOPPED
 from tunegate.api.pinned import parse_storage_uri
 from tunegate.api.policy import ServingPods
 from tunegate.api.versions import ModelVersion
@@ -132,4 +132,36 @@ def finished_runs(jobs: Iterable[Object], model: str) -> frozenset[str]:
 
 def is_training(job: Object) -> bool:
     """Whether the job may still write checkpoints. Its last condition is no guide: transitions are not clean."""
-    return not any(is_true(job, condition) for condition in ("Succeeded", "Complete", "Failed"))
+    ended = any(is_true(job, condition) for condition in ("Succeeded", "Complete", "Failed"))
+    return not ended and not is_suspended(job)
+
+
+def is_suspended(job: Object) -> bool:
+    """Whether the job's pods are held back: a PyTorchJob's runPolicy says so, a TrainJob's spec."""
+    spec = job.get("spec", {})
+    return bool(spec.get("suspend") or spec.get("runPolicy", {}).get("suspend"))
+
+
+def is_queued(job: Object) -> bool:
+    """Whether Kueue decides when the job runs."""
+    return "kueue.x-k8s.io/queue-name" in job["metadata"].get("labels", {})
+
+
+def training_runs(jobs: Iterable[Object], model: str) -> Mapping[str, Object]:
+    """The jobs that train a model now, and were never stopped for their numbers, by run."""
+    return {run: job for run, job in _by_run(jobs, model).items() if is_training(job) and not stopped_for(job)}
+
+
+def stopped_jobs(jobs: Iterable[Object], model: str) -> Mapping[str, Object]:
+    """The jobs of a model that were suspended for their numbers and still are, by run."""
+    return {run: job for run, job in _by_run(jobs, model).items() if is_suspended(job) and stopped_for(job)}
+
+
+def _by_run(jobs: Iterable[Object], model: str) -> Mapping[str, Object]:
+    labeled = ((job["metadata"].get("labels", {}), job) for job in jobs)
+    return {labels[RUN]: job for labels, job in labeled if labels.get(MODEL) == model and RUN in labels}
+
+
+def stopped_for(job: Object) -> str:
+    """Why we stopped the job, whether or not a person has it go on since; empty where we never did."""
+    return str(job["metadata"].get("annotations", {}).get(STOPPED, ""))

@@ -132,7 +132,8 @@ class Reconciler:
             writes.create(obj)
         for obj in (obj for obj in todo.statuses if obj not in records):
             writes.record(obj)
-        for note in todo.notes:
+        stopped = [note for job, notes in todo.stop if writes.stop(job) for note in notes]
+        for note in (*todo.notes, *stopped):
             kind: Literal["Normal", "Warning"] = "Warning" if note.warning else "Normal"
             self._cluster.emit(note.about, reason=note.reason, note=note.message, action="Promote", type=kind)
         for obj in todo.apply:

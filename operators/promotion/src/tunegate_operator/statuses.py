@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from tunegate.api.digest import short
-from tunegate.api.promotion import TERMINAL, Promotion
+from tunegate.api.promotion import TERMINAL, Promotion, RunChoice
 from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Object
 from tunegate.promotion.counting import shown, stable_version
@@ -21,7 +21,7 @@ from tunegate_operator.gather import Gathered
 from tunegate_operator.read import is_true
 from tunegate_operator.types import API_VERSION, ServerRecord, read_version, to_plain
 
-CHECKS = ("StoreReadable", "Serving", "TrafficSplit", "FeedbackReadable")
+CHECKS = ("StoreReadable", "Serving", "TrafficSplit", "FeedbackReadable", "Training")
 """The conditions of a policy that a problem makes False, besides the summary."""
 
 # The phase of a ModelVersion by the reason why it is not verified.
@@ -116,6 +116,7 @@ def policy_status(
     gathered: Gathered,
     promotions: tuple[Promotion, ...],
     servers: Iterable[ServerRecord],
+    choices: Iterable[RunChoice],
     is_rolled_out: bool,
     now: datetime,
 ) -> Iterable[Object]:
@@ -147,6 +148,8 @@ def policy_status(
         fields["restored"] = gathered.edit.restored
     if rolled_out := gathered.rollout if is_rolled_out else gathered.rolled_out:
         fields["rolledOut"] = rolled_out
+    if runs := [to_plain(choice) for choice in choices]:
+        fields["runs"] = runs
     if running:
         fields["promotion"] = running.name
     problems = list(gathered.problems)

@@ -67,6 +67,16 @@ class Writes:
             patched = self.cluster.merge(*place, {"spec": obj["spec"], **annotations})
             self.asked[metadata["name"]] = (obj["spec"], patched["metadata"]["generation"])
 
+    def stop(self, job: Object) -> bool:
+        """Merge this into a training job, unless it was changed since it was read; says whether that was done."""
+        metadata = job["metadata"]
+        fields = {name: metadata[name] for name in ("annotations", "resourceVersion")}
+        with self._keeping(job):
+            place = kinds.kind_of(job), metadata["namespace"], metadata["name"]
+            self.cluster.merge(*place, {"metadata": fields, "spec": job["spec"]})
+            return True
+        return False
+
     def delete(self, obj: Object) -> None:
         metadata = obj["metadata"]
         with self._keeping(obj), suppress(ConflictError):  # another object has its name by now

@@ -25,6 +25,11 @@ class PreemptionCallback(TrainerCallback):  # type: ignore[misc]
         self._group = torch.distributed.new_group(backend="gloo")
         self.agreed = False
 
+    @property
+    def reason(self) -> str:
+        """Why the run is to stop, where that is for its numbers; empty where a person or a node asked."""
+        return self._path.read_text() if self._path.exists() else ""
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         asked = self._stop.requested or (state.is_world_process_zero and self._path.exists())
         answer = torch.tensor(int(asked))

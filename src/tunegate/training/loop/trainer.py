@@ -15,7 +15,7 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
-from tunegate.api.errors import Preempted
+from tunegate.api.errors import Preempted, TrainingError
 from tunegate.api.versions import ModelVersion
 from tunegate.training.data.examples import open_training_data
 from tunegate.training.data.packing import pack
@@ -112,12 +112,18 @@ def _train(
             publisher.cancel()
         raise
     everybody = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_UPLOAD)
+    reason = preemption.reason if preemption.agreed else ""
     if publisher:
-        (publisher.flush if preemption.agreed else publisher.close)()
+        (publisher.flush if preemption.agreed and not reason else publisher.close)()
     torch.distributed.barrier(group=everybody)
     torch.distributed.destroy_process_group()
     if preemption.agreed:
         step = trainer.state.global_step
+        if reason:
+            raise TrainingError(
+                f"The run was stopped for its numbers at step {step}, with everything published: {reason}. The same "
+                "command has it go on, and nothing stops it again."
+            )
         raise Preempted(f"The run was asked to stop and did at step {step}; the same command resumes from there.")
 
 

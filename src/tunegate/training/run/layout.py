@@ -19,7 +19,9 @@ LOG = "trainer_log.jsonl"
 PICTURE = "training_loss.png"
 VERSIONS = "versions.jsonl"  # what was published, one line each
 FINISHED = ".finished"  # names the store that the first node has published the whole run to
-STOP = "stop"  # there as soon as the run is to stop: the process that started the ranks tells those of every node
+# There as soon as the run is to stop: the process that started the ranks tells those of every node, and the publisher
+# says why, where its numbers are the reason.
+STOP = "stop"
 CHECKPOINTS = "checkpoint-*"
 RESUME = "resume"
 MARKER = "complete.json"

@@ -10,14 +10,19 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tunegate.api.errors import StoreError, UnavailableError
 from tunegate.api.versions import ModelVersion
 from tunegate.store import Store
+from tunegate.store.stops import find_stop
 from tunegate.training.run.checkpoints import Checkpoint, complete_checkpoints, publish_checkpoint, remove_surplus
+from tunegate.training.run.curve import Point, Scores
+from tunegate.training.run.layout import STOP
 from tunegate.training.run.plan import Plan
 
 _LOG = logging.getLogger(__name__)
@@ -37,6 +42,7 @@ class Publisher:
         self._thread = ThreadPoolExecutor(1, "publish")
         self._futures: dict[str, Future[None]] = {}
         self._deadline = float("inf")
+        self.points: Sequence[Point] = ()  # what published checkpoints were measured at, as last seen
         self._flushing = threading.Event()
 
     def submit(self, checkpoint: Checkpoint) -> None:
@@ -87,11 +93,12 @@ def publisher_of(plan: Plan, output_dir: Path, on_published: Callable[[ModelVers
     Those that are in the store make room for newer ones, if the run is to keep only some. The store need not be there
     yet: `on_published` gets every version that it has from now on.
     """
-    config = plan.config
+    config, started = plan.config, datetime.now(UTC)
     if config.store is None:
         return None
     store, run = Store.at(config.store, endpoint_url=config.endpoint_url), f"{config.model}/{config.run}"
     known: set[str] = set()
+    scores = Scores(store)
 
     def publish(checkpoint: Checkpoint) -> None:
         if not known:
@@ -101,6 +108,11 @@ def publisher_of(plan: Plan, output_dir: Path, on_published: Callable[[ModelVers
             known.add(name_of(checkpoint))
         published = [checkpoint for checkpoint in complete_checkpoints(output_dir) if name_of(checkpoint) in known]
         remove_surplus(published, config.kept)
+        with suppress(StoreError):  # both are looked for again beside the next checkpoint
+            publisher.points = scores.look(version for version in store.list(config.model) if version.run == config.run)
+            stop = find_stop(store, config.model, config.run)
+            if stop and stop.time > started:  # else it was followed, and a person has the run go on
+                (output_dir / STOP).write_text(stop.message)
 
     def name_of(checkpoint: Checkpoint) -> str:
         return f"{run}/{checkpoint.folder.name}"

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,10 @@ from tests.unit.training.watching import ranks_of, start, start_under_torchrun, 
 from tests.waiting import wait_for
 from tunegate.api.codec import from_json, to_json
 from tunegate.api.errors import Preempted
+from tunegate.store.stops import RunStop, stop_run
 from tunegate.training.launch.failure import Failure
 from tunegate.training.run.checkpoints import complete_checkpoints
-from tunegate.training.run.layout import failures
+from tunegate.training.run.layout import VERSIONS, failures
 from tunegate.training.run.preemption import stoppable
 from tunegate.training.run.progress import read_log
 
@@ -57,6 +59,24 @@ def test_a_run_that_was_asked_to_stop_keeps_and_publishes_what_it_has(
     assert all(step % 3 == 0 for step in saved)
     assert f"did at step {kept}; the same command resumes from there" in said
     assert shop.store.list("tiny")[-1].name == f"tiny/asked/checkpoint-{kept}"
+
+
+def test_a_run_is_stopped_for_its_numbers_with_everything_published(shop: Shop) -> None:
+    config = shop.config("worse", run="worse", num_train_epochs=MANY)
+    output = Path(config.output_dir)
+    launched = start(config, stderr=subprocess.PIPE)
+    try:
+        wait_beside(launched, lambda: (output / VERSIONS).is_file())
+        word = RunStop(message="score is 0.4, worse than 0.6", time=datetime.now(UTC))
+        stop_run(shop.store, "tiny", "worse", word)
+        _, said = launched.communicate(timeout=120)
+    finally:
+        launched.kill()
+        launched.communicate()
+    kept = complete_checkpoints(output)[-1].step
+    assert launched.returncode == 1
+    assert f"stopped for its numbers at step {kept}, with everything published: {word.message}. The same" in said
+    assert shop.store.list("tiny")[-1].name == f"tiny/worse/checkpoint-{kept}"
 
 
 def test_a_rank_that_is_asked_has_the_others_stop_at_its_step(shop: Shop) -> None:

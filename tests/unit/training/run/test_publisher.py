@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -18,8 +19,10 @@ from tunegate.api.errors import StoreError, UnavailableError
 from tunegate.models import make_tiny
 from tunegate.processes import free_port
 from tunegate.store import EmbeddedStore, Store
+from tunegate.store.stops import RunStop, stop_run
 from tunegate.training.run import publisher as publishing
 from tunegate.training.run.checkpoints import Checkpoint, begin_checkpoint, complete_checkpoints, seal
+from tunegate.training.run.layout import STOP
 from tunegate.training.run.plan import Plan
 from tunegate.training.run.progress import read_log
 from tunegate.training.run.publisher import Publisher, publisher_of
@@ -219,3 +222,17 @@ def test_a_store_that_is_killed_in_the_middle_of_an_upload_has_it_in_the_end(
     with start_again(mortal):
         publisher.close()
         assert store.verify("shop/run/checkpoint-3").files
+
+
+@pytest.mark.parametrize(("minutes", "said"), [(-1, ""), (1, "it gets worse")], ids=["before it began", "meanwhile"])
+def test_word_to_stop_is_followed_beside_the_next_checkpoint_unless_it_is_older_than_the_start(
+    store: Store, tmp_path: Path, minutes: int, said: str
+) -> None:
+    word = RunStop(message="it gets worse", time=datetime.now(UTC) + timedelta(minutes=minutes))
+    config = plan(store, tmp_path).config
+    stop_run(store, config.model, config.run, word)
+    publisher = publisher_of(plan(store, tmp_path), tmp_path, lambda _: None)
+    assert publisher
+    publisher.submit(checkpoint(tmp_path, 3))
+    publisher.close()
+    assert ((tmp_path / STOP).read_text() if (tmp_path / STOP).exists() else "") == said
