@@ -13,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from tests.apiserver import REPOSITORY
+from tests.builders import make_cluster_policy
 from tests.unit.evaluation.builders import write_csv
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.cli import root
@@ -49,7 +50,7 @@ def prepare(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mo
     model = make_tiny(tmp_path / "model", ["以下是中国关于考试的单项选择题，请选出其中的正确答案。答案：ABCD", "Hello"])
     release, producer = Release(format="huggingface"), Producer(kind="test")
     version = store.publish(model, "shop/base/checkpoint-0", release=release, producer=producer)
-    suite, harness = blocks("yaml")
+    suite, harness, _ = blocks("yaml")
     write_exam(tmp_path / "data")
     (tmp_path / "ceval-harness").mkdir()
     (tmp_path / "ceval-harness/suite.yaml").write_text(harness)
@@ -104,6 +105,12 @@ def test_lm_evaluation_harness_asks_the_same_files(
         f"ceval-valid_{name}/0" for name in list(names("ceval"))[:3]
     ]
     assert measured["metrics"][0]["name"] == "accuracy"
+
+
+def test_what_a_policy_says_of_runs_is_one() -> None:
+    policy = make_cluster_policy(**yaml.safe_load(blocks("yaml")[2]), suites=["quality", "shop-en"])
+    assert policy.stop_training
+    assert (policy.selection.type, policy.stop_training.checkpoints) == ("BestOf", 3)
 
 
 def test_the_table_has_every_field_of_a_choice_suite() -> None:
