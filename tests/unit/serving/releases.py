@@ -26,7 +26,7 @@ You sell kettles. Answer from what was found, and cite it by number.
 --- examples
 --- user
 {% for it in knowledge %}
-[{{ it.number }}] {{ it.title }}: {{ it.text | fence }}
+{{ it | fence }}
 {% endfor %}
 {{ question | fence }}
 """
