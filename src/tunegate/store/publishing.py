@@ -5,6 +5,7 @@ It knows the layout of a version in the store; finding and reading versions is i
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -23,6 +25,8 @@ from tunegate.store.claims import Claim, claimed
 from tunegate.store.client import explain_store_errors
 from tunegate.store.fetching import RESUME
 from tunegate.store.transfer import ByteCounter, Finished, Held, Progress, SourceFile, Transfers
+
+_LOG = logging.getLogger(__name__)
 
 
 def collect(folder: Path, release: Release, prompts: Path | None = None) -> tuple[SourceFile, ...]:
@@ -63,19 +67,37 @@ def complete(sources: Iterable[SourceFile], release: Release, prompts: Path | No
 
 
 def _files_in(folder: Path) -> list[SourceFile]:
+    """All files, but for lock files and what git and downloads keep beside a model, of which a warning tells."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; name the folder that holds the model's files.")
-    sources = []
+    sources, left_out = [], []
     for root, folders, names in os.walk(folder):
-        for path in (Path(root, name) for name in [*folders, *names]):
+        left_out += [Path(root, name) for name in [*folders, *names] if _is_left_out(name)]
+        folders[:] = [name for name in folders if not _is_left_out(name)]
+        for path in (Path(root, name) for name in [*folders, *names] if not _is_left_out(name)):
             if path.is_dir() and path.is_symlink():
                 raise UsageError(f"{path} is a link to a folder; replace it by the folder itself.")
             if path.is_dir():
                 continue
             if not path.is_file():
                 raise UsageError(f"{path} is not a regular file; remove it from the folder.")
+            if not _can_travel(path.name):
+                raise UsageError(f"{str(path)!r} has a name that not every store can hold; rename it.")
             sources.append(SourceFile(path.relative_to(folder).as_posix(), path.stat().st_size, path))
+    if left_out:
+        names = sorted(path.relative_to(folder).as_posix() for path in left_out)
+        _LOG.warning("left out of the version: %s", ", ".join(names))
     return sources
+
+
+def _is_left_out(name: str) -> bool:
+    """Whether it is no part of a model: a clone's `.git` has all weights a second time."""
+    return name in {".git", ".cache", "__pycache__", ".ipynb_checkpoints", ".DS_Store"} or name.endswith(".lock")
+
+
+def _can_travel(name: str) -> bool:
+    """Whether every store and system has the same name for it: not with a backslash or control characters."""
+    return "\\" not in name and name.isprintable() and len(name.encode(errors="replace")) <= 255
 
 
 def publish(
@@ -182,9 +204,8 @@ def _require_same(
         f"{existing.name} is taken by other bytes ({existing.digest}); a version never changes: choose another name."
     )
     # tunegate 0.1 wrote no schema into a release; what it published then is the same version still.
-    text = msgspec.yaml.encode(
-        {name: value for name, value in msgspec.to_builtins(release).items() if name != "schema"}
-    )
+    written: dict[str, Any] = msgspec.yaml.decode(to_yaml(release))
+    text = msgspec.yaml.encode({name: value for name, value in written.items() if name != "schema"})
     older = SourceFile(RELEASE, len(text), text)
     if any(file.path == RELEASE and file.sha256 == older.sha256() for file in existing.files):
         sources = tuple(older if source.path == RELEASE else source for source in sources)

@@ -192,6 +192,29 @@ def test_folder_that_cannot_be_published_is_a_usage_error(store: Store, tmp_path
     assert store.keys("") == []
 
 
+@pytest.mark.parametrize("name", ["a\\b.txt", "line\nbreak", "bell\a", b"latin-\xe9"])
+def test_a_name_that_cannot_travel_is_refused(store: Store, model: Path, name: str | bytes) -> None:
+    """A store would take it and nobody could fetch it again."""
+    path = model / os.fsdecode(name)
+    path.touch()
+    with pytest.raises(UsageError, match="has a name that not every store can hold; rename it"):
+        publish(store, model)
+    path.rename(model / "plain.txt")
+    store.fetch(publish(store, model).uri, model.parent / "fetched")
+
+
+def test_what_git_and_downloads_keep_beside_a_model_is_left_out_and_told(
+    store: Store, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    version = publish(store, model)
+    for path in (".git/lfs/objects/a", ".cache/huggingface/download/a.lock", "tokenizer/.git", "a.lock"):
+        (model / path).parent.mkdir(parents=True, exist_ok=True)
+        (model / path).touch()
+
+    assert publish(store, model) == version
+    assert "left out of the version: .cache, .git, a.lock, tokenizer/.git" in caplog.text
+
+
 def test_linked_files_are_published_as_files(store: Store, model: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere.bin").write_bytes(b"blob")
     (model / "linked.bin").symlink_to(tmp_path / "elsewhere.bin")
