@@ -6,6 +6,7 @@ A folder of the store is a version when its manifest is there; without one nobod
 from __future__ import annotations
 
 import builtins
+import logging
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,7 @@ from tunegate.store.transfer import Progress
 
 _MANIFEST_KEY = re.compile(rf"{NAME.pattern}/{re.escape(MANIFEST)}")
 _READERS = 8
+_LOG = logging.getLogger(__name__)
 
 
 class Store:
@@ -33,6 +35,7 @@ class Store:
     def __init__(self, client: Any, location: Location, endpoint_url: str | None) -> None:
         self._bucket = Bucket(client, location)
         self._manifests: dict[Entry, Manifest] = {}  # immutable, so what was read once stays true
+        self._damaged: set[Entry] = set()
         self.uri = location.uri
         self.endpoint_url = endpoint_url
 
@@ -117,7 +120,7 @@ class Store:
         return manifest
 
     def list(self, model: str | None = None) -> builtins.list[ModelVersion]:
-        """The complete versions, of one model or of all, oldest first."""
+        """The complete versions, of one model or of all, oldest first; a warning tells of those that can't be read."""
         return [self.version_of(manifest) for manifest in self.manifests(model)]
 
     def manifests(self, model: str | None = None) -> builtins.list[Manifest]:
@@ -197,15 +200,21 @@ class Store:
         models = [model] if model else [name for name in self._bucket.folders("") if not name.startswith(".")]
         entries = [entry for name in models for entry in self._bucket.entries(f"{name}/")]
         entries = [entry for entry in entries if _MANIFEST_KEY.fullmatch(entry.key)]
-        unread = [entry for entry in entries if entry not in self._manifests]
+        unread = [entry for entry in entries if entry not in self._manifests and entry not in self._damaged]
         if unread:
             with ThreadPoolExecutor(min(_READERS, len(unread))) as readers:
-                names = [entry.key.removesuffix(f"/{MANIFEST}") for entry in unread]
-                for entry, manifest in zip(unread, readers.map(self._read, names), strict=True):
-                    if manifest:
-                        self._manifests[entry] = manifest
+                tuple(readers.map(self._keep, unread))
         found = [manifest for entry in entries if (manifest := self._manifests.get(entry))]
         return sorted(found, key=lambda manifest: (manifest.created, manifest.name))
+
+    def _keep(self, entry: Entry) -> None:
+        """Read a manifest for good. One that can't be read is told of once, and hides no other."""
+        try:
+            if manifest := self._read(entry.key.removesuffix(f"/{MANIFEST}")):
+                self._manifests[entry] = manifest
+        except (DigestError, UsageError) as error:
+            self._damaged.add(entry)
+            _LOG.warning("left out: %s", error)
 
     def _read(self, name: str) -> Manifest | None:
         body = self._bucket.get(f"{name}/{MANIFEST}")

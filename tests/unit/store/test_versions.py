@@ -139,6 +139,23 @@ def test_manifest_that_was_changed_is_refused(store: Store, model: Path) -> None
         store.manifest("tea/run/checkpoint-2")
 
 
+def test_a_manifest_that_cannot_be_read_hides_no_other(
+    store: Store, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    version = publish(store, model, "tea/run/checkpoint-1")
+    store.put("tea/run/checkpoint-2/manifest.json", b"{}")
+    store.put("zz/run/checkpoint-1/manifest.json", b"not JSON")
+
+    for _ in range(2):
+        assert store.list() == [version]
+    assert store.resolve(version.digest[7:15]) == version
+    assert caplog.text.count("tea/run/checkpoint-2/manifest.json is not a valid Manifest") == 1
+    assert caplog.text.count("zz/run/checkpoint-1/manifest.json is not a valid Manifest") == 1
+    publish(store, model, "tea/run/checkpoint-3")
+    with pytest.raises(UsageError, match="is not a valid Manifest"):
+        store.resolve("tea/run/checkpoint-2")
+
+
 def test_documents_are_written_once_or_over_and_listed(store: Store) -> None:
     assert store.get(".tunegate/notes/a") is None
     assert store.put_new(".tunegate/notes/a", b"1")
