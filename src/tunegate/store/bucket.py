@@ -1,8 +1,8 @@
 """Small documents and listings in a bucket, and the one promise that stores keep in different ways: not to overwrite.
 
-S3, SeaweedFS and MinIO know `If-None-Match: *`; OSS answers 501 to it and knows `x-oss-forbid-overwrite: true`; some
-take either header and overwrite all the same. Which it is, an object that is there already tells. Nothing here needs
-the right to delete.
+S3, SeaweedFS and MinIO know `If-None-Match: *`; OSS answers 501 to it and knows `x-oss-forbid-overwrite: true`, COS
+calls that `x-cos-forbid-overwrite`; some take any header and overwrite all the same. Which it is, an object that is
+there already tells. Nothing here needs the right to delete.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any
 import botocore.exceptions
 
 from tunegate.api.errors import StoreError
-from tunegate.store.client import Location, code_of, explain_store_errors, is_missing, status_of
+from tunegate.store.client import BROKEN, Location, explain_store_errors, is_missing, status_of
 
 PROBE = ".tunegate/overwrite-probe"
 """A document that is there for good, to try on whether a store refuses to overwrite it."""
 _WAYS: tuple[dict[str, Any], ...] = ({"IfNoneMatch": "*"}, {"ForbidOverwrite": True})
-_EXISTS = {"PreconditionFailed", "ConditionalRequestConflict", "FileAlreadyExists", "412", "409"}
+_EXISTS = (409, 412)  # stores have many codes for it
+_READS = 3
 _LOG = logging.getLogger(__name__)
 
 
@@ -52,13 +53,19 @@ class Bucket:
         return {"Bucket": self.location.bucket, "Key": self.location.prefix + key}
 
     def get(self, key: str) -> bytes | None:
+        """The document, or None where there is none."""
         with explain_store_errors(self.location.uri):
-            try:
-                return bytes(self.client.get_object(**self.place(key))["Body"].read())
-            except botocore.exceptions.ClientError as error:
-                if is_missing(error):
-                    return None
-                raise
+            for left in reversed(range(_READS)):
+                try:
+                    return bytes(self.client.get_object(**self.place(key))["Body"].read())
+                except botocore.exceptions.ClientError as error:
+                    if is_missing(error):
+                        return None
+                    raise
+                except BROKEN:  # the client has asked again for what did not come at all; this was cut in the middle
+                    if not left:
+                        raise
+        raise AssertionError("the last reading returns or raises")
 
     def put(self, key: str, body: bytes) -> None:
         with explain_store_errors(self.location.uri):
@@ -77,7 +84,7 @@ class Bucket:
             try:
                 self.client.put_object(**self.place(key), Body=body, **way)
             except botocore.exceptions.ClientError as error:
-                if code_of(error) not in _EXISTS:
+                if status_of(error) not in _EXISTS:
                     raise
                 # A put whose answer was lost refuses its own repetition.
                 return bool(error.response["ResponseMetadata"].get("RetryAttempts")) and self.get(key) == body
@@ -93,7 +100,7 @@ class Bucket:
                     try:
                         self.client.put_object(**self.place(PROBE), Body=b"", **way)
                     except botocore.exceptions.ClientError as error:
-                        if code_of(error) in _EXISTS:
+                        if status_of(error) in _EXISTS:
                             self._way = way
                             break
                         if status_of(error) not in (400, 501):  # the header itself is refused

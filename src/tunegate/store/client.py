@@ -5,11 +5,15 @@ Nothing here knows of versions; credentials never leave botocore and appear in n
 
 from __future__ import annotations
 
+import logging
+import os
+import random
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, cast
 
@@ -19,15 +23,24 @@ import botocore.loaders
 import botocore.session
 import urllib3.exceptions
 from botocore.config import Config
+from botocore.credentials import CredentialProvider, RefreshableCredentials
 from botocore.utils import parse_timestamp
 
 from tunegate.api.errors import CredentialsError, StoreError, UnavailableError, UsageError
 from tunegate.processes import is_loopback
 
 CONNECTIONS = 32
-FORBID_OVERWRITE = "x-oss-forbid-overwrite"
+FORBID_OVERWRITE = ("x-oss-forbid-overwrite", "x-cos-forbid-overwrite")
+"""What Alibaba Cloud's OSS and Tencent Cloud's COS call it; each ignores the other's."""
+PATIENCE_SECONDS = 60.0
+"""How long a call goes on with a store that says that it is busy or failed."""
 _URI = re.compile(r"(?P<scheme>s3|oss)://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?")
-_MISSING = {"404", "NoSuchKey", "NotFound"}
+_REREAD_SECONDS = 300
+_ADVISORY_SECONDS = 900  # before credentials expire botocore asks for new ones
+_UNREACHED_ATTEMPTS = 3  # where nobody answers, asking on only keeps a person from the reason
+_LONGEST_PAUSE = 5.0  # seconds
+_LATER = {"SlowDown", "Throttling", "TooManyRequests", "RequestTimeout", "BadDigest"}
+"""Refusals of 4xx that say nothing against the request: too many of them, or its body came late or damaged."""
 BROKEN = (
     botocore.exceptions.HTTPClientError,
     botocore.exceptions.ConnectionError,
@@ -39,7 +52,8 @@ BROKEN = (
 )
 """What a lost connection raises, at whatever moment it was lost."""
 _NOT_ALLOWED = {"AccessDenied", "403", "MethodNotAllowed"}
-_SIGN_IN = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "InvalidClientTokenId"}
+_ENDPOINT = "--endpoint-url (AWS_ENDPOINT_URL)"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,7 @@ def connect(location: Location, endpoint_url: str | None, **keys: str) -> Any:
         connect_timeout=5,
         read_timeout=60,
         max_pool_connections=CONNECTIONS,
-        retries={"mode": "standard", "total_max_attempts": 3},
+        retries={"mode": "standard", "total_max_attempts": 1},  # _pause says what is tried again
         s3={"addressing_style": addressing, "payload_signing_enabled": False},
         # Bodies are covered by what transfer.py sends along; botocore's own would be computed a second time.
         request_checksum_calculation="when_required",
@@ -85,7 +99,12 @@ def connect(location: Location, endpoint_url: str | None, **keys: str) -> Any:
     )
     with explain_store_errors(location.uri):
         try:
-            session = boto3.session.Session(botocore_session=_session(), **keys)
+            found = _session()
+            _check_certificates(found.get_config_variable("ca_bundle"))
+            if _would_send_token_to_store():
+                found.set_config_variable("ignore_configured_endpoint_urls", True)
+                endpoint_url = endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ["AWS_ENDPOINT_URL"]
+            session = boto3.session.Session(botocore_session=found, **keys)
             client = session.client("s3", endpoint_url=endpoint_url, config=config)
             if is_loopback(client.meta.endpoint_url):  # the environment may have named it, so it is known only now
                 direct = config.merge(Config(proxies={}))
@@ -94,17 +113,88 @@ def connect(location: Location, endpoint_url: str | None, **keys: str) -> Any:
             raise UsageError(f"{endpoint_url!r} is not an endpoint; write http://HOST:PORT or https://HOST.") from error
     client.meta.events.register("before-parameter-build.s3.PutObject", _take_forbid_overwrite)
     client.meta.events.register("before-call.s3.PutObject", _send_forbid_overwrite)
+    client.meta.events.register_first("needs-retry.s3", _pause)
     return client
+
+
+def _check_certificates(bundle: str | None) -> None:
+    """Raises UsageError for a file that isn't there, which botocore would call a broken connection."""
+    bundle = bundle or os.environ.get("REQUESTS_CA_BUNDLE")
+    if bundle and not os.path.exists(bundle):
+        raise UsageError(
+            f"There is no {bundle}, which AWS_CA_BUNDLE names; correct the path of your CA's certificates."
+        )
+
+
+def _would_send_token_to_store() -> bool:
+    """Whether the store's endpoint is set for all services, and so for STS, at which a pod's role is assumed."""
+    names = {"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ENDPOINT_URL"}
+    return names <= os.environ.keys() and "AWS_ENDPOINT_URL_STS" not in os.environ
+
+
+class _CredentialsFile(CredentialProvider):  # type: ignore[misc]
+    """The credentials in a file, as botocore reads them, but again every few minutes: a mounted Secret rotates."""
+
+    METHOD = "rotated-credentials-file"
+
+    def __init__(self, provider: Any) -> None:
+        super().__init__()
+        self._provider = provider
+
+    def load(self) -> RefreshableCredentials | None:
+        read = self._read()
+        if read is None:
+            return None
+        return RefreshableCredentials.create_from_metadata(read, refresh_using=self._read, method=self.METHOD)
+
+    def _read(self) -> dict[str, str] | None:
+        found = self._provider.load()
+        if found is None:
+            return None
+        expires = datetime.now(UTC) + timedelta(seconds=_REREAD_SECONDS + _ADVISORY_SECONDS)
+        keys = {"access_key": found.access_key, "secret_key": found.secret_key, "token": found.token}
+        return {**keys, "expiry_time": expires.isoformat()}
 
 
 def _take_forbid_overwrite(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
     """Accept ForbidOverwrite=True beside botocore's own parameters of a put."""
-    context[FORBID_OVERWRITE] = params.pop("ForbidOverwrite", False)
+    context["tunegate_forbid_overwrite"] = params.pop("ForbidOverwrite", False)
 
 
 def _send_forbid_overwrite(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
-    if context.get(FORBID_OVERWRITE):
-        params["headers"][FORBID_OVERWRITE] = "true"
+    if context.get("tunegate_forbid_overwrite"):
+        params["headers"].update(dict.fromkeys(FORBID_OVERWRITE, "true"))
+
+
+def _pause(
+    attempts: int, response: Any, caught_exception: Exception | None, endpoint: Any, request_dict: Any, **_: Any
+) -> float | None:
+    """The seconds after which a call is made again; None when what came is its answer.
+
+    A store that is busy is asked for PATIENCE_SECONDS, at growing intervals, of which a random part
+    spreads many clients; one that is not reached, _UNREACHED_ATTEMPTS times.
+    """
+    if response is not None:
+        response[1].setdefault("ResponseMetadata", {})["Endpoint"] = endpoint.host
+    seconds: float = random.uniform(0.5, 1) * min(_LONGEST_PAUSE, 0.25 * 2**attempts)  # noqa: S311 - no secret
+    if caught_exception is not None:
+        is_lost = isinstance(caught_exception, BROKEN) and not _is_untrusted(caught_exception)
+        return seconds if is_lost and attempts < _UNREACHED_ATTEMPTS else None
+    status, code = response[0].status_code, str(response[1].get("Error", {}).get("Code", ""))
+    if not may_pass(status, code):
+        return None
+    began: float = request_dict["context"].setdefault("tunegate_began", time.monotonic())
+    if time.monotonic() + seconds - began > PATIENCE_SECONDS:
+        return None
+    if attempts == 1:
+        says = "%s answers %s: it is asked again for up to %d s"
+        _LOG.info(says, endpoint.host, code or status, PATIENCE_SECONDS)
+    return seconds
+
+
+def may_pass(status: int, code: str) -> bool:
+    """Whether an answer says that the same request may work later; what is not implemented (501) never will."""
+    return (status >= 500 and status != 501) or status == 429 or code in _LATER
 
 
 def _session() -> Any:
@@ -112,6 +202,9 @@ def _session() -> Any:
     session = botocore.session.get_session()
     session.register_component("data_loader", _definitions(session.get_config_variable("data_path")))
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
+    providers = session.get_component("credential_provider")
+    file = providers.get_provider("shared-credentials-file")
+    providers.insert_before("shared-credentials-file", _CredentialsFile(file))
     return session
 
 
@@ -144,17 +237,13 @@ def status_of(error: botocore.exceptions.ClientError) -> int:
 
 
 def is_missing(error: botocore.exceptions.ClientError) -> bool:
-    return code_of(error) in _MISSING
+    """Whether a store says that there is no such object; who answers 404 in another form is no store."""
+    return code_of(error) == "NoSuchKey"
 
 
 def is_refused(error: botocore.exceptions.ClientError) -> bool:
     """Whether the credentials lack the right, or the store has no such operation."""
     return code_of(error) in _NOT_ALLOWED or status_of(error) == 501
-
-
-def is_failure(error: botocore.exceptions.ClientError) -> bool:
-    """Whether the store failed, not the request; what it does not implement (501) it never will."""
-    return status_of(error) >= 500 and status_of(error) != 501
 
 
 @contextmanager
@@ -172,31 +261,73 @@ def explain_store_errors(where: str) -> Iterator[None]:
     except botocore.exceptions.PartialCredentialsError as error:
         raise CredentialsError(f"the credentials for {where} are incomplete; set both halves of the key.") from error
     except BROKEN as error:
-        url = getattr(error, "kwargs", {}).get("endpoint_url")
-        at = f" at {'/'.join(url.split('/')[:3])}" if url else ""
+        if _is_untrusted(error):
+            raise StoreError(
+                f"the certificate of {where}{_at(error)} is not trusted here; set AWS_CA_BUNDLE to a PEM file with "
+                "that of the CA which signed it."
+            ) from error
         raise UnavailableError(
-            f"{where} can't be reached{at}; check that the store runs and that --endpoint-url "
-            "(AWS_ENDPOINT_URL) is right."
+            f"{where} can't be reached{_at(error)}; check that the store runs and that {_ENDPOINT} is right."
         ) from error
     except botocore.exceptions.BotoCoreError as error:
         raise StoreError(f"{where} can't be used: {error}".rstrip(".") + ".") from error
 
 
+def _at(error: Exception) -> str:
+    given = getattr(error, "kwargs", {})
+    if proxy := given.get("proxy_url"):  # botocore has taken its password out
+        return f" by the proxy {proxy}"
+    url = given.get("endpoint_url")
+    return f" at {'/'.join(url.split('/')[:3])}" if url else ""
+
+
+def _is_untrusted(error: Exception) -> bool:
+    """Whether it is for the certificate, and not for the network, that no connection was made."""
+    return isinstance(error, botocore.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
 def _explain_answer(where: str, error: botocore.exceptions.ClientError) -> StoreError:
-    code, bucket = code_of(error), where.split("/")[2]
-    if code == "NoSuchBucket":
-        return StoreError(f"bucket {bucket} does not exist; create it with: aws s3 mb s3://{bucket}")
-    if code in _SIGN_IN:
-        return CredentialsError(
-            f"{where} refuses the credentials ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
-        )
-    if code in _NOT_ALLOWED:
-        return CredentialsError(
-            f"{where} does not allow {error.operation_name} to these credentials; ask for that permission."
-        )
+    code, operation = code_of(error), error.operation_name
+    host: str = error.response.get("ResponseMetadata", {}).get("Endpoint", "")
+    at = f" at {host}" if host else ""
+    if refusal := _explain_refusal(code, operation, where, at):
+        return refusal
     message = error.response.get("Error", {}).get("Message") or "no reason given"
     # The store failed, not the request: also when it was ended in the middle of an upload and forgot it.
-    failed = is_failure(error) or code in {"InvalidPart", "NoSuchUpload", "SlowDown"}
+    failed = may_pass(status_of(error), code) or code in {"InvalidPart", "NoSuchUpload"}
     return (UnavailableError if failed else StoreError)(
-        f"{where} failed at {error.operation_name}: {code}: {message.rstrip('.')}; look into the store's log."
+        f"{where}{at} failed at {operation}: {code}: {message.rstrip('.')}; look into the store's log."
     )
+
+
+def _explain_refusal(code: str, operation: str, where: str, at: str) -> StoreError | None:
+    """What `code` means to a person; a status is the code of what is not S3's XML. None for what isn't known."""
+    bucket = where.split("/")[2]
+    match code:
+        case "NoSuchBucket":
+            return StoreError(f"bucket {bucket} does not exist{at}; create it with: aws s3 mb s3://{bucket}")
+        case "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "InvalidClientTokenId":
+            keys = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            return CredentialsError(f"{where}{at} refuses the credentials ({code}); {keys}.")
+        case "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired":
+            ended = f"the temporary credentials for {where}{at} have expired ({code})"
+            return CredentialsError(f"{ended}; get new ones, with their AWS_SESSION_TOKEN.")
+        case "AccessDenied" | "403" | "MethodNotAllowed":
+            refused = f"{where}{at} does not allow {operation} to these credentials"
+            return CredentialsError(f"{refused}; ask for that permission.")
+        case "RequestTimeTooSkewed" | "RequestExpired":
+            wrong = f"{where}{at} says that the clock of this machine is wrong ({code})"
+            return StoreError(f"{wrong}; set it, for instance by NTP.")
+        case "PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed" | "301" | "307":
+            moved = f"bucket {bucket} is in another region or place than asked{at} ({code})"
+            return StoreError(f"{moved}; set AWS_DEFAULT_REGION to its region, or correct {_ENDPOINT}.")
+        case "KeyTooLongError":
+            long = f"{where}{at} refuses a name of more than 1,024 bytes"
+            return StoreError(f"{long}; shorten the names of files or folders.")
+        case "413":
+            large = f"what stands before {where}{at} refuses {operation} for its size (413)"
+            return StoreError(f"{large}; let it pass bodies of 16 MiB.")
+        case _ if code.isdecimal() and code.startswith("4") and code != "429":
+            foreign = f"{where}{at} answers {operation} with {code} and not as S3 does"
+            return StoreError(f"{foreign}; correct {_ENDPOINT}, or what stands before the store.")
+    return None

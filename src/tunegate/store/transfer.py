@@ -28,7 +28,7 @@ import botocore.exceptions
 from tunegate.api.codec import Resource
 from tunegate.api.errors import StoreError
 from tunegate.store.bucket import Bucket
-from tunegate.store.client import BROKEN, is_failure, is_refused
+from tunegate.store.client import BROKEN, is_refused
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -304,17 +304,12 @@ class Transfers:
             raise _StoppedError
 
     def _with_retries(self, call: Callable[[], T]) -> T:
-        """Call until it works: broken connections and the store's own failures cost a pause, up to a point."""
+        """Call until it works: broken connections cost a pause, up to a point; the client waits for a busy store."""
         failures = 0
         while True:
             try:
                 return call()
             except BROKEN as error:
-                failures += 1
-                self._pause(failures, error)
-            except botocore.exceptions.ClientError as error:
-                if not is_failure(error):
-                    raise
                 failures += 1
                 self._pause(failures, error)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -14,11 +16,30 @@ import botocore.exceptions
 from tunegate.store.client import FORBID_OVERWRITE, connect, parse_uri
 
 CONDITIONS = ("if-none-match", "if-match")
+FORBIDS = dict(zip(("oss", "cos"), FORBID_OVERWRITE, strict=True))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request is answered whose `METHOD path` fits `pattern`; or, with `cut`, so much of the store's own."""
+
+    pattern: str
+    status: int
+    body: bytes = b""
+    cut: int | None = None
+
+
+def error(pattern: str, status: int, code: str) -> Answer:
+    """An error in S3's form."""
+    return Answer(pattern, status, _error(code))
 
 
 class PickyStore:
-    """`way`: "oss" refuses conditions by 501 and honors x-oss-forbid-overwrite, "deaf" overwrites whatever is asked.
+    """`way`: "oss" refuses conditions by 501 and honors x-oss-forbid-overwrite, "cos" x-cos-forbid-overwrite; "deaf"
+    overwrites whatever is asked.
 
+    `answers` are given, one after the other, to the requests that their pattern fits, instead of asking the store.
+    `allowed` are the S3 actions that these credentials have a right to, all where it is None.
     `refused` are methods, or parts of a query, that these credentials have no right to. `requests` are those that came.
     """
 
@@ -26,6 +47,8 @@ class PickyStore:
         self.way = way
         self.refused = refused
         self.requests: list[str] = []
+        self.answers: list[Answer] = []
+        self.allowed: frozenset[str] | None = None
         self.lock = threading.Lock()
         self.behind = endpoint_url.removeprefix("http://")
         self.client = connect(parse_uri("s3://any"), endpoint_url)
@@ -36,12 +59,25 @@ class PickyStore:
         """Answer a put that has a condition: status, error code and ETag."""
         names = {name.lower() for name in headers}
         bucket, key = path.partition("?")[0].lstrip("/").split("/", 1)
-        if self.way == "oss" and names & set(CONDITIONS):
+        if self.way in FORBIDS and names & set(CONDITIONS):
             return 501, "NotImplemented", ""
         with self.lock:
-            if self.way == "oss" and FORBID_OVERWRITE in names and self._is_there(bucket, key):
+            if FORBIDS.get(self.way) in names and self._is_there(bucket, key):
                 return 409, "FileAlreadyExists", ""
             return 200, "", self.client.put_object(Bucket=bucket, Key=key, Body=body)["ETag"]
+
+    def answer(self, request: str) -> Answer | None:
+        """The next answer for `METHOD path`, which then is used up."""
+        with self.lock:
+            found = next((answer for answer in self.answers if re.search(answer.pattern, request)), None)
+            if found:
+                self.answers.remove(found)
+            return found
+
+    def refuses(self, method: str, path: str) -> bool:
+        if self.allowed is not None and action_of(method, path) not in self.allowed:
+            return True
+        return any(what == method or what in path for what in self.refused)
 
     def _is_there(self, bucket: str, key: str) -> bool:
         try:
@@ -49,6 +85,18 @@ class PickyStore:
         except botocore.exceptions.ClientError:
             return False
         return True
+
+
+def action_of(method: str, path: str) -> str:
+    """The action that AWS asks for a right to."""
+    query = path.partition("?")[2]
+    if method == "GET" and "list-type" in query:
+        return "s3:ListBucket"
+    if method == "GET" and query.startswith("uploads"):
+        return "s3:ListBucketMultipartUploads"
+    if method == "DELETE":
+        return "s3:AbortMultipartUpload" if "uploadId" in query else "s3:DeleteObject"
+    return {"GET": "s3:GetObject", "PUT": "s3:PutObject", "POST": "s3:PutObject"}.get(method, method)
 
 
 @contextmanager
@@ -75,9 +123,14 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         names = {name.lower() for name in self.headers}
         self.store.requests.append(f"{self.command} {self.path}")
-        if any(what == self.command or what in self.path for what in self.store.refused):
+        if answer := self.store.answer(self.store.requests[-1]):
+            if answer.cut is None:
+                self._answer(answer.status, [], answer.body)
+            else:
+                self._pass_on(body, answer.cut)
+        elif self.store.refuses(self.command, self.path):
             self._answer(403, [], _error("AccessDenied"))
-        elif self.store.way and self.command == "PUT" and names & {*CONDITIONS, FORBID_OVERWRITE}:
+        elif self.store.way and self.command == "PUT" and names & {*CONDITIONS, *FORBID_OVERWRITE}:
             status, code, etag = self.store.put(self.path, body, self.headers)
             self._answer(status, [("ETag", etag)] if etag else [], _error(code) if code else b"")
         else:
@@ -85,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do  # noqa: N815 - the names that http.server calls
 
-    def _pass_on(self, body: bytes) -> None:
+    def _pass_on(self, body: bytes, cut: int | None = None) -> None:
         behind = http.client.HTTPConnection(self.store.behind)
         behind.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
@@ -96,7 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
         data = answer.read()
         kept = [pair for pair in answer.getheaders() if pair[0].lower() not in ("connection", "transfer-encoding")]
         behind.close()
-        self._answer(answer.status, kept, data)
+        self._answer(answer.status, kept, data[:cut])
+        self.close_connection = cut is not None
 
     def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self.send_response_only(status)

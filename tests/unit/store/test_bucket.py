@@ -23,7 +23,7 @@ from tunegate.store.bucket import PROBE
 from .picky import PickyStore, picky_store
 
 NAME = "tea/run/checkpoint-1"
-WAYS = ("", "oss", "deaf")
+WAYS = ("", "oss", "cos", "deaf")
 Behind = Callable[..., tuple[Store, PickyStore]]
 
 

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import os
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
 import pytest
 from botocore.exceptions import ClientError
 
+import tunegate.store.client as client_module
+from tests.answering import listening
 from tunegate.api.errors import CredentialsError, StoreError, UnavailableError, UsageError
 from tunegate.processes import free_port
 from tunegate.store import EmbeddedStore, Store
@@ -33,7 +39,10 @@ def test_another_uri_is_a_usage_error(uri: str) -> None:
 
 @pytest.mark.usefixtures("store")
 def test_missing_bucket_is_told_with_the_command_that_creates_it(embedded_store: EmbeddedStore) -> None:
-    with pytest.raises(StoreError, match="bucket nowhere does not exist; create it with: aws s3 mb s3://nowhere"):
+    with pytest.raises(
+        StoreError,
+        match=r"bucket nowhere does not exist at http://127.0.0.1:\d+; create it with: aws s3 mb s3://nowhere",
+    ):
         Store.open("s3://nowhere", endpoint_url=embedded_store.endpoint_url)
 
 
@@ -85,7 +94,7 @@ def test_what_may_work_later_is_told_from_what_is_refused(status: int, code: str
 def test_answer_that_is_not_s3s_is_told() -> None:
     answer = {"ResponseMetadata": {"HTTPStatusCode": 405}}
     with (
-        pytest.raises(StoreError, match="failed at AssumeRoleWithWebIdentity: 405: no reason given"),
+        pytest.raises(StoreError, match="answers AssumeRoleWithWebIdentity with 405 and not as S3 does; correct"),
         explain_store_errors("s3://m"),
     ):
         raise ClientError(answer, "AssumeRoleWithWebIdentity")
@@ -130,3 +139,95 @@ def test_store_elsewhere_is_asked_by_the_proxy(
     client = connect(parse_uri("s3://models"), "http://store.invalid")
     client.get_object(Bucket="models", Key="a")
     assert web_proxy[1:] == ["http://store.invalid/models/a"]
+
+
+def set_web_identity(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod's role instead of keys."""
+    (folder / "token").write_text("a-token")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "none"))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/tunegate")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(folder / "token"))
+
+
+def test_a_role_is_assumed_at_an_sts_of_ones_own(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Sts(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.rfile.read(int(self.headers["Content-Length"])))
+            keys = "".join(f"<{tag}>{value}</{tag}>" for tag, value in given.items())
+            result = (
+                f"<AssumeRoleWithWebIdentityResult><Credentials>{keys}</Credentials></AssumeRoleWithWebIdentityResult>"
+            )
+            body = f"<AssumeRoleWithWebIdentityResponse>{result}</AssumeRoleWithWebIdentityResponse>".encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    given = {
+        "AccessKeyId": "ASIA",
+        "SecretAccessKey": "secret",
+        "SessionToken": "of-the-role",
+        "Expiration": "2099-01-01T00:00:00Z",
+    }
+    set_web_identity(tmp_path, monkeypatch)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", str(store.endpoint_url))
+    with listening(Sts) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+        # SeaweedFS knows no temporary keys; that they came there, and not to STS, is what counts here
+        with pytest.raises(CredentialsError, match=f"at {store.endpoint_url} refuses the credentials"):
+            Store.open(store.uri)
+    assert len(asked) == 1
+    assert b"a-token" in asked[0]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_role_is_assumed_at_sts_and_not_at_the_store(
+    named: bool, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class CompanyProxy(BaseHTTPRequestHandler):
+        def do_CONNECT(self) -> None:
+            asked.append(self.path)
+            self.send_error(502)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    set_web_identity(tmp_path, monkeypatch)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", str(store.endpoint_url))
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-north-1")
+    monkeypatch.setenv("AWS_STS_REGIONAL_ENDPOINTS", "regional")
+    with listening(CompanyProxy) as url:
+        monkeypatch.setenv("HTTPS_PROXY", url)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        with pytest.raises(StoreError, match=f"can't be reached by the proxy {url}; check"):
+            Store.at(store.uri, endpoint_url=store.endpoint_url if named else None).get("a")
+    assert {place.partition(":")[0] for place in asked} == {"sts.eu-north-1.amazonaws.com"}
+
+
+def test_credentials_in_a_file_are_read_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a mounted Secret changes, while the program runs."""
+    keys = [os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
+    file = tmp_path / "credentials"
+
+    def write(secret: str) -> None:
+        file.write_text(f"[default]\naws_access_key_id = {keys[0]}\naws_secret_access_key = {secret}\n")
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setattr(client_module, "_REREAD_SECONDS", -1)  # at each call
+    write("of-yesterday")
+    opened = Store.at(store.uri, endpoint_url=store.endpoint_url)
+    with pytest.raises(CredentialsError, match="refuses the credentials"):
+        opened.get("a")
+    write(keys[1])
+    assert opened.put_new("a", b"1")
