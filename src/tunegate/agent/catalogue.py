@@ -1,11 +1,13 @@
 """A table of products, looked up: rows with the very ids that are asked for first, then those that share words.
 
-Any CSV, TSV, JSON or JSONL table of up to some 100,000 rows is one; each row is a source. Pure, but for `load`.
+Any CSV, TSV, JSON or JSONL table is one, of some 10,000 rows (more belong in an index); each row is a source.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +21,8 @@ from tunegate.knowledge.words import literal_ids, words
 READERS = {".csv": read_csv, ".tsv": read_csv, ".json": read_json, ".jsonl": read_jsonl}
 STEM = "catalogue"
 _MOST = 5
+_SPREAD, _FEW = 0.05, 5
+"""The share of the rows that may hold an id, and how many may in any case; what more hold singles nothing out."""
 _NEARLY = 0.5
 """How much of the best row's weight another one must have, to be shown beside it."""
 _SENTENCES: dict[Language, tuple[str, str]] = {
@@ -44,6 +48,8 @@ class Catalogue:
         if not self.rows:
             raise UsageError(f"{document.source} has no rows, so nothing can be looked up; fill it, or name another.")
         self._ids = _holders(literal_ids(row.text) for row in self.rows)
+        # What ids look like in the first column: 2-year or 1.7l is none of its kind, and no product that is missing.
+        self._forms = {_form(id) for row in self.rows for id in literal_ids(row.text.partition("\n")[0])}
         self._words = _holders(set(words(row.text)) for row in self.rows)
 
     def look_up(self, query: str) -> tuple[Source, ...]:
@@ -53,7 +59,9 @@ class Catalogue:
             holders = self._words.get(word, [])
             for row in holders:
                 weights[row] += math.log(1 + len(self.rows) / len(holders))
-        named = Counter(row for id in literal_ids(query) for row in self._ids.get(id, ()))
+        most = max(_FEW, len(self.rows) * _SPREAD)
+        holders_of_ids = [self._ids.get(id, []) for id in literal_ids(query)]
+        named = Counter(row for holders in holders_of_ids if len(holders) <= most for row in holders)
         best = max(weights.values(), default=1.0)
         if named:
             order = sorted(named, key=lambda row: (-named[row], -weights[row], row))
@@ -64,8 +72,8 @@ class Catalogue:
         return tuple(_scored(self.rows[row], 1.0 if named else weights[row] / (1 + best)) for row in order[:_MOST])
 
     def lacks(self, query: str) -> list[str]:
-        """The ids in a query that no row has."""
-        return sorted(id for id in literal_ids(query) if id not in self._ids)
+        """The ids in a query that no row has, of the form that ids have in the first column."""
+        return sorted(id.upper() for id in literal_ids(query) if id not in self._ids and _form(id) in self._forms)
 
 
 def load(path: Path) -> Catalogue:
@@ -92,10 +100,12 @@ def tool(catalogue: Catalogue, language: Language) -> Tool:
     async def call(query: str) -> str | tuple[Source, ...]:
         if not query.strip():
             raise ToolError("The catalogue is asked for nothing; write a product's number or name.")
-        rows, missing = catalogue.look_up(query), catalogue.lacks(query)
-        if missing and all(row.score != 1.0 for row in rows):
-            return has_no.format(", ".join(missing))
-        return rows or nothing
+        rows = await asyncio.to_thread(catalogue.look_up, query)
+        missing = ", ".join(catalogue.lacks(query))
+        if not missing:
+            return rows or nothing
+        named = [row for row in rows if row.score == 1.0]
+        return (*named, Source(has_no.format(missing), "")) if named else has_no.format(missing)
 
     return Tool(
         ("Catalogue", "商品目录"),
@@ -104,6 +114,11 @@ def tool(catalogue: Catalogue, language: Language) -> Tool:
         key="catalogue",
         takes=("query", "a product's number or name", "货号或商品名称"),
     )
+
+
+def _form(id: str) -> str:
+    """`a9` for SO-103 and for KYL-100: runs of letters and of digits."""
+    return re.sub(r"\d+", "9", re.sub(r"[^\W\d_]+", "a", id))
 
 
 def _scored(row: Source, score: float) -> Source:

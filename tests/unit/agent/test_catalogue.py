@@ -54,12 +54,27 @@ def ask(catalogue: Catalogue, query: str, language: str = "en") -> str | tuple[S
 
 
 def test_a_product_that_there_is_not_is_said_to_be_none(shop: Catalogue, shop_zh: Catalogue) -> None:
-    assert ask(shop, "KYL-100") == "Nothing in the catalogue has kyl100."
-    assert ask(shop, "the KYL-100 kettle") == "Nothing in the catalogue has kyl100."
-    assert ask(shop_zh, "KYL-100", "zh") == "目录中没有kyl100。"
+    assert ask(shop, "KYL-100") == "Nothing in the catalogue has KYL100."
+    assert ask(shop, "the KYL-100 kettle") == "Nothing in the catalogue has KYL100."
+    assert ask(shop_zh, "KYL-100", "zh") == "目录中没有KYL100。"
     assert ask(shop, "helicopters") == "Nothing in the catalogue fits."
     with pytest.raises(ToolError, match="write a product's number or name"):
         ask(shop, " ")
+
+
+def test_of_two_products_the_one_that_is_missing_is_told_beside_the_other(shop: Catalogue) -> None:
+    found = ask(shop, "SO-103 or KYL-100?")
+
+    assert isinstance(found, tuple)
+    assert [row.title for row in found] == ["Sobrin kettle", "Nothing in the catalogue has KYL100."]
+
+
+@pytest.mark.parametrize("query", ["a Talvo kettle of 1.7l", "Talvo kettle, 3-year warranty", "Talvo kettle 2026"])
+def test_sizes_and_terms_are_no_ids(shop: Catalogue, query: str) -> None:
+    found = ask(shop, query)
+
+    assert isinstance(found, tuple)
+    assert found[0].title == "Talvo kettle"
 
 
 @pytest.mark.parametrize(
