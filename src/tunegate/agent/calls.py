@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tunegate.agent.steps import LIMITS, WORDS, Answered, Call, Clock, Progress, Taken, cited, observed, take
+from tunegate.agent.steps import LIMITS, WORDS, Answered, Call, Clock, Progress, Taken, observed, take
 from tunegate.agent.tools import Language, Tool, find
 from tunegate.api.versions import Limits
 from tunegate.prompts import Message, Template, load_template, render
@@ -81,25 +81,23 @@ async def ask(
         progress.tokens += reply.tokens
         text = answer_of(reply.text)
         if text and not reply.calls:
-            yield Answered(cited(text, len(progress.sources)), "answer", progress.steps, progress.tokens)
+            yield progress.answered(text, "answer")
             return
         if not reply.calls:
             progress.malformed += 1
             messages.append(_message("user", words["format"]))
             continue
         calls = [_call(call, "" if i else text, tools, words) for i, call in enumerate(reply.calls)]
-        now = calls[: limits.steps - progress.steps]
-        taken = await take(now, tools, progress, language, clock)
-        messages.append(_turn(text, reply.calls, calls, tools, control_tokens))
+        taken = await take(calls[: limits.steps - progress.steps], tools, progress, language, clock)
         said = [observed(step, nonce, language, control_tokens) for step in taken]
-        said += [WORDS[language]["left out"]] * (len(calls) - len(now))
-        for call, content in zip(reply.calls, said, strict=True):
-            messages.append({"role": "tool", "tool_call_id": call.id, "content": content})
+        said += [WORDS[language]["left out"]] * (len(calls) - len(said))
+        messages.append(_turn(text, reply.calls, calls, tools, control_tokens))
+        messages += [_result(call, content) for call, content in zip(reply.calls, said, strict=True)]
         for step in taken:
             yield step
     reply = await model([*messages, _message("user", words["last"])], schemas, "none")
-    text = answer_of(reply.text) or WORDS[language]["no answer"]
-    yield Answered(cited(text, len(progress.sources)), reason, progress.steps, progress.tokens + reply.tokens)
+    progress.tokens += reply.tokens
+    yield progress.answered(answer_of(reply.text) or WORDS[language]["no answer"], reason)
 
 
 def answer_of(text: str) -> str:
@@ -109,6 +107,10 @@ def answer_of(text: str) -> str:
 
 def _message(role: str, content: str) -> dict[str, Any]:
     return {"role": role, "content": content}
+
+
+def _result(call: ToolCall, content: str) -> dict[str, Any]:
+    return {**_message("tool", content), "tool_call_id": call.id}
 
 
 def _call(call: ToolCall, thought: str, tools: Sequence[Tool], words: dict[str, str]) -> Call:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from tunegate.agent.react import Answer, Malformed, Step, parse
-from tunegate.agent.steps import LIMITS, WORDS, Answered, Call, Clock, Progress, Taken, cited, observed, take
+from tunegate.agent.steps import LIMITS, WORDS, Answered, Call, Clock, Progress, Taken, observed, take
 from tunegate.agent.tools import Language, Tool
 from tunegate.api.versions import Limits
 from tunegate.prompts import Message, Template, load_template, render
@@ -62,8 +62,7 @@ async def ask(
     Raises PromptError for a template of other variables, and whatever the model raises.
     """
     words = _WORDS[language]
-    known = [{"name": tool.name(language), "description": tool.description(language)} for tool in tools]
-    values = {"tools": known, "question": question}
+    values = {"tools": described(tools, language), "question": question}
     made = template or load_template(f"react-{language}")
     messages = [*before, *render(made, values, nonce=nonce, control_tokens=control_tokens)]
     progress = Progress(clock())
@@ -72,22 +71,27 @@ async def ask(
         progress.tokens += reply.tokens
         move = parse(reply.text)
         if isinstance(move, Answer):
-            yield Answered(cited(move.text, len(progress.sources)), "answer", progress.steps, progress.tokens)
+            yield progress.answered(move.text, "answer")
             return
+        written = break_up(move.text, control_tokens)
         if isinstance(move, Malformed):
             progress.malformed += 1
-            messages += _said(break_up(move.text or "...", control_tokens), words["format"])
+            messages += _said(written or "...", words["format"])
             continue
         call = Call(move.tool, move.input or question, move.thought, move.discarded)
         (taken,) = await take([call], tools, progress, language, clock)
-        messages += turn(
-            break_up(move.text, control_tokens), observed(taken, nonce, language, control_tokens), language
-        )
+        messages += turn(written, observed(taken, nonce, language, control_tokens), language)
         yield taken
     reply = await model([*messages, Message("user", words["last"])])
+    progress.tokens += reply.tokens
     move = parse(reply.text)
-    text = (move.thought if isinstance(move, Step) else "") or move.text or WORDS[language]["no answer"]
-    yield Answered(cited(text, len(progress.sources)), reason, progress.steps, progress.tokens + reply.tokens)
+    text = (move.thought if isinstance(move, Step) else "") or move.text
+    yield progress.answered(text or WORDS[language]["no answer"], reason)
+
+
+def described(tools: Sequence[Tool], language: Language) -> list[dict[str, str]]:
+    """Tools as templates take them."""
+    return [{"name": tool.name(language), "description": tool.description(language)} for tool in tools]
 
 
 def turn(text: str, observation: str, language: Language) -> list[Message]:

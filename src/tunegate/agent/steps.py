@@ -101,6 +101,10 @@ class Progress:
         ]
         return next((reason for reason, is_reached in reached if is_reached), None)
 
+    def answered(self, text: str, reason: Reason) -> Answered:
+        """The end: the text without numbers that cite nothing."""
+        return Answered(cited(text, len(self.sources)), reason, self.steps, self.tokens)
+
     def numbered(self, source: Source) -> Source:
         """The source with its number: the one that it had before, or the next."""
         known = next((it for it in self.sources if (it.uri, it.text) == (source.uri, source.text)), None)
