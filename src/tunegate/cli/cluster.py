@@ -62,6 +62,18 @@ class ClusterRecords:
             raise NotFoundError(f"{error}; {remedy}.") from None
 
 
+def named_versions() -> tuple[list[str], tuple[Promotion, ...]]:
+    """The initial versions of all policies, and all promotions, of all namespaces. Raises UsageError, ClusterError."""
+    cluster = _cluster("set KUBECONFIG, or leave out --cluster")
+    try:
+        with _explained("rights to list promotions and promotionpolicies", "all namespaces"):
+            policies, promotions = cluster.list(POLICY), cluster.list(PROMOTION)
+    except MissingError:
+        return [], ()  # tunegate's kinds are not there, and so nobody of that cluster names a version
+    initial = [policy["spec"]["initialVersion"] for policy in policies]
+    return initial, tuple(promotion for obj in promotions if (promotion := read_promotion(obj)))
+
+
 def apply_training_job(job: dict[str, Any]) -> None:
     """Server-side apply of a PyTorchJob. Raises UsageError or ClusterError when the API server won't have it."""
     cluster, namespace = _cluster("set KUBECONFIG, or print the job with --dry-run"), job["metadata"]["namespace"]

@@ -13,7 +13,7 @@ from tunegate.api.digest import short
 from tunegate.api.errors import UsageError
 from tunegate.api.pinned import base_of
 from tunegate.api.versions import Format, ModelVersion, Producer, Release
-from tunegate.cli import compare
+from tunegate.cli import compare, gc
 from tunegate.cli.options import json_option, open_store, print_table, store_options, transfer_bar
 from tunegate.files import disk_errors_as
 
@@ -22,7 +22,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 @click.group()
 def command() -> None:
-    """Publish, fetch, list, show, compare and verify versions in the store, and the curves of the runs they are of.
+    """Publish, fetch, list, show, compare, verify and delete versions in the store; show the curves of runs.
 
     A VERSION is a name MODEL/RUN/checkpoint-STEP, its URI, or at least 8 digits of its digest.
     """
@@ -182,6 +182,8 @@ def curve(run: str, output: Path | None, store_uri: str, endpoint_url: str | Non
 
 
 command.add_command(compare.command, "compare")
+command.add_command(gc.delete)
+command.add_command(gc.collect)
 
 
 def _print_version(version: ModelVersion, as_json: bool) -> None:

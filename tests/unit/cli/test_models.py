@@ -19,6 +19,17 @@ from tunegate.store import Store
 from tunegate.store.evaluations import save
 
 NAME = "tea/run/checkpoint-1"
+POLICY = """
+apiVersion: tunegate.io/v1alpha1
+kind: PromotionPolicy
+metadata: {{name: tea}}
+spec:
+  model: tea
+  initialVersion: {uri}
+  suites: []
+  gates: []
+  steps: [{{weight: 100}}]
+"""
 
 
 def run(*argv: str) -> Result:
@@ -158,3 +169,45 @@ def test_the_curve_of_a_run_is_its_loss_beside_what_its_checkpoints_were_measure
     found = json.loads(run("curve", "tea/run", "--json").stdout)
     assert found["loss"] == [{"step": 5, "loss": 2.0}, {"step": 10, "loss": 1.0}]
     assert (found["scores"][0]["step"], found["scores"][0]["value"]) == (10, 0.5)
+
+
+def test_old_versions_go_that_nobody_names(published: Store, model: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    other = ["tea/run/checkpoint-2", "tea/run/checkpoint-3", "tea/run/checkpoint-4"]
+    for name in other:
+        (model / "config.json").write_text(f'{{"of": "{name}"}}')
+        assert run("publish", str(model), name).exit_code == 0
+    gc = ("gc", "--keep", "1", "--older-than", "0", "--home", str(tmp_path / "none"))
+    nobody = CliRunner().invoke(root, ["models", *gc])
+    assert "Say who uses this store: --cluster, --policy FILE or --home DIR" in str(nobody.exception)
+    policy.write_text(POLICY.format(uri=f"{published.uri}/{NAME}/"))
+    named = (*gc, "--policy", str(policy))
+
+    dry = run(*named)
+    assert "2 of 4 versions go" in dry.stdout
+    assert "nothing was deleted; add --yes to do it" in dry.stdout
+    assert len(published.list()) == 4
+    stays = {row["name"]: row["stays"] for row in json.loads(run(*named, "--json").stdout)["versions"]}
+    assert stays == {
+        NAME: "the initial version of a policy",
+        other[0]: "",
+        other[1]: "",
+        other[2]: "one of the 1 newest",
+    }
+    run(*named, "--yes")
+    assert [version.name for version in published.list()] == [NAME, other[2]]
+
+
+def test_a_version_is_deleted_unless_somebody_needs_it(published: Store, model: Path, tmp_path: Path) -> None:
+    assert run("publish", str(model), "tea/run/checkpoint-2").exit_code == 0
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY.format(uri=f"{published.uri}/other/run/checkpoint-1/"))
+    (model / "config.json").write_text("{ }")
+    assert run("publish", str(model), "other/run/checkpoint-1").exit_code == 0
+    named = ("--policy", str(policy), "--home", str(tmp_path / "none"))
+
+    refused = CliRunner().invoke(root, ["models", "delete", "other/run/checkpoint-1", *named, "--yes"])
+    assert "is the initial version of a policy; end that first" in str(refused.exception)
+    assert "would delete tea/run/checkpoint-2" in run("delete", "tea/run/checkpoint-2", *named).stdout
+    assert "deleted tea/run/checkpoint-2" in run("delete", "tea/run/checkpoint-2", *named, "--yes").stdout
+    assert [version.name for version in published.list()] == [NAME, "other/run/checkpoint-1"]

@@ -278,6 +278,7 @@ ELSEWHERE = {
     " yet; run: tunegate evaluate ": "unit/cli/test_review.py",
     "--save wants a store; name it with --store or ": "unit/cli/test_review.py",
     " is not NUMBER=NAME or EMAIL=NAME": "unit/cli/test_review.py",
+    "Say who uses this store: --cluster, --policy FILE": "unit/cli/test_models.py",
     "There is no review in ": "unit/cli/test_review.py",
     "Name a store with --store or ": "unit/cli/test_report.py",
     "Name the versions, the one that the others are compared with first": "unit/cli/test_report.py",
