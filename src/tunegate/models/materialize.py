@@ -20,7 +20,7 @@ from tunegate.api.errors import DigestError, ModelError
 from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, Manifest, ModelVersion
 from tunegate.files import alone_with, default_cache, digest_of_file, new_folder, replace_file
 from tunegate.models.prompt_tuning import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, kind_in, refuse_prefix
-from tunegate.models.templates import TEMPLATE_FILE
+from tunegate.models.templates import TEMPLATE_FILE, template_of
 
 if TYPE_CHECKING:
     from tunegate.store import Store
@@ -54,9 +54,7 @@ def check_folder(folder: Path) -> None:
         raise ModelError(f"{folder} is not a model folder: config.json is missing; save the model there first.")
     if not (folder / "tokenizer.json").is_file():
         raise ModelError(f"{folder} has no tokenizer.json; save the model's tokenizer into the same folder.")
-    old = folder / "tokenizer_config.json"  # where templates were before they had a file of their own
-    has_old = old.is_file() and "chat_template" in msgspec.json.decode(old.read_bytes(), type=dict)
-    if not (folder / TEMPLATE_FILE).is_file() and not has_old:
+    if not template_of(folder):
         raise ModelError(f"{folder} has no {TEMPLATE_FILE}; save the chat template it was trained with beside it.")
 
 

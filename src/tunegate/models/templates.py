@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from tunegate.api.errors import UsageError
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -21,3 +23,12 @@ def load_template(name: str) -> str:
     if name not in TEMPLATES:
         raise UsageError(f"There is no template {name!r}; the templates are: {', '.join(sorted(TEMPLATES))}.")
     return TEMPLATES[name].read_text(encoding="utf-8")
+
+
+def template_of(folder: Path) -> str:
+    """The Jinja text of a model folder's chat template, or of several of them; empty without one."""
+    if (folder / TEMPLATE_FILE).is_file():
+        return (folder / TEMPLATE_FILE).read_text(encoding="utf-8")
+    old = folder / "tokenizer_config.json"  # where templates were before they had a file of their own
+    found = msgspec.json.decode(old.read_bytes(), type=dict).get("chat_template", "") if old.is_file() else ""
+    return found if isinstance(found, str) else "\n".join(str(each.get("template", "")) for each in found)

@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from tunegate.api.errors import UsageError
-from tunegate.models.templates import load_template
+from tunegate.models.templates import load_template, template_of
 
 DEFAULT = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 USER: dict[str, str] = {"role": "user", "content": "Hi {{ 7 * 7 }}"}
@@ -45,3 +45,18 @@ def test_the_template_beside_the_weights_is_ours(tiny: Path) -> None:
 def test_an_unknown_template_names_the_known_ones() -> None:
     with pytest.raises(UsageError, match="no template 'llama3'; the templates are: chatml"):
         load_template("llama3")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("chat_template.jinja", "hi"),
+        ("tokenizer_config.json", '{"chat_template": "hi"}'),
+        ("tokenizer_config.json", '{"chat_template": [{"name": "default", "template": "hi"}]}'),
+    ],
+)
+def test_a_models_template_is_found_where_it_was_kept_at_each_time(tmp_path: Path, name: str, text: str) -> None:
+    assert template_of(tmp_path) == ""
+    (tmp_path / name).write_text(text)
+
+    assert template_of(tmp_path) == "hi"

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from tunegate.api.errors import ServingError
+from tunegate.models.templates import template_of
 from tunegate.processes import Child, free_port
 from tunegate.serving.engines import heartbeat, memory
 from tunegate.serving.engines.remote import ENVIRONMENT, Engine, Pulse
@@ -14,6 +15,14 @@ from tunegate.serving.features import VLLM
 
 logger = logging.getLogger(__name__)
 # JSON that a schema asks for may otherwise run in white space until its tokens are used up.
+# What models write around a tool call, by their chat template, and the parser of vLLM that reads it; the first counts.
+_PARSERS = (
+    ("<function=", "qwen3_coder"),
+    ("<tool_call>", "hermes"),
+    ("<|python_tag|>", "llama3_json"),
+    ("[TOOL_CALLS]", "mistral"),
+    ("<｜tool▁calls▁begin｜>", "deepseek_v3"),
+)
 _STRUCTURED = '{"backend":"xgrammar","disable_any_whitespace":true}'
 
 
@@ -35,8 +44,17 @@ def start(folder: Path, model: str, log: Path, parallel: int | None = None) -> E
     argv += ["--served-model-name", model, "--host", "127.0.0.1", "--port", str(port)]
     argv += ["--max-model-len", "auto"]  # as much context as there is memory for, and no failure over the rest
     argv += ["--tensor-parallel-size", str(parallel), "--structured-outputs-config", _STRUCTURED]
+    if parser := tool_parser(template_of(folder)):
+        argv += ["--enable-auto-tool-choice", "--tool-call-parser", parser]
     log.unlink(missing_ok=True)
     # without VLLM_NO_USAGE_STATS it would report to its makers
     child = Child.start("the engine", argv, log=log, env={**ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1"})
     pulse = Pulse("/metrics", heartbeat.read_vllm)
     return Engine(f"http://127.0.0.1:{port}", model, child, features=VLLM, pulse=pulse)
+
+
+def tool_parser(template: str) -> str | None:
+    """vLLM's parser for the tool calls that a chat template shows; None for a template that knows no tools."""
+    if "tools" not in template:
+        return None
+    return next((parser for mark, parser in _PARSERS if mark in template), None)
