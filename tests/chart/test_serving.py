@@ -204,6 +204,17 @@ def test_an_initializers_pod_is_one_that_the_api_server_takes(
     assert {name: (found["requests"][name], found["limits"][name]) for name in ("cpu", "memory")} == pod
 
 
+def test_a_secret_of_tools_is_the_environment_of_new_runtimes() -> None:
+    objects = render({"serving": {"toolsSecret": "tunegate-tools", "vllm": {"enabled": True}}})
+    runtimes = [each for each in objects if each["kind"] == "ClusterServingRuntime"]
+    assert {RUNTIME, VLLM_RUNTIME}.isdisjoint(each["metadata"]["name"] for each in runtimes)
+    for runtime in runtimes:
+        (container,) = runtime["spec"]["containers"]
+        assert container["envFrom"] == [{"secretRef": {"name": "tunegate-tools"}}]
+    (container,) = pick(render(), "ClusterServingRuntime", RUNTIME)["spec"]["containers"]
+    assert "envFrom" not in container
+
+
 def test_a_secret_of_keys_is_mounted_where_it_can_change() -> None:
     objects = render({"serving": {"keysSecret": "tunegate-keys", "vllm": {"enabled": True}}})
     runtimes = [each for each in objects if each["kind"] == "ClusterServingRuntime"]

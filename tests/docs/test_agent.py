@@ -31,7 +31,9 @@ from tunegate.store import Store
 PAGE = (REPOSITORY / "docs/agent.md").read_text()
 FILES = dict(re.findall(r"`(\S+)`:\n\n```\w*\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 CONSOLE = "".join(re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
-COMMANDS = [tuple(block.split("\n", 1)) for block in re.split(r"^\$ tunegate ", CONSOLE, flags=re.MULTILINE)[1:]]
+BLOCKS = re.split(r"^\$ ", CONSOLE, flags=re.MULTILINE)
+# A command with what the page shows of its output, which may be nothing. Those of a cluster are the chart's tests'.
+COMMANDS = [tuple(block.removeprefix("tunegate ").split("\n", 1)) for block in BLOCKS if block.startswith("tunegate ")]
 
 
 def model(prompt: str) -> str:

@@ -1,4 +1,4 @@
-{{/* A runtime's name; takes (list $ VALUES PREFIX). A new image, grace or Secret of keys has a new name: KServe restarts every
+{{/* A runtime's name; takes (list $ VALUES PREFIX). A new image, grace or Secret has a new name: KServe restarts every
 server of a runtime that changes. */}}
 {{- define "tunegate.runtimeName" -}}
 {{- $root := index . 0 -}}
@@ -7,6 +7,7 @@ server of a runtime that changes. */}}
 {{- with $image.digest | default $image.tag }}-{{ . | sha256sum | trunc 8 }}{{ end -}}
 {{- if ne (int $root.Values.serving.graceSeconds) 60 }}-{{ $root.Values.serving.graceSeconds }}s{{ end -}}
 {{- with $root.Values.serving.keysSecret }}-{{ . | sha256sum | trunc 8 }}{{ end -}}
+{{- with $root.Values.serving.toolsSecret }}-t{{ . | sha256sum | trunc 7 }}{{ end -}}
 {{- end -}}
 
 {{/* A runtime for KServe: one in each namespace where the release may not reach further. Takes (list $ NAME SPEC). */}}
@@ -98,6 +99,10 @@ containers:
       # torch asks for the user's name, and the image knows no user 10001.
       - {name: USER, value: tunegate}
       {{- end }}
+    {{- with $root.Values.serving.toolsSecret }}
+    envFrom:
+      - secretRef: {name: {{ . }}}
+    {{- end }}
     ports:
       # KServe knows HTTP by this name.
       - name: http1
