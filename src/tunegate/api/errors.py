@@ -17,6 +17,7 @@ TunegateError              exit status 1: it was tried and failed
 ├── EvaluationError        an evaluation can't be made
 ├── ServingError           a server or its engine can't run
 ├── ProcessError           a child process did not start
+├── DecisionRecordError    a decision record is missing, can't be written, or does not hold
 └── FeedbackError          feedback that is refused
     └── ForgedIdError      a response id that this deployment did not sign
 
@@ -93,6 +94,10 @@ class ServingError(TunegateError):
 
 
 class ProcessError(TunegateError):
+    pass
+
+
+class DecisionRecordError(TunegateError):
     pass
 
 

@@ -85,10 +85,26 @@ class Decision(Resource, frozen=True, kw_only=True):
 
 
 class Transition(Resource, frozen=True, kw_only=True):
+    """weight: the candidate's observed share of the traffic in percent then; 0 in those that 0.1.0 wrote."""
+
     phase: Phase
     time: datetime
     reason: str
     message: str
+    weight: int = 0
+
+
+class Recorded(Resource, frozen=True, kw_only=True):
+    """Where the signed record of a promotion that is over stands in the store.
+
+    key: of its document. digest: of the statement in it. signed_by: the id of the key. departure: the key of what was
+    added when the version left; empty before.
+    """
+
+    key: str
+    digest: str
+    signed_by: str
+    departure: str = ""
 
 
 class PromotionStatus(Resource, frozen=True, kw_only=True):
@@ -96,6 +112,7 @@ class PromotionStatus(Resource, frozen=True, kw_only=True):
 
     baked: when it had baked without a sign of harm, and is to get all of the traffic.
     waiting: what a canary step waits for, with the numbers; empty while it waits for nothing.
+    record: None until it is over and its record is written.
     """
 
     phase: Phase = "Pending"
@@ -110,6 +127,7 @@ class PromotionStatus(Resource, frozen=True, kw_only=True):
     waiting: str = ""
     decision: Decision | None = None
     history: tuple[Transition, ...] = ()
+    record: Recorded | None = None
 
 
 class RunChoice(Resource, frozen=True, kw_only=True):

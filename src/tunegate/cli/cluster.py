@@ -5,20 +5,29 @@ Who the person is, the API server says; an admission policy of the chart holds e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tunegate import __version__
-from tunegate.api.errors import NotFoundError, UsageError
+from tunegate.api import environment
+from tunegate.api.errors import NotFoundError, ServingError, UsageError
 from tunegate.api.kubernetes import VERSION, read_promotion
 from tunegate.api.labels import GROUP
+from tunegate.api.policy import ClusterPolicy, PromotionPolicy
 from tunegate.api.promotion import Abort, Approval, Promotion
+from tunegate.api.records import Place
+from tunegate.cli.options import open_store
 from tunegate.kube.client import Cluster, connect
 from tunegate.kube.errors import ClusterError, ForbiddenError, MissingError, UnreachableError
 from tunegate.kube.kinds import SELF_SUBJECT_REVIEW, Kind
+
+if TYPE_CHECKING:
+    from tunegate.records.signing import PublicKey
+    from tunegate.store import Store
 
 PROMOTION = Kind(GROUP, VERSION, "promotions", "Promotion")
 POLICY = Kind(GROUP, VERSION, "promotionpolicies", "PromotionPolicy")
@@ -51,6 +60,40 @@ class ClusterRecords:
             answer = self._cluster.create(review)
         assert answer is not None, "a review is answered and not kept, so none exists already"
         return str(answer["status"]["userInfo"]["username"])
+
+    @contextmanager
+    def store(self, uri: str | None, endpoint_url: str | None) -> Iterator[Store]:
+        if uri is None:
+            raise UsageError(f"Name the model store of the cluster with --store, or in {environment.STORE}.")
+        yield open_store(uri, endpoint_url)
+
+    def policy(self, promotion: Promotion) -> tuple[PromotionPolicy, Place]:
+        policy = self._policy_of(promotion)
+        found = msgspec.convert(policy["spec"], ClusterPolicy)
+        return found, Place(policy=policy["metadata"]["name"], namespace=self._namespace)
+
+    def keys(self, promotion: Promotion, files: tuple[Path, ...]) -> list[PublicKey]:
+        """Those that the operator has signed with, which the policy's status keeps."""
+        from tunegate.records.signing import read_public_keys
+
+        kept = self._policy_of(promotion).get("status", {}).get("recordKeys", ())
+        return read_public_keys(tuple(each["publicKey"] for each in kept), files)
+
+    def serving(self, promotion: Promotion, url: str | None) -> Mapping[str, str]:
+        from tunegate.records.checking import served_by
+
+        address = url or self._policy_of(promotion).get("status", {}).get("url", "")
+        if not address:
+            raise ServingError("The policy has no address yet; give the one of a port-forward with --url.")
+        return served_by(address, promotion.candidate.model)
+
+    def _policy_of(self, promotion: Promotion) -> dict[str, Any]:
+        with self._explained():
+            name = self._cluster.get(PROMOTION, self._namespace, promotion.name)
+            policy = name and self._cluster.get(POLICY, self._namespace, name["spec"]["policy"])
+        if not policy:
+            raise NotFoundError(f"The policy of {promotion.name} is not there any more; create it again from its file.")
+        return policy
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -39,6 +39,11 @@ def command() -> None:
 @click.option("--limit", type=click.IntRange(min=1), help="Ask only the first N questions of each suite.")
 @click.option("--engine-url", help="An engine that is already running, instead of one for each server.")
 @click.option("--engine-model", help="The name under which that engine knows the model.")
+@click.option(
+    "--signing-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A PEM file with the key that signs decision records. Default: one made in the home folder.",
+)
 def up(home: Home, policy: Path | None, port: int, limit: int | None, **where: Any) -> None:
     """Run until Ctrl-C, or `tunegate local down`. Started again after a crash, it resumes where it was."""
     from tunegate.local.platform import Platform, PlatformConfig

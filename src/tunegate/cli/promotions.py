@@ -5,32 +5,55 @@ The same verbs for the local platform and for a cluster: with --namespace they s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
 from tunegate.api import environment
 from tunegate.api.codec import to_json
-from tunegate.api.errors import NotFoundError, UsageError
+from tunegate.api.errors import NotFoundError, ServingError, UsageError
 from tunegate.api.promotion import TERMINAL, Abort, Approval
-from tunegate.cli.options import home_option, json_option, print_table
+from tunegate.cli.options import (
+    home_option,
+    json_option,
+    open_store,
+    optional_store_options,
+    print_table,
+    transfer_bar,
+)
+from tunegate.files import disk_errors_as, replace_file
 
 if TYPE_CHECKING:
+    from tunegate.api.policy import PromotionPolicy
     from tunegate.api.promotion import Promotion
+    from tunegate.api.records import Place
     from tunegate.local.state import Home
+    from tunegate.records.signing import PublicKey
+    from tunegate.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Records(Protocol):
-    """Where promotions are kept. `options` name it in another command; `actor` is who we are there."""
+    """Where promotions are kept. `options` name it in another command; `actor` is who we are there.
+
+    policy: the one that decided on a promotion, and where. keys: those whose records are trusted, with `files`.
+    serving: what serves now, asked at `url` where one is given.
+    """
 
     options: str
 
     def promotions(self) -> tuple[Promotion, ...]: ...
     def save_decision(self, name: str, decision: Approval | Abort) -> None: ...
     def actor(self) -> str: ...
+    def store(self, uri: str | None, endpoint_url: str | None) -> AbstractContextManager[Store]: ...
+    def policy(self, promotion: Promotion) -> tuple[PromotionPolicy, Place]: ...
+    def keys(self, promotion: Promotion, files: tuple[Path, ...]) -> list[PublicKey]: ...
+    def serving(self, promotion: Promotion, url: str | None) -> Mapping[str, str]: ...
 
 
 def where_options(command: F) -> F:
@@ -50,7 +73,7 @@ message_option = click.option("-m", "--message", default="", help="Why; it is ke
 
 @click.group()
 def command() -> None:
-    """List promotions, explain why they ended as they did, and approve, reject or abort them."""
+    """List promotions, explain why they ended as they did, verify that, and approve, reject or abort them."""
 
 
 @command.command("list")
@@ -69,13 +92,49 @@ def list_(home: Home, namespace: str | None, as_json: bool) -> None:
     print_table("Promotions", ("promotion", "candidate", "phase", "why"), rows)
 
 
+def key_option(command: F) -> F:
+    """Add `--public-key`, passed on as `public_keys`."""
+    return click.option(
+        "--public-key",
+        "public_keys",
+        multiple=True,
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="A PEM file with a key that signed records, besides those that are known; repeatable.",
+    )(command)
+
+
 @command.command()
 @click.argument("name")
 @where_options
 @json_option
-def explain(name: str, home: Home, namespace: str | None, as_json: bool) -> None:
+@click.option(
+    "--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write a page to FILE instead."
+)
+@key_option
+@optional_store_options
+def explain(
+    name: str,
+    home: Home,
+    namespace: str | None,
+    as_json: bool,
+    html: Path | None,
+    public_keys: tuple[Path, ...],
+    store_uri: str | None,
+    endpoint_url: str | None,
+) -> None:
     """What was decided about NAME, on which numbers, by whom and when."""
-    found = _find(_records(home, namespace), name)
+    records = _records(home, namespace)
+    found = _find(records, name)
+    if html:
+        from tunegate.records.checking import explained
+        from tunegate.records.page import render
+
+        with records.store(store_uri, endpoint_url) as store:
+            page = render(*explained(store, found, records.policy(found), records.keys(found, public_keys)))
+        with disk_errors_as(UsageError, html, "Name a file in a folder that can be written."):
+            replace_file(html, page.encode())
+        click.echo(f"{html} is written; open it in a browser.")
+        return
     if as_json:
         click.echo(to_json(found), nl=False)
         return
@@ -96,6 +155,46 @@ def explain(name: str, home: Home, namespace: str | None, as_json: bool) -> None
         click.echo(f"{status.decision.outcome} by {status.decision.actor}: {status.decision.message}")
     else:
         click.echo(f"{status.phase}: not decided yet")
+
+
+@command.command()
+@click.argument("name")
+@where_options
+@json_option
+@click.option("--url", help="Where what serves now is asked. Default: the running platform, or the policy's address.")
+@key_option
+@optional_store_options
+def verify(
+    name: str,
+    home: Home,
+    namespace: str | None,
+    as_json: bool,
+    url: str | None,
+    public_keys: tuple[Path, ...],
+    store_uri: str | None,
+    endpoint_url: str | None,
+) -> None:
+    """Hold the record of NAME against everything that it speaks of, from what was trained to what serves now.
+
+    Every byte of the weights is read. The exit status is 1 when a link does not hold.
+    """
+    from tunegate.records.checking import require_record
+    from tunegate.records.checking import verify as verify_record
+
+    records = _records(home, namespace)
+    found = _find(records, name)
+    require_record(found)
+    keys = records.keys(found, public_keys)
+    with records.store(store_uri, endpoint_url) as store, transfer_bar("reading the weights") as progress:
+        done = verify_record(store, found, keys, partial(records.serving, found, url), progress)
+    if as_json:
+        click.echo(to_json(done), nl=False)
+    else:
+        signs = {True: "holds", False: "does not hold", None: "not looked at"}
+        for link in done.links:
+            click.echo(": ".join(filter(None, (f"{link.name} {signs[link.holds]}", link.message))))
+    if not done.holds:
+        raise SystemExit(1)
 
 
 @command.command()
@@ -176,3 +275,35 @@ class _LocalRecords:
         import getpass
 
         return getpass.getuser()
+
+    @contextmanager
+    def store(self, uri: str | None, endpoint_url: str | None) -> Iterator[Store]:
+        from tunegate.local.records import opened_store
+
+        if uri:
+            yield open_store(uri, endpoint_url)
+            return
+        with opened_store(self._home) as store:
+            yield store
+
+    def policy(self, promotion: Promotion) -> tuple[PromotionPolicy, Place]:
+        from tunegate.api.records import Place
+
+        policy = self._home.policy()
+        return policy, Place(policy=policy.model)
+
+    def keys(self, promotion: Promotion, files: tuple[Path, ...]) -> list[PublicKey]:
+        from tunegate.local.records import public_keys
+
+        return public_keys(self._home, files)
+
+    def serving(self, promotion: Promotion, url: str | None) -> Mapping[str, str]:
+        from tunegate.records.checking import served_by
+
+        running = self._home.running()
+        if url is None and running is None:
+            remedy = f"start it with: tunegate local up {self.options}"
+            raise ServingError(
+                f"No platform runs on {self._home.folder}, so nothing serves that could be asked; {remedy}"
+            )
+        return served_by(url or running.url, promotion.candidate.model)  # type: ignore[union-attr]

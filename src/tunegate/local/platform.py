@@ -15,16 +15,18 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
 from tunegate.api import environment
 from tunegate.api.codec import to_json
 from tunegate.api.digest import short
-from tunegate.api.errors import NotFoundError, StoreError, UsageError
+from tunegate.api.errors import DecisionRecordError, NotFoundError, StoreError, UsageError
 from tunegate.api.policy import PromotionPolicy
 from tunegate.api.versions import ModelVersion
 from tunegate.feedback import FeedbackLog
+from tunegate.local import records
 from tunegate.local.evaluations import Evaluations
 from tunegate.local.route import Backend, Route
 from tunegate.local.servers import Servers
@@ -38,7 +40,7 @@ from tunegate.store.evaluations import find
 from tunegate.store.stops import RunStop, stop_run, stopped_runs
 
 TICK_SECONDS = 0.3
-_PROBLEMS = ("StoreUnreachable", "InvalidPolicy")
+_PROBLEMS = ("StoreUnreachable", "InvalidPolicy", "NotRecorded")
 # As long as the chart gives a predictor: a server that is stopped finishes its answers.
 _GRACE_SECONDS = "60"
 # How long an evaluation waits for a store that is away, before another one does.
@@ -58,6 +60,7 @@ class PlatformConfig:
     store_uri: a store of your own; None starts the embedded one in the home folder.
     evaluation_limit: how many questions of each suite are asked; None asks all.
     engine_url, engine_model: an engine that is already running, instead of one per server.
+    signing_key: the file with the key that signs decision records; None takes the home folder's own.
     """
 
     home: Home
@@ -67,6 +70,7 @@ class PlatformConfig:
     evaluation_limit: int | None = None
     engine_url: str | None = None
     engine_model: str | None = None
+    signing_key: Path | None = None
 
 
 class Platform:
@@ -77,11 +81,12 @@ class Platform:
         self.store = store
         self.environment = variables  # of every child, besides ours
         self.url = f"http://127.0.0.1:{config.port}"
+        self._signer = records.signer(config.home, config.signing_key)
         self._log = FeedbackLog(store)
         self._servers = Servers(self._start_server)
         self._evaluations = Evaluations(self._start_evaluation, lambda digest, suite: find(store, digest, suite))
         self._policy: tuple[PromotionPolicy, ModelVersion] | None = None  # the last good one, and its initial version
-        self._problem = ""
+        self._problem = self._unrecorded = ""
 
     @classmethod
     @contextlib.contextmanager
@@ -127,7 +132,7 @@ class Platform:
 
         A store that is away and a policy that can't be used are reported once each.
         """
-        reported: tuple[str, str] = ("", "")
+        reported = ("", "", "")
         while not stop.is_set():
             away = ""
             try:
@@ -139,12 +144,13 @@ class Platform:
                 pause = 0.0 if plan.create or plan.events else TICK_SECONDS
             except StoreError as error:
                 away, pause = str(error), TICK_SECONDS
-            for reason, before, problem in zip(_PROBLEMS, reported, (away, self._problem), strict=True):
+            problems = (away, self._problem, self._unrecorded)
+            for reason, before, problem in zip(_PROBLEMS, reported, problems, strict=True):
                 if problem and problem != before:
                     report(Event("", reason, problem))
             if self._problem != reported[1]:
                 self.config.home.report_problem(self._problem)
-            reported = (away, self._problem)
+            reported = problems
             stop.wait(pause)
 
     def tick(self, now: datetime) -> Plan:
@@ -152,6 +158,11 @@ class Platform:
         snapshot = self.gather()
         plan = decide(snapshot, now)
         self.apply(snapshot, plan)
+        try:
+            records.write_records(self.config.home, self.store, snapshot.policy, self._signer)
+            self._unrecorded = ""
+        except (DecisionRecordError, UsageError) as error:  # nothing that users see waits for it
+            self._unrecorded = str(error)
         return plan
 
     def gather(self) -> Snapshot:

@@ -58,6 +58,8 @@ class Home:
         self.logs = self.folder / "logs"
         self.policy_file = self.folder / "policy.yaml"
         self.route_file = self.folder / "route.json"
+        self.signing_key = self.folder / "signing.key"
+        self.public_keys = self.folder / "public-keys"
         self._promotions = self.folder / "promotions"
         self._decisions = self.folder / "words"  # as 0.1.0 called it
         self._choices = self.folder / "runs.json"

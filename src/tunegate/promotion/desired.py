@@ -24,6 +24,12 @@ def baking_weight(policy: PromotionPolicy) -> int:
     return max(100 - policy.baking_stable_weight, steps[-1].weight) if steps else 100
 
 
+def compared_weights(policy: PromotionPolicy) -> list[int]:
+    """The candidate's shares in percent in the steps in which the stable answers beside it, in order; one at least."""
+    shares = {*(step.weight for step in canary_steps(policy)), baking_weight(policy)} - {100}
+    return sorted(shares) or [50]
+
+
 def step_index(status: PromotionStatus, steps: tuple[CanaryStep, ...]) -> int:
     """The step it is at; the last one when the policy has fewer by now."""
     return min(status.step, len(steps) - 1)

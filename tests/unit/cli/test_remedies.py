@@ -289,6 +289,10 @@ ELSEWHERE = {
     " Check your kubeconfig": "operator/test_promotions_command.py",
     "The API server refused: ": "operator/test_promotions_command.py",
     "check the name, the namespace ": "operator/test_promotions_command.py",
+    "Name the model store of the cluster with --store": "operator/test_records.py",
+    "; give the one of a port-forward with --url": "operator/test_records.py",
+    " is not there any more; create it again from its file": "operator/test_records.py",
+    ", so nothing serves that could be asked; start it with: ": "unit/local/test_records.py",
 }
 
 

@@ -21,6 +21,7 @@ from tunegate.api.promotion import Approval, Promotion
 from tunegate.cli import root
 from tunegate.local.platform import _start_proxy
 from tunegate.local.proxy import serve
+from tunegate.local.records import opened_store
 from tunegate.local.state import Home
 from tunegate.processes import free_port
 
@@ -83,6 +84,11 @@ def test_a_platform_that_runs_is_stopped_by_the_command_that_the_message_names(h
         assert done.exit_code == 0, done.output
         running.wait(30)
     with home.hold():
+        pass
+
+
+def test_the_store_of_a_folder_that_has_none_is_named(home: Home) -> None:
+    with refused(" has no store of its own; name the one it used with --store"), opened_store(home):
         pass
 
 

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,16 +26,18 @@ from tests.unit.operator.world import BASE, CONFIG, NAMESPACE, POLICY_SPEC, Worl
 from tunegate.api.errors import CredentialsError, NotFoundError, UnavailableError
 from tunegate.api.feedback import Tally, Verdicts
 from tunegate.api.labels import POLICY, RESTORE
+from tunegate.api.promotion import Recorded
 from tunegate.api.versions import ModelVersion
 from tunegate.kube.errors import ClusterError, Status, error_of
 from tunegate.kube.kinds import Kind, Object
 from tunegate.kube.workqueue import Key
 from tunegate_operator import kinds
+from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
 from tunegate_operator.metrics import Metrics
 from tunegate_operator.read import is_answering
 from tunegate_operator.reconcile import Reconciler
-from tunegate_operator.store_watch import problem_of
+from tunegate_operator.store_watch import RecordKey, problem_of
 from tunegate_operator.types import EvaluationSummary, object_name, to_summary
 
 GOOD, BAD = Tally(up=38, down=2), Tally(up=4, down=36)
@@ -284,6 +287,40 @@ def the_keys_are_wrong(world: Cluster, folder: Path) -> Iterator[None]:
     world.store.versions, world.store.trouble = versions, None
     world.start(CONFIG)
     yield
+
+
+def records(reason: str, message: str) -> Callable[[Cluster, Path], Iterator[None]]:
+    """Nothing waits for a record, and it follows when it can be written."""
+
+    def tell(world: Cluster, folder: Path) -> Iterator[None]:
+        world.start(replace(CONFIG, signing_key=folder / "signing.key"))
+        world.store.unrecorded = Problem("DecisionsRecorded", reason, message, stops=False)
+        serve(world).until("Succeeded", 120)
+        world.step(2)
+        yield
+        name, created = world.promotion()["metadata"]["name"], world.promotion()["metadata"]["creationTimestamp"]
+        key = RecordKey(NAMESPACE, name, datetime.fromisoformat(created), departs=False)
+        world.store.unrecorded = None
+        world.store.records[key] = Recorded(key="k", digest="sha256:0", signed_by="key-1")
+        world.step(2)
+        assert world.promotion()["status"]["record"]["signedBy"] == "key-1"
+        assert world.policy()["status"]["recordKeys"] == [{"id": "key-1", "publicKey": "PEM"}]
+        yield
+
+    tell.__name__ = reason
+    return tell
+
+
+for _reason, _says, _does in (
+    ("SigningKeyUnusable", "make one with: openssl genpkey", "put a PEM file with an Ed25519 key into the Secret"),
+    (
+        "RecordNotWritten",
+        "ask for that permission",
+        "let the operator's keys put objects below `.tunegate/promotions/`",
+    ),
+    ("RecordRefused", "delete it from the store", "delete it from the store, and the record is written again"),
+):
+    story(_reason, _says, _does, ends="Succeeded")(records(_reason, f"it is so; {_says}"))
 
 
 @story("VersionMissing", "no version", "correct `initialVersion` of the policy", initialVersion="s3://models/bsae/")

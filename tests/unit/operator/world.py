@@ -17,6 +17,7 @@ from typing import Any
 from tests import kserve
 from tests.builders import at, make_evaluation, make_version
 from tunegate.api.feedback import Tally, Verdicts
+from tunegate.api.promotion import Recorded
 from tunegate.api.versions import ModelVersion, Producer
 from tunegate.kube.kinds import Kind, Object
 from tunegate.promotion.counting import Counted
@@ -29,6 +30,7 @@ from tunegate_operator.desired import Changes, changes, unready_changes
 from tunegate_operator.feedback_counts import Counts
 from tunegate_operator.gather import Gathered, Gatherer, Last, PolicyProblem
 from tunegate_operator.kinds import kind_of
+from tunegate_operator.store_watch import RecordKey, RecordRequest
 from tunegate_operator.types import MANAGER, EvaluationSummary, read_version, server_name, to_summary
 
 NAMESPACE = "shop"
@@ -54,6 +56,8 @@ class Store:
         self.versions: tuple[ModelVersion, ...] | None = (BASE,)
         self.trouble: Problem | None = None
         self.results: dict[tuple[str, str], EvaluationSummary] = {}
+        self.records: dict[RecordKey, Recorded] = {}
+        self.unrecorded: Problem | None = None
         self.log: Callable[[], Mapping[str, Verdicts] | Problem] = dict
 
     def votes(self, asked: Counted, model: str) -> Mapping[str, Verdicts] | Problem | None:
@@ -73,6 +77,15 @@ class Store:
 
     def result(self, key: tuple[str, str, str], model: str) -> EvaluationSummary | None:
         return self.results.get(key[:2])
+
+    def record(self, request: RecordRequest, model: str) -> Recorded | None:
+        return self.records.get(request.key)
+
+    def record_problem(self, model: str) -> Problem | None:
+        return self.unrecorded
+
+    def public_key(self) -> tuple[str, str] | None:
+        return ("key-1", "PEM") if self.records else None
 
 
 class World:

@@ -67,6 +67,11 @@ RESOURCES = Resources()
     type=click.Path(file_okay=False, path_type=Path),
     help="A folder with what Prometheus wants of us: token, or username and password; and ca.crt.",
 )
+@click.option(
+    "--signing-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A PEM file with the key that signs decision records. Without it none are written.",
+)
 @click.option("--scan-seconds", type=click.FloatRange(1), default=30.0, help="How often the store is listed.")
 @click.option("--lease-namespace", envvar="POD_NAMESPACE", show_envvar=True, help="Where replicas elect a leader.")
 @click.option("--no-lease", is_flag=True, help="Act without an election. Only for a single replica.")

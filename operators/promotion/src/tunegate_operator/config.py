@@ -13,6 +13,7 @@ class Config:
 
     namespaces: none of them means all. gateway_namespaces: where else to look for Gateways.
     lease_namespace: None means that no lease is taken.
+    signing_key: None: no decision records are written.
     serving_resources, vllm_resources: requests and limits of a server whose policy names none, by engine.
     """
 
@@ -31,6 +32,7 @@ class Config:
     grace_seconds: int = 60
     prometheus_url: str | None = None
     prometheus_credentials: Path | None = None
+    signing_key: Path | None = None
     lease_namespace: str | None = None
     metrics_host: str = "0.0.0.0"  # noqa: S104 (probes and Prometheus come from outside the pod)
     metrics_port: int = 8080

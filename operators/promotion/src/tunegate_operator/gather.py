@@ -18,11 +18,13 @@ import msgspec
 from tunegate.api.errors import UsageError
 from tunegate.api.labels import MODEL, POLICY, RESTORE, ROLLOUT
 from tunegate.api.policy import CanaryStep, ClusterPolicy
-from tunegate.api.promotion import Promotion
+from tunegate.api.promotion import Promotion, Recorded
+from tunegate.api.records import Place
 from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Kind, Object
 from tunegate.promotion.counting import counted, shown, stable_version
 from tunegate.promotion.snapshot import Snapshot
+from tunegate.records.writing import unrecorded
 from tunegate_operator import kinds, manifests
 from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
@@ -45,7 +47,7 @@ from tunegate_operator.read import (
     training_runs,
 )
 from tunegate_operator.routes import RouteState, address, overlap, route_state, switch_state, written_at
-from tunegate_operator.store_watch import Source
+from tunegate_operator.store_watch import RecordRequest, Source
 from tunegate_operator.types import (
     EvaluationSummary,
     ServerRecord,
@@ -156,6 +158,8 @@ class Gathered:
     snapshot: what `decide` gets; promotions whose ModelVersion is not there are in `objects` only.
     summaries: by (digest, suite). servers: what is remembered of each InferenceService that is there, by name.
     url: where the model answers; empty where that is not known. takes_timeouts: whether an HTTPRoute can have them.
+    records: where those of promotions that are over stand, that don't say so yet, by name. record_keys: the ids and the
+    PEM of the keys that signed any. is_recording: whether records are written.
     """
 
     obj: Object
@@ -170,6 +174,9 @@ class Gathered:
     last: Last
     url: str
     takes_timeouts: bool
+    records: Mapping[str, Recorded] = field(default_factory=dict)
+    record_keys: Mapping[str, str] = field(default_factory=dict)
+    is_recording: bool = False
 
     @property
     def namespace(self) -> str:
@@ -254,6 +261,8 @@ class Gatherer:
             modified=edit.sentence,
         )
         counts = self._counts(namespace, snapshot, now)
+        keys = {each["id"]: each["publicKey"] for each in obj.get("status", {}).get("recordKeys", ())}
+        signed = self.source.public_key()
         return Gathered(
             obj=obj,
             policy=policy,
@@ -271,12 +280,25 @@ class Gatherer:
             last=last,
             url=self._url(namespace, name, policy, around.route),
             takes_timeouts=is_shared and self.caches.has_field(kinds.HTTP_ROUTE, "spec", "rules", "timeouts"),
+            records=dict(self._written(promotions, policy, Place(policy=name, namespace=namespace), keys)),
+            record_keys={**keys, **dict([signed] if signed else [])},
+            is_recording=self.config.signing_key is not None,
         )
 
     def _made_at_once(self, versions: Iterable[ModelVersion]) -> frozenset[str]:
         """The runs of versions that were made of others: no training job has to end for them."""
         producers = ((version.run, self.source.producer(version.digest)) for version in versions)
         return frozenset(run for run, producer in producers if producer and producer.derived)
+
+    def _written(
+        self, promotions: Iterable[Promotion], policy: ClusterPolicy, place: Place, keys: Mapping[str, str]
+    ) -> Iterable[tuple[str, Recorded]]:
+        """The records of promotions that are over, as far as they are written; the others are asked for."""
+        if self.config.signing_key is None:
+            return
+        for asked in unrecorded(promotions, policy, place):
+            if found := self.source.record(RecordRequest(asked, tuple(keys.values())), policy.model):
+                yield asked.promotion.name, found
 
     def _url(self, namespace: str, name: str, policy: ClusterPolicy, route: Object | None) -> str:
         if (gateway := policy.traffic.gateway) is None:
@@ -415,6 +437,8 @@ class Gatherer:
             if message:
                 yield Problem("TrafficSplit", "RequestsTaken", message, stops=loses)
         if problem := self.source.problem(policy.model):
+            yield problem
+        if problem := self.source.record_problem(policy.model):
             yield problem
         stable = seen.servers.get(stable_version(seen).digest)
         if stable is None or not stable.ready:

@@ -56,6 +56,7 @@ class Reconciler:
             lambda: Store.open(config.store, endpoint_url=config.endpoint_url),
             self._changed,
             metrics.store_scan_seconds.observe,
+            config.signing_key,
         )
         self._last: dict[Key, Last] = {}
         self._gatherer = Gatherer(config, watches, self._source, self._pod_message, self._has_ready_pod)

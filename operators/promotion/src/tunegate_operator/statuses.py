@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
+import msgspec
+
 from tunegate.api.digest import short
 from tunegate.api.promotion import TERMINAL, Promotion, RunChoice
 from tunegate.api.versions import ModelVersion
@@ -21,7 +23,7 @@ from tunegate_operator.gather import Gathered
 from tunegate_operator.read import is_true
 from tunegate_operator.types import API_VERSION, ServerRecord, read_version, to_plain
 
-CHECKS = ("StoreReadable", "Serving", "TrafficSplit", "FeedbackReadable", "Training")
+CHECKS = ("StoreReadable", "Serving", "TrafficSplit", "FeedbackReadable", "Training", "DecisionsRecorded")
 """The conditions of a policy that a problem makes False, besides the summary."""
 
 # The phase of a ModelVersion by the reason why it is not verified.
@@ -43,10 +45,15 @@ def status(obj: Object, fields: Object, found: list[Condition], now: datetime) -
 
 
 def promotion_statuses(gathered: Gathered, promotions: Iterable[Promotion], now: datetime) -> Iterable[Object]:
-    """Of those that are not over, and of those whose version has no record."""
+    """Of those that are not over or whose record was just written, and of those whose version is not known."""
     for promotion, before in zip(promotions, gathered.snapshot.promotions, strict=True):
-        if before.status.phase in TERMINAL:
+        record = gathered.records.get(promotion.name)
+        if before.status.phase in TERMINAL and record is None:
             continue
+        if record:
+            promotion = msgspec.structs.replace(
+                promotion, status=msgspec.structs.replace(promotion.status, record=record)
+            )
         fields = {**to_plain(promotion.status), "candidate": to_plain(promotion.candidate)}
         waits = turn_after(View(gathered.snapshot, before, gathered.initial, now))
         found = conditions.of_promotion(promotion, gathered.problems, gathered.namespace, waits)
@@ -152,6 +159,8 @@ def policy_status(
         fields["runs"] = runs
     if running:
         fields["promotion"] = running.name
+    if gathered.record_keys:
+        fields["recordKeys"] = [{"id": key, "publicKey": pem} for key, pem in gathered.record_keys.items()]
     problems = list(gathered.problems)
     if gathered.policy.suspend:
         message = "spec.suspend is true, so nothing new is started; set it to false to resume"

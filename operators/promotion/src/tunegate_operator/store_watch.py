@@ -11,12 +11,26 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
 
-from tunegate.api.errors import CredentialsError, DigestError, NotFoundError, StoreError, TunegateError, UsageError
+from tunegate.api.errors import (
+    CredentialsError,
+    DecisionRecordError,
+    DigestError,
+    NotFoundError,
+    StoreError,
+    TunegateError,
+    UsageError,
+)
 from tunegate.api.feedback import Verdicts
+from tunegate.api.promotion import Recorded
 from tunegate.api.versions import ModelVersion, Producer
 from tunegate.feedback import FeedbackLog
 from tunegate.promotion.counting import Counted
+from tunegate.records.signing import public_pem, read_key, read_pem, read_public_keys
+from tunegate.records.writing import Unrecorded, write
 from tunegate.store import Store
 from tunegate.store.evaluations import find
 from tunegate_operator.conditions import Problem
@@ -31,6 +45,28 @@ _FRESH_SECONDS, _USABLE_SECONDS = 5.0, 60.0
 _SILENT_SECONDS = 20.0
 
 
+class RecordKey(NamedTuple):
+    """departs: whether what is written says that the version left."""
+
+    namespace: str
+    promotion: str
+    created: datetime
+    departs: bool
+
+
+@dataclass(frozen=True)
+class RecordRequest:
+    """What is to be recorded, and the public keys, in PEM, whose records are ours besides those of today's key."""
+
+    asked: Unrecorded
+    known: tuple[str, ...]
+
+    @property
+    def key(self) -> RecordKey:
+        promotion, successor = self.asked.promotion, self.asked.successor
+        return RecordKey(self.asked.place.namespace, promotion.name, promotion.created, successor is not None)
+
+
 @dataclass
 class _Seen:
     """What is known; replaced piece by piece by the thread, read by others."""
@@ -42,15 +78,25 @@ class _Seen:
     producers: dict[str, Producer] = field(default_factory=dict)
     results: dict[ResultKey, EvaluationSummary] = field(default_factory=dict)
     votes: dict[str, tuple[float, Counted, Votes]] = field(default_factory=dict)  # by model: when, of what, how many
+    records: dict[RecordKey, Recorded] = field(default_factory=dict)
+    unrecorded: dict[str, Problem] = field(default_factory=dict)
+    public_key: tuple[str, str] | None = None
 
 
 class Source:
-    """`changed` hears the model whose versions or results are known anew; it must return at once."""
+    """`changed` hears the model whose versions or results are known anew; it must return at once.
+
+    signing_key: the file that is read whenever something is signed, so that it may change; None: nothing is recorded.
+    """
 
     def __init__(
-        self, open_store: Callable[[], Store], changed: Callable[[str], None], scanned: Callable[[float], None]
+        self,
+        open_store: Callable[[], Store],
+        changed: Callable[[str], None],
+        scanned: Callable[[float], None],
+        signing_key: Path | None = None,
     ) -> None:
-        self._open, self._changed, self._scanned = open_store, changed, scanned
+        self._open, self._changed, self._scanned, self._signing_key = open_store, changed, scanned, signing_key
         self._store: Store | None = None
         self._seen = _Seen()
         self._intervals: Mapping[str, float] = {}
@@ -60,6 +106,7 @@ class Source:
         self._asked_votes: dict[str, Counted] = {}
         self._asked_since: dict[str, float] = {}  # by model: since when its votes are asked for
         self._logs: dict[str, tuple[str, FeedbackLog]] = {}  # by model: of which promotion
+        self._asked_records: dict[RecordKey, tuple[RecordRequest, str]] = {}
         self._wake = threading.Condition()
 
     def follow(self, intervals: Mapping[str, float]) -> None:
@@ -125,6 +172,23 @@ class Source:
                 return Problem("StoreReadable", "StoreUnreachable", message)
         return votes if is_same and age <= _USABLE_SECONDS else None
 
+    def record(self, request: RecordRequest, model: str) -> Recorded | None:
+        """Where what is asked for stands; None when it is not written yet: then `model` is told later."""
+        if known := self._seen.records.get(request.key):
+            return known
+        with self._wake:
+            self._asked_records[request.key] = (request, model)
+            self._wake.notify()
+        return None
+
+    def record_problem(self, model: str) -> Problem | None:
+        """Why what was asked for is not recorded, if it isn't."""
+        return self._seen.unrecorded.get(model)
+
+    def public_key(self) -> tuple[str, str] | None:
+        """The id and the PEM of the key that signed last; None before the first."""
+        return self._seen.public_key
+
     def run(self, stop: Callable[[], bool]) -> None:
         """Work until `stop` says so; call `wake` after making it say so."""
         while not stop():
@@ -141,6 +205,7 @@ class Source:
         if (
             self._asked_results
             or self._asked_votes
+            or self._asked_records
             or any(uri not in self._seen.missing for uri in self._asked_versions)
         ):
             return 0
@@ -154,10 +219,10 @@ class Source:
             for model in due:
                 self._due[model] = now + self._intervals[model]
             versions, results, votes = dict(self._asked_versions), dict(self._asked_results), dict(self._asked_votes)
-            self._asked_versions.clear()
-            self._asked_results.clear()
-            self._asked_votes.clear()
-        news = {model for model, asked in votes.items() if self._count(model, asked)}
+            records = list(self._asked_records.values())
+            for asked in (self._asked_versions, self._asked_results, self._asked_votes, self._asked_records):
+                asked.clear()
+        news = {model for model, counted in votes.items() if self._count(model, counted)}
         for uri, model in versions.items():
             problem = None
             try:
@@ -171,6 +236,7 @@ class Source:
             else:
                 self._seen.missing.pop(uri, None)
         news |= {model for key, model in results.items() if self._read_result(key, model)}
+        news |= {model for request, model in records if self._record(request, model)}
         for model in due:
             started = time.monotonic()
             if self._list(model):
@@ -216,6 +282,24 @@ class Source:
         self._asked_since.pop(model, None)
         self._seen.votes[model] = (time.monotonic(), asked, found)
         return before is None or before[2] != found
+
+    def _record(self, request: RecordRequest, model: str) -> bool:
+        """Write a record; says whether anything is different from before."""
+        before = self._seen.unrecorded.get(model)
+        assert self._signing_key is not None, "nothing is asked for without a key"
+        try:
+            signer = read_key(read_pem(self._signing_key), str(self._signing_key))
+            written = write(self._opened(), request.asked, signer, read_public_keys(request.known, ()))
+        except TunegateError as error:
+            is_refused = isinstance(error, DecisionRecordError)
+            is_unsigned = isinstance(error, UsageError)
+            reason = "SigningKeyUnusable" if is_unsigned else "RecordRefused" if is_refused else "RecordNotWritten"
+            self._seen.unrecorded[model] = Problem("DecisionsRecorded", reason, str(error), stops=False)
+            return before != self._seen.unrecorded[model]
+        self._seen.unrecorded.pop(model, None)
+        self._seen.public_key = (signer.public_key.keyid, public_pem(signer).decode())
+        self._seen.records[request.key] = written
+        return True
 
     def _list(self, model: str) -> bool:
         """List a model; says whether anything is different from before."""
