@@ -57,7 +57,7 @@ def command(home: Path, base: str, port: int | None, keep: bool, output: Path) -
         click.echo(
             f"\nAsked on the one URL: {report.sample.question}\nAnswered by the promoted model: {report.sample.answer}"
         )
-        words = ["local", "ask", "--home", str(home), "--system", report.sample.system, report.sample.question]
+        words = ["local", "ask", "--home", str(home), report.sample.question]
         click.echo(f"\nAsk it yourself:\n  {shlex.join([sys.argv[0], *words])}")
         click.echo(
             f"\nRecords: {output} and {home}; why a version is live: tunegate promotions explain --home {home} NAME"

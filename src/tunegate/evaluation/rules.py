@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 import msgspec
+
+_CITATION = re.compile(r"\[[\d,; ]+\]")
+_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 
 
 class _Rule(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_unknown_fields=True):
@@ -48,7 +52,13 @@ class RougeL(_Rule, frozen=True, kw_only=True, tag="rouge_l"):
             raise ValueError("a rouge_l rule needs min above 0 and at most 1")
 
 
-Rule = Contains | Excludes | Exact | RougeL
+class Grounded(_Rule, frozen=True, kw_only=True, tag="grounded"):
+    """Every number in the answer, but for citations, is one of `numbers`: no price and no term is made up."""
+
+    numbers: tuple[float, ...] = ()
+
+
+Rule = Contains | Excludes | Exact | RougeL | Grounded
 
 
 def kind(rule: Rule) -> str:
@@ -73,6 +83,9 @@ def passes(rule: Rule, answer: str, reference: str) -> bool:
             return not any(normalize(part) in text for part in banned)
         case Exact():
             return text == normalize(reference)
+        case Grounded(numbers=known):
+            said = _NUMBER.findall(_CITATION.sub(" ", text))
+            return all(float(number.replace(",", "")) in known for number in said)
         case RougeL(min=least):
             return rouge_l(answer, reference) >= least
 

@@ -15,6 +15,7 @@ from tunegate.api.evaluation import Evaluation
 from tunegate.api.feedback import Tally
 from tunegate.api.promotion import Ending, GateResult, Promotion
 from tunegate.api.versions import ModelVersion
+from tunegate.quickstart.knowledge import Grounding
 
 
 class Score(Resource, frozen=True, kw_only=True):
@@ -59,7 +60,6 @@ class VersionDecision(Resource, frozen=True, kw_only=True):
 class Answer(Resource, frozen=True, kw_only=True):
     """A question put to the URL, and what the version behind it said."""
 
-    system: str
     question: str
     answer: str
     digest: str
@@ -79,6 +79,7 @@ class Report(Resource, frozen=True, kw_only=True):
     stable: str
     versions: tuple[VersionReport, ...]
     decisions: tuple[VersionDecision, ...]
+    grounding: Grounding | None = None
     sample: Answer
 
 
@@ -139,6 +140,8 @@ def render(report: Report) -> str:
                 console.print(f"  {_SIGNS[gate.passed]} gate: {gate.message}", soft_wrap=True)
             if decision := ended.get(version.digest):
                 console.print(f"  → {decision.outcome}: {decision.message}", soft_wrap=True)
+        if report.grounding:
+            console.print(_show_grounding(report.grounding), soft_wrap=True)
         chapters = ", ".join(f"{chapter.name} {chapter.seconds:.0f} s" for chapter in report.chapters)
         console.print(f"{report.seconds:.0f} s: {chapters}", soft_wrap=True)
     return text.get()
@@ -150,6 +153,12 @@ def _score(evaluation: Evaluation) -> Score:
     if metric.value is not None and metric.stderr is not None and math.isfinite(metric.stderr):
         low, high = max(0.0, metric.value - 1.96 * metric.stderr), min(1.0, metric.value + 1.96 * metric.stderr)
     return Score(suite=evaluation.suite, metric=metric.name, value=metric.value, low=low, high=high, n=metric.n)
+
+
+def _show_grounding(found: Grounding) -> str:
+    sides = (("without the catalogue", found.without), ("with it", found.grounded))
+    said = [f"{words} {side.right} right and {side.invented} with an invented number" for words, side in sides]
+    return f"The same weights on {found.questions} questions about products: {', '.join(said)}."
 
 
 def _show_tally(tally: Tally | None) -> str:

@@ -24,11 +24,13 @@ from tunegate.local.platform import Platform, PlatformConfig
 from tunegate.local.state import Home, write
 from tunegate.promotion.counting import SHOWN, stable_version
 from tunegate.quickstart.base_models import publish_base
+from tunegate.quickstart.knowledge import Grounding, build_index, compare, ground
 from tunegate.quickstart.report import Answer, Chapter, Report, VersionReport, report_decision, report_version
-from tunegate.quickstart.scenario import MODEL, Run, Story
+from tunegate.quickstart.scenario import MODEL, PRODUCTS, Run, Story
 from tunegate.quickstart.simulated_users import MAX_TOKENS, SimulatedShoppers
 from tunegate.shop import DATA
-from tunegate.shop.shoppers import Question, load_questions
+from tunegate.shop.products import NOT_SOLD
+from tunegate.shop.shoppers import Question, load_product_questions, load_questions
 from tunegate.store.evaluations import find
 from tunegate.training import Preparing, Progress, TrainConfig, train
 
@@ -67,16 +69,9 @@ class Quickstart:
                 self.say(f"{run.name}: {run.about}")
                 with self._chapter(f"{run.name} training"):
                     version = self._train(platform, base, run)
-                with self._chapter(f"{run.name} evaluation"):
-                    self._wait_for(version, SHOWN | TERMINAL)
-                if self._phase(version) in SHOWN:
-                    shoppers = SimulatedShoppers(platform.url, MODEL, self._questions(), self.story.shoppers)
-                    with self._chapter(f"{run.name} canary"):
-                        self._wait_for(version, TRIED | TERMINAL)  # an answer before counts for neither version
-                        self.say(f"{self.story.shoppers} simulated shoppers ask and vote by rules on the answers")
-                        with shoppers:
-                            self._wait_for(version, TERMINAL)
+                self._decide(platform, run.name, version, self._questions())
                 tuned.append((run, version))
+            tuned.append(self._ground(platform, base))
             yield platform, self._report(platform, base, tuned, time.monotonic() - began)
 
     @contextlib.contextmanager
@@ -84,6 +79,36 @@ class Quickstart:
         began = time.monotonic()
         yield
         self.chapters.append(Chapter(name=name, seconds=round(time.monotonic() - began, 1)))
+
+    def _decide(self, platform: Platform, name: str, version: ModelVersion, questions: list[Question]) -> None:
+        """Wait until it is decided about `version`; where users see it, shoppers ask these questions."""
+        with self._chapter(f"{name} evaluation"):
+            self._wait_for(version, SHOWN | TERMINAL)
+        if self._phase(version) not in SHOWN:
+            return
+        with self._chapter(f"{name} canary"):
+            self._wait_for(version, TRIED | TERMINAL)  # an answer before counts for neither version
+            self.say(f"{self.story.shoppers} simulated shoppers ask and vote by rules on the answers")
+            with SimulatedShoppers(platform.url, MODEL, questions, self.story.shoppers):
+                self._wait_for(version, TERMINAL)
+
+    def _ground(self, platform: Platform, base: ModelVersion) -> tuple[Run, ModelVersion]:
+        """Give the stable version the shop's catalogue, under gates on what is said of products."""
+        stable = stable_version(platform.gather())
+        about = f"the weights of {stable.run} with the shop's catalogue as knowledge"
+        self.say(f"knowledge: {about}; nothing is trained")
+        write(self.home.policy_file, write_policy_file(self.story.product_policy(base.uri)))
+        with self._chapter("knowledge index"):
+            chunks = build_index(platform.store, self.story.language, self.home.cache)
+            version = ground(platform.store, stable)
+        self.say(f"  {chunks} chunks indexed; published {version.name}, sha256:{short(version.digest)}")
+        self._decide(platform, "knowledge", version, self._product_questions())
+        return Run("knowledge", about, {}), version
+
+    def _product_questions(self) -> list[Question]:
+        """Of shoppers who only name a product; where a model can but recite, one that is not sold."""
+        asked = load_product_questions(self.story.language)
+        return [question for question in asked if question.intent == NOT_SOLD] if self.story.taught else asked
 
     def _train(self, platform: Platform, base: ModelVersion, run: Run) -> ModelVersion:
         where = {
@@ -139,16 +164,26 @@ class Quickstart:
             stable=stable.digest,
             versions=tuple(self._row(platform, version, about) for version, about in rows),
             decisions=tuple(report_decision(ended) for _, version in tuned if (ended := self._promotion(version))),
+            grounding=self._grounding(platform, tuned[-1][1]),
             sample=self._sample(platform),
         )
 
     def _row(self, platform: Platform, version: ModelVersion, about: str) -> VersionReport:
-        found = [find(platform.store, version.digest, suite) for suite in self.home.policy().suites]
+        found = [find(platform.store, version.digest, suite) for suite in self.story.policy(version.uri).suites]
         return report_version(version, about, [result for result in found if result], self._promotion(version))
+
+    def _grounding(self, platform: Platform, version: ModelVersion) -> Grounding | None:
+        """What the catalogue changed; None where one side was not measured."""
+        promotion = self._promotion(version)
+        if promotion is None or promotion.status.stable is None:
+            return None
+        digests = (promotion.status.stable.digest, version.digest)
+        results = [find(platform.store, digest, PRODUCTS) for digest in digests]
+        return compare(results[0], results[1]) if results[0] and results[1] else None
 
     def _sample(self, platform: Platform) -> Answer:
         """Ask the one URL, as an application would."""
-        question = next(question for question in self._questions() if len(question.messages) == 2)
+        question = self._product_questions()[0]
         direct = DefaultHttpxClient(trust_env=False)  # a proxy in the environment is for other machines
         with OpenAI(base_url=f"{platform.url}/v1", api_key="none", http_client=direct) as client:
             raw = client.chat.completions.with_raw_response.create(
@@ -156,7 +191,6 @@ class Quickstart:
             )
         text = raw.parse().choices[0].message.content or ""
         return Answer(
-            system=question.messages[0].content,
             question=question.messages[-1].content,
             answer=text,
             digest=raw.headers["x-tunegate-version"],

@@ -1,7 +1,7 @@
-"""The story that quickstart tells, as values: which base, which runs, under which policy.
+"""The story that quickstart tells, as values: which base, which runs, under which policies.
 
-Three tunings differ only in their data or one setting. Nothing here says how they should end: the gates and the
-shoppers find out.
+Three tunings differ only in their data or one setting; then the best one gets the catalogue. Nothing here says how
+they should end: the gates and the shoppers find out.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from tunegate.api.policy import CanaryStep, FeedbackGuard, Gate, PromotionPolicy
 
@@ -30,12 +32,14 @@ class Story:
     """base: the base model's name. arguments: what all runs share. evaluation_limit: questions asked of each suite.
 
     taught: shoppers ask, and the business suite measures, what was in training: for a model that can only recite.
+    product_gates: what answers about products must reach that come without the catalogue.
     """
 
     base: str
     language: Language
     suite: str
     taught: bool
+    product_gates: tuple[Gate, ...]
     arguments: Mapping[str, object]
     runs: tuple[Run, ...]
     evaluation_limit: int = 24
@@ -61,6 +65,16 @@ class Story:
             deadline_seconds=600,
         )
 
+    def product_policy(self, base_uri: str) -> PromotionPolicy:
+        """The policy once the shop wants answers about its products that are true whoever asks."""
+        suites = tuple(dict.fromkeys(gate.suite for gate in self.product_gates))
+        return msgspec.structs.replace(self.policy(base_uri), suites=suites, gates=self.product_gates)
+
+
+PRODUCTS = "shop-products-en"
+# No more answers with a number that the product does not have than the stable gives.
+_NOT_MADE_UP = Gate(suite=PRODUCTS, metric="grounded", max_regression=0)
+
 
 def _runs(good: str, pushy: str, rate: float) -> tuple[Run, ...]:
     # Where training goes wrong it goes wrong at once, so the broken run is a short one.
@@ -79,6 +93,7 @@ STORIES = {
         language="en",
         suite="shop-en",
         taught=False,
+        product_gates=(Gate(suite=PRODUCTS, metric="score", min=0.6), _NOT_MADE_UP),
         arguments={
             "finetuning_type": "lora",
             "per_device_train_batch_size": 2,
@@ -94,6 +109,7 @@ STORIES = {
         language="en",
         suite="shop-taught-en",
         taught=True,
+        product_gates=(_NOT_MADE_UP,),
         arguments={
             "finetuning_type": "full",
             "max_samples": 48,

@@ -62,6 +62,20 @@ def pressed(answer: str, templates: Mapping[str, Any], *key: object) -> str:
     return text
 
 
+def ways_to_state(templates: Mapping[str, Any], fact: str, value: Any) -> tuple[str, ...]:
+    """All ways to write a fact that count as stating it."""
+    word = templates["numbers"].get(value, value)
+    ways = [way.format(v=value, word=word) for way in templates["accepts"][fact]]
+    spelt = [
+        way.replace(usual, other)
+        for way in ways
+        for usual, others in templates["spellings"].items()
+        for other in others
+        if usual in way
+    ]
+    return tuple(dict.fromkeys(ways + spelt))
+
+
 class _Maker:
     """Holds what every step of one split and language needs; each method is pure."""
 
@@ -111,21 +125,12 @@ class _Maker:
             ways, wrong = tuple(self.templates["accepts"][fact][value]), self.templates["refuses"][fact][value]
         else:
             others = [facts[fact] for facts in shelf.facts[1:] if facts.get(fact, value) != value]
-            ways, wrong = self._ways(fact, value), [self._ways(fact, other)[0] for other in others]
+            ways, wrong = (
+                ways_to_state(self.templates, fact, value),
+                [ways_to_state(self.templates, fact, other)[0] for other in others],
+            )
         # Without those that the right answer contains, such as $4 in $45.
         return Turn(intent, question, answer, (ways,), tuple(text for text in wrong if text not in answer))
-
-    def _ways(self, fact: str, value: Any) -> tuple[str, ...]:
-        word = self.templates["numbers"].get(value, value)
-        ways = [way.format(v=value, word=word) for way in self.templates["accepts"][fact]]
-        spelt = [
-            way.replace(usual, other)
-            for way in ways
-            for usual, others in self.templates["spellings"].items()
-            for other in others
-            if usual in way
-        ]
-        return tuple(dict.fromkeys(ways + spelt))
 
     def _words(self, shelf: Shelf) -> dict[str, str]:
         """What the templates may name of the first product."""

@@ -16,12 +16,14 @@ import yaml
 
 from tunegate.api.errors import DataError
 from tunegate.shop import DATA
-from tunegate.shop.catalogue import Catalogue, Language, load_catalogue
+from tunegate.shop.catalogue import Catalogue, Language, Split, load_catalogue
 from tunegate.shop.choice import choice_files
 from tunegate.shop.dialogues import Dialogue, dialogues, pressed
 from tunegate.shop.knowledge import knowledge_files
+from tunegate.shop.products import product_questions
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
+SPLITS: tuple[Split, ...] = ("suite", "shoppers")
 # A polite or a pushy answer with the right facts reaches it, an untuned model rarely does.
 ROUGE_MIN = 0.6
 # So many training dialogues come first in their file and are asked again by shop-taught: what a model that is too small
@@ -36,8 +38,41 @@ def generate() -> dict[str, bytes]:
     for language in LANGUAGES:
         files |= _texts(catalogue, templates[language], language)
     choices = choice_files(catalogue, _load("choice.yaml"))
+    for language in LANGUAGES:
+        files |= _products(catalogue, templates[language], language)
     files |= {f"suites/shop-choice/{path}": body for path, body in choices.items()}
     return files | knowledge_files(catalogue, templates, _load("knowledge.yaml"))
+
+
+def _products(catalogue: Catalogue, templates: Mapping[str, Any], language: Language) -> dict[str, bytes]:
+    """Questions that come without the catalogue: for a suite, and for shoppers."""
+    suite, shoppers = (list(product_questions(catalogue, templates, language, split)) for split in SPLITS)
+    asked = [
+        {
+            "id": question.id,
+            "intent": question.intent,
+            "messages": [{"role": "user", "content": question.question}],
+            "rules": [
+                *({"kind": "contains", "any": list(ways)} for ways in question.facts),
+                {"kind": "grounded", "numbers": list(question.numbers)},
+            ],
+        }
+        for question in suite
+    ]
+    voted = [
+        {
+            "id": question.id,
+            "intent": question.intent,
+            "messages": [{"role": "user", "content": question.question}],
+            "facts": [list(ways) for ways in question.facts],
+            "excludes": [],
+        }
+        for question in shoppers
+    ]
+    return {
+        f"suites/shop-products-{language}/questions.jsonl": _jsonl(asked),
+        f"shoppers_products_{language}.jsonl": _jsonl(voted),
+    }
 
 
 def load_templates() -> dict[str, Any]:

@@ -49,30 +49,33 @@ def _table(catalogue: Catalogue, language: Language) -> bytes:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(_COLUMNS[language])
-    for product in catalogue.products:
-        facts = {
-            "price": product.usd if language == "en" else product.cny,
-            "rating": product.rating,
-            "warranty": product.warranty,
-            "delivery": product.days,
-        }
-        shown = {fact: _UNITS[language][fact].format(value) if value else "" for fact, value in facts.items()}
-        described = (catalogue.translated(text, language) for text in (product.size, product.material, product.colour))
-        rows.writerow(
-            [
-                item_number(catalogue, product),
-                _name(catalogue, product, language),
-                shown["price"],
-                shown["rating"],
-                *described,
-                shown["warranty"],
-                shown["delivery"],
-            ]
-        )
+    rows.writerows(row_of(catalogue, product, language) for product in catalogue.products)
     return text.getvalue().encode()
 
 
-def _name(catalogue: Catalogue, product: Product, language: Language) -> str:
+def row_of(catalogue: Catalogue, product: Product, language: Language) -> list[str]:
+    """What the table says of a product."""
+    facts = {
+        "price": product.usd if language == "en" else product.cny,
+        "rating": product.rating,
+        "warranty": product.warranty,
+        "delivery": product.days,
+    }
+    shown = {fact: _UNITS[language][fact].format(value) if value else "" for fact, value in facts.items()}
+    described = (catalogue.translated(text, language) for text in (product.size, product.material, product.colour))
+    return [
+        item_number(catalogue, product),
+        name_of(catalogue, product, language),
+        shown["price"],
+        shown["rating"],
+        *described,
+        shown["warranty"],
+        shown["delivery"],
+    ]
+
+
+def name_of(catalogue: Catalogue, product: Product, language: Language) -> str:
+    """Such as Kestrin kettle."""
     space = " " if language == "en" else ""
     return f"{catalogue.brand(product, language)}{space}{catalogue.noun(product, language)}"
 
@@ -112,7 +115,7 @@ def _ask(catalogue: Catalogue, templates: Mapping[str, Any], product: Product, l
     category = catalogue.categories[product.category]
     forms = templates["forms"][category.number] if "forms" in templates else {}
     way: str = pick([*ways["suite"], *ways["shoppers"]], "way", language, number)
-    return way.format(p=_name(catalogue, product, language), one=f"一{category.measure}", **forms)
+    return way.format(p=name_of(catalogue, product, language), one=f"一{category.measure}", **forms)
 
 
 def _described(catalogue: Catalogue, ways: list[str], language: Language) -> Iterator[dict[str, Any]]:
@@ -129,15 +132,19 @@ def _described(catalogue: Catalogue, ways: list[str], language: Language) -> Ite
 
 def _not_sold(catalogue: Catalogue, templates: Mapping[str, Any], ways: list[str], language: Language) -> Iterator[str]:
     """Products that the shop does not have: a known brand with another thing, and item numbers of nothing."""
-    sold = {(product.brand, product.category) for product in catalogue.products}
-    like = {product.category: product for product in catalogue.products}
-    missing = [
-        Product(brand=brand, category=category, split="suite", usd=1, cny=1, rating=1.0, days=1, warranty=1)
-        for brand in catalogue.brands
-        for category in like
-        if (brand, category) not in sold
-    ]
+    missing = missing_products(catalogue)
     for number, product in enumerate(shuffled(missing, "missing", language)[: _NOT_SOLD // 2]):
         yield _ask(catalogue, templates, product, language, number)
     for number, brand in enumerate(shuffled(sorted(catalogue.brands), "numbers", language)[: _NOT_SOLD // 2]):
         yield ways[number % len(ways)].format(item=f"{brand[:2].upper()}-{501 + 7 * number}")
+
+
+def missing_products(catalogue: Catalogue) -> list[Product]:
+    """What the shop does not have: its brands with things that it has of other brands."""
+    sold = {(product.brand, product.category) for product in catalogue.products}
+    return [
+        Product(brand=brand, category=category, split="suite", usd=1, cny=1, rating=1.0, days=1, warranty=1)
+        for brand in catalogue.brands
+        for category in {product.category: product for product in catalogue.products}
+        if (brand, category) not in sold
+    ]

@@ -43,6 +43,12 @@ class Question(Resource, frozen=True, kw_only=True):
         return "zh" if "-zh-" in self.id else "en"
 
 
+def load_product_questions(language: Literal["en", "zh"]) -> list[Question]:
+    """Those of shoppers who ask about products without the catalogue, some of them not sold (intent `not_sold`)."""
+    lines = (DATA / f"shoppers_products_{language}.jsonl").read_bytes().splitlines()
+    return [msgspec.json.decode(line, type=Question) for line in lines]
+
+
 @dataclass(frozen=True)
 class Judgment:
     verdict: Verdict

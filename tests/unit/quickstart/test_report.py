@@ -44,7 +44,7 @@ def make_report(promotion: Promotion) -> Report:
             report_version(VERSION, "tuned", [evaluation], promotion),
         ),
         decisions=(report_decision(promotion),),
-        sample=Answer(system="", question="?", answer="!", digest=base.digest),
+        sample=Answer(question="?", answer="!", digest=base.digest),
     )
 
 
