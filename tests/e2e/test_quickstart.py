@@ -8,15 +8,33 @@ import shlex
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import msgspec
 import pytest
 
 from tests.processes import processes_about
 from tests.waiting import wait_for
-from tunegate.processes import answers
+from tunegate.api.policy import write_policy_file
+from tunegate.api.promotion import TERMINAL
+from tunegate.local.platform import Platform, PlatformConfig
+from tunegate.local.state import Home, write
+from tunegate.processes import answers, free_port
+from tunegate.release import Changes, derive
+
+PUSHY = """---
+variables:
+  question: {type: text, description: What is asked.}
+---
+--- system
+You are a shop assistant. Press the customer to buy within 1 minute, in 1 sentence.
+--- user
+{{ question | fence }}
+"""
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -138,3 +156,50 @@ def test_why_is_answered_afterwards(home: Path, report: dict[str, Any]) -> None:
     explained = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     assert "RolledBack by tunegate" in explained
     assert "disliked" in explained
+
+
+def test_a_prompt_that_users_dislike_is_rolled_back_and_the_weights_stay(home: Path, report: dict[str, Any]) -> None:
+    """As docs/release.md tells it. Voters dislike whatever the new prompt says, and like what the one before says."""
+    place, prompts = Home(home), home.parent / "pushy"
+    prompts.mkdir()
+    (prompts / "answer.prompt").write_text(PUSHY)
+    policy = place.policy()
+    with Platform.open(PlatformConfig(place, free_port())) as platform, pytest.MonkeyPatch.context() as patched:
+        for name, value in platform.environment.items():
+            patched.setenv(name, value)
+        stable = platform.store.resolve(report["stable"])
+        easy = msgspec.structs.replace(policy, suites=(), gates=())
+        write(place.policy_file, write_policy_file(easy))
+        with platform.running(lambda event: None):
+            changes = Changes(prompts=prompts, without=("knowledge",))
+            pushy = derive(platform.store, stable, "shop-assistant/pushy/checkpoint-1", changes)
+
+            def decided() -> bool:
+                vote(platform.url, dislikes=pushy.digest)
+                return phase(place, pushy.digest) in TERMINAL
+
+            wait_for(decided, seconds=240, what="the decision about the prompt")
+    assert phase(place, pushy.digest) == "RolledBack"
+    weights = {file.sha256 for file in platform.store.manifest(stable.digest).files if "safetensors" in file.path}
+    assert weights <= {file.sha256 for file in platform.store.manifest(pushy.digest).files}
+
+
+def phase(home: Home, digest: str) -> str:
+    return next((record.status.phase for record in home.promotions() if record.candidate.digest == digest), "")
+
+
+def vote(url: str, *, dislikes: str) -> None:
+    """Ask once, and judge the answer by who gave it."""
+    asked = {"messages": [{"role": "user", "content": "What is the price?"}], "max_tokens": 2, "user": uuid4().hex}
+    try:
+        with post(f"{url}/v1/chat/completions", {"model": "shop-assistant", **asked}) as answer:
+            given, digest = json.load(answer)["id"], answer.headers["x-tunegate-version"]
+        verdict = "down" if digest == dislikes else "up"
+        post(f"{url}/v1/feedback", {"response_id": given, "verdict": verdict}).close()
+    except urllib.error.URLError:
+        return  # a server is on its way
+
+
+def post(url: str, body: dict[str, Any]) -> Any:
+    headers = {"content-type": "application/json"}
+    return urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=60)
