@@ -84,12 +84,14 @@ def desired_servers(snapshot: Snapshot) -> tuple[ModelVersion, ...]:
 def desired_evaluations(
     snapshot: Snapshot,
 ) -> tuple[EvaluationJob, ...]:
-    """Candidates that wait for their gates first, then the stable for comparison, then every other checkpoint."""
+    """Candidates that wait for their gates first, then the stable for comparison, then every other checkpoint: the
+    newest, or where a run is judged by several in a row, the one that all later ones wait for."""
+    policy = snapshot.policy
     waiting = [promotion.candidate for promotion in snapshot.promotions if promotion.status.phase == "Evaluating"]
-    versions = {
-        version.digest: version for version in (*waiting, stable_version(snapshot), *reversed(snapshot.versions or ()))
-    }
-    limit = snapshot.policy.evaluation_attempts
+    is_in_order = policy.stop_training is not None or policy.selection.type == "BestOf"
+    others = (snapshot.versions or ())[:: 1 if is_in_order else -1]
+    versions = {version.digest: version for version in (*waiting, stable_version(snapshot), *others)}
+    limit = policy.evaluation_attempts
     return tuple(
         EvaluationJob(version, suite)
         for version in versions.values()

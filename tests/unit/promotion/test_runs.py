@@ -93,6 +93,13 @@ def test_checkpoints_are_evaluated_as_they_appear_whatever_may_be_promoted(candi
     assert {job.version for job in decide(snapshot, at(10)).evaluations} == {BASE, *checkpoints(3)}
 
 
+@pytest.mark.parametrize("policy", [{"selection": BEST}, {"stop_training": None}], ids=["best of", "latest"])
+def test_where_a_run_is_judged_by_several_in_a_row_they_are_measured_in_their_order(policy: dict[str, Any]) -> None:
+    jobs = decide(seen(checkpoints(3), [None, None, None], candidates="FinishedRuns", **policy), at(10)).evaluations
+    in_order = checkpoints(3) if policy.get("selection") else checkpoints(3)[::-1]
+    assert [job.version for job in jobs] == [BASE, *in_order]
+
+
 def test_an_evaluation_that_may_still_come_is_waited_for() -> None:
     policy = {"selection": BEST, "candidates": "FinishedRuns"}
     tried = EvaluationState(failures=1, message="killed")
