@@ -78,6 +78,10 @@ def _choose(snapshot: Snapshot, run: str, versions: Sequence[ModelVersion]) -> R
     if not usable:
         return RunChoice(run=run, message=f"no checkpoint has {what} yet{more}")
     best = max(reversed(usable), key=lambda each: each.gain)
+    tried = [promotion.candidate for promotion in snapshot.promotions]
+    newer = max(tried, key=lambda version: version.created, default=best.version)
+    if newer.created > best.version.created and best.version not in tried:
+        more += f"; it is not tried by itself, because {newer.name} is newer and was: make a Promotion of it to try it"
     message = f"{_step(best.version)} has the best {what} of {len(usable)}: {best}{more}"
     return RunChoice(run=run, version=best.version.name, digest=best.version.digest, message=message)
 
@@ -108,14 +112,12 @@ def _reason_to_stop(snapshot: Snapshot, versions: Sequence[ModelVersion]) -> str
         earlier = (_measured(snapshot, each, rule.suite, rule.metric) for each in known[: -rule.checkpoints])
         comparable = [each for each in earlier if each and each.questions == last[-1].questions]
         reference = max(comparable, key=lambda each: each.gain, default=None)
-    if reference is None or any(each.questions != reference.questions for each in last):
+    if reference is None or reference.interval is None:
         return ""
-    if reference.interval is None:
+    if any(each.questions != reference.questions for each in last):
         return ""
-    (worst, best), numbers = (
-        reference.interval,
-        ", ".join(f"{each.value:.3g} at {_step(each.version)}" for each in last),
-    )
+    worst, best = reference.interval
+    numbers = ", ".join(f"{each.value:.3g} at {_step(each.version)}" for each in last)
     what = f"{rule.suite} {rule.metric} is {numbers}"
     if rule.when == "WorseThanStable" and all(each.gain < worst for each in last):
         return f"{what}, all worse than the 95 % interval of the stable {reference.version.name}, {reference}"

@@ -167,6 +167,20 @@ def test_the_record_says_which_checkpoint_was_chosen_and_why() -> None:
     assert plan.choices[0].version == "shop/run-1/checkpoint-10"
 
 
+def test_a_best_checkpoint_that_is_older_than_what_was_tried_is_told_of_and_not_tried() -> None:
+    """As with Latest: what is older than the newest attempt is never tried by itself."""
+    other = checkpoints(1, run="run-2", after=1.5)
+    policy = {"selection": BEST, "candidates": "FinishedRuns"}
+    first = seen([*checkpoints(1), *other], [0.8, 0.7], finished=["run-2"], **policy)
+    plan = decide(first, at(10))
+    versions = [checkpoints(3)[0], *other, *checkpoints(3)[1:]]
+    later = seen(versions, [0.8, 0.7, 0.6, 0.5], finished=["run-1", "run-2"], **policy)
+    later = replace(later, promotions=plan.create)
+    assert created(later) == []
+    why = "it is not tried by itself, because shop/run-2/checkpoint-10 is newer and was"
+    assert message(later).endswith(f"; {why}: make a Promotion of it to try it")
+
+
 def test_a_run_that_was_stopped_has_ended() -> None:
     snapshot = seen(checkpoints(2), [0.8, 0.7], selection=BEST, candidates="FinishedRuns")
     assert created(replace(snapshot, stopped_runs=frozenset({"run-1"}))) == ["10"]
