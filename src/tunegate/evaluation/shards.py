@@ -12,7 +12,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -54,12 +54,17 @@ class Shard:
 
 
 class Part(Document, frozen=True, kw_only=True):
-    """What one shard has answered so far. settings: the model's, which all shards must have had alike."""
+    """What one shard has answered so far. settings: the model's, which all shards must have had alike.
+
+    tokens_read, tokens_written: as in an Evaluation.
+    """
 
     schema: Literal["tunegate.io/evaluation-shard/v1"] = "tunegate.io/evaluation-shard/v1"
     settings: str
     is_complete: bool = False
     answers: tuple[Line, ...] = ()
+    tokens_read: int | None = 0
+    tokens_written: int | None = 0
     started: datetime
     seconds: float = 0.0
 
@@ -97,10 +102,19 @@ class Sharded:
         part = before if before and before.settings == model.settings else None
         part = part or Part(settings=model.settings, started=datetime.now(UTC))
         lines, clock, kept = list(part.answers), time.monotonic(), time.monotonic()
+        first = replace(model.tokens) if model.tokens else None
 
-        def so_far(*, is_complete: bool = False) -> Part:
-            seconds = round(part.seconds + time.monotonic() - clock, 3)
-            return msgspec.structs.replace(part, answers=tuple(lines), seconds=seconds, is_complete=is_complete)
+        def so_far() -> Part:
+            now, seconds = model.tokens, round(part.seconds + time.monotonic() - clock, 3)
+            read = now.read - first.read if now and first else None
+            written = now.written - first.written if now and first else None
+            return msgspec.structs.replace(
+                part,
+                answers=tuple(lines),
+                tokens_read=_sum(part.tokens_read, read),
+                tokens_written=_sum(part.tokens_written, written),
+                seconds=seconds,
+            )
 
         def keep(more: Sequence[Line]) -> None:
             nonlocal kept
@@ -114,8 +128,11 @@ class Sharded:
 
         turns = itertools.cycle(range(shard.count))
         sheets = Sheets(None, done, known=part.answers, kept=keep, is_ours=lambda: next(turns) == shard.index)
-        measure(model, self.version, self.suite, self.system_prompt, sheets)
-        return so_far(is_complete=True)
+        result = measure(model, self.version, self.suite, self.system_prompt, sheets)
+        whole = msgspec.structs.replace(so_far(), is_complete=True)
+        if result.tokens_read is None:  # of this suite none are counted
+            return msgspec.structs.replace(whole, tokens_read=None, tokens_written=None)
+        return whole
 
     def _merge(self, parts: Sequence[Part]) -> Evaluation:
         """Score the answers of all shards as if one process had given them."""
@@ -133,8 +150,13 @@ class Sharded:
         except EvaluationError:
             self.remove()
             raise
-        started, seconds = min(part.started for part in parts), sum(part.seconds for part in parts)
-        return msgspec.structs.replace(result, started=started, seconds=round(seconds, 3))
+        return msgspec.structs.replace(
+            result,
+            tokens_read=_sum(*(part.tokens_read for part in parts)),
+            tokens_written=_sum(*(part.tokens_written for part in parts)),
+            started=min(part.started for part in parts),
+            seconds=round(sum(part.seconds for part in parts), 3),
+        )
 
     def _read(self, index: int) -> Part | None:
         key = self._key(index)
@@ -147,6 +169,12 @@ class Sharded:
     def _key(self, index: int) -> str:
         suite = f"{self.suite.name}-{short(self.suite.digest)}"
         return f".tunegate/shards/{Digest.parse(self.version.digest).hex}/{suite}/{index}-of-{self.count}.json"
+
+
+def _sum(*numbers: int | None) -> int | None:
+    """None where one of them is not known."""
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
 
 
 @dataclass(frozen=True)
