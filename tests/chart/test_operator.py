@@ -49,6 +49,11 @@ def test_the_operator_is_told_what_the_values_say() -> None:
     }
 
 
+def test_evaluated_agents_get_the_secret_of_those_that_serve() -> None:
+    assert "tools-secret" not in dict(_arguments(render()))
+    assert dict(_arguments(render({"serving": {"toolsSecret": "tools"}})))["tools-secret"] == "tools"
+
+
 def test_the_operator_knows_every_flag_that_it_is_given() -> None:
     source = REPOSITORY / "operators/promotion/src/tunegate_operator/__main__.py"
     known = set(re.findall(r'"--([a-z-]+)"', source.read_text()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,15 @@ def test_what_is_evaluated_is_pinned_to_its_bytes_as_what_is_served() -> None:
     (container,) = job["spec"]["template"]["spec"]["containers"]
     server = manifests.inference_service("models", POLICY, "shop", VERSION, CONFIG)
     assert container["args"][:2] == ["evaluate", server["spec"]["predictor"]["model"]["storageUri"]]
+
+
+def test_an_agent_is_evaluated_with_the_tools_that_it_is_served_with() -> None:
+    for secret in ("", "tunegate-tools"):
+        config = replace(CONFIG, tools_secret=secret)
+        job = manifests.evaluation_job("models", POLICY, "shop", EvaluationJob(VERSION, "quality"), config)
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        named = [each["secretRef"]["name"] for each in container["envFrom"]]
+        assert named == [config.store_secret, *([secret] if secret else [])]
 
 
 def test_switches_and_records_are_built_as_before() -> None:

@@ -49,6 +49,7 @@ RESOURCES = Resources()
     help="Where to look for Gateways besides --namespace, to tell a policy's address; repeatable.",
 )
 @click.option("--store-secret", default="tunegate-store", help="The Secret that pods read the store's keys from.")
+@click.option("--tools-secret", default="", help="A Secret with the variables of what agents ask, if any.")
 @click.option("--feedback-secret", default="tunegate-feedback", help="The Secret with the key of response ids.")
 @click.option("--serving-runtime", default="tunegate-predictor", help="The ClusterServingRuntime of the servers.")
 @click.option("--vllm-runtime", default="tunegate-predictor-vllm", help="The one of servers with engine: VLLM.")

@@ -14,6 +14,7 @@ class Config:
     namespaces: none of them means all. gateway_namespaces: where else to look for Gateways.
     lease_namespace: None means that no lease is taken.
     signing_key: None: no decision records are written.
+    tools_secret: empty: evaluated agents neither search nor read pages, as those that serve.
     serving_resources, vllm_resources: requests and limits of a server whose policy names none, by engine.
     """
 
@@ -25,6 +26,7 @@ class Config:
     gateway_namespaces: tuple[str, ...] = ()
     store_secret: str = "tunegate-store"  # noqa: S105 (the name of a Secret)
     feedback_secret: str = "tunegate-feedback"  # noqa: S105
+    tools_secret: str = ""
     serving_runtime: str = "tunegate-predictor"
     vllm_runtime: str = "tunegate-predictor-vllm"
     serving_resources: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict)

@@ -76,6 +76,8 @@ def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: Evalua
         terminationMessagePolicy="FallbackToLogsOnError",
         **({"resources": policy.evaluation.resources} if policy.evaluation.resources else {}),
     )
+    if config.tools_secret:  # an agent is measured with the tools that it is served with
+        container["envFrom"].append({"secretRef": {"name": config.tools_secret}})
     pod = pods.pod(
         [container],
         volumes,
