@@ -61,7 +61,7 @@ def tool_options(command: Any) -> Any:
     help="How tools are asked for: in text, by tool calls, or once, before the answer.",
 )
 @click.option("--template", help="A template of one's own, in place of the built-in one.")
-@click.option("--language", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="Of the prompt.")
+@click.option("--language", type=click.Choice(["en", "zh"]), help="Of the prompt; by default the question's.")
 @click.option("--steps", default=6, show_default=True, type=click.IntRange(min=1), help="The most steps.")
 @click.option("--seconds", default=60.0, show_default=True, type=click.FloatRange(min=1), help="No step begins later.")
 @click.option("--tokens", default=4000, show_default=True, type=click.IntRange(min=1), help="The most tokens written.")
@@ -73,7 +73,7 @@ def ask(
     model: str | None,
     dialect: Dialect,
     template: str | None,
-    language: Language,
+    language: Language | None,
     steps: int,
     seconds: float,
     tokens: int,
@@ -92,8 +92,10 @@ def ask(
 
     from tunegate.agent import Limits
     from tunegate.evaluation.models.http import HttpModel
+    from tunegate.knowledge.words import is_chinese
     from tunegate.prompts import load_template
 
+    language = language or ("zh" if is_chinese(question) else "en")
     tools = _tools(language, **given)
     made = load_template(template) if template else None
     limits = Limits(steps=steps, seconds=seconds, tokens=tokens)

@@ -48,6 +48,14 @@ def test_scripts_get_the_events(capsys: pytest.CaptureFixture[str]) -> None:
     assert answered == {"text": "It is 399424.", "reason": "answer", "steps": 1, "tokens": 0}
 
 
+def test_the_prompt_is_in_the_language_of_the_question() -> None:
+    with answering(lambda _: "最终结果：399424") as (url, asked):
+        assert agent("632的平方是多少？", "--url", url) == 0
+        assert agent("632的平方是多少？", "--url", url, "--language", "en") == 0
+
+    assert [body["messages"][0]["content"][:2] for body in asked] == ["尽可", "An"]
+
+
 def test_a_limit_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with answering(lambda question: "Action: Calculator\nInput: 1+1") as (url, _):
         assert agent(QUESTION, "--url", url, "--steps", "1") == 0
