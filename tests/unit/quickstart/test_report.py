@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from tests.builders import at, make_evaluation, make_version
-from tunegate.api.evaluation import Evaluation, Metric
+from tunegate.api.evaluation import Evaluation, Metric, Record
 from tunegate.api.feedback import Tally
 from tunegate.api.promotion import Comparison, Decision, GateResult, Promotion, PromotionStatus
+from tunegate.quickstart.knowledge import compare
 from tunegate.quickstart.report import Answer, Report, render, report_decision, report_version
 
 VERSION = make_version("run-1")
@@ -74,6 +75,23 @@ def test_the_table_names_scores_counts_gates_and_reasons(promotion: Promotion) -
 def test_the_table_is_no_wider_than_it_promises(promotion: Promotion) -> None:
     table = render(make_report(promotion)).splitlines()[:8]
     assert max(map(len, table)) <= 124
+
+
+def test_what_the_catalogue_changed_is_counted(promotion: Promotion) -> None:
+    def measured(*scores: tuple[int, int]) -> Evaluation:
+        records = tuple(
+            Record(id=str(n), prompt="?", expected="", answer="!", scores={"contains": right, "grounded": true})
+            for n, (right, true) in enumerate(scores)
+        )
+        return msgspec.structs.replace(make_evaluation(VERSION), records=records)
+
+    found = compare(measured((0, 0), (0, 0), (1, 1)), measured((1, 1), (1, 1), (1, 0)))
+    assert (found.without.right, found.without.invented) == (1, 2)
+    assert (found.grounded.right, found.grounded.invented) == (3, 1)
+    text = render(msgspec.structs.replace(make_report(promotion), grounding=found))
+    assert (
+        "on 3 questions about products: without the catalogue 1 right and 2 with an invented number, with it 3" in text
+    )
 
 
 @pytest.mark.parametrize(
