@@ -18,6 +18,7 @@ class Documents:
         self.bodies: dict[str, bytes] = {}
         self.failure: Exception | None = None
         self.gets = self.puts = 0
+        self.written: dict[str, float] = {}  # how many seconds ago, where a test says so
 
     def put(self, key: str, body: bytes) -> None:
         if self.failure:
@@ -44,3 +45,6 @@ class Documents:
 
     def delete(self, key: str) -> None:
         self.bodies.pop(key, None)
+
+    def ages(self, prefix: str) -> dict[str, float]:
+        return {entry.key: self.written.get(entry.key, 0.0) for entry in self.entries(prefix)}

@@ -215,6 +215,14 @@ def test_a_secret_of_tools_is_the_environment_of_new_runtimes() -> None:
     assert "envFrom" not in container
 
 
+def test_servers_log_texts_unless_that_is_switched_off() -> None:
+    (container,) = pick(render(), "ClusterServingRuntime", RUNTIME)["spec"]["containers"]
+    assert environment.LOG_CONTENT not in {each["name"] for each in container["env"]}
+    objects = render({"serving": {"logContent": False}})
+    (container,) = pick(objects, "ClusterServingRuntime", f"{RUNTIME}-numbers")["spec"]["containers"]
+    assert {"name": environment.LOG_CONTENT, "value": "false"} in container["env"]
+
+
 def test_a_secret_of_keys_is_mounted_where_it_can_change() -> None:
     objects = render({"serving": {"keysSecret": "tunegate-keys", "vllm": {"enabled": True}}})
     runtimes = [each for each in objects if each["kind"] == "ClusterServingRuntime"]

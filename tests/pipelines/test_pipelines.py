@@ -43,6 +43,7 @@ def pods(path: Path) -> Iterator[Object]:
 
 def pods_of(each: Object) -> list[Object]:
     spec = each.get("spec", {})
+    spec = spec.get("jobTemplate", {}).get("spec", spec)  # a CronJob's
     replicas = spec.get("pytorchReplicaSpecs", {})
     templates = [copy.deepcopy(replica["template"]) for replica in replicas.values()]
     if {"Master", "Worker"} <= replicas.keys():  # training operator 1.9, pkg/controller.v1/pytorch/initcontainer.go

@@ -34,6 +34,8 @@ SEARCH_FIELDS = "TUNEGATE_SEARCH_FIELDS"
 HTTP_ALLOW = "TUNEGATE_HTTP_ALLOW"
 # What reviewers need to reach a review that is served to other machines: a secret.
 REVIEW_TOKEN = "TUNEGATE_REVIEW_TOKEN"  # noqa: S105 - a name
+# Whether servers log texts, redacted, or numbers alone: true or false.
+LOG_CONTENT = "TUNEGATE_LOG_CONTENT"
 # The name that clients ask a server for.
 MODEL_NAME = "TUNEGATE_MODEL_NAME"
 # The seconds between the signal that ends a server and the one that kills it, for servers and for what supervises them.

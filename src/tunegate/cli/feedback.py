@@ -1,10 +1,15 @@
-"""`tunegate feedback`: send a verdict on an answer, and list what was said of a version."""
+"""`tunegate feedback`: send verdicts, list and export what was answered and said, and delete what is old."""
 
 from __future__ import annotations
 
 import json
+import sys
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,12 +20,15 @@ from tunegate.api.digest import short
 from tunegate.api.errors import FeedbackError, ForgedIdError, UsageError
 from tunegate.api.feedback import Feedback, FeedbackRecord
 from tunegate.cli.options import json_option, open_store, print_table, store_options
+from tunegate.files import disk_errors_as
 from tunegate.processes import open_url
+
+DAY = click.DateTime(["%Y-%m-%d"])
 
 
 @click.group()
 def command() -> None:
-    """Send and list what users say of answers."""
+    """Send, list, export and delete what users say of answers."""
 
 
 @command.command()
@@ -80,6 +88,75 @@ def mend(key: str, store_uri: str, endpoint_url: str | None) -> None:
 
     kept = FeedbackLog(open_store(store_uri, endpoint_url)).mend(key)
     click.echo(f"{kept} votes are whole and stay.")
+
+
+@command.command()
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "parquet", "opentelemetry", "langfuse"]),
+    default="jsonl",
+    show_default=True,
+    help="jsonl: all that is kept. opentelemetry: OTLP's JSON, by the conventions for GenAI. langfuse: scores.",
+)
+@click.option("--version", help="Only what this version answered (name, URI or digest).")
+@click.option("--since", type=DAY, help="The first day of the answers, in UTC, such as 2026-03-04.")
+@click.option("--until", type=DAY, help="The last day of the answers.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write; without it, standard output. Needed for Parquet.",
+)
+@store_options
+def export(
+    form: str,
+    version: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    output: Path | None,
+    store_uri: str,
+    endpoint_url: str | None,
+) -> None:
+    """Write answers with what was said of them, in a form that other tools read."""
+    from tunegate.feedback.export import FORMATS, write_parquet
+    from tunegate.feedback.history import judged
+
+    if form == "parquet" and output is None:
+        raise UsageError("A Parquet file can't be written to standard output; give it a name with --output.")
+    store, damaged = open_store(store_uri, endpoint_url), list[str]()
+    digest = store.resolve(version).digest if version else None
+    found = judged(store, since and since.date(), until and until.date(), digest, damaged)
+    with disk_errors_as(UsageError, output or Path("-"), "choose another --output."):
+        if form == "parquet" and output:
+            count = write_parquet(found, output)
+        else:
+            lines = (line for each in found for line in FORMATS[form](each))
+            with output.open("wb") if output else nullcontext(sys.stdout.buffer) as file:
+                count = sum(file.write(line + b"\n") > 0 for line in lines)
+    click.echo(f"{count} written.", err=True)
+    for key in damaged:
+        click.echo(f"{key} in the store is cut; what is whole of it was written.", err=True)
+
+
+@command.command()
+@click.option("--answers-days", type=click.IntRange(0), help="Delete answers older than so many days.")
+@click.option("--votes-days", type=click.IntRange(0), help="Delete votes on answers older than so many days.")
+@click.option("--dry-run", is_flag=True, help="Only say how much it is.")
+@store_options
+def expire(
+    answers_days: int | None, votes_days: int | None, dry_run: bool, store_uri: str, endpoint_url: str | None
+) -> None:
+    """Delete the days of the logs that are older than so many days. For a CronJob: it may run as often as you like."""
+    from tunegate.feedback.retention import expired
+
+    if answers_days is None and votes_days is None:
+        raise UsageError("Nothing is deleted unless you say what: give --answers-days, --votes-days or both.")
+    store = open_store(store_uri, endpoint_url)
+    keys = [*expired(store, datetime.now(UTC).date(), answers=answers_days, votes_kept=votes_days)]
+    if not dry_run:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(store.delete, keys))
+    click.echo(f"{len(keys)} objects {'would be deleted' if dry_run else 'were deleted'}.")
 
 
 def _row(record: FeedbackRecord) -> tuple[str, ...]:

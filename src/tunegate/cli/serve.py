@@ -77,6 +77,14 @@ from tunegate.processes import GRACE_SECONDS
     help="How many requests may be under way; further ones get status 429 and the time to ask again. "
     "Default: 128 for the embedded engine, 1024 for others.",
 )
+@click.option(
+    "--log-content/--no-log-content",
+    envvar=environment.LOG_CONTENT,
+    show_envvar=True,
+    default=True,
+    show_default=True,
+    help="Whether texts of answers and feedback are logged, redacted, or numbers alone.",
+)
 @store_options
 def command(
     version: str | None,
@@ -92,6 +100,7 @@ def command(
     grace_seconds: float,
     keys: Path | None,
     capacity: int | None,
+    log_content: bool,
     store_uri: str,
     endpoint_url: str | None,
 ) -> None:
@@ -118,6 +127,7 @@ def command(
         grace_seconds=grace_seconds,
         keys=keys,
         capacity=capacity,
+        log_content=log_content,
     )
     logs.configure()
     with start_engine(config) as engine:

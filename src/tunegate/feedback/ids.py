@@ -28,6 +28,7 @@ _MOST_STEP = 254  # the index has one byte, and 0 there is none
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DOMAIN = b"tunegate response id v1\0"
 _USER_DOMAIN = b"tunegate user v1\0"
+_CONVERSATION_DOMAIN = b"tunegate conversation v1\0"
 _NEW_KEY = 'make one with: python -c "import secrets; print(secrets.token_hex(32))"'
 
 
@@ -91,6 +92,10 @@ class ResponseIds:
             user=None if user == _ANONYMOUS else user.hex(),
             step=f"{step[:-1].hex()}/{step[-1] - 1}" if any(step[-1:]) else None,
         )
+
+    def tag_of_conversation(self, name: str) -> str:
+        """What stands for a conversation in the log: the same for each of its answers, and it says nothing else."""
+        return hmac.digest(self._key, _CONVERSATION_DOMAIN + self._context + name.encode(), "sha256")[:8].hex()
 
     def _tag(self, version: bytes, user: str | None, now: datetime) -> bytes:
         """A keyed hash: without the key nobody finds out who it is or follows them to another version or day.

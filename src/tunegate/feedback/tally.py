@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 
@@ -15,14 +15,17 @@ VERDICTS_PER_USER = 3
 decides alone, and those on the candidate and on the stable beside it are as many."""
 
 
+_PROMOTION = 10  # characters of a step's tag that are the promotion's
+
+
 class Vote(msgspec.Struct, frozen=True, gc=False):
     """One judged answer; small, as a million of them are counted.
 
-    id: tells the answer from others. user: the tag of one user on one day; None is not known again, so all of theirs
-    count. answered, received: seconds since 1970.
+    id: a hash that tells the answer from others. user: the tag of one user on one day; None is not known again, so all
+    of theirs count. answered, received: seconds since 1970.
     """
 
-    id: str
+    id: int
     user: str | None
     answered: float
     received: float
@@ -34,24 +37,24 @@ class Caps:
     """Counts the verdicts of each user; `most` users are remembered, those that voted last."""
 
     def __init__(self, most: int | None = None) -> None:
-        self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._counts: dict[tuple[str, str | None], int] = {}
         self._most = most
 
     def admit(self, user: str | None, step: StepTag | None) -> bool:
         """Whether one more verdict of `user` on an answer of this step counts."""
         if user is None:
             return True
-        who = (user, (step or "").partition("/")[0])
+        who = (user, step and step[:_PROMOTION])
         self._counts[who] = count = self._counts.pop(who, 0) + 1
         if self._most and len(self._counts) > self._most:
-            self._counts.popitem(last=False)
+            del self._counts[next(iter(self._counts))]
         return count <= VERDICTS_PER_USER
 
 
 def counting(votes: Iterable[Vote]) -> Iterator[Vote]:
     """The votes that count, in the order in which they were received: of each answer the first one, and of each user
     the first few."""
-    judged, caps = set[str](), Caps()
+    judged, caps = set[int](), Caps()
     for vote in sorted(votes, key=attrgetter("received")):
         if vote.id not in judged:
             judged.add(vote.id)

@@ -12,7 +12,8 @@ from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from itertools import chain
 from typing import Literal, TypeVar
 
 import msgspec
@@ -21,7 +22,8 @@ from tunegate.api.codec import from_json, prepare
 from tunegate.api.digest import Digest
 from tunegate.api.errors import StoreError, UsageError
 from tunegate.api.feedback import Feedback, FeedbackRecord, StepTag, Tally, Verdict, Verdicts, promotion_tag
-from tunegate.feedback.segments import Documents, Segment, day_of, new_writer, read_lines, segment_key, utc_day
+from tunegate.feedback.redact import redact
+from tunegate.feedback.segments import Documents, Entry, Segment, day_of, new_writer, read_lines, segment_key, utc_day
 from tunegate.feedback.tally import Caps, Vote, counting
 
 FOLDER = ".tunegate/votes"
@@ -53,11 +55,30 @@ class FeedbackLog:
         records = sorted((record for each in found for record in each), key=lambda record: record.received)
         return list({record.feedback.response_id: record for record in reversed(records)}.values())[::-1]
 
+    def of_day(self, day: date, damaged: builtins.list[str]) -> dict[str, FeedbackRecord]:
+        """The votes on the answers of a UTC day, by response id, of all versions; the keys of segments of which a part
+        is gone are added to `damaged`. What 0.1.0 kept is not by day: `list` has it."""
+        found: dict[str, FeedbackRecord] = {}
+        for folder in self._store.folders(f"{FOLDER}/"):
+            for entry in self._store.entries(f"{FOLDER}/{folder}/{day.isoformat()}/"):
+                lines, is_whole = read_lines(self._store.get(entry.key) or b"")
+                damaged += [] if is_whole else [entry.key]
+                for line in lines:
+                    record = from_json(line, FeedbackRecord, entry.key)
+                    first = found.setdefault(record.feedback.response_id, record)
+                    if record.received < first.received:
+                        found[record.feedback.response_id] = record
+        return found
+
+    def days(self) -> builtins.list[date]:
+        """The days of which there are votes, oldest first."""
+        folders = self._store.folders(f"{FOLDER}/")
+        return sorted({date.fromisoformat(day) for each in folders for day in self._store.folders(f"{FOLDER}/{each}/")})
+
     def tally(self, digest: str, since: datetime | None = None) -> Tally:
         """Count the verdicts on answers given at or after `since`."""
         begin = since.timestamp() if since else float("-inf")
-        votes = counting(self._votes(digest, since))
-        counts = Counter(vote.verdict for vote in votes if vote.answered >= begin)
+        counts = Counter(vote.verdict for vote in self._counting(digest, since) if vote.answered >= begin)
         return Tally(up=counts["up"], down=counts["down"])
 
     def tallies(self, digest: str, promotion: str, since: datetime) -> Verdicts:
@@ -65,20 +86,29 @@ class FeedbackLog:
         without a step."""
         tag, begin = promotion_tag(promotion), since.timestamp()
         found: defaultdict[int | None, Counter[Verdict]] = defaultdict(Counter)
-        for vote in counting(self._votes(digest, since)):
+        for vote in self._counting(digest, since):
             of, _, index = (vote.step or "").partition("/")
             if of == tag or (not of and vote.answered >= begin):
                 found[int(index) if of else None][vote.verdict] += 1
         return {step: Tally(up=counts["up"], down=counts["down"]) for step, counts in found.items()}
 
-    def _votes(self, digest: str, since: datetime | None) -> Iterator[Vote]:
-        """All votes on answers of the days from `since` on, and of the one before, as clocks differ. What was read
-        once is not read again."""
+    def _counting(self, digest: str, since: datetime | None) -> Iterator[Vote]:
+        """The votes that count, on answers of the days from `since` on, and of the one before, as clocks differ.
+
+        Each day is counted for itself, as answers and tags of users are of one day. What was read once is not read
+        again.
+        """
         first = utc_day(since) - timedelta(days=1) if since else date.min
         folder = _folder(digest)
         days = [day for day in self._store.folders(f"{folder}/") if date.fromisoformat(day) >= first]
-        entries = [entry for day in days for entry in self._store.entries(f"{folder}/{day}/")]
-        entries += self._store.entries(f"{OLD_FOLDER}/{_hex(digest)}/")
+        old = defaultdict[str, list[Vote]](list)
+        for vote in self._read_all(self._store.entries(f"{OLD_FOLDER}/{_hex(digest)}/")):
+            old[utc_day(datetime.fromtimestamp(vote.answered, UTC)).isoformat()].append(vote)
+        for day in sorted({*days, *old}):
+            entries = self._store.entries(f"{folder}/{day}/") if day in days else []
+            yield from counting(chain(self._read_all(entries), old[day]))
+
+    def _read_all(self, entries: Sequence[Entry]) -> Iterator[Vote]:
         unread = [entry for entry in entries if self._read.get(entry.key, ("",))[0] != entry.etag]
         with ThreadPoolExecutor(_READERS) as pool:
             for entry, votes in zip(unread, pool.map(self._fetch, (entry.key for entry in unread)), strict=True):
@@ -93,7 +123,7 @@ class FeedbackLog:
         votes = self._lines(key, _LINE.decode)
         return [
             Vote(
-                _mark(line.feedback.response_id),
+                hash(_mark(line.feedback.response_id)),
                 line.user and same.setdefault(line.user, line.user),
                 line.answered.timestamp(),
                 line.received.timestamp(),
@@ -151,10 +181,13 @@ class _Open:
 
 
 class VoteWriter:
-    """Writes votes into segments of its own. Not for several threads at a time."""
+    """Writes votes into segments of its own. Not for several threads at a time.
 
-    def __init__(self, store: Documents, name: str | None = None) -> None:
-        self._store = store
+    content: whether comments and corrections are kept, redacted as all texts; without it, numbers and tags alone.
+    """
+
+    def __init__(self, store: Documents, name: str | None = None, *, content: bool = True) -> None:
+        self._store, self._content = store, content
         self._name = name or new_writer()
         self._open: OrderedDict[tuple[str, date], _Open] = OrderedDict()
         self._numbers: Counter[tuple[str, date]] = Counter()
@@ -176,7 +209,9 @@ class VoteWriter:
             else:
                 place[mark] = record
         for (folder, day), found in places.items():
-            error = self._add(folder, day, [encode(record) for record in found.values()]) if found else None
+            error = (
+                self._add(folder, day, [encode(record, self._content) for record in found.values()]) if found else None
+            )
             for mark, record in found.items():
                 outcomes[id(record)] = error or self._remember(mark, record)
         return [outcomes[id(record)] for record in records]
@@ -206,9 +241,16 @@ class VoteWriter:
         return "counted" if self._caps.admit(record.user, record.step) else "kept"
 
 
-def encode(record: FeedbackRecord) -> bytes:
-    """The line of a record, without control characters in what people wrote."""
-    return msgspec.json.encode(msgspec.structs.replace(record, feedback=without_controls(record.feedback)))
+def encode(record: FeedbackRecord, content: bool = True) -> bytes:
+    """The line of a record: of what people wrote nothing that tells who somebody is, and no control characters."""
+    said = without_controls(record.feedback)
+    said = msgspec.structs.replace(
+        said,
+        tags=tuple(map(redact, said.tags)),
+        comment=said.comment and redact(said.comment) if content else None,
+        correction=said.correction and redact(said.correction) if content else None,
+    )
+    return msgspec.json.encode(msgspec.structs.replace(record, feedback=said))
 
 
 def without_controls(feedback: Feedback) -> Feedback:
@@ -245,7 +287,7 @@ prepare(_Line)
 
 
 def _vote(record: FeedbackRecord) -> Vote:
-    said, mark = record.feedback, _mark(record.feedback.response_id)
+    said, mark = record.feedback, hash(_mark(record.feedback.response_id))
     times = record.answered.timestamp(), record.received.timestamp()
     return Vote(mark, record.user, *times, said.verdict, record.step)
 

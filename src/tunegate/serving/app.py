@@ -13,6 +13,7 @@ import logging
 import math
 import signal
 import socket
+import sys
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
@@ -34,6 +35,9 @@ from starlette.types import ASGIApp
 from tunegate.api.errors import ServingError
 from tunegate.api.traffic import OPENAI_PREFIX
 from tunegate.feedback import ResponseIds, VoteWriter
+from tunegate.feedback.interactions import ReleaseParts
+from tunegate.feedback.spool import InteractionLog, Spool, spool_of
+from tunegate.files import default_cache
 from tunegate.processes import is_loopback
 from tunegate.serving.auth import Admission, Keys
 from tunegate.serving.config import ServeConfig
@@ -46,6 +50,7 @@ from tunegate.serving.openapi import document
 from tunegate.serving.parts import Parts, open_parts
 from tunegate.serving.pipeline import Rules
 from tunegate.serving.protocols import BY_PATH
+from tunegate.serving.recording import Recorder
 from tunegate.serving.routes.chat import Chat
 from tunegate.serving.routes.feedback import FeedbackRoute
 from tunegate.serving.routes.front import Front, ReadOnly
@@ -55,6 +60,8 @@ from tunegate.serving.routes.playground import playground
 from tunegate.serving.tokens import Tokens, read_tokens
 
 logger = logging.getLogger(__name__)
+# How long the threads that log may hold up an answer; Python's own is ten times as long.
+_SWITCH_SECONDS = 0.0005
 # What is reachable of KServe's application besides `/`: health, metrics and metadata. `/v1/models` is ours.
 KSERVE_PATHS = (
     "/metrics",
@@ -88,12 +95,13 @@ async def serve(
     """Answer on `listener` until a signal comes, or the engine ends: then it raises ServingError."""
     version, release = config.served.version, config.served.release
     admission = Admission(Keys(config.keys) if config.keys else None, config.capacity)
-    served = Served(config.model)
+    served, metrics = Served(config.model), Metrics(version.digest, config.model)
+    ids = ResponseIds(config.feedback_key, config.model)
+    writer = VoteWriter(config.store, content=config.log_content)
+    feedback = FeedbackRoute(ids, writer, metrics, _now, version.digest)
+    recorder = _recorder(config, ids, parts)
     try:
         async with remote.session(config.engine.key) as session:
-            metrics = Metrics(version.digest, config.model)
-            ids = ResponseIds(config.feedback_key, config.model)
-            feedback = FeedbackRoute(ids, VoteWriter(config.store), metrics, _now, version.digest)
 
             def ready() -> bool:
                 return bool(served.ready)
@@ -108,17 +116,36 @@ async def serve(
                 read_tokens(config.served.folder) if config.served.folder else Tokens(),
                 searches=bool(parts and parts.searches),
             )
-            chat = Chat(version.digest, rules, engine.url, session, ids, metrics, ready, _now, parts=parts)
+            chat = Chat(
+                version.digest, rules, engine.url, session, ids, metrics, ready, _now, parts=parts, recorder=recorder
+            )
             models = Models(config.model, version, ready, parts.named if parts else {})
             routes = front(chat, models, feedback, kserve_app(served))
             app = Guard(routes, admission, metrics)
+            sys.setswitchinterval(_SWITCH_SECONDS)
             gc.freeze()  # what is loaded by now stays; collecting through it would hold up answers
             await _until_stopped(
                 _Uvicorn(app, config.grace_seconds), listener, _watch(engine, session, served, on_ready)
             )
-            await asyncio.to_thread(feedback.close)
     finally:
         await asyncio.to_thread(engine.stop)
+        for close in (feedback.close, recorder.log.close):
+            await asyncio.to_thread(close)
+
+
+def _recorder(config: ServeConfig, ids: ResponseIds, parts: Parts | None) -> Recorder:
+    """What logs the answers of this server, by way of a folder of this machine."""
+    version, release, named = config.served.version, config.served.release, parts.named if parts else {}
+    folder = spool_of(default_cache(), config.store.uri, config.store.endpoint_url)
+    return Recorder(
+        InteractionLog(Spool(folder, config.store)),
+        ids,
+        config.model,
+        version.digest,
+        ReleaseParts(prompts=named.get("prompts"), knowledge=named.get("knowledge"), tools=release.tools),
+        parts,
+        config.log_content,
+    )
 
 
 class Served(kserve.Model):  # type: ignore[misc]

@@ -9,7 +9,6 @@ from typing import Literal
 from tunegate.api.digest import short
 from tunegate.api.errors import UsageError
 from tunegate.feedback import parse_key
-from tunegate.feedback.segments import Documents
 from tunegate.files import default_cache
 from tunegate.processes import GRACE_SECONDS
 from tunegate.serving.auth import read_keys
@@ -65,18 +64,20 @@ class ServeConfig:
     grace_seconds: how long after SIGTERM whoever supervises the server kills it; answers under way have it but for 2 s.
     keys: the file with the API keys that may ask; None lets everybody ask.
     capacity: how many requests may be under way; further ones are told to come back.
+    log_content: whether the texts of answers and of feedback are logged, redacted, or numbers alone.
     """
 
     served: ServedVersion
     engine: EngineConfig
     model: str
     feedback_key: bytes
-    store: Documents
+    store: Store
     host: str = "127.0.0.1"
     port: int = 8080
     grace_seconds: float = GRACE_SECONDS
     keys: Path | None = None
     capacity: int = 1024
+    log_content: bool = True
 
     @property
     def engine_log(self) -> Path:
@@ -96,6 +97,7 @@ def serve_config(
     grace_seconds: float,
     keys: Path | None,
     capacity: int | None,
+    log_content: bool = True,
 ) -> ServeConfig:
     """Find the version by its name in the store, or in the folder that `tunegate initialize` left, and fetch it.
 
@@ -112,4 +114,5 @@ def serve_config(
     if keys is not None:
         read_keys(keys)  # before an engine is started for nothing
     name, key = model or served.version.model, parse_key(feedback_key)
-    return ServeConfig(served, engine, name, key, store, host, port, grace_seconds, keys, capacity or engine.capacity)
+    most = capacity or engine.capacity
+    return ServeConfig(served, engine, name, key, store, host, port, grace_seconds, keys, most, log_content)

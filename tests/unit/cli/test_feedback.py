@@ -3,18 +3,23 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from tests.unit.serving.conftest import admission, documents, engine, limits, server
+from tests.unit.serving.conftest import admission, documents, engine, limits, parts, server
 from tests.unit.serving.standin import DIGEST, KEY, MODEL, Server, now
 from tunegate.api.feedback import Feedback, FeedbackRecord
 from tunegate.api.versions import Producer, Release
 from tunegate.cli import main
 from tunegate.feedback import FeedbackLog, ResponseIds, VoteWriter
+from tunegate.feedback.export import trace_id
+from tunegate.feedback.interactions import FOLDER, Content, Interaction
+from tunegate.feedback.segments import Segment, segment_key
 from tunegate.store import Store
 
-__all__ = ["admission", "documents", "engine", "limits", "server"]
+__all__ = ["admission", "documents", "engine", "limits", "parts", "server"]
 
 
 def run(*words: str) -> int:
@@ -54,6 +59,73 @@ def test_what_can_not_be_sent_is_refused(
 
     assert run("send", *words, *url) == status
     assert message in capsys.readouterr().err
+
+
+def answered(store: Store, day: int = 1) -> Interaction:
+    at = datetime(2026, 1, day, 2, 3, tzinfo=UTC)
+    answer = Interaction(
+        id=ResponseIds(KEY, MODEL).issue(DIGEST, at),
+        model=MODEL,
+        digest=DIGEST,
+        answered=at,
+        finish="stop",
+        seconds=1.0,
+        content=Content(answer="Blue."),
+    )
+    key = segment_key(FOLDER, at.date(), "a" * 12, 0)
+    store.put(key, Segment().with_lines([msgspec.json.encode(answer)]).to_bytes())
+    said = Feedback(response_id=answer.id, verdict="down")
+    VoteWriter(store).write([FeedbackRecord(digest=DIGEST, answered=at, received=at, feedback=said)])
+    return answer
+
+
+@pytest.mark.parametrize("form", ["jsonl", "opentelemetry", "langfuse"])
+def test_the_logs_are_exported(store: Store, tmp_path: Path, form: str, capfdbinary: Any) -> None:
+    answers = [answered(store, day) for day in (1, 2)]
+    assert run("export", "--format", form, "--since", "2026-01-02") == 0
+    shown = capfdbinary.readouterr()
+    assert run("export", "--format", form, "--since", "2026-01-02", "--output", str(tmp_path / "log")) == 0
+    assert (tmp_path / "log").read_bytes() == shown.out
+    assert shown.err == b"1 written.\n"
+    text = shown.out.decode()
+    assert (trace_id(answers[1].id) if form == "langfuse" else answers[1].id) in text
+    assert answers[0].id not in text
+
+
+def test_the_logs_are_exported_as_parquet(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    answer = answered(store)
+    assert run("export", "--format", "parquet") == 2
+    assert "give it a name with --output" in capsys.readouterr().err
+    assert run("export", "--format", "parquet", "--output", str(tmp_path / "log.parquet")) == 0
+    assert parquet.read_table(tmp_path / "log.parquet").to_pylist()[0]["id"] == answer.id
+    assert run("export", "--output", str(tmp_path / "none" / "log")) == 2
+    assert "choose another --output" in capsys.readouterr().err
+
+
+def test_a_segment_that_is_cut_is_named_and_its_rest_is_exported(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answered(store)
+    (key,) = store.keys(f"{FOLDER}/")
+    body = store.get(key)
+    assert body
+    store.put(key, body[:-4])
+    assert run("export") == 0
+    assert f"{key} in the store is cut; what is whole of it was written." in capsys.readouterr().err
+
+
+def test_days_that_are_old_are_deleted(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    answered(store)
+    assert run("expire") == 2
+    assert "give --answers-days, --votes-days or both" in capsys.readouterr().err
+    assert run("expire", "--answers-days", "30", "--votes-days", "30", "--dry-run") == 0
+    assert "2 objects would be deleted." in capsys.readouterr().out
+    assert run("expire", "--answers-days", "30") == 0
+    assert "1 objects were deleted." in capsys.readouterr().out
+    assert [key.split("/")[1] for key in store.keys(".tunegate/") if key.endswith(".gz")] == ["votes"]
+    assert run("expire", "--votes-days", "30") == 0
+    assert [key for key in store.keys(".tunegate/") if key.endswith(".gz")] == []
 
 
 def test_feedback_is_listed(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

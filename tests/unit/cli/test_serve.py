@@ -26,6 +26,7 @@ from tunegate.api.pinned import Pinned
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.cli import root
 from tunegate.feedback import FeedbackLog
+from tunegate.feedback.interactions import days, read_day
 from tunegate.models import make_tiny
 from tunegate.models.mount import deliver
 from tunegate.processes import Child, answers, free_port
@@ -142,6 +143,9 @@ def test_a_real_engine_answers_is_judged_and_takes_the_server_with_it(
         os.kill(process_of("tunegate.serving.engines.program", tmp_path), signal.SIGKILL)
         assert until_ended(child) == 1
         assert "The engine ended with status" in child.tail()
+    logged = {found.id: found for day in days(store) for found in read_day(store, day, [])}  # also by one that fails
+    assert logged[whole.id].output_tokens == whole.usage.completion_tokens
+    assert {whole.id, chunks[0].id} <= logged.keys()
     log = (tmp_path / "log").read_text()
     assert "kettle" not in log
     assert "Traceback" not in log
@@ -298,7 +302,11 @@ def test_a_verdict_outlives_the_server_and_waits_for_the_store(
     restarted = stack.enter_context(EmbeddedStore.start(tmp_path / "store"))
     with serving(tmp_path / "two.log", *words, env=restarted.environment) as (child, url):
         until_ready(child, url)
-        assert [judge(url, ids[0]), judge(url, ids[1])] == [200, 202]
+        assert [judge(url, each) for each in (*ids, *ids)] == [202, 202, 200, 200]
+    store = Store.open(restarted.uri, endpoint_url=restarted.endpoint_url, **restarted.keys)
+    assert FeedbackLog(store).tally(version.digest) == Tally(up=2)
+    logged = [found.id for day in days(store) for found in read_day(store, day, [])]
+    assert sorted(logged) == sorted(ids), "the first server could not send what it had logged"
 
 
 def test_keys_rotate_and_neither_key_nor_question_is_printed(

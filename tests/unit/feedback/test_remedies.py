@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import threading
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from tests.refusals import call, refused, without_story
 from tunegate.api.feedback import FeedbackRecord, Tally
 from tunegate.feedback import FeedbackLog, ResponseIds, VoteWriter, commits
 from tunegate.feedback.commits import Commits
+from tunegate.feedback.export import write_parquet
 from tunegate.feedback.ids import parse_key
+from tunegate.feedback.interactions import read_day
 from tunegate.feedback.segments import Segment
 from tunegate.store import Store
 
@@ -81,6 +84,25 @@ def test_a_segment_that_is_something_else_is_deleted(store: Store) -> None:
         FeedbackLog(store).tally(DIGEST)
     store.delete(key)
     assert FeedbackLog(store).tally(DIGEST) == Tally()
+
+
+def test_a_segment_of_answers_that_is_something_else_is_deleted(store: Store) -> None:
+    key = ".tunegate/interactions/2026-01-01/0123456789ab-000000.jsonl.gz"
+    store.put(key, Segment().with_lines([b"{}"]).to_bytes())
+    with refused("in the store is not a log of answers"):
+        [*read_day(store, date(2026, 1, 1), [])]
+    store.delete(key)
+    assert [*read_day(store, date(2026, 1, 1), [])] == []
+
+
+def test_parquet_needs_the_extra_that_the_message_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log.parquet"
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pyarrow", None)
+        with refused('Parquet files need pyarrow; install it with: pip install "tunegate[parquet]"'):
+            write_parquet([], path)
+    pytest.importorskip("pyarrow")
+    assert write_parquet([], path) == 0
 
 
 def test_a_vote_that_finds_too_many_waiting_is_sent_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

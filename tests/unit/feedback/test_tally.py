@@ -10,7 +10,7 @@ from tunegate.feedback.tally import Caps, Vote, count_votes
 def votes(*said: str) -> list[Vote]:
     """`anna+` is a thumb up of anna, `-` one down of an unnamed user; received in this order."""
     return [
-        Vote(f"{second}", word[:-1] or None, 0, second, "up" if word[-1] == "+" else "down")
+        Vote(second, word[:-1] or None, 0, second, "up" if word[-1] == "+" else "down")
         for second, word in enumerate(said)
     ]
 
@@ -39,13 +39,13 @@ def test_no_votes_are_none_of_any_step() -> None:
 
 
 def test_of_an_answer_the_verdict_that_was_received_first_counts() -> None:
-    first, second = (msgspec.structs.replace(vote, id="same") for vote in votes("-", "anna+"))
+    first, second = (msgspec.structs.replace(vote, id=7) for vote in votes("-", "anna+"))
     assert count_votes([second, first]) == {None: Tally(down=1)}
 
 
 def test_a_repeat_takes_nothing_of_its_users_share() -> None:
     said = votes("anna+", "anna+", "anna-", "anna-")
-    repeated = [said[0], msgspec.structs.replace(said[1], id="0"), *said[2:]]
+    repeated = [said[0], msgspec.structs.replace(said[1], id=0), *said[2:]]
     assert count_votes(repeated) == {None: Tally(up=1, down=2)}
 
 

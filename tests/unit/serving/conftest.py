@@ -31,6 +31,8 @@ from tests.unit.serving.standin import (
 )
 from tests.waiting import wait_for_async
 from tunegate.feedback import ResponseIds, VoteWriter
+from tunegate.feedback.interactions import ReleaseParts
+from tunegate.feedback.spool import InteractionLog, Spool
 from tunegate.processes import free_port
 from tunegate.serving.app import front
 from tunegate.serving.auth import Admission
@@ -40,6 +42,8 @@ from tunegate.serving.limits import Embedded
 from tunegate.serving.metrics import Metrics
 from tunegate.serving.parts import Parts
 from tunegate.serving.pipeline import Rules
+from tunegate.serving.protocols.openai import CHAT
+from tunegate.serving.recording import Recorder
 from tunegate.serving.routes.chat import Chat
 from tunegate.serving.routes.feedback import FeedbackRoute
 from tunegate.serving.routes.guard import Guard
@@ -83,7 +87,12 @@ def shop_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(
-    engine: StandIn, documents: Documents, limits: Embedded | None, admission: Admission, parts: Parts | None
+    engine: StandIn,
+    documents: Documents,
+    limits: Embedded | None,
+    admission: Admission,
+    parts: Parts | None,
+    tmp_path: Path,
 ) -> Iterator[Server]:
     registry, state = CollectorRegistry(), SimpleNamespace(ready=True)
     ids = ResponseIds(KEY, MODEL)
@@ -100,12 +109,18 @@ def server(
         async with remote.session() as session:
             searches = parts is not None and parts.searches
             rules = Rules(MODEL, engine.model, "Be brief.", {"max_tokens": 9}, limits, features, TOKENS, searches)
-            chat = Chat(DIGEST, rules, engine.url, session, ids, metrics, lambda: state.ready, now, parts=parts)
+            release = ReleaseParts(knowledge=parts.named.get("knowledge") if parts else None)
+            log = InteractionLog(Spool(tmp_path / "spool", documents))
+            recorder = Recorder(log, ids, MODEL, DIGEST, release, parts)
+            chat = Chat(
+                DIGEST, rules, engine.url, session, ids, metrics, lambda: state.ready, now, CHAT, parts, recorder
+            )
             feedback = FeedbackRoute(ids, VoteWriter(documents), metrics, now, DIGEST)
             models = Models(MODEL, VERSION, lambda: state.ready, parts.named if parts else {})
             behind = front(chat, models, feedback, kserve)
             yield Guard(behind, admission, metrics)
             feedback.close()
+            log.close()
 
     async def main(stop: asyncio.Event, started: Callable[[], None]) -> None:
         async with routes() as app:

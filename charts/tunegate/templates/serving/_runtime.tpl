@@ -1,5 +1,5 @@
-{{/* A runtime's name; takes (list $ VALUES PREFIX). A new image, grace or Secret has a new name: KServe restarts every
-server of a runtime that changes. */}}
+{{/* A runtime's name; takes (list $ VALUES PREFIX). A new image, grace, Secret or kind of log has a new name: KServe restarts
+every server of a runtime that changes. */}}
 {{- define "tunegate.runtimeName" -}}
 {{- $root := index . 0 -}}
 {{- $image := (index . 1).image -}}
@@ -8,6 +8,7 @@ server of a runtime that changes. */}}
 {{- if ne (int $root.Values.serving.graceSeconds) 60 }}-{{ $root.Values.serving.graceSeconds }}s{{ end -}}
 {{- with $root.Values.serving.keysSecret }}-{{ . | sha256sum | trunc 8 }}{{ end -}}
 {{- with $root.Values.serving.toolsSecret }}-t{{ . | sha256sum | trunc 7 }}{{ end -}}
+{{- if eq (toString $root.Values.serving.logContent) "false" }}-numbers{{ end -}}
 {{- end -}}
 
 {{/* A runtime for KServe: one in each namespace where the release may not reach further. Takes (list $ NAME SPEC). */}}
@@ -92,6 +93,9 @@ containers:
       - {name: TUNEGATE_CACHE, value: /cache}
       - {name: TUNEGATE_GRACE_SECONDS, value: {{ sub $root.Values.serving.graceSeconds 5 | quote }}}
       - {name: AWS_DEFAULT_REGION, value: {{ $root.Values.store.region | quote }}}
+      {{- if eq (toString $root.Values.serving.logContent) "false" }}
+      - {name: TUNEGATE_LOG_CONTENT, value: "false"}
+      {{- end }}
       {{- if $root.Values.serving.keysSecret }}
       - {name: TUNEGATE_KEYS, value: /etc/tunegate/keys.yaml}
       {{- end }}

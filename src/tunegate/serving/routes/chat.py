@@ -1,7 +1,8 @@
 """Answers in every protocol: where clients speak as engines do, the engine's as it comes, under an id that we signed.
 
 Bytes are forwarded as the engine sends them and no faster than the client takes them. When the client goes, the
-request to the engine is closed, which ends its work. Nothing that is asked or answered is ever logged.
+request to the engine is closed, which ends its work. Nothing that is asked or answered is ever in the server's own log;
+what is kept of it is `recording`'s.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from tunegate.serving.pipeline import EngineRequest, Rules, answer, prepare, pre
 from tunegate.serving.protocols.openai import CHAT
 from tunegate.serving.protocols.passthrough import Rewriter
 from tunegate.serving.protocols.protocol import Protocol
+from tunegate.serving.recording import CONVERSATION_HEADER, Heard, Recorder
 from tunegate.serving.structured import Format, failure
 
 logger = logging.getLogger(__name__)
@@ -49,7 +51,8 @@ _BROKE = "The engine broke off; ask again."
 class Chat:
     """The route as an ASGI application, in one protocol. `ready` says whether the engine is warm.
 
-    parts: what the release has in front of its weights, which answers where it is asked for a chat.
+    parts: what the release has in front of its weights, which answers where it is asked for a chat. recorder: logs
+    what was answered.
     """
 
     digest: str
@@ -62,6 +65,7 @@ class Chat:
     clock: Callable[[], datetime]
     protocol: Protocol = CHAT
     parts: Parts | None = None
+    recorder: Recorder | None = None
 
     def speaking(self, protocol: Protocol) -> Chat:
         """The same in another protocol."""
@@ -73,13 +77,13 @@ class Chat:
         try:
             body = await read_body(receive)
             self._check_ready()
-            step = Headers(scope=scope).get(STEP_HEADER, "")
+            headers = Headers(scope=scope)
             ask = self.protocol.read(body, scope["headers"])
             try:
                 request = prepare(ask, self.rules)
             except ApiError as error:
                 raise error.named(ask.names) from None
-            answer = _Answer(self, request, step, started)
+            answer = _Answer(self, request, headers, started)
             await while_connected(receive, answer.give(scope, receive, sending))
         except ClientGoneError:
             self.metrics.failed("disconnect")
@@ -122,8 +126,9 @@ class _Sending:
 class _Answer:
     """One request to the engine and its answer to the client."""
 
-    def __init__(self, chat: Chat, request: EngineRequest, step: str, started: float) -> None:
+    def __init__(self, chat: Chat, request: EngineRequest, headers: Headers, started: float) -> None:
         self._chat = chat
+        step = headers.get(STEP_HEADER, "")
         found = parse_step(step)
         self._step = step_tag(*found) if found else None
         self._headers = chat.headers | ({STEP_HEADER: step} if found else {})
@@ -133,10 +138,27 @@ class _Answer:
         self._id = chat.ids.issue(chat.digest, now, request.ask.user, self._step)
         self._writer = chat.protocol.writer(request.ask, self._id, chat.rules.model, int(now.timestamp()))
         self._headers["x-request-id"] = self._id
+        self._heard = Heard(self._id, now, self._step, request.ask, headers.get(CONVERSATION_HEADER, ""))
         if request.ask.notes:
             self._headers["x-tunegate-notice"] = " ".join(request.ask.notes)
 
     async def give(self, scope: Scope, receive: Receive, sending: _Sending) -> None:
+        """Answer, and let it be logged, however it ends."""
+        heard = self._heard
+        try:
+            await self._give(scope, receive, sending)
+        except ApiError as error:
+            heard.finish = error.reason
+            raise
+        except BaseException:
+            heard.finish = "disconnect"
+            raise
+        finally:
+            if self._chat.recorder:
+                heard.seconds = perf_counter() - self._started
+                self._chat.recorder.add(heard)
+
+    async def _give(self, scope: Scope, receive: Receive, sending: _Sending) -> None:
         self._chat.metrics.asked(self._step)
         try:
             if self._chat.parts and self._request.ask.prompt is None:
@@ -152,7 +174,8 @@ class _Answer:
                 elif self._request.ask.stream:
                     await self._pass(reply, sending)
                 else:
-                    whole = self._whole(await reply.read())
+                    whole = self._whole(body := await reply.read())
+                    self._heard.pieces.append(body)
                     self._count()
                     await whole(scope, receive, sending)
         except aiohttp.ClientConnectorError:
@@ -221,7 +244,9 @@ class _Answer:
     async def _write(self, events: AsyncIterator[Event], scope: Scope, receive: Receive, sending: _Sending) -> None:
         """The answer from events, as a stream or in one piece."""
         if not self._request.ask.stream:
-            body = self._writer.whole([event async for event in events])
+            found = [event async for event in events]
+            self._heard.pieces += found
+            body = self._writer.whole(found)
             self._count()
             await Response(body, 200, self._headers, "application/json")(scope, receive, sending)
             return
@@ -230,13 +255,14 @@ class _Answer:
             await sending.body(first)
         waiting = True
         async for event in events:
+            self._heard.pieces.append(event)
             if isinstance(event, Finished):
                 self._count()
             if data := self._writer.write(event):
                 await sending.body(data, more=not isinstance(event, Finished))
             if waiting and isinstance(event, Text | ToolCalls):
                 waiting = False
-                self._chat.metrics.first_token(perf_counter() - self._started)
+                self._first_text()
 
     async def _start(self, sending: _Sending) -> None:
         sending.failure = self._writer.failure
@@ -250,19 +276,24 @@ class _Answer:
         await self._start(sending)
         waiting = True
         async for data in reply.content.iter_any():
+            self._heard.pieces.append(data)
             if lines := rewriter.feed(data):
                 await sending.body(lines)
             if rewriter.failed:
                 break
             if waiting and rewriter.answering:
                 waiting = False
-                self._chat.metrics.first_token(perf_counter() - self._started)
+                self._first_text()
         last = rewriter.end()
         if rewriter.failed:
             await sending.body(last)
             raise ApiError(502, "The engine failed; ask again.", reason="engine")
         self._count()
         await sending.body(last, more=False)
+
+    def _first_text(self) -> None:
+        self._heard.first_text = seconds = perf_counter() - self._started
+        self._chat.metrics.first_token(seconds)
 
     def _count(self) -> None:
         """Before the last byte: clients close at it, and whoever has an answer should find it counted."""
