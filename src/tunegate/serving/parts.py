@@ -26,6 +26,7 @@ from tunegate.knowledge.index import Index, Searcher
 from tunegate.knowledge.library import open_index
 from tunegate.prompts import Message, Template, load_template, render
 from tunegate.prompts.assistant import Assistant, load_assistant
+from tunegate.prompts.library import SUFFIX
 from tunegate.store.artifacts import digest_of_folder
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
@@ -99,7 +100,7 @@ def open_parts(release: Release, folder: Path | None, prompts: Path | None, know
         tokenizer,
         tuple(token.content for token in added if token.special),
     )
-    _try(parts)
+    _try(parts, release)
     return parts
 
 
@@ -124,8 +125,10 @@ def _tools(release: Release, prompts: Path | None, index: Index | None) -> dict[
     return {language: build(release.tools, language=language, **given) for language in LANGUAGES}  # type: ignore[arg-type]
 
 
-def _try(parts: Parts) -> None:
+def _try(parts: Parts, release: Release) -> None:
     """Make each prompt once. Raises PromptError for one that can't be made, or that leaves out what is found."""
+    if release.prompts and not parts.templates:
+        raise PromptError(f"The release has prompts but none for answers; add answer{SUFFIX}, or tools to the release.")
     for template in parts.templates.values():
         parts.prompt(template, _TRIED, "0000")
         if parts.index and not parts.tools and not {"knowledge", "sources"} & set(template.head.variables):

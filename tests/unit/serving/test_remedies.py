@@ -25,6 +25,7 @@ from tests.unit.serving.releases import ANSWER, opened, write_prompts
 from tests.unit.serving.standin import KEY, MODEL, Documents, Server, StandIn, embedded, run_engine
 from tunegate.api.versions import Producer, Release
 from tunegate.processes import Child, free_port
+from tunegate.prompts.library import BUILTIN
 from tunegate.serving.app import _listen
 from tunegate.serving.auth import Keys
 from tunegate.serving.config import EngineConfig, ServeConfig
@@ -48,6 +49,16 @@ def test_what_is_found_is_shown_or_not_looked_for(tmp_path: Path, shop_index: Pa
         opened(prompts, shop_index)
     assert opened(prompts).index is None
     assert opened(write_prompts(tmp_path / "prompts"), shop_index).index
+
+
+def test_prompts_are_for_answers_or_for_tools(tmp_path: Path) -> None:
+    react = (BUILTIN / "react-en.prompt").read_text()
+    prompts = write_prompts(tmp_path / "prompts", react=react)
+
+    with refused("The release has prompts but none for answers; add answer"):
+        opened(prompts)
+    assert opened(prompts, tools=("calculator",)).templates
+    assert opened(write_prompts(prompts, react=react, answer=ANSWER)).templates
 
 
 def test_knowledge_is_looked_up_by_a_tool_or_without_any(shop_index: Path) -> None:
