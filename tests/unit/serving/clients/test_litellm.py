@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import litellm
 import pytest
 
 from tests.unit.serving.golden import transcript
+from tests.unit.serving.releases import opened
 from tests.unit.serving.standin import MODEL, Server
+from tunegate.serving.parts import Parts
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -78,3 +81,21 @@ def test_a_refusal_is_its_own_kind_of_error(server: Server) -> None:
         ask(server, model="openai/other/model")
     with pytest.raises(litellm.BadRequestError, match="stream must be true or false"):
         ask(server, extra_body={"stream": "true"})
+
+
+class TestOfARelease:
+    """One with knowledge: its sources stand where LiteLLM doesn't look, its citations where it does."""
+
+    @pytest.fixture
+    def parts(self, shop_index: Path) -> Parts:
+        return opened(index=shop_index)
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_the_answer_is_read(self, server: Server, *, stream: bool) -> None:
+        server.engine.says = ["Within 14 days [1], see [9]."]
+        question = [{"role": "user", "content": "How many days do I have to send something back?"}]
+        answer = ask(server, messages=question, stream=stream)
+
+        choices = [choice for chunk in (answer if stream else [answer]) for choice in chunk.choices]
+        said = [choice.delta.content if stream else choice.message.content for choice in choices]
+        assert "".join(text or "" for text in said) == "Within 14 days [1], see."
