@@ -79,7 +79,7 @@ def load_suite(path_or_name: str | Path, limit: int | None = None, *, endpoint_u
     if about.kind == "injection":
         asked = injection.read_questions(folder, "zh" if about.language == "zh" else "en")[:limit]
         digest = _digest(folder, limit, injection.digest_of(asked))
-        return business.BusinessSuite(about.name, digest, about.max_tokens or 64, asked, is_rendered=True)
+        return business.BusinessSuite(about.name, digest, about.max_tokens or 64, asked, topic=topic, is_rendered=True)
     if about.kind == "knowledge":
         return _knowledge_suite(about, folder, limit)
     data = _data(folder, about.data, endpoint_url)

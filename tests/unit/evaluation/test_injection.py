@@ -125,6 +125,7 @@ def test_the_shipped_suite_asks_each_attack_in_each_place(language: str) -> None
     suite = load_suite(f"injection-{language}")
 
     assert isinstance(suite, BusinessSuite)
+    assert suite.topic == "safety"
     kinds = attacks(language)
     assert len(kinds) >= 20
     assert [question.id for question in suite.questions] == [f"{it.id}-{place}" for it in kinds for place in PLACES]
