@@ -72,8 +72,6 @@ class Story:
 
 
 PRODUCTS = "shop-products-en"
-# No more answers with a number that the product does not have than the stable gives.
-_NOT_MADE_UP = Gate(suite=PRODUCTS, metric="grounded", max_regression=0)
 
 
 def _runs(good: str, pushy: str, rate: float) -> tuple[Run, ...]:
@@ -93,7 +91,10 @@ STORIES = {
         language="en",
         suite="shop-en",
         taught=False,
-        product_gates=(Gate(suite=PRODUCTS, metric="score", min=0.6), _NOT_MADE_UP),
+        product_gates=(
+            Gate(suite=PRODUCTS, metric="score", min=0.6),
+            Gate(suite=PRODUCTS, metric="grounded", max_regression=0),
+        ),
         arguments={
             "finetuning_type": "lora",
             "per_device_train_batch_size": 2,
@@ -109,7 +110,7 @@ STORIES = {
         language="en",
         suite="shop-taught-en",
         taught=True,
-        product_gates=(_NOT_MADE_UP,),
+        product_gates=(Gate(suite=PRODUCTS, metric="contains", max_regression=0),),
         arguments={
             "finetuning_type": "full",
             "max_samples": 48,
