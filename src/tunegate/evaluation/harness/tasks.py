@@ -24,6 +24,7 @@ from tunegate.evaluation.sheets import Sheets
 
 # The words that our other suites have for the same.
 _NAMES = {"acc": "accuracy", "exact_match": "score"}
+_BATCH = 4  # it keeps numbers for every word of the vocabulary at every token of a batch: 32 questions are gigabytes
 _SEED = 1234  # lm-evaluation-harness's own, of the examples that are drawn
 
 
@@ -31,8 +32,8 @@ _SEED = 1234  # lm-evaluation-harness's own, of the examples that are drawn
 class Loaded(Protocol):
     """A model in this process, as LocalModel is one."""
 
-    def for_harness(self) -> tuple[Any, Any, int]:
-        """Its network, its tokenizer, and how many questions it is asked at once."""
+    def for_harness(self) -> tuple[Any, Any]:
+        """Its network and its tokenizer."""
         ...
 
 
@@ -130,8 +131,8 @@ def _ask(model: object, asked: Asked, *, is_chat: bool) -> list[Sample]:
     """One task, by the model's own network and lm-evaluation-harness's own code."""
     if not isinstance(model, Loaded):
         raise EvaluationError("Tasks of lm-evaluation-harness are asked in this process; leave out --url.")
-    network, tokenizer, batch_size = model.for_harness()
-    lm = HFLM(pretrained=network, tokenizer=tokenizer, batch_size=batch_size)
+    network, tokenizer = model.for_harness()
+    lm = HFLM(pretrained=network, tokenizer=tokenizer, batch_size=_BATCH)
     found = evaluate(
         lm=lm,
         task_dict={"tasks": {asked.name: asked.task}},

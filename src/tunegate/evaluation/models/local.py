@@ -63,15 +63,15 @@ class LocalModel:
         """The type of the numbers, where they are computed, and how many questions at once."""
         return f"{self._network.dtype}".removeprefix("torch.") + f"-{self._device}-{self._batch_size}"
 
-    def for_harness(self) -> tuple[Any, Any, int]:
-        """Network, tokenizer and batch size, for lm-evaluation-harness's own code.
+    def for_harness(self) -> tuple[Any, Any]:
+        """Network and tokenizer, for lm-evaluation-harness's own code.
 
         Raises EvaluationError for a soft prompt, which that would leave out.
         """
         if self._prompt or self._prefixed:
             remedy = "measure this version on other suites"
             raise EvaluationError(f"lm-evaluation-harness would leave out the soft prompt in {self._folder}; {remedy}.")
-        return self._network, self._tokenizer, self._batch_size
+        return self._network, self._tokenizer
 
     @torch.inference_mode()
     def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, sheet: Sheet) -> None:

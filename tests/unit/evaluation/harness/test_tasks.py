@@ -113,7 +113,7 @@ def asked_by_lm_eval(model: LocalModel, suite: HarnessSuite) -> Iterator[dict[st
     from lm_eval.evaluator import evaluate as harness
     from lm_eval.models.huggingface import HFLM
 
-    network, tokenizer, _ = model.for_harness()
+    network, tokenizer = model.for_harness()
     lm = HFLM(pretrained=network, tokenizer=tokenizer, batch_size=3)
     for asked in suite.asked:
         found = harness(lm=lm, task_dict={"tasks": {asked.name: asked.task}}, bootstrap_iters=0)
