@@ -235,11 +235,16 @@ def _measured(letter: str, result: Evaluation) -> Measured:
         letter=letter,
         settings=result.settings,
         items=len(result.records),
-        unanswered=sum(record.scores.get("answered") == 0 for record in result.records),
+        unanswered=_unanswered(result),
         seconds=result.seconds,
         tokens_read=result.tokens_read,
         tokens_written=result.tokens_written,
     )
+
+
+def _unanswered(result: Evaluation) -> int:
+    """Answers that name no letter, or several, or whose numbers were not finite."""
+    return sum(record.scores.get("answered") == 0 for record in result.records)
 
 
 def _changes(letter: str, first: Evaluation, other: Evaluation, paired: Paired | None) -> list[Change]:
@@ -303,7 +308,8 @@ def _notes(name: str, versions: Sequence[Version], results: Sequence[Evaluation 
         notes.append(f"{version.letter} has no result; {remedy}")
     for letter, result in there:
         if result.suite_digest != first.suite_digest:
-            asked = f"{short(first.suite_digest)} and {short(result.suite_digest)}"
+            counts = f"{len(first.records)} and {len(result.records)}"
+            asked = f"{counts} of {short(first.suite_digest)} and {short(result.suite_digest)}"
             notes.append(f"{basis} and {letter} were asked other questions ({asked}), so they are not compared.")
         elif result.prompts_digest != first.prompts_digest:
             notes.append(f"{basis} and {letter} were asked with other prompts, so they are not compared.")
@@ -312,6 +318,9 @@ def _notes(name: str, versions: Sequence[Version], results: Sequence[Evaluation 
             notes.append(f"{basis} and {letter} were computed in other ways ({types}), so they are not compared.")
         if result.metrics and result.metrics[0].n == 0:
             notes.append(f"The questions that {letter} was asked have no labels, so nothing is scored.")
+        if unanswered := _unanswered(result):
+            lost = f"{letter} gave no usable answer to {unanswered} of {len(result.records)} questions"
+            notes.append(f"{lost}; they count as wrong and are listed in the JSON of `tunegate evaluate`.")
     return notes
 
 

@@ -18,6 +18,7 @@ from tunegate.report.contents import LeakCheck, Leaks, Report, Version, lettered
 from tunegate.report.leaks import find_leaks, question_of
 from tunegate.store import Store
 from tunegate.store.evaluations import of_version
+from tunegate.store.files import is_uri
 from tunegate.training.data.datasets import INFO, DataSet, find_datasets
 from tunegate.training.data.formats import dialogue_of
 from tunegate.training.data.readers import RecordError, read_records
@@ -164,6 +165,8 @@ def _check_leaks(
 def _datasets(path: str, endpoint_url: str | None) -> Sequence[DataSet]:
     """A file or folder of records; or all that a dataset_info.json in a folder names."""
     info = Path(path) / INFO
+    if not (is_uri(path) or Path(path).exists()):
+        raise UsageError(f"There is no data set {path}; give --data a file, a folder, or an s3:// or oss:// URI.")
     if not info.is_file():
         # By its file's name: a report carries no path of this machine.
         return [

@@ -145,8 +145,9 @@ def test_a_folder_with_a_dataset_info_is_all_that_it_names(
         (["--results", "other.json"], "other.json holds no evaluation"),
         (["x/y/checkpoint-1", "--results", "one.json"], "There is no version x/y/checkpoint-1 in the files"),
         (["--results", "empty"], "None of these versions has a result"),
+        (["--results", "one.json", "--data", "gone.jsonl"], "There is no data set gone.jsonl; give --data a file"),
     ],
-    ids=["no-store", "no-file", "other-file", "unknown-version", "nothing-measured"],
+    ids=["no-store", "no-file", "other-file", "unknown-version", "nothing-measured", "no-data"],
 )
 def test_what_can_t_be_reported_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], said: str

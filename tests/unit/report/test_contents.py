@@ -61,7 +61,7 @@ def test_answers_that_changed_sides_are_kept_losses_first() -> None:
     ("other", "said"),
     [
         ([], "B has no result; run: tunegate evaluate shop/run-1/checkpoint-1 --suite shop"),
-        ([business(1, "--", questions="2")], "A and B were asked other questions (111111111111 and"),
+        ([business(1, "---", questions="2")], "A and B were asked other questions (2 and 3 of 111111111111 and"),
         ([business(1, "--", prompts_digest="sha256:2")], "A and B were asked with other prompts"),
         ([business(1, "--", settings="bfloat16-cpu-32")], "(float32-cpu-32 and bfloat16-cpu-32), so they are not"),
     ],
@@ -73,6 +73,14 @@ def test_what_can_t_be_compared_is_said(other: list[Evaluation], said: str) -> N
     (note,) = report.suites[0].notes
     assert said in note
     assert (report.suites[0].changes, report.regressions) == ((), ())
+
+
+def test_answers_that_could_not_be_read_are_counted() -> None:
+    report = make([exam(0, {"law": "++.."})], [exam(1, {"law": "++++"})])
+
+    (note,) = report.suites[0].notes
+    assert note.startswith("A gave no usable answer to 2 of 4 questions")
+    assert [measured.unanswered for measured in report.suites[0].measured] == [2, 0]
 
 
 def test_a_version_that_was_measured_at_a_url_is_compared() -> None:
