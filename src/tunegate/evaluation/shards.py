@@ -7,7 +7,6 @@ shard finds that all are done makes the result. Two that find so at once make th
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import time
@@ -20,7 +19,7 @@ import msgspec
 
 from tunegate.api.codec import Document, from_json, prepare, to_json
 from tunegate.api.digest import Digest, short
-from tunegate.api.errors import EvaluationError, UnavailableError, UsageError
+from tunegate.api.errors import EvaluationError, StoreError, UnavailableError, UsageError
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.versions import ModelVersion
 from tunegate.evaluation.models import Model, Tokens
@@ -93,10 +92,12 @@ class Sharded:
         return self._merge(complete) if len(complete) == self.count else None
 
     def remove(self) -> None:
-        """Forget what the shards answered: the result is kept elsewhere. While the store is away it stays."""
-        with contextlib.suppress(UnavailableError):
+        """Forget what the shards answered. What can't be removed stays: it is in nobody's way."""
+        try:
             for index in range(self.count):
                 self.store.delete(self._key(index))
+        except StoreError as error:
+            _LOG.warning("the answers of shards are not needed any more and stay in the store: %s", error)
 
     def _answer(self, shard: Shard, model: Model, before: Part | None, done: Callable[[int], None]) -> Part:
         part = before if before and before.settings == model.settings else None

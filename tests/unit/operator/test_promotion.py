@@ -14,7 +14,7 @@ from tunegate.api.promotion import TERMINAL
 from tunegate.api.versions import ModelVersion
 from tunegate_operator import kinds
 from tunegate_operator.conditions import Problem
-from tunegate_operator.desired import MOST_JOBS
+from tunegate_operator.desired import MOST_PODS
 from tunegate_operator.servers import DRAIN_SECONDS
 from tunegate_operator.types import object_name
 
@@ -425,12 +425,13 @@ def test_a_person_may_promote_an_older_version_again(world: World, candidate: Mo
     assert world.weights() == {server_of(BASE): 100}
 
 
-def test_only_so_many_evaluations_run_at_once() -> None:
-    world = World()
+@pytest.mark.parametrize(("shards", "jobs"), [(1, MOST_PODS), (2, 2), (3, 2), (8, 1)])
+def test_only_so_many_evaluations_run_at_once(shards: int, jobs: int) -> None:
+    world = World(evaluation={"shards": shards})
     for step in range(10):
         world.publish(make_version(f"run-{step}", created=step + 1), score=None)
     world.step(5)
-    assert len([key for key in world.objects if key[0] == "Job"]) == MOST_JOBS
+    assert len([key for key in world.objects if key[0] == "Job"]) == jobs
 
 
 def test_ended_promotions_beyond_the_limit_go_but_the_stables_own_stays(candidate: ModelVersion) -> None:

@@ -28,8 +28,9 @@ from tunegate_operator.servers import drained_servers, new_servers, server_patch
 from tunegate_operator.statuses import policy_status, promotion_statuses, status, version_statuses
 from tunegate_operator.types import object_name
 
-# Unfinished evaluation Jobs of one policy at a time: a store full of old checkpoints must not fill the cluster.
-MOST_JOBS = 4
+# With so many evaluation pods of one policy under way none is added: a store full of old checkpoints must not fill the
+# cluster. A Job may have more by itself, where the policy says so.
+MOST_PODS = 4
 
 
 @dataclass(frozen=True)
@@ -120,16 +121,17 @@ def _new_records(gathered: Gathered, plan: Plan, producers: Mapping[str, Produce
 
 
 def _jobs(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:
-    unfinished = sum(not job_state(job).done for job in gathered.objects.jobs.values())
+    jobs = gathered.objects.jobs.values()
+    unfinished = sum(job["spec"].get("completions") or 1 for job in jobs if not job_state(job).done)
     for wanted in plan.evaluations:
         if manifests.evaluation_name(wanted) in gathered.objects.jobs:
             continue
         model_version = gathered.objects.model_versions.get(object_name(wanted.version))
         if model_version is None:
             continue  # it is being created; its Job comes with the next reconcile
-        if unfinished >= MOST_JOBS:
+        if unfinished >= MOST_PODS:
             return
-        unfinished += 1
+        unfinished += gathered.policy.evaluation.shards
         job = manifests.evaluation_job(gathered.namespace, gathered.policy, gathered.name, wanted, config)
         yield manifests.owned(job, model_version)
 
