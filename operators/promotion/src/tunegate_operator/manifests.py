@@ -62,7 +62,7 @@ def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: Evalua
     whose node was taken, is replaced and uses up no attempt.
     """
     limit = ["--limit", str(policy.evaluation.limit)] if policy.evaluation.limit else []
-    shards, retries = policy.evaluation.shards, policy.evaluation_attempts - 1
+    shards = policy.evaluation.shards
     shard = ["--shard", f"$(JOB_COMPLETION_INDEX)/{shards}"] if shards > 1 else []
     more = ["--patience", str(_PATIENCE_SECONDS), "--summary", "/dev/termination-log"]
     volumes = pods.scratch("tmp", "cache")
@@ -92,6 +92,17 @@ def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: Evalua
         VERSION: short(job.version.digest),
         SUITE: dns(job.suite),
     }
+    spec = {
+        **_attempts(policy),
+        "activeDeadlineSeconds": max(1, round(policy.evaluation_timeout_seconds)),
+        "template": {"metadata": {"labels": labels}, "spec": pod},
+    }
+    return _object("batch/v1", "Job", namespace, evaluation_name(job), labels, spec)
+
+
+def _attempts(policy: ClusterPolicy) -> Object:
+    """How many pods an evaluation Job has and how often each is tried; some failures are none of the evaluation's."""
+    shards, retries = policy.evaluation.shards, policy.evaluation_attempts - 1
     indexed = {
         "completionMode": "Indexed",
         "completions": shards,
@@ -99,20 +110,11 @@ def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: Evalua
         "backoffLimitPerIndex": retries,
         "maxFailedIndexes": 0,
     }
-    not_counted = [
-        {
-            "action": "Ignore",
-            "onExitCodes": {"containerName": "evaluate", "operator": "In", "values": [UnavailableError.exit_code]},
-        },
-        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-    ]
-    spec = {
-        **(indexed if shards > 1 else {"backoffLimit": retries}),
-        "podFailurePolicy": {"rules": not_counted},
-        "activeDeadlineSeconds": max(1, round(policy.evaluation_timeout_seconds)),
-        "template": {"metadata": {"labels": labels}, "spec": pod},
-    }
-    return _object("batch/v1", "Job", namespace, evaluation_name(job), labels, spec)
+    away = {"containerName": "evaluate", "operator": "In", "values": [UnavailableError.exit_code]}
+    taken = {"type": "DisruptionTarget", "status": "True"}
+    rules = [{"action": "Ignore", "onExitCodes": away}, {"action": "Ignore", "onPodConditions": [taken]}]
+    counted = indexed if shards > 1 else {"backoffLimit": retries}
+    return {**counted, "podFailurePolicy": {"rules": rules}}
 
 
 def inference_service(

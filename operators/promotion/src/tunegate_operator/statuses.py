@@ -151,16 +151,14 @@ def policy_status(
         "url": gathered.url,
         "servers": [to_plain(server) for server in servers],
     }
-    if gathered.edit.restored:
-        fields["restored"] = gathered.edit.restored
-    if rolled_out := gathered.rollout if is_rolled_out else gathered.rolled_out:
-        fields["rolledOut"] = rolled_out
-    if runs := [to_plain(choice) for choice in choices]:
-        fields["runs"] = runs
-    if running:
-        fields["promotion"] = running.name
-    if gathered.record_keys:
-        fields["recordKeys"] = [{"id": key, "publicKey": pem} for key, pem in gathered.record_keys.items()]
+    optional = {
+        "restored": gathered.edit.restored,
+        "rolledOut": gathered.rollout if is_rolled_out else gathered.rolled_out,
+        "runs": [to_plain(choice) for choice in choices],
+        "promotion": running.name if running else "",
+        "recordKeys": [{"id": key, "publicKey": pem} for key, pem in gathered.record_keys.items()],
+    }
+    fields |= {name: value for name, value in optional.items() if value}
     problems = list(gathered.problems)
     if gathered.policy.suspend:
         message = "spec.suspend is true, so nothing new is started; set it to false to resume"
