@@ -19,10 +19,13 @@ from typing import Any, get_args
 import yaml
 
 from tunegate.api import errors
+from tunegate.api.metrics import OPERATOR, PREDICTOR, TRAINER
 from tunegate.training.config import Setting, settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs/reference"
+MONITORING = ROOT / "docs/monitoring.md"
+RULES = ROOT / "charts/tunegate/files/rules/alerts.yaml"
 CRDS = ROOT / "charts/tunegate/files/crds"
 MARKED = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Schema = dict[str, Any]
@@ -35,9 +38,10 @@ def main(arguments: list[str]) -> int:
     tables = {"train": {"options": list(options())}, "messages": {"messages": list(messages())}}
     for crd in (yaml.safe_load(path.read_text()) for path in sorted(CRDS.glob("*.yaml"))):
         tables[crd["spec"]["names"]["singular"]] = tables_of(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+    pages = {PAGES / f"{name}.md": parts for name, parts in tables.items()}
+    pages[MONITORING] = {"metrics": list(metric_table()), "alerts": list(alert_table())}
     stale = []
-    for name, parts in tables.items():
-        page = PAGES / f"{name}.md"
+    for page, parts in pages.items():
         old = page.read_text()
         new = MARKED.sub(lambda match, parts=parts: match[1] + "\n".join(parts[match[2]]) + "\n" + match[3], old)
         if new != old:
@@ -70,6 +74,33 @@ def messages() -> Iterator[str]:
         yield from ("", f"## {room}", "", "| message | exit status |", "|---|---|")
         for refusal in found:
             yield f"| {plain(refusal.text)} | {refusal.exit_code} |"
+    yield ""
+
+
+def metric_table() -> Iterator[str]:
+    """A heading and a table for each that shows metrics."""
+    for shown_by, found in (("Predictors", PREDICTOR), ("Training runs", TRAINER), ("The operator", OPERATOR)):
+        yield from ("", f"### {shown_by}", "", "| series | kind | labels | meaning |", "|---|---|---|---|")
+        for metric in found:
+            labels = ", ".join(f"`{label}`" for label in metric.labels)
+            yield f"| `{metric.series}` | {metric.kind} | {labels} | {plain(metric.help)} |"
+    yield ""
+
+
+def alert_table() -> Iterator[str]:
+    """Every alert and recording rule of the chart."""
+    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    yield from ("", "| alert | severity | after | says | runbook |", "|---|---|---|---|---|")
+    for rule in (rule for rule in rules if "alert" in rule):
+        page, _, anchor = rule["annotations"]["runbook"].partition("#")
+        to = f"#{anchor}" if page == "docs/monitoring.md" else f"{page.removeprefix('docs/')}#{anchor}"
+        said_of = re.sub(r"{{ \$labels\.(\w+) }}", r"`\1`", rule["annotations"]["summary"])
+        severity, after = rule["labels"]["severity"], rule.get("for", "at once")
+        yield f"| {rule['alert']} | {severity} | {after} | {said_of} | [{anchor}]({to}) |"
+    yield from ("", "| recorded as | expression |", "|---|---|")
+    for rule in (rule for rule in rules if "record" in rule):
+        expression = " ".join(rule["expr"].split()).replace("|", "\\|")
+        yield f"| `{rule['record']}` | `{expression}` |"
     yield ""
 
 

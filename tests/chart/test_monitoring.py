@@ -14,53 +14,85 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from tests.chart.rendering import CHART, REPOSITORY, Object, pick, read_yaml, render
-from tunegate.serving.metrics import Metrics
+from tunegate.api.metrics import EVERY, OPERATOR, PREDICTOR, TRAINER
+from tunegate.serving import metrics as serving
 from tunegate.training.compat.pai import read_line
 from tunegate.training.compat.pytorchjob import JobSettings, training_job
+from tunegate.training.loop import metrics as training
+from tunegate_operator import metrics as operator
 
 ALERTS = CHART / "files/rules/alerts.yaml"
 DASHBOARD = json.loads((CHART / "files/dashboards/tunegate.json").read_text())
-RULES = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+EVERY_RULE = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+RULES = [rule for rule in EVERY_RULE if "alert" in rule]
+RECORDED = {rule["record"] for rule in EVERY_RULE if "record" in rule}
+# What the monitors add to the series of a pod.
+ADDED = {"namespace", "pod", "instance", "job", "tunegate_io_model", "tunegate_io_run"}
 EVERYTHING = {
     "monitoring": {part: {"enabled": True} for part in ("predictors", "trainers", "operator", "rules", "dashboard")}
     | {"labels": {"release": "prometheus"}}
+}
+# Shown for whoever asks, and neither drawn nor warned of.
+SEEN_IN_QUERIES_OF_ONES_OWN = {
+    "tunegate_model_info",
+    "tunegate_questions_total",
+    "tunegate_requests_admitted_total",
+    "tunegate_training_learning_rate",
+    "tunegate_training_padding_ratio",
+    "tunegate_training_mfu",
+    "tunegate_training_last_published_timestamp_seconds",
 }
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs `promtool`, of Prometheus")
 
 
 def _expressions() -> list[str]:
     panels = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
-    return [*panels, *(rule["expr"] for rule in RULES)]
+    return [*panels, *(rule["expr"] for rule in EVERY_RULE)]
+
+
+def _series(text: str) -> set[str]:
+    """The series of ours that a query asks for, besides recorded ones."""
+    return set(re.findall(r"(?<!:)\btunegate_\w+", text)) - {"tunegate_io_run", "tunegate_io_model"}
 
 
 def _known() -> dict[str, set[str]]:
-    """The series of predictors and operator, with their labels."""
-    registry = CollectorRegistry()
-    Metrics("sha256:" + "a" * 64, "shop", registry)
+    """Every series that there is, with its labels."""
     known: dict[str, set[str]] = {}
-    for family in registry.collect():
-        for sample in family.samples:
-            known.setdefault(sample.name, set()).update(sample.labels)
-    source = (REPOSITORY / "operators/promotion/src/tunegate_operator/metrics.py").read_text()
-    for name in re.findall(r'"(tunegate_operator_\w+)"', source):
-        for suffix in ("", "_total", "_bucket", "_count", "_sum"):
-            known[name + suffix] = {"reason", "outcome", "result", "le"}
+    for metric in EVERY:
+        parts = ("_bucket", "_count", "_sum") if metric.kind == "histogram" else ("",)
+        known |= {metric.series + part: {*metric.labels, "le"} for part in parts}
     return known
 
 
-def test_alerts_and_dashboard_use_series_that_exist() -> None:
-    used = {name for text in _expressions() for name in re.findall(r"\btunegate_\w+", text)}
+def test_rules_and_dashboard_use_series_that_exist() -> None:
+    used = {name for text in _expressions() for name in _series(text)}
     assert used <= set(_known())
-    assert {"tunegate_feedback_total", "tunegate_operator_leader"} <= used
+    recorded = {name for text in _expressions() for name in re.findall(r"\bnamespace_version:[\w:]+", text)}
+    assert recorded <= RECORDED
+    unused = {metric.series for metric in EVERY} - {re.sub("_(bucket|count|sum)$", "", name) for name in used}
+    assert unused == SEEN_IN_QUERIES_OF_ONES_OWN
 
 
-def test_alerts_and_dashboard_use_labels_that_exist() -> None:
-    # What Prometheus adds to a pod's series.
-    added = {"namespace", "pod", "instance", "job"}
+def test_rules_and_dashboard_use_labels_that_exist() -> None:
     for text in _expressions():
         for name, matchers in re.findall(r"\b(tunegate_\w+)\{([^}]*)\}", text):
             labels = set(re.findall(r"(\w+)=?[!=~]", matchers))
-            assert labels <= _known()[name] | added, text
+            assert labels <= _known()[name] | ADDED, text
+        grouped = {label for found in re.findall(r"by \(([^)]*)\)", text) for label in found.split(", ")}
+        assert grouped <= ADDED.union(*(_known()[name] for name in _series(text))) | {"model_version"}, text
+
+
+def test_every_room_shows_what_the_one_place_names_and_nothing_else() -> None:
+    predictor, trainer = CollectorRegistry(), training.Metrics().registry
+    serving.Metrics("sha256:" + "a" * 64, "shop", predictor)
+    for metrics, registry in ((PREDICTOR, predictor), (TRAINER, trainer), (OPERATOR, operator.Metrics().registry)):
+        shown = {family.name: family for family in registry.collect() if family.name.startswith("tunegate_")}
+        assert {name: family.documentation for name, family in shown.items()} == {
+            metric.name: metric.help for metric in metrics
+        }
+        for metric in metrics:
+            for sample in shown[metric.name].samples:
+                assert set(sample.labels) - {"le"} == set(metric.labels)
 
 
 def test_every_panel_takes_its_source_from_the_dashboards_choice() -> None:
@@ -72,7 +104,7 @@ def test_every_panel_takes_its_source_from_the_dashboards_choice() -> None:
 def test_prometheus_accepts_the_alerts() -> None:
     done = subprocess.run(["promtool", "check", "rules", str(ALERTS)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(RULES)} rules found" in done.stdout
+    assert f"{len(EVERY_RULE)} rules found" in done.stdout
 
 
 @needs_promtool
@@ -122,9 +154,10 @@ def test_rules_bring_the_monitors_that_they_need() -> None:
 def assert_alerts_have_monitors(objects: list[Object]) -> None:
     found = {each["metadata"]["name"] for each in objects if each["kind"] in ("PodMonitor", "ServiceMonitor")}
     groups = pick(objects, "PrometheusRule")["spec"]["groups"]
-    used = {name for group in groups for rule in group["rules"] for name in re.findall(r"\btunegate_\w+", rule["expr"])}
-    needed = {"tunegate-operator" if "_operator_" in name else "tunegate-predictors" for name in used}
-    assert needed == {"tunegate-operator", "tunegate-predictors"} <= found
+    used = {name for group in groups for rule in group["rules"] for name in _series(rule["expr"])}
+    kinds = {"_operator_": "tunegate-operator", "_training_": "tunegate-trainers"}
+    needed = {next((to for part, to in kinds.items() if part in name), "tunegate-predictors") for name in used}
+    assert needed == {"tunegate-operator", "tunegate-predictors", "tunegate-trainers"} <= found
 
 
 def test_the_pod_monitor_finds_the_port_of_the_runtime() -> None:

@@ -68,8 +68,9 @@ def test_a_promotion_is_recorded_verified_and_leaves(
         return dict((found or {}).get("status", {}).get("record", {}))
 
     wait_for(lambda: record(first), what="the record in the status")
-    policy = shop.get(kinds.POLICY, "shop")["status"]
-    assert [each["id"] for each in policy["recordKeys"]] == [record(first)["signedBy"]]
+    wait_for(lambda: shop.get(kinds.POLICY, "shop")["status"].get("recordKeys"), what="the key in the policy's status")
+    (known,) = shop.get(kinds.POLICY, "shop")["status"]["recordKeys"]
+    assert known["id"] == record(first)["signedBy"]
 
     with listening(serving(first.digest)) as url:
         held = say(shop, "verify", first, "--url", url)
@@ -93,6 +94,7 @@ def test_a_promotion_is_recorded_verified_and_leaves(
     ended = shop.until(second, "Rejected")
     assert ended["status"]["decision"]["outcome"] == "Rejected"
     wait_for(lambda: record(second), what="the record of the rejected one")
+    wait_for(lambda: len(shop.get(kinds.POLICY, "shop")["status"]["recordKeys"]) == 2, what="the second key")
     assert record(second)["signedBy"] != record(first)["signedBy"]
     with listening(serving(first.digest)) as url:
         for version in (first, second):

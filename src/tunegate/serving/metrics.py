@@ -10,17 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter
 
 from tunegate.agent.toolbox import NAMES
+from tunegate.api import metrics as known
 from tunegate.api.digest import short
 from tunegate.api.feedback import StepTag, Verdict
+from tunegate.metrics import counter, gauge, histogram
 from tunegate.serving.events import Event, Finished, Sources, Step
 
-# From a warm GPU to a crowded CPU.
-_FIRST_TOKEN = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-_ANSWER = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 _VERDICTS: tuple[Verdict, ...] = ("up", "down")
+_RATINGS = range(1, 6)
 # Steps of promotions whose counts a server keeps: more than one promotion has, and not those of a year.
 MOST_STEPS = 32
 _REASONS = ("request", "unavailable", "engine", "disconnect", "internal")
@@ -31,44 +31,16 @@ class Metrics:
 
     def __init__(self, digest: str, model: str, registry: CollectorRegistry = REGISTRY) -> None:
         version = short(digest)
-        by_version = ["model_version"]
-        errors = Counter(
-            "tunegate_answer_errors", "Answers refused or broken off.", [*by_version, "reason"], registry=registry
-        )
-        first_token = Histogram(
-            "tunegate_time_to_first_token_seconds",
-            "From the request to the first text of a streamed answer.",
-            by_version,
-            registry=registry,
-            buckets=_FIRST_TOKEN,
-        )
-        answer = Histogram(
-            "tunegate_answer_seconds",
-            "From the request to the end of the answer.",
-            by_version,
-            registry=registry,
-            buckets=_ANSWER,
-        )
-        self._admitted = Counter(
-            "tunegate_requests_admitted",
-            "Requests let in; `key` is the name of the API key, empty where none is asked for.",
-            [*by_version, "key"],
-            registry=registry,
-        )
-        self._refused = Counter(
-            "tunegate_requests_refused",
-            "Requests refused before they were read: no known key, or too many (rate, concurrent, capacity).",
-            [*by_version, "key", "reason"],
-            registry=registry,
-        )
-        info = Gauge("tunegate_model_info", "What is served.", [*by_version, "digest", "model"], registry=registry)
-        info.labels(version, digest, model).set(1)
+        errors = counter(known.ANSWER_ERRORS, registry)
+        self._admitted = counter(known.ADMITTED, registry)
+        self._refused = counter(known.REFUSED, registry)
+        gauge(known.MODEL_INFO, registry).labels(version, digest, model).set(1)
         self._version = version
         self._steps = _Steps(version, registry)
         self._parts = _Parts(version, registry)
         self._errors = {reason: errors.labels(version, reason) for reason in _REASONS}
-        self._first_token = first_token.labels(version)
-        self._answer = answer.labels(version)
+        self._first_token = histogram(known.FIRST_TOKEN, registry).labels(version)
+        self._answer = histogram(known.ANSWER_SECONDS, registry).labels(version)
 
     def admitted(self, key: str) -> None:
         self._admitted.labels(self._version, key).inc()
@@ -83,8 +55,11 @@ class Metrics:
         """A question that is to be answered, in this step of a promotion."""
         self._steps.of(self._version, step).questions.inc()
 
-    def answered(self, seconds: float, step: StepTag | None) -> None:
-        self._steps.of(self._version, step).answers.inc()
+    def answered(self, seconds: float, step: StepTag | None, tokens: int = 0) -> None:
+        """A complete answer of so many tokens."""
+        counts = self._steps.of(self._version, step)
+        counts.answers.inc()
+        counts.tokens.inc(tokens)
         self._answer.observe(seconds)
 
     def failed(self, reason: str) -> None:
@@ -94,9 +69,12 @@ class Metrics:
         """An event of an answer that is made of more than the weights."""
         self._parts.happened(event)
 
-    def judged(self, digest: str, verdict: Verdict, step: StepTag | None = None) -> None:
+    def judged(self, digest: str, verdict: Verdict, step: StepTag | None = None, rating: int | None = None) -> None:
         """A verdict that counts, on an answer of the version with `digest`: it may be another than the one served."""
-        self._steps.of(short(digest), step).feedback[verdict].inc()
+        counts = self._steps.of(short(digest), step)
+        counts.feedback[verdict].inc()
+        if rating is not None:
+            counts.ratings[rating].inc()
 
 
 @dataclass(frozen=True)
@@ -105,7 +83,9 @@ class _Counts:
 
     questions: Counter
     answers: Counter
+    tokens: Counter
     feedback: Mapping[Verdict, Counter]
+    ratings: Mapping[int, Counter]
 
 
 class _Steps:
@@ -113,17 +93,11 @@ class _Steps:
     counts of the steps that were used last are kept; those of no step always are."""
 
     def __init__(self, version: str, registry: CollectorRegistry) -> None:
-        by_step = ["model_version", "step"]
-        self._questions = Counter(
-            "tunegate_questions", "Questions taken, whatever became of them.", by_step, registry=registry
-        )
-        self._answers = Counter("tunegate_answers", "Answers given completely.", by_step, registry=registry)
-        self._feedback = Counter(
-            "tunegate_feedback",
-            "Verdicts, each answer once and at most 3 of one user.",
-            [*by_step, "verdict"],
-            registry=registry,
-        )
+        self._questions = counter(known.QUESTIONS, registry)
+        self._answers = counter(known.ANSWERS, registry)
+        self._tokens = counter(known.TOKENS, registry)
+        self._feedback = counter(known.FEEDBACK, registry)
+        self._ratings = counter(known.RATINGS, registry)
         self._kept: OrderedDict[tuple[str, StepTag], _Counts] = OrderedDict()
         self._lock = Lock()
         self._of_none = {version: self._counts(version, "")}  # 0 from the start: absent would mean unknown
@@ -139,33 +113,32 @@ class _Steps:
             self._kept.move_to_end((version, step))
             if len(self._kept) > MOST_STEPS:
                 oldest, _ = self._kept.popitem(last=False)
-                self._questions.remove(*oldest)
-                self._answers.remove(*oldest)
+                for metric in (self._questions, self._answers, self._tokens):
+                    metric.remove(*oldest)
                 for verdict in _VERDICTS:
                     self._feedback.remove(*oldest, verdict)
+                for rating in _RATINGS:
+                    self._ratings.remove(*oldest, str(rating))
             return self._kept[version, step]
 
     def _counts(self, *labels: str) -> _Counts:
-        feedback: dict[Verdict, Counter] = {verdict: self._feedback.labels(*labels, verdict) for verdict in _VERDICTS}
-        return _Counts(self._questions.labels(*labels), self._answers.labels(*labels), feedback)
+        return _Counts(
+            self._questions.labels(*labels),
+            self._answers.labels(*labels),
+            self._tokens.labels(*labels),
+            {verdict: self._feedback.labels(*labels, verdict) for verdict in _VERDICTS},
+            {rating: self._ratings.labels(*labels, str(rating)) for rating in _RATINGS},
+        )
 
 
 class _Parts:
     """What is counted of a release's knowledge and tools."""
 
     def __init__(self, version: str, registry: CollectorRegistry) -> None:
-        def counter(name: str, about: str, *labels: str) -> Counter:
-            return Counter(f"tunegate_{name}", about, ["model_version", *labels], registry=registry)
-
         self._version = version
-        self._tool_calls = counter(
-            "tool_calls",
-            "Steps of an agent, by the tool that was asked; `failed` where it found nothing but a reason.",
-            *("tool", "outcome"),
-        )
-        misses = "Questions that the knowledge has no answer to: the fixed sentence was given."
-        self._misses = counter("knowledge_misses", misses).labels(version)
-        self._uncited = counter("answers_uncited", "Answers that cite none of their sources.").labels(version)
+        self._tool_calls = counter(known.TOOL_CALLS, registry)
+        self._misses = counter(known.KNOWLEDGE_MISSES, registry).labels(version)
+        self._uncited = counter(known.UNCITED, registry).labels(version)
 
     def happened(self, event: Event) -> None:
         match event:

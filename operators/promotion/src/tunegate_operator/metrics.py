@@ -6,14 +6,17 @@ No metric is labeled with the name of an object.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from tunegate.api import metrics as known
 from tunegate.api.promotion import Ending
+from tunegate.metrics import counter, gauge, histogram
 
 
 class Metrics:
@@ -22,23 +25,14 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self.queue_depth = Gauge(
-            "tunegate_operator_queue_depth", "Policies that wait to be reconciled.", registry=registry
-        )
-        self.reconcile_seconds = Histogram(
-            "tunegate_operator_reconcile_seconds",
-            "How long reconciling a policy took.",
-            ["result"],
-            registry=registry,
-        )
-        self.decisions = Counter(
-            "tunegate_operator_decisions", "Promotions that ended, by outcome.", ["outcome"], registry=registry
-        )
-        self.leader = Gauge("tunegate_operator_leader", "1 while this replica acts.", registry=registry)
-        self.store_scan_seconds = Histogram(
-            "tunegate_operator_store_scan_seconds", "How long one listing of the model store took.", registry=registry
-        )
-        self.errors = Counter("tunegate_operator_errors", "Errors, by reason.", ["reason"], registry=registry)
+        self.queue_depth = gauge(known.QUEUE_DEPTH, registry)
+        self.reconcile_seconds = histogram(known.RECONCILE_SECONDS, registry)
+        self.decisions = counter(known.DECISIONS, registry)
+        self.leader = gauge(known.LEADER, registry)
+        self.store_scan_seconds = histogram(known.STORE_SCAN_SECONDS, registry)
+        self.errors = counter(known.OPERATOR_ERRORS, registry)
+        self._evaluated = gauge(known.EVALUATED, registry)
+        self._measured: dict[tuple[str, str], set[tuple[str, str, str]]] = {}
         for outcome in get_args(Ending):
             self.decisions.labels(outcome)
         for result in ("ok", "error"):
@@ -49,6 +43,16 @@ class Metrics:
         self.reconcile_seconds.labels("error" if error else "ok").observe(seconds)
         if error:
             self.errors.labels(type(error).__name__).inc()
+
+    def evaluated(self, policy: tuple[str, str], model: str, version: str, when: Mapping[str, datetime]) -> None:
+        """When the version that serves by a policy was measured, by suite; what was said of one before is gone."""
+        labels = {(model, version, suite) for suite in when}
+        before, self._measured[policy] = self._measured.get(policy, set()), labels
+        others = set().union(*(found for name, found in self._measured.items() if name != policy))
+        for gone in before - labels - others:
+            self._evaluated.remove(*gone)
+        for suite, moment in when.items():
+            self._evaluated.labels(model, version, suite).set(moment.timestamp())
 
 
 class Endpoint:

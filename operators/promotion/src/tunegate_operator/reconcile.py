@@ -12,17 +12,19 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Literal
 
+from tunegate.api.digest import short
 from tunegate.api.labels import MODEL, POLICY
 from tunegate.api.promotion import Decision
 from tunegate.kube.client import Cluster
 from tunegate.kube.kinds import Kind, Object
 from tunegate.kube.workqueue import Key
+from tunegate.promotion.counting import stable_version
 from tunegate.promotion.decide import decide
 from tunegate.store import Store
 from tunegate_operator import kinds
 from tunegate_operator.config import Config
 from tunegate_operator.desired import Changes, changes, unready_changes
-from tunegate_operator.gather import Caches, Gatherer, Last, PolicyProblem
+from tunegate_operator.gather import Caches, Gathered, Gatherer, Last, PolicyProblem
 from tunegate_operator.metrics import Metrics
 from tunegate_operator.read import is_training, is_true
 from tunegate_operator.store_watch import Source
@@ -106,12 +108,20 @@ class Reconciler:
                 version.digest: found for version in versions if (found := self._source.producer(version.digest))
             }
             todo = changes(gathered, plan, now, self._config, producers)
+            self._tell_age(key, gathered)
             decided_before = {promotion.name for promotion in gathered.snapshot.promotions if promotion.status.decision}
             decided = [status.decision for name, status in plan.statuses.items() if name not in decided_before]
         for problem in (gathered.problem,) if isinstance(gathered, PolicyProblem) else gathered.problems:
             if problem.stops:
                 self._metrics.errors.labels(problem.reason).inc()
         return self._write(key, todo, [decision for decision in decided if decision])
+
+    def _tell_age(self, key: Key, gathered: Gathered) -> None:
+        """When the version that serves was measured."""
+        stable, policy = stable_version(gathered.snapshot), gathered.policy
+        found = {suite: gathered.summaries.get((stable.digest, suite)) for suite in policy.suites}
+        when = {suite: summary.time for suite, summary in found.items() if summary and summary.time}
+        self._metrics.evaluated((key.namespace, key.name), policy.model, short(stable.digest), when)
 
     def _write(self, key: Key, todo: Changes, decided: list[Decision]) -> float | None:
         """Decisions are recorded before anything is done about them, then the route is written, then all else.

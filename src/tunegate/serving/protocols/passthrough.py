@@ -20,13 +20,13 @@ _FIELD = rb'("%s"\s*:\s*)("(?:[^"\\]|\\.)*")'
 class Rewriter:
     """Feed it bytes as they come; it gives back whole lines.
 
-    answering: whether text has come; failed: whether the engine reported an error within the stream, whose words are
-    left out with all that follows them; done: whether it said [DONE]. Those last lines are kept for `end`, when the
-    engine's connection is free for the next request.
+    pieces: how many pieces of text have come; failed: whether the engine reported an error within the stream, whose
+    words are left out with all that follows them; done: whether it said [DONE]. Those last lines are kept for `end`,
+    when the engine's connection is free for the next request.
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:
-        self.answering = False
+        self.pieces = 0
         self.failed = False
         self._names = names
         self._replace: list[tuple[bytes, bytes]] | None = None
@@ -43,7 +43,7 @@ class Rewriter:
             self._replace = self._replacements(lines)
         for old, new in self._replace or ():
             lines = lines.replace(old, new)
-        self.answering = self.answering or _TEXT.search(lines) is not None
+        self.pieces += len(_TEXT.findall(lines))
         if error := _ERROR.search(lines):
             self.failed = True
             return lines[: error.start()]

@@ -8,7 +8,7 @@ what is kept of it is `recording`'s.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -174,9 +174,9 @@ class _Answer:
                 elif self._request.ask.stream:
                     await self._pass(reply, sending)
                 else:
-                    whole = self._whole(body := await reply.read())
+                    whole, tokens = self._whole(body := await reply.read())
                     self._heard.pieces.append(body)
-                    self._count()
+                    self._count(tokens)
                     await whole(scope, receive, sending)
         except aiohttp.ClientConnectorError:
             raise ApiError(503, "The engine is down; ask again in a moment.", reason="unavailable") from None
@@ -219,10 +219,12 @@ class _Answer:
                 raise _refusal(reply.status, await reply.content.read(1 << 16))
             yield reply
 
-    def _whole(self, body: bytes) -> Response:
+    def _whole(self, body: bytes) -> tuple[Response, int]:
+        """The engine's answer under our names, and its tokens."""
         answer = msgspec.json.decode(body, type=dict[str, Any])
         answer |= {"id": self._id, "model": self._chat.rules.model}
-        return Response(msgspec.json.encode(answer), 200, self._headers, "application/json")
+        response = Response(msgspec.json.encode(answer), 200, self._headers, "application/json")
+        return response, _tokens(answer.get("usage"))
 
     async def _checked(self, request: EngineRequest, wanted: Format) -> AsyncIterator[Event]:
         """The events of an answer that is the JSON asked for, if need be at the second try. Raises ApiError."""
@@ -247,7 +249,7 @@ class _Answer:
             found = [event async for event in events]
             self._heard.pieces += found
             body = self._writer.whole(found)
-            self._count()
+            self._count(sum(_tokens(event.usage) for event in found if isinstance(event, Finished)))
             await Response(body, 200, self._headers, "application/json")(scope, receive, sending)
             return
         await self._start(sending)
@@ -257,7 +259,7 @@ class _Answer:
         async for event in events:
             self._heard.pieces.append(event)
             if isinstance(event, Finished):
-                self._count()
+                self._count(_tokens(event.usage))
             if data := self._writer.write(event):
                 await sending.body(data, more=not isinstance(event, Finished))
             if waiting and isinstance(event, Text | ToolCalls):
@@ -281,23 +283,28 @@ class _Answer:
                 await sending.body(lines)
             if rewriter.failed:
                 break
-            if waiting and rewriter.answering:
+            if waiting and rewriter.pieces:
                 waiting = False
                 self._first_text()
         last = rewriter.end()
         if rewriter.failed:
             await sending.body(last)
             raise ApiError(502, "The engine failed; ask again.", reason="engine")
-        self._count()
+        self._count(rewriter.pieces)
         await sending.body(last, more=False)
 
     def _first_text(self) -> None:
         self._heard.first_text = seconds = perf_counter() - self._started
         self._chat.metrics.first_token(seconds)
 
-    def _count(self) -> None:
+    def _count(self, tokens: int) -> None:
         """Before the last byte: clients close at it, and whoever has an answer should find it counted."""
-        self._chat.metrics.answered(perf_counter() - self._started, self._step)
+        self._chat.metrics.answered(perf_counter() - self._started, self._step, tokens)
+
+
+def _tokens(usage: Mapping[str, Any] | None) -> int:
+    """The tokens that an engine says it wrote; 0 where it says nothing."""
+    return int((usage or {}).get("completion_tokens") or 0)
 
 
 async def _each(events: Iterable[Event]) -> AsyncIterator[Event]:

@@ -34,7 +34,7 @@ class FeedbackRoute:
         self._headers = {"x-tunegate-version": version}
 
         def counted(record: FeedbackRecord) -> None:
-            metrics.judged(record.digest, record.feedback.verdict, record.step)
+            metrics.judged(record.digest, record.feedback.verdict, record.step, record.feedback.rating)
 
         self._commits = Commits(writer, counted)
 

@@ -9,23 +9,16 @@ import time
 from collections.abc import Mapping
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, start_http_server
 
 from tunegate.api.errors import UsageError
+from tunegate.api.metrics import TRAINER
+from tunegate.metrics import gauge
 from tunegate.training.run.progress import Progress
 
-_UNKNOWN = float("nan")
-# Field of a Progress, name, help.
-_LOGGED = (
-    ("loss", "loss", "Mean over the trained tokens since the last logging step."),
-    ("eval_loss", "eval_loss", "Mean over the trained tokens that are held out."),
-    ("lr", "learning_rate", "Learning rate of the last step."),
-    ("current_steps", "step", "Steps done."),
-    ("total_steps", "planned_steps", "Steps that the run takes."),
-    ("tokens_per_second", "tokens_per_second", "Tokens read by all processes, without padding."),
-    ("padding", "padding_ratio", "Share of the computed positions that were padding."),
-    ("mfu", "mfu", "Share of the devices' arithmetic that the model's own work took."),
-)
+# Where a Progress calls it otherwise than its metric.
+_FIELDS = {"learning_rate": "lr", "step": "current_steps", "planned_steps": "total_steps", "padding_ratio": "padding"}
+_PREFIX = "tunegate_training_"
 
 
 class Metrics:
@@ -33,17 +26,19 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._logged = {field: self._gauge(name, text) for field, name, text in _LOGGED}
+        gauges = {metric.name.removeprefix(_PREFIX): gauge(metric, self.registry) for metric in TRAINER}
+        for unknown in gauges.values():
+            unknown.set(float("nan"))
         self._saved = time.time()
-        age = self._gauge("checkpoint_age_seconds", "Since the newest complete checkpoint, or since the run began.")
-        age.set_function(lambda: time.time() - self._saved)
-        self._published = self._gauge("last_published_timestamp_seconds", "When a checkpoint was last published.")
+        gauges.pop("checkpoint_age_seconds").set_function(lambda: time.time() - self._saved)
+        self._published = gauges.pop("last_published_timestamp_seconds")
+        self._logged = {_FIELDS.get(name, name): found for name, found in gauges.items()}
 
     def logged(self, progress: Progress) -> None:
         """What is None in `progress` keeps its last value."""
-        for field, gauge in self._logged.items():
+        for field, shown in self._logged.items():
             if (value := getattr(progress, field)) is not None:
-                gauge.set(value)
+                shown.set(value)
 
     def saved(self) -> None:
         self._saved = time.time()
@@ -60,11 +55,6 @@ class Metrics:
                 f"Metrics can't be served on {host} port {port}: {error.strerror}; choose another --metrics_port."
             ) from None
         return server
-
-    def _gauge(self, name: str, text: str) -> Gauge:
-        gauge = Gauge(f"tunegate_training_{name}", text, registry=self.registry)
-        gauge.set(_UNKNOWN)
-        return gauge
 
 
 def host_for(environment: Mapping[str, str]) -> str:

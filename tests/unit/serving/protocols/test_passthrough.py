@@ -83,7 +83,7 @@ def test_an_error_is_no_end() -> None:
 def test_the_first_text_is_noticed(delta: dict[str, Any], answering: bool) -> None:
     event = {**chunk(None), "choices": [{"index": 0, "delta": delta}]}
 
-    assert passed(b"data: " + compact(event) + b"\n\n")[1].answering is answering
+    assert passed(b"data: " + compact(event) + b"\n\n")[1].pieces == answering
 
 
 def test_text_that_says_done_does_not_end_the_stream() -> None:
