@@ -32,12 +32,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from tunegate.api import environment
 from tunegate.api.errors import ServingError
 from tunegate.api.traffic import OPENAI_PREFIX
 from tunegate.feedback import ResponseIds, VoteWriter
 from tunegate.feedback.interactions import ReleaseParts
 from tunegate.feedback.spool import InteractionLog, Spool, spool_of
-from tunegate.files import default_cache
+from tunegate.files import default_cache, disk_errors_as
 from tunegate.processes import is_loopback
 from tunegate.serving.auth import Admission, Keys
 from tunegate.serving.config import ServeConfig
@@ -137,8 +138,10 @@ def _recorder(config: ServeConfig, ids: ResponseIds, parts: Parts | None) -> Rec
     """What logs the answers of this server, by way of a folder of this machine."""
     version, release, named = config.served.version, config.served.release, parts.named if parts else {}
     folder = spool_of(default_cache(), config.store.uri, config.store.endpoint_url)
+    with disk_errors_as(ServingError, folder, f"name a folder that can be with {environment.CACHE}."):
+        spool = Spool(folder, config.store)
     return Recorder(
-        InteractionLog(Spool(folder, config.store)),
+        InteractionLog(spool),
         ids,
         config.model,
         version.digest,

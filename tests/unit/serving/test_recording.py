@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
@@ -14,14 +15,19 @@ import openai
 import pytest
 
 from tests.documents import Documents
-from tests.unit.serving.standin import DIGEST, KEY, MODEL, USAGE, Server, embedded, now
+from tests.unit.serving.standin import DIGEST, KEY, MODEL, USAGE, VERSION, Server, embedded, now
 from tests.waiting import wait_for
+from tunegate.api import environment
+from tunegate.api.errors import ServingError
 from tunegate.api.feedback import step_tag
 from tunegate.api.traffic import STEP_HEADER
+from tunegate.api.versions import Release
 from tunegate.feedback import ResponseIds, spool
 from tunegate.feedback.interactions import Interaction, ReleaseParts, days, read_day
 from tunegate.feedback.spool import InteractionLog
 from tunegate.prompts import load_template
+from tunegate.serving.app import _recorder
+from tunegate.serving.config import ServeConfig
 from tunegate.serving.events import Ask, Event, Finished, Source, Sources, Step, Text
 from tunegate.serving.parts import Parts
 from tunegate.serving.recording import Heard, Recorder
@@ -166,3 +172,17 @@ def test_an_answer_that_was_never_heard_is_logged_all_the_same(log: Log) -> None
     recorder.add(heard())
     assert log.made[0].finish == "unknown"
     assert log.made[0].prompt_template is None
+
+
+def test_a_folder_that_can_not_be_written_ends_the_server_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(environment.CACHE, str(tmp_path / "file"))
+    served = SimpleNamespace(version=VERSION, release=Release(format="huggingface"))
+    store = SimpleNamespace(uri="s3://models", endpoint_url=None)
+    config = SimpleNamespace(served=served, store=store, model=MODEL, log_content=True)
+    with pytest.raises(ServingError, match=r"can't be written: .*; name a folder that can be with TUNEGATE_CACHE"):
+        _recorder(cast(ServeConfig, config), ResponseIds(KEY, MODEL), None)
+    monkeypatch.setenv(environment.CACHE, str(tmp_path / "cache"))
+    _recorder(cast(ServeConfig, config), ResponseIds(KEY, MODEL), None).log.close()

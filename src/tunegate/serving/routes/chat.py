@@ -150,7 +150,10 @@ class _Answer:
         except ApiError as error:
             heard.finish = error.reason
             raise
-        except BaseException:
+        except Exception:
+            heard.finish = "internal"
+            raise
+        except BaseException:  # cancelled, as the client has gone
             heard.finish = "disconnect"
             raise
         finally:
