@@ -113,10 +113,10 @@ def fill(store: Store, votes: int) -> tuple[float, int]:
 def count(uri: str, votes: int) -> None:
     """In a process of its own: what counting takes."""
     store, digest = Store.open(uri), "sha256:" + "cd" * 32
-    before, began = peak_mib(), time.perf_counter()
+    before, began, busy = peak_mib(), time.perf_counter(), time.process_time()
     log = FeedbackLog(store)
     found = log.tallies(digest, "shop-run-7", START)
-    first = time.perf_counter() - began
+    first, first_busy = time.perf_counter() - began, time.process_time() - busy
     grown = peak_mib() - before
     VoteWriter(store).write(
         [
@@ -128,11 +128,14 @@ def count(uri: str, votes: int) -> None:
             )
         ]
     )
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     log.tallies(digest, "shop-run-7", START)
+    again, again_busy = time.perf_counter() - began, time.process_time() - busy
     counted = sum(tally.n for tally in found.values())
-    print(f"{votes:,} votes, {counted:,} of which count, in {first:.1f} s and {grown:.0f} MiB", end="")
-    print(f"; again, with one more, in {time.perf_counter() - began:.1f} s")
+    print(
+        f"{votes:,} votes, {counted:,} of which count, in {first:.1f} s ({first_busy:.1f} s of CPU) and {grown:.0f} MiB"
+    )
+    print(f"  again, with one more, in {again:.1f} s ({again_busy:.1f} s of CPU)")
 
 
 def peak_mib() -> float:
