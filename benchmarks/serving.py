@@ -145,7 +145,7 @@ def _start_all(
         general = {"dangerously_permit_weak_or_unset_master_key": True}  # ours asks for no key either
         config.write_text(json.dumps({"model_list": models, "general_settings": general}))
         argv["litellm"] = [litellm, "--config", str(config), "--host", "127.0.0.1", "--port", ports["litellm"]]
-    env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+    env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "TUNEGATE_CACHE": str(scratch / "cache")}
     ready = "/v2/health/ready"
     probes = {"direct": "/health", "ours": ready, "pipeline": ready, "litellm": "/health/liveliness"}
     started = {}
@@ -262,6 +262,8 @@ def _throughput(rounds: Sequence[Round]) -> float:
 
 class _NoStore:
     """Nobody sends feedback here."""
+
+    uri, endpoint_url = "s3://models", None
 
     def put_new(self, key: str, body: bytes) -> bool:
         return True
