@@ -50,7 +50,7 @@ def prepare(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mo
     model = make_tiny(tmp_path / "model", ["以下是中国关于考试的单项选择题，请选出其中的正确答案。答案：ABCD", "Hello"])
     release, producer = Release(format="huggingface"), Producer(kind="test")
     version = store.publish(model, "shop/base/checkpoint-0", release=release, producer=producer)
-    suite, harness, _ = blocks("yaml")
+    suite, _, harness, _ = blocks("yaml")
     write_exam(tmp_path / "data")
     (tmp_path / "ceval-harness").mkdir()
     (tmp_path / "ceval-harness/suite.yaml").write_text(harness)
@@ -107,8 +107,14 @@ def test_lm_evaluation_harness_asks_the_same_files(
     assert measured["metrics"][0]["name"] == "accuracy"
 
 
+def test_gates_on_the_interval_are_of_a_policy() -> None:
+    suites = ["shop-en", "shop-safety-en.people"]
+    policy = make_cluster_policy(**yaml.safe_load(blocks("yaml")[1]), suites=suites)
+    assert [gate.basis for gate in policy.gates] == ["Interval", "Interval"]
+
+
 def test_what_a_policy_says_of_runs_is_one() -> None:
-    policy = make_cluster_policy(**yaml.safe_load(blocks("yaml")[2]), suites=["quality", "shop-en"])
+    policy = make_cluster_policy(**yaml.safe_load(blocks("yaml")[3]), suites=["quality", "shop-en"])
     assert policy.stop_training
     assert (policy.selection.type, policy.stop_training.checkpoints) == ("BestOf", 3)
 

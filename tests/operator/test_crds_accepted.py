@@ -38,6 +38,7 @@ ACCEPTED = [
     pytest.param(policy(steps=[{"weight": 100}]), id="one-step"),
     pytest.param(policy(gates=[]), id="no-gates"),
     pytest.param(policy(gates=[{**GATE, "max": 1}]), id="gate-max"),
+    pytest.param(policy(gates=[{**GATE, "min": 1, "basis": "Interval"}]), id="gate-on-the-interval"),
     pytest.param(policy(gates=[{**GATE, "maxRegression": 0}]), id="gate-max-regression-zero"),
     pytest.param(policy(gates=[{**GATE, "min": -1e300}]), id="gate-far-away"),
     pytest.param(policy(initialVersion="oss://models/base/"), id="initial-version-in-oss"),

@@ -19,6 +19,8 @@ class Gate(Resource, frozen=True, kw_only=True):
     """A bound on one metric of one suite. Exactly one of `min`, `max`, `max_regression` is set.
 
     `max_regression` is how much worse than the stable version the candidate may be, in the metric's own unit.
+    basis: what is held against the bound: the measured value, or the end of its 95 % interval that is worse for the
+    candidate, so that a lucky draw of questions doesn't pass.
     """
 
     suite: str
@@ -26,6 +28,7 @@ class Gate(Resource, frozen=True, kw_only=True):
     min: float | None = None
     max: float | None = None
     max_regression: Annotated[float, Meta(ge=0)] | None = None
+    basis: Literal["Value", "Interval"] = "Value"
 
     def __post_init__(self) -> None:
         bounds = [bound for bound in (self.min, self.max, self.max_regression) if bound is not None]

@@ -17,6 +17,8 @@ from tunegate.api.promotion import GateResult
 
 # 0.1 + 0.2 must pass a bound of 0.3: a last-digit difference is representation, not quality.
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-12
+# Narrower than this part of it no suite can make an interval.
+_MOST_TIMES = 100
 
 
 def check_gates(
@@ -36,6 +38,10 @@ def check_gate(gate: Gate, candidate: Mapping[str, Evaluation], stable: Mapping[
     observed = _measure(gate, candidate, "candidate")
     if isinstance(observed, str):
         return _result(gate, None, observed)
+    if gate.basis == "Interval" and (unknown := _unknown_interval(gate, observed, "candidate")):
+        return _result(gate, None, unknown, observed)
+    if gate.max_regression is None and gate.basis == "Interval":
+        return _check_interval(gate, observed)
     if gate.max_regression is None:
         kind, threshold = _bound(gate)
         least = kind == "min"
@@ -52,6 +58,10 @@ def check_gate(gate: Gate, candidate: Mapping[str, Evaluation], stable: Mapping[
             "evaluate both with the same suite"
         )
         return _result(gate, None, changed, observed, reference)
+    if gate.basis == "Interval":
+        if unknown := _unknown_interval(gate, reference, "stable"):
+            return _result(gate, None, unknown, observed, reference)
+        return _check_difference(gate, observed, reference)
     passed, verdict = _check_regression(gate, observed, reference)
     return _result(gate, passed, f"{gate.suite} {_shown(observed)} {verdict}", observed, reference)
 
@@ -62,6 +72,20 @@ class _Measured:
 
     metric: Metric
     value: float
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval; None where it is not known."""
+        low, high = self.metric.low, self.metric.high
+        if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+            return None
+        return low, high
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The interval where it was found to be known."""
+        assert self.interval is not None
+        return self.interval
 
 
 def _measure(gate: Gate, evaluations: Mapping[str, Evaluation], whose: str) -> _Measured | str:
@@ -93,6 +117,70 @@ def _check_regression(gate: Gate, observed: _Measured, reference: _Measured) -> 
     return passed, f"{distance}, {'within' if passed else 'more than'} the allowed {_number(allowed)}"
 
 
+def _unknown_interval(gate: Gate, measured: _Measured, whose: str) -> str:
+    """What to do where the interval is not known; empty where it is."""
+    if measured.interval is not None:
+        return ""
+    return (
+        f"{gate.suite} {gate.metric} of the {whose} has no 95 % interval, which this gate is held on; evaluate the "
+        f"{whose} again with --force, or set the gate's basis to Value"
+    )
+
+
+def _check_interval(gate: Gate, observed: _Measured) -> GateResult:
+    """The end of the interval that is nearer to the bound decides."""
+    kind, threshold = _bound(gate)
+    low, high = observed.ends
+    least = kind == "min"
+    passed = _at_least(low, threshold) if least else _at_least(threshold, high)
+    distance = observed.value - threshold if least else threshold - observed.value
+    more = None if passed else _more(distance, observed.value - low if least else high - observed.value, observed)
+    end, number = ("lower", low) if least else ("upper", high)
+    place = "reaches" if least and passed else "is within" if passed else "is below" if least else "is above"
+    verdict = f"the {end} end {_number(number)} {place} the {'minimum' if least else 'maximum'} {_number(threshold)}"
+    message = f"{gate.suite} {_shown_interval(observed)}: {verdict}{_needed(more)}"
+    return _result(gate, passed, message, observed, between=(low, high), more=more)
+
+
+def _check_difference(gate: Gate, observed: _Measured, reference: _Measured) -> GateResult:
+    """The worse end of the interval of candidate less stable decides.
+
+    The interval is made of those of both (Newcombe, Interval estimation for the difference between independent
+    proportions, 1998, method 10): wider than one by question, never narrower than the numbers bear.
+    """
+    allowed, sign = _bound(gate)[1], 1 if observed.metric.higher_is_better else -1
+    (low, high), (stable_low, stable_high) = observed.ends, reference.ends
+    difference = observed.value - reference.value
+    below = math.hypot(observed.value - low, stable_high - reference.value)
+    above = math.hypot(high - observed.value, reference.value - stable_low)
+    worst = -difference - above if sign < 0 else difference - below
+    passed = _at_least(worst + allowed, 0.0)
+    more = None if passed else _more(sign * difference + allowed, above if sign < 0 else below, observed)
+    between = (difference - below, difference + above)
+    verdict = (
+        f"is {difference:+.3g} beside {_number(reference.value)} of the stable (95 %: {between[0]:+.3g} to "
+        f"{between[1]:+.3g}), so it may be worse by {_number(max(0.0, -worst))}, "
+        f"{'within' if passed else 'more than'} the allowed {_number(allowed)}{_needed(more)}"
+    )
+    message = f"{gate.suite} {_shown_interval(observed)} {verdict}"
+    return _result(gate, passed, message, observed, reference, between=between, more=more)
+
+
+def _more(distance: float, half: float, observed: _Measured) -> int | None:
+    """About how many more questions would let these numbers pass: the interval shrinks by the root of their number.
+
+    None where the number itself does not pass, so that more questions would show that at most.
+    """
+    if distance <= 0 or half / distance > _MOST_TIMES:
+        return None
+    times = round((half / distance) ** 2, 6)  # or a last digit would be a question
+    return max(1, math.ceil(observed.metric.n * (times - 1)))
+
+
+def _needed(more: int | None) -> str:
+    return f"; about {more} more questions with the same share would show it" if more else ""
+
+
 def _at_least(value: float, bound: float) -> bool:
     return value >= bound or math.isclose(value, bound, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
 
@@ -107,9 +195,18 @@ def _bound(gate: Gate) -> tuple[Literal["min", "max", "maxRegression"], float]:
 
 
 def _result(
-    gate: Gate, passed: bool | None, message: str, observed: _Measured | None = None, stable: _Measured | None = None
+    gate: Gate,
+    passed: bool | None,
+    message: str,
+    observed: _Measured | None = None,
+    stable: _Measured | None = None,
+    *,
+    between: tuple[float, float] | None = None,
+    more: int | None = None,
 ) -> GateResult:
+    """between: the interval that the gate was held on; by default the one of what was observed."""
     bound, threshold = _bound(gate)
+    low, high = between or (observed and observed.interval) or (None, None)
     return GateResult(
         suite=gate.suite,
         metric=gate.metric,
@@ -120,6 +217,10 @@ def _result(
         stderr=observed.metric.stderr if observed else None,
         n=observed.metric.n if observed else 0,
         stable=stable.value if stable else None,
+        basis=gate.basis,
+        low=low,
+        high=high,
+        more=more,
         message=message,
     )
 
@@ -130,6 +231,13 @@ def _shown(measured: _Measured, named: bool = True) -> str:
     error = f" ± {_number(metric.stderr)}" if metric.stderr is not None and math.isfinite(metric.stderr) else ""
     number = f"{_number(measured.value)}{error}"
     return f"{metric.name} {number} (n={metric.n})" if named else number
+
+
+def _shown_interval(measured: _Measured) -> str:
+    """`score 0.42 (95 %: 0.30 to 0.55, n=24)`."""
+    low, high = measured.ends
+    number = _number(measured.value)
+    return f"{measured.metric.name} {number} (95 %: {_number(low)} to {_number(high)}, n={measured.metric.n})"
 
 
 def _number(value: float) -> str:

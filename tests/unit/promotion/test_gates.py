@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def evaluated(*metrics: Metric, suite_digest: str = "sha256:5") -> dict[str, Eva
     return {"shop-en": evaluation}
 
 
-def gate(**bound: float) -> Gate:
+def gate(**bound: Any) -> Gate:
     return Gate(suite="shop-en", metric="score", **bound)
 
 
@@ -175,3 +176,75 @@ def test_all_gates_are_checked_in_order():
 
     assert [result.passed for result in results] == [False, None, True]
     assert [result.bound for result in results] == ["min", "maxRegression", "max"]
+
+
+def ranged(value: float, low: float | None, high: float | None, *, higher_is_better: bool = True) -> Metric:
+    return Metric(name="score", value=value, low=low, high=high, n=150, higher_is_better=higher_is_better)
+
+
+@pytest.mark.parametrize(
+    ("bound", "low", "high", "passed"),
+    [
+        pytest.param({"min": 0.6}, 0.6, 0.8, True, id="the lower end reaches the minimum"),
+        pytest.param({"min": 0.6}, 0.59, 0.8, False, id="the lower end is below the minimum"),
+        pytest.param({"max": 0.8}, 0.6, 0.8, True, id="the upper end is at the maximum"),
+        pytest.param({"max": 0.79}, 0.6, 0.8, False, id="the upper end is above the maximum"),
+    ],
+)
+def test_a_gate_on_the_interval_is_held_on_its_worse_end(bound, low, high, passed):
+    result = check_gate(gate(**bound, basis="Interval"), evaluated(ranged(0.7, low, high)), {})
+
+    assert (result.passed, result.basis, result.low, result.high) == (passed, "Interval", low, high)
+
+
+def test_a_gate_on_the_value_passes_where_one_on_the_interval_says_how_many_more_questions_it_takes():
+    candidate = evaluated(ranged(0.7, 0.6, 0.8))
+
+    assert check_gate(gate(min=0.65), candidate, {}).passed is True
+    result = check_gate(gate(min=0.65, basis="Interval"), candidate, {})
+
+    # half of the width is 0.1 and has to shrink to 0.05: four times the questions
+    assert (result.passed, result.more) == (False, 450)
+    assert result.message == (
+        "shop-en score 0.70 (95 %: 0.60 to 0.80, n=150): the lower end 0.60 is below the minimum 0.65; "
+        "about 450 more questions with the same share would show it"
+    )
+
+
+@pytest.mark.parametrize("value", [0.6, 0.65, 0.65 + 1e-15], ids=["below", "at", "a last digit above"])
+def test_no_number_of_questions_shows_what_the_value_does_not_say(value):
+    assert check_gate(gate(min=0.65, basis="Interval"), evaluated(ranged(value, 0.5, 0.8)), {}).more is None
+
+
+@pytest.mark.parametrize(
+    ("higher_is_better", "allowed", "passed"),
+    [
+        pytest.param(True, 0.0867, True, id="higher is better, at most as much worse as is allowed"),
+        pytest.param(True, 0.0866, False, id="higher is better, more"),
+        pytest.param(False, 0.1082, True, id="lower is better, at most as much worse as is allowed"),
+        pytest.param(False, 0.1081, False, id="lower is better, more"),
+    ],
+)
+def test_a_regression_on_the_interval_is_the_worst_that_newcombes_interval_leaves(higher_is_better, allowed, passed):
+    # 0.8 (0.7 to 0.85) beside 0.77 (0.71 to 0.83): 0.03 - sqrt(0.1^2 + 0.06^2) to 0.03 + sqrt(0.05^2 + 0.06^2)
+    candidate = evaluated(ranged(0.8, 0.7, 0.85, higher_is_better=higher_is_better))
+    stable = evaluated(ranged(0.77, 0.71, 0.83, higher_is_better=higher_is_better))
+
+    result = check_gate(gate(max_regression=allowed, basis="Interval"), candidate, stable)
+
+    assert result.passed is passed
+    assert result.low == pytest.approx(0.03 - math.hypot(0.1, 0.06))
+    assert result.high == pytest.approx(0.03 + math.hypot(0.05, 0.06))
+    assert "of the stable (95 %: -0.0866 to +0.108)" in result.message
+
+
+@pytest.mark.parametrize("bound", [{"min": 0.1}, {"max": 1.0}, {"max_regression": 1.0}], ids=lambda b: next(iter(b)))
+@pytest.mark.parametrize("ends", [(None, None), (NAN, 0.8), (0.1, INF)])
+def test_a_gate_on_an_interval_that_is_not_known_is_undecided(bound, ends):
+    known, unknown = evaluated(ranged(0.7, 0.6, 0.8)), evaluated(ranged(0.7, *ends))
+
+    assert check_gate(gate(**bound, basis="Interval"), unknown, known).passed is None
+    if "max_regression" in bound:
+        result = check_gate(gate(**bound, basis="Interval"), known, unknown)
+        assert result.passed is None
+        assert "set the gate's basis to Value" in result.message
