@@ -8,6 +8,11 @@ from typing import Literal
 from tunegate.api.codec import Document, Resource, prepare
 
 
+def is_by_people(suite: str) -> bool:
+    """Whether people judge it, on a page of `tunegate review`, so that no Job could measure it; by its name."""
+    return suite.endswith((".people", ".pairs"))
+
+
 class Metric(Resource, frozen=True, kw_only=True):
     """A number with its standard error over `n` items. `value` is None when it could not be measured.
 

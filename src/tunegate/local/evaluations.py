@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tunegate.api.errors import UnavailableError
-from tunegate.api.evaluation import Evaluation
+from tunegate.api.evaluation import Evaluation, is_by_people
 from tunegate.api.versions import ModelVersion
 from tunegate.processes import Child
 from tunegate.promotion.snapshot import EvaluationJob, EvaluationState
 
 Key = tuple[str, str]  # digest, suite
+
+# No child tells when people are done, so the store is asked.
+PEOPLE_SECONDS = 5.0
 
 
 @dataclass
@@ -26,9 +30,11 @@ class Evaluations:
     _failures: Counter[Key] = field(default_factory=Counter)
     _messages: dict[Key, str] = field(default_factory=dict)
     _running: tuple[Child, tuple[Key, ...]] | None = None
+    _asked_people: float = 0.0
 
     def states(self, wanted: Sequence[Key]) -> Mapping[Key, EvaluationState]:
-        """What is known of each wanted result. The store is asked once, and again whenever a child has ended."""
+        """What is known of each wanted result. The store is asked once, and again whenever a child has ended, and now
+        and then where people judge."""
         if self._running and self._running[0].exit_code is not None:
             child, keys = self._running
             child.stop()
@@ -40,6 +46,9 @@ class Evaluations:
                 if was_away or self.find(*key) is None:
                     self._failures[key] += not was_away
                     self._messages[key] = f"{child.tail()} (log: {child.log})"
+        if (now := time.monotonic()) - self._asked_people >= PEOPLE_SECONDS:
+            self._asked_people = now
+            self._looked -= {key for key in wanted if is_by_people(key[1])}
         for key in wanted:
             if key not in self._results and key not in self._looked:
                 self._looked.add(key)

@@ -78,9 +78,8 @@ def _next_status(view: View) -> PromotionStatus:
             return view.end("Superseded", "NewerVersion", f"{newer.candidate.name} is newer")
         limit = view.policy.deadline_seconds
         if phase not in ("Pending", "Baking") and view.seconds_since(view.entered("Verifying")) > limit:
-            waited = f"it waited as {phase}" + (
-                f" ({view.status.comparison.message})" if view.status.comparison else ""
-            )
+            known = view.status.comparison.message if view.status.comparison else view.status.waiting
+            waited = f"it waited as {phase}" + (f" ({known})" if known else "")
             message = f"not decided within {limit:.0f} s, {waited}; the stable stays"
             return view.end("Failed", "DeadlineExceeded", message)
     return _PHASES[phase](view)

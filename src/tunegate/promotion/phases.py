@@ -5,11 +5,13 @@ Each handler takes at most one step. Where the numbers it needs are missing, the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import msgspec
 
+from tunegate.api.evaluation import is_by_people
 from tunegate.api.policy import CanaryStep, PromotionPolicy
 from tunegate.api.promotion import TERMINAL, Comparison, Decision, Ending, Phase, Promotion, PromotionStatus, Transition
 from tunegate.api.versions import ModelVersion
@@ -176,14 +178,8 @@ def evaluating(view: View) -> PromotionStatus:
         if state.result is None and state.failures >= view.policy.evaluation_attempts:
             message = f"{suite} on {version.name} failed {state.failures} times: {state.message}"
             return view.end("Failed", "EvaluationFailed", message)
-    if any(state.result is None for _, _, state in states):
-        if view.seconds_since(view.entered("Evaluating")) > view.policy.evaluation_timeout_seconds:
-            missing = " and of ".join(
-                f"{suite} on {version.name}" for version, suite, state in states if not state.result
-            )
-            limit = view.policy.evaluation_timeout_seconds
-            return view.end("Failed", "EvaluationTimeout", f"no result of {missing} within {limit:.0f} s")
-        return view.status
+    if missing := [(version, suite) for version, suite, state in states if state.result is None]:
+        return _wait_for_results(view, missing)
     results = [
         {suite: state.result for suite in view.policy.suites if (state := view.evaluation(version, suite)).result}
         for version in (view.candidate, view.stable)
@@ -198,6 +194,26 @@ def evaluating(view: View) -> PromotionStatus:
     if view.policy.approval == "Manual":
         return view.to("AwaitingApproval", "GatesPassed", f"{len(gates)} gates passed", gates=gates)
     return _start_canary(view, gates=gates)
+
+
+def _wait_for_results(view: View, missing: Sequence[tuple[ModelVersion, str]]) -> PromotionStatus:
+    """Machines get `evaluationTimeoutSeconds`; people get until the promotion's deadline."""
+    by_machine = [f"{suite} on {version.name}" for version, suite in missing if not is_by_people(suite)]
+    limit = view.policy.evaluation_timeout_seconds
+    if by_machine and view.seconds_since(view.entered("Evaluating")) > limit:
+        message = f"no result of {' and of '.join(by_machine)} within {limit:.0f} s"
+        return view.end("Failed", "EvaluationTimeout", message)
+    by_people = dict.fromkeys(f"{suite} on {version.name}" for version, suite in missing if is_by_people(suite))
+    if not by_people:
+        return view.to("Evaluating", "", "")
+    deadline = view.entered("Verifying") + timedelta(seconds=view.policy.deadline_seconds)
+    return view.to(
+        "Evaluating",
+        "",
+        "",
+        waiting=f"waits for people to judge {' and '.join(by_people)}, until {deadline:%Y-%m-%d %H:%M} UTC at the "
+        "latest: tunegate review create, serve, and result --save",
+    )
 
 
 def awaiting_approval(view: View) -> PromotionStatus:

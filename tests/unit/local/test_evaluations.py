@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import make_version
+from tests.builders import make_evaluation, make_version
 from tests.waiting import wait_for
+from tunegate.api.evaluation import Evaluation
 from tunegate.api.versions import ModelVersion
 from tunegate.local.evaluations import Evaluations
 from tunegate.processes import Child
@@ -35,3 +36,19 @@ def test_only_what_failed_by_itself_uses_up_an_attempt(tmp_path: Path, status: i
             state = evaluations.states([KEY])[KEY]
     assert (state.failures, len(started)) == (failures, 2)
     assert "it waited" in state.message
+
+
+def test_what_people_judge_is_looked_for_again_without_a_child(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tunegate.local.evaluations.PEOPLE_SECONDS", 0.0)
+    found: dict[tuple[str, str], Evaluation] = {}
+
+    def never(version: ModelVersion, suites: Sequence[str]) -> Child:
+        raise AssertionError(suites)
+
+    by_people, by_machine = (VERSION.digest, "tone.people"), (VERSION.digest, "tone")
+    with closing(Evaluations(never, lambda digest, suite: found.get((digest, suite)))) as evaluations:
+        assert evaluations.states([by_people])[by_people].result is None
+        found |= dict.fromkeys((by_people, by_machine), make_evaluation(VERSION, score=0.9))
+        assert evaluations.states([by_people])[by_people].result is not None

@@ -8,16 +8,19 @@ from typing import Any
 
 import pytest
 
-from tests.builders import at, make_version, make_vote
+from tests.builders import at, make_cluster_policy, make_evaluation, make_version, make_vote
 from tests.waiting import wait_for
 from tunegate.api.errors import CredentialsError, DigestError, NotFoundError, StoreError, TunegateError
 from tunegate.api.feedback import Tally, step_tag
 from tunegate.feedback import VoteWriter
 from tunegate.promotion.counting import Counted
 from tunegate.store import Store
+from tunegate.store.evaluations import save
 from tunegate_operator import store_watch
 from tunegate_operator.conditions import Problem
+from tunegate_operator.evaluations import find_summaries
 from tunegate_operator.store_watch import Source, problem_of
+from tunegate_operator.types import EvaluationSummary
 
 
 @pytest.mark.parametrize(
@@ -74,3 +77,34 @@ def test_a_store_that_says_nothing_is_away(monkeypatch: pytest.MonkeyPatch) -> N
     found = source.votes(asked, "shop")
     assert isinstance(found, Problem)
     assert (found.reason, "check that the store runs" in found.message) == ("StoreUnreachable", True)
+
+
+def test_what_people_judge_is_asked_for_until_it_is_there_and_only_where_it_is_awaited(store: Store) -> None:
+    version, other, policy = (
+        make_version("run-1"),
+        make_version("run-2"),
+        make_cluster_policy(suites=["tone.people"], gates=[]),
+    )
+    source, told = Source(lambda: store, lambda model: told.append(model), lambda seconds: None), list[str]()
+    key = (version.digest, "tone.people")
+
+    def found() -> dict[tuple[str, str], EvaluationSummary]:
+        return find_summaries(policy, [version, other], {}, {}, source, lambda job: "", {version.digest})
+
+    stop = threading.Event()
+    thread = threading.Thread(target=source.run, args=(stop.is_set,))
+    thread.start()
+    try:
+        assert found() == {}
+        source.wake()
+        assert (found(), told) == ({}, [])
+        for each in (version, other):
+            save(store, make_evaluation(each, "tone.people", score=0.9))
+        wait_for(lambda: key in found(), what="the result of the people")
+        assert found().keys() == {key}
+        assert found()[key].metrics[0].value == 0.9
+        assert told == ["shop"]
+    finally:
+        stop.set()
+        source.wake()
+        thread.join()

@@ -660,3 +660,33 @@ def test_a_gateway_that_wavers_for_days_does_not_fill_the_record(candidate: Mode
     assert len(world.plan.events) == 1, "and each transition is still an event"
     world.follow_weights = True
     world.vote(candidate, GOOD).until("Baking")
+
+
+@pytest.mark.parametrize("suite", ["tone.people", "tone.pairs"])
+def test_people_are_waited_for_beyond_what_a_machine_may_take(candidate: ModelVersion, suite: str) -> None:
+    gates = (Gate(suite="quality", metric="score", min=0.5), Gate(suite=suite, metric="score", max_regression=0.1))
+    policy = make_policy(suites=("quality", suite), gates=gates)
+    world = World(policy).publish(candidate, score=0.9).until("Evaluating").step(2, seconds=150)
+
+    assert world.last.status.phase == "Evaluating"
+    assert suite not in {job.suite for job in world.plan.evaluations}
+    for version in (candidate, BASE):
+        assert f"{suite} on {version.name}" in world.last.status.waiting
+
+    judged = {
+        (version.digest, suite): EvaluationState(make_evaluation(version, score=0.9)) for version in (candidate, BASE)
+    }
+    judged = {key: EvaluationState(msgspec.structs.replace(state.result, suite=suite)) for key, state in judged.items()}
+    world.see(evaluations={**world.seen.evaluations, **judged}).step()
+    assert world.last.status.phase == "Progressing"
+    assert world.last.status.waiting == ""
+
+
+def test_people_who_never_come_are_named_at_the_deadline(candidate: ModelVersion) -> None:
+    policy = make_policy(suites=("quality", "tone.people"), deadline_seconds=500)
+    world = World(policy).publish(candidate, score=0.9).until("Evaluating").step(2, seconds=300)
+
+    decision = world.last.status.decision
+    assert decision is not None
+    assert decision.reason == "DeadlineExceeded"
+    assert "waits for people to judge tone.people on" in decision.message

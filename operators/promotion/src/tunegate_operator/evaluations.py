@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import msgspec
 
+from tunegate.api.evaluation import is_by_people
 from tunegate.api.policy import ClusterPolicy
 from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Object
@@ -23,9 +24,11 @@ def find_summaries(
     jobs: Mapping[str, Object],
     source: Source,
     pod_message: Callable[[str], str],
+    awaited: Collection[str] = (),
 ) -> dict[tuple[str, str], EvaluationSummary]:
     """By (digest, suite). `pod_message` reads why a Job's pod failed.
 
+    awaited: digests of the versions whose results by people are wanted now; the store is asked for them.
     A Job that failed and was deleted makes its suite unknown again: it is tried again.
     """
     found = {}
@@ -37,6 +40,10 @@ def find_summaries(
             job = jobs.get(evaluation_name(EvaluationJob(version, suite)))
             if known and not known.failures:
                 found[version.digest, suite] = known
+            elif is_by_people(suite):
+                judged = source.result((version.digest, suite, ""), policy.model) if version.digest in awaited else None
+                if judged:
+                    found[version.digest, suite] = judged
             elif job is not None and (state := job_state(job)).done:
                 if state.failed:
                     name = job["metadata"]["name"]

@@ -18,7 +18,7 @@ import msgspec
 from tunegate.api.errors import UsageError
 from tunegate.api.labels import MODEL, POLICY, RESTORE, ROLLOUT
 from tunegate.api.policy import CanaryStep, ClusterPolicy
-from tunegate.api.promotion import Promotion, Recorded
+from tunegate.api.promotion import TERMINAL, Promotion, Recorded
 from tunegate.api.records import Place
 from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Kind, Object
@@ -241,7 +241,16 @@ class Gatherer:
         versions = tuple({version.digest: version for version in every}.values())
         around = self._objects(obj, policy, versions, objects)
         message_of = partial(self.pod_message, namespace)
-        summaries = find_summaries(policy, versions, around.model_versions, around.jobs, self.source, message_of)
+        awaited = {
+            version.digest
+            for promotion in promotions
+            if promotion.status.phase not in TERMINAL
+            for version in (promotion.candidate, promotion.status.stable)
+            if version
+        }
+        summaries = find_summaries(
+            policy, versions, around.model_versions, around.jobs, self.source, message_of, awaited
+        )
         servers, records = around.inference_services, self._records(obj, around.inference_services, now)
         digests = digest_by_server(name, servers, versions)
         is_shared = policy.traffic.is_shared

@@ -24,6 +24,7 @@ from tunegate.api.errors import (
     TunegateError,
     UsageError,
 )
+from tunegate.api.evaluation import is_by_people
 from tunegate.api.feedback import Verdicts
 from tunegate.api.promotion import Recorded
 from tunegate.api.versions import ModelVersion, Producer
@@ -36,7 +37,7 @@ from tunegate.store.evaluations import find
 from tunegate_operator.conditions import Problem
 from tunegate_operator.types import EvaluationSummary, to_summary
 
-ResultKey = tuple[str, str, str]  # digest, suite, uid of the Job that was to measure it
+ResultKey = tuple[str, str, str]  # digest, suite, uid of the Job that was to measure it; empty where people judge
 Votes = Mapping[str, Verdicts] | Problem
 # How old a count may be before the log is read again, and how old one may be to decide on: any count of the canary is
 # a look at its verdicts, and an old one only tells less.
@@ -261,6 +262,8 @@ class Source:
         except StoreError:
             # the listing says what is wrong; the result is asked for again with the next reconcile
             return False
+        if result is None and is_by_people(suite):
+            return False  # they are not done yet; it is asked for again with the next reconcile
         if result is None:
             failed = "the Job ended without leaving a result for this digest in the store; read the Job's logs"
             self._seen.results[key] = EvaluationSummary(suite=suite, failures=1, message=failed)
