@@ -48,6 +48,7 @@ class Evaluation(Document, frozen=True, kw_only=True):
     settings: what the answers depend on besides, such as `float32-cpu-32`; `url` where a server was asked.
     prompts_digest: of all that the model was given, where the suite fixes it; empty for business suites.
     topic: the table that a report shows the suite in, such as `chinese`; empty where that is not known.
+    completed, total: questions that have an answer, and that were to be asked; None in those that 0.1.0 wrote.
     tokens_read, tokens_written: of the questions and answers that took `seconds`, of the last attempt where there were
     several; None where they were not counted.
     """
@@ -62,6 +63,8 @@ class Evaluation(Document, frozen=True, kw_only=True):
     topic: str = ""
     tokens_read: int | None = None
     tokens_written: int | None = None
+    completed: int | None = None
+    total: int | None = None
     metrics: tuple[Metric, ...]
     records: tuple[Record, ...]
     code_version: str

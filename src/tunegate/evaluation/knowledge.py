@@ -64,6 +64,8 @@ def measure(
         digest=version.digest,
         suite=suite.name,
         suite_digest=suite.digest,
+        completed=len(asked),
+        total=len(suite),
         metrics=metrics_of(asked),
         records=tuple(_record(question, found) for question, found in asked),
         code_version=tunegate.__version__,

@@ -81,6 +81,8 @@ def measure(model: Model, version: ModelVersion, suite: Suite, system_prompt: st
         topic=suite.topic,
         tokens_read=after.read - before.read if before and after else None,
         tokens_written=after.written - before.written if before and after else None,
+        completed=len(records),
+        total=len(suite),
         metrics=metrics,
         records=records,
         code_version=tunegate.__version__,

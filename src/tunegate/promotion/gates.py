@@ -93,6 +93,11 @@ def _measure(gate: Gate, evaluations: Mapping[str, Evaluation], whose: str) -> _
     evaluation = evaluations.get(gate.suite)
     if evaluation is None:
         return f"{gate.suite} was not evaluated for the {whose}; evaluate the {whose} with this suite"
+    if evaluation.total is not None and (evaluation.completed or 0) < evaluation.total:
+        return (
+            f"{gate.suite} of the {whose} is incomplete: {evaluation.completed or 0} of {evaluation.total} questions "
+            f"have an answer; evaluate the {whose} again"
+        )
     metric = evaluation.metric(gate.metric)
     if metric is None:
         known = ", ".join(sorted(metric.name for metric in evaluation.metrics)) or "none"

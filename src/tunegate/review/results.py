@@ -82,6 +82,8 @@ def results(review: Review, marks: Marks, now: datetime) -> list[Evaluation]:
             suite=review.suite,
             suite_digest=review.digest,
             settings=SETTINGS,
+            completed=len(records),
+            total=len({item.question for item in review.items}),
             metrics=(*metrics, *agreed),
             records=tuple(records),
             code_version=tunegate.__version__,

@@ -4,6 +4,7 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from tunegate.api.evaluation import Evaluation, Metric
@@ -248,3 +249,21 @@ def test_a_gate_on_an_interval_that_is_not_known_is_undecided(bound, ends):
         result = check_gate(gate(**bound, basis="Interval"), known, unknown)
         assert result.passed is None
         assert "set the gate's basis to Value" in result.message
+
+
+@pytest.mark.parametrize("whose", ["candidate", "stable"])
+def test_a_result_that_lacks_answers_is_refused_by_name(whose):
+    whole = evaluated(metric(0.9))
+    part = {"shop-en": msgspec.structs.replace(whole["shop-en"], completed=149, total=150)}
+    candidate, stable = (part, whole) if whose == "candidate" else (whole, part)
+
+    result = check_gate(gate(max_regression=0.5), candidate, stable)
+
+    assert result.passed is None
+    assert f"shop-en of the {whose} is incomplete: 149 of 150 questions have an answer" in result.message
+
+
+def test_a_result_with_all_its_answers_is_used():
+    whole = {"shop-en": msgspec.structs.replace(evaluated(metric(0.9))["shop-en"], completed=150, total=150)}
+
+    assert check_gate(gate(min=0.5), whole, {}).passed is True

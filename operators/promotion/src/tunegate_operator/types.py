@@ -34,6 +34,8 @@ class EvaluationSummary(Resource, frozen=True, kw_only=True):
     suite: str
     suite_digest: str = ""
     time: datetime | None = None
+    completed: Count | None = None
+    total: Count | None = None
     metrics: tuple[Metric, ...] = ()
     failures: Count = 0
     message: str = ""
@@ -92,6 +94,8 @@ def to_evaluation(version: ModelVersion, summary: EvaluationSummary) -> Evaluati
         digest=version.digest,
         suite=summary.suite,
         suite_digest=summary.suite_digest,
+        completed=summary.completed,
+        total=summary.total,
         metrics=summary.metrics,
         records=(),
         code_version="",
@@ -102,7 +106,12 @@ def to_evaluation(version: ModelVersion, summary: EvaluationSummary) -> Evaluati
 
 def to_summary(result: Evaluation) -> EvaluationSummary:
     return EvaluationSummary(
-        suite=result.suite, suite_digest=result.suite_digest, time=result.started, metrics=result.metrics
+        suite=result.suite,
+        suite_digest=result.suite_digest,
+        time=result.started,
+        completed=result.completed,
+        total=result.total,
+        metrics=result.metrics,
     )
 
 
