@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,27 @@ def test_five_tasks_are_for_people_to_judge(language: str) -> None:
         suite = load_suite(f"shop-{task}-{language}")
         assert isinstance(suite, BusinessSuite)
         assert len(suite.criteria) >= 2
-        assert len(suite) == 6
+        assert len(suite) >= 6
         assert all(question.reference and not question.rules for question in suite.questions)
         assert all(criterion.question for criterion in suite.criteria)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_no_two_questions_for_people_are_nearly_the_same(language: str) -> None:
+    size = 5 if language == "en" else 2  # characters that say about as much
+    asked = {}
+    for task in ("guidance", "comparison", "after-sales", "safety", "small-talk"):
+        suite = load_suite(f"shop-{task}-{language}")
+        assert isinstance(suite, BusinessSuite)
+        for question in suite.questions:
+            text = question.messages[-1].content
+            asked[question.id] = {text[start : start + size] for start in range(max(1, len(text) - size + 1))}
+    alike = [
+        (one, other, len(asked[one] & asked[other]) / len(asked[one] | asked[other]))
+        for one, other in combinations(asked, 2)
+    ]
+    assert [(one, other) for one, other, share in alike if share > 0.4] == []
+    assert max(share for _, _, share in alike) > 0.05  # it can tell
 
 
 def test_questions_without_rules_are_answered_and_not_scored(tmp_path: Path) -> None:
