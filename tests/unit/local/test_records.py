@@ -136,7 +136,7 @@ def test_a_key_that_is_none_is_refused_before_anything_starts(store: Store, tmp_
         Platform(PlatformConfig(Home(tmp_path), free_port(), signing_key=wrong), store, {})
 
 
-def test_verify_finds_the_store_of_a_folder_where_no_platform_runs(tmp_path: Path) -> None:
+def test_verify_finds_the_embedded_store_whether_or_not_a_platform_runs(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     with Platform.open(PlatformConfig(home, free_port())) as platform:
         base = publish(platform.store, tmp_path, "base/base/checkpoint-0")
@@ -145,6 +145,10 @@ def test_verify_finds_the_store_of_a_folder_where_no_platform_runs(tmp_path: Pat
         keep(platform, make_policy(initial_version=base.uri))
         home.save(promoted(candidate, base, "run-7", 0))
         write_records(home, platform.store, home.policy(), signer(home, None))
-    done = CliRunner().invoke(root, ["promotions", "verify", "shop-run-7", "--home", str(home.folder)])
+        words = ["promotions", "verify", "shop-run-7", "--home", str(home.folder)]
+        with listening(server(candidate.digest)) as url:
+            done = CliRunner().invoke(root, [*words, "--url", url])
+        assert done.exit_code == 0, (done.output, done.exception)
+    done = CliRunner().invoke(root, words)
     assert done.exit_code == 1
     assert "serving does not hold: No platform runs on" in done.output
