@@ -6,7 +6,7 @@ is the work. Memory: a model of 0.8 M parameters answers a long exam of one subj
 batch sizes; the figure is what the process has grown by at its peak since the model was loaded.
 Page: 150 pairs on loopback in Chromium: from the address to the first pair, and from a key to "Saved" in the page.
 
-    python benchmarks/evaluation.py [--rounds 3] [--questions 48] [--only speed|memory|page]
+    python benchmarks/evaluation.py [--rounds 3] [--questions 16] [--only speed|memory|page]
 
 It takes the extra lm-eval, the base model of the quickstart, and for the page playwright with a Chromium.
 """
