@@ -26,6 +26,7 @@ from botocore.config import Config
 from botocore.credentials import CredentialProvider, RefreshableCredentials
 from botocore.utils import parse_timestamp
 
+from tunegate.api import environment
 from tunegate.api.errors import CredentialsError, StoreError, UnavailableError, UsageError
 from tunegate.processes import is_loopback
 
@@ -103,7 +104,9 @@ def connect(location: Location, endpoint_url: str | None, **keys: str) -> Any:
             _check_certificates(found.get_config_variable("ca_bundle"))
             if _would_send_token_to_store():
                 found.set_config_variable("ignore_configured_endpoint_urls", True)
-                endpoint_url = endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ["AWS_ENDPOINT_URL"]
+                endpoint_url = (
+                    endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ[environment.ENDPOINT_URL]
+                )
             session = boto3.session.Session(botocore_session=found, **keys)
             client = session.client("s3", endpoint_url=endpoint_url, config=config)
             if is_loopback(client.meta.endpoint_url):  # the environment may have named it, so it is known only now
@@ -128,7 +131,7 @@ def _check_certificates(bundle: str | None) -> None:
 
 def _would_send_token_to_store() -> bool:
     """Whether the store's endpoint is set for all services, and so for STS, at which a pod's role is assumed."""
-    names = {"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ENDPOINT_URL"}
+    names = {"AWS_WEB_IDENTITY_TOKEN_FILE", environment.ENDPOINT_URL}
     return names <= os.environ.keys() and "AWS_ENDPOINT_URL_STS" not in os.environ
 
 
