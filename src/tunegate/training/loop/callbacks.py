@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -116,7 +117,10 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         make_servable(folder, self._trainer.model, self._plan)
         # What is published is the same for the same run, whatever was measured by when.
         draw(state.log_history, folder / PICTURE)
-        draw(state.log_history, self._output_dir / PICTURE, self._publisher.points if self._publisher else ())
+        if self._publisher and self._publisher.points:
+            draw(state.log_history, self._output_dir / PICTURE, self._publisher.points)
+        else:
+            shutil.copyfile(folder / PICTURE, self._output_dir / PICTURE)
         trainable, parameters = count_parameters(self._trainer.model)
         if torch.cuda.is_available():
             peak_memory = torch.cuda.max_memory_reserved()
