@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from tests.apiserver import REPOSITORY
 from tests.builders import make_cluster_policy
 from tests.unit.evaluation.builders import write_csv
+from tests.unit.evaluation.servers import Server, said
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.cli import root
 from tunegate.evaluation.choice.exams import names
@@ -89,6 +90,20 @@ def test_the_commands_measure_a_version_on_the_suite_of_the_page(
     letters = json.loads(Path("submission.json").read_text())
     assert list(letters) == list(names("ceval"))
     assert {tuple(answers) for answers in letters.values()} == {("0",)}
+
+
+def test_a_version_is_measured_where_it_is_served(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = prepare(store, tmp_path, monkeypatch)
+    (line,) = (line for line in COMMANDS if "--url" in line)
+    with Server(lambda body: said("Yes, it is in stock.", **{"x-tunegate-version": version.digest})) as server:
+        argv = shlex.split(line.replace("VERSION", version.name).replace("http://127.0.0.1:8080", server.url))
+        result = CliRunner().invoke(root, [*argv[1:], "--json"], catch_exceptions=False)
+    (measured,) = json.loads(result.stdout)
+    assert (measured["suite"], measured["settings"]) == ("shop-en", "url")
+    assert measured["completed"] == measured["total"] == len(server.bodies)
+    assert {record["answer"] for record in measured["records"]} == {"Yes, it is in stock."}
 
 
 @pytest.mark.filterwarnings("ignore")  # of its many packages
