@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from tunegate.api.errors import FeedbackError, StoreError
 from tunegate.api.feedback import FeedbackRecord
 from tunegate.feedback.votes import Outcome, VoteWriter
 
+logger = logging.getLogger(__name__)
 _MOST_WAITING = 10_000
 _MOST_TOGETHER = 500
 
@@ -48,14 +50,21 @@ class Commits:
 
     def _run(self) -> None:
         while batch := self._next():
-            outcomes = self._writer.write([record for record, _ in batch])
-            for (record, future), outcome in zip(batch, outcomes, strict=True):
-                if outcome == "counted":
-                    self._counted(record)
+            for (record, future), outcome in zip(batch, self._write([record for record, _ in batch]), strict=True):
                 if isinstance(outcome, StoreError):
                     future.set_exception(outcome)
                 else:
                     future.set_result(outcome)
+                if outcome == "counted":
+                    self._counted(record)
+
+    def _write(self, records: list[FeedbackRecord]) -> list[Outcome | StoreError]:
+        try:
+            return self._writer.write(records)
+        except Exception as error:  # else every later vote would wait for a thread that is gone
+            logger.warning("votes were not written", extra={"kind": type(error).__name__, "votes": len(records)})
+            unknown = f"The votes were not written: {type(error).__name__}; send them again, and see the server's log."
+            return [StoreError(unknown) for _ in records]
 
     def _next(self) -> list[tuple[FeedbackRecord, Future[Outcome]]]:
         """Those that wait, when there are any; none at the end."""

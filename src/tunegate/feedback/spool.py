@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from tunegate.api.errors import StoreError, TunegateError
+from tunegate.api.errors import TunegateError
 from tunegate.feedback.interactions import FOLDER, Interaction, redacted
 from tunegate.feedback.segments import Segment, new_writer, segment_key, utc_day
 from tunegate.files import locked
@@ -187,13 +187,17 @@ class InteractionLog:
         self._wake.set()
         for thread in self._threads:
             thread.join()
-        self._spool.close_files()
+        try:
+            self._spool.close_files()
+        except OSError as error:
+            logger.warning("answers were not logged", extra={"reason": error.strerror, "path": error.filename})
         self._try_to_send()
         self._spool.close()
 
     def _write_all(self) -> None:
         while not self._stop.is_set() or self._queue:
-            self._wake.wait(SEGMENT_SECONDS / 4)
+            if not self._stop.is_set():  # else a disk that takes nothing would hold up the end, answer by answer
+                self._wake.wait(SEGMENT_SECONDS / 4)
             self._wake.clear()
             try:
                 while self._queue:
@@ -206,10 +210,11 @@ class InteractionLog:
     def _write(self, make: Callable[[], Interaction]) -> None:
         try:
             interaction = redacted(make())
+            day, line = utc_day(interaction.answered), msgspec.json.encode(interaction)
         except Exception as error:  # a trace may quote texts, and the next answer is to be logged
             logger.warning("an answer was not logged", extra={"kind": type(error).__name__})
             return
-        self._spool.write(utc_day(interaction.answered), msgspec.json.encode(interaction))
+        self._spool.write(day, line)
 
     def _send_all(self) -> None:
         while not self._stop.wait(SEGMENT_SECONDS / 4):
@@ -219,7 +224,7 @@ class InteractionLog:
     def _try_to_send(self) -> bool:
         try:
             self._spool.send()
-        except (StoreError, OSError) as error:
+        except Exception as error:  # whatever it is, it is tried again: the answers are on the disk
             waiting = self._spool.size()
             is_full = waiting > MOST_SPOOLED
             logger.warning("answers wait for the store", extra={"bytes": waiting, "kind": type(error).__name__})

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
 import pytest
 
 from tests.builders import make_vote
@@ -90,3 +91,12 @@ def test_while_the_store_is_away_votes_are_refused_and_what_is_sent_again_counts
     assert FeedbackLog(store).tally(DIGEST) == Tally(up=30)
     with pytest.raises(FeedbackError, match="Too many votes wait"):
         commits.submit(votes[0])
+
+
+def test_a_vote_that_breaks_the_writer_is_refused_and_the_next_one_is_written(store: Store) -> None:
+    """Whatever it breaks by: a thread that ended would keep every later vote waiting for ever."""
+    commits = Commits(VoteWriter(store), lambda record: None)
+    broken = msgspec.structs.replace(make_vote(DIGEST, "up"), answered="never")
+    assert isinstance(commits.submit(broken).exception(20), StoreError)
+    assert commits.submit(make_vote(DIGEST, "up")).result(20) == "counted"
+    commits.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -238,3 +239,51 @@ def test_a_day_is_the_utc_day_of_the_answer(tmp_path: Path) -> None:
     log.add(lambda: late)
     log.close()
     assert days(store) == [date(2026, 1, 1)]
+
+
+def test_an_answer_that_no_json_can_hold_is_left_out_and_the_next_one_is_logged(quick: None, tmp_path: Path) -> None:
+    store = Documents()
+    log = InteractionLog(Spool(tmp_path, store))
+    log.add(lambda: make_interaction("\ud800"))
+    log.add(make_interaction)
+    wait_for(lambda: len(logged(store)) == 1, what="the answer that can be written")
+    log.close()
+
+
+def test_a_sender_that_failed_in_a_way_that_nobody_foresaw_goes_on(quick: None, tmp_path: Path) -> None:
+    store = Documents()
+    put_new, failed = store.put_new, list[str]()
+
+    def once(key: str, body: bytes) -> bool:
+        if not failed:
+            failed.append(key)
+            raise RuntimeError("can't start new thread")
+        return put_new(key, body)
+
+    store.put_new = once  # type: ignore[method-assign]
+    log = InteractionLog(Spool(tmp_path, store))
+    log.add(make_interaction)
+    wait_for(lambda: len(logged(store)) == 1, what="the answer, sent the second time")
+    log.close()
+
+
+def test_a_full_disk_does_not_hold_up_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each of the waiting answers fails at once; a pause for each would take longer than a pod is given."""
+    mine = Spool(tmp_path, Documents())
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "a file")
+
+    mine.write = mine.close_files = full  # type: ignore[method-assign,assignment]
+    log, all_wait = InteractionLog(mine), threading.Event()
+
+    def first() -> Interaction:
+        all_wait.wait()
+        return make_interaction()
+
+    for make in (first, *(make_interaction for _ in range(500))):
+        log.add(make)
+    log._stop.set()
+    all_wait.set()
+    log.close()
+    assert "answers were not logged" in caplog.text
