@@ -112,10 +112,10 @@ class Spool:
 
     def close(self) -> None:
         """Give the folder up; files that are left in it are for the next writer."""
-        self.close_files()
-        if not any(self._folder.glob(f"*{_CLOSED}")):
-            shutil.rmtree(self._folder, ignore_errors=True)
-        self._stack.close()
+        with self._stack:
+            self.close_files()
+            if not any(path.suffix in (_OPEN, _CLOSED) for path in self._folder.iterdir()):
+                shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class BlockingWriterError(TunegateError):
@@ -187,12 +187,11 @@ class InteractionLog:
         self._wake.set()
         for thread in self._threads:
             thread.join()
-        try:
-            self._spool.close_files()
-        except OSError as error:
-            logger.warning("answers were not logged", extra={"reason": error.strerror, "path": error.filename})
-        self._try_to_send()
-        self._spool.close()
+        for last in (self._spool.close_files, self._try_to_send, self._spool.close):
+            try:
+                last()
+            except OSError as error:
+                logger.warning("answers were not logged", extra={"reason": error.strerror, "path": error.filename})
 
     def _write_all(self) -> None:
         while not self._stop.is_set() or self._queue:
