@@ -12,7 +12,8 @@ from msgspec import Meta
 from tunegate.api.codec import Document, Resource, prepare
 
 Verdict = Literal["up", "down"]
-Text = Annotated[str, Meta(max_length=4000)]
+MOST_CHARACTERS, MOST_TAG_CHARACTERS = 4000, 64
+Text = Annotated[str, Meta(max_length=MOST_CHARACTERS)]
 StepTag = Annotated[str, Meta(pattern="^[0-9a-f]{10}/[0-9]{1,3}$")]
 """A step of a promotion as response ids, votes and metrics name it: `<promotion_tag>/<index>`."""
 
@@ -33,7 +34,7 @@ class Feedback(Resource, frozen=True, kw_only=True, rename=None):
     response_id: Annotated[str, Meta(max_length=512)]
     verdict: Verdict
     rating: Annotated[int, Meta(ge=1, le=5)] | None = None
-    tags: Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=16)] = ()
+    tags: Annotated[tuple[Annotated[str, Meta(max_length=MOST_TAG_CHARACTERS)], ...], Meta(max_length=16)] = ()
     comment: Text | None = None
     correction: Text | None = None
 

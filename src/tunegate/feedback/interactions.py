@@ -91,7 +91,9 @@ def _redact_all(value: Any) -> Any:
     if isinstance(value, str):
         return f"<{len(value)} characters of data>" if value.startswith("data:") else redact(value)
     if isinstance(value, Mapping):
-        return {key: _redact_all(item) for key, item in value.items()}
+        return {_redact_all(key): _redact_all(item) for key, item in value.items()}
+    if isinstance(value, int) and (plain := redact(text := str(value))) != text:  # tools get phones as numbers
+        return plain
     return [_redact_all(item) for item in value] if isinstance(value, Sequence) else value
 
 

@@ -27,6 +27,8 @@ class Rule:
 
 def redact(text: str) -> str:
     """The text with a mark, such as <phone>, in place of each thing that tells who somebody is."""
+    if "\\u" in text:
+        text = _ESCAPE.sub(_unescaped, text)
     plain, kept, at = text if text.isascii() else text.translate(_one_by_one()), [], 0
     for start, end, mark in sorted(_found(plain), key=lambda span: (span[0], -span[1])):
         if start >= at:
@@ -35,6 +37,13 @@ def redact(text: str) -> str:
         elif end > at:  # it begins within what was taken out and goes on
             at = end
     return "".join([*kept, text[at:]]) if kept else text
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    """JSON within a text says 汉字 by their codes, as Python writes it. What has a meaning in JSON stays as it is."""
+    character = chr(int(escape[1], 16))
+    is_plain = character.isalnum() or character in "@+" or (character >= "\u00a0" and not character.isspace())
+    return character if is_plain and not "\ud800" <= character <= "\udfff" else escape[0]
 
 
 def _found(plain: str) -> Iterator[tuple[int, int, str]]:
@@ -81,6 +90,7 @@ def _is_card(text: str) -> bool:
     return sum(number - 9 if number > 9 else number for number in doubled) % 10 == 0
 
 
+_ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
 # UnionPay; Visa; Mastercard; American Express; JCB; Diners; Discover; Maestro.
 _NETWORKS = re.compile(
     r"62\d{14,17}$|4(?:\d{12}|\d{15}|\d{18})$|5[1-5]\d{14}$|2[2-7]\d{14}$|3[47]\d{13}$|(?:35\d{14}|2131\d{11}|1800\d{11})$"

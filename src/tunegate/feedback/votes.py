@@ -21,7 +21,17 @@ import msgspec
 from tunegate.api.codec import from_json, prepare
 from tunegate.api.digest import Digest
 from tunegate.api.errors import StoreError, UsageError
-from tunegate.api.feedback import Feedback, FeedbackRecord, StepTag, Tally, Verdict, Verdicts, promotion_tag
+from tunegate.api.feedback import (
+    MOST_CHARACTERS,
+    MOST_TAG_CHARACTERS,
+    Feedback,
+    FeedbackRecord,
+    StepTag,
+    Tally,
+    Verdict,
+    Verdicts,
+    promotion_tag,
+)
 from tunegate.feedback.redact import redact
 from tunegate.feedback.segments import Documents, Entry, Segment, day_of, new_writer, read_lines, segment_key, utc_day
 from tunegate.feedback.tally import Caps, Vote, counting
@@ -244,11 +254,12 @@ class VoteWriter:
 def encode(record: FeedbackRecord, content: bool = True) -> bytes:
     """The line of a record: of what people wrote nothing that tells who somebody is, and no control characters."""
     said = without_controls(record.feedback)
+    # A mark may be longer than what it stands for, and a line that is no valid record would spoil its segment.
     said = msgspec.structs.replace(
         said,
-        tags=tuple(map(redact, said.tags)),
-        comment=said.comment and redact(said.comment) if content else None,
-        correction=said.correction and redact(said.correction) if content else None,
+        tags=tuple(redact(tag)[:MOST_TAG_CHARACTERS] for tag in said.tags),
+        comment=said.comment and redact(said.comment)[:MOST_CHARACTERS] if content else None,
+        correction=said.correction and redact(said.correction)[:MOST_CHARACTERS] if content else None,
     )
     return msgspec.json.encode(msgspec.structs.replace(record, feedback=said))
 

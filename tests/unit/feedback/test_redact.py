@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Callable
@@ -117,3 +118,12 @@ def test_each_kind_is_found_in_both_languages(text: str, found: str) -> None:
 )
 def test_other_texts_stay_as_they_were_written(text: str) -> None:
     assert redact(text) == text
+
+
+def test_what_json_in_a_text_says_by_codes_is_found() -> None:
+    """As Python's json writes what a tool said."""
+    order = {"地址": "广东省深圳市南山区科技路12号", "mail": 'li"lei@example.com', "tea": "龙井"}
+    found = redact(json.dumps(order))
+    assert json.loads(found) == {"地址": "<address>", "mail": 'li"<email>', "tea": "龙井"}
+    assert redact(json.dumps([json.dumps("收件人：李雷")])).count("<name>") == 1
+    assert redact(r"C:\users\ulrike") == r"C:\users\ulrike"

@@ -18,7 +18,7 @@ from tests.documents import Documents
 from tests.waiting import wait_for
 from tunegate.api.errors import StoreError
 from tunegate.feedback import ResponseIds, spool
-from tunegate.feedback.interactions import Content, Interaction, days, read_day
+from tunegate.feedback.interactions import Content, Interaction, days, read_day, redacted
 from tunegate.feedback.segments import read_lines
 from tunegate.feedback.spool import InteractionLog, Spool
 from tunegate.store import Store
@@ -287,3 +287,11 @@ def test_a_full_disk_does_not_hold_up_the_end(tmp_path: Path, caplog: pytest.Log
     all_wait.set()
     log.close()
     assert "answers were not logged" in caplog.text
+
+
+def test_numbers_and_names_in_what_tools_are_asked_are_redacted(tmp_path: Path) -> None:
+    row = make_interaction()
+    step = {"arguments": {"phone": 13812345678, "li.lei@example.com": [2, 3.5, True, None]}}
+    found = redacted(msgspec.structs.replace(row, content=Content(steps=(step,)))).content
+    assert found is not None
+    assert found.steps == ({"arguments": {"phone": "<phone>", "<email>": [2, 3.5, True, None]}},)

@@ -269,3 +269,15 @@ def test_a_damaged_document_is_named(log: FeedbackLog, store: Documents) -> None
 def test_only_full_digests_are_taken(log: FeedbackLog, digest: str) -> None:
     with pytest.raises(UsageError, match="not the full digest"):
         log.list(digest)
+
+
+def test_marks_that_are_longer_than_what_they_stand_for_make_no_line_that_can_not_be_read(
+    store: Documents, log: FeedbackLog, writer: VoteWriter
+) -> None:
+    """One such line would keep all votes beside it from being listed."""
+    mails = "a@b.cd " * 600
+    said = record()
+    feedback = msgspec.structs.replace(said.feedback, comment=mails[:4000], correction=mails[:4000], tags=(mails[:64],))
+    writer.write([msgspec.structs.replace(said, feedback=feedback), record(minute=1)])
+    assert len(log.list(ONE)) == 2
+    assert "a@b.cd" not in str(log.list(ONE))
