@@ -69,13 +69,13 @@ def test_what_can_not_be_brought_is_one_sentence_and_a_status(
     assert len(shown.splitlines()) == 1
 
 
-def test_a_store_that_does_not_answer_is_a_failure(
+def test_a_store_that_does_not_answer_is_away(
     version: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     status, shown = refused(capsys, storage_uri(version), str(tmp_path / "models"))
 
-    assert status == 1
+    assert status == 75
     assert "127.0.0.1:9" in shown
 
 

@@ -212,7 +212,10 @@ class TestThatIsLeft(TestThatHangs):
             client.with_options(timeout=1).chat.completions.create(model=MODEL, messages=SQUARE)
 
         wait_for(lambda: gone[-1] == "left", what="the tool to be left")
-        assert server.count("tunegate_answer_errors_total", reason="disconnect") == 1
+        wait_for(
+            lambda: server.count("tunegate_answer_errors_total", reason="disconnect") == 1,
+            what="the client to be counted",
+        )
 
 
 @pytest.mark.parametrize("dialect", ["openai"])
