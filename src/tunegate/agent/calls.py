@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tunegate.agent.steps import LIMITS, WORDS, Answered, Call, Clock, Progress, Taken, observed, take
+from tunegate.agent.steps import LIMITS, WORDS, Answered, Call, Clock, Progress, Taken, conversation, observed, take
 from tunegate.agent.tools import Language, Tool, find
 from tunegate.api.versions import Limits
 from tunegate.prompts import Message, Template, load_template, render
 from tunegate.prompts.fence import break_up
+from tunegate.prompts.render import Count
 
 Choice = Literal["auto", "none"]
 _WORDS: dict[Language, dict[str, str]] = {
@@ -64,6 +65,7 @@ async def ask(
     template: Template | None = None,
     before: Sequence[Message] = (),
     control_tokens: Sequence[str] = (),
+    count: Count | None = None,
     limits: Limits = LIMITS,
     clock: Clock = time.monotonic,
 ) -> AsyncIterator[Taken | Answered]:
@@ -73,8 +75,8 @@ async def ask(
     """
     words, schemas = _WORDS[language], [tool.schema(language) for tool in tools]
     made, values = template or load_template(f"tools-{language}"), {"question": question}
-    asked = render(made, values, nonce=nonce, control_tokens=control_tokens)
-    messages: list[dict[str, Any]] = [_message(message.role, message.content) for message in (*before, *asked)]
+    asked = render(made, values, nonce=nonce, control_tokens=control_tokens, count=count)
+    messages = [_message(message.role, message.content) for message in conversation(before, asked)]
     progress = Progress(clock())
     while (reason := progress.limit(limits, clock())) is None:
         reply = await model(messages, schemas, "auto")

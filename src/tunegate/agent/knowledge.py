@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from tunegate.agent.tools import Found, Source, Tool
-from tunegate.api.errors import ToolError
+from tunegate.api.errors import KnowledgeError, ToolError
 
 if TYPE_CHECKING:  # numpy and bm25s, which only an index needs
     from tunegate.knowledge.index import Hit, Searcher
+
+logger = logging.getLogger(__name__)
+
+_FAILED = "The knowledge base can't be searched now; ask something else, or answer without it."
 
 
 def source(hit: Hit) -> Source:
@@ -25,7 +30,11 @@ def tool(index: Searcher) -> Tool:
     async def call(question: str) -> Found:
         if not question.strip():
             raise ToolError("The knowledge base is asked nothing; write a question.")
-        found = await asyncio.to_thread(index.search, question)
+        try:
+            found = await asyncio.to_thread(index.search, question)
+        except KnowledgeError as error:  # which names servers that no client is to know of
+            logger.error("knowledge failed", extra={"reason": str(error)})  # noqa: TRY400 - it is told in a sentence
+            raise ToolError(_FAILED) from None
         return found.refusal or tuple(map(source, found.hits))
 
     return Tool(

@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from tunegate.agent.react import Answer, Malformed, Step, parse
-from tunegate.agent.steps import LIMITS, WORDS, Answered, Call, Clock, Progress, Taken, observed, take
+from tunegate.agent.steps import LIMITS, WORDS, Answered, Call, Clock, Progress, Taken, conversation, observed, take
 from tunegate.agent.tools import Language, Tool
 from tunegate.api.versions import Limits
 from tunegate.prompts import Message, Template, load_template, render
 from tunegate.prompts.fence import break_up
+from tunegate.prompts.render import Count
 
 _WORDS: dict[Language, dict[str, str]] = {
     "en": {
@@ -52,19 +53,20 @@ async def ask(
     template: Template | None = None,
     before: Sequence[Message] = (),
     control_tokens: Sequence[str] = (),
+    count: Count | None = None,
     limits: Limits = LIMITS,
     clock: Clock = time.monotonic,
 ) -> AsyncIterator[Taken | Answered]:
     """The steps that the model takes, then its answer.
 
-    template: one with the variables `tools` and `question`; by default the one that comes with tunegate. before: a
-    system message and earlier turns. control_tokens: those of the model's tokenizer, besides the well-known ones.
+    template: one with the variable `question`, and `tools` unless it lists them itself; by default the one that comes
+    with tunegate. before: a system message and earlier turns. control_tokens, count: as for `render`.
     Raises PromptError for a template of other variables, and whatever the model raises.
     """
-    words = _WORDS[language]
-    values = {"tools": described(tools, language), "question": question}
-    made = template or load_template(f"react-{language}")
-    messages = [*before, *render(made, values, nonce=nonce, control_tokens=control_tokens)]
+    words, made = _WORDS[language], template or load_template(f"react-{language}")
+    listed = {"tools": described(tools, language)} if "tools" in made.head.variables else {}
+    values = {"question": question, **listed}
+    messages = conversation(before, render(made, values, nonce=nonce, control_tokens=control_tokens, count=count))
     progress = Progress(clock())
     while (reason := progress.limit(limits, clock())) is None:
         reply = await model(messages)

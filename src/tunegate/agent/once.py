@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import date
 
 from tunegate.agent.loop import Model
-from tunegate.agent.steps import Answered, Call, Clock, Progress, Taken, cited, take
+from tunegate.agent.steps import Answered, Call, Clock, Progress, Taken, cited, conversation, take
 from tunegate.agent.tools import Language, Tool
 from tunegate.knowledge.words import is_chinese
 from tunegate.prompts import Message, Template, load_template, render
@@ -54,5 +54,6 @@ async def ask(
     if not taken.sources and tool.function != "search":
         yield Answered(taken.observation, "not found", 1, 0)
         return
-    reply = await model([*before, *prompt(taken, today=today, nonce=nonce, language=language, template=template)])
+    asked = prompt(taken, today=today, nonce=nonce, language=language, template=template)
+    reply = await model(conversation(before, asked))
     yield Answered(cited(reply.text, len(taken.sources)), "answer", 1, reply.tokens)

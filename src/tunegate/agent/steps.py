@@ -14,6 +14,7 @@ from tunegate.api.errors import TunegateError
 from tunegate.api.versions import Limits
 from tunegate.knowledge.citations import Citing, feed, finish
 from tunegate.knowledge.words import clipped, size
+from tunegate.prompts import Message
 from tunegate.prompts.fence import break_up, fence
 
 logger = logging.getLogger(__name__)
@@ -184,6 +185,16 @@ def observed(step: Taken, nonce: str, language: Language, control_tokens: Sequen
     """What a tool said, in its fence; what came from elsewhere is called data after it once more."""
     fenced = break_up(fence(step.observation, nonce), control_tokens)
     return f"{fenced}\n{WORDS[language]['data']}" if step.sources else fenced
+
+
+def conversation(before: Sequence[Message], asked: Sequence[Message]) -> list[Message]:
+    """The prompt `asked` around the turns before it: one system message first, as chat templates take no other, then
+    its examples, the turns, and its question."""
+    *first, question = asked
+    begin = int(bool(before) and before[0].role == "system")
+    system = [message.content for message in (*first, *before[:begin]) if message.role == "system"]
+    head = [Message("system", "\n\n".join(system))] if system else []
+    return [*head, *(message for message in first if message.role != "system"), *before[begin:], question]
 
 
 def cited(answer: str, sources: int) -> str:

@@ -87,8 +87,9 @@ async def _work(
 ) -> None:
     """Take the steps to the end, and say what happens."""
     tools = parts.tools[language]
-    given: dict[str, Any] = {"nonce": secrets.token_hex(4), "language": language, "before": talk.before}
-    given |= {"template": model.template, "limits": parts.limits, "control_tokens": parts.control_tokens}
+    tokens, before = parts.control_tokens, talk.before(parts.control_tokens)
+    given: dict[str, Any] = {"nonce": secrets.token_hex(4), "language": language, "before": before}
+    given |= {"template": model.template, "limits": parts.limits, "control_tokens": tokens, "count": parts.counting}
     moves: AsyncIterator[Taken | Answered]
     if parts.dialect == "react":
         moves = loop.ask(talk.question, tools, model.write, **given)
@@ -163,13 +164,17 @@ class _Model:
         whole, pieces = Whole(reason="length"), 0
         asked = replace(self.ask, messages=messages, fields={**self._fields(), **fields}, native=False)
         left = self.begun + self.limits.seconds - time.monotonic()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(left if left > 0 else self.limits.seconds), self.engine(asked) as events:
+        in_time = asyncio.timeout(left if left > 0 else self.limits.seconds)
+        try:
+            async with in_time, self.engine(asked) as events:
                 async for event in events:
                     pieces += isinstance(event, Text | ToolCalls)
                     whole.add(event)
                     if isinstance(event, Text) and not event.reasoning:
                         show(whole.text)
+        except TimeoutError:
+            if not in_time.expired():  # it is the engine that can't be reached
+                raise
         self.text, self.finish = whole.text, whole.reason or ""
         return whole, self._count(whole.usage, pieces)
 
@@ -190,7 +195,11 @@ class _Model:
         lengths = [head.max_tokens, *(fields.get(name) for name in LENGTHS), self.limits.tokens - self.tokens]
         kept = {name: value for name, value in fields.items() if name not in {*_NOT_THE_MODELS, *_OWN}}
         known = [length for length in lengths if isinstance(length, int) and length > 0]
-        return {**kept, **({"stop": list(head.stop)} if head.stop else {}), "max_tokens": min(known)}
+        return {
+            **kept,
+            **({"stop": list(head.stop)} if head.stop else {}),
+            "max_tokens": min(known, default=self.limits.tokens),
+        }
 
 
 def _step(taken: Taken, tools: Sequence[Tool]) -> Step:

@@ -32,12 +32,12 @@ class Conversation:
         before = next((_text(turn) for turn in reversed(self.earlier) if turn["role"] == "user"), None)
         return (self.question,) if before is None else (self.question, f"{self.question}\n{before}")
 
-    @property
-    def before(self) -> list[Message]:
-        """The client's own system message and the earlier turns, as far as they are words."""
+    def before(self, control_tokens: Sequence[str]) -> list[Message]:
+        """The client's own system message and the earlier turns, as far as they are words of its two sides."""
         first = [Message("system", self.instructions)] if self.instructions else []
-        said = [Message(turn["role"], _text(turn)) for turn in self.earlier if turn.get("content") is not None]
-        return [Message(message.role, break_up(message.content)) for message in (*first, *said)]
+        said = [turn for turn in self.earlier if turn.get("content") is not None and turn["role"] != "tool"]
+        turns = [*first, *(Message(turn["role"], _text(turn)) for turn in said)]
+        return [Message(turn.role, break_up(turn.content, control_tokens)) for turn in turns]
 
     def under(self, prompt: Sequence[Message], control_tokens: Sequence[str]) -> list[dict[str, Any]]:
         """All messages: those of the release's prompt, whose last one asks the question, and the turns around it."""

@@ -6,7 +6,7 @@ They are opened and tried before anything is served: a part that can't be used e
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -66,8 +66,12 @@ class Parts:
     def prompt(self, template: Template, given: Mapping[str, Any], nonce: str) -> tuple[Message, ...]:
         """The messages that `template` makes of what it takes of `given`. Raises PromptError as `render`."""
         taken = {name: value for name, value in given.items() if name in template.head.variables}
-        count = self.count if self.tokenizer else None
-        return render(template, taken, nonce=nonce, count=count, control_tokens=self.control_tokens)
+        return render(template, taken, nonce=nonce, count=self.counting, control_tokens=self.control_tokens)
+
+    @property
+    def counting(self) -> Callable[[str], int] | None:
+        """What counts the tokens of a text; None where the tokenizer isn't here."""
+        return self.count if self.tokenizer else None
 
     def count(self, text: str) -> int:
         """The tokens of a text, without what a chat template puts around it."""

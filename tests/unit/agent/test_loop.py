@@ -259,5 +259,5 @@ def test_another_template_may_ask() -> None:
     run(model, CALCULATOR, template=made, question="Why?")
 
     assert model.asked[0][0].content == "1 tools\n<data-8f3a>\nWhy?\n</data-8f3a>"
-    with pytest.raises(PromptError, match="tools is not one of its variables"):
+    with pytest.raises(PromptError, match="question is not one of its variables"):
         run(model, CALCULATOR, template=parse_template("Why?", "mine.prompt"))

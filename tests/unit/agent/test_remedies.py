@@ -11,6 +11,7 @@ import pytest
 
 from tests.refusals import refused, without_story
 from tests.unit.agent.sites import TALLEST, Answer, results, site
+from tests.unit.knowledge.embedding import embedding
 from tunegate.agent import Tool, catalogue, fetch, knowledge, search
 from tunegate.agent.calculator import calculate
 from tunegate.agent.fetch import Allowed
@@ -18,6 +19,7 @@ from tunegate.agent.search import Engine, Fields
 from tunegate.agent.toolbox import build, places
 from tunegate.knowledge.build import build as build_index
 from tunegate.knowledge.documents import Document, Section
+from tunegate.knowledge.embedders import UrlEmbedder
 from tunegate.knowledge.index import Index
 
 TEXT = Answer("Within 14 days.", "text/plain")
@@ -180,6 +182,18 @@ def test_tools_get_what_they_need(tmp_path: Path) -> None:
         search=found.search,
         http=found.http,
     )
+
+
+def test_a_knowledge_base_whose_embedder_is_away_is_told_of_by_no_address(tmp_path: Path) -> None:
+    with embedding() as server:
+        embedder = UrlEmbedder(server.url, "e5")
+        build_index([Document("help.md", "Help", (Section("Within 14 days."),))], tmp_path / "index", embedder=embedder)
+        tool = knowledge.tool(Index(tmp_path / "index", embedder))
+        server.fails = True
+        with refused("The knowledge base can't be searched now; ask something else, or answer without it."):
+            call(tool, "How long?")
+        server.fails = False
+        assert call(tool, "How long?")
 
 
 def test_every_message_has_its_story() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.unit.serving.releases import opened
+from tests.unit.serving.releases import opened, write_prompts
 from tests.unit.serving.standin import MODEL, Server, embedded
 from tests.waiting import wait_for
 from tunegate.agent.tools import Tool
@@ -231,3 +231,45 @@ def test_a_model_may_ask_by_tool_calls(client: openai.OpenAI, server: Server) ->
     first, second = server.engine.asked
     assert [tool["function"]["name"] for tool in first["tools"]] == ["calculator", "knowledge"]
     assert second["messages"][-1]["tool_call_id"] == "call_1"
+
+
+class TestOwnPrompt:
+    """A release's own prompt: with a system message, its own words for the tools, and no length."""
+
+    @pytest.fixture
+    def parts(self, shop_index: Path, tmp_path: Path, reach: Limits, dialect: str) -> Parts:
+        text = (
+            "---\nvariables:\n  question: {type: text, description: What is asked.}\n---\n--- system\n"
+            "You have a Calculator.\n--- user\n{{ question | fence }}\n"
+        )
+        prompts = write_prompts(tmp_path / "prompts", react=text, tools=text)
+        tools = ("calculator", "knowledge")
+        return opened(prompts, shop_index, tools=tools, dialect=dialect, limits=reach)
+
+    @pytest.mark.parametrize("dialect", ["react", "openai"])
+    def test_its_system_message_is_the_one_that_comes_first(self, client: openai.OpenAI, server: Server) -> None:
+        server.engine.says = ["Final Result: Yes."]
+        tool: list[Any] = [
+            {"role": "assistant", "content": None, "tool_calls": []},
+            {"role": "tool", "tool_call_id": "1", "content": "sunny"},
+        ]
+        before: list[Any] = [
+            {"role": "system", "content": "Be kind."},
+            {"role": "user", "content": "Hello"},
+            *tool,
+            {"role": "assistant", "content": "Hi."},
+        ]
+        client.chat.completions.create(model=MODEL, messages=[*before, *SQUARE])
+
+        system, *turns, question = server.engine.asked[0]["messages"]
+        assert system == {"role": "system", "content": "You have a Calculator.\n\nBe kind."}
+        assert turns == [before[1], before[-1]]
+        assert question["role"] == "user"
+
+    @pytest.mark.parametrize("reach", [Limits(tokens=1)])
+    def test_is_answered_once_more_when_all_tokens_are_used(self, client: openai.OpenAI, server: Server) -> None:
+        server.engine.says = [ACT, "Final Result: It is 399424."]
+        answer = client.chat.completions.create(model=MODEL, messages=SQUARE)
+
+        assert answer.choices[0].message.content == "It is 399424."
+        assert [asked["max_tokens"] for asked in server.engine.asked] == [1, 1]
