@@ -16,7 +16,7 @@ from tunegate.api.codec import Document, Resource, from_json, prepare
 from tunegate.api.errors import StoreError, UsageError
 from tunegate.api.feedback import FeedbackRecord, StepTag
 from tunegate.feedback.redact import redact
-from tunegate.feedback.segments import Documents, read_lines
+from tunegate.feedback.segments import Documents, days_in, read_lines
 
 FOLDER = ".tunegate/interactions"
 
@@ -99,7 +99,7 @@ def _redact_all(value: Any) -> Any:
 
 def days(store: Documents) -> list[date]:
     """The days of which the log has answers, oldest first."""
-    return sorted(map(date.fromisoformat, store.folders(f"{FOLDER}/")))
+    return days_in(store, FOLDER)
 
 
 def read_day(store: Documents, day: date, damaged: list[str]) -> Iterator[Interaction]:

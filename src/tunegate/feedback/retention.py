@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from typing import Protocol
 
 from tunegate.feedback import interactions, votes
-from tunegate.feedback.segments import Documents
+from tunegate.feedback.segments import Documents, days_in
 
 _DAY_SECONDS = 86400
 
@@ -33,6 +33,6 @@ def expired(store: Store, today: date, *, answers: int | None, votes_kept: int |
 
 
 def _days_before(store: Store, folder: str, first: date) -> Iterator[str]:
-    for day in store.folders(f"{folder}/"):
-        if date.fromisoformat(day) < first:
-            yield from (entry.key for entry in store.entries(f"{folder}/{day}/"))
+    for day in days_in(store, folder):
+        if day < first:
+            yield from (entry.key for entry in store.entries(f"{folder}/{day.isoformat()}/"))

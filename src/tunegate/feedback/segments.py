@@ -10,6 +10,7 @@ import re
 import secrets
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Protocol
 
@@ -91,6 +92,16 @@ def new_writer() -> str:
 def segment_key(folder: str, day: date, writer: str, number: int) -> str:
     """Where the segment with this number of `writer` lies."""
     return f"{folder}/{day.isoformat()}/{writer}-{number:06}.jsonl.gz"
+
+
+def days_in(store: Documents, folder: str) -> list[date]:
+    """The days that a folder has segments of, oldest first. What else somebody put there is none of ours."""
+    found = []
+    for name in store.folders(f"{folder}/"):
+        with suppress(ValueError):
+            day = date.fromisoformat(name)
+            found += [day] if day.isoformat() == name else []
+    return sorted(found)
 
 
 def day_of(key: str) -> date | None:

@@ -33,7 +33,17 @@ from tunegate.api.feedback import (
     promotion_tag,
 )
 from tunegate.feedback.redact import redact
-from tunegate.feedback.segments import Documents, Entry, Segment, day_of, new_writer, read_lines, segment_key, utc_day
+from tunegate.feedback.segments import (
+    Documents,
+    Entry,
+    Segment,
+    day_of,
+    days_in,
+    new_writer,
+    read_lines,
+    segment_key,
+    utc_day,
+)
 from tunegate.feedback.tally import Caps, Vote, counting
 
 FOLDER = ".tunegate/votes"
@@ -83,7 +93,7 @@ class FeedbackLog:
     def days(self) -> builtins.list[date]:
         """The days of which there are votes, oldest first."""
         folders = self._store.folders(f"{FOLDER}/")
-        return sorted({date.fromisoformat(day) for each in folders for day in self._store.folders(f"{FOLDER}/{each}/")})
+        return sorted({day for each in folders for day in days_in(self._store, f"{FOLDER}/{each}")})
 
     def tally(self, digest: str, since: datetime | None = None) -> Tally:
         """Count the verdicts on answers given at or after `since`."""
@@ -110,12 +120,12 @@ class FeedbackLog:
         """
         first = utc_day(since) - timedelta(days=1) if since else date.min
         folder = _folder(digest)
-        days = [day for day in self._store.folders(f"{folder}/") if date.fromisoformat(day) >= first]
-        old = defaultdict[str, list[Vote]](list)
+        days = [day for day in days_in(self._store, folder) if day >= first]
+        old = defaultdict[date, list[Vote]](list)
         for vote in self._read_all(self._store.entries(f"{OLD_FOLDER}/{_hex(digest)}/")):
-            old[utc_day(datetime.fromtimestamp(vote.answered, UTC)).isoformat()].append(vote)
+            old[utc_day(datetime.fromtimestamp(vote.answered, UTC))].append(vote)
         for day in sorted({*days, *old}):
-            entries = self._store.entries(f"{folder}/{day}/") if day in days else []
+            entries = self._store.entries(f"{folder}/{day.isoformat()}/") if day in days else []
             yield from counting(chain(self._read_all(entries), old[day]))
 
     def _read_all(self, entries: Sequence[Entry]) -> Iterator[Vote]:

@@ -18,7 +18,7 @@ from tunegate.api.promotion import TERMINAL, Promotion
 from tunegate.api.records import DECISION, DEPARTURE, Decision, Departure, Place, RecordedVersion
 from tunegate.api.versions import MANIFEST
 from tunegate.processes import open_url
-from tunegate.records.signing import PublicKey, unseal
+from tunegate.records.signing import PublicKey, predicate_of, unseal
 from tunegate.records.writing import Unrecorded, decision_of, folder_of
 from tunegate.store import Progress, Store
 
@@ -130,7 +130,7 @@ def read_decision(store: Store, promotion: Promotion, keys: Sequence[PublicKey])
         raise DecisionRecordError(
             f"{source} is not the record that {promotion.name} names; bring it back from a backup."
         )
-    return msgspec.convert(statement.predicate, Decision)
+    return predicate_of(statement, Decision, source)
 
 
 def served_by(url: str, model: str) -> dict[str, str]:
@@ -253,7 +253,7 @@ def _departure(store: Store, promotion: Promotion, keys: Sequence[PublicKey]) ->
     if document is None:
         raise DecisionRecordError(f"{source} is missing; bring it back from a backup of the store.")
     statement, _, _ = unseal(document, keys, source)
-    found = msgspec.convert(statement.predicate, Departure) if statement.predicate_type == DEPARTURE else None
+    found = predicate_of(statement, Departure, source) if statement.predicate_type == DEPARTURE else None
     if found is None or found.record != record.digest:
         raise DecisionRecordError(f"{source} belongs to another record; bring it back from a backup of the store.")
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -27,6 +27,7 @@ from tunegate.api.digest import Digest
 from tunegate.api.errors import DecisionRecordError, UsageError
 from tunegate.api.records import PAYLOAD_TYPE, Statement
 
+T = TypeVar("T")
 Signer = CryptoSigner
 PublicKey = SSlibKey
 
@@ -108,6 +109,14 @@ def unseal(document: bytes, keys: Iterable[PublicKey], source: str) -> tuple[Sta
             f"{source} is not as it was signed: it was changed or damaged; bring it back from a backup of the store."
         ) from None
     return statement, str(Digest.of_bytes(envelope.payload)), next(iter(accepted))
+
+
+def predicate_of(statement: Statement, kind: type[T], source: str) -> T:
+    """What a statement says. Raises DecisionRecordError where a later tunegate wrote it."""
+    try:
+        return msgspec.convert(statement.predicate, kind)
+    except msgspec.ValidationError as error:
+        raise DecisionRecordError(f"{source} can't be read by this tunegate ({error}); install a later one.") from None
 
 
 def _require(is_ours: bool) -> None:

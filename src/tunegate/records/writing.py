@@ -37,7 +37,7 @@ from tunegate.api.records import (
 from tunegate.api.versions import MANIFEST, Manifest, ModelVersion, Release
 from tunegate.promotion.analysis import compare
 from tunegate.promotion.desired import compared_weights
-from tunegate.records.signing import PublicKey, Signer, seal, unseal
+from tunegate.records.signing import PublicKey, Signer, predicate_of, seal, unseal
 from tunegate.store import Store
 from tunegate.store.evaluations import keys_of_version
 from tunegate.store.release import read_release
@@ -85,7 +85,7 @@ def write(store: Store, asked: Unrecorded, signer: Signer, known: Iterable[Publi
         key = f"{folder}decision.json"
         document = _put(store, key, _statement(subjects, DECISION, decision), signer)
         statement, digest, signed_by = unseal(document, keys, f"{store.uri}/{key}")
-        if msgspec.convert(statement.predicate, Decision).promotion.name != asked.promotion.name:
+        if predicate_of(statement, Decision, f"{store.uri}/{key}").promotion.name != asked.promotion.name:
             raise DecisionRecordError(f"{store.uri}/{key} is of another promotion; delete it from the store.")
         return Recorded(key=key, digest=digest, signed_by=signed_by)
     end = asked.successor.status.decision

@@ -281,3 +281,12 @@ def test_marks_that_are_longer_than_what_they_stand_for_make_no_line_that_can_no
     writer.write([msgspec.structs.replace(said, feedback=feedback), record(minute=1)])
     assert len(log.list(ONE)) == 2
     assert "a@b.cd" not in str(log.list(ONE))
+
+
+def test_what_somebody_else_put_beside_the_days_is_passed_over(
+    store: Documents, log: FeedbackLog, writer: VoteWriter
+) -> None:
+    writer.write([record()])
+    store.put(f".tunegate/votes/{'1' * 64}/copies/a.jsonl.gz", b"a copy")
+    assert log.tally(ONE) == Tally(up=1)
+    assert log.days() == [START.date()]

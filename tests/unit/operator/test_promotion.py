@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +11,13 @@ import pytest
 from tests.builders import at, make_version
 from tests.unit.operator.world import BASE, CONFIG, World, server_of
 from tunegate.api.feedback import Tally
-from tunegate.api.promotion import TERMINAL
+from tunegate.api.promotion import TERMINAL, Recorded
 from tunegate.api.versions import ModelVersion
 from tunegate_operator import kinds
 from tunegate_operator.conditions import Problem
 from tunegate_operator.desired import MOST_PODS
 from tunegate_operator.servers import DRAIN_SECONDS
+from tunegate_operator.store_watch import RecordKey
 from tunegate_operator.types import object_name
 
 GOOD, BAD = Tally(up=38, down=2), Tally(up=4, down=36)
@@ -444,6 +446,24 @@ def test_ended_promotions_beyond_the_limit_go_but_the_stables_own_stays(candidat
     assert first in names
     assert len(names) == 3
     assert world.weights() == {server_of(candidate): 100}
+
+
+class OnlyDecisions(dict[RecordKey, Recorded]):
+    """The store takes no departures yet."""
+
+    def get(self, key: RecordKey, default: Recorded | None = None) -> Recorded | None:  # type: ignore[override]
+        return None if key.departs else Recorded(key="k", digest="sha256:0", signed_by="key-1")
+
+
+def test_one_that_left_stays_until_that_is_recorded(candidate: ModelVersion, tmp_path: Path) -> None:
+    world = World(replace(CONFIG, signing_key=tmp_path / "signing.key"), historyLimit=1)
+    world.store.records = OnlyDecisions()
+    world.step(3).publish(candidate).vote(candidate, GOOD, GOOD).until("Succeeded", limit=200)
+    first = world.promotion()["metadata"]["name"]
+    later = make_version("run-9", created=20)
+    world.publish(later).vote(later, GOOD, GOOD, against=candidate).step(3).until("Succeeded", limit=200).step(3)
+    assert world.weights() == {server_of(later): 100}
+    assert first in [each["metadata"]["name"] for each in world.promotions()]
 
 
 def test_deleting_every_promotion_does_not_send_users_back(world: World, candidate: ModelVersion) -> None:

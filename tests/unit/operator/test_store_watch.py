@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,6 +67,34 @@ def test_the_log_is_read_in_the_thread_of_the_store_and_news_are_told(
         stop.set()
         source.wake()
         thread.join()
+
+
+def test_two_policies_of_one_model_count_beside_each_other(store: Store) -> None:
+    """Each of a namespace of its own; what one asks must not be news for the other, again and again."""
+    told = list[str]()
+    one, other = (Counted(f"shop-{run}", make_version(run).digest, make_version("base").digest, at(0)) for run in "ab")
+    source = Source(lambda: store, told.append, lambda seconds: None)
+    for asked in (one, other):
+        source.votes(asked, "shop")
+    source._work()
+    for asked in (one, other):
+        assert source.votes(asked, "shop") == {digest: {} for digest in asked.digests}
+    assert told == ["shop"]
+    source._work()
+    assert told == ["shop"]
+
+
+def test_what_nobody_foresaw_ends_no_thread(store: Store, tmp_path: Path) -> None:
+    """Else nothing new would be seen until somebody starts the operator again."""
+    source = Source(lambda: store, lambda model: None, lambda seconds: None, tmp_path / "signing.key")
+    asked = Counted("shop-a", make_version("a").digest, "no digest", at(0))
+    source.votes(asked, "shop")
+    source.version(3, "shop")  # type: ignore[arg-type]
+    source._work()
+    found = source.version(3, "shop")  # type: ignore[arg-type]
+    assert isinstance(found, Problem)
+    assert "see the operator's log" in found.message
+    assert isinstance(source.votes(asked, "shop"), Problem)
 
 
 def test_a_store_that_says_nothing_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

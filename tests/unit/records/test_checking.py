@@ -10,8 +10,9 @@ from tests.builders import at, make_evaluation
 from tests.unit.records.conftest import PLACE, POLICY, Recorded, with_status
 from tunegate.api.digest import Digest
 from tunegate.api.errors import DecisionRecordError, StoreError
+from tunegate.api.records import DECISION, Decision, Statement
 from tunegate.records.checking import LINKS, Verification, verify
-from tunegate.records.signing import Signer, new_key, read_key
+from tunegate.records.signing import Signer, new_key, predicate_of, read_key
 from tunegate.records.writing import Unrecorded, unrecorded, write
 from tunegate.store import Store
 from tunegate.store.evaluations import save
@@ -178,3 +179,9 @@ def test_equal_attempts_have_one_record_and_the_second_writer_finds_it(recorded:
     again = write(recorded.store, Unrecorded(with_status(recorded.promotion, record=None), POLICY, PLACE), signer)
     assert again == first
     assert recorded.promotion.created == at(0)
+
+
+def test_a_record_of_a_later_tunegate_says_so() -> None:
+    statement = Statement(subject=(), predicate_type=DECISION, predicate={"schema": "tunegate.io/decision/v2"})
+    with pytest.raises(DecisionRecordError, match="install a later one"):
+        predicate_of(statement, Decision, "s3://models/a-record")

@@ -8,7 +8,9 @@ from datetime import datetime
 from tunegate.api.digest import short
 from tunegate.api.labels import SUITE, VERSION
 from tunegate.api.promotion import TERMINAL, Promotion
+from tunegate.api.records import Place
 from tunegate.kube.kinds import Object
+from tunegate.records.writing import unrecorded
 from tunegate_operator.gather import Gathered
 from tunegate_operator.read import job_state
 from tunegate_operator.types import dns
@@ -38,14 +40,16 @@ def outdated_records(gathered: Gathered, promotions: tuple[Promotion, ...]) -> I
     """Ended promotions beyond the limit, and records of versions that are gone and that no promotion speaks of.
 
     Kept besides the newest: the one that made the stable version, and the one with the newest candidate, which is what
-    keeps older ones from being tried again. And all whose record is still to be written.
+    keeps older ones from being tried again. And all of which a record or a departure is still to be written.
     """
     ended = [promotion for promotion in promotions if promotion.status.phase in TERMINAL]
     made = [promotion for promotion in ended if promotion.status.phase == "Succeeded" and promotion.status.decision]
     keep = {promotion.name for promotion in ended[-gathered.policy.history_limit :]}
     keep |= {max(made, key=lambda promotion: promotion.status.decision.time).name} if made else set()  # type: ignore[union-attr]
     keep |= {max(promotions, key=lambda promotion: promotion.candidate.created).name} if promotions else set()
-    keep |= {each.name for each in ended if gathered.is_recording and each.status.record is None}
+    if gathered.is_recording:
+        place = Place(policy=gathered.name, namespace=gathered.namespace)
+        keep |= {asked.promotion.name for asked in unrecorded(promotions, gathered.policy, place)}
     gone = [promotion for promotion in ended if promotion.name not in keep]
     yield from (gathered.objects.promotions[promotion.name] for promotion in gone)
     if gathered.snapshot.versions is None:

@@ -6,10 +6,12 @@ while the store is away. Nothing here knows of the cluster.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +39,8 @@ from tunegate.store.evaluations import find
 from tunegate_operator.conditions import Problem
 from tunegate_operator.types import EvaluationSummary, to_summary
 
+log = logging.getLogger(__name__)
+
 ResultKey = tuple[str, str, str]  # digest, suite, uid of the Job that was to measure it; empty where people judge
 Votes = Mapping[str, Verdicts] | Problem
 # How old a count may be before the log is read again, and how old one may be to decide on: any count of the canary is
@@ -44,6 +48,21 @@ Votes = Mapping[str, Verdicts] | Problem
 _FRESH_SECONDS, _USABLE_SECONDS = 5.0, 60.0
 # A store that has said nothing for so long is away.
 _SILENT_SECONDS = 20.0
+# After this time without a question a canary is over.
+_FORGOTTEN_SECONDS = 600.0
+
+
+class Canary(NamedTuple):
+    """Whose votes are counted: policies of several namespaces may try versions of one model at a time."""
+
+    model: str
+    promotion: str
+    since: datetime
+    digests: tuple[str, str]
+
+    @classmethod
+    def of(cls, model: str, asked: Counted) -> Canary:
+        return cls(model, asked.promotion, asked.since, asked.digests)
 
 
 class RecordKey(NamedTuple):
@@ -78,7 +97,7 @@ class _Seen:
     missing: dict[str, Problem] = field(default_factory=dict)
     producers: dict[str, Producer] = field(default_factory=dict)
     results: dict[ResultKey, EvaluationSummary] = field(default_factory=dict)
-    votes: dict[str, tuple[float, Counted, Votes]] = field(default_factory=dict)  # by model: when, of what, how many
+    votes: dict[Canary, tuple[float, Votes]] = field(default_factory=dict)  # when they were counted, and how many
     records: dict[RecordKey, Recorded] = field(default_factory=dict)
     unrecorded: dict[str, Problem] = field(default_factory=dict)
     public_key: tuple[str, str] | None = None
@@ -104,9 +123,9 @@ class Source:
         self._due: dict[str, float] = {}
         self._asked_versions: dict[str, str] = {}
         self._asked_results: dict[ResultKey, str] = {}
-        self._asked_votes: dict[str, Counted] = {}
-        self._asked_since: dict[str, float] = {}  # by model: since when its votes are asked for
-        self._logs: dict[str, tuple[str, FeedbackLog]] = {}  # by model: of which promotion
+        self._asked_votes: dict[Canary, Counted] = {}
+        self._asked_since: dict[Canary, float] = {}  # since when its votes are asked for
+        self._logs: dict[Canary, tuple[float, FeedbackLog]] = {}  # when each was last read
         self._asked_records: dict[RecordKey, tuple[RecordRequest, str]] = {}
         self._wake = threading.Condition()
 
@@ -160,18 +179,18 @@ class Source:
     def votes(self, asked: Counted, model: str) -> Votes | None:
         """What the log of votes says of both versions, by digest; None when it is not known yet: then `model` is told
         later, and when the log says something else."""
-        read, of, votes = self._seen.votes.get(model, (-math.inf, None, None))
+        canary = Canary.of(model, asked)
+        read, votes = self._seen.votes.get(canary, (-math.inf, None))
         age = time.monotonic() - read
-        is_same = of is not None and (of.promotion, of.digests) == (asked.promotion, asked.digests)
-        if not is_same or age > _FRESH_SECONDS:
+        if age > _FRESH_SECONDS:
             with self._wake:
-                self._asked_votes[model] = asked
-                since = self._asked_since.setdefault(model, time.monotonic())
+                self._asked_votes[canary] = asked
+                since = self._asked_since.setdefault(canary, time.monotonic())
                 self._wake.notify()
             if time.monotonic() - since > _SILENT_SECONDS:
                 message = f"it has not answered for {_SILENT_SECONDS:.0f} s; check that the store runs"
                 return Problem("StoreReadable", "StoreUnreachable", message)
-        return votes if is_same and age <= _USABLE_SECONDS else None
+        return votes if age <= _USABLE_SECONDS else None
 
     def record(self, request: RecordRequest, model: str) -> Recorded | None:
         """Where what is asked for stands; None when it is not written yet: then `model` is told later."""
@@ -223,11 +242,12 @@ class Source:
             records = list(self._asked_records.values())
             for asked in (self._asked_versions, self._asked_results, self._asked_votes, self._asked_records):
                 asked.clear()
-        news = {model for model, counted in votes.items() if self._count(model, counted)}
+        news = {canary.model for canary, counted in votes.items() if self._count(canary, counted)}
         for uri, model in versions.items():
             problem = None
             try:
-                self._seen.versions[uri] = self._opened().resolve(uri)
+                with _told():
+                    self._seen.versions[uri] = self._opened().resolve(uri)
             except TunegateError as error:
                 problem = problem_of(error)
             if problem is None or self._seen.missing.get(uri) != problem:
@@ -254,7 +274,8 @@ class Source:
     def _read_result(self, key: ResultKey, model: str) -> bool:
         digest, suite, _ = key
         try:
-            result = find(self._opened(), digest, suite)
+            with _told():
+                result = find(self._opened(), digest, suite)
         except UsageError as error:
             failed = f"the result in the store can't be read: {error}"
             self._seen.results[key] = EvaluationSummary(suite=suite, failures=1, message=failed)
@@ -271,28 +292,37 @@ class Source:
             self._seen.results[key] = to_summary(result)
         return True
 
-    def _count(self, model: str, asked: Counted) -> bool:
+    def _count(self, canary: Canary, asked: Counted) -> bool:
         """Count the votes of a canary; says whether anything is different from before."""
         found: Votes
         try:
-            if self._logs.get(model, ("",))[0] != asked.promotion:  # what it has read is of no use for the next one
-                self._logs[model] = asked.promotion, FeedbackLog(self._opened())
-            log = self._logs[model][1]
-            found = {digest: log.tallies(digest, asked.promotion, asked.since) for digest in asked.digests}
+            with _told():
+                _, votes = self._logs.get(canary) or (0, FeedbackLog(self._opened()))
+                self._logs[canary] = (time.monotonic(), votes)
+                found = {digest: votes.tallies(digest, asked.promotion, asked.since) for digest in asked.digests}
         except TunegateError as error:
             found = problem_of(error)
-        before = self._seen.votes.get(model)
-        self._asked_since.pop(model, None)
-        self._seen.votes[model] = (time.monotonic(), asked, found)
-        return before is None or before[2] != found
+        before = self._seen.votes.get(canary)
+        self._asked_since.pop(canary, None)
+        self._seen.votes[canary] = (time.monotonic(), found)
+        self._forget_canaries()
+        return before is None or before[1] != found
+
+    def _forget_canaries(self) -> None:
+        """What was read of one that nobody asks for any more is of no use for the next one."""
+        long_ago = time.monotonic() - _FORGOTTEN_SECONDS
+        for canary in [canary for canary, (read, _) in self._logs.items() if read < long_ago]:
+            del self._logs[canary]
+            self._seen.votes.pop(canary, None)
 
     def _record(self, request: RecordRequest, model: str) -> bool:
         """Write a record; says whether anything is different from before."""
         before = self._seen.unrecorded.get(model)
         assert self._signing_key is not None, "nothing is asked for without a key"
         try:
-            signer = read_key(read_pem(self._signing_key), str(self._signing_key))
-            written = write(self._opened(), request.asked, signer, read_public_keys(request.known, ()))
+            with _told():
+                signer = read_key(read_pem(self._signing_key), str(self._signing_key))
+                written = write(self._opened(), request.asked, signer, read_public_keys(request.known, ()))
         except TunegateError as error:
             is_refused = isinstance(error, DecisionRecordError)
             is_unsigned = isinstance(error, UsageError)
@@ -308,11 +338,12 @@ class Source:
         """List a model; says whether anything is different from before."""
         before = (self._seen.listings.get(model), self._seen.problems.get(model))
         try:
-            store = self._opened()
-            versions = tuple(store.list(model))
-            for version in versions:
-                if version.digest not in self._seen.producers:
-                    self._seen.producers[version.digest] = store.manifest(version.uri).producer
+            with _told():
+                store = self._opened()
+                versions = tuple(store.list(model))
+                for version in versions:
+                    if version.digest not in self._seen.producers:
+                        self._seen.producers[version.digest] = store.manifest(version.uri).producer
         except TunegateError as error:
             self._seen.listings[model] = None
             self._seen.problems[model] = problem_of(error)
@@ -320,6 +351,20 @@ class Source:
             self._seen.listings[model] = versions
             self._seen.problems.pop(model, None)
         return before != (self._seen.listings[model], self._seen.problems.get(model))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Whatever nobody foresaw is told as a StoreError: it must not end the thread, which then would see nothing more,
+    while the operator goes on as if nothing was new."""
+    try:
+        yield
+    except TunegateError:
+        raise
+    except Exception as error:
+        log.exception("the store was read in vain")
+        said = f"what the store holds can't be used: {type(error).__name__}: {error}"
+        raise StoreError(f"{said.rstrip('.')}; see the operator's log.") from error
 
 
 def problem_of(error: TunegateError) -> Problem:
