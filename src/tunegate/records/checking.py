@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import urllib.error
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -21,6 +22,7 @@ from tunegate.processes import open_url
 from tunegate.records.signing import PublicKey, predicate_of, unseal
 from tunegate.records.writing import Unrecorded, decision_of, folder_of
 from tunegate.store import Progress, Store
+from tunegate.store.evaluations import earlier_key
 
 LINKS = (
     "record",
@@ -167,7 +169,8 @@ def _chain(
     yield _gates(decision)
     departure = _departure(store, promotion, keys)
     yield _left(departure, decision)
-    yield _serves(serving(), decision, departure)
+    is_live_anyway = _is_live_anyway(store, decision, keys)
+    yield _serves(serving(), decision, departure, is_live_anyway=is_live_anyway)
 
 
 def _same_promotion(promotion: Promotion, decision: Decision) -> str:
@@ -211,15 +214,20 @@ def _knowledge(store: Store, decision: Decision, progress: Progress | None) -> s
 
 
 def _evaluations(store: Store, decision: Decision) -> str:
+    """One that was measured again holds as well: what was decided on stays beside it."""
+    seen = []
     for evaluation in decision.evaluations:
-        body = store.get(evaluation.key)
-        if body is None or str(Digest.of_bytes(body)) != evaluation.document:
-            what = "was deleted" if body is None else "was measured again or changed"
+        before = earlier_key(evaluation.key, evaluation.document)
+        bodies = [body for key in (evaluation.key, before) if (body := store.get(key)) is not None]
+        digests = [str(Digest.of_bytes(body)) for body in bodies]
+        if evaluation.document not in digests:
+            what = "was changed" if digests else "was deleted"
             raise DigestError(
                 f"{store.uri}/{evaluation.key} {what} since it was recorded; bring it back from a backup, or go by the "
                 "numbers in the record."
             )
-    return ", ".join(evaluation.suite for evaluation in decision.evaluations) or "none was made"
+        seen.append(evaluation.suite + ("" if digests[0] == evaluation.document else " (measured again since)"))
+    return ", ".join(seen) or "none was made"
 
 
 def _gates(decision: Decision) -> str:
@@ -265,7 +273,28 @@ def _left(departure: Departure | None, decision: Decision) -> str:
     return "it has not left" if decision.live else "it never had all of the traffic"
 
 
-def _serves(served: Mapping[str, str], decision: Decision, departure: Departure | None) -> str:
+def _is_live_anyway(store: Store, decision: Decision, keys: Sequence[PublicKey]) -> bool:
+    """Whether the candidate is live for another reason: it was the stable when it was to be promoted, or another
+    promotion of it succeeded, whose record says so."""
+    stable, mine = decision.promotion.status.stable, folder_of(decision.promotion)
+    end = decision.promotion.status.decision
+    if (stable and stable.digest == decision.candidate.digest) or (end and end.reason == "AlreadyStable"):
+        return True
+    of_version = f"{mine.rstrip('/').rpartition('/')[0]}/"
+    for folder in (f"{of_version}{name}/" for name in store.folders(of_version)):
+        document = store.get(f"{folder}decision.json")
+        if folder == mine or document is None or store.get(f"{folder}departure.json") is not None:
+            continue
+        with suppress(DecisionRecordError):  # whoever signed that one
+            statement, _, _ = unseal(document, keys, folder)
+            if predicate_of(statement, Decision, folder).live:
+                return True
+    return False
+
+
+def _serves(
+    served: Mapping[str, str], decision: Decision, departure: Departure | None, *, is_live_anyway: bool = False
+) -> str:
     """What serves now is the candidate while it is live, and is not when it isn't."""
     candidate, is_live = decision.candidate, bool(decision.live and not departure)
     for where, digest in served.items():
@@ -274,7 +303,7 @@ def _serves(served: Mapping[str, str], decision: Decision, departure: Departure 
                 f"{where} serves {short(digest)}, not {short(candidate.digest)}: somebody changed what serves past "
                 "tunegate, or a later version is being shown; see: tunegate promotions list"
             )
-        if not is_live and digest == candidate.digest:
+        if not is_live and not is_live_anyway and digest == candidate.digest:
             raise ServingError(
                 f"{where} serves {short(digest)}, which is not live by its record; see who changed the route or the "
                 "server."

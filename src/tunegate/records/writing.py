@@ -20,7 +20,7 @@ from tunegate.api.errors import DecisionRecordError, DigestError, ModelError, No
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.feedback import Verdicts
 from tunegate.api.policy import PromotionPolicy
-from tunegate.api.promotion import TERMINAL, Promotion, Recorded
+from tunegate.api.promotion import TERMINAL, GateResult, Promotion, Recorded
 from tunegate.api.records import (
     DECISION,
     DEPARTURE,
@@ -39,7 +39,7 @@ from tunegate.promotion.analysis import compare
 from tunegate.promotion.desired import compared_weights
 from tunegate.records.signing import PublicKey, Signer, predicate_of, seal, unseal
 from tunegate.store import Store
-from tunegate.store.evaluations import keys_of_version
+from tunegate.store.evaluations import earlier, keys_of_version
 from tunegate.store.release import read_release
 
 
@@ -183,17 +183,34 @@ def _evaluations(store: Store, promotion: Promotion) -> Iterator[RecordedEvaluat
             suite = key.rsplit("/", 1)[1].removesuffix(".json")
             if suites is not None and suite not in suites:
                 continue
-            recorded = RecordedEvaluation(key=key, document=str(Digest.of_bytes(body)), digest=digest, suite=suite)
-            with suppress(UsageError):  # what can't be read was decided on as it is: as a failure
-                found = from_json(body, Evaluation, key)
-                recorded = msgspec.structs.replace(
-                    recorded,
-                    suite_digest=found.suite_digest,
-                    metrics=found.metrics,
-                    started=found.started,
-                    settings=found.settings,
-                )
+            recorded = _evaluation(key, body, digest, suite)
+            if not _is_what_gates_saw(recorded, status.gates, is_stable=suites is not None):  # measured again since
+                before = (_evaluation(key, each, digest, suite) for each in earlier(store, key))
+                seen = (each for each in before if _is_what_gates_saw(each, status.gates, is_stable=suites is not None))
+                recorded = next(seen, recorded)
             yield recorded
+
+
+def _evaluation(key: str, body: bytes, digest: str, suite: str) -> RecordedEvaluation:
+    recorded = RecordedEvaluation(key=key, document=str(Digest.of_bytes(body)), digest=digest, suite=suite)
+    with suppress(UsageError):  # what can't be read was decided on as it is: as a failure
+        found = from_json(body, Evaluation, key)
+        recorded = msgspec.structs.replace(
+            recorded,
+            suite_digest=found.suite_digest,
+            metrics=found.metrics,
+            started=found.started,
+            settings=found.settings,
+        )
+    return recorded
+
+
+def _is_what_gates_saw(evaluation: RecordedEvaluation, gates: Iterable[GateResult], *, is_stable: bool) -> bool:
+    values = {metric.name: metric.value for metric in evaluation.metrics}
+    of_suite = [gate for gate in gates if gate.suite == evaluation.suite]
+    if is_stable:
+        return all(gate.stable == values.get(gate.metric) for gate in of_suite if gate.stable is not None)
+    return all(gate.observed == values.get(gate.metric) for gate in of_suite)
 
 
 def _subjects(store: Store, version: ModelVersion) -> tuple[Subject, ...]:

@@ -12,9 +12,33 @@ if TYPE_CHECKING:
     from tunegate.store import Store
 
 
+_FOLDER, _EARLIER_FOLDER = ".tunegate/evaluations/", ".tunegate/evaluations-before/"
+
+
 def save(store: Store, evaluation: Evaluation) -> None:
-    """Keep `evaluation` in place of an earlier one of the same digest and suite."""
-    store.put(_key(evaluation.digest, evaluation.suite), to_json(evaluation))
+    """Keep `evaluation` in place of an earlier one of the same digest and suite.
+
+    Promotions may have been decided on that one, so it stays, too, by the digest of its bytes.
+    """
+    key, body = _key(evaluation.digest, evaluation.suite), to_json(evaluation)
+    before = store.get(key)
+    if before is not None and before != body:
+        store.put_new(earlier_key(key, str(Digest.of_bytes(before))), before)
+    store.put(key, body)
+
+
+def earlier_key(key: str, document: str) -> str:
+    """Where the document with this digest is, that was under `key` before."""
+    return f"{_earlier(key)}{Digest.parse(document).hex}.json"
+
+
+def earlier(store: Store, key: str) -> list[bytes]:
+    """The documents that were under `key` before."""
+    return [body for each in store.keys(_earlier(key)) if (body := store.get(each)) is not None]
+
+
+def _earlier(key: str) -> str:
+    return f"{key.removesuffix('.json').replace(_FOLDER, _EARLIER_FOLDER, 1)}/"
 
 
 def find(store: Store, digest: str, suite: str) -> Evaluation | None:
@@ -42,7 +66,7 @@ def keys_of_version(store: Store, digest: str) -> list[str]:
 
 
 def _folder(digest: str) -> str:
-    return f".tunegate/evaluations/{Digest.parse(digest).hex}/"
+    return f"{_FOLDER}{Digest.parse(digest).hex}/"
 
 
 def _key(digest: str, suite: str) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.builders import at, make_evaluation
 from tests.unit.records.conftest import PLACE, POLICY, Recorded, with_status
+from tunegate.api.codec import to_json
 from tunegate.api.digest import Digest
 from tunegate.api.errors import DecisionRecordError, StoreError
-from tunegate.api.records import DECISION, Decision, Statement
+from tunegate.api.promotion import Decision
 from tunegate.records.checking import LINKS, Verification, verify
-from tunegate.records.signing import Signer, new_key, predicate_of, read_key
+from tunegate.records.signing import Signer, new_key, read_key
 from tunegate.records.writing import Unrecorded, unrecorded, write
 from tunegate.store import Store
 from tunegate.store.evaluations import save
@@ -132,14 +134,51 @@ def test_what_serves_is_asked(recorded: Recorded) -> None:
 
 
 def test_gates_saw_what_the_evaluations_say(recorded: Recorded) -> None:
-    """Measured again between the gates and the end: the record says so, and does not hold."""
-    save(recorded.store, make_evaluation(recorded.promotion.candidate, score=0.4))
+    """Changed between the gates and the end: the record says so, and does not hold."""
+    (key,) = recorded.store.keys(".tunegate/evaluations/")
+    recorded.store.put(key, to_json(make_evaluation(recorded.promotion.candidate, score=0.4)))
     recorded.promotion = with_status(recorded.promotion, record=None)
     record = recorded.promotion
     assert record.status.record is None
     recorded.store.delete(next(iter(recorded.store.keys(".tunegate/promotions/"))))
     recorded.promotion = recorded.with_record(recorded.signer)
     assert broken(recorded.verify()) == "gates"
+
+
+def test_a_version_that_is_live_by_another_attempt_may_serve(recorded: Recorded) -> None:
+    """It was rolled back at first, and promoted when it was tried again."""
+    second = msgspec.structs.replace(recorded.promotion, name="shop-run-7-again")
+    end = Decision(outcome="RolledBack", reason="FeedbackWorse", message="worse", time=at(300))
+    recorded.store.delete(next(iter(recorded.store.keys(".tunegate/promotions/"))))
+    recorded.promotion = with_status(recorded.promotion, record=None, phase="RolledBack", decision=end)
+    recorded.promotion = recorded.with_record(recorded.signer)
+    assert broken(recorded.verify()) == "serving"
+    write(recorded.store, Unrecorded(with_status(second, record=None), POLICY, PLACE), read_key(new_key(), "a key"))
+    assert broken(recorded.verify()) == "serving", "somebody else signed that"
+    (other,) = (key for key in recorded.store.keys(".tunegate/promotions/") if "again" in key)
+    recorded.store.delete(other)
+    write(recorded.store, Unrecorded(with_status(second, record=None), POLICY, PLACE), recorded.signer)
+    found = recorded.verify()
+    assert found.holds, found
+
+
+@pytest.mark.parametrize("when", ["before it was recorded", "after"])
+def test_measuring_again_spoils_no_record(recorded: Recorded, when: str) -> None:
+    if when == "before it was recorded":
+        recorded.promotion = with_status(recorded.promotion, record=None)
+        recorded.store.delete(next(iter(recorded.store.keys(".tunegate/promotions/"))))
+    for score in (0.4, 0.5):
+        save(recorded.store, make_evaluation(recorded.promotion.candidate, score=score))
+    if when == "before it was recorded":
+        recorded.promotion = recorded.with_record(recorded.signer)
+    found = recorded.verify()
+    assert found.holds, found
+    assert "quality (measured again since)" in [link.message for link in found.links]
+    before, *_ = (
+        key for key in recorded.store.keys(".tunegate/evaluations-before/") if b"0.9" in body(recorded.store, key)
+    )
+    recorded.store.put(before, body(recorded.store, before).replace(b"0.9", b"0.8"))
+    assert broken(recorded.verify()) == "evaluations"
 
 
 def test_one_that_left_says_when_and_for_whom_and_must_not_serve(recorded: Recorded, tmp_path: Path) -> None:
@@ -179,9 +218,3 @@ def test_equal_attempts_have_one_record_and_the_second_writer_finds_it(recorded:
     again = write(recorded.store, Unrecorded(with_status(recorded.promotion, record=None), POLICY, PLACE), signer)
     assert again == first
     assert recorded.promotion.created == at(0)
-
-
-def test_a_record_of_a_later_tunegate_says_so() -> None:
-    statement = Statement(subject=(), predicate_type=DECISION, predicate={"schema": "tunegate.io/decision/v2"})
-    with pytest.raises(DecisionRecordError, match="install a later one"):
-        predicate_of(statement, Decision, "s3://models/a-record")

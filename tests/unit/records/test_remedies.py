@@ -14,8 +14,9 @@ from tests.refusals import refused, without_story
 from tests.unit.records.conftest import PLACE, POLICY, Recorded, with_status
 from tunegate.api.errors import TunegateError
 from tunegate.api.promotion import GateResult, Promotion
+from tunegate.api.records import DECISION, Decision, Statement
 from tunegate.records.checking import explained, read_decision, served_by, verify
-from tunegate.records.signing import new_key, public_pem, read_key, read_public_key, read_public_keys
+from tunegate.records.signing import new_key, predicate_of, public_pem, read_key, read_public_key, read_public_keys
 from tunegate.records.writing import Unrecorded, write
 from tunegate.store import Store
 
@@ -118,6 +119,13 @@ def test_a_document_in_the_place_of_a_record_is_deleted(recorded: Recorded) -> N
         write(recorded.store, Unrecorded(renamed, POLICY, PLACE), recorded.signer)
     recorded.store.delete(found.key)
     assert write(recorded.store, Unrecorded(renamed, POLICY, PLACE), recorded.signer) == found
+
+
+def test_a_record_of_a_later_tunegate_is_read_by_that_one(recorded: Recorded) -> None:
+    with refused("; install a later one"):
+        predicate_of(Statement(subject=(), predicate_type=DECISION, predicate={"schema": "v2"}), Decision, "a record")
+    decision = msgspec.to_builtins(read_decision(recorded.store, recorded.promotion, [recorded.signer.public_key]))
+    predicate_of(Statement(subject=(), predicate_type=DECISION, predicate=decision), Decision, "a record")
 
 
 def test_a_departure_of_another_record_is_none(recorded: Recorded, tmp_path: Path) -> None:
