@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tunegate.api.errors import UnavailableError
+from tunegate.api.errors import UnavailableError, UsageError
 from tunegate.api.evaluation import Evaluation, is_by_people
 from tunegate.api.versions import ModelVersion
 from tunegate.processes import Child
@@ -43,7 +43,7 @@ class Evaluations:
             was_away = child.exit_code == UnavailableError.exit_code
             for key in keys:
                 self._looked.discard(key)
-                if was_away or self.find(*key) is None:
+                if was_away or self._find(key) is None:
                     self._failures[key] += not was_away
                     self._messages[key] = f"{child.tail()} (log: {child.log})"
         if (now := time.monotonic()) - self._asked_people >= PEOPLE_SECONDS:
@@ -52,12 +52,20 @@ class Evaluations:
         for key in wanted:
             if key not in self._results and key not in self._looked:
                 self._looked.add(key)
-                if result := self.find(*key):
+                if result := self._find(key):
                     self._results[key] = result
         return {
             key: EvaluationState(self._results.get(key), self._failures[key], self._messages.get(key, ""))
             for key in wanted
         }
+
+    def _find(self, key: Key) -> Evaluation | None:
+        """None also for a document that can't be read: measuring again replaces it."""
+        try:
+            return self.find(*key)
+        except UsageError as error:
+            self._messages[key] = f"the result in the store can't be read: {error}"
+            return None
 
     def ensure(self, jobs: Sequence[EvaluationJob]) -> None:
         """Start the most urgent job, with all missing suites of that version, unless one is running."""

@@ -40,7 +40,7 @@ from tunegate.store.evaluations import find
 from tunegate.store.stops import RunStop, stop_run, stopped_runs
 
 TICK_SECONDS = 0.3
-_PROBLEMS = ("StoreUnreachable", "InvalidPolicy", "NotRecorded")
+_PROBLEMS = ("StoreUnreachable", "InvalidPolicy", "NotRecorded", "FeedbackUnreadable")
 # As long as the chart gives a predictor: a server that is stopped finishes its answers.
 _GRACE_SECONDS = "60"
 # How long an evaluation waits for a store that is away, before another one does.
@@ -86,7 +86,7 @@ class Platform:
         self._servers = Servers(self._start_server)
         self._evaluations = Evaluations(self._start_evaluation, lambda digest, suite: find(store, digest, suite))
         self._policy: tuple[PromotionPolicy, ModelVersion] | None = None  # the last good one, and its initial version
-        self._problem = self._unrecorded = ""
+        self._problem = self._unrecorded = self._uncounted = self._counted = ""
 
     @classmethod
     @contextlib.contextmanager
@@ -132,7 +132,7 @@ class Platform:
 
         A store that is away and a policy that can't be used are reported once each.
         """
-        reported = ("", "", "")
+        reported = ("", "", "", "")
         while not stop.is_set():
             away = ""
             try:
@@ -144,7 +144,7 @@ class Platform:
                 pause = 0.0 if plan.create or plan.events else TICK_SECONDS
             except StoreError as error:
                 away, pause = str(error), TICK_SECONDS
-            problems = (away, self._problem, self._unrecorded)
+            problems = (away, self._problem, self._unrecorded, self._uncounted)
             for reason, before, problem in zip(_PROBLEMS, reported, problems, strict=True):
                 if problem and problem != before:
                     report(Event("", reason, problem))
@@ -198,8 +198,16 @@ class Platform:
             splits=((conversations[0], conversations[1]),) if len(conversations) == 2 else (),
         )
         if (asked := counted(snapshot)) is None:
+            self._uncounted = ""
             return replace(snapshot, tallies={})
-        tallies = {digest: self._log.tallies(digest, asked.promotion, asked.since) for digest in asked.digests}
+        if self._counted != asked.promotion:  # what was read for the one before is of no use
+            self._counted, self._log = asked.promotion, FeedbackLog(self.store)
+        try:
+            tallies = {digest: self._log.tallies(digest, asked.promotion, asked.since) for digest in asked.digests}
+        except StoreError as error:  # nothing grows meanwhile, and what a person or a server says is still acted on
+            self._uncounted = str(error)
+            return snapshot
+        self._uncounted = ""
         return replace(snapshot, tallies=tallies)
 
     def _read_policy(self) -> tuple[PromotionPolicy, ModelVersion]:

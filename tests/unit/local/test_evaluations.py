@@ -10,6 +10,7 @@ import pytest
 
 from tests.builders import make_evaluation, make_version
 from tests.waiting import wait_for
+from tunegate.api.errors import UsageError
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.versions import ModelVersion
 from tunegate.local.evaluations import Evaluations
@@ -52,3 +53,24 @@ def test_what_people_judge_is_looked_for_again_without_a_child(
         assert evaluations.states([by_people])[by_people].result is None
         found |= dict.fromkeys((by_people, by_machine), make_evaluation(VERSION, score=0.9))
         assert evaluations.states([by_people])[by_people].result is not None
+
+
+def test_a_result_that_can_not_be_read_is_measured_again(tmp_path: Path) -> None:
+    """It must not end the platform, which serves."""
+    whole: list[Evaluation] = []
+
+    def start(version: ModelVersion, suites: Sequence[str]) -> Child:
+        whole.append(make_evaluation(version, score=0.9))
+        return Child.start("evaluate", ["true"], log=tmp_path / "log")
+
+    def find(digest: str, suite: str) -> Evaluation:
+        if not whole:
+            raise UsageError("quality.json is not a valid Evaluation.")
+        return whole[0]
+
+    with closing(Evaluations(start, find)) as evaluations:
+        state = evaluations.states([KEY])[KEY]
+        assert (state.result, state.failures) == (None, 0)
+        assert "can't be read: quality.json is not" in state.message
+        evaluations.ensure([EvaluationJob(VERSION, "quality")])
+        wait_for(lambda: evaluations.states([KEY])[KEY].result is not None)

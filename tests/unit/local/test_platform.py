@@ -15,6 +15,7 @@ from tests.waiting import wait_for
 from tunegate.api import environment
 from tunegate.api.errors import UsageError
 from tunegate.api.policy import PromotionPolicy, Selection, StopTraining, write_policy_file
+from tunegate.api.promotion import Promotion, PromotionStatus, Transition
 from tunegate.api.versions import ModelVersion, Producer, Release, Training
 from tunegate.local.platform import Platform, PlatformConfig
 from tunegate.local.state import Home, write
@@ -193,3 +194,21 @@ def test_a_run_that_is_at_its_end_is_not_told_to_stop(
     save(store, make_evaluation(base, score=0.9))
     trained(store, tmp_path, s30=0.5, s40=0.4)
     assert decide(platform.gather(), at(0)).stops == ()
+
+
+def test_votes_that_can_not_be_read_hold_up_nothing_but_the_canary(
+    platform: Platform, store: Store, base: ModelVersion, tmp_path: Path
+) -> None:
+    """A person may abort it, and servers that ended are started again."""
+    candidate = publish(store, tmp_path, "shop/run-1/checkpoint-10")
+    keep(platform, make_policy(initial_version=base.uri))
+    began = Transition(phase="Paused", time=at(0), reason="Went", message="")
+    status = PromotionStatus(phase="Paused", stable=base, weight=10, canary_started=at(0), history=(began,))
+    platform.config.home.save(Promotion(name="shop-run-1", created=at(0), candidate=candidate, status=status))
+    key = f".tunegate/votes/{candidate.digest[7:]}/2026-01-01/{'a' * 12}-000000.jsonl.gz"
+    store.put(key, b"cut")
+    assert platform.gather().tallies is None
+    assert f"tunegate feedback mend {key}" in platform._uncounted
+    store.delete(key)
+    assert platform.gather().tallies == {candidate.digest: {}, base.digest: {}}
+    assert platform._uncounted == ""
