@@ -7,6 +7,8 @@ a name, and an interrupted publishing is just done again. What a name stands for
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -100,11 +102,13 @@ class Artifacts:
 
     def fetch(self, artifact: Artifact, into: Path, progress: Progress | None = None) -> Path:
         """Bring its files to the folder `into`: complete and verified, or not there at all."""
-        return fetching.fetch(self._bucket, artifact, into, include_resume=True, progress=progress)
+        with _built_again(artifact):
+            return fetching.fetch(self._bucket, artifact, into, include_resume=True, progress=progress)
 
     def verify(self, artifact: Artifact, progress: Progress | None = None) -> None:
         """Read every byte of it again. Raises DigestError naming the file that differs."""
-        fetching.verify(self._bucket, artifact, progress)
+        with _built_again(artifact):
+            fetching.verify(self._bucket, artifact, progress)
 
     def _latest(self, name: str) -> str:
         return f".{self._kind}/{name}/latest.json"
@@ -112,6 +116,17 @@ class Artifacts:
     def _manifests(self, name: str) -> list[str]:
         keys = [entry.key for entry in self._bucket.entries(f".{self._kind}/{name}/")]
         return [key for key in keys if key.endswith(f"/{MANIFEST}")]
+
+
+@contextmanager
+def _built_again(artifact: Artifact) -> Iterator[None]:
+    """What is damaged is named with its remedy. While the manifest is there, publishing again would send nothing."""
+    try:
+        yield
+    except DigestError as error:
+        damaged = str(error).partition(";")[0]
+        message = f"{damaged}; delete {artifact.name}/ from the store, and build the index again."
+        raise DigestError(message) from None
 
 
 def files_of(folder: Path) -> list[SourceFile]:

@@ -70,9 +70,16 @@ def test_damaged_bytes_are_never_fetched(artifacts: Artifacts, store: Store, tmp
     artifact = artifacts.publish(folder(tmp_path / "1", "one"), "help")
     store.put(f"{artifact.name}/index.json", b"two")
 
-    with pytest.raises(DigestError, match=r"index\.json differs from its manifest"):
+    with pytest.raises(
+        DigestError, match=r"index\.json differs from its manifest; delete .*, and build the index again\.$"
+    ):
         artifacts.fetch(artifact, tmp_path / "back")
     assert not (tmp_path / "back").exists()
+    for file in ("manifest.json", "index.json"):
+        store.delete(f"{artifact.name}/{file}")
+    artifacts.fetch(artifacts.publish(tmp_path / "1", "help"), tmp_path / "back")
+    assert (tmp_path / "back/index.json").read_bytes() == (tmp_path / "1/index.json").read_bytes()
+
     manifest = store.get(f"{artifact.name}/manifest.json") or b""
     store.put(f"{artifact.name}/manifest.json", manifest.replace(b"words/", b"wordz/"))
     with pytest.raises(DigestError, match="disagrees with itself"):
