@@ -56,4 +56,8 @@ def load_assistant(folder: Path) -> Assistant:
                     f"{template.source}:{template.lines[f'variables.{variable}']}: no server gives {variable}; give it "
                     f"a default, or take one of: {', '.join(given)}."
                 )
+        if "question" not in template.head.variables:
+            raise PromptError(
+                f"{template.source} leaves out what the user asks; declare the variable question, and show it."
+            )
     return Assistant(templates)
