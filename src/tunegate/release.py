@@ -20,9 +20,8 @@ from tunegate.api.pinned import index_of
 from tunegate.api.versions import KNOWLEDGE, Derived, Knowledge, Limits, ModelVersion, Prompts, Release
 from tunegate.files import default_cache
 from tunegate.models.derive import check_name, made_of
-from tunegate.prompts.assistant import load_assistant
 from tunegate.prompts.lint import lint
-from tunegate.serving.parts import open_parts
+from tunegate.serving.parts import open_parts, own_prompts
 from tunegate.store import Progress, Store
 from tunegate.store.release import cached_index, fetch_index, fetch_prompts, read_release
 
@@ -102,6 +101,8 @@ def apply(release: Release, changes: Changes, knowledge: Knowledge | None) -> Re
         raise UsageError(f"There is no tool {unknown[0]!r} for a release; the tools are: {', '.join(TOOLS)}.")
     if KNOWLEDGE in parts["tools"] and not parts["knowledge"]:
         raise UsageError("The tool knowledge needs an index; give one with --knowledge NAME, or leave the tool out.")
+    if "catalogue" in parts["tools"] and not parts["prompts"]:
+        raise UsageError("The tool catalogue needs a table; give a folder with catalogue.csv by --prompt.")
     return changed(
         release,
         **parts,
@@ -130,7 +131,8 @@ def open_as_served(store: Store, version: ModelVersion, release: Release, prompt
 
 def check_prompts(folder: Path) -> None:
     """Raise PromptError for a folder of prompts that can't be read, or in which lint finds something."""
-    for template in load_assistant(folder).templates.values():
+    own = own_prompts(folder)
+    for template in own.templates.values() if own else ():
         if found := lint(template):
             named = f"{template.source}:{found[0].line}: {found[0].rule}: {found[0].reason}"
             raise PromptError(f"{named} ({len(found)} findings); mend it, and see: tunegate prompts lint FILE.")

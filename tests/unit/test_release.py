@@ -155,16 +155,21 @@ def test_what_no_server_could_serve_is_not_written(
         "The tool knowledge needs an index; give one with --knowledge NAME": ["--tools", "knowledge"],
         "; give it a run of its own": ["--name", "shop/run/checkpoint-4", "--knowledge", "help"],
         "There is no ": ["--knowledge", "helb"],
+        "The tool catalogue needs a table; give a folder with catalogue.csv by --prompt.": ["--tools", "catalogue"],
     }
     for words, options in wrong.items():
         with refused(words):
             call("release", "derive", tuned.name, "--name", NAME, *options)
+    with refused("can't be read; write NAME=NUMBER, such as "):
+        call("release", "derive", tuned.name, "--name", NAME, "--limit", "seconds=nan")
     with refused("leaves out what is found in the release's knowledge; declare the variable "):
         call("release", "derive", tuned.name, "--name", NAME, "--prompt", folder, "--knowledge", "help")
-    (folder / "answer.prompt").write_text("Answer {{ question }}")
+    (folder / "answer.prompt").write_text(
+        "---\nvariables:\n  question: {type: text, description: What.}\n---\nAnswer {{ question }}"
+    )
     with refused("findings); mend it, and see: tunegate prompts lint FILE") as caught:
         call("release", "derive", tuned.name, "--name", NAME, "--prompt", folder)
-    assert f"{folder}/answer.prompt:1: " in str(caught.value)
+    assert f"{folder}/answer.prompt:5: " in str(caught.value)
     assert [version.name for version in store.list()] == [tuned.name]
     right = [
         *("--prompt", prompts(folder), "--knowledge", "help", "--tools", "knowledge", "--limit", "steps=2"),
@@ -172,6 +177,10 @@ def test_what_no_server_could_serve_is_not_written(
     ]
     call("release", "derive", tuned.name, "--name", NAME, *right)
     assert store.resolve(NAME)
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table/catalogue.csv").write_text("Number,Price\nSO-103,30\n")
+    table = ["--prompt", tmp_path / "table", "--tools", "catalogue", "--name", "shop/table/checkpoint-3"]
+    call("release", "derive", tuned.name, *table)
 
 
 def test_an_index_of_another_embedder_is_refused_by_name(

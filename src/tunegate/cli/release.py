@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -122,7 +123,10 @@ def _numbers(option: str, pairs: Sequence[str]) -> dict[str, float]:
     for pair in pairs:
         name, _, value = pair.partition("=")
         try:
-            numbers[name] = int(value) if value.lstrip("-").isdigit() else float(value)
+            number = int(value) if value.lstrip("-").isdigit() else float(value)
         except ValueError:
-            raise UsageError(f"{option} {pair} can't be read; write NAME=NUMBER, such as {option} {name}=1.") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise UsageError(f"{option} {pair} can't be read; write NAME=NUMBER, such as {option} {name}=1.")
+        numbers[name] = number
     return numbers

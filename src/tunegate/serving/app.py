@@ -84,7 +84,7 @@ def run(config: ServeConfig, engine: Engine, on_ready: Callable[[str], None] = l
     if config.keys is None and not is_loopback(f"http://{host}"):
         logger.warning("everybody who reaches this server may ask it", extra={"remedy": "--keys FILE", "host": host})
     served = config.served
-    parts = open_parts(served.release, served.folder, served.prompts, served.knowledge)
+    parts = open_parts(served.release, served.folder, served.prompts, served.knowledge, engine.features)
     with contextlib.closing(_listen(config.host, config.port)) as listener:
         url = f"http://{host}:{listener.getsockname()[1]}"
         uvloop.run(serve(config, engine, parts, listener, lambda: on_ready(url)))

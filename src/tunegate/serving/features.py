@@ -87,10 +87,12 @@ class EngineFeatures:
 
     fields: those that it honors, by OpenAI's names; None for one that decides on every field itself.
     usage_in_chunks: whether it says in every chunk of a stream, when asked to, how many tokens there are.
+    tool_calls: whether it reads the calls that a model makes of its own accord.
     """
 
     fields: frozenset[str] | None = None
     usage_in_chunks: bool = False
+    tool_calls: bool = True
 
     def check(self, request: Mapping[str, Any], *, greedy: bool) -> None:
         """Raises ApiError 400 with the field that can't be honored. greedy: the likeliest token is always taken."""
@@ -113,8 +115,8 @@ _TRANSFORMERS = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition
     "stop",  # both by our server
     "response_format",
 }
-TRANSFORMERS_ALONE = EngineFeatures(_TRANSFORMERS)
-TRANSFORMERS = EngineFeatures(_TRANSFORMERS | {"seed"})
+TRANSFORMERS_ALONE = EngineFeatures(_TRANSFORMERS, tool_calls=False)
+TRANSFORMERS = EngineFeatures(_TRANSFORMERS | {"seed"}, tool_calls=False)
 VLLM = EngineFeatures(
     _VLLM | {*_NEUTRAL, "temperature", "top_p", *LENGTHS} - _NOT_VLLM,
     usage_in_chunks=True,

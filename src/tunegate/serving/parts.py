@@ -27,6 +27,7 @@ from tunegate.knowledge.library import open_index
 from tunegate.prompts import Message, Template, load_template, render
 from tunegate.prompts.assistant import Assistant, load_assistant
 from tunegate.prompts.library import SUFFIX
+from tunegate.serving.features import ANY, EngineFeatures
 from tunegate.store.artifacts import digest_of_folder
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
@@ -79,21 +80,24 @@ class Parts:
         return len(self.tokenizer.encode(text, add_special_tokens=False))
 
 
-def open_parts(release: Release, folder: Path | None, prompts: Path | None, knowledge: Path | None) -> Parts | None:
+def open_parts(
+    release: Release, folder: Path | None, prompts: Path | None, knowledge: Path | None, features: EngineFeatures = ANY
+) -> Parts | None:
     """The parts that `release` names, from the folders where they lie; None where it is weights alone.
 
-    folder: of the weights, or None where an engine elsewhere has them. Raises PromptError, KnowledgeError or UsageError
-    for a part that can't be used.
+    folder: of the weights, or None where an engine elsewhere has them. features: the engine's. Raises PromptError,
+    KnowledgeError or UsageError for a part that can't be used.
     """
     if not (release.prompts or release.knowledge or release.tools):
         return None
     tokenizer = _tokenizer(folder)
     added = tokenizer.get_added_tokens_decoder().values() if tokenizer else ()
     index = open_index(knowledge, os.environ.get(environment.EMBEDDER_URL)) if knowledge else None
-    own = load_assistant(prompts) if prompts else None
+    own = own_prompts(prompts) if prompts else None
     use, builtin = ("answer", "knowledge" if index else None)
     if release.tools:
         use = builtin = "react" if release.dialect == "react" else "tools"
+        _check_calls(release, features)
     parts = Parts(
         _templates(use, own, builtin),
         index,
@@ -106,6 +110,23 @@ def open_parts(release: Release, folder: Path | None, prompts: Path | None, know
     )
     _try(parts, release)
     return parts
+
+
+def own_prompts(folder: Path) -> Assistant | None:
+    """The templates of a release's folder of prompts; None of one that holds a catalogue alone.
+
+    Raises as `load_assistant`.
+    """
+    return None if in_folder(folder) and not any(folder.glob(f"*{SUFFIX}")) else load_assistant(folder)
+
+
+def _check_calls(release: Release, features: EngineFeatures) -> None:
+    """Raise UsageError where the release asks by tool calls, and nobody would read those of its model."""
+    if release.dialect == "openai" and not features.tool_calls:
+        raise UsageError(
+            "The release asks for tools by tool calls (dialect openai), which this model can't make on this engine; "
+            "serve it with --engine vllm if its chat template knows tools, or make a version with --dialect react."
+        )
 
 
 def _named(release: Release, prompts: Path | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -33,7 +34,9 @@ from tunegate.serving.engines import memory, remote, transformers, vllm
 from tunegate.serving.engines.heartbeat import Progress
 from tunegate.serving.engines.memory import Footprint
 from tunegate.serving.engines.remote import Engine, Pulse
+from tunegate.serving.features import TRANSFORMERS, VLLM
 from tunegate.serving.launch import start_engine
+from tunegate.serving.parts import open_parts
 from tunegate.serving.version import ServedVersion
 from tunegate.store import Store
 
@@ -66,6 +69,16 @@ def test_knowledge_is_looked_up_by_a_tool_or_without_any(shop_index: Path) -> No
         opened(index=shop_index, tools=("calculator",))
     assert opened(index=shop_index, tools=("calculator", "knowledge")).tools
     assert opened(tools=("calculator",)).tools
+
+
+def test_tool_calls_are_asked_of_an_engine_that_reads_them() -> None:
+    release = Release(format="huggingface", tools=("calculator",), dialect="openai")
+    with refused(
+        "serve it with --engine vllm if its chat template knows tools, or make a version with --dialect react."
+    ):
+        open_parts(release, None, None, None, TRANSFORMERS)
+    assert open_parts(release, None, None, None, VLLM)
+    assert open_parts(msgspec.structs.replace(release, dialect="react"), None, None, None, TRANSFORMERS)
 
 
 def test_another_port_is_listened_on() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from tunegate.api.errors import ServingError
@@ -44,13 +45,16 @@ def start(folder: Path, model: str, log: Path, parallel: int | None = None) -> E
     argv += ["--served-model-name", model, "--host", "127.0.0.1", "--port", str(port)]
     argv += ["--max-model-len", "auto"]  # as much context as there is memory for, and no failure over the rest
     argv += ["--tensor-parallel-size", str(parallel), "--structured-outputs-config", _STRUCTURED]
-    if parser := tool_parser(template_of(folder)):
+    parser = tool_parser(template_of(folder))
+    if parser:
         argv += ["--enable-auto-tool-choice", "--tool-call-parser", parser]
     log.unlink(missing_ok=True)
     # without VLLM_NO_USAGE_STATS it would report to its makers
     child = Child.start("the engine", argv, log=log, env={**ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1"})
     pulse = Pulse("/metrics", heartbeat.read_vllm)
-    return Engine(f"http://127.0.0.1:{port}", model, child, features=VLLM, pulse=pulse)
+    return Engine(
+        f"http://127.0.0.1:{port}", model, child, features=replace(VLLM, tool_calls=bool(parser)), pulse=pulse
+    )
 
 
 def tool_parser(template: str) -> str | None:
