@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from tunegate.agent.knowledge import source
 from tunegate.agent.tools import Language, Source
 from tunegate.api.errors import KnowledgeError, PromptError
-from tunegate.knowledge.index import Found
+from tunegate.knowledge.index import NOT_FOUND, Found
 from tunegate.knowledge.words import is_chinese
 from tunegate.prompts import Template
 from tunegate.serving.agents import answer_with_tools
@@ -54,13 +55,14 @@ async def answer_from_parts(ask: Ask, parts: Parts, engine: Engine) -> AsyncGene
     language: Language = "zh" if is_chinese(talk.question) else "en"
     try:
         if parts.tools:
-            async for event in checked(answer_with_tools(ask, talk, language, parts, engine.ask)):
-                yield event
+            async with aclosing(answer_with_tools(ask, talk, language, parts, engine.ask)) as steps:
+                async for event in checked(steps):
+                    yield event
             return
         found = await _search(talk, parts)
-        if found and found.refusal:
+        if found and not found.is_answerable:
             yield Sources(())
-            yield Text(found.refusal)
+            yield Text(NOT_FOUND[language])
             yield Finished("stop", _NO_TOKENS)
             return
         grounded, given = _grounded(ask, talk, language, found, parts, engine)

@@ -236,3 +236,12 @@ def test_langchain_reads_the_answer(server: Server) -> None:
     model = ChatOpenAI(model=MODEL, base_url=f"{server.url}/v1", api_key="none", max_retries=0)  # type: ignore[arg-type]
     assert "".join(str(piece.content) for piece in model.stream(RETURNS)) == SHOWN
     model.root_client.close()
+
+
+def test_the_fixed_sentence_is_in_the_language_of_the_question(client: openai.OpenAI, server: Server) -> None:
+    turns: list[Any] = [{"role": "user", "content": "谁是市长？"}, {"role": "assistant", "content": "不知道。"}]
+    asked: list[Any] = [*turns, {"role": "user", "content": "Who won the world cup in 1954?"}]
+    answer = client.chat.completions.create(model=MODEL, messages=asked)
+
+    assert answer.choices[0].message.content == NOT_FOUND
+    assert server.engine.asked == []
