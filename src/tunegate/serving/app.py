@@ -130,8 +130,8 @@ async def serve(
             )
     finally:
         await asyncio.to_thread(engine.stop)
-        for close in (feedback.close, recorder.log.close):
-            await asyncio.to_thread(close)
+        # Beside each other: a busy store may keep one of them until the pod's time is over.
+        await asyncio.gather(asyncio.to_thread(feedback.close), asyncio.to_thread(recorder.log.close))
 
 
 def _recorder(config: ServeConfig, ids: ResponseIds, parts: Parts | None) -> Recorder:
