@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from tunegate.api.errors import UsageError
+from tunegate.api.errors import DecisionRecordError, UsageError
 from tunegate.api.policy import PromotionPolicy
 from tunegate.api.promotion import Promotion, Recorded
 from tunegate.api.records import Place
@@ -40,10 +40,20 @@ def public_keys(home: Home, files: tuple[Path, ...] = ()) -> list[PublicKey]:
 
 
 def write_records(home: Home, store: Store, policy: PromotionPolicy, key: Signer) -> None:
-    """Write what is still to be recorded of the promotions that are over. Raises StoreError and DecisionRecordError."""
+    """Write what is still to be recorded of the promotions that are over.
+
+    Raises StoreError, and DecisionRecordError once all others are written: one that is refused keeps none of them out.
+    """
+    refused: DecisionRecordError | None = None
     for asked in writing.unrecorded(home.promotions(), policy, Place(policy=policy.model)):
-        record = writing.write(store, asked, key, public_keys(home))
-        home.save(with_record(asked.promotion, record))
+        try:
+            record = writing.write(store, asked, key, public_keys(home))
+        except DecisionRecordError as error:
+            refused = refused or error
+        else:
+            home.save(with_record(asked.promotion, record))
+    if refused:
+        raise refused
 
 
 def with_record(promotion: Promotion, record: Recorded) -> Promotion:

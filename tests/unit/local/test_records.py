@@ -22,6 +22,7 @@ from tunegate.local.platform import Platform, PlatformConfig
 from tunegate.local.records import signer, write_records
 from tunegate.local.state import Home
 from tunegate.processes import free_port
+from tunegate.records.writing import folder_of
 from tunegate.store import Store
 from tunegate.store.evaluations import save
 
@@ -78,6 +79,18 @@ def test_a_promotion_that_ends_is_recorded_and_verified_by_its_name(platform: Pl
     done = run(platform, "explain", found.name, "--html", str(tmp_path / "why.html"))
     assert done.exit_code == 0, done.output
     assert "Promoted" in (tmp_path / "why.html").read_text()
+
+
+def test_a_record_that_is_refused_keeps_no_other_out(platform: Platform, tmp_path: Path) -> None:
+    home, (first,) = platform.config.home, platform.config.home.promotions()
+    later = publish(platform.store, tmp_path, "shop/run-8/checkpoint-5", step=5)
+    home.save(promoted(later, first.candidate, "run-8", 10_000))
+    platform.store.put(f"{folder_of(first)}decision.json", b"{}")
+    refused, written = ticked(platform)
+    assert "is not as it was signed" in platform._unrecorded
+    assert (refused.status.record, written.status.record is not None) == (None, True)
+    platform.store.delete(f"{folder_of(first)}decision.json")
+    assert all(promotion.status.record for promotion in ticked(platform))
 
 
 def test_a_link_that_does_not_hold_is_named_with_status_1(platform: Platform) -> None:
