@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from tunegate.agent.toolbox import NAMES as TOOLS
+from tunegate.agent.toolbox import check_once
 from tunegate.api.codec import changed
 from tunegate.api.errors import PromptError, UsageError
 from tunegate.api.pinned import index_of
@@ -52,7 +53,7 @@ class Changes:
     knowledge: str | None = None
     tools: Sequence[str] = ()
     without: Sequence[Part] = ()
-    dialect: Literal["react", "openai"] | None = None
+    dialect: Literal["react", "openai", "once"] | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
     system_prompt: str | None = None
     generation: Mapping[str, float] = field(default_factory=dict)
@@ -103,10 +104,11 @@ def apply(release: Release, changes: Changes, knowledge: Knowledge | None) -> Re
         raise UsageError("The tool knowledge needs an index; give one with --knowledge NAME, or leave the tool out.")
     if "catalogue" in parts["tools"] and not parts["prompts"]:
         raise UsageError("The tool catalogue needs a table; give a folder with catalogue.csv by --prompt.")
+    check_once(dialect := changes.dialect or release.dialect, parts["tools"])
     return changed(
         release,
         **parts,
-        dialect=changes.dialect or release.dialect,
+        dialect=dialect,
         limits=_limits(release.limits, changes.limits),
         system_prompt=release.system_prompt if changes.system_prompt is None else changes.system_prompt,
         generation={**release.generation, **changes.generation},

@@ -60,6 +60,14 @@ def build(
     return tuple(_build(name, index, catalogue, search, http, language) for name in dict.fromkeys(names))
 
 
+def check_once(dialect: str, tools: Sequence[str]) -> None:
+    """Raise UsageError where one search before the answer is to be all, and there are other tools or none."""
+    if dialect == "once" and tuple(tools) != ("search",):
+        raise UsageError(
+            "The dialect once searches the web once before the answer; let search be the only tool, or take react."
+        )
+
+
 def _build(
     name: str,
     index: Searcher | None,

@@ -130,7 +130,7 @@ class Release(Document, frozen=True, kw_only=True):
     """What is served besides the weights. It is a file of the version, so the digest covers it.
 
     tools: names of what `tunegate.agent` has; where there are some, an agent answers. dialect: how the model asks for
-    them. generation: the defaults of a request's parameters.
+    them; `once`: it doesn't, and is given what one search finds. generation: the defaults of a request's parameters.
     """
 
     added: ClassVar[tuple[str, ...]] = ("prompts", "knowledge", "tools", "dialect", "limits")
@@ -143,7 +143,7 @@ class Release(Document, frozen=True, kw_only=True):
     prompts: Prompts | None = None
     knowledge: Knowledge | None = None
     tools: tuple[str, ...] = ()
-    dialect: Literal["react", "openai"] = "react"
+    dialect: Literal["react", "openai", "once"] = "react"
     limits: Limits = Limits()
 
     @property

@@ -31,7 +31,7 @@ def command() -> None:
 )
 @click.option("--knowledge", metavar="NAME[@DIGEST]", help="An index in the store that answers are drawn from.")
 @click.option("--tools", metavar="NAME,...", help="What an agent may ask until it answers, such as calculator,search.")
-@click.option("--dialect", type=click.Choice(["react", "openai"]), help="How the model asks for tools.")
+@click.option("--dialect", type=click.Choice(["react", "openai", "once"]), help="How the model asks for tools.")
 @click.option("--limit", "limits", multiple=True, metavar="NAME=VALUE", help="steps, seconds or tokens of an agent.")
 @click.option("--system-prompt", metavar="TEXT", help="The system message of requests that have none.")
 @click.option(
@@ -51,7 +51,7 @@ def derive(
     prompts: Path | None,
     knowledge: str | None,
     tools: str | None,
-    dialect: Literal["react", "openai"] | None,
+    dialect: Literal["react", "openai", "once"] | None,
     limits: tuple[str, ...],
     system_prompt: str | None,
     generation: tuple[str, ...],

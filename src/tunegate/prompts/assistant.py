@@ -2,7 +2,8 @@
 
 `answer-en.prompt` and `answer-zh.prompt`, or `answer.prompt` for both languages, make the prompt of an answer,
 `react-en.prompt` and the like that of a question for which tools are asked, and `tools-en.prompt` and the like the same
-for a model that asks by OpenAI's tool calls. What else the folder holds, they include.
+for a model that asks by OpenAI's tool calls, `search-en.prompt` and the like that of an answer from one search. What
+else the folder holds, they include.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ GIVEN = {
     "answer": ("question", "knowledge", "sources", "current_date"),
     "react": ("question", "tools", "current_date"),
     "tools": ("question", "current_date"),
+    "search": ("query", "web_results", "current_date", "reply_language"),
 }
 """What a server gives a template for each use: the user's question (text), the chunks that were found (a list of
 objects with number, title and text) and the same as one text, today (date), the tools (a list of objects with name and
-description)."""
+description); after a search, the question as query (text), what was found (text) and its language by name (text)."""
 LANGUAGES = ("en", "zh")
 
 
@@ -56,8 +58,8 @@ def load_assistant(folder: Path) -> Assistant:
                     f"{template.source}:{template.lines[f'variables.{variable}']}: no server gives {variable}; give it "
                     f"a default, or take one of: {', '.join(given)}."
                 )
-        if "question" not in template.head.variables:
+        if given[0] not in template.head.variables:
             raise PromptError(
-                f"{template.source} leaves out what the user asks; declare the variable question, and show it."
+                f"{template.source} leaves out what the user asks; declare the variable {given[0]}, and show it."
             )
     return Assistant(templates)

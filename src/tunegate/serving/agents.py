@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from tunegate.agent import Answered, Taken, calls, loop
+from tunegate.agent import Answered, Taken, calls, loop, once
 from tunegate.agent.react import Answer, answer_so_far, parse
 from tunegate.agent.tools import Language, Tool, find
 from tunegate.api.versions import Limits
@@ -60,7 +60,8 @@ async def answer_with_tools(
     check(ask, talk)
     said: asyncio.Queue[Event | None] = asyncio.Queue()
     template = parts.dated(language, datetime.now(UTC).date())
-    model = _Model(ask, template, parts.limits, engine, said.put_nowait)
+    so_far = str if parts.dialect == "once" else answer_so_far
+    model = _Model(ask, template, parts.limits, engine, said.put_nowait, so_far)
     working = asyncio.ensure_future(_work(model, talk, language, parts, said.put_nowait))
     working.add_done_callback(lambda _: said.put_nowait(None))
     scanner = StopScanner(read_stops(ask.fields))
@@ -89,12 +90,14 @@ async def _work(
     tools = parts.tools[language]
     tokens, before = parts.control_tokens, talk.before(parts.control_tokens)
     given: dict[str, Any] = {"nonce": secrets.token_hex(4), "language": language, "before": before}
-    given |= {"template": model.template, "limits": parts.limits, "control_tokens": tokens, "count": parts.counting}
+    given |= {"template": model.template, "control_tokens": tokens, "count": parts.counting}
     moves: AsyncIterator[Taken | Answered]
-    if parts.dialect == "react":
-        moves = loop.ask(talk.question, tools, model.write, **given)
+    if parts.dialect == "once":
+        moves = once.ask(talk.question, tools[0], model.write, today=datetime.now(UTC).date(), **given)
+    elif parts.dialect == "react":
+        moves = loop.ask(talk.question, tools, model.write, limits=parts.limits, **given)
     else:
-        moves = calls.ask(talk.question, tools, model.call, **given)
+        moves = calls.ask(talk.question, tools, model.call, limits=parts.limits, **given)
     sources: dict[int, Source] = {}
     async for move in moves:
         if isinstance(move, Taken):
@@ -111,7 +114,8 @@ async def _work(
 
 @dataclass
 class _Model:
-    """The engine as an agent asks it. usage: by OpenAI's names, of all its texts; None once that isn't known.
+    """The engine as an agent asks it. so_far: what of a text is the answer. usage: by OpenAI's names, of all its texts;
+    None once that isn't known.
 
     Each of its texts may take as long as all steps together: one that takes longer is cut off there.
     """
@@ -121,6 +125,7 @@ class _Model:
     limits: Limits
     engine: Asking
     say: Callable[[Event], None]
+    so_far: Callable[[str], str]
     begun: float = field(default_factory=time.monotonic)
     tokens: int = 0
     usage: dict[str, int] | None = field(default_factory=dict)
@@ -133,7 +138,7 @@ class _Model:
         asked = [{"role": message.role, "content": message.content} for message in messages]
 
         def show(written: str) -> None:
-            answer = answer_so_far(written)
+            answer = self.so_far(written)
             if new := answer[len(self.sent) :]:
                 self.sent = answer
                 self.say(Text(new))
@@ -154,6 +159,8 @@ class _Model:
         """What of the answer has not been said yet."""
         if not self.sent:
             return answer
+        if self.so_far is str:
+            return ""
         move = parse(self.text)
         return (move.text if isinstance(move, Answer) else "")[len(self.sent) :]
 

@@ -15,9 +15,10 @@ from typing import Any, Literal
 from msgspec.structs import replace
 from tokenizers import Tokenizer
 
+from tunegate.agent import once
 from tunegate.agent.catalogue import in_folder, load
-from tunegate.agent.steps import LIMITS
-from tunegate.agent.toolbox import build, places
+from tunegate.agent.steps import LIMITS, Taken
+from tunegate.agent.toolbox import build, check_once, places
 from tunegate.agent.tools import Language, Tool
 from tunegate.api import environment
 from tunegate.api.errors import PromptError, UsageError
@@ -31,6 +32,7 @@ from tunegate.serving.features import ANY, EngineFeatures
 from tunegate.store.artifacts import digest_of_folder
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
+_USES = {"react": "react", "openai": "tools", "once": "search"}
 _FOUND = [{"number": 1, "title": "?", "text": "?"}]
 _TRIED = {"question": "?", "knowledge": _FOUND, "sources": "?", "tools": [], "current_date": "2026-01-01"}
 
@@ -45,7 +47,7 @@ class Parts:
     templates: Mapping[Language, Template] = field(default_factory=dict)
     index: Searcher | None = None
     tools: Mapping[Language, tuple[Tool, ...]] = field(default_factory=dict)
-    dialect: Literal["react", "openai"] = "react"
+    dialect: Literal["react", "openai", "once"] = "react"
     limits: Limits = LIMITS
     named: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: Tokenizer | None = None
@@ -96,7 +98,8 @@ def open_parts(
     own = own_prompts(prompts) if prompts else None
     use, builtin = ("answer", "knowledge" if index else None)
     if release.tools:
-        use = builtin = "react" if release.dialect == "react" else "tools"
+        use = builtin = _USES[release.dialect]
+        check_once(release.dialect, release.tools)
         _check_calls(release, features)
     parts = Parts(
         _templates(use, own, builtin),
@@ -154,8 +157,12 @@ def _try(parts: Parts, release: Release) -> None:
     """Make each prompt once. Raises PromptError for one that can't be made, or that leaves out what is found."""
     if release.prompts and not parts.templates:
         raise PromptError(f"The release has prompts but none for answers; add answer{SUFFIX}, or tools to the release.")
-    for template in parts.templates.values():
-        parts.prompt(template, _TRIED, "0000")
+    for language, template in parts.templates.items():
+        if parts.dialect == "once":
+            searched: dict[str, Any] = {"today": date(2026, 1, 1), "nonce": "0000", "count": parts.counting}
+            once.prompt(Taken(1, "", "search", "?", "?", 0.0), language=language, template=template, **searched)
+        else:
+            parts.prompt(template, _TRIED, "0000")
         if parts.index and not parts.tools and not {"knowledge", "sources"} & set(template.head.variables):
             raise PromptError(
                 f"{template.source} leaves out what is found in the release's knowledge; declare the variable "

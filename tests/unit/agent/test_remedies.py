@@ -16,7 +16,7 @@ from tunegate.agent import Tool, catalogue, fetch, knowledge, search
 from tunegate.agent.calculator import calculate
 from tunegate.agent.fetch import Allowed
 from tunegate.agent.search import Engine, Fields
-from tunegate.agent.toolbox import build, places
+from tunegate.agent.toolbox import build, check_once, places
 from tunegate.knowledge.build import build as build_index
 from tunegate.knowledge.documents import Document, Section
 from tunegate.knowledge.embedders import UrlEmbedder
@@ -182,6 +182,13 @@ def test_tools_get_what_they_need(tmp_path: Path) -> None:
         search=found.search,
         http=found.http,
     )
+
+
+def test_one_search_is_the_only_tool() -> None:
+    with refused("let search be the only tool, or take react."):
+        check_once("once", ["search", "calculator"])
+    check_once("once", ["search"])
+    check_once("react", ["search", "calculator"])
 
 
 def test_a_knowledge_base_whose_embedder_is_away_is_told_of_by_no_address(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def test_a_folder_of_prompts_has_what_a_server_takes_and_gives(tmp_path: Path) -
         load_assistant(tmp_path)
     assert str(caught.value).startswith(f"{answer}:3: no server gives shop; ")
     answer.write_text(head % ", default: Kiyo")
-    with refused(" leaves out what the user asks; declare the variable question, and show it."):
+    with refused(" leaves out what the user asks; declare the variable …, and show it."):
         load_assistant(tmp_path)
     answer.write_text(
         head.replace("\n---\nAnswer", "\n  question: {type: text, description: What.}\n---\nAnswer") % ", default: Kiyo"

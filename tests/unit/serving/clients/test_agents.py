@@ -12,11 +12,13 @@ from typing import Any
 import openai
 import pytest
 
+from tests.unit.agent.sites import TALLEST, results, site
 from tests.unit.serving.releases import opened, write_prompts
 from tests.unit.serving.standin import MODEL, Server, embedded
 from tests.waiting import wait_for
 from tunegate.agent.tools import Tool
 from tunegate.api.versions import Limits
+from tunegate.prompts.library import BUILTIN
 from tunegate.serving.limits import Embedded
 from tunegate.serving.parts import Parts
 
@@ -273,3 +275,34 @@ class TestOwnPrompt:
 
         assert answer.choices[0].message.content == "It is 399424."
         assert [asked["max_tokens"] for asked in server.engine.asked] == [1, 1]
+
+
+class TestOneSearch:
+    """A release that searches once before the answer."""
+
+    @pytest.fixture
+    def parts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Parts]:
+        prompts = write_prompts(tmp_path / "prompts", search_en=(BUILTIN / "search-en.prompt").read_text())
+        with site({"/search": results([TALLEST])}) as searxng:
+            monkeypatch.setenv("TUNEGATE_SEARCH_URL", searxng.url)
+            yield opened(prompts, tools=("search",), dialect="once")
+
+    @pytest.mark.parametrize(
+        ("question", "language"), [("What is the tallest building?", "English"), ("哪座楼最高？", "Chinese")]
+    )
+    def test_answers_by_the_search_prompt(
+        self, client: openai.OpenAI, server: Server, question: str, language: str
+    ) -> None:
+        server.engine.says = ["Shanghai Tower [1], of 632 meters [7]."]
+        asked: list[Any] = [{"role": "user", "content": question}]
+        chunks = list(client.chat.completions.create(model=MODEL, messages=asked, stream=True))
+
+        texts = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices[0].delta.content]
+        assert "".join(texts) == "Shanghai Tower [1], of 632 meters."
+        assert len(texts) > 3  # it streams
+        (request,) = server.engine.asked
+        prompt = request["messages"][-1]["content"]
+        assert prompt.startswith("Web search results:<data-")
+        assert "[1] Shanghai Tower (2026-03-01, " in prompt
+        assert prompt.endswith(f"Response language: {language}")
+        assert chunks[-1].choices[0].finish_reason == "stop"
