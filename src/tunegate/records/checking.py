@@ -124,15 +124,13 @@ def read_decision(store: Store, promotion: Promotion, keys: Sequence[PublicKey])
     if document is None:
         raise DecisionRecordError(f"{source} is missing; bring it back from a backup of the store.")
     statement, digest, _ = unseal(document, keys, source)
-    if (
-        digest != record.digest
-        or statement.predicate_type != DECISION
-        or record.key != f"{folder_of(promotion)}decision.json"
-    ):
+    decision = predicate_of(statement, Decision, source) if statement.predicate_type == DECISION else None
+    is_named = decision and record.key == f"{folder_of(promotion, decision.place)}decision.json"
+    if decision is None or digest != record.digest or not is_named:
         raise DecisionRecordError(
             f"{source} is not the record that {promotion.name} names; bring it back from a backup."
         )
-    return predicate_of(statement, Decision, source)
+    return decision
 
 
 def served_by(url: str, model: str) -> dict[str, str]:
@@ -254,7 +252,7 @@ def _gates(decision: Decision) -> str:
 def _departure(store: Store, promotion: Promotion, keys: Sequence[PublicKey]) -> Departure | None:
     record = promotion.status.record
     assert record is not None
-    key = f"{folder_of(promotion)}departure.json"
+    key = f"{record.key.rpartition('/')[0]}/departure.json"
     document, source = store.get(key), f"{store.uri}/{key}"
     if document is None and not record.departure:
         return None
@@ -276,7 +274,7 @@ def _left(departure: Departure | None, decision: Decision) -> str:
 def _is_live_anyway(store: Store, decision: Decision, keys: Sequence[PublicKey]) -> bool:
     """Whether the candidate is live for another reason: it was the stable when it was to be promoted, or another
     promotion of it succeeded, whose record says so."""
-    stable, mine = decision.promotion.status.stable, folder_of(decision.promotion)
+    stable, mine = decision.promotion.status.stable, folder_of(decision.promotion, decision.place)
     end = decision.promotion.status.decision
     if (stable and stable.digest == decision.candidate.digest) or (end and end.reason == "AlreadyStable"):
         return True

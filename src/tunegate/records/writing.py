@@ -76,7 +76,7 @@ def write(store: Store, asked: Unrecorded, signer: Signer, known: Iterable[Publi
 
     Raises StoreError, and DecisionRecordError where another has written in its place.
     """
-    folder = folder_of(asked.promotion)
+    folder = folder_of(asked.promotion, asked.place)
     subjects = _subjects(store, asked.promotion.candidate)
     keys = (signer.public_key, *known)
     record = asked.promotion.status.record
@@ -98,10 +98,13 @@ def write(store: Store, asked: Unrecorded, signer: Signer, known: Iterable[Publi
     return msgspec.structs.replace(record, departure=key)
 
 
-def folder_of(promotion: Promotion) -> str:
-    """The prefix of a promotion's records: beside its candidate, by name and time, as attempts have no number."""
-    digest = Digest.parse(promotion.candidate.digest).hex
-    return f".tunegate/promotions/{digest}/{promotion.name}-{promotion.created.astimezone(UTC):%Y%m%dT%H%M%SZ}/"
+def folder_of(promotion: Promotion, place: Place) -> str:
+    """The prefix of a promotion's records: beside its candidate, by name and time, as attempts have no number.
+
+    Policies of several namespaces that share a store try a version in the same second.
+    """
+    digest, whose = Digest.parse(promotion.candidate.digest).hex, f"{place.namespace}." if place.namespace else ""
+    return f".tunegate/promotions/{digest}/{whose}{promotion.name}-{promotion.created.astimezone(UTC):%Y%m%dT%H%M%SZ}/"
 
 
 def decision_of(store: Store, asked: Unrecorded) -> Decision:

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from tests.answering import listening
 from tests.builders import at, make_evaluation, make_policy
 from tests.unit.local.test_platform import Waiting, keep, publish
-from tests.unit.records.conftest import promoted, with_status
+from tests.unit.records.conftest import PLACE, promoted, with_status
 from tunegate.api.errors import UsageError
 from tunegate.api.promotion import Promotion
 from tunegate.cli import root
@@ -85,11 +85,11 @@ def test_a_record_that_is_refused_keeps_no_other_out(platform: Platform, tmp_pat
     home, (first,) = platform.config.home, platform.config.home.promotions()
     later = publish(platform.store, tmp_path, "shop/run-8/checkpoint-5", step=5)
     home.save(promoted(later, first.candidate, "run-8", 10_000))
-    platform.store.put(f"{folder_of(first)}decision.json", b"{}")
+    platform.store.put(f"{folder_of(first, PLACE)}decision.json", b"{}")
     refused, written = ticked(platform)
     assert "is not as it was signed" in platform._unrecorded
     assert (refused.status.record, written.status.record is not None) == (None, True)
-    platform.store.delete(f"{folder_of(first)}decision.json")
+    platform.store.delete(f"{folder_of(first, PLACE)}decision.json")
     assert all(promotion.status.record for promotion in ticked(platform))
 
 

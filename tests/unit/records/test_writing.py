@@ -10,9 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from tests.unit.records.conftest import PLACE, POLICY, Recorded, with_status
-from tunegate.api.records import Decision
+from tunegate.api.records import Decision, Place
+from tunegate.records.checking import read_decision
 from tunegate.records.signing import public_pem
-from tunegate.records.writing import Unrecorded, decision_of, unrecorded
+from tunegate.records.writing import Unrecorded, decision_of, unrecorded, write
 
 
 def test_a_record_is_an_in_toto_statement_that_any_ed25519_verifies(recorded: Recorded) -> None:
@@ -56,3 +57,14 @@ def test_what_is_recorded_is_not_asked_for_again(recorded: Recorded) -> None:
     ended = with_status(recorded.promotion, record=None)
     assert list(unrecorded([recorded.promotion, running], POLICY, PLACE)) == []
     assert [each.promotion for each in unrecorded([ended, running], POLICY, PLACE)] == [ended]
+
+
+def test_equal_attempts_in_two_namespaces_have_a_record_each(recorded: Recorded) -> None:
+    """Operators make a Promotion in each in the second in which a version appears."""
+    ended = with_status(recorded.promotion, record=None)
+    places = [Place(policy="shop", namespace=namespace) for namespace in ("staging", "live")]
+    found = [write(recorded.store, Unrecorded(ended, POLICY, place), recorded.signer) for place in places]
+    assert found[0].key != found[1].key
+    for record, place in zip(found, places, strict=True):
+        promotion = with_status(ended, record=record)
+        assert read_decision(recorded.store, promotion, [recorded.signer.public_key]).place == place
