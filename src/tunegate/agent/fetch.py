@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def tool(allowed: Allowed) -> Tool:
                 raise ToolError(f"{_short(url)} is not allowed; ask for a page below one of: {listed}.")
             page = await _get(url, allowed)
             if not page.location:
-                return (_source(url, page),)
+                return (await asyncio.to_thread(_source, url, page),)  # a MiB of HTML takes a second
             url = _url(str(url.join(URL(page.location))))
         raise ToolError(f"{_short(url)} leads on and on; ask for another page.")
 
