@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tunegate.agent.react import answer_of
 from tunegate.agent.steps import LIMITS, WORDS, Answered, Call, Clock, Progress, Taken, conversation, observed, take
 from tunegate.agent.tools import Language, Tool, find
 from tunegate.api.versions import Limits
@@ -100,11 +101,6 @@ async def ask(
     reply = await model([*messages, _message("user", words["last"])], schemas, "none")
     progress.tokens += reply.tokens
     yield progress.answered(answer_of(reply.text) or WORDS[language]["no answer"], reason)
-
-
-def answer_of(text: str) -> str:
-    """A model's text without the thoughts before it."""
-    return text.rpartition("</think>")[2].strip()
 
 
 def _message(role: str, content: str) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class _Part:
 
 def parse(text: str) -> Step | Answer | Malformed:
     """What the model does next. An action before the answer counts, since the answer was made up without its result."""
-    text = text.rpartition("</think>")[2]
+    text = answer_of(text)
     parts = _parts(text)
     first = next((i for i, part in enumerate(parts) if part.kind in ("action", "result")), None)
     if first is None or not parts[first].text:
@@ -79,6 +79,12 @@ def parse(text: str) -> Step | Answer | Malformed:
         call = _CALL.fullmatch(parts[first].text)
         tool, given, end = (call[1], call[2], parts[first].end) if call else (parts[first].text, "", parts[first].end)
     return Step(thought, tool.split("\n")[0].strip("`*_ .。"), _bare(given), text[:end].strip(), discarded)
+
+
+def answer_of(text: str) -> str:
+    """A model's text without the thoughts before it, also where those have not come to their end."""
+    said = text.rpartition("</think>")[2].strip()
+    return "" if said.startswith("<think>") else said
 
 
 def answer_so_far(text: str) -> str:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunegate.agent.react import Answer, Malformed, Step, answer_so_far, parse
+from tunegate.agent.react import Answer, Malformed, Step, answer_of, answer_so_far, parse
 
 STEPS = {
     "the-articles": (
@@ -93,3 +93,11 @@ def test_neither_is_told(text: str) -> None:
 )
 def test_the_answer_shows_as_far_as_it_is_surely_one(text: str, answer: str) -> None:
     assert answer_so_far(text) == answer
+
+
+def test_what_a_model_still_thinks_is_no_answer() -> None:
+    thinking = "<think>\nI could write\nFinal Result: 5\nbut"
+    assert parse(thinking) == Malformed("")
+    assert answer_so_far(thinking) == ""
+    assert answer_so_far(f"{thinking} no.</think>\nFinal Result: 6") == "6"
+    assert answer_of(thinking) == ""
