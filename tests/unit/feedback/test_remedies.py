@@ -128,5 +128,22 @@ def test_a_vote_that_finds_too_many_waiting_is_sent_again(store: Store, monkeypa
     waiting.close()
 
 
+def test_a_vote_that_was_written_in_vain_is_sent_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    put, failed = store.put, list[str]()
+
+    def broken_once(key: str, body: bytes) -> None:
+        if not failed:
+            failed.append(key)
+            raise RuntimeError("can't start new thread")
+        put(key, body)
+
+    monkeypatch.setattr(store, "put", broken_once)
+    writing, one = Commits(VoteWriter(store), lambda record: None), vote()
+    with refused("The votes were not written: …; send them again, and see the server's log"):
+        writing.submit(one).result(20)
+    assert writing.submit(one).result(20) == "counted"
+    writing.close()
+
+
 def test_every_message_has_its_story() -> None:
     assert without_story("feedback", Path(__file__)) == []
