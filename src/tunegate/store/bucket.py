@@ -57,11 +57,13 @@ class Bucket:
         with explain_store_errors(self.location.uri):
             for left in reversed(range(_READS)):
                 try:
-                    return bytes(self.client.get_object(**self.place(key))["Body"].read())
+                    answer = self.client.get_object(**self.place(key))
                 except botocore.exceptions.ClientError as error:
                     if is_missing(error):
                         return None
                     raise
+                try:
+                    return bytes(answer["Body"].read())
                 except BROKEN:  # the client has asked again for what did not come at all; this was cut in the middle
                     if not left:
                         raise

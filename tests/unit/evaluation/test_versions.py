@@ -13,12 +13,12 @@ from tests.unit.evaluation.builders import write_business, write_choice
 from tunegate.api.errors import ModelError
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.versions import ModelVersion, Producer, Release
-from tunegate.evaluation import Suite, load_suites
+from tunegate.evaluation import Suite, load_suites, versions
 from tunegate.evaluation.models import Dialogue, Model
 from tunegate.evaluation.sheets import Sheet
 from tunegate.evaluation.versions import evaluate_version
 from tunegate.store import EmbeddedStore, Store
-from tunegate.store.evaluations import find
+from tunegate.store.evaluations import find, save
 
 ROWS = [
     {
@@ -157,15 +157,15 @@ def test_a_store_that_is_away_for_a_while_costs_neither_answers_nor_the_result(
                 super().answer(dialogues, max_tokens, sheet)
                 kill(mortal)
 
-        put, tries = store.put, []
+        tries = []
 
-        def put_and_see(key: str, body: bytes) -> None:
-            tries.append(key)
+        def save_and_see(store: Store, result: Evaluation) -> None:
+            tries.append(result.suite)
             if len(tries) == 2:
                 stack.enter_context(start_again(mortal))
-            put(key, body)
+            save(store, result)
 
-        monkeypatch.setattr(store, "put", put_and_see)
+        monkeypatch.setattr(versions, "save", save_and_see)
         deadly = Deadly()
         results = evaluate_version(store, version, suites(tmp_path)[:1], deadly, patience=60)
         assert results == [find(store, version.digest, "shop-test")]
