@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -173,8 +173,8 @@ def in_thread(main: Callable[[asyncio.Event, Callable[[], None]], Coroutine[Any,
     stop, started = asyncio.Event(), threading.Event()
 
     def work() -> None:
-        loop.run_until_complete(main(stop, started.set))
-        loop.close()
+        with closing(loop):
+            loop.run_until_complete(main(stop, started.set))
 
     thread = threading.Thread(target=work)
     thread.start()
