@@ -15,6 +15,7 @@ from tunegate.api.errors import CredentialsError, DigestError, NotFoundError, St
 from tunegate.api.feedback import Tally, step_tag
 from tunegate.feedback import VoteWriter
 from tunegate.promotion.counting import Counted
+from tunegate.records.signing import new_key
 from tunegate.store import Store
 from tunegate.store.evaluations import save
 from tunegate_operator import store_watch
@@ -95,6 +96,17 @@ def test_what_nobody_foresaw_ends_no_thread(store: Store, tmp_path: Path) -> Non
     assert isinstance(found, Problem)
     assert "see the operator's log" in found.message
     assert isinstance(source.votes(asked, "shop"), Problem)
+
+
+def test_the_key_is_known_before_anything_is_signed(store: Store, tmp_path: Path) -> None:
+    """A policy that was deleted and made again says by it whose its earlier records are."""
+    key = tmp_path / "signing.key"
+    key.write_bytes(new_key())
+    source = Source(lambda: store, lambda model: None, lambda seconds: None, key)
+    source.run(lambda: True)
+    found = source.public_key()
+    assert found is not None
+    assert "BEGIN PUBLIC KEY" in found[1]
 
 
 def test_a_store_that_says_nothing_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

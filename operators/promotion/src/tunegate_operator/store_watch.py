@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from tunegate.api.promotion import Recorded
 from tunegate.api.versions import ModelVersion, Producer
 from tunegate.feedback import FeedbackLog
 from tunegate.promotion.counting import Counted
-from tunegate.records.signing import public_pem, read_key, read_pem, read_public_keys
+from tunegate.records.signing import Signer, public_pem, read_key, read_pem, read_public_keys
 from tunegate.records.writing import Unrecorded, write
 from tunegate.store import Store
 from tunegate.store.evaluations import find
@@ -206,11 +206,16 @@ class Source:
         return self._seen.unrecorded.get(model)
 
     def public_key(self) -> tuple[str, str] | None:
-        """The id and the PEM of the key that signed last; None before the first."""
+        """The id and the PEM of the key that signs; None while it is not known.
+
+        It is read at the start, too: a policy that was deleted and made again has to know whose its records are.
+        """
         return self._seen.public_key
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Work until `stop` says so; call `wake` after making it say so."""
+        with suppress(TunegateError):  # what is wrong with it is told when something is to be signed
+            self._signer()
         while not stop():
             with self._wake:
                 self._wake.wait(self._pause())
@@ -318,10 +323,9 @@ class Source:
     def _record(self, request: RecordRequest, model: str) -> bool:
         """Write a record; says whether anything is different from before."""
         before = self._seen.unrecorded.get(model)
-        assert self._signing_key is not None, "nothing is asked for without a key"
         try:
             with _told():
-                signer = read_key(read_pem(self._signing_key), str(self._signing_key))
+                signer = self._signer()
                 written = write(self._opened(), request.asked, signer, read_public_keys(request.known, ()))
         except TunegateError as error:
             is_refused = isinstance(error, DecisionRecordError)
@@ -330,9 +334,15 @@ class Source:
             self._seen.unrecorded[model] = Problem("DecisionsRecorded", reason, str(error), stops=False)
             return before != self._seen.unrecorded[model]
         self._seen.unrecorded.pop(model, None)
-        self._seen.public_key = (signer.public_key.keyid, public_pem(signer).decode())
         self._seen.records[request.key] = written
         return True
+
+    def _signer(self) -> Signer:
+        if self._signing_key is None:
+            raise UsageError("There is no signing key.")
+        signer = read_key(read_pem(self._signing_key), str(self._signing_key))
+        self._seen.public_key = (signer.public_key.keyid, public_pem(signer).decode())
+        return signer
 
     def _list(self, model: str) -> bool:
         """List a model; says whether anything is different from before."""
