@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from itertools import combinations
@@ -12,6 +13,7 @@ from tunegate.api.errors import DataError, UsageError
 from tunegate.evaluation import load_suite, load_suites, shipped_suites
 from tunegate.evaluation.business import BusinessSuite, records
 from tunegate.evaluation.choice import ChoiceSuite
+from tunegate.shop import DATA
 
 ROWS = [
     {"id": str(i), "messages": [{"role": "user", "content": "?"}], "rules": [{"kind": "contains", "any": ["a"]}]}
@@ -32,7 +34,7 @@ def test_five_tasks_are_for_people_to_judge(language: str) -> None:
         suite = load_suite(f"shop-{task}-{language}")
         assert isinstance(suite, BusinessSuite)
         assert len(suite.criteria) >= 2
-        assert len(suite) >= 30
+        assert len(suite) == len({question.id for question in suite.questions}) == 150
         assert all(question.reference and not question.rules for question in suite.questions)
         assert all(criterion.question for criterion in suite.criteria)
 
@@ -40,19 +42,37 @@ def test_five_tasks_are_for_people_to_judge(language: str) -> None:
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_no_two_questions_for_people_are_nearly_the_same(language: str) -> None:
     size = 5 if language == "en" else 2  # characters that say about as much
+    asked = {id: grams(text, size) for id, text in for_people(language).items()}
+    alike = [(one, other, shared(asked[one], asked[other])) for one, other in combinations(asked, 2)]
+    assert [(one, other) for one, other, share in alike if share > 0.4] == []
+    assert max(share for _, _, share in alike) > 0.05  # it can tell
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_no_question_for_people_was_trained_on(language: str) -> None:
+    lines = (DATA / f"dialogues_{language}.jsonl").read_text().splitlines()
+    turns = [message for line in lines for message in json.loads(line)["messages"] if message["role"] == "user"]
+    trained = [grams(text, 3) for text in {message["content"] for message in turns}]
+    asked = {id: grams(text, 3) for id, text in for_people(language).items()}
+    assert [id for id in asked if any(shared(asked[id], other) >= 0.7 for other in trained)] == []
+
+
+def for_people(language: str) -> dict[str, str]:
+    """The last message of each question that people judge, by its id."""
     asked = {}
     for task in ("guidance", "comparison", "after-sales", "safety", "small-talk"):
         suite = load_suite(f"shop-{task}-{language}")
         assert isinstance(suite, BusinessSuite)
-        for question in suite.questions:
-            text = question.messages[-1].content
-            asked[question.id] = {text[start : start + size] for start in range(max(1, len(text) - size + 1))}
-    alike = [
-        (one, other, len(asked[one] & asked[other]) / len(asked[one] | asked[other]))
-        for one, other in combinations(asked, 2)
-    ]
-    assert [(one, other) for one, other, share in alike if share > 0.4] == []
-    assert max(share for _, _, share in alike) > 0.05  # it can tell
+        asked |= {question.id: question.messages[-1].content for question in suite.questions}
+    return asked
+
+
+def grams(text: str, size: int) -> set[str]:
+    return {text[start : start + size] for start in range(max(1, len(text) - size + 1))}
+
+
+def shared(one: set[str], other: set[str]) -> float:
+    return len(one & other) / len(one | other)
 
 
 def test_questions_without_rules_are_answered_and_not_scored(tmp_path: Path) -> None:
