@@ -55,6 +55,21 @@ CREATED = [
         policy(gates=[{**GATE, "min": 0.5}, {**GATE, "max": 1}]),
     ),
     Case(
+        "selection BestOf needs suite and metric, and Latest has neither",
+        policy(selection={"type": "BestOf", "suite": "shop-en"}),
+        policy(selection={"type": "BestOf", "suite": "shop-en", "metric": "score"}),
+    ),
+    Case(
+        "the suite that selection names must be one of suites",
+        policy(selection={"type": "BestOf", "suite": "shop-zh", "metric": "score"}),
+        policy(selection={"type": "BestOf", "suite": "shop-en", "metric": "score"}),
+    ),
+    Case(
+        "the suite that stopTraining names must be one of suites",
+        policy(stopTraining={"when": "NoGain", "suite": "shop-zh", "metric": "score", "checkpoints": 3}),
+        policy(stopTraining={"when": "NoGain", "suite": "shop-en", "metric": "score", "checkpoints": 3}),
+    ),
+    Case(
         "steps need weights that ascend, such as 10, 50, 100",
         policy(steps=[{"weight": 50}, {"weight": 10}]),
         policy(steps=[{"weight": 10}, {"weight": 50}, {"weight": 100}]),

@@ -35,7 +35,7 @@ class Store:
     def __init__(self, client: Any, location: Location, endpoint_url: str | None) -> None:
         self._bucket = Bucket(client, location)
         self._manifests: dict[Entry, Manifest] = {}  # immutable, so what was read once stays true
-        self._damaged: set[Entry] = set()
+        self._damaged: dict[Entry, DigestError | UsageError] = {}
         self.uri = location.uri
         self.endpoint_url = endpoint_url
 
@@ -127,6 +127,10 @@ class Store:
         """As `list`, with all that is known of each version."""
         return self._complete(model)
 
+    def damaged(self, model: str) -> builtins.list[DigestError | UsageError]:
+        """Why manifests of a model could not be read when it was last listed."""
+        return [error for entry, error in self._damaged.items() if entry.key.startswith(f"{model}/")]
+
     def manifest(self, version: str) -> Manifest:
         """The manifest of a version given by name, URI, pinned URI, or at least 8 digits of its digest.
 
@@ -200,6 +204,9 @@ class Store:
         models = [model] if model else [name for name in self._bucket.folders("") if not name.startswith(".")]
         entries = [entry for name in models for entry in self._bucket.entries(f"{name}/")]
         entries = [entry for entry in entries if _MANIFEST_KEY.fullmatch(entry.key)]
+        gone = {entry for entry in self._damaged if model in (None, entry.key.split("/")[0])} - set(entries)
+        for entry in gone:
+            del self._damaged[entry]
         unread = [entry for entry in entries if entry not in self._manifests and entry not in self._damaged]
         if unread:
             with ThreadPoolExecutor(min(_READERS, len(unread))) as readers:
@@ -213,7 +220,7 @@ class Store:
             if manifest := self._read(entry.key.removesuffix(f"/{MANIFEST}")):
                 self._manifests[entry] = manifest
         except (DigestError, UsageError) as error:
-            self._damaged.add(entry)
+            self._damaged[entry] = error
             _LOG.warning("left out: %s", error)
 
     def _read(self, name: str) -> Manifest | None:

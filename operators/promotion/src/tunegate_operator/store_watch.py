@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -360,6 +360,8 @@ class Source:
         else:
             self._seen.listings[model] = versions
             self._seen.problems.pop(model, None)
+            for damaged in store.damaged(model):  # the others go on
+                self._seen.problems[model] = replace(problem_of(damaged), stops=False)
         return before != (self._seen.listings[model], self._seen.problems.get(model))
 
 
