@@ -9,7 +9,7 @@ import pytest
 
 from tunegate.api.errors import StoreError
 from tunegate.api.versions import ModelVersion, Producer, Release
-from tunegate.store import Store, transfer
+from tunegate.store import Store, client, transfer
 
 from .conftest import MIB, Proxy
 
@@ -82,6 +82,7 @@ def test_store_that_stays_away_is_told(
 def test_damage_on_the_way_to_the_store_is_sent_again_or_refused(
     store: Store, large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.5)
     right = transfer._crc32
     monkeypatch.setattr(transfer, "_crc32", lambda body: right(body[:-1] + b"x"))
     with pytest.raises(StoreError, match="BadDigest"):

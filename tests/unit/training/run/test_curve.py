@@ -49,9 +49,9 @@ def test_each_result_is_read_once(store: Store, tmp_path: Path, monkeypatch: pyt
     published(store, tmp_path, 2, score=0.5)
     scores, versions = Scores(store), store.list("shop")
     first = scores.look(versions)
+    published(store, tmp_path, 4, score=0.6)
     get, read = store.get, []
     monkeypatch.setattr(store, "get", lambda key: (read.append(key), get(key))[1])
-    published(store, tmp_path, 4, score=0.6)
     assert scores.look(store.list("shop"))[:1] == first
     assert len([key for key in read if key.startswith(".tunegate/evaluations/")]) == 1
 
