@@ -31,6 +31,23 @@ def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
             thread.join()
 
 
+def serving(digest: str) -> type[BaseHTTPRequestHandler]:
+    """Says, as a server's `/v2/models/NAME` does, which version it serves."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"name": "shop", "versions": [digest]}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    return Handler
+
+
 @contextmanager
 def answering(answer: Callable[[str], str], *, stops: bool = True) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """The server's URL, and the bodies that it was sent, with their `authorization`.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import stat
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.answering import listening
+from tests.answering import listening, serving
 from tests.operator.running import Shop
 from tests.waiting import wait_for
 from tunegate.api.errors import NotFoundError, UsageError
@@ -34,21 +32,6 @@ def key(tmp_path: Path) -> Path:
 def say(shop: Shop, verb: str, version: ModelVersion, *words: str, store: bool = True) -> Result:
     where = ["--store", shop.store.uri, "--endpoint-url", str(shop.store.endpoint_url)] if store else []
     return CliRunner().invoke(root, ["promotions", verb, object_name(version), "-n", shop.namespace, *where, *words])
-
-
-def serving(digest: str) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps({"name": "shop", "versions": [digest]}).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    return Handler
 
 
 def test_a_promotion_is_recorded_verified_and_leaves(

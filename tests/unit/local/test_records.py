@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.answering import listening
+from tests.answering import listening, serving
 from tests.builders import at, make_evaluation, make_policy
 from tests.unit.local.test_platform import Waiting, keep, publish
 from tests.unit.records.conftest import PLACE, promoted, with_status
@@ -51,25 +50,10 @@ def run(platform: Platform, *words: str) -> Result:
     return CliRunner().invoke(root, ["promotions", *words, *where])
 
 
-def server(digest: str) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps({"name": "shop", "versions": [digest]}).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    return Handler
-
-
 def test_a_promotion_that_ends_is_recorded_and_verified_by_its_name(platform: Platform, tmp_path: Path) -> None:
     (found,) = ticked(platform)
     assert found.status.record is not None
-    with listening(server(found.candidate.digest)) as url:
+    with listening(serving(found.candidate.digest)) as url:
         done = run(platform, "verify", found.name, "--url", url)
         assert done.exit_code == 0, done.output
         assert done.output.splitlines()[0].startswith("record holds: signed by the key ")
@@ -110,12 +94,12 @@ def test_the_key_is_made_once_for_its_owner_and_may_be_rotated(platform: Platfor
     (found,) = ticked(platform)
     home.signing_key.unlink()
     assert signer(home, None).public_key.keyid != first
-    with listening(server(found.candidate.digest)) as url:
+    with listening(serving(found.candidate.digest)) as url:
         assert run(platform, "verify", found.name, "--url", url).exit_code == 0
     known = next(home.public_keys.glob(f"{first[:12]}*"))
     known.rename(home.folder / "earlier.pem")
     assert "is not known here" in run(platform, "verify", found.name).output
-    with listening(server(found.candidate.digest)) as url:
+    with listening(serving(found.candidate.digest)) as url:
         earlier = ("--public-key", str(home.folder / "earlier.pem"))
         assert run(platform, "verify", found.name, "--url", url, *earlier).exit_code == 0
 
@@ -159,7 +143,7 @@ def test_verify_finds_the_embedded_store_whether_or_not_a_platform_runs(tmp_path
         home.save(promoted(candidate, base, "run-7", 0))
         write_records(home, platform.store, home.policy(), signer(home, None))
         words = ["promotions", "verify", "shop-run-7", "--home", str(home.folder)]
-        with listening(server(candidate.digest)) as url:
+        with listening(serving(candidate.digest)) as url:
             done = CliRunner().invoke(root, [*words, "--url", url])
         assert done.exit_code == 0, (done.output, done.exception)
     done = CliRunner().invoke(root, words)
