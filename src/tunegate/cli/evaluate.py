@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -114,9 +114,7 @@ def command(
     from tunegate.store.release import read_release
 
     logs.configure()
-    for option, path in (("--output", output), ("--submission", submission), ("--summary", summary)):
-        if path and not path.parent.is_dir():
-            raise UsageError(f"The folder {path.parent} does not exist; make it or choose another {option}.")
+    _require_folders({"--output": output, "--submission": submission, "--summary": summary})
     part = Shard.parse(shard) if shard else None
     if part and (url or force):
         raise UsageError("--shard is for a model that is loaded here, and is not measured by --force; leave that out.")
@@ -136,14 +134,25 @@ def command(
     results = measure(served, partial(_served, store, found, concurrency)) if served else []
     results += measure(here, remote) if here else []
     submitted = choice.submission(results[0]) if submission and results else None
-    for path, body in ((output, to_json(results)), (submission, to_json(submitted)), (summary, _summary(results))):
-        if path:
-            with disk_errors_as(EvaluationError, path, "the store has the results."):
-                path.write_bytes(body)
+    _write((output, to_json(results)), (submission, to_json(submitted)), (summary, _summary(results)))
     if results:
         _print(results, as_json)
     else:
         click.echo(f"Shard {part} is in the store; the last one that is measured keeps the result of all.")
+
+
+def _require_folders(files: Mapping[str, Path | None]) -> None:
+    """Raises UsageError for a file, by its option, that could not be written when all is measured."""
+    for option, path in files.items():
+        if path and not path.parent.is_dir():
+            raise UsageError(f"The folder {path.parent} does not exist; make it or choose another {option}.")
+
+
+def _write(*files: tuple[Path | None, bytes]) -> None:
+    for path, body in files:
+        if path:
+            with disk_errors_as(EvaluationError, path, "the store has the results."):
+                path.write_bytes(body)
 
 
 @contextmanager
