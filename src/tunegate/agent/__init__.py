@@ -3,8 +3,8 @@
 The model is given; `loop` and `calls` are the two ways in which it asks for tools. Only `web` opens connections.
 """
 
-from tunegate.agent.loop import Reply, ask
-from tunegate.agent.steps import Answered, Taken
+from tunegate.agent.loop import ask
+from tunegate.agent.steps import Answered, Reply, Taken
 from tunegate.agent.tools import CALCULATOR, Source, Tool
 from tunegate.api.versions import Limits
 

@@ -8,11 +8,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from tunegate.agent.react import answer_of
-from tunegate.agent.steps import LIMITS, WORDS, Answered, Call, Clock, Progress, Taken, conversation, observed, take
+from tunegate.agent.steps import (
+    LIMITS,
+    WORDS,
+    Answered,
+    Call,
+    Clock,
+    Progress,
+    Reply,
+    Taken,
+    ToolCall,
+    conversation,
+    observed,
+    take,
+)
 from tunegate.agent.tools import Language, Tool, find
 from tunegate.api.versions import Limits
 from tunegate.prompts import Message, Template, load_template, render
@@ -32,24 +44,6 @@ _WORDS: dict[Language, dict[str, str]] = {
         "last": "不要再调用工具。请根据目前已知的信息回答问题。",
     },
 }
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """What a model calls. arguments: as it wrote them, which need not be JSON."""
-
-    id: str
-    name: str
-    arguments: str
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the model wrote and calls, and in how many tokens."""
-
-    text: str
-    tokens: int
-    calls: tuple[ToolCall, ...] = ()
 
 
 Model = Callable[[Sequence[dict[str, Any]], Sequence[dict[str, Any]], Choice], Awaitable[Reply]]

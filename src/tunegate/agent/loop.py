@@ -8,10 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 from tunegate.agent.react import Answer, Malformed, Step, parse
-from tunegate.agent.steps import LIMITS, WORDS, Answered, Call, Clock, Progress, Taken, conversation, observed, take
+from tunegate.agent.steps import (
+    LIMITS,
+    WORDS,
+    Answered,
+    Call,
+    Clock,
+    Progress,
+    Reply,
+    Taken,
+    conversation,
+    observed,
+    take,
+)
 from tunegate.agent.tools import Language, Tool
 from tunegate.api.versions import Limits
 from tunegate.prompts import Message, Template, load_template, render
@@ -30,14 +41,6 @@ _WORDS: dict[Language, dict[str, str]] = {
         "last": "不要再使用工具。请根据目前已知的信息，写出“最终结果：”和答案。",
     },
 }
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the model wrote, and in how many tokens."""
-
-    text: str
-    tokens: int
 
 
 Model = Callable[[Sequence[Message]], Awaitable[Reply]]

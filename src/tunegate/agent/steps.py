@@ -51,6 +51,24 @@ WORDS: dict[Language, dict[str, str]] = {
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """What a model calls. arguments: as it wrote them, which need not be JSON."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model wrote and, where its protocol has such, calls; and in how many tokens."""
+
+    text: str
+    tokens: int
+    calls: tuple[ToolCall, ...] = ()
+
+
+@dataclass(frozen=True)
 class Taken:
     """A step that was taken. discarded: actions that the model wrote before it could know the observation.
 

@@ -161,7 +161,7 @@ def _events(
     async def model(messages: Sequence[Message]) -> Reply:
         return Reply(*await asyncio.to_thread(answerer.reply, messages, bounds))
 
-    async def caller(messages: Any, schemas: Any, choice: calls.Choice) -> calls.Reply:
+    async def caller(messages: Any, schemas: Any, choice: calls.Choice) -> Reply:
         return await asyncio.to_thread(answerer.calls, messages, schemas, choice, bounds)
 
     if dialect == "openai":

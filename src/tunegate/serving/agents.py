@@ -17,6 +17,7 @@ from typing import Any
 
 from tunegate.agent import Answered, Taken, calls, loop, once
 from tunegate.agent.react import Answer, answer_so_far, parse
+from tunegate.agent.steps import Reply, ToolCall
 from tunegate.agent.tools import Language, Tool, find
 from tunegate.api.versions import Limits
 from tunegate.prompts import Message, Template
@@ -133,7 +134,7 @@ class _Model:
     sent: str = ""
     text: str = ""
 
-    async def write(self, messages: Sequence[Message]) -> loop.Reply:
+    async def write(self, messages: Sequence[Message]) -> Reply:
         """As `tunegate.agent.loop` asks; what of the text is the answer is said at once."""
         asked = [{"role": message.role, "content": message.content} for message in messages]
 
@@ -144,16 +145,16 @@ class _Model:
                 self.say(Text(new))
 
         whole, tokens = await self._ask(asked, {}, show)
-        return loop.Reply(whole.text, tokens)
+        return Reply(whole.text, tokens)
 
     async def call(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], choice: calls.Choice
-    ) -> calls.Reply:
+    ) -> Reply:
         """As `tunegate.agent.calls` asks."""
         fields = {"tools": list(tools), "tool_choice": choice}
         whole, tokens = await self._ask([dict(message) for message in messages], fields, lambda text: None)
-        made = [calls.ToolCall(it["id"], it["function"]["name"], it["function"]["arguments"]) for it in whole.calls]
-        return calls.Reply(whole.text, tokens, tuple(made))
+        made = [ToolCall(it["id"], it["function"]["name"], it["function"]["arguments"]) for it in whole.calls]
+        return Reply(whole.text, tokens, tuple(made))
 
     def rest(self, answer: str) -> str:
         """What of the answer has not been said yet."""

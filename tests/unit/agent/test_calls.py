@@ -12,6 +12,7 @@ import pytest
 
 from tests.unit.agent.vllm import called, said, vllm
 from tunegate.agent import CALCULATOR, Answered, Limits, Source, Taken, Tool, calls
+from tunegate.agent.steps import Reply
 from tunegate.api.errors import EvaluationError
 from tunegate.evaluation.models.http import HttpModel
 from tunegate.prompts import Message
@@ -34,7 +35,7 @@ def run(
     answers: Sequence[dict[str, Any]], *tools: Tool, question: str = QUESTION, parser: bool = True, **options: Any
 ) -> tuple[list[Taken | Answered], list[dict[str, Any]]]:
     async def collect(answerer: HttpModel) -> list[Taken | Answered]:
-        async def model(*given: Any) -> calls.Reply:
+        async def model(*given: Any) -> Reply:
             return await asyncio.to_thread(answerer.calls, *given, Bounds(max_tokens=100))
 
         return [event async for event in calls.ask(question, tools, model, nonce="8f3a", **options)]

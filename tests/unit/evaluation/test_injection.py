@@ -15,8 +15,8 @@ from tests.builders import make_version
 from tests.unit.evaluation.builders import write_injection
 from tests.unit.evaluation.servers import Server, said
 from tunegate.agent import Source
-from tunegate.agent.calls import ToolCall, _turn
-from tunegate.agent.steps import Call, observed
+from tunegate.agent.calls import _turn
+from tunegate.agent.steps import Call, ToolCall, observed
 from tunegate.agent.tools import CALCULATOR
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.policy import Gate

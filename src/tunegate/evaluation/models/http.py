@@ -7,7 +7,8 @@ from typing import Any
 
 from openai import APIConnectionError, APIStatusError, DefaultHttpxClient, OpenAI
 
-from tunegate.agent.calls import Choice, Reply, ToolCall
+from tunegate.agent.calls import Choice
+from tunegate.agent.steps import Reply, ToolCall
 from tunegate.api.environment import API_KEY
 from tunegate.api.errors import EvaluationError, ServingError, UsageError
 from tunegate.processes import is_loopback
