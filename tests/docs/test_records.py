@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from tests.answering import listening
+from tests.answering import listening, serving
 from tests.apiserver import REPOSITORY
-from tests.unit.local.test_records import platform, server, ticked
+from tests.unit.local.test_records import platform, ticked
 from tunegate.cli import root
 from tunegate.local.platform import Platform
 from tunegate.records.checking import LINKS
@@ -43,7 +43,7 @@ def test_a_command_does_what_the_page_says(
     monkeypatch.chdir(tmp_path)
     where = ["--home", str(home.folder), "--store", platform.store.uri]
     where += ["--endpoint-url", str(platform.store.endpoint_url)]
-    with listening(server(found.candidate.digest)) as url:
+    with listening(serving(found.candidate.digest)) as url:
         asked = ["--url", url] if " verify " in command else []
         done = CliRunner().invoke(root, [*shlex.split(command), *where, *asked])
     assert done.exit_code == 0, (done.output, done.exception)
