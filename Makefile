@@ -30,12 +30,13 @@ cluster: $(VENV)/developed ## Kubernetes client, operator, chart, images, pipeli
 e2e: $(VENV)/developed ## the whole loop with the smallest model
 	@$(BIN)/python -m pytest tests/e2e -q -rs $(ARGS)
 
-check: $(VENV)/developed ## format, lint, types, direction of imports, one version
+check: $(VENV)/developed ## format, lint, types, direction of imports, one version, tests that can be read
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@PYTHONPATH=src $(BIN)/lint-imports
 	@$(BIN)/python hack/set_version.py --check
+	@out=$$($(BIN)/python -m pytest tests --collect-only -qq) || { echo "$$out" | sed -n '/ ERRORS /,$$p'; exit 1; }
 
 format: $(VENV)/developed ## write the code in its one form
 	@$(BIN)/ruff format .
