@@ -22,7 +22,7 @@ def test_the_api_server_takes_every_field_of_a_route(cluster: Cluster, namespace
     traffic = {"gateway": {"name": "public", "sectionName": "web"}, "hostnames": ["*.example"], "pathPrefix": prefix}
     spec = msgspec.convert(policy(traffic=traffic)["spec"], ClusterPolicy)
     weights = {make_version("base").digest: 90, make_version("run-1").digest: 10}
-    wanted = manifests.http_route(namespace, spec, "shop", weights, step="shop-run-1/0")
+    wanted = manifests.http_route(namespace, spec, "shop", weights, step="team-a/shop-run-1/0")
     cluster.apply(wanted)
     found = cluster.get(kinds.HTTP_ROUTE, namespace, "shop")
     assert found is not None
@@ -32,7 +32,7 @@ def test_the_api_server_takes_every_field_of_a_route(cluster: Cluster, namespace
         assert [ref["weight"] for ref in rule["backendRefs"]] == [90, 10]
         assert rule["timeouts"] == {"request": "0s"}
         header = rule["filters"][0]["requestHeaderModifier"]
-        assert header == {"set": [{"name": "tunegate-step", "value": "shop-run-1/0"}]}
+        assert header == {"set": [{"name": "tunegate-step", "value": "team-a/shop-run-1/0"}]}
         assert (len(rule["filters"]) > 1) == (prefix != "/")
     assert len(others["backendRefs"]) == 1
     assert is_same(wanted["spec"], found["spec"])

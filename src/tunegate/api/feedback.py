@@ -19,7 +19,7 @@ StepTag = Annotated[str, Meta(pattern="^[0-9a-f]{10}/[0-9]{1,3}$")]
 
 
 def promotion_tag(name: str) -> str:
-    """Ten hex digits that stand for a promotion where its name would be too long."""
+    """Ten hex digits that stand for a promotion, named with its namespace, where its name would be too long."""
     return hashlib.sha256(name.encode()).hexdigest()[:10]
 
 

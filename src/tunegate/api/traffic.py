@@ -24,7 +24,8 @@ ANSWER_PATHS = (
 STEP_HEADER = "tunegate-step"
 """The request header by which whoever splits the traffic tells servers the step; what clients send does not pass."""
 
-_LABEL = re.compile(r"([a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?)/(0|[1-9][0-9]{0,2})")
+_NAMESPACE, _NAME = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
+_LABEL = re.compile(rf"((?:{_NAMESPACE}/)?{_NAME})/(0|[1-9][0-9]{{0,2}})")
 
 
 def is_answer(method: str, path: str) -> bool:
@@ -33,7 +34,8 @@ def is_answer(method: str, path: str) -> bool:
 
 
 def step_label(promotion: str, index: int) -> str:
-    """The value of the header at a step of a promotion, such as `shop-run-7-0123456789ab/0`.
+    """The value of the header at a step of a promotion, such as `team-a/shop-run-7-0123456789ab/0`; `promotion` has its
+    namespace before it, where there is one.
 
     `index` counts the policy's steps below 100 % from 0; at 100 %, while baking, it is their number.
     """
@@ -41,6 +43,6 @@ def step_label(promotion: str, index: int) -> str:
 
 
 def parse_step(label: str) -> tuple[str, int] | None:
-    """The promotion's name and the index of its step; None when `label` is not what `step_label` makes."""
+    """The promotion's name with its namespace, and the step's index; None when it is not what `step_label` makes."""
     found = _LABEL.fullmatch(label)
     return (found[1], int(found[2])) if found else None

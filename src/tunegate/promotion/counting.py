@@ -32,11 +32,17 @@ def shown(promotions: Iterable[Promotion]) -> Promotion | None:
     return next((promotion for promotion in promotions if promotion.status.phase in SHOWN), None)
 
 
+def name_in_store(snapshot: Snapshot, promotion: Promotion) -> str:
+    """The promotion's name among all that share a store: policies of several namespaces may have one name."""
+    return f"{snapshot.namespace}/{promotion.name}" if snapshot.namespace else promotion.name
+
+
 class Counted(NamedTuple):
     """Whose verdicts are counted: those on answers of the candidate and of its concurrent stable, in the steps of this
     promotion. Answers that were given in no step count from the start of the canary.
 
-    step: the index of the step whose split is checked. step_since: since when its weight is observed; None: it is not.
+    promotion: its name among all that share the store. step: the index of the step whose split is checked. step_since:
+    since when its weight is observed; None: it is not.
     """
 
     promotion: str
@@ -64,7 +70,7 @@ def counted(snapshot: Snapshot) -> Counted | None:
     stable = promotion.status.stable or stable_version(snapshot)
     status = promotion.status
     return Counted(
-        promotion=promotion.name,
+        promotion=name_in_store(snapshot, promotion),
         candidate=promotion.candidate.digest,
         stable=stable.digest,
         since=promotion.status.canary_started,

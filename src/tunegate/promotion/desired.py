@@ -9,7 +9,7 @@ from tunegate.api.policy import CanaryStep, PromotionPolicy
 from tunegate.api.promotion import PromotionStatus
 from tunegate.api.traffic import step_label
 from tunegate.api.versions import ModelVersion
-from tunegate.promotion.counting import shown, stable_version
+from tunegate.promotion.counting import name_in_store, shown, stable_version
 from tunegate.promotion.snapshot import EvaluationJob, EvaluationState, ServerState, Snapshot
 
 
@@ -70,7 +70,8 @@ def desired_step(snapshot: Snapshot, weights: Mapping[str, int]) -> str:
     share = weights.get(promotion.candidate.digest, 0) if promotion else 0
     if not promotion or share == 0:
         return ""
-    return step_label(promotion.name, sum(step.weight < share for step in canary_steps(snapshot.policy)))
+    index = sum(step.weight < share for step in canary_steps(snapshot.policy))
+    return step_label(name_in_store(snapshot, promotion), index)
 
 
 def desired_servers(snapshot: Snapshot) -> tuple[ModelVersion, ...]:

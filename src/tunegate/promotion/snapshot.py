@@ -45,6 +45,7 @@ class Snapshot:
     splits: how many questions the candidate and the stable were asked in the running step, counted in one or more ways;
     how many conversations, where those stay with one version. Empty: nobody knows.
     modified: who changed an object of ours by hand, and what; empty when nobody did.
+    namespace: where the promotions are; empty on one machine.
     """
 
     policy: PromotionPolicy
@@ -60,6 +61,7 @@ class Snapshot:
     tallies: Mapping[str, Verdicts] | None = None
     splits: tuple[tuple[int, int], ...] = ()
     modified: str = ""
+    namespace: str = ""
 
 
 @dataclass(frozen=True)

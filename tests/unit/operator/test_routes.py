@@ -241,7 +241,7 @@ def test_servers_are_told_the_step_for_as_long_as_a_candidate_has_traffic() -> N
         told.setdefault(step_told(world), set()).add(world.weights().get(server_of(candidate), 0))
     name = world.promotion()["metadata"]["name"]
     assert told.pop("") == {0, 100}, "before, and when it is the stable version"
-    assert told == {f"{name}/{index}": shares for index, shares in enumerate(({10}, {50}, {95, 100}))}
+    assert told == {f"shop/{name}/{index}": shares for index, shares in enumerate(({10}, {50}, {95, 100}))}
 
 
 def step_told(world: World) -> str:

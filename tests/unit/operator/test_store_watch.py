@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
-from tests.builders import at, make_cluster_policy, make_evaluation, make_version, make_vote
+from tests.builders import at, make_cluster_policy, make_evaluation, make_policy, make_version, make_vote
 from tests.waiting import wait_for
 from tunegate.api.errors import CredentialsError, DigestError, NotFoundError, StoreError, TunegateError
 from tunegate.api.feedback import Tally, step_tag
+from tunegate.api.promotion import Promotion, PromotionStatus
+from tunegate.api.traffic import parse_step
 from tunegate.feedback import VoteWriter
-from tunegate.promotion.counting import Counted
+from tunegate.promotion.counting import Counted, counted
+from tunegate.promotion.desired import desired_step
+from tunegate.promotion.snapshot import Snapshot
 from tunegate.records.signing import new_key
 from tunegate.store import Store
 from tunegate.store.evaluations import save
@@ -83,6 +87,26 @@ def test_two_policies_of_one_model_count_beside_each_other(store: Store) -> None
     assert told == ["shop"]
     source._work()
     assert told == ["shop"]
+
+
+def test_promotions_of_one_name_in_two_namespaces_count_their_own_votes(store: Store) -> None:
+    """One policy, applied in two namespaces, whose servers write to one store."""
+    candidate, base = make_version("run-1"), make_version("base")
+    status = PromotionStatus(phase="Paused", stable=base, canary_started=at(0))
+    promotion = Promotion(name="shop-run-1", created=at(0), candidate=candidate, status=status)
+    seen = [Snapshot(make_policy(), base, promotions=(promotion,), namespace=team) for team in ("team-a", "team-b")]
+    writer = VoteWriter(store)
+    for snapshot, verdicts in zip(seen, (2, 5), strict=True):
+        found = parse_step(desired_step(snapshot, {candidate.digest: 10, base.digest: 90}))
+        assert found is not None
+        writer.write([make_vote(candidate.digest, step=step_tag(*found)) for _ in range(verdicts)])
+    source = Source(lambda: store, lambda model: None, lambda seconds: None)
+    for snapshot, verdicts in zip(seen, (2, 5), strict=True):
+        asked = counted(snapshot)
+        assert asked is not None
+        source.votes(asked, "shop")
+        source._work()
+        assert source.votes(asked, "shop") == {candidate.digest: {0: Tally(down=verdicts)}, base.digest: {}}
 
 
 def test_what_nobody_foresaw_ends_no_thread(store: Store, tmp_path: Path) -> None:

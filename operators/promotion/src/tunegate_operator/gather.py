@@ -268,6 +268,7 @@ class Gatherer:
             servers=server_states(servers, digests, records, _seen_by_users(route, promotions), policy.serving, now),
             weights=route.weights,
             modified=edit.sentence,
+            namespace=namespace,
         )
         counts = self._counts(namespace, snapshot, now)
         keys = {each["id"]: each["publicKey"] for each in obj.get("status", {}).get("recordKeys", ())}
