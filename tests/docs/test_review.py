@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tests.answering import answering
 from tests.apiserver import REPOSITORY
 from tests.builders import START
 from tests.unit.review.builders import make_mark
@@ -100,6 +101,13 @@ def test_the_commands_make_serve_and_keep_a_review(
     assert kept is not None
     named = {metric.name.replace("preference", "CRITERION") for metric in kept.metrics}
     assert named <= set(re.findall(r"`((?:agreement/)?CRITERION\w*)`", PAGE))
+    with answering(lambda question: "[[tie]]") as (url, _):
+        argv = words("judge")
+        argv[argv.index("--url") + 1] = url
+        assert CliRunner().invoke(root, argv, catch_exceptions=False).exit_code == 0
+    judged = find(store, store.resolve(names["CANDIDATE"]).digest, "shop-en.judge-pairs")
+    assert judged is not None
+    assert {metric.name for metric in judged.metrics} >= {"agreement/preference", "contradicted/preference"}
     assert json.dumps(names["STABLE"]) not in Path("shop-review/marks.jsonl").read_text()
 
 

@@ -41,6 +41,16 @@ ACCEPTED = [
     pytest.param(policy(gates=[{**GATE, "min": 1, "basis": "Interval"}]), id="gate-on-the-interval"),
     pytest.param(policy(gates=[{**GATE, "maxRegression": 0}]), id="gate-max-regression-zero"),
     pytest.param(policy(gates=[{**GATE, "min": -1e300}]), id="gate-far-away"),
+    *(
+        pytest.param(
+            policy(
+                suites=["shop-en.judge-pairs", f"shop-en.{people}"],
+                gates=[{**GATE, "suite": suite, "min": 1} for suite in ("shop-en.judge-pairs", f"shop-en.{people}")],
+            ),
+            id=f"gate-by-a-judge-beside-{people}",
+        )
+        for people in ("people", "pairs")
+    ),
     pytest.param(policy(initialVersion="oss://models/base/"), id="initial-version-in-oss"),
     pytest.param(policy(traffic={"pathPrefix": "/shop/v2"}), id="path-prefix"),
     pytest.param(policy(traffic={"gateway": {"name": "public"}}), id="gateway"),

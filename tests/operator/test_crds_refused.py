@@ -70,6 +70,22 @@ REFUSED = [
         "every suite that a gate names must be one of suites, or it is never measured",
         id="gate-on-another-suite",
     ),
+    pytest.param(
+        policy(suites=["shop-en.judge"], gates=[{"suite": "shop-en.judge", "metric": "score", "min": 1}]),
+        "needs one by people beside it",
+        id="gate-by-a-judge-alone",
+    ),
+    pytest.param(
+        policy(
+            suites=["shop-en.judge", "shop.people"],
+            gates=[
+                {"suite": "shop-en.judge", "metric": "score", "min": 1},
+                {"suite": "shop.people", "metric": "score", "min": 1},
+            ],
+        ),
+        "needs one by people beside it",
+        id="gate-by-a-judge-beside-people-who-judge-other-questions",
+    ),
     pytest.param(gate(), "a gate needs exactly one of min, max and maxRegression", id="gate-without-bound"),
     pytest.param(gate(min=0.1, max=1), "a gate needs exactly one of min, max and maxRegression", id="gate-two-bounds"),
     pytest.param(gate(maxRegression=-1), "greater than or equal to 0", id="gate-negative-regression"),

@@ -45,6 +45,14 @@ CREATED = [
         policy(gates=[{**GATE, "suite": "shop-zh", "min": 0.5}], suites=["shop-en", "shop-zh"]),
     ),
     Case(
+        "a gate on the suite of a judge model, NAME.judge or NAME.judge-pairs, needs one by people beside it",
+        policy(gates=[{**GATE, "suite": "shop.judge", "min": 0.5}], suites=["shop.judge", "shop.people"]),
+        policy(
+            gates=[{**GATE, "suite": f"shop.{who}", "min": 0.5} for who in ("judge", "people")],
+            suites=["shop.judge", "shop.people"],
+        ),
+    ),
+    Case(
         "initialVersion begins with s3:// or oss:// and ends in '/'",
         policy(initialVersion=BASE["uri"][:-1]),
         policy(initialVersion=BASE["uri"]),

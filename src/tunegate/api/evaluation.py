@@ -7,10 +7,23 @@ from typing import Literal
 
 from tunegate.api.codec import Document, Resource, prepare
 
+BY_PEOPLE, BY_JUDGE = (".people", ".pairs"), (".judge", ".judge-pairs")
+"""How the names of suites end whose answers people judge, and a judge model: single ones, and pairs."""
+
 
 def is_by_people(suite: str) -> bool:
-    """Whether people judge it, on a page of `tunegate review`, so that no Job could measure it; by its name."""
-    return suite.endswith((".people", ".pairs"))
+    """Whether people judge it, on a page of `tunegate review`; by its name."""
+    return suite.endswith(BY_PEOPLE)
+
+
+def is_by_judge(suite: str) -> bool:
+    """Whether a judge model does, which `tunegate review judge` asks; by its name."""
+    return suite.endswith(BY_JUDGE)
+
+
+def is_reviewed(suite: str) -> bool:
+    """Whether it is the result of a review, so that no Job could measure it."""
+    return is_by_people(suite) or is_by_judge(suite)
 
 
 class Metric(Resource, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from tunegate.api.codec import Resource, prepare
 from tunegate.api.errors import UsageError
+from tunegate.api.evaluation import BY_PEOPLE, is_by_judge
 
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
@@ -130,6 +131,13 @@ class PromotionPolicy(Resource, frozen=True, kw_only=True):
             raise ValueError("initialVersion must end in '/': a prefix without it also matches its neighbors")
         if unknown := {gate.suite for gate in self.gates} - set(self.suites):
             raise ValueError(f"gates name suites that are not evaluated: {', '.join(sorted(unknown))}")
+        for suite in (gate.suite for gate in self.gates if is_by_judge(gate.suite)):
+            beside = [suite.rpartition(".")[0] + end for end in BY_PEOPLE]
+            if not any(gate.suite in beside for gate in self.gates):
+                raise ValueError(
+                    f"the gate on {suite} reads a judge model alone; people must judge the same questions: add a gate "
+                    f"on {' or '.join(beside)}"
+                )
         for field, named in (("selection", self.selection), ("stopTraining", self.stop_training)):
             if named and named.suite and named.suite not in self.suites:
                 raise ValueError(f"{field} names a suite that is not evaluated: {named.suite}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -14,7 +16,7 @@ import click
 from tunegate.api import environment
 from tunegate.api.codec import from_json, to_json
 from tunegate.api.errors import EvaluationError, NotFoundError, UsageError
-from tunegate.cli.options import json_option, open_store, optional_store_options, print_table, store_options
+from tunegate.cli.options import json_option, open_store, optional_store_options, print_table, step_bars, store_options
 from tunegate.files import disk_errors_as, replace_file
 
 if TYPE_CHECKING:
@@ -22,9 +24,13 @@ if TYPE_CHECKING:
 
     from tunegate.api.evaluation import Evaluation
     from tunegate.review.items import Mode, Review
+    from tunegate.review.judge import Judged
     from tunegate.review.results import Agreement
+    from tunegate.review.verdicts import Account
 
-REVIEW, MARKS, LABEL_STUDIO = "review.json", "marks.jsonl", "label-studio"
+REVIEW, MARKS, REPLIES, LABEL_STUDIO = "review.json", "marks.jsonl", "judge.jsonl", "label-studio"
+
+_SHOWN = 20
 
 folder_argument = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 
@@ -136,23 +142,77 @@ def result(folder: Path, save: bool, as_json: bool, store_uri: str | None, endpo
 
     There is none while judgements are missing.
     """
-    from tunegate.review.marks import latest, read
+    from tunegate.review.judge import judged
+    from tunegate.review.marks import Judgement, latest, read
     from tunegate.review.results import agreement, results
-    from tunegate.store.evaluations import save as keep
+    from tunegate.review.verdicts import accounts
 
     review = _read(folder)
     marks = latest(read(folder / MARKS)[0])
     found = results(review, marks, datetime.now(UTC))
-    if save:
-        if not store_uri:
-            raise UsageError(f"--save wants a store; name it with --store or {environment.STORE}.")
-        store = open_store(store_uri, endpoint_url)
-        for evaluation in found:
-            keep(store, evaluation)
+    _keep(found, save, store_uri, endpoint_url)
     if as_json:
         click.echo(to_json(found), nl=False)
+        return
+    _print_results(found)
+    _print_agreement(agreement(review, marks))
+    replies = [line for line in read(folder / REPLIES)[0] if isinstance(line, Judgement)]
+    for model in dict.fromkeys(reply.model for reply in replies):
+        _print_accounts(accounts(review, judged(review, replies, model), marks))
+
+
+@command.command()
+@folder_argument
+@click.option("--url", required=True, help="A server with OpenAI's API; TUNEGATE_API_KEY is the key that it is sent.")
+@click.option("--model", help="What the server calls the judge; by default the first model that it lists.")
+@click.option("--concurrency", type=click.IntRange(min=1), default=4, show_default=True, help="Questions at once.")
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), default=1024, show_default=True, help="Of a reply, thoughts included."
+)
+@click.option("--save", is_flag=True, help="Keep the results in the store, as a suite of their own.")
+@json_option
+@optional_store_options
+def judge(
+    folder: Path,
+    url: str,
+    model: str | None,
+    concurrency: int,
+    max_tokens: int,
+    save: bool,
+    as_json: bool,
+    store_uri: str | None,
+    endpoint_url: str | None,
+) -> None:
+    """Ask a model what it says of the items in FOLDER, beside people and never in their place.
+
+    Pairs are asked about in both orders; where the model contradicts itself, that is a tie. Replies are kept as they
+    come, so the same command again goes on, and asks again where no verdict could be read.
+    """
+    from tunegate.review.judge import judged
+    from tunegate.review.judging import Judge, ask
+    from tunegate.review.marks import Judgement, MarkFile, latest, read
+    from tunegate.review.verdicts import accounts, judge_results
+
+    review = _read(folder)
+    asked = Judge(url, model, os.environ.get(environment.API_KEY), None, concurrency)
+    file = MarkFile(folder / REPLIES)
+    try:
+        with closing(asked), step_bars() as show:
+            refused = ask(asked, review, file, max_tokens, partial(show, asked.model) if show else lambda *_: None)
+        said = judged(review, (line for line in file.lines if isinstance(line, Judgement)), asked.model)
+    finally:
+        file.close()
+    people = latest(read(folder / MARKS)[0])
+    _print_unread(review, said)
+    if refused:
+        raise EvaluationError(f"{len(refused)} questions have no reply. {refused[0]} Then run the same command again.")
+    found = judge_results(review, said, people, datetime.now(UTC))
+    _keep(found, save, store_uri, endpoint_url)
+    if as_json:
+        click.echo(to_json({"results": found, "accounts": accounts(review, said, people)}), nl=False)
     else:
-        _print(found, agreement(review, marks))
+        _print_results(found)
+        _print_accounts(accounts(review, said, people))
 
 
 @command.command()
@@ -217,22 +277,69 @@ def _read(folder: Path) -> Review:
     return from_json(path.read_bytes(), Review, str(path))
 
 
-def _print(found: Sequence[Evaluation], agreements: Sequence[Agreement]) -> None:
-    def number(value: float | None) -> str:
-        return "-" if value is None else f"{value:.3f}"
+def _keep(found: Sequence[Evaluation], save: bool, store_uri: str | None, endpoint_url: str | None) -> None:
+    from tunegate.store.evaluations import save as keep
 
+    if not save:
+        return
+    if not store_uri:
+        raise UsageError(f"--save wants a store; name it with --store or {environment.STORE}.")
+    store = open_store(store_uri, endpoint_url)
+    for evaluation in found:
+        keep(store, evaluation)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _print_results(found: Sequence[Evaluation]) -> None:
     rows = [
-        (result.version, metric.name, number(metric.value), f"{number(metric.low)} to {number(metric.high)}", metric.n)
+        (
+            result.version,
+            metric.name,
+            _number(metric.value),
+            f"{_number(metric.low)} to {_number(metric.high)}",
+            metric.n,
+        )
         for result in found
         for metric in result.metrics
-        if not metric.name.startswith("agreement/")
+        if "/" not in metric.name  # what is said of the reviewers, which is the same for all versions
     ]
     print_table(found[0].suite, ("version", "metric", "value", "95 %", "n"), rows)
+
+
+def _print_agreement(agreements: Sequence[Agreement]) -> None:
     for agreed in agreements:
         if not agreed.n:
             click.echo(f"{agreed.criterion}: nobody judged the same answers, so agreement is not known.")
             continue
-        pairs = "; ".join(f"{' and '.join(k.reviewers)} {number(k.value)} (n={k.n})" for k in agreed.kappas)
+        pairs = "; ".join(f"{' and '.join(k.reviewers)} {_number(k.value)} (n={k.n})" for k in agreed.kappas)
         click.echo(
-            f"{agreed.criterion}: Krippendorff's alpha {number(agreed.alpha)} (n={agreed.n}); Cohen's kappa: {pairs}"
+            f"{agreed.criterion}: Krippendorff's alpha {_number(agreed.alpha)} (n={agreed.n}); Cohen's kappa: {pairs}"
         )
+
+
+def _print_accounts(found: Sequence[Account]) -> None:
+    for each in found:
+        people = "; ".join(f"{k.reviewers[1]} {_number(k.value)} (n={k.n})" for k in each.kappas)
+        agreed = (
+            f"Cohen's kappa with people {_number(each.agreement)} (n={each.n}): {people}"
+            if each.n
+            else "people judged none of these items, so whether it agrees with them is not known"
+        )
+        lean, other = each.leans, each.people_lean
+        longer = (
+            f"the longer answer wins {_number(lean.value)} (n={lean.n}), by people {_number(other.value)} (n={other.n})"
+        )
+        turned = f"; contradicted itself in {each.contradicted} of {each.items}" if each.contradicted else ""
+        click.echo(f"{each.criterion} by the model {each.model}: {agreed}{turned}; {longer}.")
+
+
+def _print_unread(review: Review, said: Judged) -> None:
+    """Which replies hold no verdict, as far as a screen goes; the file has them whole."""
+    if said.unread:
+        click.echo(f"{len(said.unread)} replies hold no verdict, or several:", err=True)
+    for reply in said.unread[:_SHOWN]:
+        text = " ".join(reply.reply.split())
+        click.echo(f"  {review.judged[reply.answers].question}, {reply.criterion}: {text[-120:]!r}", err=True)

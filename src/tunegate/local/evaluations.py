@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tunegate.api.errors import UnavailableError, UsageError
-from tunegate.api.evaluation import Evaluation, is_by_people
+from tunegate.api.evaluation import Evaluation, is_reviewed
 from tunegate.api.versions import ModelVersion
 from tunegate.processes import Child
 from tunegate.promotion.snapshot import EvaluationJob, EvaluationState
@@ -48,7 +48,7 @@ class Evaluations:
                     self._messages[key] = f"{child.tail()} (log: {child.log})"
         if (now := time.monotonic()) - self._asked_people >= PEOPLE_SECONDS:
             self._asked_people = now
-            self._looked -= {key for key in wanted if is_by_people(key[1])}
+            self._looked -= {key for key in wanted if is_reviewed(key[1])}
         for key in wanted:
             if key not in self._results and key not in self._looked:
                 self._looked.add(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tunegate.api.evaluation import is_by_people
+from tunegate.api.evaluation import is_reviewed
 from tunegate.api.policy import CanaryStep, PromotionPolicy
 from tunegate.api.promotion import PromotionStatus
 from tunegate.api.traffic import step_label
@@ -98,7 +98,7 @@ def desired_evaluations(
         EvaluationJob(version, suite)
         for version in versions.values()
         for suite in snapshot.policy.suites
-        if not is_by_people(suite)
+        if not is_reviewed(suite)
         and (state := snapshot.evaluations.get((version.digest, suite), EvaluationState())).result is None
         and state.failures < limit
     )

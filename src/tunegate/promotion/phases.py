@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from tunegate.api.evaluation import is_by_people
+from tunegate.api.evaluation import is_by_judge, is_reviewed
 from tunegate.api.policy import CanaryStep, PromotionPolicy
 from tunegate.api.promotion import TERMINAL, Comparison, Decision, Ending, Phase, Promotion, PromotionStatus, Transition
 from tunegate.api.versions import ModelVersion
@@ -198,22 +198,25 @@ def evaluating(view: View) -> PromotionStatus:
 
 def _wait_for_results(view: View, missing: Sequence[tuple[ModelVersion, str]]) -> PromotionStatus:
     """Machines get `evaluationTimeoutSeconds`; people get until the promotion's deadline."""
-    by_machine = [f"{suite} on {version.name}" for version, suite in missing if not is_by_people(suite)]
+    by_machine = [f"{suite} on {version.name}" for version, suite in missing if not is_reviewed(suite)]
     limit = view.policy.evaluation_timeout_seconds
     if by_machine and view.seconds_since(view.entered("Evaluating")) > limit:
         message = f"no result of {' and of '.join(by_machine)} within {limit:.0f} s"
         return view.end("Failed", "EvaluationTimeout", message)
-    by_people = dict.fromkeys(f"{suite} on {version.name}" for version, suite in missing if is_by_people(suite))
-    if not by_people:
+    reviewed = dict.fromkeys(key for key in missing if is_reviewed(key[1]))
+    by_people = [f"{suite} on {version.name}" for version, suite in reviewed if not is_by_judge(suite)]
+    by_judge = [f"{suite} on {version.name}" for version, suite in reviewed if is_by_judge(suite)]
+    if not reviewed:
         return view.to("Evaluating", "", "")
     deadline = view.entered("Verifying") + timedelta(seconds=view.policy.deadline_seconds)
-    return view.to(
-        "Evaluating",
-        "",
-        "",
-        waiting=f"waits for people to judge {' and '.join(by_people)}, until {deadline:%Y-%m-%d %H:%M} UTC at the "
-        "latest: tunegate review create, serve, and result --save",
-    )
+    until = f"until {deadline:%Y-%m-%d %H:%M} UTC at the latest"
+    waits = []
+    if by_people:
+        remedy = "tunegate review create, serve, and result --save"
+        waits.append(f"waits for people to judge {' and '.join(by_people)}, {until}: {remedy}")
+    if by_judge:
+        waits.append(f"waits for the judge model's {' and '.join(by_judge)}, {until}: tunegate review judge --save")
+    return view.to("Evaluating", "", "", waiting="; ".join(waits))
 
 
 def awaiting_approval(view: View) -> PromotionStatus:

@@ -51,7 +51,23 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="mar
     reason: str = ""
 
 
-Line = Joined | Mark
+class Judgement(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="judgement"):
+    """What a judge model replied about an item by one criterion, word for word; such lines have a file of their own.
+
+    model: as its server calls it. asked: the digest of what it was asked. answers: the digest of the item. left: the
+    place among the item's answers of the one shown first.
+    """
+
+    model: str
+    asked: str
+    answers: str
+    criterion: str
+    left: int
+    reply: str
+    time: datetime
+
+
+Line = Joined | Mark | Judgement
 Marks = dict[tuple[str, str, str], Mark]  # by digest of the answers, reviewer and criterion
 
 

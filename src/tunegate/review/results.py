@@ -26,7 +26,8 @@ from tunegate.review.items import VERDICTS, Item, Review
 from tunegate.review.marks import Marks
 
 SETTINGS = "people"
-_WON: dict[int | str, float] = {"first": 1.0, "second": 0.0, "tie": 0.5, "both_bad": 0.5}
+WON: dict[int | str, float] = {"first": 1.0, "second": 0.0, "tie": 0.5, "both_bad": 0.5}
+"""What the first answer of a pair has won by a verdict."""
 _RESAMPLES = 200
 
 Given = dict[str, dict[str, int | str]]  # digest of an item -> what each reviewer gave it by one criterion
@@ -68,12 +69,17 @@ def results(review: Review, marks: Marks, now: datetime) -> list[Evaluation]:
             f"{progress.total - progress.done} of {progress.total} judgements of {review.suite} are missing, so there "
             f"is no result yet; resume with `tunegate review serve`.{alone}"
         )
-    used = [mark for mark in marks.values() if mark.answers in review.judged]
     agreed = [
         Metric(name=f"agreement/{found.criterion}", value=found.alpha, n=found.n)
         for found in agreement(review, marks)
         if found.n
     ]
+    return evaluations(review, marks, agreed, now)
+
+
+def evaluations(review: Review, marks: Marks, more: Sequence[Metric], now: datetime) -> list[Evaluation]:
+    """One for each version, of marks that are complete, with `more` metrics."""
+    used = [mark for mark in marks.values() if mark.answers in review.judged]
     measured = _pairs(review, marks) if review.mode == "pairs" else _singles(review, marks)
     return [
         Evaluation(
@@ -84,7 +90,7 @@ def results(review: Review, marks: Marks, now: datetime) -> list[Evaluation]:
             settings=SETTINGS,
             completed=len(records),
             total=len({item.question for item in review.items}),
-            metrics=(*metrics, *agreed),
+            metrics=(*metrics, *more),
             records=tuple(records),
             code_version=tunegate.__version__,
             started=min((mark.time for mark in used), default=now),
@@ -98,7 +104,7 @@ def agreement(review: Review, marks: Marks) -> list[Agreement]:
     """How far reviewers agree so far, by each criterion."""
     found = []
     for criterion in review.criteria:
-        given = [values for values in _given(review, marks, criterion).values() if len(values) > 1]
+        given = [values for values in given_by(review, marks, criterion).values() if len(values) > 1]
         codes = {value: float(place) for place, value in enumerate(_values(review, criterion))}
         units = [[codes[value] for value in values.values()] for values in given]
         is_scale = review.mode == "single" and criterion.points > 2
@@ -118,7 +124,7 @@ def _values(review: Review, criterion: Criterion) -> Sequence[int | str]:
     return VERDICTS if review.mode == "pairs" else criterion.values
 
 
-def _given(review: Review, marks: Marks, criterion: Criterion) -> Given:
+def given_by(review: Review, marks: Marks, criterion: Criterion) -> Given:
     """What those who judged an item by every criterion gave it by this one."""
     done = queue.judged(review, marks)
     return {
@@ -132,7 +138,7 @@ def _singles(review: Review, marks: Marks) -> list[tuple[list[Metric], list[Reco
     means = {
         criterion.name: {
             digest: fmean(float(value) for value in values.values())
-            for digest, values in _given(review, marks, criterion).items()
+            for digest, values in given_by(review, marks, criterion).items()
         }
         for criterion in review.criteria
     }
@@ -158,9 +164,9 @@ def _pairs(review: Review, marks: Marks) -> list[tuple[list[Metric], list[Record
     duels = {}
     both_bad = []
     for criterion in review.criteria:
-        given = _given(review, marks, criterion)
+        given = given_by(review, marks, criterion)
         duels[criterion.name] = [
-            Duel(item, 0.5 if item.is_same else fmean(_WON[value] for value in given[item.digest].values()))
+            Duel(item, 0.5 if item.is_same else fmean(WON[value] for value in given[item.digest].values()))
             for item in review.items
         ]
         bad = [sum(value == "both_bad" for value in values.values()) * 2 > len(values) for values in given.values()]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.builders import make_policy
 from tunegate.api.errors import UsageError
-from tunegate.api.policy import read_policy_file, write_policy_file
+from tunegate.api.policy import Gate, read_policy_file, write_policy_file
 
 PIPELINES = Path(__file__).parents[3] / "pipelines"
 SPEC = msgspec.yaml.encode(make_policy()).decode()
@@ -58,3 +58,15 @@ def test_a_bare_spec_is_refused_with_the_three_lines_to_add() -> None:
 def test_a_file_that_is_no_policy_is_refused_by_field(text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         read_policy_file(text.encode(), "policy.yaml")
+
+
+@pytest.mark.parametrize("beside", ["tone.people", "tone.pairs"])
+@pytest.mark.parametrize("judge", ["tone.judge", "tone.judge-pairs"])
+def test_a_gate_by_a_judge_model_alone_is_refused(judge: str, beside: str) -> None:
+    gate = Gate(suite=judge, metric="score", min=0.5)
+    others = Gate(suite="other.people", metric="score", min=0.5)
+    with pytest.raises(ValueError, match=rf"gate on {judge} reads a judge model alone.*tone.people or tone.pairs"):
+        make_policy(suites=(judge, "other.people"), gates=(gate, others))
+    by_people = msgspec.structs.replace(gate, suite=beside)
+    assert make_policy(suites=(judge, beside), gates=(gate, by_people)).gates[0] == gate
+    assert make_policy(suites=(judge,), gates=()).suites == (judge,)

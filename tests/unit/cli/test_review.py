@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.answering import Refusal, answering
 from tests.builders import START
 from tests.refusals import call, refused
 from tests.unit.evaluation.builders import SUBJECTS, write_business, write_choice
@@ -139,6 +140,58 @@ def test_a_review_goes_to_label_studio_and_comes_back(
     assert results[0]["metrics"] == results[1]["metrics"]
     assert results[0]["records"] == results[1]["records"]
     assert "is not NUMBER=NAME" in str(run("import", there, exported, "--person", "Li").exception)
+
+
+def test_a_judge_model_is_asked_beside_people(
+    store: Store, versions: list[ModelVersion], suite: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "review"
+    assert (
+        run("create", folder, *(v.name for v in versions), "--suite", suite, "--pairs", "--share", "0").exit_code == 0
+    )
+    judge(folder, "Li", correct="second", tone="tie")
+    marks = (folder / "marks.jsonl").read_bytes()
+
+    def likes_the_candidate(question: str) -> str:
+        return "[[A]]" if "candidate" in question.partition("Answer A")[2].partition("Answer B")[0] else "[[B]]"
+
+    with answering(likes_the_candidate) as (url, asked):
+        call("review", "judge", folder, "--url", url)
+        printed = call("review", "judge", folder, "--url", url, "--save")
+        assert len(asked) == 12, "three questions, two criteria, both orders, and the second command asks nothing"
+        told = json.loads(call("review", "judge", folder, "--url", url, "--json"))
+    assert "shop-test.judge-pairs" in printed
+    assert "correct by the model shop: Cohen's kappa with people" in printed
+    assert [account["model"] for account in told["accounts"]] == ["shop", "shop"]
+    kept = find(store, versions[1].digest, "shop-test.judge-pairs")
+    assert kept is not None
+    assert (kept.settings, kept.metric("correct_wins").value) == ("judge shop", 1)  # type: ignore[union-attr]
+    assert find(store, versions[1].digest, "shop-test.pairs") is None, "it is never a result of people"
+    assert (folder / "marks.jsonl").read_bytes() == marks
+    assert "tone by the model shop: Cohen's kappa with people" in run("result", folder).output
+
+
+def test_replies_that_a_judge_owes_are_had_as_the_messages_say(
+    versions: list[ModelVersion], suite: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "review"
+    call("review", "create", folder, versions[0].name, "--suite", suite)
+
+    def refuses_the_first(question: str) -> str:
+        if "Price 0?" in question:
+            raise Refusal("No.")
+        return "[[4]]" if "[[5]]" in question else "[[yes]]"
+
+    with answering(refuses_the_first) as (url, _), refused(" Then run the same command again.") as caught:
+        call("review", "judge", folder, "--url", url)
+    assert "2 questions have no reply" in str(caught.value)
+    with answering(lambda question: "Well.") as (url, _):
+        unread = run("judge", folder, "--url", url)
+    assert "2 replies hold no verdict, or several:\n  q0, correct: 'Well.'" in unread.output
+    assert "there is no result of it yet" in str(unread.exception)
+    with answering(lambda question: "[[4]]" if "[[5]]" in question else "[[yes]]") as (url, asked):
+        call("review", "judge", folder, "--url", url)
+        assert len(asked) == 2
 
 
 def test_what_can_not_be_judged_is_refused_with_the_remedy(

@@ -682,6 +682,17 @@ def test_people_are_waited_for_beyond_what_a_machine_may_take(candidate: ModelVe
     assert world.last.status.waiting == ""
 
 
+def test_a_judge_model_is_waited_for_as_the_people_beside_it_are(candidate: ModelVersion) -> None:
+    suites = ("tone.judge", "tone.people")
+    gates = tuple(Gate(suite=suite, metric="score", min=0.5) for suite in suites)
+    world = World(make_policy(suites=suites, gates=gates)).publish(candidate).until("Evaluating").step(2, seconds=150)
+
+    assert not [job for job in world.plan.evaluations if job.suite in suites]
+    assert "people to judge tone.people on" in world.last.status.waiting
+    assert "the judge model's tone.judge on" in world.last.status.waiting
+    assert "tunegate review judge --save" in world.last.status.waiting
+
+
 def test_people_who_never_come_are_named_at_the_deadline(candidate: ModelVersion) -> None:
     policy = make_policy(suites=("quality", "tone.people"), deadline_seconds=500)
     world = World(policy).publish(candidate, score=0.9).until("Evaluating").step(2, seconds=300)

@@ -39,9 +39,9 @@ def make_suite(questions: int = 10, criteria: Sequence[Criterion] = CRITERIA) ->
     return BusinessSuite("shop", SUITE_DIGEST, 64, tuple(asked), tuple(criteria))
 
 
-def make_answers(suite: BusinessSuite, version: int, same: int = 0) -> Evaluation:
-    """An evaluation whose first `same` answers are those of every other version."""
-    texts = [f"$30, {n}" if n < same else f"$30 says number {version} to {n}" for n in range(len(suite))]
+def make_answers(suite: BusinessSuite, version: int, same: int = 0, more: str = "") -> Evaluation:
+    """An evaluation whose first `same` answers are those of every other version; the others end in `more`."""
+    texts = [f"$30, {n}" if n < same else f"$30 says number {version} to {n}{more}" for n in range(len(suite))]
     records = [
         Record(id=question.id, prompt=question.messages[-1].content, expected="", answer=text, scores={"score": 1.0})
         for question, text in zip(suite.questions, texts, strict=True)
@@ -67,9 +67,12 @@ def build_review(
     reviewers: int = 2,
     share: float = 0.2,
     criteria: Sequence[Criterion] = CRITERIA,
+    longer: int | None = None,
 ) -> Review:
+    """longer: the version whose answers are longer than those of the others."""
     suite = make_suite(questions, criteria)
-    answers = [make_answers(suite, version, same) for version in range(versions)]
+    more = [", gladly and at once" if version == longer else "" for version in range(versions)]
+    answers = [make_answers(suite, version, same, more[version]) for version in range(versions)]
     return make_review(suite, answers, mode, reviewers=reviewers, share=share)
 
 

@@ -10,17 +10,19 @@ import msgspec
 
 from tests.builders import START
 from tests.refusals import refused, without_story
-from tests.unit.review.builders import build_review, make_answers, make_mark, make_suite
+from tests.unit.review.builders import CRITERIA, build_review, make_answers, make_mark, make_suite
 from tests.unit.review.conftest import Serve, served
 from tests.unit.review.test_server import Client
 from tunegate.evaluation.criteria import Criterion
 from tunegate.processes import free_port
 from tunegate.review.desk import Desk
 from tunegate.review.items import make_review
+from tunegate.review.judge import calls, judged
 from tunegate.review.labelstudio import read_marks, tasks
-from tunegate.review.marks import MarkFile, latest
+from tunegate.review.marks import Judgement, MarkFile, latest
 from tunegate.review.results import results
 from tunegate.review.server import listen
+from tunegate.review.verdicts import judge_results
 
 
 def test_versions_are_those_that_the_message_asks_for() -> None:
@@ -69,6 +71,25 @@ def test_there_is_a_result_once_everything_was_judged() -> None:
     with refused("; resume with `tunegate review serve`"):
         results(review, latest(marks[:-1]), START)
     assert results(review, latest(marks), START)
+
+
+def test_a_judge_has_a_result_once_every_reply_holds_a_verdict() -> None:
+    review = build_review(questions=1, criteria=(CRITERIA[1],))
+    (call,) = calls(review, "wise")
+    reply = Judgement(
+        model="wise",
+        asked=call.asked,
+        answers=call.item.digest,
+        criterion="tone",
+        left=0,
+        reply="cut of",
+        time=START,
+    )
+    told = "; ask those again with `tunegate review judge`, with more --max-tokens where replies were cut off, or name "
+    with refused(told):
+        judge_results(review, judged(review, [reply], "wise"), {}, START)
+    again = msgspec.structs.replace(reply, reply="[[4]]")
+    assert judge_results(review, judged(review, [reply, again], "wise"), {}, START)
 
 
 def test_an_export_is_of_this_review_as_json_and_by_its_configuration() -> None:

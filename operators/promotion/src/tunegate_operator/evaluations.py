@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 import msgspec
 
-from tunegate.api.evaluation import is_by_people
+from tunegate.api.evaluation import is_reviewed
 from tunegate.api.policy import ClusterPolicy
 from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Object
@@ -40,7 +40,7 @@ def find_summaries(
             job = jobs.get(evaluation_name(EvaluationJob(version, suite)))
             if known and not known.failures:
                 found[version.digest, suite] = known
-            elif is_by_people(suite):
+            elif is_reviewed(suite):
                 judged = source.result((version.digest, suite, ""), policy.model) if version.digest in awaited else None
                 if judged:
                     found[version.digest, suite] = judged

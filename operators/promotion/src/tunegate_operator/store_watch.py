@@ -26,7 +26,7 @@ from tunegate.api.errors import (
     TunegateError,
     UsageError,
 )
-from tunegate.api.evaluation import is_by_people
+from tunegate.api.evaluation import is_reviewed
 from tunegate.api.feedback import Verdicts
 from tunegate.api.promotion import Recorded
 from tunegate.api.versions import ModelVersion, Producer
@@ -288,7 +288,7 @@ class Source:
         except StoreError:
             # the listing says what is wrong; the result is asked for again with the next reconcile
             return False
-        if result is None and is_by_people(suite):
+        if result is None and is_reviewed(suite):
             return False  # they are not done yet; it is asked for again with the next reconcile
         if result is None:
             failed = "the Job ended without leaving a result for this digest in the store; read the Job's logs"

@@ -25,25 +25,29 @@ class RemoteModel(HttpModel):
     """Greedy, whatever defaults the server has; `concurrency` questions at once."""
 
     settings = "url"
+    remedy = "change it, or lower max_tokens or shots in suite.yaml"
+    """What to do about a question that the server refuses."""
 
-    def __init__(self, url: str, model: str | None, api_key: str | None, digest: str, concurrency: int) -> None:
-        """`digest` is the version's: a server that says it serves another is refused. Raises as `HttpModel`."""
+    def __init__(self, url: str, model: str | None, api_key: str | None, digest: str | None, concurrency: int) -> None:
+        """`digest` is the version's: a server that says it serves another is refused; None asks whatever is there.
+
+        Raises as `HttpModel`.
+        """
         super().__init__(url, model, api_key)
-        self._digest, self._concurrency = digest, concurrency
+        self._digest, self.concurrency = digest, concurrency
         self.tokens: Tokens | None = Tokens()
         self._counting = Lock()
         self._patient = self._client.with_options(timeout=_SECONDS, max_retries=_RETRIES)
 
     def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, sheet: Sheet) -> None:  # type: ignore[override]
         """As `Model.answer`. Raises EvaluationError for what the server refuses, ServingError when it is away."""
+        self._each(lambda place: self.ask(dialogues[place], max_tokens), len(dialogues), sheet)
+
+    def ask(self, dialogue: Dialogue, max_tokens: int) -> str:
+        """The answer to one dialogue. Raises as `answer`."""
         create = self._patient.chat.completions.with_raw_response.create
-
-        def ask(place: int) -> str:
-            dialogue: Any = dialogues[place]
-            reply = self._read(create, model=self.model, messages=dialogue, max_tokens=max_tokens, temperature=0)
-            return str(reply.choices[0].message.content or "").strip()
-
-        self._each(ask, len(dialogues), sheet)
+        reply = self._read(create, model=self.model, messages=dialogue, max_tokens=max_tokens, temperature=0)
+        return str(reply.choices[0].message.content or "").strip()
 
     def complete(self, texts: Sequence[str], max_tokens: int, sheet: Sheet) -> None:
         """As `Model.complete`."""
@@ -80,13 +84,12 @@ class RemoteModel(HttpModel):
         except APIStatusError as error:
             if error.status_code in (401, 403, 404) or error.status_code >= 500 or error.status_code == 429:
                 raise ServingError(f"{self._url} does not answer: {error.message}; {_RETRY}.") from None
-            remedy = "change it, or lower max_tokens or shots in suite.yaml"
-            raise EvaluationError(f"{self._url} refuses a question: {error.message}; {remedy}.") from None
+            raise EvaluationError(f"{self._url} refuses a question: {error.message}; {self.remedy}.") from None
         except APIConnectionError as error:
             raise self._unreachable(error) from None
         except (AttributeError, IndexError, TypeError, ValueError):
             raise ServingError(f"{self._url} does not answer as OpenAI's API does; check --url.") from None
-        if served != self._digest:
+        if self._digest and served != self._digest:
             raise EvaluationError(f"{self._url} serves {served}, not {self._digest}; ask the server of that version.")
         self._count(reply.usage)
         return reply
@@ -102,7 +105,7 @@ class RemoteModel(HttpModel):
 
     def _each(self, ask: Callable[[int], str | None], count: int, sheet: Sheet) -> None:
         """Ask every question that the sheet lacks. What was answered before one fails is kept."""
-        with ThreadPoolExecutor(self._concurrency) as pool:
+        with ThreadPoolExecutor(self.concurrency) as pool:
             asked = {pool.submit(ask, place): place for place in range(count) if sheet.lacks([place])}
             try:
                 for future in as_completed(asked):
