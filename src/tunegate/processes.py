@@ -23,6 +23,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,7 +33,7 @@ from tunegate.api.errors import ProcessError
 
 GRACE_SECONDS = 10.0  # unless the variable environment.GRACE says otherwise
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
 class Child:
@@ -156,10 +157,13 @@ def _guard(argv: list[str]) -> int:
     except ValueError:
         print(f"{environment.GRACE}={given} is not a number of seconds; write it as 60", flush=True)
         return 2
-    if sys.platform == "linux":  # whatever our child leaves behind, in whichever session, becomes our child
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    end_with_us = None
+    if sys.platform == "linux":
+        control = ctypes.CDLL(None).prctl
+        control(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what our child leaves behind, in any session, becomes our child
+        end_with_us = partial(control, PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)  # should somebody kill us
     try:
-        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
+        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=end_with_us)
     except OSError as error:
         print(f"{argv[0]} can't be started: {error.strerror}", flush=True)
         return 127

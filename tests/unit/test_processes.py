@@ -174,6 +174,15 @@ def test_when_its_holder_is_killed_the_whole_family_ends(tmp_path: Path, holder:
     wait_for(lambda: not any(alive(pid) for pid in pids))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
+def test_when_its_guard_is_killed_the_child_ends(tmp_path: Path) -> None:
+    with python("import os, time; print(os.getpid(), flush=True); time.sleep(600)", tmp_path / "log") as child:
+        wait_for(lambda: child.tail().isdecimal())
+        os.kill(child.pid, signal.SIGKILL)
+        wait_for(lambda: not alive(int(child.tail())))
+        assert ended(child) == -signal.SIGKILL
+
+
 def test_ctrl_c_hits_the_holder_alone(tmp_path: Path, holder: subprocess.Popen[bytes]) -> None:
     pids = pids_in(tmp_path / "pids")
 

@@ -61,9 +61,9 @@ def up(home: Home, policy: Path | None, port: int, limit: int | None, **where: A
     with Platform.open(config) as platform:
         if text is not None:  # not before the folder is ours: it may be the policy of a platform that runs
             write(home.policy_file, text)
-        click.echo(f"Answers on {platform.url}/v1/chat/completions; records in {home.folder}. Ctrl-C stops it.")
+        click.echo(f"Listens on {platform.url}; records in {home.folder}. Ctrl-C stops it.")
         click.echo(f"To talk to the model in a browser, open {platform.url}/")
-        platform.run(stop, lambda event: click.echo(f"{event.promotion}  {event.reason}: {event.message}"))
+        platform.run(stop, lambda event: click.echo(f"{event.promotion}  {event.reason}: {event.message}".strip()))
     click.echo("Stopped; start it again to resume.")
 
 
@@ -72,14 +72,18 @@ def up(home: Home, policy: Path | None, port: int, limit: int | None, **where: A
 @json_option
 def status(home: Home, as_json: bool) -> None:
     """Show where the platform answers and what it is doing."""
+    from tunegate.processes import answers
+
     running = home.running()
     promotions = home.promotions()
     if as_json:
         click.echo(to_json({"running": running, "promotions": promotions, "runs": home.choices()}), nl=False)
         return
     click.echo(f"Running since {running.started:%H:%M:%S} on {running.url}" if running else "Not running.")
-    if running and running.problem:
-        click.echo(f"InvalidPolicy: {running.problem}")
+    for reason, problem in running.problems.items() if running else ():
+        click.echo(f"{reason}: {problem}")
+    if running and not answers(f"{running.url}/v2/health/ready"):
+        click.echo(f"No version answers there now; see the files in {home.logs}.")
     rows = [(p.name, p.candidate.name, p.status.phase, f"{p.status.weight} %") for p in promotions]
     print_table("Promotions", ("promotion", "candidate", "phase", "weight"), rows)
     for choice in home.choices():

@@ -17,13 +17,14 @@ from tunegate.local.state import Home
 from tunegate.processes import answers, free_port
 
 START_SECONDS = 120.0
-STOP_SECONDS = 60.0
+# A server may take its 60 s for the answers under way; the store and the proxy end after it.
+STOP_SECONDS = 90.0
 
 
 def stop_platform(home: Home) -> bool:
     """End the platform that holds `home` and wait until it let go; False when there is none.
 
-    Raises ServingError when it is still there after a minute.
+    Raises ServingError when it is still there after STOP_SECONDS.
     """
     running = home.running()
     if running is None:

@@ -12,10 +12,12 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
 
 import msgspec
 
@@ -24,10 +26,12 @@ from tunegate.api.codec import to_json
 from tunegate.api.digest import short
 from tunegate.api.errors import DecisionRecordError, NotFoundError, StoreError, UsageError
 from tunegate.api.policy import PromotionPolicy
+from tunegate.api.traffic import CHAT_PATH
 from tunegate.api.versions import ModelVersion
 from tunegate.feedback import FeedbackLog
 from tunegate.local import records
 from tunegate.local.evaluations import Evaluations
+from tunegate.local.keeping import Kept, keep
 from tunegate.local.route import Backend, Route
 from tunegate.local.servers import Servers
 from tunegate.local.state import Home, write
@@ -40,7 +44,7 @@ from tunegate.store.evaluations import find
 from tunegate.store.stops import RunStop, stop_run, stopped_runs
 
 TICK_SECONDS = 0.3
-_PROBLEMS = ("StoreUnreachable", "InvalidPolicy", "NotRecorded", "FeedbackUnreadable")
+UNREADY_SECONDS = 15.0  # a server that is busy may miss a question or two
 # As long as the chart gives a predictor: a server that is stopped finishes its answers.
 _GRACE_SECONDS = "60"
 # How long an evaluation waits for a store that is away, before another one does.
@@ -81,12 +85,15 @@ class Platform:
         self.store = store
         self.environment = variables  # of every child, besides ours
         self.url = f"http://127.0.0.1:{config.port}"
+        self.parts: Sequence[Kept] = ()
         self._signer = records.signer(config.home, config.signing_key)
         self._log = FeedbackLog(store)
-        self._servers = Servers(self._start_server)
+        self._said: SimpleQueue[Event] = SimpleQueue()
+        self._servers = Servers(self._start_server, self._said.put)
         self._evaluations = Evaluations(self._start_evaluation, lambda digest, suite: find(store, digest, suite))
         self._policy: tuple[PromotionPolicy, ModelVersion] | None = None  # the last good one, and its initial version
         self._problem = self._unrecorded = self._uncounted = self._counted = ""
+        self._was_up, self._told_up = time.monotonic(), False
 
     @classmethod
     @contextlib.contextmanager
@@ -97,7 +104,7 @@ class Platform:
         """
         home = config.home
         with home.hold(), contextlib.ExitStack() as stack:
-            stack.enter_context(_start_proxy(home, config.port))
+            parts = [Kept("the proxy", stack.enter_context(Proxy.start(home, config.port)))]
             variables = {environment.FEEDBACK_KEY: home.feedback_key(), environment.CACHE: str(home.cache)}
             keys: dict[str, str] = {}  # none: credentials come from where AWS tools look for them
             if config.store_uri:
@@ -105,12 +112,14 @@ class Platform:
                 variables |= {environment.ENDPOINT_URL: config.endpoint_url} if config.endpoint_url else {}
             else:
                 embedded = stack.enter_context(EmbeddedStore.start(home.store))
+                parts.append(Kept("the embedded store", embedded))
                 variables, keys = variables | embedded.environment, embedded.keys
             store = Store.open(
                 variables[environment.STORE], endpoint_url=variables.get(environment.ENDPOINT_URL), **keys
             )
             variables[environment.GRACE] = os.environ.get(environment.GRACE) or _GRACE_SECONDS
             platform = cls(config, store, {**_FOR_CHILDREN, **variables})
+            platform.parts = parts
             stack.callback(platform.close)
             home.announce(platform.url, store.uri, store.endpoint_url or "")
             yield platform
@@ -128,30 +137,61 @@ class Platform:
             loop.join()
 
     def run(self, stop: threading.Event, report: Callable[[Event], None]) -> None:
-        """Tick until `stop` is set, and at once again where a promotion has moved on.
+        """Tick until `stop` is set, and at once again where a promotion has moved on; start what ends again.
 
-        A store that is away and a policy that can't be used are reported once each.
+        A store that is away, a policy that can't be used and the like are reported once each, and when it is over.
         """
-        reported = ("", "", "", "")
-        while not stop.is_set():
-            away = ""
-            try:
-                plan = self.tick(datetime.now(UTC))
-                for event in plan.events:
-                    report(event)
-                for to_stop in plan.stops:
-                    report(Event(to_stop.run, "TrainingStopped", to_stop.message))
-                pause = 0.0 if plan.create or plan.events else TICK_SECONDS
-            except StoreError as error:
-                away, pause = str(error), TICK_SECONDS
-            problems = (away, self._problem, self._unrecorded, self._uncounted)
-            for reason, before, problem in zip(_PROBLEMS, reported, problems, strict=True):
-                if problem and problem != before:
-                    report(Event("", reason, problem))
-            if self._problem != reported[1]:
-                self.config.home.report_problem(self._problem)
-            reported = problems
-            stop.wait(pause)
+        problems: dict[str, str] = {}
+        keeping = threading.Thread(target=self._keep, args=(stop,), name="keeping")
+        keeping.start()
+        try:
+            while not stop.is_set():
+                away, pause = "", TICK_SECONDS
+                try:
+                    plan = self.tick(datetime.now(UTC))
+                    for event in (*plan.events, *(Event(it.run, "TrainingStopped", it.message) for it in plan.stops)):
+                        report(event)
+                    pause = 0.0 if plan.create or plan.events else TICK_SECONDS
+                except StoreError as error:
+                    away = str(error)
+                while not self._said.empty():
+                    report(self._said.get())
+                problems = self._tell(problems, self._problems(away), report)
+                stop.wait(pause)
+        finally:
+            stop.set()
+            keeping.join()
+
+    def _keep(self, stop: threading.Event) -> None:
+        """Beside the ticks, which a slow store may hold up."""
+        keep(self.parts, stop, self._said.put)
+        self.store.hurry()  # nobody waits for a busy one to end us
+
+    def _problems(self, away: str) -> dict[str, str]:
+        """What is wrong now, by its reason."""
+        unready = ""
+        if time.monotonic() - self._was_up > UNREADY_SECONDS:
+            self._told_up, unready = False, f"no version answers at {self.url}; applications get status 503."
+        found = {
+            "StoreUnreachable": away,
+            "InvalidPolicy": self._problem,
+            "NotRecorded": self._unrecorded,
+            "FeedbackUnreadable": self._uncounted,
+            "NotReady": unready,
+        }
+        return {reason: message for reason, message in found.items() if message}
+
+    def _tell(
+        self, before: dict[str, str], problems: dict[str, str], report: Callable[[Event], None]
+    ) -> dict[str, str]:
+        """Report what is new, and keep it for `status`."""
+        if problems == before:
+            return before
+        for reason, message in problems.items():
+            if message != before.get(reason):
+                report(Event("", reason, message))
+        self.config.home.report_problems(problems)
+        return problems
 
     def tick(self, now: datetime) -> Plan:
         """Reconcile once: gather, decide, apply."""
@@ -230,6 +270,11 @@ class Platform:
     def apply(self, snapshot: Snapshot, plan: Plan) -> None:
         """Make the plan true: records first, so that what users see can always be explained."""
         home = self.config.home
+        if any(weight and snapshot.servers[digest].ready for digest, weight in (snapshot.weights or {}).items()):
+            self._was_up = time.monotonic()
+            if not self._told_up:
+                self._told_up = True
+                self._said.put(Event("", "Ready", f"applications are answered at {self.url}{CHAT_PATH}"))
         for promotion in plan.create:
             home.save(promotion)
         for promotion in snapshot.promotions:
@@ -281,19 +326,49 @@ class Platform:
         return Child.start(name, [sys.executable, "-m", "tunegate", *argv], log=log, env=self.environment)
 
 
-def _start_proxy(home: Home, port: int) -> Child:
-    """The proxy, when it answers. Raises UsageError where the port is in use."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+class Proxy:
+    """The proxy's process on its port, which may be started again. Close it, or use it in a `with`."""
+
+    def __init__(self, home: Home, port: int) -> None:
+        self._home, self._port = home, port
+        self._child: Child | None = None
+
+    @classmethod
+    def start(cls, home: Home, port: int) -> Proxy:
+        """The proxy, when it answers. Raises UsageError where the port is in use."""
+        proxy = cls(home, port)
+        proxy.restart()
+        return proxy
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._child.exit_code if self._child else None
+
+    def restart(self) -> None:
+        """Raises as `start`."""
+        self.stop()
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(("127.0.0.1", self._port))
+            except OSError as error:
+                message = f"Port {self._port} can't be used ({error.strerror}); choose another one with --port."
+                raise UsageError(message) from None
+        home, port = self._home, str(self._port)
+        argv = [sys.executable, "-m", "tunegate.local.proxy", "--port", port, "--route", str(home.route_file)]
+        self._child = Child.start("the proxy", argv, log=home.logs / "proxy.log")
         try:
-            sock.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise UsageError(f"Port {port} can't be used ({error.strerror}); choose another one with --port.") from None
-    argv = [sys.executable, "-m", "tunegate.local.proxy", "--port", str(port), "--route", str(home.route_file)]
-    proxy = Child.start("proxy", argv, log=home.logs / "proxy.log")
-    try:
-        proxy.wait_until(lambda: answers(f"http://127.0.0.1:{port}/_tunegate/route"), seconds=30)
-    except BaseException:
-        proxy.stop()
-        raise
-    return proxy
+            self._child.wait_until(lambda: answers(f"http://127.0.0.1:{port}/_tunegate/route"), seconds=30)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        if self._child:
+            self._child.stop()
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

@@ -26,7 +26,7 @@ from tunegate.files import disk_errors_as, is_locked, locked, replace_file
 class Running(Resource, frozen=True, kw_only=True):
     """A platform that is up: its process and the addresses it answers on.
 
-    problem: why the policy file is not the policy in use; empty when it is.
+    problems: what is wrong, by its reason, such as InvalidPolicy while the policy file is not the policy in use.
     """
 
     pid: int
@@ -34,7 +34,7 @@ class Running(Resource, frozen=True, kw_only=True):
     store: str
     endpoint_url: str
     started: datetime
-    problem: str = ""
+    problems: dict[str, str] = {}
 
 
 class _Choices(Resource, frozen=True, kw_only=True):
@@ -153,10 +153,10 @@ class Home:
         running = Running(pid=os.getpid(), url=url, store=store, endpoint_url=endpoint_url, started=datetime.now(UTC))
         write(self._running, to_json(running))
 
-    def report_problem(self, problem: str) -> None:
-        """Say why the policy file is not in use, for `status`; empty when it is again."""
+    def report_problems(self, problems: dict[str, str]) -> None:
+        """Say what is wrong, for `status`; nothing when all is well."""
         running = from_json(self._running.read_bytes(), Running, str(self._running))
-        write(self._running, to_json(msgspec.structs.replace(running, problem=problem)))
+        write(self._running, to_json(msgspec.structs.replace(running, problems=problems)))
 
 
 def write(path: Path, body: bytes) -> None:

@@ -63,6 +63,7 @@ from tunegate.serving.tokens import Tokens, read_tokens
 logger = logging.getLogger(__name__)
 # How long the threads that log may hold up an answer; Python's own is ten times as long.
 _SWITCH_SECONDS = 0.0005
+_STORE_SECONDS = 10.0  # how long a store that is busy is waited for at the end
 # What is reachable of KServe's application besides `/`: health, metrics and metadata. `/v1/models` is ours.
 KSERVE_PATHS = (
     "/metrics",
@@ -130,6 +131,8 @@ async def serve(
             )
     finally:
         await asyncio.to_thread(engine.stop)
+        # Answers stay on the disk for the next server, and no vote that waits was acknowledged.
+        asyncio.get_running_loop().call_later(_STORE_SECONDS, config.store.hurry)
         # Beside each other: a busy store may keep one of them until the pod's time is over.
         await asyncio.gather(asyncio.to_thread(feedback.close), asyncio.to_thread(recorder.log.close))
 

@@ -9,12 +9,13 @@ import logging
 import os
 import random
 import re
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any, cast
 
 import boto3
@@ -80,11 +81,12 @@ def parse_uri(uri: str) -> Location:
     return Location(match["scheme"], match["bucket"], f"{prefix}/" if prefix else "")
 
 
-def connect(location: Location, endpoint_url: str | None, **keys: str) -> Any:
+def connect(location: Location, endpoint_url: str | None, ending: threading.Event | None = None, **keys: str) -> Any:
     """An S3 client for the location, safe to share between threads.
 
     oss:// is Alibaba Cloud's S3 interface, which only knows virtual-hosted addresses; other endpoints of one's own
-    are reached by path. `keys` are for boto3's session where its own ways of finding credentials won't do.
+    are reached by path. ending: once it is set, no call waits for a busy store any more. `keys` are for boto3's session
+    where its own ways of finding credentials won't do.
     Raises UsageError or StoreError when no such client can be made.
     """
     addressing = "virtual" if location.scheme == "oss" else "path" if endpoint_url else "auto"
@@ -116,7 +118,7 @@ def connect(location: Location, endpoint_url: str | None, **keys: str) -> Any:
             raise UsageError(f"{endpoint_url!r} is not an endpoint; write http://HOST:PORT or https://HOST.") from error
     client.meta.events.register("before-parameter-build.s3.PutObject", _take_forbid_overwrite)
     client.meta.events.register("before-call.s3.PutObject", _send_forbid_overwrite)
-    client.meta.events.register_first("needs-retry.s3", _pause)
+    client.meta.events.register_first("needs-retry.s3", partial(_pause, ending or threading.Event()))
     return client
 
 
@@ -170,7 +172,13 @@ def _send_forbid_overwrite(params: dict[str, Any], context: dict[str, Any], **_:
 
 
 def _pause(
-    attempts: int, response: Any, caught_exception: Exception | None, endpoint: Any, request_dict: Any, **_: Any
+    ending: threading.Event,
+    attempts: int,
+    response: Any,
+    caught_exception: Exception | None,
+    endpoint: Any,
+    request_dict: Any,
+    **_: Any,
 ) -> float | None:
     """The seconds after which a call is made again; None when what came is its answer.
 
@@ -184,7 +192,7 @@ def _pause(
         is_lost = isinstance(caught_exception, BROKEN) and not _is_untrusted(caught_exception)
         return seconds if is_lost and attempts < _UNREACHED_ATTEMPTS else None
     status, code = response[0].status_code, str(response[1].get("Error", {}).get("Code", ""))
-    if not may_pass(status, code):
+    if not may_pass(status, code) or ending.is_set():
         return None
     began: float = request_dict["context"].setdefault("tunegate_began", time.monotonic())
     if time.monotonic() + seconds - began > PATIENCE_SECONDS:

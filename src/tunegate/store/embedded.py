@@ -11,6 +11,7 @@ import secrets
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -30,11 +31,11 @@ class EmbeddedStore:
 
     URI = f"s3://{BUCKET}"
 
-    def __init__(self, child: Child, folder: Path, ports: dict[str, int], keys: tuple[str, str]) -> None:
-        self._child = child
+    def __init__(self, folder: Path, ports: dict[str, int], keys: tuple[str, str]) -> None:
         self._folder = folder
         self._ports = ports
         self._keys = keys
+        self._child: Child | None = None
         self.uri = self.URI
         self.endpoint_url = f"http://127.0.0.1:{ports['s3.port']}"
 
@@ -47,37 +48,41 @@ class EmbeddedStore:
 
         Raises StoreError without `weed`, ProcessError when it does not come up.
         """
-        weed = _find_weed()
         folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _await_predecessor(folder)
-        keys = _credentials(folder)
-        ports = _write_options(folder)
-        child = Child.start(
+        store = cls(folder, _free_ports(), _credentials(folder))
+        store.restart()
+        return store
+
+    def restart(self) -> None:
+        """Start the server, or start it again where it was. Raises as `start`."""
+        weed = _find_weed()
+        if self._child:
+            self._child.stop()
+        _await_predecessor(self._folder)
+        _write_options(self._folder, self._ports)
+        self._child = child = Child.start(
             "the embedded store",
-            [weed, "-logtostderr=true", "mini", f"-options={folder / 'weed.options'}"],
-            log=folder / "weed.log",
+            [weed, "-logtostderr=true", "mini", f"-options={self._folder / 'weed.options'}"],
+            log=self._folder / "weed.log",
             # One server needs few volumes to write in parallel; each costs two open files. Go's own limit keeps the
             # server from growing to a multiple of what it holds.
             env={"WEED_MASTER_VOLUME_GROWTH_COPY_1": "3", "GOMEMLIMIT": "768MiB"},
         )
-        store = cls(child, folder, ports, keys)
         try:
-            child.wait_until(lambda: answers(f"{store.endpoint_url}/healthz"), seconds=_START_SECONDS)
-            client = connect(
-                parse_uri(store.uri),
-                store.endpoint_url,
-                aws_access_key_id=keys[0],
-                aws_secret_access_key=keys[1],
-                region_name="us-east-1",
-            )
+            child.wait_until(lambda: answers(f"{self.endpoint_url}/healthz"), seconds=_START_SECONDS)
+            client = connect(parse_uri(self.uri), self.endpoint_url, None, **self.keys)
             known = (client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists)
-            with explain_store_errors(store.uri), contextlib.suppress(*known):
+            with explain_store_errors(self.uri), contextlib.suppress(*known):
                 client.create_bucket(Bucket=BUCKET)
         except BaseException:
-            store.stop()
+            self.stop()
             raise
-        return store
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of the server; None while it runs."""
+        return self._child.exit_code if self._child else None
 
     @property
     def keys(self) -> dict[str, str]:
@@ -102,7 +107,8 @@ class EmbeddedStore:
 
     def stop(self) -> None:
         """End the server; what it holds is there at the next start."""
-        self._child.stop()
+        if self._child:
+            self._child.stop()
         _remove_sockets(self._ports)
         (self._folder / "weed.options").unlink(missing_ok=True)
 
@@ -142,15 +148,19 @@ def _credentials(folder: Path) -> tuple[str, str]:
     return keys["accessKey"], keys["secretKey"]
 
 
-def _write_options(folder: Path) -> dict[str, int]:
-    """Write the options of the next start, in a file because one is a password; returns the ports by option."""
+def _free_ports() -> dict[str, int]:
+    """A port for each server of `weed mini`, by option."""
     ports = {
         f"{server}.port{kind}": free_port() for server in ("master", "volume", "filer", "s3") for kind in ("", ".grpc")
     }
     # seaweedfs 4.48: the maintenance worker looks for the admin server's gRPC 10,000 above its HTTP port, whatever
     # admin.port.grpc says.
     admin = next(port for port in iter(free_port, None) if port < 55_000 and port + 10_000 not in ports.values())
-    ports |= {"admin.port": admin, "admin.port.grpc": admin + 10_000}
+    return ports | {"admin.port": admin, "admin.port.grpc": admin + 10_000}
+
+
+def _write_options(folder: Path, ports: Mapping[str, int]) -> None:
+    """Write the options of the next start, in a file because one is a password."""
     options = {
         "dir": folder / "data",
         "ip": "127.0.0.1",
@@ -175,7 +185,6 @@ def _write_options(folder: Path) -> dict[str, int]:
         shutil.rmtree(stale)
     lines = "".join(f"{name}={value}\n" for name, value in options.items())
     replace_file(folder / "weed.options", lines.encode(), private=True)
-    return ports
 
 
 def _await_predecessor(folder: Path) -> None:

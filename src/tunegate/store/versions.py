@@ -8,6 +8,7 @@ from __future__ import annotations
 import builtins
 import logging
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ _LOG = logging.getLogger(__name__)
 class Store:
     """Versions and documents in one bucket, under one prefix. Safe to share between threads."""
 
-    def __init__(self, client: Any, location: Location, endpoint_url: str | None) -> None:
+    def __init__(self, client: Any, location: Location, endpoint_url: str | None, ending: threading.Event) -> None:
         self._bucket = Bucket(client, location)
+        self._ending = ending
         self._manifests: dict[Entry, Manifest] = {}  # immutable, so what was read once stays true
         self._damaged: dict[Entry, DigestError | UsageError] = {}
         self.uri = location.uri
@@ -56,8 +58,12 @@ class Store:
     @classmethod
     def at(cls, uri: str, *, endpoint_url: str | None = None, **keys: str) -> Store:
         """As `open`, without asking the store anything yet: for whoever must start while it is down."""
-        location = parse_uri(uri)
-        return cls(connect(location, endpoint_url, **keys), location, endpoint_url)
+        location, ending = parse_uri(uri), threading.Event()
+        return cls(connect(location, endpoint_url, ending, **keys), location, endpoint_url, ending)
+
+    def hurry(self) -> None:
+        """Wait for a busy store no more, also in calls under way: whoever uses this one is about to end."""
+        self._ending.set()
 
     def publish(
         self,

@@ -47,6 +47,6 @@ def test_a_policy_for_a_platform_that_runs_is_refused_and_the_good_one_stays(hom
 def test_the_status_says_why_the_policy_file_is_not_in_use(home: Home) -> None:
     with home.hold():
         home.announce("http://127.0.0.1:1", "s3://b", "")
-        home.report_problem("policy.yaml is not a valid PromotionPolicy.")
+        home.report_problems({"InvalidPolicy": "policy.yaml is not a valid PromotionPolicy."})
         output = CliRunner().invoke(command, ["status", "--home", str(home.folder)]).output
     assert "InvalidPolicy: policy.yaml is not a valid PromotionPolicy." in output

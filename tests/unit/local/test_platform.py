@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from tests.builders import at, make_evaluation, make_policy
+from tests.unit.store.picky import error, picky_store
 from tests.waiting import wait_for
 from tunegate.api import environment
 from tunegate.api.errors import UsageError
@@ -72,7 +73,7 @@ def running(platform: Platform) -> Iterator[list[Event]]:
 def problem(platform: Platform) -> str:
     found = platform.config.home.running()
     assert found
-    return found.problem
+    return found.problems.get("InvalidPolicy", "")
 
 
 def test_with_finished_runs_only_the_end_of_a_run_is_tried(
@@ -212,3 +213,26 @@ def test_votes_that_can_not_be_read_hold_up_nothing_but_the_canary(
     store.delete(key)
     assert platform.gather().tallies == {candidate.digest: {}, base.digest: {}}
     assert platform._uncounted == ""
+
+
+def test_it_is_said_to_answer_when_it_does_and_not_before(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunegate.local.platform.UNREADY_SECONDS", 0.1)
+    with running(platform) as events:
+        wait_for(lambda: "NotReady" in [event.reason for event in events], what="the word that nothing answers")
+        assert "Ready" not in [event.reason for event in events]
+        found = platform.config.home.running()
+        assert found
+        assert "503" in found.problems["NotReady"]
+
+
+def test_a_stop_waits_for_no_store_that_is_busy(
+    platform: Platform, store: Store, base: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be asked for a minute, and again by each call."""
+    monkeypatch.setattr("tunegate.store.client._LONGEST_PAUSE", 0.1)
+    with picky_store(store.endpoint_url or "") as front:
+        platform.store = Store.open(store.uri, endpoint_url=front.url)
+        with running(platform):
+            wait_for(lambda: platform._policy is not None, what="the first look")
+            front.answers[:] = [error("", 503, "SlowDown")] * 10_000
+            wait_for(lambda: len(front.answers) < 9_998, what="a call to wait")

@@ -19,7 +19,7 @@ from tests.waiting import wait_for
 from tunegate.api.policy import write_policy_file
 from tunegate.api.promotion import Approval, Promotion
 from tunegate.cli import root
-from tunegate.local.platform import _start_proxy
+from tunegate.local.platform import Proxy
 from tunegate.local.proxy import serve
 from tunegate.local.records import opened_store
 from tunegate.local.state import Home
@@ -62,10 +62,10 @@ def test_a_port_that_is_taken_is_another_one_elsewhere(home: Home, tmp_path: Pat
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with refused("choose another one with --port"):
-            _start_proxy(home, taken.getsockname()[1])
+            Proxy.start(home, taken.getsockname()[1])
         with refused("choose another one with --port"):
             asyncio.run(serve(taken.getsockname()[1], tmp_path / "route.json"))
-        proxy = _start_proxy(home, free_port())
+        proxy = Proxy.start(home, free_port())
         assert proxy.exit_code is None
         proxy.stop()
 
