@@ -55,12 +55,24 @@ class Record(Resource, frozen=True, kw_only=True):
     scores: dict[str, float]
 
 
+class Average(Resource, frozen=True, kw_only=True):
+    """What a metric is the mean of: the records' `score`, of these subjects or, where none are named, of all.
+
+    is_macro: each subject counts the same, however many questions it has. Records' ids begin with their subject and /.
+    """
+
+    score: str
+    subjects: tuple[str, ...] = ()
+    is_macro: bool = False
+
+
 class Evaluation(Document, frozen=True, kw_only=True):
     """The result of one suite on one version, by digest: the bytes that were measured.
 
     settings: what the answers depend on besides, such as `float32-cpu-32`; `url` where a server was asked.
     prompts_digest: of all that the model was given, where the suite fixes it; empty for business suites.
     topic: the table that a report shows the suite in, such as `chinese`; empty where that is not known.
+    averages: of the metrics that are more than the plain mean of the records' score that they are named after.
     completed, total: questions that have an answer, and that were to be asked; None in those that 0.1.0 wrote.
     tokens_read, tokens_written: of the questions and answers that took `seconds`, of the last attempt where there were
     several; None where they were not counted.
@@ -79,6 +91,7 @@ class Evaluation(Document, frozen=True, kw_only=True):
     completed: int | None = None
     total: int | None = None
     metrics: tuple[Metric, ...]
+    averages: dict[str, Average] = {}
     records: tuple[Record, ...]
     code_version: str
     started: datetime

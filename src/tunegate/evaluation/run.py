@@ -84,6 +84,7 @@ def measure(model: Model, version: ModelVersion, suite: Suite, system_prompt: st
         completed=len(records),
         total=len(suite),
         metrics=metrics,
+        averages=suite.averages if isinstance(suite, choice.ChoiceSuite) else {},
         records=records,
         code_version=tunegate.__version__,
         started=started,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tunegate.api.codec import to_json
-from tunegate.api.evaluation import Evaluation, Metric, Record
+from tunegate.api.evaluation import Average, Evaluation, Metric, Record
 from tunegate.evaluation import scores
 from tunegate.evaluation.choice.exams import Mode, Wording
 from tunegate.evaluation.choice.extraction import read_letter
@@ -35,6 +35,24 @@ class ChoiceSuite:
     def __len__(self) -> int:
         """How many questions are asked."""
         return sum(len(subject.items) for subject in self.subjects)
+
+    @property
+    def averages(self) -> dict[str, Average]:
+        """Of the metrics that are more than the mean over their questions; as `metrics` makes them."""
+        areas: dict[str, list[str]] = {}
+        for subject in self.subjects:
+            for area in subject.areas:
+                areas.setdefault(area, []).append(subject.handle)
+        is_macro = self.wording.average == "macro"
+        whole = {
+            "accuracy": Average(score="accuracy", is_macro=is_macro),
+            _other_average(self.wording): Average(score="accuracy", is_macro=not is_macro),
+        }
+        of_areas = {
+            _area_metric(area): Average(score="accuracy", subjects=tuple(handles), is_macro=is_macro)
+            for area, handles in areas.items()
+        }
+        return whole | of_areas
 
     @property
     def prompts_digest(self) -> str:
@@ -128,17 +146,22 @@ def metrics(suite: ChoiceSuite, measured: Mapping[str, Sequence[Record]]) -> tup
         for area in subject.areas:
             if subject.handle in right:
                 areas.setdefault(area, {})[subject.handle] = right[subject.handle]
-    other = "micro" if suite.wording.average == "macro" else "macro"
+    other = _other_average(suite.wording)
     return (
         _average("accuracy", suite.wording.average, right),
-        _average(f"accuracy_{other}", other, right),
-        *(
-            _average(f"accuracy_{area.lower().replace(' ', '_')}", suite.wording.average, group)
-            for area, group in areas.items()
-        ),
+        _average(other, other.removeprefix("accuracy_"), right),
+        *(_average(_area_metric(area), suite.wording.average, group) for area, group in areas.items()),
         *(scores.share(f"accuracy/{handle}", group) for handle, group in right.items()),
         answered,
     )
+
+
+def _other_average(wording: Wording) -> str:
+    return "accuracy_micro" if wording.average == "macro" else "accuracy_macro"
+
+
+def _area_metric(area: str) -> str:
+    return f"accuracy_{area.lower().replace(' ', '_')}"
 
 
 def _average(name: str, average: str, groups: Mapping[str, Sequence[bool]]) -> Metric:
