@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from tunegate.api.evaluation import Evaluation, Metric
+from tunegate.api.evaluation import Evaluation, Metric, Record
 from tunegate.api.feedback import Feedback, FeedbackRecord, Verdict
 from tunegate.api.policy import CanaryStep, ClusterPolicy, FeedbackGuard, Gate, PromotionPolicy
 from tunegate.api.versions import ModelVersion
@@ -50,6 +51,15 @@ def make_evaluation(version: ModelVersion, suite: str = "quality", **metrics: fl
         started=START,
         seconds=1.0,
     )
+
+
+def with_answers(evaluation: Evaluation, **scores: Sequence[float]) -> Evaluation:
+    """The same with a record for each question, of these scores by name."""
+    records = tuple(
+        Record(id=str(number), prompt="?", expected="", answer="", scores=dict(zip(scores, row, strict=True)))
+        for number, row in enumerate(zip(*scores.values(), strict=True))
+    )
+    return msgspec.structs.replace(evaluation, records=records)
 
 
 def _metric(name: str, value: float | None) -> Metric:

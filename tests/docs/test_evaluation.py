@@ -122,10 +122,10 @@ def test_lm_evaluation_harness_asks_the_same_files(
     assert measured["metrics"][0]["name"] == "accuracy"
 
 
-def test_gates_on_the_interval_are_of_a_policy() -> None:
+def test_gates_on_intervals_and_pairs_are_of_a_policy() -> None:
     suites = ["shop-en", "shop-safety-en.people"]
     policy = make_cluster_policy(**yaml.safe_load(blocks("yaml")[1]), suites=suites)
-    assert [gate.basis for gate in policy.gates] == ["Interval", "Interval"]
+    assert [gate.basis for gate in policy.gates] == ["Interval", "Paired", "Paired"]
 
 
 def test_what_a_policy_says_of_runs_is_one() -> None:

@@ -39,6 +39,7 @@ ACCEPTED = [
     pytest.param(policy(gates=[]), id="no-gates"),
     pytest.param(policy(gates=[{**GATE, "max": 1}]), id="gate-max"),
     pytest.param(policy(gates=[{**GATE, "min": 1, "basis": "Interval"}]), id="gate-on-the-interval"),
+    pytest.param(policy(gates=[{**GATE, "maxRegression": 0.1, "basis": "Paired"}]), id="gate-on-pairs"),
     pytest.param(policy(gates=[{**GATE, "maxRegression": 0}]), id="gate-max-regression-zero"),
     pytest.param(policy(gates=[{**GATE, "min": -1e300}]), id="gate-far-away"),
     *(

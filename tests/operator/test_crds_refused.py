@@ -89,6 +89,11 @@ REFUSED = [
     pytest.param(gate(), "a gate needs exactly one of min, max and maxRegression", id="gate-without-bound"),
     pytest.param(gate(min=0.1, max=1), "a gate needs exactly one of min, max and maxRegression", id="gate-two-bounds"),
     pytest.param(gate(maxRegression=-1), "greater than or equal to 0", id="gate-negative-regression"),
+    pytest.param(
+        policy(gates=[{**GATE, "min": 1, "basis": "Paired"}]),
+        "basis Paired compares with the stable version, so it needs maxRegression",
+        id="gate-on-pairs-alone",
+    ),
     pytest.param(policy(gates=[{**GATE, "minimum": 1}]), 'unknown field "spec.gates[0].minimum"', id="gate-misspelled"),
     pytest.param(policy(steps=[]), "should have at least 1 items", id="no-steps"),
     pytest.param(policy(steps=[{"weight": 50}, {"weight": 10}]), "weights that ascend, such as", id="steps-descend"),

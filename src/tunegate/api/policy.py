@@ -21,7 +21,8 @@ class Gate(Resource, frozen=True, kw_only=True):
 
     `max_regression` is how much worse than the stable version the candidate may be, in the metric's own unit.
     basis: what is held against the bound: the measured value, or the end of its 95 % interval that is worse for the
-    candidate, so that a lucky draw of questions doesn't pass.
+    candidate, so that a lucky draw of questions doesn't pass. Paired, of `max_regression` alone, takes the interval of
+    the difference to the stable question by question, which is much narrower.
     """
 
     suite: str
@@ -29,13 +30,17 @@ class Gate(Resource, frozen=True, kw_only=True):
     min: float | None = None
     max: float | None = None
     max_regression: Annotated[float, Meta(ge=0)] | None = None
-    basis: Literal["Value", "Interval"] = "Value"
+    basis: Literal["Value", "Interval", "Paired"] = "Value"
 
     def __post_init__(self) -> None:
         bounds = [bound for bound in (self.min, self.max, self.max_regression) if bound is not None]
         if len(bounds) != 1 or not math.isfinite(bounds[0]):
             raise ValueError(
                 f"gate on {self.suite}/{self.metric} needs exactly one finite bound of min, max and maxRegression"
+            )
+        if self.basis == "Paired" and self.max_regression is None:
+            raise ValueError(
+                f"gate on {self.suite}/{self.metric}: basis Paired compares with the stable, by maxRegression"
             )
 
 

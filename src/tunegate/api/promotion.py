@@ -36,8 +36,8 @@ class GateResult(Resource, frozen=True, kw_only=True):
     """One gate, decided. `passed` is None when the numbers it needs are missing: that is never a pass.
 
     basis: what was held against the threshold. low, high: the 95 % interval of `observed`, or, where a gate on the
-    interval compares with the stable, of the candidate's number less the stable's. more: about how many more questions
-    would have let the same numbers pass; None where that can't be told.
+    interval or on pairs compares with the stable, of the candidate's number less the stable's. more: about how many
+    more questions would have let the same numbers pass; None where that can't be told.
     """
 
     suite: str
@@ -49,7 +49,7 @@ class GateResult(Resource, frozen=True, kw_only=True):
     stderr: float | None = None
     n: int = 0
     stable: float | None = None
-    basis: Literal["Value", "Interval"] = "Value"
+    basis: Literal["Value", "Interval", "Paired"] = "Value"
     low: float | None = None
     high: float | None = None
     more: int | None = None

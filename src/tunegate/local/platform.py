@@ -38,6 +38,7 @@ from tunegate.local.state import Home, write
 from tunegate.processes import Child, answers, open_url
 from tunegate.promotion.counting import counted, shown
 from tunegate.promotion.decide import decide
+from tunegate.promotion.pairs import compare_pairs
 from tunegate.promotion.snapshot import Event, Plan, Snapshot
 from tunegate.store import EmbeddedStore, Store
 from tunegate.store.evaluations import find
@@ -237,6 +238,7 @@ class Platform:
             weights=weights,
             splits=((conversations[0], conversations[1]),) if len(conversations) == 2 else (),
         )
+        snapshot = replace(snapshot, differences=compare_pairs(snapshot))
         if (asked := counted(snapshot)) is None:
             self._uncounted = ""
             return replace(snapshot, tallies={})

@@ -14,22 +14,36 @@ from typing import Literal
 from tunegate.api.evaluation import Evaluation, Metric
 from tunegate.api.policy import Gate
 from tunegate.api.promotion import GateResult
+from tunegate.statistics.paired import Difference
 
 # 0.1 + 0.2 must pass a bound of 0.3: a last-digit difference is representation, not quality.
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-12
 # Narrower than this part of it no suite can make an interval.
 _MOST_TIMES = 100
 
+Differences = Mapping[tuple[str, str], Difference | str]
+_NONE: Differences = {}
+
 
 def check_gates(
-    gates: Iterable[Gate], candidate: Mapping[str, Evaluation], stable: Mapping[str, Evaluation]
+    gates: Iterable[Gate],
+    candidate: Mapping[str, Evaluation],
+    stable: Mapping[str, Evaluation],
+    differences: Differences = _NONE,
 ) -> tuple[GateResult, ...]:
     """Check every gate, in order, also after one has failed: a person wants to see all the numbers."""
-    return tuple(check_gate(gate, candidate, stable) for gate in gates)
+    return tuple(check_gate(gate, candidate, stable, differences) for gate in gates)
 
 
-def check_gate(gate: Gate, candidate: Mapping[str, Evaluation], stable: Mapping[str, Evaluation]) -> GateResult:
+def check_gate(
+    gate: Gate,
+    candidate: Mapping[str, Evaluation],
+    stable: Mapping[str, Evaluation],
+    differences: Differences = _NONE,
+) -> GateResult:
     """Hold one gate against the evaluations of both versions, keyed by suite name.
+
+    differences: from stable to candidate question by question, by suite and metric, or why there is none.
 
     `passed` is True or False when the numbers say so, None when they are missing or can't be compared; `message` is
     one sentence with the numbers, or with the remedy. `max_regression` takes the direction from the metric and refuses
@@ -58,6 +72,8 @@ def check_gate(gate: Gate, candidate: Mapping[str, Evaluation], stable: Mapping[
             "evaluate both with the same suite"
         )
         return _result(gate, None, changed, observed, reference)
+    if gate.basis == "Paired":
+        return _check_pairs(gate, observed, reference, differences.get((gate.suite, gate.metric), "were not compared"))
     if gate.basis == "Interval":
         if unknown := _unknown_interval(gate, reference, "stable"):
             return _result(gate, None, unknown, observed, reference)
@@ -169,6 +185,27 @@ def _check_difference(gate: Gate, observed: _Measured, reference: _Measured) -> 
     )
     message = f"{gate.suite} {_shown_interval(observed)} {verdict}"
     return _result(gate, passed, message, observed, reference, between=between, more=more)
+
+
+def _check_pairs(gate: Gate, observed: _Measured, reference: _Measured, found: Difference | str) -> GateResult:
+    """The worse end of the interval of the difference question by question decides."""
+    if isinstance(found, str):
+        remedy = "evaluate both again with --force, or set the gate's basis to Interval"
+        message = f"{gate.suite} of candidate and stable can't be compared question by question: both {found}; {remedy}"
+        return _result(gate, None, message, observed, reference)
+    allowed, sign = _bound(gate)[1], 1 if observed.metric.higher_is_better else -1
+    worst, difference = min(sign * found.low, sign * found.high), sign * found.value
+    passed = _at_least(worst + allowed, 0.0)
+    more = None if passed else _more(difference + allowed, difference - worst, observed)
+    better, worse = (found.up, found.down) if sign > 0 else (found.down, found.up)
+    place = "within" if passed else "more than"
+    verdict = (
+        f"is {found.value:+.3g} beside {_number(reference.value)} of the stable question by question (95 %: "
+        f"{found.low:+.3g} to {found.high:+.3g}; {better} better, {worse} worse of {found.n}), so it may be worse by "
+        f"{_number(max(0.0, -worst))}, {place} the allowed {_number(allowed)}{_needed(more)}"
+    )
+    message = f"{gate.suite} {gate.metric} {_number(observed.value)} {verdict}"
+    return _result(gate, passed, message, observed, reference, between=(found.low, found.high), more=more)
 
 
 def _more(distance: float, half: float, observed: _Measured) -> int | None:

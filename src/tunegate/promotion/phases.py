@@ -19,6 +19,7 @@ from tunegate.promotion.analysis import compare
 from tunegate.promotion.counting import SHOWN, shown
 from tunegate.promotion.desired import baking_weight, canary_steps, compared_weights, step_index
 from tunegate.promotion.gates import check_gates
+from tunegate.promotion.pairs import wanted_pairs
 from tunegate.promotion.runs import run_choices
 from tunegate.promotion.sample_ratio import mismatch
 from tunegate.promotion.snapshot import EvaluationState, ServerState, Snapshot
@@ -184,7 +185,13 @@ def evaluating(view: View) -> PromotionStatus:
         {suite: state.result for suite in view.policy.suites if (state := view.evaluation(version, suite)).result}
         for version in (view.candidate, view.stable)
     ]
-    gates = check_gates(view.policy.gates, results[0], results[1])
+    pairs = [pair for pair in wanted_pairs(view.snapshot) if pair.candidate.digest == view.candidate.digest]
+    known = view.snapshot.differences
+    if unread := dict.fromkeys(pair.suite for pair in pairs if pair not in known):
+        answers = f"waits until the store tells the answers of both versions to {' and '.join(unread)}"
+        return view.to("Evaluating", "", "", waiting=answers)
+    differences = {(pair.suite, pair.metric): known[pair] for pair in pairs}
+    gates = check_gates(view.policy.gates, results[0], results[1], differences)
     undecided = [gate.message for gate in gates if gate.passed is None]
     refused = [gate.message for gate in gates if gate.passed is False]
     if refused:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
 
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.feedback import Verdicts
 from tunegate.api.policy import PromotionPolicy
 from tunegate.api.promotion import Promotion, PromotionStatus, RunChoice
 from tunegate.api.versions import ModelVersion
+from tunegate.statistics.paired import Difference
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,22 @@ class EvaluationState:
     result: Evaluation | None = None
     failures: int = 0
     message: str = ""
+
+
+class Measured(NamedTuple):
+    """One result of the version with `digest`, begun at `started`: a version may be measured again."""
+
+    digest: str
+    started: datetime
+
+
+class Pair(NamedTuple):
+    """Two results that a gate with `basis: Paired` compares question by question."""
+
+    suite: str
+    metric: str
+    stable: Measured
+    candidate: Measured
 
 
 @dataclass(frozen=True)
@@ -40,6 +59,7 @@ class Snapshot:
     training_runs: those that are being trained now, and were never stopped.
     promotions: every attempt so far, oldest first.
     evaluations: by (digest, suite). servers: by digest.
+    differences: what the wanted pairs came to, or why they can't be compared; without those that are not known yet.
     weights: the observed share of each version in percent, by digest; None when the route can't be read.
     tallies: verdicts on answers given in the running canary, by digest and step; None when they can't be read.
     splits: how many questions the candidate and the stable were asked in the running step, counted in one or more ways;
@@ -56,6 +76,7 @@ class Snapshot:
     training_runs: frozenset[str] = frozenset()
     promotions: tuple[Promotion, ...] = ()
     evaluations: Mapping[tuple[str, str], EvaluationState] = field(default_factory=dict)
+    differences: Mapping[Pair, Difference | str] = field(default_factory=dict)
     servers: Mapping[str, ServerState] = field(default_factory=dict)
     weights: Mapping[str, int] | None = None
     tallies: Mapping[str, Verdicts] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tunegate.api.codec import from_json, to_json
@@ -46,6 +47,14 @@ def find(store: Store, digest: str, suite: str) -> Evaluation | None:
     key = _key(digest, suite)
     body = store.get(key)
     return None if body is None else from_json(body, Evaluation, key)
+
+
+def find_measured(store: Store, digest: str, suite: str, started: datetime) -> Evaluation | None:
+    """The evaluation that was begun at `started`, also where a later one has taken its place; None where it is gone."""
+    key = _key(digest, suite)
+    bodies = (body for body in (store.get(key), *earlier(store, key)) if body is not None)
+    found = (from_json(body, Evaluation, key) for body in bodies)
+    return next((evaluation for evaluation in found if evaluation.started == started), None)
 
 
 def of_version(store: Store, digest: str) -> list[Evaluation]:

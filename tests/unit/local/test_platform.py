@@ -10,12 +10,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.builders import at, make_evaluation, make_policy
+from tests.builders import at, make_evaluation, make_policy, with_answers
 from tests.unit.store.picky import error, picky_store
 from tests.waiting import wait_for
 from tunegate.api import environment
 from tunegate.api.errors import UsageError
-from tunegate.api.policy import PromotionPolicy, Selection, StopTraining, write_policy_file
+from tunegate.api.policy import Gate, PromotionPolicy, Selection, StopTraining, write_policy_file
 from tunegate.api.promotion import Promotion, PromotionStatus, Transition
 from tunegate.api.versions import ModelVersion, Producer, Release, Training
 from tunegate.local.platform import Platform, PlatformConfig
@@ -236,3 +236,20 @@ def test_a_stop_waits_for_no_store_that_is_busy(
             wait_for(lambda: platform._policy is not None, what="the first look")
             front.answers[:] = [error("", 503, "SlowDown")] * 10_000
             wait_for(lambda: len(front.answers) < 9_998, what="a call to wait")
+
+
+def test_a_gate_on_pairs_is_decided_on_the_answers_in_the_store(
+    platform: Platform, store: Store, base: ModelVersion, tmp_path: Path
+) -> None:
+    gate = Gate(suite="quality", metric="score", max_regression=0.05, basis="Paired")
+    keep(platform, make_policy(initial_version=base.uri, gates=(gate,)))
+    version = publish(store, tmp_path, "shop/run-1/checkpoint-5", step=5)
+    for each, right in ((base, 90), (version, 96)):
+        scores = [1.0] * right + [0.0] * (150 - right)
+        save(store, with_answers(make_evaluation(each, score=right / 150), score=scores))
+    home = platform.config.home
+    with running(platform):
+        wait_for(lambda: any(each.status.gates for each in home.promotions()), what="the gate")
+    (result,) = home.promotions()[0].status.gates
+    assert (result.passed, result.basis) == (True, "Paired")
+    assert "6 better, 0 worse of 150" in result.message

@@ -13,6 +13,7 @@ from tests.unit.operator.world import BASE, CONFIG, World, server_of
 from tunegate.api.feedback import Tally
 from tunegate.api.promotion import TERMINAL, Recorded
 from tunegate.api.versions import ModelVersion
+from tunegate.statistics.paired import Difference
 from tunegate_operator import kinds
 from tunegate_operator.conditions import Problem
 from tunegate_operator.desired import MOST_PODS
@@ -347,6 +348,23 @@ def test_a_version_that_fails_its_gate_is_rejected_with_its_numbers_and_never_sh
     assert "0.20" in world.condition(world.promotion(), "GatePassed")["message"]
     assert world.condition(world.promotion(), "Ready")["status"] == "True", "the machinery works"
     assert ("InferenceService", server_of(candidate)) not in world.objects
+
+
+def test_a_gate_on_pairs_waits_for_the_stores_thread_and_passes_on_what_it_found(candidate: ModelVersion) -> None:
+    gate = {"suite": "quality", "metric": "score", "maxRegression": 0.05, "basis": "Paired"}
+    world = World(gates=[gate]).step(3).publish(candidate, score=0.9)
+    world.score(BASE, 0.92)
+    world.until("Evaluating").step(3)
+    assert "waits until the store tells the answers" in world.condition(world.promotion(), "Reconciling")["message"]
+    assert ("InferenceService", server_of(candidate)) not in world.objects
+
+    changed = Difference(n=100, up=2, down=4, value=-0.02, low=-0.04, high=0.0)
+    world.store.differences["quality", "score"] = changed
+    world.until("Progressing")
+
+    (result,) = world.promotion()["status"]["gates"]
+    assert (result["basis"], result["passed"], result["low"]) == ("Paired", True, -0.04)
+    assert "2 better, 4 worse of 100" in result["message"]
 
 
 def test_manual_approval_waits_and_says_which_words_it_waits_for(candidate: ModelVersion) -> None:

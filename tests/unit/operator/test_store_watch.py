@@ -7,19 +7,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from tests.builders import at, make_cluster_policy, make_evaluation, make_policy, make_version, make_vote
+from tests.builders import (
+    at,
+    make_cluster_policy,
+    make_evaluation,
+    make_policy,
+    make_version,
+    make_vote,
+    with_answers,
+)
 from tests.waiting import wait_for
 from tunegate.api.errors import CredentialsError, DigestError, NotFoundError, StoreError, TunegateError
 from tunegate.api.feedback import Tally, step_tag
 from tunegate.api.promotion import Promotion, PromotionStatus
 from tunegate.api.traffic import parse_step
+from tunegate.api.versions import ModelVersion
 from tunegate.feedback import VoteWriter
 from tunegate.promotion.counting import Counted, counted
 from tunegate.promotion.desired import desired_step
-from tunegate.promotion.snapshot import Snapshot
+from tunegate.promotion.snapshot import Measured, Pair, Snapshot
 from tunegate.records.signing import new_key
+from tunegate.statistics.paired import Difference
 from tunegate.store import Store
 from tunegate.store.evaluations import save
 from tunegate_operator import store_watch
@@ -173,3 +184,30 @@ def test_what_people_judge_is_asked_for_until_it_is_there_and_only_where_it_is_a
         stop.set()
         source.wake()
         thread.join()
+
+
+def test_two_results_are_compared_by_their_answers_as_they_were_measured(store: Store) -> None:
+    """Also where one was measured again since; what can't be read or found is said."""
+    stable, candidate = (make_version(run) for run in ("base", "run-1"))
+
+    def measured(version: ModelVersion, *scores: float, minute: int = 0) -> Measured:
+        result = with_answers(make_evaluation(version, score=sum(scores) / len(scores)), score=scores)
+        save(store, msgspec.structs.replace(result, started=at(60 * minute)))
+        return Measured(version.digest, at(60 * minute))
+
+    pair = Pair("quality", "score", measured(stable, 1, 0, 0, 0), measured(candidate, 1, 1, 1, 0))
+    measured(candidate, 0, 0, 0, 0, minute=1)
+    source, told = Source(lambda: store, lambda model: told.append(model), lambda seconds: None), list[str]()
+
+    assert source.difference(pair, "shop") is None
+    source._work()
+
+    found = source.difference(pair, "shop")
+    assert isinstance(found, Difference)
+    assert (found.n, found.up, found.down, found.value) == (4, 2, 0, 0.5)
+    assert told == ["shop"]
+
+    gone = pair._replace(stable=Measured(stable.digest, at(600)))
+    source.difference(gone, "shop")
+    source._work()
+    assert source.difference(gone, "shop") == "would have to be in the store, and one is not any more"

@@ -22,7 +22,8 @@ from tunegate.api.versions import ModelVersion, Producer
 from tunegate.kube.kinds import Kind, Object
 from tunegate.promotion.counting import Counted
 from tunegate.promotion.decide import decide
-from tunegate.promotion.snapshot import Plan
+from tunegate.promotion.snapshot import Pair, Plan
+from tunegate.statistics.paired import Difference
 from tunegate_operator import kinds
 from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
@@ -56,6 +57,7 @@ class Store:
         self.versions: tuple[ModelVersion, ...] | None = (BASE,)
         self.trouble: Problem | None = None
         self.results: dict[tuple[str, str], EvaluationSummary] = {}
+        self.differences: dict[tuple[str, str], Difference | str] = {}
         self.records: dict[RecordKey, Recorded] = {}
         self.unrecorded: Problem | None = None
         self.log: Callable[[], Mapping[str, Verdicts] | Problem] = dict
@@ -77,6 +79,9 @@ class Store:
 
     def result(self, key: tuple[str, str, str], model: str) -> EvaluationSummary | None:
         return self.results.get(key[:2])
+
+    def difference(self, pair: Pair, model: str) -> Difference | str | None:
+        return self.differences.get((pair.suite, pair.metric))
 
     def record(self, request: RecordRequest, model: str) -> Recorded | None:
         return self.records.get(request.key)

@@ -21,7 +21,9 @@ from tunegate.api.traffic import step_label
 from tunegate.api.versions import ModelVersion
 from tunegate.promotion.counting import stable_version
 from tunegate.promotion.decide import decide
+from tunegate.promotion.pairs import wanted_pairs
 from tunegate.promotion.snapshot import EvaluationState, Plan, ServerState, Snapshot
+from tunegate.statistics.paired import Difference
 
 BASE = make_version("base", model="base", step=0)
 GOOD, BAD, SAME = Tally(up=38, down=2), Tally(up=4, down=36), Tally(up=20, down=20)
@@ -166,6 +168,21 @@ def test_a_regression_gate_waits_for_the_stable_and_compares(candidate: ModelVer
     assert (BASE, "quality") in [(job.version, job.suite) for job in world.plan.evaluations]
     world.evaluate(BASE, score=0.9).until("Rejected")
     assert world.last.status.gates[0].stable == 0.9
+
+
+def test_a_gate_on_pairs_waits_until_the_answers_are_known(candidate: ModelVersion) -> None:
+    gate = Gate(suite="quality", metric="score", max_regression=0.05, basis="Paired")
+    world = World(make_policy(gates=(gate,))).publish(candidate).evaluate(BASE, score=0.92).until("Evaluating").step()
+    assert world.last.status.waiting == "waits until the store tells the answers of both versions to quality"
+    (pair,) = wanted_pairs(world.seen)
+    assert (pair.stable.digest, pair.candidate.digest) == (BASE.digest, candidate.digest)
+
+    world.see(differences={pair: Difference(n=100, up=1, down=3, value=-0.02, low=-0.06, high=0.02)}).step()
+
+    assert world.last.status.decision
+    assert world.last.status.decision.reason == "GateFailed"
+    assert "1 better, 3 worse of 100" in world.last.status.decision.message
+    assert not list(wanted_pairs(world.seen))
 
 
 def test_evaluation_that_fails_too_often_ends_in_failed(candidate: ModelVersion) -> None:

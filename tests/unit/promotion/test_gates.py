@@ -10,6 +10,7 @@ import pytest
 from tunegate.api.evaluation import Evaluation, Metric
 from tunegate.api.policy import Gate
 from tunegate.promotion.gates import check_gate, check_gates
+from tunegate.statistics.paired import Difference
 
 NAN, INF = math.nan, math.inf
 
@@ -249,6 +250,75 @@ def test_a_gate_on_an_interval_that_is_not_known_is_undecided(bound, ends):
         result = check_gate(gate(**bound, basis="Interval"), known, unknown)
         assert result.passed is None
         assert "set the gate's basis to Value" in result.message
+
+
+def changed(low: float, high: float, *, up: int = 3, down: int = 6) -> dict[tuple[str, str], Difference | str]:
+    return {("shop-en", "score"): Difference(n=150, up=up, down=down, value=-0.02, low=low, high=high)}
+
+
+@pytest.mark.parametrize(
+    ("higher_is_better", "allowed", "passed"),
+    [
+        pytest.param(True, 0.06, True, id="at most as much lower as is allowed"),
+        pytest.param(True, 0.05, False, id="maybe lower than is allowed"),
+        pytest.param(False, 0.02, True, id="lower is better, at most as much higher as is allowed"),
+        pytest.param(False, 0.01, False, id="lower is better, maybe higher than is allowed"),
+    ],
+)
+def test_a_gate_on_pairs_is_held_on_the_worse_end_of_the_difference(higher_is_better, allowed, passed):
+    candidate = evaluated(ranged(0.58, 0.5, 0.66, higher_is_better=higher_is_better))
+    stable = evaluated(ranged(0.6, 0.52, 0.68, higher_is_better=higher_is_better))
+
+    result = check_gate(gate(max_regression=allowed, basis="Paired"), candidate, stable, changed(-0.06, 0.02))
+
+    assert (result.passed, result.basis, result.low, result.high) == (passed, "Paired", -0.06, 0.02)
+    better, worse = (3, 6) if higher_is_better else (6, 3)
+    assert f"question by question (95 %: -0.06 to +0.02; {better} better, {worse} worse of 150)" in result.message
+
+
+def test_a_gate_on_pairs_says_how_many_more_questions_would_show_it():
+    stable = evaluated(ranged(0.6, 0.52, 0.68))
+
+    result = check_gate(
+        gate(max_regression=0.04, basis="Paired"), evaluated(metric(0.58, n=150)), stable, changed(-0.06, 0.02)
+    )
+
+    # -0.02 is 0.02 above what is allowed, and the interval reaches 0.04 below it: four times the questions
+    assert (result.passed, result.more) == (False, 450)
+    assert result.message == (
+        "shop-en score 0.58 is -0.02 beside 0.60 of the stable question by question (95 %: -0.06 to +0.02; 3 better, 6 "
+        "worse of 150), so it may be worse by 0.06, more than the allowed 0.04; about 450 more questions with the same "
+        "share would show it"
+    )
+
+
+def test_a_gate_on_pairs_without_pairs_is_undecided_and_says_why():
+    known = evaluated(metric(0.9))
+    gates = [gate(max_regression=0.5, basis="Paired")]
+
+    (result,) = check_gates(gates, known, known, {("shop-en", "score"): "have no score of each of the same questions"})
+
+    assert result.passed is None
+    assert result.message == (
+        "shop-en of candidate and stable can't be compared question by question: both have no score of each of the "
+        "same questions; evaluate both again with --force, or set the gate's basis to Interval"
+    )
+    assert check_gate(gates[0], known, known).passed is None
+
+
+def test_a_gate_on_pairs_of_another_suite_says_so():
+    known, other = evaluated(metric(0.9)), evaluated(metric(0.9), suite_digest="sha256:6")
+
+    result = check_gate(gate(max_regression=0.5, basis="Paired"), known, other, changed(0.0, 0.0))
+
+    assert result.passed is None
+    assert "evaluate both with the same suite" in result.message
+
+
+@pytest.mark.parametrize("bound", [{"min": 0.5}, {"max": 0.5}])
+def test_pairs_compare_with_the_stable(bound):
+    with pytest.raises(ValueError, match="Paired compares with the stable, by maxRegression"):
+        gate(**bound, basis="Paired")
 
 
 @pytest.mark.parametrize("whose", ["candidate", "stable"])

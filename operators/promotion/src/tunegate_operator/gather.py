@@ -23,8 +23,10 @@ from tunegate.api.records import Place
 from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Kind, Object
 from tunegate.promotion.counting import counted, shown, stable_version
-from tunegate.promotion.snapshot import Snapshot
+from tunegate.promotion.pairs import wanted_pairs
+from tunegate.promotion.snapshot import Pair, Snapshot
 from tunegate.records.writing import unrecorded
+from tunegate.statistics.paired import Difference
 from tunegate_operator import kinds, manifests
 from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
@@ -270,6 +272,7 @@ class Gatherer:
             modified=edit.sentence,
             namespace=namespace,
         )
+        snapshot = replace(snapshot, differences=self._differences(snapshot))
         counts = self._counts(namespace, snapshot, now)
         keys = {each["id"]: each["publicKey"] for each in obj.get("status", {}).get("recordKeys", ())}
         signed = self.source.public_key()
@@ -294,6 +297,12 @@ class Gatherer:
             record_keys={**keys, **dict([signed] if signed else [])},
             is_recording=self.config.signing_key is not None,
         )
+
+    def _differences(self, snapshot: Snapshot) -> dict[Pair, Difference | str]:
+        """What the store's thread made of the wanted pairs so far; the others are asked for."""
+        model = snapshot.policy.model
+        asked = ((pair, self.source.difference(pair, model)) for pair in wanted_pairs(snapshot))
+        return {pair: found for pair, found in asked if found}
 
     def _made_at_once(self, versions: Iterable[ModelVersion]) -> frozenset[str]:
         """The runs of versions that were made of others: no training job has to end for them."""

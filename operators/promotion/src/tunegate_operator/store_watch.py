@@ -32,10 +32,12 @@ from tunegate.api.promotion import Recorded
 from tunegate.api.versions import ModelVersion, Producer
 from tunegate.feedback import FeedbackLog
 from tunegate.promotion.counting import Counted
+from tunegate.promotion.snapshot import Pair
 from tunegate.records.signing import Signer, public_pem, read_key, read_pem, read_public_keys
 from tunegate.records.writing import Unrecorded, write
+from tunegate.statistics.paired import Difference, paired
 from tunegate.store import Store
-from tunegate.store.evaluations import find
+from tunegate.store.evaluations import find, find_measured
 from tunegate_operator.conditions import Problem
 from tunegate_operator.types import EvaluationSummary, to_summary
 
@@ -97,6 +99,7 @@ class _Seen:
     missing: dict[str, Problem] = field(default_factory=dict)
     producers: dict[str, Producer] = field(default_factory=dict)
     results: dict[ResultKey, EvaluationSummary] = field(default_factory=dict)
+    differences: dict[Pair, Difference | str] = field(default_factory=dict)
     votes: dict[Canary, tuple[float, Votes]] = field(default_factory=dict)  # when they were counted, and how many
     records: dict[RecordKey, Recorded] = field(default_factory=dict)
     unrecorded: dict[str, Problem] = field(default_factory=dict)
@@ -123,6 +126,7 @@ class Source:
         self._due: dict[str, float] = {}
         self._asked_versions: dict[str, str] = {}
         self._asked_results: dict[ResultKey, str] = {}
+        self._asked_pairs: dict[Pair, str] = {}
         self._asked_votes: dict[Canary, Counted] = {}
         self._asked_since: dict[Canary, float] = {}  # since when its votes are asked for
         self._logs: dict[Canary, tuple[float, FeedbackLog]] = {}  # when each was last read
@@ -174,6 +178,15 @@ class Source:
             if key not in self._asked_results:
                 self._asked_results[key] = model
                 self._wake.notify()
+        return None
+
+    def difference(self, pair: Pair, model: str) -> Difference | str | None:
+        """What two results came to question by question; None when it is not known yet: then `model` is told later."""
+        if known := self._seen.differences.get(pair):
+            return known
+        with self._wake:
+            self._asked_pairs[pair] = model
+            self._wake.notify()
         return None
 
     def votes(self, asked: Counted, model: str) -> Votes | None:
@@ -229,6 +242,7 @@ class Source:
     def _pause(self) -> float:
         if (
             self._asked_results
+            or self._asked_pairs
             or self._asked_votes
             or self._asked_records
             or any(uri not in self._seen.missing for uri in self._asked_versions)
@@ -244,8 +258,14 @@ class Source:
             for model in due:
                 self._due[model] = now + self._intervals[model]
             versions, results, votes = dict(self._asked_versions), dict(self._asked_results), dict(self._asked_votes)
-            records = list(self._asked_records.values())
-            for asked in (self._asked_versions, self._asked_results, self._asked_votes, self._asked_records):
+            pairs, records = dict(self._asked_pairs), list(self._asked_records.values())
+            for asked in (
+                self._asked_versions,
+                self._asked_results,
+                self._asked_pairs,
+                self._asked_votes,
+                self._asked_records,
+            ):
                 asked.clear()
         news = {canary.model for canary, counted in votes.items() if self._count(canary, counted)}
         for uri, model in versions.items():
@@ -262,6 +282,7 @@ class Source:
             else:
                 self._seen.missing.pop(uri, None)
         news |= {model for key, model in results.items() if self._read_result(key, model)}
+        news |= {model for pair, model in pairs.items() if self._compare(pair)}
         news |= {model for request, model in records if self._record(request, model)}
         for model in due:
             started = time.monotonic()
@@ -295,6 +316,25 @@ class Source:
             self._seen.results[key] = EvaluationSummary(suite=suite, failures=1, message=failed)
         else:
             self._seen.results[key] = to_summary(result)
+        return True
+
+    def _compare(self, pair: Pair) -> bool:
+        """Compare two results by their answers; says whether it could."""
+        try:
+            with _told():
+                before, after = (
+                    find_measured(self._opened(), each.digest, pair.suite, each.started)
+                    for each in (pair.stable, pair.candidate)
+                )
+        except UsageError as error:
+            self._seen.differences[pair] = f"would have to be read: {error}".rstrip(".")
+            return True
+        except StoreError:
+            return False  # as with results
+        if before is None or after is None:
+            self._seen.differences[pair] = "would have to be in the store, and one is not any more"
+        else:
+            self._seen.differences[pair] = paired(before, after, pair.metric)
         return True
 
     def _count(self, canary: Canary, asked: Counted) -> bool:
