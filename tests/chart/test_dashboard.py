@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
 from tests.chart.test_monitoring import ALERTS, DASHBOARD
 from tests.waiting import wait_for
@@ -65,14 +65,14 @@ def use(server: serving.Metrics) -> None:
     step = step_tag("shop-run-1", 0)
     server.asked(step)
     server.answered(1.0, step, 20)
-    server.first_token(0.2)
+    server.first_token(0.2, step)
     server.judged(DIGEST, "up", step, 5)
     server.judged(DIGEST, "down", None, 1)
-    server.failed("engine")
+    server.failed("engine", step)
     server.admitted("shop")
-    server.refused("rate", "shop")
+    server.refused("rate", "shop", step)
     for event in (Sources(()), Step(1, "thought", "Calculator", "1+1", "2", 0.1), Finished("stop", cited=())):
-        server.happened(event)
+        server.happened(event, step)
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +88,14 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     acting.evaluated(("shop", "shop"), "shop", "a" * 12, {"quality": datetime.now(UTC)})
     use(predictor)
     acting.errors.labels("StoreUnreachable")
-    with served(registry) as one, served(trainer.registry) as two, served(acting.registry) as three:
+    idle = CollectorRegistry()
+    serving.Metrics(DIGEST, "shop", idle)
+    shown = (registry, trainer.registry, acting.registry, idle, old())
+    with contextlib.ExitStack() as stack:
+        targets = [stack.enter_context(served(each)) for each in shown]
         labels = {"namespace": "shop", "pod": "a", "tunegate_io_run": "run-1"}
-        jobs = [{"targets": [target], "labels": labels} for target in (one, two, three)]
+        places = [labels] * 3 + [{"namespace": "idle", "pod": "b"}, {"namespace": "old", "pod": "c"}]
+        jobs = [{"targets": [target], "labels": of} for target, of in zip(targets, places, strict=True)]
         (folder / "rules.yaml").write_text(ALERTS.read_text())
         file = folder / "prometheus.yml"
         interval = {"scrape_interval": "1s", "evaluation_interval": "1s"}
@@ -115,15 +120,25 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield url
 
 
+def old() -> CollectorRegistry:
+    """What a predictor of before steps shows."""
+    registry = CollectorRegistry()
+    Counter("tunegate_answers", "", ["model_version"], registry=registry).labels("b" * 12).inc()
+    Histogram("tunegate_answer_seconds", "", ["model_version"], registry=registry).labels("b" * 12).observe(1)
+    errors = Counter("tunegate_answer_errors", "", ["model_version", "reason"], registry=registry)
+    errors.labels("b" * 12, "engine").inc()
+    return registry
+
+
 def ask(url: str, query: str) -> list[dict[str, Any]]:
     with open_url(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}", seconds=10) as answer:
         found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
     return found
 
 
-def filled(expression: str) -> str:
-    """As Grafana asks it with all namespaces and versions chosen."""
-    for variable, value in (("$__rate_interval", "1m"), ("$namespace", ".*"), ("$version", ".*")):
+def filled(expression: str, namespace: str = ".*") -> str:
+    """As Grafana asks it with all versions and steps chosen, and one namespace or all."""
+    for variable, value in (("$__rate_interval", "1m"), ("$namespace", namespace), ("$version", ".*"), ("$step", ".*")):
         expression = expression.replace(variable, value)
     assert "$" not in expression
     return expression
@@ -140,11 +155,25 @@ def test_a_real_prometheus_answers_every_query_of_a_panel(prometheus: str, title
     wait_for(answered, seconds=15, what=f"an answer to {title}")
 
 
+@pytest.mark.parametrize("namespace", ["idle", "old", "nowhere"])
+def test_no_query_fails_where_nothing_was_asked_or_labels_are_missing_or_all_is(
+    prometheus: str, namespace: str
+) -> None:
+    for title, expression in TARGETS:
+        if "$namespace" not in expression:
+            continue
+        found = ask(prometheus, filled(expression, namespace))  # an error of Prometheus's ends it
+        assert not found or namespace != "nowhere", title
+        assert not any("Inf" in each["value"][1] for each in found), title
+    seen = ask(prometheus, filled(dict(TARGETS)["Answers by step of a promotion"], namespace))
+    assert bool(seen) == (namespace != "nowhere")
+
+
 def test_a_real_prometheus_answers_the_choices_at_the_top(prometheus: str) -> None:
     for variable in DASHBOARD["templating"]["list"]:
         if variable["type"] == "query":
             (series, label) = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"]).groups()  # type: ignore[union-attr]
-            assert {each["metric"][label] for each in ask(prometheus, filled(series))} - {""}
+            assert {each["metric"].get(label, "") for each in ask(prometheus, filled(series))} - {""}
 
 
 def test_a_real_prometheus_keeps_what_is_recorded(prometheus: str) -> None:

@@ -67,7 +67,7 @@ def _known() -> dict[str, set[str]]:
 def test_rules_and_dashboard_use_series_that_exist() -> None:
     used = {name for text in _expressions() for name in _series(text)}
     assert used <= set(_known())
-    recorded = {name for text in _expressions() for name in re.findall(r"\bnamespace_version:[\w:]+", text)}
+    recorded = {name for text in _expressions() for name in re.findall(r"\bnamespace_version_step:[\w:]+", text)}
     assert recorded <= RECORDED
     unused = {metric.series for metric in EVERY} - {re.sub("_(bucket|count|sum)$", "", name) for name in used}
     assert unused == SEEN_IN_QUERIES_OF_ONES_OWN

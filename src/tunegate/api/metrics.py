@@ -57,17 +57,21 @@ FIRST_TOKEN = Metric(
     "tunegate_time_to_first_token_seconds",
     "histogram",
     "From the request to the first text of a streamed answer.",
-    ("model_version",),
+    ("model_version", "step"),
     _FIRST_TOKEN,
 )
 ANSWER_SECONDS = Metric(
-    "tunegate_answer_seconds", "histogram", "From the request to the end of the answer.", ("model_version",), _ANSWER
+    "tunegate_answer_seconds",
+    "histogram",
+    "From the request to the end of the answer.",
+    ("model_version", "step"),
+    _ANSWER,
 )
 ANSWER_ERRORS = Metric(
     "tunegate_answer_errors",
     "counter",
     "Answers refused or broken off; request and disconnect are the client's doing.",
-    ("model_version", "reason"),
+    ("model_version", "step", "reason"),
 )
 ADMITTED = Metric(
     "tunegate_requests_admitted",
@@ -79,21 +83,23 @@ REFUSED = Metric(
     "tunegate_requests_refused",
     "counter",
     "Requests refused before they were read: no known key, or too many (rate, concurrent, capacity).",
-    ("model_version", "key", "reason"),
+    ("model_version", "step", "key", "reason"),
 )
 TOOL_CALLS = Metric(
     "tunegate_tool_calls",
     "counter",
     "Steps of an agent, by the tool that was asked; `failed` where it found nothing but a reason.",
-    ("model_version", "tool", "outcome"),
+    ("model_version", "step", "tool", "outcome"),
 )
 KNOWLEDGE_MISSES = Metric(
     "tunegate_knowledge_misses",
     "counter",
     "Questions that the knowledge has no answer to: the fixed sentence was given.",
-    ("model_version",),
+    ("model_version", "step"),
 )
-UNCITED = Metric("tunegate_answers_uncited", "counter", "Answers that cite none of their sources.", ("model_version",))
+UNCITED = Metric(
+    "tunegate_answers_uncited", "counter", "Answers that cite none of their sources.", ("model_version", "step")
+)
 PREDICTOR = (
     MODEL_INFO,
     QUESTIONS,

@@ -51,12 +51,12 @@ class Commits:
     def _run(self) -> None:
         while batch := self._next():
             for (record, future), outcome in zip(batch, self._write([record for record, _ in batch]), strict=True):
+                if outcome == "counted":
+                    self._counted(record)  # before it is acknowledged: whoever hears of it should find it counted
                 if isinstance(outcome, StoreError):
                     future.set_exception(outcome)
                 else:
                     future.set_result(outcome)
-                if outcome == "counted":
-                    self._counted(record)
 
     def _write(self, records: list[FeedbackRecord]) -> list[Outcome | StoreError]:
         try:

@@ -11,9 +11,12 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import msgspec
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive
 
+from tunegate.api.feedback import StepTag, step_tag
+from tunegate.api.traffic import STEP_HEADER, parse_step
 from tunegate.serving.events import ApiError, bad_request
 from tunegate.serving.protocols import error_body
 
@@ -34,6 +37,12 @@ def error_response(error: ApiError, headers: Mapping[str, str] = {}, path: str =
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] = {}) -> Response:
     return Response(msgspec.json.encode(value), status, dict(headers), "application/json")
+
+
+def step_of(headers: Headers) -> StepTag | None:
+    """The step of a promotion that whoever splits the traffic sent a request in."""
+    found = parse_step(headers.get(STEP_HEADER, ""))
+    return step_tag(*found) if found else None
 
 
 async def read_body(receive: Receive, limit: int = BODY_LIMIT) -> bytes:

@@ -113,7 +113,7 @@ def test_prompts_and_knowledge_answer_unmodified_clients(
         with urllib.request.urlopen(f"{url}/metrics", timeout=20) as reply:
             metrics = reply.read().decode()
     assert set(parts) == {"prompts", "knowledge"}
-    assert f'tunegate_knowledge_misses_total{{model_version="{grounded.digest[7:19]}"}} 1.0' in metrics
+    assert f'tunegate_knowledge_misses_total{{model_version="{grounded.digest[7:19]}",step=""}} 1.0' in metrics
 
 
 def test_a_damaged_index_is_never_served(shop: Shop, grounded: ModelVersion) -> None:

@@ -100,3 +100,13 @@ def test_a_vote_that_breaks_the_writer_is_refused_and_the_next_one_is_written(st
     assert isinstance(commits.submit(broken).exception(20), StoreError)
     assert commits.submit(make_vote(DIGEST, "up")).result(20) == "counted"
     commits.close()
+
+
+def test_a_vote_is_counted_before_it_is_acknowledged(store: Store) -> None:
+    """Whoever hears that it was accepted finds it in the metrics."""
+    known, seen = list[str](), list[list[str]]()
+    commits = Commits(VoteWriter(store), lambda record: known.append(record.feedback.response_id))
+    vote = make_vote(DIGEST)
+    commits.submit(vote).add_done_callback(lambda _: seen.append(list(known)))
+    commits.close()
+    assert seen == [[vote.feedback.response_id]]

@@ -22,12 +22,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tunegate.api.errors import PromptError
-from tunegate.api.feedback import step_tag
-from tunegate.api.traffic import STEP_HEADER, parse_step
+from tunegate.api.feedback import StepTag
+from tunegate.api.traffic import STEP_HEADER
 from tunegate.feedback import ResponseIds
 from tunegate.serving.assistant import Engine, answer_from_parts
 from tunegate.serving.events import ApiError, Ask, Event, Finished, Text, ToolCalls, bad_request
-from tunegate.serving.http import ClientGoneError, error_response, read_body, while_connected
+from tunegate.serving.http import ClientGoneError, error_response, read_body, step_of, while_connected
 from tunegate.serving.metrics import Metrics
 from tunegate.serving.parts import Parts
 from tunegate.serving.pipeline import EngineRequest, Rules, answer, prepare, prepare_again
@@ -73,24 +73,26 @@ class Chat:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter()
-        sending = _Sending(send)
+        sending, headers = _Sending(send), Headers(scope=scope)
+        step = step_of(headers)
         try:
             body = await read_body(receive)
             self._check_ready()
-            headers = Headers(scope=scope)
             ask = self.protocol.read(body, scope["headers"])
             try:
                 request = prepare(ask, self.rules)
             except ApiError as error:
                 raise error.named(ask.names) from None
-            answer = _Answer(self, request, headers, started)
+            answer = _Answer(self, request, headers, step, started)
             await while_connected(receive, answer.give(scope, receive, sending))
         except ClientGoneError:
-            self.metrics.failed("disconnect")
+            self.metrics.failed("disconnect", step)
         except ApiError as error:
+            self.metrics.failed(error.reason, step)
             await self._fail(error, scope, receive, sending)
         except Exception as error:
             logger.error("answer failed", extra={"kind": type(error).__name__})  # noqa: TRY400 - a trace may quote texts
+            self.metrics.failed("internal", step)
             await self._fail(ApiError(500, "The server failed.", reason="internal"), scope, receive, sending)
 
     def _check_ready(self) -> None:
@@ -102,7 +104,6 @@ class Chat:
         return {"x-tunegate-version": self.digest}
 
     async def _fail(self, error: ApiError, scope: Scope, receive: Receive, sending: _Sending) -> None:
-        self.metrics.failed(error.reason)
         if sending.failure is None:
             await error_response(error, self.headers, scope["path"])(scope, receive, sending)
         else:  # too late for a status: the stream ends with an error event
@@ -126,12 +127,12 @@ class _Sending:
 class _Answer:
     """One request to the engine and its answer to the client."""
 
-    def __init__(self, chat: Chat, request: EngineRequest, headers: Headers, started: float) -> None:
+    def __init__(
+        self, chat: Chat, request: EngineRequest, headers: Headers, step: StepTag | None, started: float
+    ) -> None:
         self._chat = chat
-        step = headers.get(STEP_HEADER, "")
-        found = parse_step(step)
-        self._step = step_tag(*found) if found else None
-        self._headers = chat.headers | ({STEP_HEADER: step} if found else {})
+        self._step = step
+        self._headers = chat.headers | ({STEP_HEADER: headers[STEP_HEADER]} if step else {})
         self._request = request
         self._started = started
         now = chat.clock()
@@ -188,7 +189,7 @@ class _Answer:
 
     async def _give_from_parts(self, parts: Parts, scope: Scope, receive: Receive, sending: _Sending) -> None:
         """The first event comes before the stream begins: until then a failure has its status."""
-        rules, metrics = self._chat.rules, self._chat.metrics
+        rules, metrics, step = self._chat.rules, self._chat.metrics, self._step
 
         @asynccontextmanager
         async def ask(asked: Ask) -> AsyncIterator[AsyncIterator[Event]]:
@@ -204,10 +205,10 @@ class _Answer:
             first = await anext(events)
 
             async def counted() -> AsyncIterator[Event]:
-                metrics.happened(first)
+                metrics.happened(first, step)
                 yield first
                 async for event in events:
-                    metrics.happened(event)
+                    metrics.happened(event, step)
                     yield event
 
             await self._write(counted(), scope, receive, sending)
@@ -298,7 +299,7 @@ class _Answer:
 
     def _first_text(self) -> None:
         self._heard.first_text = seconds = perf_counter() - self._started
-        self._chat.metrics.first_token(seconds)
+        self._chat.metrics.first_token(seconds, self._step)
 
     def _count(self, tokens: int) -> None:
         """Before the last byte: clients close at it, and whoever has an answer should find it counted."""

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tunegate.serving.auth import Admission, ApiKey
 from tunegate.serving.events import ApiError
-from tunegate.serving.http import error_response
+from tunegate.serving.http import error_response, step_of
 from tunegate.serving.metrics import Metrics
 
 # What probes, Prometheus and a browser ask for before anybody could give a key. It shows what is served, no answers.
@@ -32,12 +32,13 @@ class Guard:
             await self.app(scope, receive, send)
             return
         key: ApiKey | None = None
+        headers = Headers(scope=scope)
         try:
-            key = self.admission.identify(Headers(scope=scope).get("authorization"))
+            key = self.admission.identify(headers.get("authorization"))
             if not reads:
                 self.admission.enter(key)
         except ApiError as error:
-            self.metrics.refused(error.reason, key.name if key else "")
+            self.metrics.refused(error.reason, key.name if key else "", step_of(headers))
             await error_response(error, path=path)(scope, receive, send)
             return
         if reads:
