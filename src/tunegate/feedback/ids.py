@@ -50,6 +50,11 @@ class ResponseId:
     step: StepTag | None
 
 
+def new_nonce() -> bytes:
+    """What tells an id from all others, and says nothing of it."""
+    return secrets.token_bytes(_NONCE)
+
+
 class ResponseIds:
     """Issues and reads the ids of one served model; `model` is bound into the signature."""
 
@@ -58,13 +63,25 @@ class ResponseIds:
         self._context = _DOMAIN + model.encode() + b"\0"
         self._users = _USER_DOMAIN + model.encode() + b"\0"
 
-    def issue(self, digest: str, now: datetime, user: str | None = None, step: StepTag | None = None) -> str:
+    def issue(
+        self,
+        digest: str,
+        now: datetime,
+        user: str | None = None,
+        step: StepTag | None = None,
+        nonce: bytes | None = None,
+    ) -> str:
         """A new id for an answer that the version with `digest` gives `user` now, in this step: URL-safe, 109
-        characters."""
+        characters. nonce: the one of `new_nonce` that tells it from all others."""
         milliseconds = (now - _EPOCH) // timedelta(milliseconds=1)
         version = Digest.parse(digest).raw
-        nonce = secrets.token_bytes(_NONCE)
-        payload = version + milliseconds.to_bytes(_TIME) + nonce + self._tag(version, user, now) + _packed(step)
+        payload = (
+            version
+            + milliseconds.to_bytes(_TIME)
+            + (nonce or new_nonce())
+            + self._tag(version, user, now)
+            + _packed(step)
+        )
         return PREFIX + base64.urlsafe_b64encode(payload + self._sign(payload)).decode()
 
     def read(self, text: str) -> ResponseId:

@@ -7,11 +7,13 @@ what is kept of it is `recording`'s.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
@@ -19,12 +21,12 @@ import aiohttp
 import msgspec
 from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from tunegate.api.errors import PromptError
 from tunegate.api.feedback import StepTag
 from tunegate.api.traffic import STEP_HEADER
-from tunegate.feedback import ResponseIds
+from tunegate.feedback import ResponseIds, new_nonce
 from tunegate.serving.assistant import Engine, answer_from_parts
 from tunegate.serving.events import ApiError, Ask, Event, Finished, Text, ToolCalls, bad_request
 from tunegate.serving.http import ClientGoneError, error_response, read_body, step_of, while_connected
@@ -33,7 +35,7 @@ from tunegate.serving.parts import Parts
 from tunegate.serving.pipeline import EngineRequest, Rules, answer, prepare, prepare_again
 from tunegate.serving.protocols.openai import CHAT
 from tunegate.serving.protocols.passthrough import Rewriter
-from tunegate.serving.protocols.protocol import Protocol
+from tunegate.serving.protocols.protocol import Protocol, Writer
 from tunegate.serving.recording import CONVERSATION_HEADER, Heard, Recorder
 from tunegate.serving.structured import Format, failure
 
@@ -132,35 +134,63 @@ class _Answer:
     ) -> None:
         self._chat = chat
         self._step = step
-        self._headers = chat.headers | ({STEP_HEADER: headers[STEP_HEADER]} if step else {})
         self._request = request
+        self._client_headers = headers
         self._started = started
-        now = chat.clock()
-        self._id = chat.ids.issue(chat.digest, now, request.ask.user, self._step)
-        self._writer = chat.protocol.writer(request.ask, self._id, chat.rules.model, int(now.timestamp()))
-        self._headers["x-request-id"] = self._id
-        self._heard = Heard(self._id, now, self._step, request.ask, headers.get(CONVERSATION_HEADER, ""))
-        if request.ask.notes:
-            self._headers["x-tunegate-notice"] = " ".join(request.ask.notes)
+        self._now = chat.clock()
+        self._nonce = new_nonce()
+
+    @cached_property
+    def _id(self) -> str:
+        return self._chat.ids.issue(self._chat.digest, self._now, self._request.ask.user, self._step, self._nonce)
+
+    @cached_property
+    def _headers(self) -> dict[str, str]:
+        headers = self._chat.headers | {"x-request-id": self._id}
+        if self._step:
+            headers[STEP_HEADER] = self._client_headers[STEP_HEADER]
+        if self._request.ask.notes:
+            headers["x-tunegate-notice"] = " ".join(self._request.ask.notes)
+        return headers
+
+    @cached_property
+    def _writer(self) -> Writer:
+        made = int(self._now.timestamp())
+        return self._chat.protocol.writer(self._request.ask, self._id, self._chat.rules.model, made)
+
+    @cached_property
+    def _heard(self) -> Heard:
+        conversation = self._client_headers.get(CONVERSATION_HEADER, "")
+        return Heard(self._id, self._now, self._step, self._request.ask, conversation)
+
+    @cached_property
+    def _opening(self) -> Message:
+        """What a stream starts with."""
+        headers = {**self._headers, **_STREAM_HEADERS}
+        encoded = [(key.encode(), value.encode()) for key, value in headers.items()]
+        return {"type": "http.response.start", "status": 200, "headers": encoded}
+
+    def _get_ready(self) -> None:
+        """Make what the answer's first bytes would have to wait for."""
+        _ = self._heard, self._writer, self._opening
 
     async def give(self, scope: Scope, receive: Receive, sending: _Sending) -> None:
         """Answer, and let it be logged, however it ends."""
-        heard = self._heard
         try:
             await self._give(scope, receive, sending)
         except ApiError as error:
-            heard.finish = error.reason
+            self._heard.finish = error.reason
             raise
         except Exception:
-            heard.finish = "internal"
+            self._heard.finish = "internal"
             raise
         except BaseException:  # cancelled, as the client has gone
-            heard.finish = "disconnect"
+            self._heard.finish = "disconnect"
             raise
         finally:
             if self._chat.recorder:
-                heard.seconds = perf_counter() - self._started
-                self._chat.recorder.add(heard)
+                self._heard.seconds = perf_counter() - self._started
+                self._chat.recorder.add(self._heard)
 
     async def _give(self, scope: Scope, receive: Receive, sending: _Sending) -> None:
         self._chat.metrics.asked(self._step)
@@ -216,7 +246,9 @@ class _Answer:
     @asynccontextmanager
     async def _ask(self, request: EngineRequest) -> AsyncIterator[aiohttp.ClientResponse]:
         """The engine's answer; its refusals become ours. Raises ApiError."""
-        headers = {"content-type": "application/json", "x-request-id": self._id}
+        # Not the id itself: whoever has that may judge the answer.
+        headers = {"content-type": "application/json", "x-request-id": self._nonce.hex()}
+        asyncio.get_running_loop().call_soon(self._get_ready)  # while the engine works
         url = self._chat.engine_url + request.path
         async with self._chat.session.post(url, data=request.body, headers=headers) as reply:
             if reply.status != 200:
@@ -272,9 +304,7 @@ class _Answer:
 
     async def _start(self, sending: _Sending) -> None:
         sending.failure = self._writer.failure
-        headers = {**self._headers, **_STREAM_HEADERS}
-        encoded = [(key.encode(), value.encode()) for key, value in headers.items()]
-        await sending({"type": "http.response.start", "status": 200, "headers": encoded})
+        await sending(self._opening)
 
     async def _pass(self, reply: aiohttp.ClientResponse, sending: _Sending) -> None:
         """The engine's bytes under our names, as they come."""
