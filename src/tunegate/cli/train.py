@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import click
@@ -14,7 +15,7 @@ import msgspec
 from tunegate import logs
 from tunegate.api import environment
 from tunegate.cli.options import json_option
-from tunegate.training.config import TrainConfig, settings
+from tunegate.training.config import TrainConfig, in_one_message, problems_of, settings
 
 if TYPE_CHECKING:
     from tunegate.api.versions import ModelVersion
@@ -54,11 +55,30 @@ class _Train(click.Command):
     """Reads LLaMA-Factory's spellings, and shows the options by what they are about."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from tunegate.api.errors import UsageError
         from tunegate.training.compat.llamafactory import translate
 
-        translation = translate(args, frozenset(setting.name for setting in settings()))
+        translation = translate(_with_file(args), frozenset({*(setting.name for setting in settings()), "json"}))
         ctx.meta["notes"] = translation.notes
+        problems = [*translation.refused, *self._wrong_values(ctx, list(translation.arguments))]
+        if problems:  # and what is wrong with the others, so that a line needs one correction
+            raise UsageError(in_one_message([*problems, *_further_problems(ctx.params)]))
         return super().parse_args(ctx, list(translation.arguments))
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return ["[FILE.yaml]", *super().collect_usage_pieces(ctx)]
+
+    def _wrong_values(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Fill the context's parameters, and say which values are none of their kind."""
+        found, _, _ = self.make_parser(ctx).parse_args(args)
+        problems = []
+        for parameter in self.get_params(ctx):
+            if not parameter.is_eager:
+                try:
+                    parameter.handle_parse_result(ctx, found, [])
+                except click.ClickException as error:
+                    problems.append(error.format_message())
+        return problems
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         shown = {param.opts[0]: param.get_help_record(ctx) for param in self.get_params(ctx)}
@@ -67,6 +87,37 @@ class _Train(click.Command):
                 formatter.write_dl([record for member in members if (record := shown.pop(f"--{member.name}"))])
         with formatter.section("Options"):
             formatter.write_dl([record for record in shown.values() if record])
+
+
+def _with_file(args: list[str]) -> list[str]:
+    """A file of settings in front is read as flags; those after it say otherwise, as `--name value` or `name=value`."""
+    from tunegate.api.errors import UsageError
+    from tunegate.training.compat.yaml_file import SUFFIXES, arguments_of_file
+
+    if not args or args[0].startswith("-") or not args[0].endswith(SUFFIXES):
+        return args
+    name, *rest = args
+    try:
+        text = Path(name).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise UsageError(f"{name} can't be read: {reason}; give the path of a file of settings.") from None
+    pairs = [f"--{word}" if re.match(r"\w+=", word) else word for word in rest]
+    return [*arguments_of_file(text, name), *pairs]
+
+
+def _further_problems(given: dict[str, Any]) -> list[str]:
+    """What else can't work, as far as the settings that could be read say."""
+    from tunegate.api.errors import UsageError
+
+    read = {name: value for name, value in given.items() if isinstance(value, str | int | float | tuple)}
+    defaults = {setting.name: None if setting.is_required else setting.default for setting in settings()}
+    store = read.pop("store_uri", None)
+    del defaults["store"]
+    try:
+        return problems_of(config_of({**defaults, "store_uri": store, **{n: read[n] for n in read if n != "as_json"}}))
+    except UsageError as error:
+        return [str(error)]
 
 
 def _options(command: F) -> F:
@@ -101,6 +152,8 @@ def _options(command: F) -> F:
 @click.pass_context
 def command(context: click.Context, /, as_json: bool, **given: Any) -> None:
     """Fine-tune a model, on this machine, under a launcher of yours, or as one node of a PyTorchJob.
+
+    FILE.yaml holds settings as LLaMA-Factory's examples do; flags after it win.
 
     Every epoch, or every --save_steps steps, a checkpoint is kept and, with a store, published during training.
     A run that was killed resumes from its newest complete checkpoint when the same command is given again; one that is
@@ -140,11 +193,13 @@ def config_of(given: dict[str, Any]) -> TrainConfig:
     if missing:
         listed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
         raise UsageError(f"A run needs {listed}; `tunegate train --help` says what they are.")
+    given = dict(given)
     store = given.pop("store_uri")
     if store and not given["model"]:
         raise UsageError(f"Versions in {store} need a name; give --model, or no --store (TUNEGATE_STORE) to keep none.")
     known = {name: value for name, value in given.items() if value is not None}
-    return TrainConfig(store=store, **{**known, "run": given["run"] or name_of(given["output_dir"])})
+    whole = {name: int(known[name]) for name in ("save_steps", "logging_steps") if known.get(name, 0.5) % 1 == 0}
+    return TrainConfig(store=store, **{**known, **whole, "run": given["run"] or name_of(given["output_dir"])})
 
 
 def _report(news: Preparing | Progress | ModelVersion) -> None:

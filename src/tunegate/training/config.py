@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -19,8 +21,18 @@ from tunegate.api.errors import UsageError
 from tunegate.models.templates import load_template
 
 ZERO2 = Path(__file__).with_name("zero2.json")
+_ALPHA_OF_2023 = 32
 _KEPT_BESIDE_A_STORE = 2  # checkpoints: one to resume from, also where the newest turns out to be damaged
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?")
+
+# Settings that tunegate 0.1 did not have, and what it did: no part of a run's record unless they say otherwise.
+_ADDED = {
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "adam_epsilon": 1e-08,
+    "lr_scheduler_kwargs": "",
+    "optim": "adamw_torch",
+}
 
 # What may differ when a run is resumed: where things lie, and what is only shown.
 _NOT_PART_OF_THE_RUN = {
@@ -38,6 +50,20 @@ _NOT_PART_OF_THE_RUN = {
     "save_total_limit",
     "store",
 }
+
+SCHEDULERS = (
+    *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
+    *("reduce_lr_on_plateau", "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay", "greedy"),
+)
+# Those of transformers that see whole matrices, or layer by layer, have no place under ZeRO; two are for other devices.
+OPTIMIZERS = (
+    *("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop", "ademamix", "stable_adamw"),
+    *("adamw_anyprecision", "adamw_torch_4bit", "adamw_torch_8bit", "adamw_bnb_8bit", "adamw_8bit", "ademamix_8bit"),
+    *("lion_8bit", "lion_32bit", "paged_adamw_32bit", "paged_adamw_8bit", "paged_ademamix_32bit"),
+    *("paged_ademamix_8bit", "paged_lion_32bit", "paged_lion_8bit", "rmsprop_bnb", "rmsprop_bnb_8bit"),
+    *("rmsprop_bnb_32bit", "grokadamw", "schedule_free_radam", "schedule_free_adamw", "schedule_free_sgd"),
+)
+_MEASURED_SCHEDULERS = ("reduce_lr_on_plateau", "greedy")  # fall when the validation loss does not
 
 # The groups in which the help and the page of options show the settings.
 WHAT = "What is trained, on what"
@@ -113,11 +139,21 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
         Annotated[int, Meta(ge=-1)], _about(STEPS, "Stop after this many steps; -1 goes by --num_train_epochs.")
     ] = -1
     lr_scheduler_type: Annotated[
-        Literal["constant", "constant_with_warmup", "cosine", "linear"],
-        _about(STEPS, "How the learning rate falls after its warmup."),
+        Literal[SCHEDULERS],  # type: ignore[valid-type]
+        _about(STEPS, "How the learning rate falls after its warmup; by the names of transformers."),
     ] = "cosine"
+    lr_scheduler_kwargs: Annotated[
+        str, _about(STEPS, 'What that schedule needs beside, as JSON: {"min_lr": 1e-7}, {"num_cycles": 3}.')
+    ] = ""
     warmup_ratio: Annotated[Share, _about(STEPS, "Share of the steps in which the learning rate grows from 0.")] = 0.0
     warmup_steps: Annotated[WholeNumber, _about(STEPS, "The same as a number of steps; above 0 it wins.")] = 0
+    optim: Annotated[
+        Literal[OPTIMIZERS],  # type: ignore[valid-type]
+        _about(STEPS, "The optimizer, by the names of transformers; some need a package, which is named."),
+    ] = "adamw_torch"
+    adam_beta1: Annotated[Share, _about(STEPS, "Memory of Adam's first moment.")] = 0.9
+    adam_beta2: Annotated[Share, _about(STEPS, "Memory of its second moment.")] = 0.999
+    adam_epsilon: Annotated[Positive, _about(STEPS, "What keeps its divisions from 0.")] = 1e-08
     weight_decay: Annotated[NotNegative, _about(STEPS, "Weight decay of AdamW.")] = 0.0
     max_grad_norm: Annotated[
         NotNegative, _about(STEPS, "Gradients longer than this are shortened to it; 0 leaves them.")
@@ -161,7 +197,10 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
     overwrite_cache: Annotated[bool, _about(DATA, "Tokenize again, even where the tokens are in the cache.")] = False
 
     lora_rank: Annotated[Count, _about(METHOD, "Width of a LoRA adapter.")] = 16
-    lora_alpha: Annotated[Count, _about(METHOD, "Its scale is alpha / rank.")] = 32
+    lora_alpha: Annotated[
+        Count | None,
+        _about(METHOD, "Its scale is alpha / rank; twice the rank if left out, and 32 by the rule of 2023."),
+    ] = None
     lora_dropout: Annotated[Share, _about(METHOD, "Dropout inside the adapter.")] = 0.0
     lora_target: Annotated[
         tuple[str, ...], _about(METHOD, "The modules that get one, with commas; all is every linear one.")
@@ -190,10 +229,13 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
     ] = "auto"
 
     save_strategy: Annotated[
-        Literal["epoch", "steps"],
+        Literal["epoch", "steps", "no"],
         _about(SHOWN, "Keep a checkpoint after each epoch, or every --save_steps steps; always one at the end."),
     ] = "epoch"
-    save_steps: Annotated[Count, _about(SHOWN, "Steps between checkpoints with --save_strategy steps.")] = 500
+    save_steps: Annotated[
+        Positive,
+        _about(SHOWN, "Steps between checkpoints, below 1 their share of all; alone it means --save_strategy steps."),
+    ] = 500
     save_total_limit: Annotated[
         Count | None,
         _about(SHOWN, "Newest checkpoints that stay in --output_dir; if left out 2 with --store, all without."),
@@ -202,11 +244,18 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
         bool,
         _about(SHOWN, "Resume from the newest complete checkpoint; False (or --no_resume) refuses a run that has one."),
     ] = True
-    logging_steps: Annotated[Count, _about(SHOWN, "Steps between two lines of progress.")] = 5
+    logging_steps: Annotated[
+        Positive, _about(SHOWN, "Steps between two lines of progress; below 1 their share of all.")
+    ] = 5
     report_to: Annotated[Literal["none", "tensorboard"], _about(SHOWN, "Write events for TensorBoard, too.")] = "none"
     metrics_port: Annotated[
         Port | None, _about(SHOWN, "Serve the run's metrics to Prometheus on this port; nowhere if left out.")
     ] = None
+
+    @property
+    def alpha(self) -> int:
+        """That of a LoRA adapter: LLaMA-Factory's of the year whose limits are given, where it was left out."""
+        return self.lora_alpha or (2 * self.lora_rank if self.max_source_length is None else _ALPHA_OF_2023)
 
     @property
     def kept(self) -> int | None:
@@ -278,38 +327,95 @@ def settings() -> tuple[Setting, ...]:
 
 
 def check_config(config: TrainConfig) -> None:
-    """Raise UsageError for the first setting that can't work. Reads only the DeepSpeed file and template names."""
+    """Raise UsageError with every setting that can't work. Reads only the DeepSpeed file and template names."""
+    if problems := problems_of(config):
+        raise UsageError(in_one_message(problems))
+
+
+def in_one_message(problems: Sequence[str]) -> str:
+    """One sentence as it is; several in a list."""
+    return problems[0] if len(problems) == 1 else "\n- ".join([f"{len(problems)} things can't be done:", *problems])
+
+
+def problems_of(config: TrainConfig) -> list[str]:
+    """What can't work, a sentence for each. A setting's own limits first: what settings say together needs them."""
+    if problems := [str(error) for error in _errors(_each(config))]:
+        return problems
+    together = (_check_precision, _check_steps, _check_template, _check_data, _check_deepspeed, _check_method)
+    return [str(error) for error in _errors(partial(check, config) for check in together)]
+
+
+def _errors(checks: Iterable[Callable[[], None]]) -> Iterator[UsageError]:
+    for check in checks:
+        try:
+            check()
+        except UsageError as error:
+            yield error
+
+
+def _each(config: TrainConfig) -> Iterator[Callable[[], None]]:
     for name in ("model", "run") if config.store else ():
-        if not _NAME.fullmatch(getattr(config, name)):
-            raise UsageError(
-                f"--{name} {getattr(config, name)!r} can't be part of a version's name; "
-                "use lower-case letters, digits, '.' and '-'."
-            )
+        yield partial(_check_name, name, getattr(config, name))
+    yield partial(_check_named, config)
+    for setting in settings():
+        if (value := getattr(config, setting.name)) is not None:
+            yield partial(setting.check, value)
+
+
+def _check_name(setting: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"--{setting} {name!r} can't be part of a version's name; use lower-case letters, digits, '.' and '-'."
+        )
+
+
+def _check_named(config: TrainConfig) -> None:
     if not config.dataset:
         raise UsageError("No data set was named; give --dataset the name of an entry in dataset_info.json.")
-    for setting in settings():
-        value = getattr(config, setting.name)
-        if value is not None:
-            setting.check(value)
     if config.max_steps == 0:
         raise UsageError("--max_steps is 0; give at least 1, or -1 to train for --num_train_epochs.")
+
+
+def _check_precision(config: TrainConfig) -> None:
     if config.fp16 and config.bf16 == "true":
         raise UsageError(
             "--fp16 and --bf16 are both asked for; keep one of them. A flag without a value means True, also where a "
             "variable such as ${fp16} was empty: write --fp16 False."
         )
+
+
+def _check_steps(config: TrainConfig) -> None:
+    for name in ("save_steps", "logging_steps"):
+        if (steps := getattr(config, name)) > 1 and steps != int(steps):
+            raise UsageError(f"--{name} is {steps}; give a whole number of steps, or their share, below 1.")
+    if config.lr_scheduler_type in _MEASURED_SCHEDULERS and not config.val_size:
+        raise UsageError(
+            f"--lr_scheduler_type {config.lr_scheduler_type} goes by the validation loss; give --val_size, too."
+        )
+    scheduler_kwargs(config)
+
+
+def scheduler_kwargs(config: TrainConfig) -> dict[str, Any]:
+    """What --lr_scheduler_kwargs says. Raises UsageError when it is not JSON."""
+    try:
+        return msgspec.json.decode(config.lr_scheduler_kwargs or "{}", type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise UsageError(
+            f'--lr_scheduler_kwargs is not JSON such as {{"min_lr": 1e-7}}: {error}; write it so, in single quotes.'
+        ) from None
+
+
+def _check_template(config: TrainConfig) -> None:
     load_template(config.template)
-    _check_data(config)
-    deepspeed = _read_deepspeed(config)
-    _check_deepspeed(config, deepspeed)
+
+
+def _check_method(config: TrainConfig) -> None:
     method = f"--finetuning_type {config.finetuning_type}"
     is_soft_prompt = config.finetuning_type in ("p_tuning", "p_tuning_v2")
     if is_soft_prompt and config.packing:
         raise UsageError(
             f"{method} puts a prompt before each dialogue, which --packing has no place for; leave it out."
         )
-    if is_soft_prompt and deepspeed.get("zero_optimization", {}).get("stage") == 3:
-        raise UsageError(f"{method} and ZeRO-3 wait for each other forever; use ZeRO-2, or leave out --deepspeed.")
     if config.finetuning_type == "p_tuning_v2" and config.gradient_checkpointing == "true":
         raise UsageError(f"{method} keeps its prompts in a cache, which --gradient_checkpointing drops; leave it out.")
 
@@ -321,6 +427,8 @@ def load_deepspeed(config: TrainConfig) -> dict[str, Any]:
     resumes with more batches to a step than the file says.
     """
     loaded = _read_deepspeed(config)
+    if loaded.get("optimizer", {}).get("type") in _ADAM:
+        loaded.pop("optimizer")  # torch's own computes the same; DeepSpeed would compile it first
     return {**loaded, **{name: "auto" for name in (*_IN_FLAGS, "train_batch_size") if name in loaded}}
 
 
@@ -339,7 +447,9 @@ def arguments_of(config: TrainConfig) -> dict[str, Any]:
     """The settings that decide what a run computes: the same ones are needed to resume it."""
     settings: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(config))  # as it will be read back
     kept = {name: value for name, value in settings.items() if name not in _NOT_PART_OF_THE_RUN}
-    return {**kept, "deepspeed": load_deepspeed(config)}
+    added = {name for name, default in _ADDED.items() if kept.get(name) == default}  # they leave old runs as they are
+    kept = {name: value for name, value in kept.items() if name not in added}
+    return {**kept, "lora_alpha": config.alpha, "deepspeed": load_deepspeed(config)}
 
 
 def _check_data(config: TrainConfig) -> None:
@@ -364,10 +474,14 @@ def _check_data(config: TrainConfig) -> None:
         raise UsageError("--interleave_probs must all be greater than 0; leave out a data set that has no share.")
 
 
+_OTHER_PARALLELISM = ("tensor_parallel", "pipeline", "sequence_parallel_size", "autotp_size")
+_ADAM = ("Adam", "AdamW")
 _IN_FLAGS = {
     "train_micro_batch_size_per_gpu": "per_device_train_batch_size",
     "gradient_accumulation_steps": "gradient_accumulation_steps",
     "gradient_clipping": "max_grad_norm",
+    "optimizer.params.betas": "adam_betas",
+    "optimizer.params.eps": "adam_epsilon",
     "optimizer.params.lr": "learning_rate",
     "optimizer.params.weight_decay": "weight_decay",
     "fp16.enabled": "fp16",
@@ -375,23 +489,39 @@ _IN_FLAGS = {
 }
 
 
-def _check_deepspeed(config: TrainConfig, deepspeed: dict[str, Any]) -> None:
+def _check_deepspeed(config: TrainConfig) -> None:
     """Raise UsageError when the file hides a schedule, or says otherwise than a flag does."""
+    deepspeed = _read_deepspeed(config)
+    if config.finetuning_type in ("p_tuning", "p_tuning_v2") and stage_of(deepspeed) == 3:
+        method = f"--finetuning_type {config.finetuning_type}"
+        raise UsageError(f"{method} and ZeRO-3 wait for each other forever; use ZeRO-2, or leave out --deepspeed.")
     if "scheduler" in deepspeed:
         raise UsageError(
             f"{config.deepspeed} has a scheduler, which would replace --lr_scheduler_type; remove it from the file."
+        )
+    if parallel := next((name for name in _OTHER_PARALLELISM if deepspeed.get(name)), None):
+        raise UsageError(f"{config.deepspeed} has {parallel}; ZeRO shares the work out alone: remove it from the file.")
+    if deepspeed.get("optimizer", {}).get("type", "AdamW") not in _ADAM and config.optim != "adamw_torch":
+        raise UsageError(
+            f"{config.deepspeed} has an optimizer, and --optim {config.optim} is another; remove one of them."
         )
     for path, flag in _IN_FLAGS.items():
         in_file: Any = deepspeed
         for key in path.split("."):
             in_file = in_file.get(key) if isinstance(in_file, dict) else None
-        in_flag = getattr(config, flag)
+        is_betas = flag == "adam_betas"
+        in_flag = [config.adam_beta1, config.adam_beta2] if is_betas else getattr(config, flag)
         if isinstance(in_file, bool):
             in_file, in_flag = str(in_file).lower(), str(in_flag).lower()
         if in_file not in (None, "auto", in_flag):
-            raise UsageError(
-                f'{config.deepspeed} says {path} {in_file}, but --{flag} is {in_flag}; write "auto" there, or the same.'
-            )
+            told = f"--adam_beta1 and --adam_beta2 are {in_flag}" if is_betas else f"--{flag} is {in_flag}"
+            raise UsageError(f'{config.deepspeed} says {path} {in_file}, but {told}; write "auto" there, or the same.')
+
+
+def stage_of(deepspeed: dict[str, Any]) -> int:
+    """How much of a run ZeRO cuts into parts: 1 the optimizer, 2 the gradients, too, 3 the weights, too."""
+    stage: int = deepspeed.get("zero_optimization", {}).get("stage", 0)
+    return stage
 
 
 def _read_deepspeed(config: TrainConfig) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from tests.answering import answering, listening
 from tests.builders import at, make_version
 from tests.refusals import call, past, refused, without_story
 from tests.unit.knowledge.embedding import embedding
+from tunegate.api.errors import UsageError
 from tunegate.api.promotion import Phase, Promotion, PromotionStatus
 from tunegate.cli.quickstart import make_room
 from tunegate.cli.train import config_of
@@ -51,6 +52,16 @@ def home(tmp_path: Path) -> Home:
 def keep(home: Home, phase: Phase) -> None:
     status = PromotionStatus(phase=phase)
     home.save(Promotion(name="shop-1", created=at(0), candidate=make_version("run-1"), status=status))
+
+
+def test_a_run_is_asked_for_in_a_file_that_is_there(tmp_path: Path) -> None:
+    words = "; give the path of a file of settings."
+    with refused(words):
+        call("train", tmp_path / "sft.yaml")
+    (tmp_path / "sft.yaml").write_text("seed: 7\n")
+    with pytest.raises(UsageError, match="A run needs --model_name_or_path") as caught:
+        call("train", tmp_path / "sft.yaml")
+    assert words not in str(caught.value)
 
 
 def test_one_tool_is_asked_once() -> None:

@@ -71,7 +71,7 @@ def test_yaml_repeats_itself_instead_of_pointing_elsewhere() -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        pytest.param("--learning_rat 1", "Did you mean '--learning_rate'?", id="misspelled"),
+        pytest.param("--learning_rat 1", "did you mean --learning_rate?", id="misspelled"),
         pytest.param("--stage dpo", "--stage dpo is not supported", id="stage"),
         pytest.param("--fp16 --bf16 True", "keep one of them", id="an empty variable"),
         pytest.param("--packing --finetuning_type p_tuning", "--packing has no place for", id="settings"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,7 @@ from tunegate import cli, training
 from tunegate.api.errors import TunegateError, UsageError
 from tunegate.cli.train import command
 from tunegate.training import Progress, TrainConfig
-from tunegate.training.config import settings
+from tunegate.training.config import check_config, settings
 
 PLACES = ["--model_name_or_path", "base", "--dataset_dir", "d", "--output_dir", "out/r1", "--dataset", "a, b"]
 STORE = ["--model", "shop", "--store", "s3://models"]
@@ -120,7 +121,26 @@ def test_every_option_reaches_the_run_as_a_value_of_its_type(asked: list[TrainCo
         pytest.param(["--finetuning_type=ptuning"], {"finetuning_type": "p_tuning"}, id="a third one"),
         pytest.param(["--fp16", "--bf16", "False"], {"fp16": True, "bf16": "false"}, id="alone it means yes"),
         pytest.param(["--optim", "adamw_torch", "--seed", "7"], {"seed": 7}, id="what is done anyway"),
-        pytest.param(["--overwrite_output_dir", "False", "--seed", "7"], {"seed": 7}, id="a refused thing's no"),
+        pytest.param(["--push_to_hub", "False", "--seed", "7"], {"seed": 7}, id="a refused thing's no"),
+        pytest.param(["--save_steps", "3"], {"save_steps": 3, "save_strategy": "steps"}, id="steps alone"),
+        pytest.param(["--save_steps", "0.1"], {"save_steps": 0.1, "save_strategy": "steps"}, id="a share of the steps"),
+        pytest.param(["--save_strategy", "no"], {"save_strategy": "no"}, id="only the end"),
+        pytest.param(["--warmup_steps", "0.1"], {"warmup_ratio": 0.1}, id="a share of the steps, to warm up"),
+        pytest.param(["--lora_target", "all-linear"], {}, id="all of them, in peft's word"),
+        pytest.param(
+            ["--lora_target_modules", "q_proj", "v_proj", "--lora_r=4"],
+            {"lora_target": ("q_proj", "v_proj"), "lora_rank": 4},
+            id="TRL's names, and several words",
+        ),
+        pytest.param(["--use_peft", "--max_length", "64"], {"cutoff_len": 64}, id="TRL's names"),
+        pytest.param(["--use_lora", "False"], {"finetuning_type": "full"}, id="Qwen's name, and no"),
+        pytest.param(["--train_type", "full"], {"finetuning_type": "full"}, id="ms-swift's name"),
+        pytest.param(["--model", "Qwen/Qwen3-4B"], {"model_name_or_path": "Qwen/Qwen3-4B"}, id="ms-swift's model"),
+        pytest.param(["--torch_dtype", "bfloat16"], {"bf16": "true"}, id="a kind of numbers"),
+        pytest.param(["--dtype=torch.float16"], {"fp16": True, "bf16": "false"}, id="another kind of numbers"),
+        pytest.param(["--optim", "adamw_hf", "--adam_beta2", "0.95"], {"adam_beta2": 0.95}, id="an older optimizer"),
+        pytest.param(["--report_to", "none", "--resume_from_checkpoint", "true"], {}, id="what is done anyway, twice"),
+        pytest.param(["--dataset", "x", "y", "--seed", "7"], {"dataset": ("x", "y"), "seed": 7}, id="several words"),
         pytest.param(["--save_strategy", "epoch", "--save_steps", "10000"], {"save_steps": 10000}, id="epochs win"),
     ],
 )
@@ -162,17 +182,19 @@ def test_a_node_that_is_not_the_first_says_so(asked: list[TrainConfig], monkeypa
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        pytest.param(["--learning_rat", "1"], "'--learning_rat'. Did you mean '--learning_rate'?", id="misspelled"),
+        pytest.param(["--learning_rat", "1"], "no --learning_rat; did you mean --learning_rate?", id="misspelled"),
         pytest.param(["--learning_rate", "fast"], "'fast' is not a valid float", id="no number"),
         pytest.param(["--finetuning_type", "oft"], "'full', 'lora', 'freeze', 'p_tuning', 'p_tuning_v2'", id="method"),
         pytest.param(["--packing", "perhaps"], "'perhaps' is not a valid boolean", id="neither yes nor no"),
         pytest.param(["--interleave_probs", "0.7,x"], "'x' is not a valid float", id="no number among several"),
-        pytest.param(["--stage", "dpo", "--dpo_beta", "1"], "--stage dpo is not supported", id="stage"),
-        pytest.param(["--dpo_beta", "0.1"], "--dpo_beta 0.1 is not supported: .*answers only", id="of another stage"),
-        pytest.param(["--optim", "adafactor"], "--optim adafactor is not supported: AdamW", id="optimizer"),
-        pytest.param(["--overwrite_output_dir"], "give a new --output_dir", id="deletes"),
+        pytest.param(["--stage", "ppo", "--reward_model", "r"], "--stage ppo is not supported", id="stage"),
+        pytest.param(["--optim", "galore_adamw"], "'galore_adamw' is not one of 'adamw_torch'", id="optimizer"),
+        pytest.param(["--use_galore"], "--use_galore is not supported: it needs whole matrices", id="projections"),
+        pytest.param(["--kt_backend", "amx"], "--kt_backend amx is not supported", id="a family"),
+        pytest.param(["--seed", "7", "more"], "'more' is no flag; a flag begins with --", id="no flag"),
+        pytest.param(["--frobnicate", "1"], "There is no --frobnicate; leave it out", id="unknown"),
         pytest.param(["--quantization_bit", "4"], "`tunegate quantize`", id="quantized base"),
-        pytest.param(["--use-lora"], "--use_lora is not supported: give --finetuning_type lora", id="of Qwen"),
+        pytest.param(["--q-lora"], "--q_lora is not supported: train in bfloat16", id="of Qwen"),
         pytest.param(["--store", "s3://models"], "Versions in s3://models need a name; give --model", id="no name"),
     ],
 )
@@ -181,6 +203,34 @@ def test_wrong_words_are_refused_with_a_remedy(asked: list[TrainConfig], words: 
 
     assert re.search(reason if ".*" in reason else re.escape(reason), " ".join(message.split())), message
     assert not asked
+
+
+def test_all_that_is_refused_is_in_one_message(asked: list[TrainConfig]) -> None:
+    result = run(
+        *("--trust_remote_code", "true", "--overwrite_output_dir", "true", "--template", "qwen", "--use_dora", "true"),
+        *("--optim", "adam_w", "--fsdp", "full_shard", "--learning_rate", "fast", "--max_steps", "0", "--odd", "1"),
+    )
+
+    said = refusal(result)
+    for words in ("--use_dora", "--optim", "--fsdp", "'fast' is not a valid float", "--odd", "--max_steps is 0"):
+        assert words in said
+    assert said.count("\n- ") == int(said.split()[0])
+    assert not asked
+
+
+def test_settings_that_can_not_go_together_are_in_one_message(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"(?s)^3 things can't be done:\n- --fp16.*\n- --lr_scheduler.*\n- --val_size"):
+        check_config(
+            TrainConfig(
+                model_name_or_path="base",
+                dataset=("a",),
+                output_dir=str(tmp_path),
+                fp16=True,
+                bf16="true",
+                val_size=1.5,
+                lr_scheduler_kwargs="min_lr=1",
+            )
+        )
 
 
 def test_everything_that_is_missing_is_named_at_once(asked: list[TrainConfig]) -> None:

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from tests.refusals import refused, without_story
-from tests.unit.training.alone import train_alone
+from tests.unit.training.alone import train_alone, world_of_one
 from tests.unit.training.article import line
 from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues, write_info, write_lines
 from tests.unit.training.conftest import Run, Shop
@@ -26,16 +26,17 @@ from tunegate.cli import root
 from tunegate.models import make_tiny
 from tunegate.store import Store
 from tunegate.store.client import connect, parse_uri
-from tunegate.training.compat.llamafactory import translate
 from tunegate.training.compat.pai import PaiJob, read_line
 from tunegate.training.compat.pytorchjob import JobSettings, training_job
 from tunegate.training.compat.unpack import unpack
+from tunegate.training.compat.yaml_file import arguments_of_file
 from tunegate.training.config import check_config, check_global_batch
 from tunegate.training.data.datasets import find_datasets
 from tunegate.training.data.mixture import Mixture, mix
 from tunegate.training.launch.lifecycle import begin
 from tunegate.training.loop.methods import _adapter_config, freeze
 from tunegate.training.loop.metrics import Metrics
+from tunegate.training.loop.trainer_arguments import training_arguments
 from tunegate.training.run.checkpoints import begin_checkpoint, fetch_checkpoint, seal
 from tunegate.training.run.layout import hold
 from tunegate.training.run.plan import identity_of
@@ -192,11 +193,57 @@ LINES = [
         pai('p="--output_dir x"\n' + line("${p}")),
     ),
     Case("give --store, or an --output_dir under", job(), job(store="s3://models")),
+]
+
+
+def yaml_file(text: str) -> Do:
+    return lambda folder: arguments_of_file(text, "sft.yaml")
+
+
+def schedule(**changes: Any) -> Do:
+    def read(folder: Path) -> None:
+        with world_of_one():
+            training_arguments(make_config(None, folder, folder, **changes), folder)
+
+    return read
+
+
+FILES = [
+    Case("; correct it there.", yaml_file("a: ["), yaml_file("seed: 7")),
+    Case("; write one a line, such as", yaml_file("seed"), yaml_file("seed: 7")),
+    Case(" twice; keep one of them.", yaml_file("seed: 7\nseed: 8"), yaml_file("seed: 7")),
+    Case(" layout; write its older keys, such as", yaml_file("peft_config: {}"), yaml_file("finetuning_type: lora")),
     Case(
-        " is not supported: ",
-        lambda folder: translate(["--stage", "dpo"], frozenset()),
-        lambda folder: translate(["--stage", "sft"], frozenset()),
+        "; give a whole number of steps, or their share",
+        settings(save_strategy="steps", save_steps=1.5),
+        settings(save_strategy="steps", save_steps=0.5),
     ),
+    Case(
+        " goes by the validation loss; give --val_size, too",
+        settings(lr_scheduler_type="reduce_lr_on_plateau"),
+        settings(lr_scheduler_type="reduce_lr_on_plateau", val_size=0.1),
+    ),
+    Case(
+        "; write it so, in single quotes",
+        settings(lr_scheduler_kwargs="min_lr=0"),
+        settings(lr_scheduler_kwargs='{"min_lr": 1e-7}'),
+    ),
+    Case(
+        "; ZeRO shares the work out alone: remove it from the file",
+        settings(file='{"tensor_parallel": {"autotp_size": 2}}'),
+        settings(file="{}"),
+    ),
+    Case(
+        " is another; remove one of them",
+        settings(file='{"optimizer": {"type": "Lion"}}', optim="sgd"),
+        settings(file='{"optimizer": {"type": "Lion"}}'),
+    ),
+    Case(
+        " can't be had with --lr_scheduler_kwargs ",
+        schedule(lr_scheduler_type="cosine_with_min_lr"),
+        schedule(lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs='{"min_lr": 1e-7}'),
+    ),
+    Case(" needs a package; install it with `pip install ", schedule(optim="grokadamw"), schedule(optim="adafactor")),
 ]
 
 
@@ -585,7 +632,7 @@ def test_a_method_trains_what_the_model_has(case: Case, tiny: Path, tmp_path: Pa
     case.right(tmp_path)
 
 
-@pytest.mark.parametrize("case", [*SETTINGS, *LINES, *DATA_SETS], ids=lambda case: case.words)
+@pytest.mark.parametrize("case", [*SETTINGS, *LINES, *FILES, *DATA_SETS], ids=lambda case: case.words)
 def test_what_the_message_says_is_taken(case: Case, tmp_path: Path) -> None:
     with refused(case.words):
         case.wrong(tmp_path)

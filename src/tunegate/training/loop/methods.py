@@ -106,7 +106,7 @@ def _adapter_config(model: nn.Module, config: TrainConfig) -> PeftConfig:
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
+        lora_alpha=config.alpha,
         lora_dropout=config.lora_dropout,
         target_modules="all-linear" if is_all else list(config.lora_target),
     )

@@ -129,9 +129,9 @@ def check_same_run(plan: Plan, output_dir: Path, recorded: RunRecord | None) -> 
     wanted = record_of(plan.producer)
     record = recorded or wanted
     changes = [
-        f"--{name} {record.arguments.get(name)}, not {value}"
-        for name, value in wanted.arguments.items()
-        if record.arguments.get(name) != value
+        f"--{name} {record.arguments.get(name)}, not {wanted.arguments.get(name)}"
+        for name in {**record.arguments, **wanted.arguments}
+        if record.arguments.get(name) != wanted.arguments.get(name)
     ]
     changes += [
         f"other bytes in the data set {name}"

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from msgspec.structs import replace
+from transformers.trainer_utils import SchedulerType
+from transformers.training_args import OptimizerNames
 
 from tests.unit.training.alone import world_of_one
 from tests.unit.training.builders import make_config
 from tunegate.api.errors import UsageError
-from tunegate.training.config import check_config
+from tunegate.training.config import OPTIMIZERS, SCHEDULERS, check_config
 from tunegate.training.loop import trainer_arguments
 from tunegate.training.loop.trainer_arguments import training_arguments
 
@@ -50,6 +54,52 @@ def test_what_goes_by_the_same_name_means_the_same(tmp_path: Path) -> None:
     assert {name: getattr(arguments, name) for name in changes} == changes
     assert arguments.hf_deepspeed_config.get_value("gradient_clipping") == 0.5
     assert arguments.eval_strategy == "no"
+
+
+def test_schedules_and_optimizers_are_those_of_transformers(tmp_path: Path) -> None:
+    assert set(SCHEDULERS) == {kind.value for kind in SchedulerType}
+    others = {kind.value for kind in OptimizerNames} - set(OPTIMIZERS)
+    families = r"(galore|apollo)_.*|lomo|adalomo|adamw_torch_(xla|npu_fused)"
+    assert [name for name in others if not re.fullmatch(families, name)] == []
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_each_schedule_can_be_had(tmp_path: Path, name: str) -> None:
+    needs = {"cosine_with_min_lr": {"min_lr": 1e-7}, "cosine_warmup_with_min_lr": {"min_lr_rate": 0.1}}
+    needs |= {"warmup_stable_decay": {"num_decay_steps": 2}, "cosine_with_restarts": {"num_cycles": 3}}
+
+    arguments = read(
+        tmp_path, lr_scheduler_type=name, lr_scheduler_kwargs=json.dumps(needs.get(name, {})), val_size=0.1
+    )
+
+    assert (arguments.lr_scheduler_type.value, arguments.lr_scheduler_kwargs) == (name, needs.get(name, {}))
+
+
+def test_an_optimizer_is_the_one_that_is_named(tmp_path: Path) -> None:
+    usual, other = read(tmp_path), read(tmp_path, optim="adafactor", adam_beta2=0.95)
+
+    assert (usual.optim, usual.adam_beta2) == ("adamw_torch_fused", 0.999)  # torch's AdamW, in one kernel
+    assert (other.optim, other.adam_beta2) == ("adafactor", 0.95)
+    with pytest.raises(UsageError, match="pip install torch-optimi"):
+        read(tmp_path, optim="stable_adamw")
+
+
+def test_adamw_in_a_file_is_torchs_which_needs_no_compiler(tmp_path: Path) -> None:
+    (tmp_path / "ds.json").write_text(
+        '{"optimizer": {"type": "AdamW", "params": {"betas": [0.9, 0.95]}}, "zero_optimization": {"stage": 2}}'
+    )
+    config = make_config(None, tmp_path, tmp_path, deepspeed=str(tmp_path / "ds.json"))
+    with pytest.raises(UsageError, match=r"betas \[0.9, 0.95\], but --adam_beta1 and --adam_beta2 are \[0.9, 0.999\]"):
+        check_config(config)
+
+    check_config(replace(config, adam_beta2=0.95))
+    assert "optimizer" not in training_arguments(replace(config, adam_beta2=0.95), tmp_path).hf_deepspeed_config.config
+
+
+def test_only_the_end_is_saved_where_nothing_is_asked_to_be(tmp_path: Path) -> None:
+    arguments = read(tmp_path, save_strategy="no")
+
+    assert (arguments.save_strategy, arguments.save_steps > 1e6, arguments.eval_strategy) == ("steps", True, "no")
 
 
 def test_rows_are_held_out_for_each_checkpoint(tmp_path: Path) -> None:

@@ -1,0 +1,165 @@
+"""Files of settings as people write them for LLaMA-Factory, with the keys its examples have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.unit.training.builders import write_info
+from tunegate.api.errors import UsageError
+from tunegate.cli.train import command, config_of
+from tunegate.training import TrainConfig
+from tunegate.training.compat.yaml_file import arguments_of_file
+from tunegate.training.config import check_config
+
+ZERO3 = '{"train_batch_size": "auto", "bf16": {"enabled": "auto"}, "zero_optimization": {"stage": 3}}'
+# What all of its examples for --stage sft say, with a base and a data set of this test's.
+COMMON = """
+### model
+model_name_or_path: shop/base
+trust_remote_code: true
+
+### method
+stage: sft
+do_train: true
+
+### dataset
+dataset: shop, more
+cutoff_len: 2048
+max_samples: 1000
+preprocessing_num_workers: 16
+dataloader_num_workers: 4
+
+### output
+output_dir: saves/shop/sft
+logging_steps: 10
+save_steps: 500
+plot_loss: true
+overwrite_output_dir: true
+save_only_model: false
+report_to: none  # choices: [none, wandb, tensorboard, swanlab, mlflow]
+
+### train
+per_device_train_batch_size: 1
+gradient_accumulation_steps: 8
+learning_rate: 1.0e-4
+num_train_epochs: 3.0
+lr_scheduler_type: cosine
+warmup_ratio: 0.1
+bf16: true
+ddp_timeout: 180000000
+resume_from_checkpoint: null
+
+### eval
+# val_size: 0.1
+"""
+LORA = "finetuning_type: lora\nlora_rank: 8\nlora_target: all\n"
+IMAGES = "image_max_pixels: 262144\nvideo_max_pixels: 16384\n"
+FROZEN = "freeze_vision_tower: true\nfreeze_multi_modal_projector: true\nfreeze_language_model: false\n"
+BITS = "quantization_bit: 4\nquantization_method: bnb\n"
+KERNELS = "use_kt: true\nkt_cpu_activation: retain\nkt_config:\n  kt_backend: AMXBF16\n  kt_num_threads: 96\n"
+
+EXAMPLES = {
+    "lora": (LORA, []),
+    "lora with ZeRO-3": (LORA + "deepspeed: ds_z3_config.json\n", []),
+    "lora under Ray": (LORA + "ray_num_workers: 4\n", ["--ray_num_workers 4"]),
+    "lora, tokenized before": (LORA + "tokenized_path: saves/tokens\n", ["--tokenized_path saves/tokens"]),
+    "lora of a model that sees": (IMAGES + LORA, []),
+    "lora of a model that sees, frozen": (IMAGES + "video_fps: 1.0\nvideo_maxlen: 256\n" + LORA + FROZEN, []),
+    "lora, packing false": (LORA + "packing: false\n", []),
+    "full": ("finetuning_type: full\ndeepspeed: ds_z3_config.json\n", []),
+    "full of a model that sees": (IMAGES + "finetuning_type: full\n" + FROZEN, []),
+    "full, checkpointing": (
+        "finetuning_type: full\nuse_reentrant_gc: false\ngradient_checkpointing: true\n"
+        "gradient_checkpointing_kwargs:\n  use_reentrant: false\n",
+        [],
+    ),
+    "4 bits": (BITS + LORA, ["--quantization_bit 4", "--quantization_method bnb"]),
+    "4 bits on an NPU": (BITS + "double_quantization: false\n" + LORA, ["--quantization_bit 4"]),
+    "a quantized base": (LORA, []),  # is refused when it is read: its config.json says so
+    "kernels on a CPU": (KERNELS + LORA, ["--use_kt true", "--kt_cpu_activation retain", "--kt_config"]),
+    "an alpha": (LORA + "lora_alpha: 16\n", []),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("TUNEGATE_STORE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    write_info(tmp_path / "data", shop={"file_name": "shop.jsonl"}, more={"file_name": "more.jsonl"})
+    (tmp_path / "ds_z3_config.json").write_text(ZERO3)
+    return tmp_path
+
+
+def asked(text: str, *words: str) -> TrainConfig:
+    """The run that a file and the words after it ask for."""
+    Path("sft.yaml").write_text(text, encoding="utf-8")
+    context = command.make_context("train", ["sft.yaml", *words])
+    config = config_of({name: value for name, value in context.params.items() if name != "as_json"})
+    check_config(config)
+    return config
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_read_or_all_that_is_refused_is_named(folder: Path, name: str) -> None:
+    text, refused = EXAMPLES[name]
+    if refused:
+        with pytest.raises(UsageError) as caught:
+            asked(COMMON + text)
+        assert all(words in str(caught.value) for words in refused)
+        return
+
+    config = asked(COMMON + text)
+
+    assert (config.dataset, config.output_dir) == (("shop", "more"), "saves/shop/sft")
+    assert (config.save_strategy, config.save_steps, config.logging_steps) == ("steps", 500, 10)
+    assert (config.learning_rate, config.warmup_ratio, config.max_samples) == (1e-4, 0.1, 1000)
+    assert (config.lora_rank, config.alpha) == (8, 16)
+
+
+def test_flags_after_a_file_win(folder: Path) -> None:
+    config = asked(COMMON + LORA, "learning_rate=2e-5", "--num_train_epochs", "1", "--dataset=shop", "--bf16", "false")
+
+    assert (config.learning_rate, config.num_train_epochs) == (2e-5, 1.0)
+    assert (config.dataset, config.bf16) == (("shop",), "false")
+
+
+def test_a_file_means_what_it_means_there_by_what_it_leaves_out_too(folder: Path) -> None:
+    config = asked("model_name_or_path: shop/base\ndataset: [shop, more]\noutput_dir: out\nsave_strategy: no\n")
+
+    assert (config.lr_scheduler_type, config.lora_rank, config.alpha) == ("linear", 8, 16)
+    assert (config.dataset, config.save_strategy) == (("shop", "more"), "no")
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        pytest.param("bf16: yes\nfp16: false", ["--bf16=true", "--fp16=false"], id="yes and no"),
+        pytest.param("seed: null\ncutoff_len: 64", ["--cutoff_len=64"], id="nothing"),
+        pytest.param("lora_target: [q_proj, v_proj]", ["--lora_target=q_proj,v_proj"], id="a list"),
+        pytest.param("learning_rate: 1e-5", ["--learning_rate=1e-5"], id="a number that YAML takes for text"),
+        pytest.param("lr_scheduler_kwargs: {min_lr: 1.0e-7}", ['--lr_scheduler_kwargs={"min_lr": 1e-07}'], id="nested"),
+        pytest.param('{"seed": 7}', ["--seed=7"], id="JSON"),
+        pytest.param("# 训练\noutput_dir: 输出", ["--output_dir=输出"], id="in Chinese"),
+    ],
+)
+def test_each_kind_of_value_becomes_a_word(text: str, arguments: list[str]) -> None:
+    assert [word for word in arguments_of_file(text, "sft.yaml") if word in arguments] == arguments
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("a: [1", "sft.yaml, line 1 is not YAML", id="no YAML"),
+        pytest.param("model\n", "sft.yaml is no list of settings", id="no settings"),
+        pytest.param("", "sft.yaml is no list of settings", id="empty"),
+        pytest.param("seed: 1\nseed: 2", "has seed twice; keep one", id="twice"),
+        pytest.param(yaml.dump({"model": "x", "peft_config": {}}), "v1 layout; write its older keys", id="v1"),
+    ],
+)
+def test_what_is_no_file_of_settings_is_refused(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        arguments_of_file(text, "sft.yaml")
