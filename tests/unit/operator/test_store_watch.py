@@ -39,6 +39,8 @@ from tunegate_operator.evaluations import find_summaries
 from tunegate_operator.store_watch import Source, problem_of
 from tunegate_operator.types import EvaluationSummary
 
+FRESH = 0.05  # seconds
+
 
 @pytest.mark.parametrize(
     ("error", "reason"),
@@ -54,14 +56,11 @@ def test_the_kind_of_an_error_is_its_reason_and_never_its_words(error: TunegateE
 
 
 def votes_until(source: Source, asked: Counted, done: Callable[[Any], bool]) -> Any:
-    wait_for(lambda: done(source.votes(asked, "shop")), what="the votes")
-    return source.votes(asked, "shop")
+    wait_for(lambda: done(source.votes(asked, "shop", FRESH)), what="the votes")
+    return source.votes(asked, "shop", FRESH)
 
 
-def test_the_log_is_read_in_the_thread_of_the_store_and_news_are_told(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_watch, "_FRESH_SECONDS", 0.05)
+def test_the_log_is_read_in_the_thread_of_the_store_and_news_are_told(store: Store) -> None:
     candidate, stable, told = make_version("run-1").digest, make_version("base").digest, list[str]()
     asked = Counted("shop-run-1", candidate, stable, at(0))
     source = Source(lambda: store, told.append, lambda seconds: None)
@@ -69,7 +68,7 @@ def test_the_log_is_read_in_the_thread_of_the_store_and_news_are_told(
     thread = threading.Thread(target=source.run, args=(stop.is_set,))
     thread.start()
     try:
-        assert source.votes(asked, "shop") is None
+        assert source.votes(asked, "shop", FRESH) is None
         assert votes_until(source, asked, bool) == {candidate: {}, stable: {}}
         assert told == ["shop"]
         writer.write([make_vote(candidate, step=step_tag("shop-run-1", 0)) for _ in range(3)])
@@ -91,10 +90,10 @@ def test_two_policies_of_one_model_count_beside_each_other(store: Store) -> None
     one, other = (Counted(f"shop-{run}", make_version(run).digest, make_version("base").digest, at(0)) for run in "ab")
     source = Source(lambda: store, told.append, lambda seconds: None)
     for asked in (one, other):
-        source.votes(asked, "shop")
+        source.votes(asked, "shop", FRESH)
     source._work()
     for asked in (one, other):
-        assert source.votes(asked, "shop") == {digest: {} for digest in asked.digests}
+        assert source.votes(asked, "shop", FRESH) == {digest: {} for digest in asked.digests}
     assert told == ["shop"]
     source._work()
     assert told == ["shop"]
@@ -115,22 +114,22 @@ def test_promotions_of_one_name_in_two_namespaces_count_their_own_votes(store: S
     for snapshot, verdicts in zip(seen, (2, 5), strict=True):
         asked = counted(snapshot)
         assert asked is not None
-        source.votes(asked, "shop")
+        source.votes(asked, "shop", FRESH)
         source._work()
-        assert source.votes(asked, "shop") == {candidate.digest: {0: Tally(down=verdicts)}, base.digest: {}}
+        assert source.votes(asked, "shop", FRESH) == {candidate.digest: {0: Tally(down=verdicts)}, base.digest: {}}
 
 
 def test_what_nobody_foresaw_ends_no_thread(store: Store, tmp_path: Path) -> None:
     """Else nothing new would be seen until somebody starts the operator again."""
     source = Source(lambda: store, lambda model: None, lambda seconds: None, tmp_path / "signing.key")
     asked = Counted("shop-a", make_version("a").digest, "no digest", at(0))
-    source.votes(asked, "shop")
+    source.votes(asked, "shop", FRESH)
     source.version(3, "shop")  # type: ignore[arg-type]
     source._work()
     found = source.version(3, "shop")  # type: ignore[arg-type]
     assert isinstance(found, Problem)
     assert "see the operator's log" in found.message
-    assert isinstance(source.votes(asked, "shop"), Problem)
+    assert isinstance(source.votes(asked, "shop", FRESH), Problem)
 
 
 def test_the_key_is_known_before_anything_is_signed(store: Store, tmp_path: Path) -> None:
@@ -149,8 +148,8 @@ def test_a_store_that_says_nothing_is_away(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(store_watch, "_SILENT_SECONDS", 0.0)
     source = Source(lambda: pytest.fail("nobody opens it"), lambda model: None, lambda seconds: None)
     asked = Counted("shop-run-1", make_version("run-1").digest, make_version("base").digest, at(0))
-    source.votes(asked, "shop")
-    found = source.votes(asked, "shop")
+    source.votes(asked, "shop", FRESH)
+    found = source.votes(asked, "shop", FRESH)
     assert isinstance(found, Problem)
     assert (found.reason, "check that the store runs" in found.message) == ("StoreUnreachable", True)
 

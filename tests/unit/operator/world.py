@@ -62,7 +62,7 @@ class Store:
         self.unrecorded: Problem | None = None
         self.log: Callable[[], Mapping[str, Verdicts] | Problem] = dict
 
-    def votes(self, asked: Counted, model: str) -> Mapping[str, Verdicts] | Problem | None:
+    def votes(self, asked: Counted, model: str, fresh: float) -> Mapping[str, Verdicts] | Problem | None:
         return self.trouble or self.log()
 
     def listing(self, model: str) -> tuple[ModelVersion, ...] | None:

@@ -48,6 +48,9 @@ _CREATED = {_VERDICTS: "tunegate_feedback_created", _QUESTIONS: "tunegate_questi
 # From one scrape of a server to the next, at most. Each server's counts are of another moment within it.
 _SCRAPE_SECONDS = 60.0
 
+AWAY = frozenset({"PrometheusUnreachable", "PrometheusRefused"})
+"""Reasons that somebody should hear of, although promotions go on by the log of votes."""
+
 CREDENTIALS = ("token", "username", "password", "ca.crt")
 """The files that a folder of credentials may have: a bearer token or a user's name and password, and a CA."""
 

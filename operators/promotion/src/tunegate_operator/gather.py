@@ -61,9 +61,7 @@ from tunegate_operator.types import (
     server_name,
 )
 
-# A first scrape takes its time; only then is a missing count something that a person must look at.
-_FIRST_COUNTS_SECONDS = 120
-# And a gateway's controller for a route that is new, or was changed.
+# A gateway's controller takes its time for a route that is new, or was changed.
 _NEW_ROUTE_SECONDS = 60
 _CHANGED_ROUTE_SECONDS = 180
 
@@ -410,16 +408,14 @@ class Gatherer:
     def _counts(self, namespace: str, seen: Snapshot, now: datetime) -> Counts | Problem:
         if (asked := counted(seen)) is None:
             return Counts({})
-        if not self.config.prometheus_url:
-            remedy = "give the operator --prometheus-url (operator.prometheusUrl in the chart)"
-            return Problem("FeedbackReadable", "PrometheusNotConfigured", f"there are no feedback counts; {remedy}")
         url, credentials = self.config.prometheus_url, self.config.prometheus_credentials
-        found = read_counts(url, namespace, asked, now, credentials)
-        if isinstance(found, Counts):
-            return by_the_log(seen, found, lambda: self.source.votes(asked, seen.policy.model), now)
-        if (now - asked.since).total_seconds() > _FIRST_COUNTS_SECONDS:
-            return replace(found, stops=True)
-        return found
+        remedy = "give the operator --prometheus-url (operator.prometheusUrl in the chart)"
+        quick: Counts | Problem = Problem(
+            "FeedbackReadable", "PrometheusNotConfigured", f"no Prometheus is named; {remedy}"
+        )
+        if url:
+            quick = read_counts(url, namespace, asked, now, credentials)
+        return by_the_log(seen, quick, lambda fresh: self.source.votes(asked, seen.policy.model, fresh), now)
 
     def _problems(
         self,

@@ -24,6 +24,7 @@ from tunegate.store import Store
 from tunegate_operator import kinds
 from tunegate_operator.config import Config
 from tunegate_operator.desired import Changes, changes, unready_changes
+from tunegate_operator.feedback_counts import AWAY
 from tunegate_operator.gather import Caches, Gathered, Gatherer, Last, PolicyProblem
 from tunegate_operator.metrics import Metrics
 from tunegate_operator.read import is_training, is_true
@@ -112,7 +113,7 @@ class Reconciler:
             decided_before = {promotion.name for promotion in gathered.snapshot.promotions if promotion.status.decision}
             decided = [status.decision for name, status in plan.statuses.items() if name not in decided_before]
         for problem in (gathered.problem,) if isinstance(gathered, PolicyProblem) else gathered.problems:
-            if problem.stops:
+            if problem.stops or problem.reason in AWAY:
                 self._metrics.errors.labels(problem.reason).inc()
         return self._write(key, todo, [decision for decision in decided if decision])
 

@@ -45,9 +45,8 @@ log = logging.getLogger(__name__)
 
 ResultKey = tuple[str, str, str]  # digest, suite, uid of the Job that was to measure it; empty where people judge
 Votes = Mapping[str, Verdicts] | Problem
-# How old a count may be before the log is read again, and how old one may be to decide on: any count of the canary is
-# a look at its verdicts, and an old one only tells less.
-_FRESH_SECONDS, _USABLE_SECONDS = 5.0, 60.0
+# How old a count may be to decide on: any count of the canary is a look at its verdicts, and an old one tells less.
+_USABLE_SECONDS = 120.0
 # A store that has said nothing for so long is away.
 _SILENT_SECONDS = 20.0
 # After this time without a question a canary is over.
@@ -189,13 +188,13 @@ class Source:
             self._wake.notify()
         return None
 
-    def votes(self, asked: Counted, model: str) -> Votes | None:
-        """What the log of votes says of both versions, by digest; None when it is not known yet: then `model` is told
-        later, and when the log says something else."""
+    def votes(self, asked: Counted, model: str, fresh: float) -> Votes | None:
+        """What the log of votes says of both versions, by digest; it is read again when that is older than so many
+        seconds. None when it is not known yet: then `model` is told later, and when the log says something else."""
         canary = Canary.of(model, asked)
         read, votes = self._seen.votes.get(canary, (-math.inf, None))
         age = time.monotonic() - read
-        if age > _FRESH_SECONDS:
+        if age > fresh:
             with self._wake:
                 self._asked_votes[canary] = asked
                 since = self._asked_since.setdefault(canary, time.monotonic())
