@@ -70,9 +70,11 @@ def test_the_commands_make_serve_and_keep_a_review(
 
     def words(verb: str, place: int = 0) -> list[str]:
         line = [line for line in COMMANDS if f"review {verb}" in line][place]
-        return [names.get(word, word) for word in shlex.split(line)[1:]]
+        found = [names.get(word, word) for word in shlex.split(line)[1:]]
+        return [word.replace("s3://tunegate", store.uri) for word in found]
 
-    assert CliRunner().invoke(root, words("create"), catch_exceptions=False).exit_code == 0
+    for place in (0, 1):
+        assert CliRunner().invoke(root, words("create", place), catch_exceptions=False).exit_code == 0
     for place in (0, 1):
         argv = [sys.executable, "-m", "tunegate", *words("serve", place)]
         port = argv.index("--port") + 1 if "--port" in argv else 0

@@ -11,6 +11,9 @@ BY_PEOPLE, BY_JUDGE = (".people", ".pairs"), (".judge", ".judge-pairs")
 """How the names of suites end whose answers people judge, and a judge model: single ones, and pairs."""
 
 
+_NAMED = 5  # reviewers in a sentence
+
+
 def is_by_people(suite: str) -> bool:
     """Whether people judge it, on a page of `tunegate review`; by its name."""
     return suite.endswith(BY_PEOPLE)
@@ -101,4 +104,29 @@ class Evaluation(Document, frozen=True, kw_only=True):
         return next((metric for metric in self.metrics if metric.name == name), None)
 
 
-prepare(Evaluation)
+class ReviewProgress(Document, frozen=True, kw_only=True):
+    """How far people are with the answers of one version, by digest.
+
+    items: what they are to judge, and marked: how much of it somebody has judged. judgements, needed: the same where an
+    item that several are to judge counts for each. reviewers: how many items each has judged, by name.
+    """
+
+    schema: Literal["tunegate.io/review-progress/v1"] = "tunegate.io/review-progress/v1"
+    digest: str
+    suite: str
+    items: int
+    marked: int
+    judgements: int
+    needed: int
+    reviewers: dict[str, int] = {}
+
+    def __str__(self) -> str:
+        """`12 of 50 items marked, by Li (9), Ana (4); 13 of 60 judgements`: who did most come first."""
+        people = sorted(self.reviewers, key=lambda name: (-self.reviewers[name], name))
+        named = [f"{name} ({self.reviewers[name]})" for name in people[:_NAMED]]
+        others = f" and {len(people) - _NAMED} others" if len(people) > _NAMED else ""
+        by = f"by {', '.join(named)}{others}" if people else "by nobody yet"
+        return f"{self.marked} of {self.items} items marked, {by}; {self.judgements} of {self.needed} judgements"
+
+
+prepare(Evaluation, ReviewProgress)

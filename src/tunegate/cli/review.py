@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import closing
+import signal
+from contextlib import closing, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tunegate.api import environment
-from tunegate.api.codec import from_json, to_json
+from tunegate.api.codec import to_json
 from tunegate.api.errors import EvaluationError, NotFoundError, UsageError
 from tunegate.cli.options import json_option, open_store, optional_store_options, print_table, step_bars, store_options
 from tunegate.files import disk_errors_as, replace_file
@@ -28,11 +29,14 @@ if TYPE_CHECKING:
     from tunegate.review.results import Agreement
     from tunegate.review.verdicts import Account
 
-REVIEW, MARKS, REPLIES, LABEL_STUDIO = "review.json", "marks.jsonl", "judge.jsonl", "label-studio"
+LABEL_STUDIO = "label-studio"
 
 _SHOWN = 20
 
-folder_argument = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+folder_argument = click.argument("folder", metavar="FOLDER|s3://BUCKET/PREFIX")
+endpoint_option = click.option(
+    "--endpoint-url", envvar=environment.ENDPOINT_URL, help="The S3 endpoint of a review in a bucket."
+)
 
 
 @click.group()
@@ -58,7 +62,7 @@ def command() -> None:
 )
 @store_options
 def create(
-    folder: Path,
+    folder: str,
     versions: tuple[str, ...],
     suite: str,
     limit: int | None,
@@ -75,7 +79,10 @@ def create(
     from tunegate.evaluation import load_suite
     from tunegate.evaluation.business import BusinessSuite
     from tunegate.review.items import make_review
-    from tunegate.store.evaluations import find
+    from tunegate.review.marks import latest
+    from tunegate.review.places import open_place
+    from tunegate.review.telling import progress
+    from tunegate.store.evaluations import find, save_progress
 
     loaded = load_suite(suite, limit, endpoint_url=endpoint_url)
     if not isinstance(loaded, BusinessSuite):
@@ -94,8 +101,10 @@ def create(
         found.append(evaluation)
     mode: Mode = "pairs" if pairs else "single"
     review = make_review(loaded, found, mode, reviewers=reviewers, share=share)
-    with disk_errors_as(EvaluationError, folder, "name another folder."):
-        replace_file(folder / REVIEW, to_json(review))
+    place = open_place(folder, endpoint_url)
+    place.keep(review)
+    for each in progress(review, latest(place.lines("marks"))):
+        save_progress(store, each)
     asked, same = len(review.judged), sum(item.is_same for item in review.items)
     click.echo(f"{folder}: {asked} to judge{f', {same} pairs are equal' if same else ''}.")
     click.echo(f"Next: tunegate review serve {folder}")
@@ -105,27 +114,35 @@ def create(
 @folder_argument
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where it listens; elsewhere it wants a token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: any that is free.")
-def serve(folder: Path, host: str, port: int) -> None:
+@optional_store_options
+def serve(folder: str, host: str, port: int, store_uri: str | None, endpoint_url: str | None) -> None:
     """Serve the page of the review in FOLDER until you press Ctrl-C; reviewers open the address that is printed.
 
-    The token, where one is wanted, is TUNEGATE_REVIEW_TOKEN, or a new one each time.
+    The token, where one is wanted, is TUNEGATE_REVIEW_TOKEN, or a new one each time, which is printed. How far
+    reviewers are is told in the store, for promotions that wait for them.
     """
     from tunegate.review.desk import Desk
-    from tunegate.review.marks import MarkFile
+    from tunegate.review.places import open_place
     from tunegate.review.server import is_loopback, listen
+    from tunegate.review.telling import telling
 
-    review = _read(folder)
-    token = os.environ.get(environment.REVIEW_TOKEN) or (None if is_loopback(host) else secrets.token_urlsafe(16))
-    marks = MarkFile(folder / MARKS)
+    place = open_place(folder, endpoint_url)
+    review = place.review()
+    given = os.environ.get(environment.REVIEW_TOKEN)
+    token = given or (None if is_loopback(host) else secrets.token_urlsafe(16))
+    marks = place.open("marks")
     try:
-        server = listen(Desk(review, marks), host, port, token)
+        desk = Desk(review, marks)
+        server = listen(desk, host, port, token)
         shown = f"[{host}]" if ":" in host else host
-        address = f"http://{shown}:{server.server_address[1]}/"
-        click.echo(f"{address}#token={token}" if token else address)
+        # A token that somebody keeps in a Secret is not for the log of a pod.
+        ending = f"#token=${environment.REVIEW_TOKEN}" if given else f"#token={token}" if token else ""
+        click.echo(f"http://{shown}:{server.server_address[1]}/{ending}")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # which the first process of a container has not
+        store = open_store(store_uri, endpoint_url) if store_uri else None
         try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            pass
+            with telling(store, desk.progress) if store else nullcontext(), suppress(KeyboardInterrupt):
+                server.serve_forever()
         finally:
             server.server_close()
     finally:
@@ -137,18 +154,20 @@ def serve(folder: Path, host: str, port: int) -> None:
 @click.option("--save", is_flag=True, help="Keep the results in the store, in place of earlier ones.")
 @json_option
 @optional_store_options
-def result(folder: Path, save: bool, as_json: bool, store_uri: str | None, endpoint_url: str | None) -> None:
+def result(folder: str, save: bool, as_json: bool, store_uri: str | None, endpoint_url: str | None) -> None:
     """Say what reviewers said in FOLDER: a result for each version, with intervals, and how far they agree.
 
     There is none while judgements are missing.
     """
     from tunegate.review.judge import judged
-    from tunegate.review.marks import Judgement, latest, read
+    from tunegate.review.marks import Judgement, latest
+    from tunegate.review.places import open_place
     from tunegate.review.results import agreement, results
     from tunegate.review.verdicts import accounts
 
-    review = _read(folder)
-    marks = latest(read(folder / MARKS)[0])
+    place = open_place(folder, endpoint_url)
+    review = place.review()
+    marks = latest(place.lines("marks"))
     found = results(review, marks, datetime.now(UTC))
     _keep(found, save, store_uri, endpoint_url)
     if as_json:
@@ -156,7 +175,7 @@ def result(folder: Path, save: bool, as_json: bool, store_uri: str | None, endpo
         return
     _print_results(found)
     _print_agreement(agreement(review, marks))
-    replies = [line for line in read(folder / REPLIES)[0] if isinstance(line, Judgement)]
+    replies = [line for line in place.lines("judge") if isinstance(line, Judgement)]
     for model in dict.fromkeys(reply.model for reply in replies):
         _print_accounts(accounts(review, judged(review, replies, model), marks))
 
@@ -173,7 +192,7 @@ def result(folder: Path, save: bool, as_json: bool, store_uri: str | None, endpo
 @json_option
 @optional_store_options
 def judge(
-    folder: Path,
+    folder: str,
     url: str,
     model: str | None,
     concurrency: int,
@@ -190,19 +209,21 @@ def judge(
     """
     from tunegate.review.judge import judged
     from tunegate.review.judging import Judge, ask
-    from tunegate.review.marks import Judgement, MarkFile, latest, read
+    from tunegate.review.marks import Judgement, latest
+    from tunegate.review.places import open_place
     from tunegate.review.verdicts import accounts, judge_results
 
-    review = _read(folder)
+    place = open_place(folder, endpoint_url)
+    review = place.review()
     asked = Judge(url, model, os.environ.get(environment.API_KEY), None, concurrency)
-    file = MarkFile(folder / REPLIES)
+    file = place.open("judge")
     try:
         with closing(asked), step_bars() as show:
             refused = ask(asked, review, file, max_tokens, partial(show, asked.model) if show else lambda *_: None)
         said = judged(review, (line for line in file.lines if isinstance(line, Judgement)), asked.model)
     finally:
         file.close()
-    people = latest(read(folder / MARKS)[0])
+    people = latest(place.lines("marks"))
     _print_unread(review, said)
     if refused:
         raise EvaluationError(f"{len(refused)} questions have no reply. {refused[0]} Then run the same command again.")
@@ -217,17 +238,24 @@ def judge(
 
 @command.command()
 @folder_argument
-def export(folder: Path) -> None:
-    """Write the review in FOLDER for Label Studio: tasks as JSON, with what was said so far, and a configuration."""
-    from tunegate.review.labelstudio import configuration, tasks
-    from tunegate.review.marks import latest, read
+@endpoint_option
+def export(folder: str, endpoint_url: str | None) -> None:
+    """Write the review in FOLDER for Label Studio: tasks as JSON, with what was said so far, and a configuration.
 
-    review = _read(folder)
-    written = tasks(review, latest(read(folder / MARKS)[0]))
-    with disk_errors_as(EvaluationError, folder, "free space and export again."):
-        replace_file(folder / f"{LABEL_STUDIO}.json", to_json(written))
-        replace_file(folder / f"{LABEL_STUDIO}.xml", configuration(review).encode())
-    click.echo(f"{folder / LABEL_STUDIO}.json: {len(written)} tasks; {folder / LABEL_STUDIO}.xml: their configuration.")
+    They are written into FOLDER; those of a review in a bucket into the current folder.
+    """
+    from tunegate.review.labelstudio import configuration, tasks
+    from tunegate.review.marks import latest
+    from tunegate.review.places import open_place
+
+    place = open_place(folder, endpoint_url)
+    review = place.review()
+    written = tasks(review, latest(place.lines("marks")))
+    path = place.files / LABEL_STUDIO
+    with disk_errors_as(EvaluationError, place.files, "free space and export again."):
+        replace_file(path.with_suffix(".json"), to_json(written))
+        replace_file(path.with_suffix(".xml"), configuration(review).encode())
+    click.echo(f"{path}.json: {len(written)} tasks; {path}.xml: their configuration.")
 
 
 @command.command("import")
@@ -240,21 +268,24 @@ def export(folder: Path) -> None:
     metavar="NUMBER|EMAIL=NAME",
     help="What somebody of Label Studio is called here; give it again for more.",
 )
-def import_(folder: Path, file: Path, people: tuple[str, ...]) -> None:
+@endpoint_option
+def import_(folder: str, file: Path, people: tuple[str, ...], endpoint_url: str | None) -> None:
     """Take what people said in Label Studio, from the JSON FILE that it exports, into the review in FOLDER.
 
     The same file may be read again: what is known is left out.
     """
     from tunegate.review.labelstudio import news, read_marks
-    from tunegate.review.marks import Joined, MarkFile, latest
+    from tunegate.review.marks import Joined, latest
+    from tunegate.review.places import open_place
 
     if wrong := next((person for person in people if not all(person.partition("="))), None):
         raise UsageError(f"--person {wrong} is not NUMBER=NAME or EMAIL=NAME.")
     names = {person.partition("=")[0]: person.partition("=")[2] for person in people}
     now = datetime.now(UTC)
-    review = _read(folder)
+    place = open_place(folder, endpoint_url)
+    review = place.review()
     found = read_marks(review, file.read_bytes(), now, str(file), names)
-    marks = MarkFile(folder / MARKS)
+    marks = place.open("marks")
     try:
         new = news(latest(marks.lines), found)
         known = {line.reviewer for line in marks.lines if isinstance(line, Joined)}
@@ -265,16 +296,6 @@ def import_(folder: Path, file: Path, people: tuple[str, ...]) -> None:
     finally:
         marks.close()
     click.echo(f"{file}: {len(new)} new marks, {len(found) - len(new)} that were known.")
-
-
-def _read(folder: Path) -> Review:
-    from tunegate.review.items import Review
-
-    path = folder / REVIEW
-    if not path.is_file():
-        made = f"tunegate review create {quote(str(folder))} VERSION... --suite SUITE"
-        raise UsageError(f"There is no review in {folder}; make one with: {made}")
-    return from_json(path.read_bytes(), Review, str(path))
 
 
 def _keep(found: Sequence[Evaluation], save: bool, store_uri: str | None, endpoint_url: str | None) -> None:

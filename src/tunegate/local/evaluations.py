@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tunegate.api.errors import UnavailableError, UsageError
-from tunegate.api.evaluation import Evaluation, is_reviewed
+from tunegate.api.evaluation import Evaluation, ReviewProgress, is_by_people, is_reviewed
 from tunegate.api.versions import ModelVersion
 from tunegate.processes import Child
 from tunegate.promotion.snapshot import EvaluationJob, EvaluationState
@@ -21,10 +21,12 @@ PEOPLE_SECONDS = 5.0
 
 @dataclass
 class Evaluations:
-    """`start` measures suites on a version and leaves the results where `find` finds them."""
+    """`start` measures suites on a version and leaves the results where `find` finds them. `progress`: how far people
+    are where they judge; None where nobody says."""
 
     start: Callable[[ModelVersion, Sequence[str]], Child]
     find: Callable[[str, str], Evaluation | None]
+    progress: Callable[[str, str], ReviewProgress | None] = lambda digest, suite: None
     _results: dict[Key, Evaluation] = field(default_factory=dict)
     _looked: set[Key] = field(default_factory=set)
     _failures: Counter[Key] = field(default_factory=Counter)
@@ -62,10 +64,13 @@ class Evaluations:
     def _find(self, key: Key) -> Evaluation | None:
         """None also for a document that can't be read: measuring again replaces it."""
         try:
-            return self.find(*key)
+            result = self.find(*key)
         except UsageError as error:
             self._messages[key] = f"the result in the store can't be read: {error}"
             return None
+        if result is None and is_by_people(key[1]):
+            self._messages[key] = str(self.progress(*key) or "")
+        return result
 
     def ensure(self, jobs: Sequence[EvaluationJob]) -> None:
         """Start the most urgent job, with all missing suites of that version, unless one is running."""

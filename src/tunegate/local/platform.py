@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -41,7 +42,7 @@ from tunegate.promotion.decide import decide
 from tunegate.promotion.pairs import compare_pairs
 from tunegate.promotion.snapshot import Event, Plan, Snapshot
 from tunegate.store import EmbeddedStore, Store
-from tunegate.store.evaluations import find
+from tunegate.store.evaluations import find, find_progress
 from tunegate.store.stops import RunStop, stop_run, stopped_runs
 
 TICK_SECONDS = 0.3
@@ -91,7 +92,7 @@ class Platform:
         self._log = FeedbackLog(store)
         self._said: SimpleQueue[Event] = SimpleQueue()
         self._servers = Servers(self._start_server, self._said.put)
-        self._evaluations = Evaluations(self._start_evaluation, lambda digest, suite: find(store, digest, suite))
+        self._evaluations = Evaluations(self._start_evaluation, partial(find, store), partial(find_progress, store))
         self._policy: tuple[PromotionPolicy, ModelVersion] | None = None  # the last good one, and its initial version
         self._problem = self._unrecorded = self._uncounted = self._counted = ""
         self._was_up, self._told_up = time.monotonic(), False

@@ -211,7 +211,11 @@ def _wait_for_results(view: View, missing: Sequence[tuple[ModelVersion, str]]) -
         message = f"no result of {' and of '.join(by_machine)} within {limit:.0f} s"
         return view.end("Failed", "EvaluationTimeout", message)
     reviewed = dict.fromkeys(key for key in missing if is_reviewed(key[1]))
-    by_people = [f"{suite} on {version.name}" for version, suite in reviewed if not is_by_judge(suite)]
+    by_people = [
+        f"{suite} on {version.name}" + (f" ({said})" if (said := view.evaluation(version, suite).message) else "")
+        for version, suite in reviewed
+        if not is_by_judge(suite)
+    ]
     by_judge = [f"{suite} on {version.name}" for version, suite in reviewed if is_by_judge(suite)]
     if not reviewed:
         return view.to("Evaluating", "", "")

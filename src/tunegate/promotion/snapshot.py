@@ -17,7 +17,8 @@ from tunegate.statistics.paired import Difference
 
 @dataclass(frozen=True)
 class EvaluationState:
-    """One suite on one version: a result, or how often it failed and what it last said."""
+    """One suite on one version: a result, or how often it failed and what it last said; where people judge, how far
+    they are."""
 
     result: Evaluation | None = None
     failures: int = 0

@@ -16,9 +16,12 @@ from typing import Any
 import msgspec
 
 from tunegate.api.codec import prepare
+from tunegate.api.errors import EvaluationError
+from tunegate.api.evaluation import ReviewProgress
 from tunegate.review import queue
 from tunegate.review.items import Review
-from tunegate.review.marks import COMMENT, Joined, Mark, MarkFile, latest
+from tunegate.review.marks import COMMENT, Joined, Log, Mark, latest
+from tunegate.review.telling import progress
 
 _LONGEST_NAME, _LONGEST_TEXT = 40, 10_000  # characters
 _SIDES = {"left": 0, "right": 1}
@@ -54,13 +57,17 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Desk:
     """One review while it is served. Several threads may ask at once."""
 
-    def __init__(self, review: Review, marks: MarkFile, clock: Callable[[], datetime] = lambda: datetime.now(UTC)):
+    def __init__(self, review: Review, marks: Log, clock: Callable[[], datetime] = lambda: datetime.now(UTC)):
         self._review, self._file, self._clock = review, marks, clock
         self._items = review.judged
-        self._marks = latest(marks.lines)
-        self._joined = {_same(line.reviewer): line for line in marks.lines if isinstance(line, Joined)}
+        self._read()
         self._open: dict[str, str] = {}  # reviewer -> digest of the item that was given last
         self._lock = threading.Lock()
+
+    def progress(self) -> list[ReviewProgress]:
+        """How far the answers of each version are judged."""
+        with self._lock:
+            return progress(self._review, self._marks)
 
     def join(self, asked: Join) -> dict[str, str]:
         """The reviewer's name and code. Raises RefusalError for a name that somebody else has."""
@@ -77,8 +84,7 @@ class Desk:
                 return {"reviewer": known.reviewer, "code": asked.code}
             code = secrets.token_hex(4)
             line = Joined(reviewer=name, code=_hash(code), time=self._clock())
-            self._file.append(line)
-            self._joined[_same(name)] = line
+            self._append(line)
             return {"reviewer": name, "code": code}
 
     def reviewer(self, code: str) -> str:
@@ -144,9 +150,24 @@ class Desk:
                 mark = msgspec.convert(facts, Mark)
             except msgspec.ValidationError as error:
                 raise RefusalError(422, f"This is not a mark: {error}.") from None
-            self._file.append(mark)
-            self._marks[said.item, reviewer, said.criterion] = mark
+            self._append(mark)
             return {"saved": said.id, **self._progress(reviewer)}
+
+    def _read(self) -> None:
+        lines = self._file.lines
+        self._marks = latest(lines)
+        self._joined = {_same(line.reviewer): line for line in lines if isinstance(line, Joined)}
+
+    def _append(self, line: Joined | Mark) -> None:
+        try:
+            self._file.append(line)
+        except EvaluationError:
+            self._read()  # another server of this review may have written
+            raise
+        if isinstance(line, Mark):
+            self._marks[line.answers, line.reviewer, line.criterion] = line
+        else:
+            self._joined[_same(line.reviewer)] = line
 
     def _value(self, said: Said, left: int) -> int | str:
         """What is kept: of pairs, which answer of the item, not which side."""
@@ -211,4 +232,4 @@ def _hash(code: str) -> str:
     return hashlib.sha256(code.encode()).hexdigest()
 
 
-prepare(Join, Said, Mark)
+prepare(Join, Said)

@@ -10,7 +10,7 @@ from tunegate.api.errors import EvaluationError
 from tunegate.evaluation.models.remote import RemoteModel
 from tunegate.review.items import Review
 from tunegate.review.judge import calls, judged
-from tunegate.review.marks import Judgement, MarkFile
+from tunegate.review.marks import Judgement, Log
 
 
 class Judge(RemoteModel):
@@ -20,7 +20,7 @@ class Judge(RemoteModel):
 
 
 def ask(
-    judge: Judge, review: Review, file: MarkFile, max_tokens: int, done: Callable[[int, int], None]
+    judge: Judge, review: Review, file: Log, max_tokens: int, done: Callable[[int, int], None]
 ) -> list[EvaluationError]:
     """Ask what has no reply yet or one without a verdict, and keep the replies.
 

@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 from msgspec import Meta
 
+from tunegate.api.codec import prepare
 from tunegate.api.errors import DataError, EvaluationError
 from tunegate.files import disk_errors_as, locked
 
@@ -69,6 +70,17 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
 
 Line = Joined | Mark | Judgement
 Marks = dict[tuple[str, str, str], Mark]  # by digest of the answers, reviewer and criterion
+
+
+class Log(Protocol):
+    """Lines that only grow in number. `lines`: all there are."""
+
+    lines: list[Line]
+
+    def append(self, line: Line) -> None:
+        """It is safe when this returns."""
+
+    def close(self) -> None: ...
 
 
 def latest(lines: Iterable[Line]) -> Marks:
@@ -138,3 +150,6 @@ class MarkFile:
     def close(self) -> None:
         self._file = -1  # whoever still has this value must not write to what gets the number next
         self._stack.close()
+
+
+prepare(Joined, Mark, Judgement)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from tunegate.api.errors import EvaluationError, ServingError
+from tunegate.api.errors import EvaluationError, ServingError, StoreError
 from tunegate.review.desk import Desk, Join, RefusalError, Said
 from tunegate.serving.playground import FOLDER as SHARED
 from tunegate.serving.playground import KINDS, POLICY
@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, body = 200, act()
         except RefusalError as refusal:
             status, body = refusal.status, {"error": str(refusal)}
-        except EvaluationError as error:  # the disk refuses
+        except (EvaluationError, StoreError) as error:  # nothing was kept; the page sends it again
             status, body = 507, {"error": str(error)}
         if status != 200 and self.command == "POST":
             self.close_connection = True  # its body may not have been read

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tunegate.api.codec import from_json, to_json
 from tunegate.api.digest import Digest
-from tunegate.api.evaluation import Evaluation
+from tunegate.api.errors import UsageError
+from tunegate.api.evaluation import Evaluation, ReviewProgress
 
 if TYPE_CHECKING:
     from tunegate.store import Store
@@ -72,6 +74,23 @@ def measured_suites(store: Store, digest: str) -> list[str]:
 def keys_of_version(store: Store, digest: str) -> list[str]:
     """The keys of the evaluations of the version with `digest`, by the suite's name."""
     return store.keys(_folder(digest))
+
+
+def save_progress(store: Store, progress: ReviewProgress) -> None:
+    """Keep how far a review is, in place of what was before."""
+    store.put(_progress_key(progress.digest, progress.suite), to_json(progress))
+
+
+def find_progress(store: Store, digest: str, suite: str) -> ReviewProgress | None:
+    """How far people are with the suite; None also for what can't be read: nothing is decided by it."""
+    body = store.get(key := _progress_key(digest, suite))
+    with suppress(UsageError):
+        return None if body is None else from_json(body, ReviewProgress, key)
+    return None
+
+
+def _progress_key(digest: str, suite: str) -> str:
+    return f".tunegate/reviews/{Digest.parse(digest).hex}/{suite}.json"
 
 
 def _folder(digest: str) -> str:

@@ -293,7 +293,7 @@ ELSEWHERE = {
     "A Parquet file can't be written to standard output": "unit/cli/test_feedback.py",
     "Nothing is deleted unless you say what": "unit/cli/test_feedback.py",
     "can't be read; write NAME=NUMBER, such as ": "unit/test_release.py",
-    "There is no review in ": "unit/cli/test_review.py",
+    " Then run the same command again.": "unit/cli/test_review.py",
     "Name a store with --store or ": "unit/cli/test_report.py",
     "Name the versions, the one that the others are compared with first": "unit/cli/test_report.py",
     "install Kubeflow's training operator, and create the namespace": "unit/cli/test_submit.py",

@@ -11,11 +11,11 @@ import pytest
 from tests.builders import make_evaluation, make_version
 from tests.waiting import wait_for
 from tunegate.api.errors import UsageError
-from tunegate.api.evaluation import Evaluation
+from tunegate.api.evaluation import Evaluation, ReviewProgress
 from tunegate.api.versions import ModelVersion
 from tunegate.local.evaluations import Evaluations
 from tunegate.processes import Child
-from tunegate.promotion.snapshot import EvaluationJob
+from tunegate.promotion.snapshot import EvaluationJob, EvaluationState
 
 VERSION = make_version("run-1")
 KEY = (VERSION.digest, "quality")
@@ -49,8 +49,14 @@ def test_what_people_judge_is_looked_for_again_without_a_child(
         raise AssertionError(suites)
 
     by_people, by_machine = (VERSION.digest, "tone.people"), (VERSION.digest, "tone")
-    with closing(Evaluations(never, lambda digest, suite: found.get((digest, suite)))) as evaluations:
-        assert evaluations.states([by_people])[by_people].result is None
+    said = ReviewProgress(
+        digest=VERSION.digest, suite="tone.people", items=3, marked=1, judgements=1, needed=3, reviewers={"Li": 1}
+    )
+    told = {by_people: said}
+    with closing(
+        Evaluations(never, lambda *key: found.get(key), lambda *key: told.get(key))  # type: ignore[call-overload]
+    ) as evaluations:
+        assert evaluations.states([by_people])[by_people] == EvaluationState(message=str(said))
         found |= dict.fromkeys((by_people, by_machine), make_evaluation(VERSION, score=0.9))
         assert evaluations.states([by_people])[by_people].result is not None
 

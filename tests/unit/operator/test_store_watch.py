@@ -21,6 +21,7 @@ from tests.builders import (
 )
 from tests.waiting import wait_for
 from tunegate.api.errors import CredentialsError, DigestError, NotFoundError, StoreError, TunegateError
+from tunegate.api.evaluation import ReviewProgress
 from tunegate.api.feedback import Tally, step_tag
 from tunegate.api.promotion import Promotion, PromotionStatus
 from tunegate.api.traffic import parse_step
@@ -32,10 +33,10 @@ from tunegate.promotion.snapshot import Measured, Pair, Snapshot
 from tunegate.records.signing import new_key
 from tunegate.statistics.paired import Difference
 from tunegate.store import Store
-from tunegate.store.evaluations import save
+from tunegate.store.evaluations import save, save_progress
 from tunegate_operator import store_watch
 from tunegate_operator.conditions import Problem
-from tunegate_operator.evaluations import find_summaries
+from tunegate_operator.evaluations import evaluation_states, find_summaries
 from tunegate_operator.store_watch import Source, problem_of
 from tunegate_operator.types import EvaluationSummary
 
@@ -173,6 +174,16 @@ def test_what_people_judge_is_asked_for_until_it_is_there_and_only_where_it_is_a
         assert found() == {}
         source.wake()
         assert (found(), told) == ({}, [])
+        with_mark = ReviewProgress(
+            digest=version.digest, suite="tone.people", items=3, marked=1, judgements=1, needed=4, reviewers={"Li": 1}
+        )
+        save_progress(store, with_mark)
+        found()
+        wait_for(lambda: source.progress(*key) != "")
+        assert told == ["shop"], "so that the promotion's status says it"
+        told.clear()
+        (state,) = evaluation_states(policy, [version, other], found(), source.progress).values()
+        assert (state.result, state.message) == (None, "1 of 3 items marked, by Li (1); 1 of 4 judgements")
         for each in (version, other):
             save(store, make_evaluation(each, "tone.people", score=0.9))
         wait_for(lambda: key in found(), what="the result of the people")

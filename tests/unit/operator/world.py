@@ -83,6 +83,9 @@ class Store:
     def difference(self, pair: Pair, model: str) -> Difference | str | None:
         return self.differences.get((pair.suite, pair.metric))
 
+    def progress(self, digest: str, suite: str) -> str:
+        return ""
+
     def record(self, request: RecordRequest, model: str) -> Recorded | None:
         return self.records.get(request.key)
 

@@ -689,6 +689,11 @@ def test_people_are_waited_for_beyond_what_a_machine_may_take(candidate: ModelVe
     assert suite not in {job.suite for job in world.plan.evaluations}
     for version in (candidate, BASE):
         assert f"{suite} on {version.name}" in world.last.status.waiting
+    said = EvaluationState(message="2 of 9 items marked, by Li (2); 2 of 9 judgements")
+    world.see(evaluations={**world.seen.evaluations, (candidate.digest, suite): said}).step()
+    assert f"{suite} on {candidate.name} ({said.message}) and {suite} on {BASE.name}, until" in (
+        world.last.status.waiting
+    )
 
     judged = {
         (version.digest, suite): EvaluationState(make_evaluation(version, score=0.9)) for version in (candidate, BASE)

@@ -20,9 +20,11 @@ from tunegate.review.items import make_review
 from tunegate.review.judge import calls, judged
 from tunegate.review.labelstudio import read_marks, tasks
 from tunegate.review.marks import Judgement, MarkFile, latest
+from tunegate.review.places import open_place
 from tunegate.review.results import results
 from tunegate.review.server import listen
 from tunegate.review.verdicts import judge_results
+from tunegate.store import Store
 
 
 def test_versions_are_those_that_the_message_asks_for() -> None:
@@ -55,6 +57,27 @@ def test_marks_are_taken_back_from_a_copy_or_without_the_line(tmp_path: Path) ->
         file = MarkFile(path)
         assert file.lines == [mark]
         file.close()
+
+
+def test_a_line_in_a_bucket_is_put_back_or_deleted_and_what_was_refused_is_sent_again(store: Store) -> None:
+    place = open_place(store.uri, store.endpoint_url)
+    with refused("; make one with: tunegate review create "):
+        place.review()
+    place.keep(build_review())
+    place.review()
+    mark = make_mark("sha256:1", "Li", "tone", 2)
+    one, other = place.open("marks"), place.open("marks")
+    one.append(mark)
+    with refused(" wrote to this review meanwhile, which was read; send this again"):
+        other.append(mark)
+    other.append(mark)
+    copy = store.get("marks/00000002.json") or b""
+    for follow in (lambda: store.put("marks/00000002.json", copy), lambda: store.delete("marks/00000002.json")):
+        store.put("marks/00000002.json", b"{}")
+        with refused("; put the object back from a copy, or delete it"):
+            place.open("marks")
+        follow()
+        assert place.open("marks").lines[0] == mark
 
 
 def test_a_review_is_served_at_another_port(tmp_path: Path) -> None:

@@ -62,12 +62,15 @@ def evaluation_states(
     policy: ClusterPolicy,
     versions: Iterable[ModelVersion],
     summaries: Mapping[tuple[str, str], EvaluationSummary],
+    progress: Callable[[str, str], str] = lambda digest, suite: "",
 ) -> dict[tuple[str, str], EvaluationState]:
-    """The same, as `decide` gets it."""
+    """The same, as `decide` gets it, with how far people are where a result is missing."""
     states = {}
     for version in versions:
         for suite in policy.suites:
             if summary := summaries.get((version.digest, suite)):
                 result = None if summary.failures else to_evaluation(version, summary)
                 states[version.digest, suite] = EvaluationState(result, summary.failures, summary.message)
+            elif said := progress(version.digest, suite):
+                states[version.digest, suite] = EvaluationState(message=said)
     return states

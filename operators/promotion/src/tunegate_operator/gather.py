@@ -264,7 +264,7 @@ class Gatherer:
             stopped_runs=frozenset(stopped_jobs(around.training_jobs, policy.model)),
             training_runs=frozenset(training_runs(around.training_jobs, policy.model)),
             promotions=promotions,
-            evaluations=evaluation_states(policy, versions, summaries),
+            evaluations=evaluation_states(policy, versions, summaries, self.source.progress),
             servers=server_states(servers, digests, records, _seen_by_users(route, promotions), policy.serving, now),
             weights=route.weights,
             modified=edit.sentence,

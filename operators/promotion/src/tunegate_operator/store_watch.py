@@ -37,7 +37,7 @@ from tunegate.records.signing import Signer, public_pem, read_key, read_pem, rea
 from tunegate.records.writing import Unrecorded, write
 from tunegate.statistics.paired import Difference, paired
 from tunegate.store import Store
-from tunegate.store.evaluations import find, find_measured
+from tunegate.store.evaluations import find, find_measured, find_progress
 from tunegate_operator.conditions import Problem
 from tunegate_operator.types import EvaluationSummary, to_summary
 
@@ -99,6 +99,7 @@ class _Seen:
     producers: dict[str, Producer] = field(default_factory=dict)
     results: dict[ResultKey, EvaluationSummary] = field(default_factory=dict)
     differences: dict[Pair, Difference | str] = field(default_factory=dict)
+    progress: dict[tuple[str, str], str] = field(default_factory=dict)  # by digest and suite
     votes: dict[Canary, tuple[float, Votes]] = field(default_factory=dict)  # when they were counted, and how many
     records: dict[RecordKey, Recorded] = field(default_factory=dict)
     unrecorded: dict[str, Problem] = field(default_factory=dict)
@@ -187,6 +188,10 @@ class Source:
             self._asked_pairs[pair] = model
             self._wake.notify()
         return None
+
+    def progress(self, digest: str, suite: str) -> str:
+        """How far people are with the suite, as last asked for by `result`; empty where nobody says so."""
+        return self._seen.progress.get((digest, suite), "")
 
     def votes(self, asked: Counted, model: str, fresh: float) -> Votes | None:
         """What the log of votes says of both versions, by digest; it is read again when that is older than so many
@@ -301,6 +306,7 @@ class Source:
         try:
             with _told():
                 result = find(self._opened(), digest, suite)
+                said = str(find_progress(self._opened(), digest, suite) or "") if result is None else ""
         except UsageError as error:
             failed = f"the result in the store can't be read: {error}"
             self._seen.results[key] = EvaluationSummary(suite=suite, failures=1, message=failed)
@@ -308,8 +314,10 @@ class Source:
         except StoreError:
             # the listing says what is wrong; the result is asked for again with the next reconcile
             return False
-        if result is None and is_reviewed(suite):
-            return False  # they are not done yet; it is asked for again with the next reconcile
+        if result is None and is_reviewed(suite):  # it is asked for again with the next reconcile
+            before = self._seen.progress.get((digest, suite), "")
+            self._seen.progress[digest, suite] = said
+            return said != before
         if result is None:
             failed = "the Job ended without leaving a result for this digest in the store; read the Job's logs"
             self._seen.results[key] = EvaluationSummary(suite=suite, failures=1, message=failed)
