@@ -55,6 +55,10 @@ DRAIN_SECONDS = 8.0  # less than processes.GRACE_SECONDS, after which we are kil
 CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 3.0  # uvicorn closes idle connections after 5 s, and a POST sent at that moment would be lost
 
+REQUEST_SECONDS = 20.0  # for the whole body of what may have to be sent twice
+WAITING_SECONDS = 65.0  # for a whole head, and between two requests
+READING_SECONDS = 60.0  # while a client takes nothing of an answer that waits for it
+
 # About one connection only (RFC 9110, 7.6.1); besides, `host` names us, and `expect` we have answered already.
 HOP_BY_HOP = {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te"}
 NOT_FORWARDED = HOP_BY_HOP | {"trailer", "transfer-encoding", "upgrade", "host", "expect"}
@@ -145,11 +149,18 @@ class Proxy:
         is_question = is_answer(request.method, request.path)
         whole = is_question or (request.method == "POST" and request.path in FEEDBACK_PATHS)
         try:
-            body = await request.read() if whole else None
+            async with asyncio.timeout(REQUEST_SECONDS):
+                body = await request.read() if whole else None
         except web.HTTPRequestEntityTooLarge:
             return _refusal(
                 request, 413, f"The request is larger than {BODY_LIMIT // 2**20} MiB; send fewer or shorter messages."
             )
+        except TimeoutError:
+            refusal = _refusal(
+                request, 408, f"The request did not come within {REQUEST_SECONDS:.0f} s; send it at once."
+            )
+            refusal.force_close()
+            return refusal
         headers = _end_to_end(request.headers)
         headers.popall(STEP_HEADER, None)  # a client's word is none
         if is_question and route.step:
@@ -189,7 +200,7 @@ class Proxy:
     async def _relay(
         self, backend: Backend, request: web.BaseRequest, answer: aiohttp.ClientResponse
     ) -> web.StreamResponse:
-        """Pass the answer to the client chunk by chunk, as it comes."""
+        """Pass the answer to the client chunk by chunk, as it comes. One who takes none for long is let go."""
         request["version"] = backend.version
         is_question = is_answer(request.method, request.path)
         if is_question and answer.status < 300:
@@ -199,13 +210,22 @@ class Proxy:
             self._errors[backend.version] += 1
         response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=_end_to_end(answer.headers))
         await response.prepare(request)
+        transport = request.transport
+        if transport is not None:
+            transport.set_write_buffer_limits(0)  # so that to write is to wait until the client has room for it
         try:
             async for chunk in _chunks(answer):
-                await response.write(chunk)
+                async with asyncio.timeout(READING_SECONDS):
+                    await response.write(chunk)
+            async with asyncio.timeout(READING_SECONDS):
+                await response.write_eof()
         except BrokenOffError as error:
             self._failed(backend, request, error)
-            if request.transport is not None:
-                request.transport.close()  # without the last chunk, so that the client sees that the end is missing
+            if transport is not None:
+                transport.close()  # without the last chunk, so that the client sees that the end is missing
+        except TimeoutError:
+            if transport is not None:
+                transport.abort()
         return response
 
     def _failed(self, backend: Backend, request: web.BaseRequest, error: Exception) -> None:
@@ -257,7 +277,13 @@ async def serve(port: int, route_file: Path) -> None:
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with _session() as session:
         proxy = Proxy(RouteFile(route_file), session)
-        server = web.Server(proxy.handle, handler_cancellation=True, access_log=None, auto_decompress=False)
+        server = web.Server(
+            proxy.handle,
+            handler_cancellation=True,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=WAITING_SECONDS,
+        )
         # aiohttp waits this long for the requests under way, and then as long again for their connections.
         runner = web.ServerRunner(server, shutdown_timeout=DRAIN_SECONDS / 2)
         await runner.setup()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import socket
@@ -26,6 +27,7 @@ from tests.unit.local.proxied import (
 )
 from tests.waiting import wait_for_async
 from tunegate.api.traffic import ANSWER_PATHS, GENERATION_PATH
+from tunegate.local.proxy import serve
 from tunegate.processes import Child, answers, free_port
 
 pytestmark = pytest.mark.anyio
@@ -506,3 +508,65 @@ async def test_when_told_to_end_it_finishes_the_answers_under_way(tmp_path: Path
         await stopping
 
     assert child.exit_code == 0
+
+
+@pytest.fixture
+async def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
+    """A client of a proxy that waits for nothing longer than a moment."""
+    for name in ("REQUEST_SECONDS", "WAITING_SECONDS", "READING_SECONDS"):
+        monkeypatch.setattr(f"tunegate.local.proxy.{name}", 0.3)
+    port = free_port()
+    serving = asyncio.create_task(serve(port, tmp_path / "route.json"))
+    await wait_for_async(lambda: listens(port))
+    async with aiohttp.ClientSession() as http:
+        yield Client(f"http://127.0.0.1:{port}", tmp_path / "route.json", http)
+    serving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (b"", b""),
+        (b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-a", b""),
+        (b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{", b"HTTP/1.1 408 "),
+    ],
+    ids=["nothing", "half a head", "half a body"],
+)
+async def test_what_is_never_sent_whole_is_not_waited_for(
+    impatient: Client, sent: bytes, said: bytes, start: Start
+) -> None:
+    impatient.route((await start()).weighing(100))
+    host, port = impatient.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(sent)
+
+    answer = await asyncio.wait_for(reader.read(), DEADLINE_SECONDS)
+
+    writer.close()
+    assert answer[: len(said)] == said
+    assert bool(answer) == bool(said)
+
+
+async def test_who_takes_nothing_of_an_answer_is_let_go_and_the_version_with_it(
+    impatient: Client, start: Start
+) -> None:
+    ended = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"x" * 2**20)
+        finally:
+            ended.set()
+
+    impatient.route((await start(answer)).weighing(100))
+    host, port = impatient.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /v1/files/1 HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    await asyncio.wait_for(ended.wait(), DEADLINE_SECONDS)
+    writer.close()
