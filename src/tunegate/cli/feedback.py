@@ -40,7 +40,10 @@ def command() -> None:
 @click.option("--correction", help="What the answer should have been.")
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where the model is served.")
 def send(url: str, **given: Any) -> None:
-    """Say that the answer with RESPONSE_ID (its `id`) was good (up) or bad (down). Each answer is judged once."""
+    """Say that the answer with RESPONSE_ID (its `id`) was good (up) or bad (down).
+
+    Said again, it amends the first word: for ten minutes with another verdict, at any time with more to say.
+    """
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"--url {url} is not a URL; write it as http://HOST:PORT.")
     try:
@@ -52,12 +55,16 @@ def send(url: str, **given: Any) -> None:
     request = urllib.request.Request(target, body, {"content-type": "application/json"})
     try:
         with open_url(request, seconds=30) as reply:
-            is_repeat = json.load(reply)["status"] == "repeat"
+            status = json.load(reply)["status"]
     except urllib.error.HTTPError as error:
         raise _refusal(error.code, error.read()) from None
     except (OSError, ValueError, KeyError) as error:
         raise FeedbackError(f"{target} can't be reached ({error}); start the server or give its --url.") from None
-    click.echo("This answer was judged before; nothing changed." if is_repeat else "Accepted.")
+    said = {
+        "repeat": "This was said before; nothing changed.",
+        "amended": "Accepted, in place of what was said before.",
+    }
+    click.echo(said.get(status, "Accepted."))
 
 
 @command.command("list")

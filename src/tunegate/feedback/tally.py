@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
+from typing import Any
 
 import msgspec
 
-from tunegate.api.feedback import StepTag, Tally, Verdict
+from tunegate.api.feedback import FeedbackRecord, StepTag, Tally, Verdict
 
 VERDICTS_PER_USER = 3
 """How many verdicts of one user on the answers of one version on one day, within one promotion, count: so that nobody
 decides alone, and those on the candidate and on the stable beside it are as many."""
 
+AMEND_SECONDS = 600.0
+"""How long after its first vote a user may change what was said of an answer."""
 
 _PROMOTION = 10  # characters of a step's tag that are the promotion's
 
@@ -52,14 +55,40 @@ class Caps:
 
 
 def counting(votes: Iterable[Vote]) -> Iterator[Vote]:
-    """The votes that count, in the order in which they were received: of each answer the first one, and of each user
-    the first few."""
-    judged, caps = set[int](), Caps()
+    """The votes that count, in the order in which the first on their answer was received: of each answer the last one
+    that came in time to amend the first, and of each user the first few."""
+    firsts, amended, caps = dict[int, Vote](), dict[int, Vote](), Caps()
     for vote in sorted(votes, key=attrgetter("received")):
-        if vote.id not in judged:
-            judged.add(vote.id)
-            if caps.admit(vote.user, vote.step):
-                yield vote
+        first = firsts.setdefault(vote.id, vote)
+        if first is not vote and vote.received - first.received <= AMEND_SECONDS:
+            amended[vote.id] = vote
+    for first in firsts.values():
+        if caps.admit(first.user, first.step):
+            yield amended.get(first.id, first)
+
+
+def joined(records: Iterable[FeedbackRecord]) -> dict[str, FeedbackRecord]:
+    """What was said of each answer in the end, by response id, in the order of the first vote; `received` is its time.
+
+    Another verdict in time stands for all that was said before, and one that comes later for nothing. The same verdict
+    again adds what it says besides, whenever it comes.
+    """
+    found: dict[str, FeedbackRecord] = {}
+    for record in sorted(records, key=attrgetter("received")):
+        key, said = record.feedback.response_id, record.feedback
+        first = found.setdefault(key, record)
+        if said.verdict == first.feedback.verdict:
+            said = msgspec.structs.replace(first.feedback, **additions(record))
+        elif (record.received - first.received).total_seconds() > AMEND_SECONDS:
+            continue
+        found[key] = msgspec.structs.replace(first, feedback=said)
+    return found
+
+
+def additions(record: FeedbackRecord) -> dict[str, Any]:
+    """What a vote says besides its verdict."""
+    said = {name: getattr(record.feedback, name) for name in ("rating", "tags", "comment", "correction")}
+    return {name: value for name, value in said.items() if value}
 
 
 def count_votes(votes: Iterable[Vote]) -> dict[StepTag | None, Tally]:

@@ -1,7 +1,8 @@
 """The log of votes: what users said, in segments in the store, by version and by the day of the answer.
 
-A vote is kept when its segment is in the store. Servers don't ask each other, so one vote may be kept by two of them;
-it is counted once, by `tally`, whoever counts. Nothing here knows how ids are signed or who sends feedback.
+A vote is kept when its segment is in the store, also one that amends another. Servers don't ask each other, so one vote
+may be kept by two of them; it is counted once, by `tally`, whoever counts. Nothing here knows how ids are signed or who
+sends feedback.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import builtins
 import unicodedata
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -44,13 +45,14 @@ from tunegate.feedback.segments import (
     segment_key,
     utc_day,
 )
-from tunegate.feedback.tally import Caps, Vote, counting
+from tunegate.feedback.tally import AMEND_SECONDS, Caps, Vote, additions, counting, joined
 
 FOLDER = ".tunegate/votes"
 OLD_FOLDER = ".tunegate/feedback"
 """Where 0.1.0 kept one document for each vote."""
-Outcome = Literal["counted", "kept", "repeat"]
-"""What became of a vote: it counts; it is kept, and its user has had their share; its answer was judged before."""
+Outcome = Literal["counted", "kept", "amended", "repeat", "late"]
+"""What became of a vote: it counts; it is kept, and its user has had their share; it is kept and changes, or adds to,
+what was said of its answer before; it was said before; it contradicts what was said too long ago, which stands."""
 T = TypeVar("T")
 _ANONYMOUS = "anonymous"
 _READERS = 8
@@ -67,28 +69,23 @@ class FeedbackLog:
         self._read: dict[str, tuple[str, Sequence[Vote]]] = {}  # by key: the etag, and what it has
 
     def list(self, digest: str) -> builtins.list[FeedbackRecord]:
-        """All feedback on the version with `digest`, oldest first; of each answer what was received first."""
+        """All feedback on the version with `digest`, oldest first; of each answer what was said in the end."""
         keys = [entry.key for entry in self._store.entries(f"{_folder(digest)}/")]
         old = [entry.key for entry in self._store.entries(f"{OLD_FOLDER}/{_hex(digest)}/")]
         with ThreadPoolExecutor(_READERS) as pool:
             found = [*pool.map(self._segment, keys), *pool.map(self._document, old)]
-        records = sorted((record for each in found for record in each), key=lambda record: record.received)
-        return list({record.feedback.response_id: record for record in reversed(records)}.values())[::-1]
+        return [*joined(record for each in found for record in each).values()]
 
     def of_day(self, day: date, damaged: builtins.list[str]) -> dict[str, FeedbackRecord]:
         """The votes on the answers of a UTC day, by response id, of all versions; the keys of segments of which a part
         is gone are added to `damaged`. What 0.1.0 kept is not by day: `list` has it."""
-        found: dict[str, FeedbackRecord] = {}
+        found: builtins.list[FeedbackRecord] = []
         for folder in self._store.folders(f"{FOLDER}/"):
             for entry in self._store.entries(f"{FOLDER}/{folder}/{day.isoformat()}/"):
                 lines, is_whole = read_lines(self._store.get(entry.key) or b"")
                 damaged += [] if is_whole else [entry.key]
-                for line in lines:
-                    record = from_json(line, FeedbackRecord, entry.key)
-                    first = found.setdefault(record.feedback.response_id, record)
-                    if record.received < first.received:
-                        found[record.feedback.response_id] = record
-        return found
+                found += [from_json(line, FeedbackRecord, entry.key) for line in lines]
+        return joined(found)
 
     def days(self) -> builtins.list[date]:
         """The days of which there are votes, oldest first."""
@@ -200,6 +197,14 @@ class _Open:
     segment: Segment
 
 
+class _Known(NamedTuple):
+    """What a writer remembers of an answer: when it was first judged, the verdict, a hash of what was said besides."""
+
+    first: datetime
+    verdict: Verdict
+    besides: int
+
+
 class VoteWriter:
     """Writes votes into segments of its own. Not for several threads at a time.
 
@@ -211,30 +216,37 @@ class VoteWriter:
         self._name = name or new_writer()
         self._open: OrderedDict[tuple[str, date], _Open] = OrderedDict()
         self._numbers: Counter[tuple[str, date]] = Counter()
-        self._known: OrderedDict[str, None] = OrderedDict()
+        self._known: OrderedDict[str, _Known] = OrderedDict()
         self._caps = Caps(_MOST_KNOWN)
 
     def write(self, records: Sequence[FeedbackRecord]) -> list[Outcome | StoreError]:
-        """Keep all of them: they are in the store, each but those with an error. The caller has checked their ids.
+        """Keep all that say something new: they are in the store, each but those with an error. The caller has checked
+        their ids.
 
-        A repeat is one whose answer this writer has heard of: among those that it remembers.
+        What was said of an answer before is known of those that this writer has heard of, and remembers.
         """
-        places: defaultdict[tuple[str, date], dict[str, FeedbackRecord]] = defaultdict(dict)
         outcomes: dict[int, Outcome | StoreError] = {}
-        for record in records:
-            mark = _mark(record.feedback.response_id)
-            place = places[_folder(record.digest), utc_day(record.answered)]
-            if mark in self._known or mark in place:
-                outcomes[id(record)] = "repeat"
-            else:
-                place[mark] = record
-        for (folder, day), found in places.items():
-            error = (
-                self._add(folder, day, [encode(record, self._content) for record in found.values()]) if found else None
-            )
-            for mark, record in found.items():
-                outcomes[id(record)] = error or self._remember(mark, record)
-        return [outcomes[id(record)] for record in records]
+        places: defaultdict[tuple[str, date], list[int]] = defaultdict(list)
+        for number, record in enumerate(records):
+            places[_folder(record.digest), utc_day(record.answered)].append(number)
+        for place, numbers in places.items():
+            said, lines = dict[str, _Known](), list[bytes]()  # what is new of each answer
+            for number in numbers:
+                record, mark = records[number], _mark(records[number].feedback.response_id)
+                outcomes[number], known = _judge(said.get(mark) or self._known.get(mark), record)
+                if outcomes[number] in ("counted", "amended"):
+                    said[mark] = known
+                    lines.append(encode(record, self._content))
+            error = self._add(*place, lines) if lines else None
+            for number in numbers:
+                record = records[number]
+                if error and _mark(record.feedback.response_id) in said:
+                    outcomes[number] = error
+                elif outcomes[number] == "counted" and not self._caps.admit(record.user, record.step):
+                    outcomes[number] = "kept"
+            if not error:
+                self._remember(said)
+        return [outcomes[number] for number in range(len(records))]
 
     def _add(self, folder: str, day: date, lines: Sequence[bytes]) -> StoreError | None:
         current = self._open.get((folder, day)) or _Open(self._numbers[folder, day], Segment())
@@ -254,11 +266,22 @@ class VoteWriter:
     def _close(self, folder: str, day: date) -> None:
         self._numbers[folder, day] = self._open.pop((folder, day)).number + 1
 
-    def _remember(self, mark: str, record: FeedbackRecord) -> Outcome:
-        self._known[mark] = None
-        if len(self._known) > _MOST_KNOWN:
+    def _remember(self, said: Mapping[str, _Known]) -> None:
+        self._known |= said
+        while len(self._known) > _MOST_KNOWN:
             self._known.popitem(last=False)
-        return "counted" if self._caps.admit(record.user, record.step) else "kept"
+
+
+def _judge(before: _Known | None, record: FeedbackRecord) -> tuple[Outcome, _Known]:
+    """What becomes of a vote after what was said of its answer before, and what is known then."""
+    verdict, besides = record.feedback.verdict, additions(record)
+    known = _Known(before.first if before else record.received, verdict, hash(msgspec.json.encode(besides)))
+    if before is None:
+        return "counted", known
+    if verdict == before.verdict:
+        return ("amended", known) if besides and known.besides != before.besides else ("repeat", before)
+    in_time = (record.received - before.first).total_seconds() <= AMEND_SECONDS
+    return ("amended", known) if in_time else ("late", before)
 
 
 def encode(record: FeedbackRecord, content: bool = True) -> bytes:

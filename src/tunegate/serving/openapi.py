@@ -89,7 +89,11 @@ def _paths(model: str, judged: Schema, asked: Schema, parameters: Schema) -> dic
         "/v1/feedback": {
             "post": {
                 **_operation("Say whether an answer was good.", judged, "tunegate"),
-                "responses": {"200": _json("Known before."), "202": _json("Kept."), "4XX": _json("Refused.")},
+                "responses": {
+                    "200": _json("Amended, or said before."),
+                    "202": _json("Kept."),
+                    "4XX": _json("Refused."),
+                },
             }
         },
         "/v1/models": {"get": _operation("The model that is served.", None, "OpenAI")},

@@ -36,7 +36,7 @@ def test_a_verdict_is_sent_once(server: Server, base: str, capsys: pytest.Captur
     assert run(*words, "--rating", "1", "--tag", "wrong", "--tag", "rude", "--comment", "No.") == 0
     assert capsys.readouterr().out == "Accepted.\n"
     assert run(*words) == 0
-    assert "judged before" in capsys.readouterr().out
+    assert "said before" in capsys.readouterr().out
     (record,) = FeedbackLog(server.store).list(DIGEST)
     assert (record.feedback.rating, record.feedback.tags, record.feedback.comment) == (1, ("wrong", "rude"), "No.")
 

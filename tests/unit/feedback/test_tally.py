@@ -38,9 +38,21 @@ def test_no_votes_are_none_of_any_step() -> None:
     assert count_votes([]) == {}
 
 
-def test_of_an_answer_the_verdict_that_was_received_first_counts() -> None:
-    first, second = (msgspec.structs.replace(vote, id=7) for vote in votes("-", "anna+"))
-    assert count_votes([second, first]) == {None: Tally(down=1)}
+@pytest.mark.parametrize(
+    ("seconds", "tally"),
+    [((0, 1), Tally(up=1)), ((0, 600), Tally(up=1)), ((0, 601), Tally(down=1)), ((0, 9, 601), Tally(up=1))],
+    ids=["at once", "in time", "too late", "the last one in time"],
+)
+def test_of_an_answer_the_last_verdict_that_came_in_time_counts(seconds: tuple[int, ...], tally: Tally) -> None:
+    said = zip(votes("anna-", "anna+", "anna-"), seconds, strict=False)
+    same = [msgspec.structs.replace(vote, id=7, received=second) for vote, second in said]
+    assert count_votes(reversed(same)) == {None: tally}
+
+
+def test_an_amendment_takes_nothing_of_its_users_share_and_keeps_its_place() -> None:
+    first, *others = votes("anna+", "anna+", "anna+", "anna+")
+    amended = msgspec.structs.replace(first, verdict="down", received=500.0)
+    assert count_votes([first, *others, amended]) == {None: Tally(up=2, down=1)}
 
 
 def test_a_repeat_takes_nothing_of_its_users_share() -> None:

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
 
 from tests.documents import Documents
-from tunegate.api.codec import to_json
+from tunegate.api.codec import from_json, to_json
 from tunegate.api.errors import StoreError, UsageError
 from tunegate.api.feedback import Feedback, FeedbackRecord, Tally, Verdict, step_tag
 from tunegate.feedback import FeedbackLog, ResponseIds, VoteWriter
+from tunegate.feedback.segments import read_lines
 from tunegate.feedback.votes import without_controls
 
 IDS = ResponseIds(bytes(32), "m")
@@ -53,23 +55,59 @@ def record(
     )
 
 
-def said_again(first: FeedbackRecord, verdict: Verdict, received: int) -> FeedbackRecord:
-    feedback = msgspec.structs.replace(first.feedback, verdict=verdict)
-    return msgspec.structs.replace(first, feedback=feedback, received=START + timedelta(hours=received))
+def said_again(first: FeedbackRecord, verdict: Verdict, hours: float, **besides: Any) -> FeedbackRecord:
+    feedback = Feedback(response_id=first.feedback.response_id, verdict=verdict, **besides)
+    return msgspec.structs.replace(first, feedback=feedback, received=first.received + timedelta(hours=hours))
 
 
-def test_the_first_verdict_counts_and_a_second_is_a_repeat(log: FeedbackLog, writer: VoteWriter) -> None:
+def test_the_last_verdict_in_time_counts_and_all_are_in_the_log(
+    log: FeedbackLog, store: Documents, writer: VoteWriter
+) -> None:
     first = record("up")
 
     assert writer.write([first]) == ["counted"]
-    assert writer.write([said_again(first, "down", 1)]) == ["repeat"]
-    assert log.tally(ONE) == Tally(up=1)
+    assert writer.write([said_again(first, "down", 0.1, comment="No.")]) == ["amended"]
+    assert log.tally(ONE) == Tally(down=1)
+    assert writer.write([said_again(first, "up", 0.2), said_again(first, "down", 0.3)]) == ["late", "repeat"]
+    assert log.tally(ONE) == Tally(down=1)
+    lines = [line for body in store.bodies.values() for line in read_lines(body)[0]]
+    assert [from_json(line, FeedbackRecord, "").feedback.verdict for line in lines] == ["up", "down"]
+
+
+def test_what_is_added_later_is_kept_with_the_verdict(log: FeedbackLog, writer: VoteWriter) -> None:
+    first = record("down")
+    later = [
+        said_again(first, "down", 0, tags=("wrong",)),
+        said_again(first, "down", 9, comment="It is blue."),
+        said_again(first, "down", 9, comment="It is blue."),
+        said_again(first, "down", 10),
+        said_again(first, "up", 11, comment="Never mind."),
+    ]
+    assert writer.write([first, *later]) == ["counted", "amended", "amended", "repeat", "repeat", "late"]
+    (said,) = (each.feedback for each in log.list(ONE))
+    assert (said.verdict, said.tags, said.comment) == ("down", ("wrong",), "It is blue.")
+
+
+def test_another_verdict_stands_for_all_that_was_said_before(log: FeedbackLog, writer: VoteWriter) -> None:
+    first = msgspec.structs.replace(record("up"))
+    first = said_again(first, "up", 0, rating=5, comment="Good.")
+    writer.write([first, said_again(first, "down", 0.1, comment="Not at all.")])
+    (said,) = (each.feedback for each in log.list(ONE))
+    assert (said.verdict, said.rating, said.comment) == ("down", None, "Not at all.")
 
 
 def test_of_one_answer_several_at_once_are_one(log: FeedbackLog, writer: VoteWriter) -> None:
     first = record("up")
-    assert writer.write([first, said_again(first, "down", 0), record("down")]) == ["counted", "repeat", "counted"]
+    assert writer.write([first, said_again(first, "up", 0), record("down")]) == ["counted", "repeat", "counted"]
     assert log.tally(ONE) == Tally(up=1, down=1)
+
+
+def test_a_repeat_of_what_the_store_refused_is_refused_too(store: Documents, writer: VoteWriter) -> None:
+    store.failure = StoreError("The store is away.")
+    first = record("up")
+    assert all(isinstance(each, StoreError) for each in writer.write([first, said_again(first, "up", 0)]))
+    store.failure = None
+    assert writer.write([said_again(first, "up", 0)]) == ["counted"]
 
 
 @pytest.mark.parametrize("earlier", [0, 1])

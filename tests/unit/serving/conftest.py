@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -94,7 +95,7 @@ def server(
     parts: Parts | None,
     tmp_path: Path,
 ) -> Iterator[Server]:
-    registry, state = CollectorRegistry(), SimpleNamespace(ready=True)
+    registry, state = CollectorRegistry(), SimpleNamespace(ready=True, later=timedelta(0))
     ids = ResponseIds(KEY, MODEL)
     metrics = Metrics(DIGEST, MODEL, registry)
     served = Server(f"http://127.0.0.1:{free_port()}", engine, registry, documents, ids, state)
@@ -115,7 +116,7 @@ def server(
             chat = Chat(
                 DIGEST, rules, engine.url, session, ids, metrics, lambda: state.ready, now, CHAT, parts, recorder
             )
-            feedback = FeedbackRoute(ids, VoteWriter(documents), metrics, now, DIGEST)
+            feedback = FeedbackRoute(ids, VoteWriter(documents), metrics, lambda: now() + state.later, DIGEST)
             models = Models(MODEL, VERSION, lambda: state.ready, parts.named if parts else {})
             behind = front(chat, models, feedback, kserve)
             yield Guard(behind, admission, metrics)

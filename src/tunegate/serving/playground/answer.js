@@ -62,21 +62,22 @@ export function originOf(answer, served) {
 }
 
 function Verdict({ answer, apiKey, texts, onInspect }) {
-  const [verdict, setVerdict] = useState(null);
-  const [said, setSaid] = useState("");
+  const [sent, setSent] = useState({ verdict: null, status: "" }); // it may be changed, or get a reason
+  const [verdict, setVerdict] = useState(null); // the one whose form is open
   const choose = (chosen) => setVerdict(verdict === chosen ? null : chosen);
   const thumbs = { up: useRef(), down: useRef() };
   const cancel = () => {
     thumbs[verdict].current.focus();
     setVerdict(null);
   };
-  const keep = (fresh) => {
-    setSaid(fresh ? "kept" : "repeated");
+  const keep = (status) => {
+    setSent({ verdict, status });
+    setVerdict(null);
     toComposer();
   };
   const thumb = (chosen, label) => html`
-    <button type="button" class="icon ${chosen}" ref=${thumbs[chosen]} aria-label=${label} title=${label} aria-pressed=${verdict === chosen}
-      disabled=${said !== ""} onClick=${() => choose(chosen)}>
+    <button type="button" class="icon ${chosen}" ref=${thumbs[chosen]} aria-label=${label} title=${label} aria-pressed=${(verdict ?? sent.verdict) === chosen}
+      onClick=${() => choose(chosen)}>
       <svg viewBox="0 0 24 24" aria-hidden="true"><path d=${THUMB} /></svg>
     </button>`;
   return html`
@@ -84,9 +85,9 @@ function Verdict({ answer, apiKey, texts, onInspect }) {
       ${thumb("up", texts.good)} ${thumb("down", texts.bad)}
       <${Copy} text=${answer.text} label=${texts.copy} texts=${texts} />
       <button type="button" onClick=${onInspect}>${texts.inspect}</button>
-      <span class="said" role="status">${said && texts[said]}</span>
+      <span class="said" role="status">${sent.status && texts[sent.status]}</span>
     </div>
-    ${verdict && !said && html`
+    ${verdict && html`
       <${Reasons} key=${verdict} verdict=${verdict} id=${answer.id} apiKey=${apiKey} texts=${texts}
         onKept=${keep} onCancel=${cancel} />`}`;
 }

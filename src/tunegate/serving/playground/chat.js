@@ -39,10 +39,10 @@ export async function served(key) {
   return listing.data[0];
 }
 
-/** Keep a verdict; false when that answer was judged before. */
+/** Keep a verdict; says whether it is `accepted`, `amended` one of before, or was a `repeat` of it. */
 export async function judge(verdict, key) {
   const response = await call("v1/feedback", key, { method: "POST", body: JSON.stringify(verdict) });
-  return response.status === 202;
+  return (await response.json()).status;
 }
 
 /** Ask, and give the answer as far as it is known, again and again until it is whole. */

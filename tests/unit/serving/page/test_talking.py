@@ -72,13 +72,26 @@ def test_a_thumb_down_reaches_the_store_with_version_reason_and_correction(page:
     page.get_by_label("What it should have said (optional)").fill("Good day.")
     page.get_by_role("button", name="Send verdict").click()
     expect(page.get_by_text("Kept, thank you.")).to_be_visible()
-    expect(page.get_by_role("button", name="Good answer")).to_be_disabled()
+    expect(page.get_by_role("button", name="Bad answer")).to_have_attribute("aria-pressed", "true")
 
     [record] = FeedbackLog(server.store).list(DIGEST)
     assert record.digest == DIGEST
     assert record.feedback.verdict == "down"
     assert record.feedback.tags == ("wrong", "tone")
     assert (record.feedback.comment, record.feedback.correction) == ("Too short.", "Good day.")
+
+
+def test_a_verdict_can_be_changed_and_get_a_reason_later(page: Page, server: Server) -> None:
+    answered(page)
+    for thumb, reason, told in (("Good", "", "Kept"), ("Bad", "", "Changed"), ("Bad", "It is not.", "Changed")):
+        page.get_by_role("button", name=f"{thumb} answer").click()
+        page.get_by_label("Reason (optional)").fill(reason)
+        page.get_by_role("button", name="Send verdict").click()
+        expect(page.get_by_text(f"{told}, thank you.")).to_be_visible()
+        expect(page.get_by_role("button", name=f"{thumb} answer")).to_have_attribute("aria-pressed", "true")
+
+    [record] = FeedbackLog(server.store).list(DIGEST)
+    assert (record.feedback.verdict, record.feedback.comment) == ("down", "It is not.")
 
 
 def test_a_thumb_up_needs_no_reason_and_counts_for_one_visitor(page: Page, server: Server, engine: Writer) -> None:

@@ -4,6 +4,7 @@ import json
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import openai
@@ -35,10 +36,27 @@ def test_a_verdict_is_accepted_once(server: Server) -> None:
     answer = server.ids.issue(DIGEST, now())
 
     assert judge(server, answer, "down", rating=2, tags=["rude"], comment="No.") == (202, {"status": "accepted"})
-    assert judge(server, answer, "up") == (200, {"status": "repeat"})
+    assert judge(server, answer, "down") == (200, {"status": "repeat"})
     assert server.count("tunegate_feedback_total", verdict="down") == 1
-    assert server.count("tunegate_feedback_total", verdict="up") == 0
     assert FeedbackLog(server.store).tally(DIGEST) == Tally(down=1)
+
+
+def test_a_verdict_can_be_changed_for_a_while_and_a_reason_added_at_any_time(server: Server) -> None:
+    answer = server.ids.issue(DIGEST, now())
+
+    assert judge(server, answer, "up") == (202, {"status": "accepted"})
+    assert judge(server, answer, "down") == (200, {"status": "amended"})
+    server.state.later = timedelta(minutes=11)
+    assert judge(server, answer, "down", comment="It is blue.") == (200, {"status": "amended"})
+    status, body = judge(server, answer, "up")
+    assert (status, body["error"]["param"], body["error"]["code"]) == (409, "verdict", "judged_before")
+    assert "more than 10 minutes ago" in body["error"]["message"]
+
+    (record,) = FeedbackLog(server.store).list(DIGEST)
+    assert (record.feedback.verdict, record.feedback.comment) == ("down", "It is blue.")
+    assert FeedbackLog(server.store).tally(DIGEST) == Tally(down=1)
+    assert server.count("tunegate_feedback_total", verdict="up") == 1
+    assert server.count("tunegate_feedback_total", verdict="down") == 0
 
 
 def test_an_answer_given_by_the_chat_can_be_judged(server: Server) -> None:
@@ -59,7 +77,7 @@ def test_a_verdict_before_the_answer_ends_counts_once(server: Server) -> None:
         answer = json.loads(stream.readline().removeprefix(b"data: "))["id"]
         assert judge(server, answer, "down") == (202, {"status": "accepted"})
         assert server.count("tunegate_feedback_total", verdict="down") == 1
-        assert judge(server, answer, "up") == (200, {"status": "repeat"})
+        assert judge(server, answer, "down") == (200, {"status": "repeat"})
         server.engine.go_on.set()
         rest = stream.read()
     assert rest.endswith(b"data: [DONE]\n\n")

@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -479,6 +480,10 @@ def test_feedback_is_sent_as_the_messages_say(server: Server) -> None:
     assert refusal(judge(rating=5)) == "The feedback could not be stored and is not counted; send it again."
     server.store.failure = None
     assert judge(rating=5)[0] == 202
+    server.state.later = timedelta(hours=1)
+    late = refusal(judge(verdict="down"))
+    assert is_said("This answer was judged otherwise …, and that verdict stays; send that one to say more.", late)
+    assert judge(verdict="up", comment="But it is blue.")[0] == 200
 
 
 # The story of the first is beside those of the server itself; the others name no way out.
