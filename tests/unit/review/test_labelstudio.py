@@ -56,6 +56,36 @@ def test_a_review_goes_there_and_comes_back(review: Review) -> None:
     assert news(latest(back), read_marks(review, exported, LATER, "export.json", {"1": "Ana", "2": "Li"})) == []
 
 
+@pytest.mark.parametrize("review", [build_review(), build_review("pairs", versions=3)], ids=["single", "pairs"])
+def test_its_own_sdk_takes_what_is_exported_and_what_it_writes_comes_back(review: Review) -> None:
+    interface = pytest.importorskip("label_studio_sdk.label_interface")
+    objects = pytest.importorskip("label_studio_sdk.label_interface.objects")
+    marks = judged(review)
+    exported = tasks(review, marks)
+    project = interface.LabelInterface(configuration(review))
+    project.validate()
+    for task in exported:
+        assert project.validate_task({"data": task["data"]})
+        for region in (region for annotation in task["annotations"] for region in annotation["result"]):
+            assert project.validate_region(region), region
+
+    written = [objects.TaskValue.model_validate(task).model_dump(mode="json") for task in exported]
+    back = read_marks(review, json.dumps(written).encode(), LATER, "export.json", {"1": "Ana", "2": "Li"})
+    assert {key: mark.value for key, mark in latest(back).items()} == {key: mark.value for key, mark in marks.items()}
+    assert news(marks, back) == []
+
+
+def test_its_own_sdk_refuses_what_the_review_does_too() -> None:
+    interface = pytest.importorskip("label_studio_sdk.label_interface")
+    review = build_review()
+    project = interface.LabelInterface(configuration(review))
+    region = {"id": "r", "from_name": "tone", "to_name": "question", "type": "rating", "value": {"rating": 9}}
+    assert not project.validate_region(region)
+    task = {**tasks(review, {})[0], "annotations": [{"completed_by": 1, "result": [region]}]}
+    with pytest.raises(DataError, match="gives tone 9"):
+        read_marks(review, json.dumps([task]).encode(), LATER, "export.json", {})
+
+
 def test_tasks_say_no_version_and_have_what_the_configuration_names() -> None:
     review = build_review("pairs", versions=2)
     exported = json.dumps(tasks(review, judged(review)))
