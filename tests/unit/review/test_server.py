@@ -6,15 +6,20 @@ import itertools
 import json
 import urllib.error
 import urllib.request
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from tests.builders import START
 from tests.unit.review.builders import CRITERIA, build_review
 from tests.unit.review.conftest import Serve, process
 from tunegate.api.errors import ServingError
-from tunegate.review.marks import Mark, latest, read
+from tunegate.review.desk import Desk, Join, Said
+from tunegate.review.marks import Mark, MarkFile, latest, read
+from tunegate.review.results import results
 from tunegate.review.server import FILES, is_loopback, listen
 
 _FRESH = itertools.count()
@@ -131,6 +136,40 @@ def test_a_mark_that_is_sent_again_is_kept_once(serve: Serve, tmp_path: Path) ->
 
     assert answers[0] == answers[1]
     assert sum(isinstance(line, Mark) for line in read(tmp_path / "marks.jsonl")[0]) == 1
+
+
+def test_a_clock_that_jumps_changes_no_order(tmp_path: Path) -> None:
+    """An hour back between a mark and its change, and years on: the last line holds, and results stay readable."""
+    clock = iter([START, START, START - timedelta(hours=1), START + timedelta(days=9_000)])
+    review = build_review(questions=1, share=0, criteria=CRITERIA[1:])
+    file = MarkFile(tmp_path / "marks.jsonl")
+    desk = Desk(review, file, lambda: next(clock))
+    li = desk.join(Join(name="Li"))["reviewer"]
+    item = desk.next(li)["item"]["digest"]
+    said = Said(id="mark-first", item=item, criterion="tone", value=2, seconds=1.5)
+    desk.keep(said, li)
+    desk.keep(msgspec.structs.replace(said, id="mark-again", value=5, replaces=said.id, reason="misread"), li)
+    desk.keep(Said(id="mark-words", item=item, criterion="comment", value="Later.", seconds=0), li)
+    file.close()
+
+    marks = latest(read(tmp_path / "marks.jsonl")[0])
+    assert marks[item, "Li", "tone"].value == 5
+    (result,) = results(review, marks, START)
+    assert (result.metrics[0].value, result.seconds) == (1, 1.5)
+
+
+def test_what_a_reviewer_who_stopped_has_left_goes_to_others(serve: Serve) -> None:
+    """One has an item open with half of its marks, and never comes back; who is there finishes the review."""
+    li, ana = Client(url := serve(build_review(questions=3, share=0))), Client(url)
+    li.join("Li")
+    stopped = li.ask("next")[1]["item"]["digest"]
+    li.mark(stopped, "tone", 2)
+    ana.join("Ana")
+    seen = [item["digest"] for _ in range(3) if (item := ana.judge(GOOD))]
+    assert len(set(seen)) == 3
+    assert seen[-1] == stopped, "last, as he might have come back"
+    assert ana.ask("next")[1] == {"item": None, "own": seen, "left": 0}
+    assert li.ask("next")[1]["left"] == 0
 
 
 def test_two_people_with_one_name_are_told_apart(serve: Serve) -> None:
