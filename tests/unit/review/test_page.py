@@ -11,6 +11,7 @@ from tests.chromium import DESKTOP, PHONE, needs_browser, opened
 from tests.unit.review.builders import CRITERIA, build_review
 from tests.unit.review.conftest import Serve, process
 from tests.waiting import wait_for
+from tunegate.evaluation.criteria import Criterion
 from tunegate.review.marks import Mark, read
 
 if TYPE_CHECKING:
@@ -100,6 +101,35 @@ def test_an_earlier_mark_is_changed_with_a_reason(browser: Browser, serve: Serve
     assert [line.value for line in lines] == [2, 3, 5]
     assert [line.reason for line in lines] == ["", "changed before going on", "misread"]
     assert [line.replaces for line in lines] == ["", lines[0].id, lines[1].id]
+
+
+@pytest.mark.parametrize("device", [pytest.param(DESKTOP, id="desktop"), pytest.param(PHONE, id="phone")])
+def test_no_question_hides_behind_the_buttons(browser: Browser, serve: Serve, device: dict[str, Any]) -> None:
+    criteria = [Criterion(name=f"c{n}", points=4, labels=("never", "hardly", "nearly", "yes")) for n in range(4)]
+    with opened(browser, serve(build_review(questions=2, share=0, criteria=criteria)), **device) as page:
+        join(page)
+        for criterion in criteria:
+            page.locator(f"#criterion-{criterion.name}").get_by_role("button", name="yes").click()
+        page.get_by_role("button", name="Next").click()
+        page.get_by_role("button", name="Back").click()
+        page.locator("#criterion-c3").get_by_role("button", name="never").click()
+        expect(page.get_by_label("Why do you change it?")).to_be_focused()
+        below = "(element) => element.getBoundingClientRect().bottom"
+        form, top = page.locator(".reasons"), "(element) => element.getBoundingClientRect().top"
+        assert form.evaluate(below) <= page.locator(".ways").evaluate(top)
+
+
+def test_what_was_opened_is_open_for_the_next_item(browser: Browser, serve: Serve) -> None:
+    with opened(browser, serve(build_review(questions=2, share=0, criteria=CRITERIA[1:]))) as page:
+        join(page)
+        told = page.get_by_text("Catalogue: Lovi lamp")
+        expect(told).to_be_hidden()
+        page.get_by_text("What the assistant was told").click()
+        expect(told).to_be_visible()
+        page.keyboard.press("4")
+        page.keyboard.press("ArrowRight")
+        expect(page.locator("[aria-pressed=true]")).to_have_count(0)
+        expect(told).to_be_visible()
 
 
 def test_nothing_is_lost_when_the_server_dies_and_the_page_is_loaded_again(browser: Browser, tmp_path: Path) -> None:

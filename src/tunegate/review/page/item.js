@@ -2,6 +2,7 @@
 
 import { html, useEffect, useMemo, useRef, useState } from "../playground/vendor/htm-preact.js";
 import { safeHtml } from "../playground/markdown.js";
+import { recall, remember } from "../playground/storage.js";
 import { Outbox, call, freshId } from "./desk.js";
 import { Judge } from "./judge.js";
 
@@ -107,10 +108,20 @@ function Asked({ item, texts }) {
     <section class="asked" aria-label=${texts.asked}>
       ${item.context && html`<p class="context"><b>${texts.context}</b> ${item.context}</p>`}
       ${item.messages.map(({ role, content }) => role === "system"
-        ? html`<details class="steps"><summary>${texts.system}</summary><p>${content}</p></details>`
+        ? html`<${Fold} name="told" title=${texts.system} text=${content} />`
         : html`<p class=${role === "user" ? "question" : "earlier"} dir="auto">${content}</p>`)}
-      ${item.reference && html`<details class="steps"><summary>${texts.reference}</summary><p>${item.reference}</p></details>`}
+      ${item.reference && html`<${Fold} name="reference" title=${texts.reference} text=${item.reference} />`}
     </section>`;
+}
+
+/** Open for the next item, too, where it was opened for this one. */
+function Fold({ name, title, text }) {
+  const kept = `review-open-${name}`;
+  return html`
+    <details class="steps" open=${recall("localStorage", kept) === "yes"}
+      onToggle=${(event) => remember("localStorage", kept, event.currentTarget.open ? "yes" : "no")}>
+      <summary>${title}</summary><p>${text}</p>
+    </details>`;
 }
 
 function Text({ text, empty }) {

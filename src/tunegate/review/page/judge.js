@@ -83,7 +83,7 @@ export function Judge({ about, item, texts, again, first, onMark, onNext, onPrev
       ${about.criteria.map((criterion) => html`
         <fieldset id="criterion-${criterion.name}" class=${criterion.name === current ? "current" : ""} key=${criterion.name}>
           <legend>${criterion.question || texts.questions[criterion.name] || criterion.name}</legend>
-          <div class="options ${isBare(criterion, about.mode) ? "scale" : ""}">
+          <div class="options ${isBare(criterion, about.mode) ? "scale" : about.mode === "pairs" ? "pair" : ""}">
             ${optionsOf(criterion, about.mode, texts).map(({ value, key, label }) => html`
               <button type="button" aria-pressed=${given(criterion.name) === value} onClick=${() => say(criterion.name, value)}>
                 <kbd>${key.toUpperCase()}</kbd>${label && html` <span>${label}</span>`}
@@ -110,7 +110,10 @@ function Reason({ texts, onGiven, onCancel }) {
     if (reason.trim()) onGiven(reason.trim());
   };
   const field = useRef();
-  useEffect(() => field.current.focus(), []);
+  useEffect(() => {
+    field.current.focus();
+    field.current.form.scrollIntoView({ block: "nearest" });
+  }, []);
   return html`
     <form class="reasons" onSubmit=${submit}>
       <label>${texts.why}<input ref=${field} value=${reason} maxlength="10000" onInput=${(event) => setReason(event.target.value)} /></label>
