@@ -14,16 +14,19 @@ import msgspec
 
 from tunegate import __version__
 from tunegate.api import environment
+from tunegate.api.digest import short
 from tunegate.api.errors import NotFoundError, ServingError, UsageError
 from tunegate.api.kubernetes import VERSION, read_promotion
 from tunegate.api.labels import GROUP
+from tunegate.api.labels import POLICY as POLICY_LABEL
+from tunegate.api.labels import VERSION as VERSION_LABEL
 from tunegate.api.policy import ClusterPolicy, PromotionPolicy
 from tunegate.api.promotion import Abort, Approval, Promotion
 from tunegate.api.records import Place
 from tunegate.cli.options import open_store
 from tunegate.kube.client import Cluster, connect
 from tunegate.kube.errors import ClusterError, ForbiddenError, MissingError, UnreachableError
-from tunegate.kube.kinds import SELF_SUBJECT_REVIEW, Kind
+from tunegate.kube.kinds import POD, SELF_SUBJECT_REVIEW, Kind
 
 if TYPE_CHECKING:
     from tunegate.records.signing import PublicKey
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 PROMOTION = Kind(GROUP, VERSION, "promotions", "Promotion")
 POLICY = Kind(GROUP, VERSION, "promotionpolicies", "PromotionPolicy")
 PYTORCH_JOB = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
+# KServe's: the label on the pods of a server, the container that answers, and its port where it names none.
+_SERVER, _CONTAINER, _DEFAULT_PORT = "serving.kserve.io/inferenceservice", "kserve-container", 8080
 
 
 class ClusterRecords:
@@ -80,12 +85,46 @@ class ClusterRecords:
         return read_public_keys(tuple(each["publicKey"] for each in kept), files)
 
     def serving(self, promotion: Promotion, url: str | None) -> Mapping[str, str]:
+        """Of each pod that serves, as far as we may ask them; else of the one that answers at the policy's address."""
         from tunegate.records.checking import served_by
 
-        address = url or self._policy_of(promotion).get("status", {}).get("url", "")
+        model, policy, why_alone = promotion.candidate.model, self._policy_of(promotion), ""
+        if url is None:
+            try:
+                if found := dict(self._served_by_pods(policy, promotion)):
+                    return found
+            except ForbiddenError as error:
+                rights = f"that takes the rights to list pods and to get pods/proxy in {self._namespace}"
+                why_alone = f" (asked alone: its pods can't be asked, as {error}; {rights})"
+        address = url or policy.get("status", {}).get("url", "")
         if not address:
             raise ServingError("The policy has no address yet; give the one of a port-forward with --url.")
-        return served_by(address, promotion.candidate.model)
+        return {f"{where}{why_alone}": digest for where, digest in served_by(address, model).items()}
+
+    def _served_by_pods(self, policy: dict[str, Any], promotion: Promotion) -> Iterator[tuple[str, str]]:
+        """The digest that each pod says, by its name. Pods of another candidate that is just being shown are left out.
+
+        Raises ForbiddenError, and ServingError naming a pod that can't be asked.
+        """
+        from tunegate.records.checking import digest_in, path_of
+
+        pods = self._cluster.list(POD, self._namespace, f"{POLICY_LABEL}={policy['metadata']['name']},{_SERVER}")
+        running = self._cluster.get(PROMOTION, self._namespace, policy.get("status", {}).get("promotion") or "-")
+        shown = read_promotion(running) if running else None
+        for pod in (pod for pod in pods if _is_ready(pod)):
+            name, version = pod["metadata"]["name"], pod["metadata"]["labels"].get(VERSION_LABEL)
+            if shown and shown.name != promotion.name and version == short(shown.candidate.digest):
+                continue
+            try:
+                answer = self._cluster.ask_pod(self._namespace, name, _port(pod), path_of(promotion.candidate.model))
+                yield f"pod {name}", digest_in(answer)
+            except ForbiddenError:
+                raise
+            except (ClusterError, ValueError, KeyError, TypeError) as error:
+                raise ServingError(
+                    f"pod {name} can't be asked which version it serves ({error}); see: kubectl logs {name} "
+                    f"--namespace {self._namespace}, or give an address that can be reached from here with --url"
+                ) from None
 
     def _policy_of(self, promotion: Promotion) -> dict[str, Any]:
         with self._explained():
@@ -144,6 +183,17 @@ def ask_policy(annotation: str, name: str, namespace: str) -> None:
 def _cluster(remedy: str) -> Cluster:
     client = connect(f"tunegate/{__version__}", remedy=remedy)
     return Cluster(client, manager="tunegate", kinds=(PROMOTION, PYTORCH_JOB))
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    conditions = {each["type"]: each["status"] for each in pod.get("status", {}).get("conditions", ())}
+    return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
+
+
+def _port(pod: dict[str, Any]) -> int:
+    """Where its server answers: the first port of KServe's container."""
+    ports = [port for each in pod["spec"]["containers"] if each["name"] == _CONTAINER for port in each.get("ports", ())]
+    return int(ports[0]["containerPort"]) if ports else _DEFAULT_PORT
 
 
 @contextmanager

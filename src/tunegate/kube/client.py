@@ -31,7 +31,7 @@ from tunegate.kube.errors import (
     error_of,
     read_status,
 )
-from tunegate.kube.kinds import BUILT_IN, EVENT, Kind, Object, Objects, by_name
+from tunegate.kube.kinds import BUILT_IN, EVENT, POD, Kind, Object, Objects, by_name
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -182,6 +182,11 @@ class Cluster:
             "timeoutSeconds": str(max(1, int(seconds))),
         }
         return Stream(self._send("GET", kind.path(namespace), query=query, idle_seconds=idle_seconds))
+
+    def ask_pod(self, namespace: str, pod: str, port: int, path: str) -> Object:
+        """What a pod answers to a GET with JSON, through the API server, from wherever that can be reached. Raises
+        ForbiddenError without the right to get pods/proxy, and ClusterError."""
+        return self._json("GET", f"{POD.path(namespace, pod)}:{port}/proxy{path}")
 
     def kind_of(self, obj: Object) -> Kind:
         return self._kinds[obj["apiVersion"], obj["kind"]]

@@ -8,6 +8,7 @@ import json
 import urllib.error
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -135,17 +136,28 @@ def read_decision(store: Store, promotion: Promotion, keys: Sequence[PublicKey])
 
 def served_by(url: str, model: str) -> dict[str, str]:
     """What the server at `url` says that it serves. Raises ServingError."""
-    asked = f"{url.rstrip('/')}/v2/models/{model}"
+    asked = f"{url.rstrip('/')}{path_of(model)}"
     try:
         with open_url(asked, seconds=10) as answer:
-            (digest,) = json.load(answer)["versions"]
+            digest = digest_in(json.load(answer))
     except urllib.error.HTTPError as error:
         error.close()
         raise ServingError(f"{asked} answers with status {error.code}; see its log, and that --url is right.") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         remedy = "start it, or give the address that can be reached from here with --url"
         raise ServingError(f"{asked} can't be asked which version serves ({error}); {remedy}.") from None
-    return {url: str(digest)}
+    return {url: digest}
+
+
+def path_of(model: str) -> str:
+    """Where a server of a model says what it serves."""
+    return f"/v2/models/{model}"
+
+
+def digest_in(answer: Any) -> str:
+    """What that answer says. Raises ValueError, KeyError or TypeError when it is no such answer."""
+    (digest,) = answer["versions"]
+    return str(digest)
 
 
 def _chain(

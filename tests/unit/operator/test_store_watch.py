@@ -23,7 +23,8 @@ from tests.waiting import wait_for
 from tunegate.api.errors import CredentialsError, DigestError, NotFoundError, StoreError, TunegateError
 from tunegate.api.evaluation import ReviewProgress
 from tunegate.api.feedback import Tally, step_tag
-from tunegate.api.promotion import Promotion, PromotionStatus
+from tunegate.api.promotion import Decision, Promotion, PromotionStatus, Recorded
+from tunegate.api.records import Place
 from tunegate.api.traffic import parse_step
 from tunegate.api.versions import ModelVersion
 from tunegate.feedback import VoteWriter
@@ -31,13 +32,14 @@ from tunegate.promotion.counting import Counted, counted
 from tunegate.promotion.desired import desired_step
 from tunegate.promotion.snapshot import Measured, Pair, Snapshot
 from tunegate.records.signing import new_key
+from tunegate.records.writing import Unrecorded
 from tunegate.statistics.paired import Difference
 from tunegate.store import Store
 from tunegate.store.evaluations import save, save_progress
 from tunegate_operator import store_watch
 from tunegate_operator.conditions import Problem
 from tunegate_operator.evaluations import evaluation_states, find_summaries
-from tunegate_operator.store_watch import Source, problem_of
+from tunegate_operator.store_watch import RecordRequest, Source, problem_of
 from tunegate_operator.types import EvaluationSummary
 
 FRESH = 0.05  # seconds
@@ -142,6 +144,47 @@ def test_the_key_is_known_before_anything_is_signed(store: Store, tmp_path: Path
     found = source.public_key()
     assert found is not None
     assert "BEGIN PUBLIC KEY" in found[1]
+
+
+def test_nothing_is_signed_by_a_key_that_the_policy_does_not_know_yet(store: Store, tmp_path: Path) -> None:
+    """Else a record whose key is replaced before the status has it would be refused for ever."""
+    key, version = tmp_path / "signing.key", make_version("run-1")
+    decision = Decision(outcome="Promoted", reason="Baked", message="", time=at(1))
+    status = PromotionStatus(phase="Succeeded", decision=decision)
+    promotion = Promotion(name="shop-run-1", created=at(0), candidate=version, status=status)
+    asked, told = Unrecorded(promotion, make_policy(), Place(policy="shop", namespace="shop")), list[str]()
+    source = Source(lambda: store, told.append, lambda seconds: None, key)
+
+    def recorded(*known: str) -> Recorded | None:
+        request = RecordRequest(asked, known)
+        source.record(request, "shop")
+        source._work()
+        return source.record(request, "shop")
+
+    key.write_bytes(new_key())
+    assert recorded() is None
+    assert (store.keys(".tunegate/promotions/"), told) == ([], ["shop"]), "the policy is to learn the key"
+    first = source.public_key()
+    assert first is not None
+    key.write_bytes(new_key())
+    assert recorded(first[1]) is None, "it was replaced before anything was signed"
+    assert (store.keys(".tunegate/promotions/"), told) == ([], ["shop"] * 2)
+    second = source.public_key()
+    assert second is not None
+    found = recorded(first[1], second[1])
+    assert found is not None
+    assert found.signed_by == second[0]
+    key.write_bytes(new_key())  # and again, before anybody could note where the record is
+    again = Source(lambda: store, told.append, lambda seconds: None, key)
+    request = RecordRequest(asked, (first[1], second[1]))
+    again.record(request, "shop")
+    again._work()
+    third = again.public_key()
+    assert third is not None
+    request = RecordRequest(asked, (first[1], second[1], third[1]))
+    again.record(request, "shop")
+    again._work()
+    assert again.record(request, "shop") == found
 
 
 def test_a_store_that_says_nothing_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

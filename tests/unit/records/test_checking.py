@@ -133,6 +133,14 @@ def test_what_serves_is_asked(recorded: Recorded) -> None:
     assert "somebody changed what serves" in str(found.broken)
 
 
+def test_the_one_pod_that_serves_something_else_is_named(recorded: Recorded) -> None:
+    pods = {"pod shop-a": recorded.served, "pod shop-b": recorded.base.digest, "pod shop-c": recorded.served}
+    found = verify(recorded.store, recorded.promotion, [recorded.signer.public_key], lambda: pods)
+    assert broken(found) == "serving"
+    assert "pod shop-b serves" in str(found.broken)
+    assert "shop-a" not in str(found.broken)
+
+
 def test_gates_saw_what_the_evaluations_say(recorded: Recorded) -> None:
     """Changed between the gates and the end: the record says so, and does not hold."""
     (key,) = recorded.store.keys(".tunegate/evaluations/")

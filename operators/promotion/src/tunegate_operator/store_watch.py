@@ -77,7 +77,7 @@ class RecordKey(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordRequest:
-    """What is to be recorded, and the public keys, in PEM, whose records are ours besides those of today's key."""
+    """What is to be recorded, and the public keys, in PEM, whose records are ours: those of the policy's status."""
 
     asked: Unrecorded
     known: tuple[str, ...]
@@ -368,12 +368,18 @@ class Source:
             self._seen.votes.pop(canary, None)
 
     def _record(self, request: RecordRequest, model: str) -> bool:
-        """Write a record; says whether anything is different from before."""
-        before = self._seen.unrecorded.get(model)
+        """Write a record; says whether anything is different from before.
+
+        Nothing is signed by a key before the policy's status has it: if it were replaced by another one just then,
+        nobody would ever know whose that record is.
+        """
+        before, key_before = self._seen.unrecorded.get(model), self._seen.public_key
         try:
             with _told():
-                signer = self._signer()
-                written = write(self._opened(), request.asked, signer, read_public_keys(request.known, ()))
+                signer, known = self._signer(), read_public_keys(request.known, ())
+                if signer.public_key.keyid not in {key.keyid for key in known}:
+                    return self._seen.public_key != key_before
+                written = write(self._opened(), request.asked, signer, known)
         except TunegateError as error:
             is_refused = isinstance(error, DecisionRecordError)
             is_unsigned = isinstance(error, UsageError)
