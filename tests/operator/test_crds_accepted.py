@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import fields
 
 from tests.operator.objects import BASE, CONDITION, GATE, KINDS, Api, Object, policy, promotion, version
-from tunegate.api.policy import ClusterPolicy
+from tunegate.api.policy import ClusterPolicy, Placement
 from tunegate_operator.types import read_policy, read_promotion, read_version
 
 pytestmark = pytest.mark.usefixtures("tunegate_crds")
@@ -63,10 +63,20 @@ ACCEPTED = [
                 "engine": "VLLM",
                 "resources": {
                     "requests": {"cpu": 1, "memory": "1.5Gi"},
-                    "limits": {"nvidia.com/gpu": 1, "cpu": "500m"},
+                    "limits": {"nvidia.com/gpu": 1, "cpu": "1000m"},
                 },
                 "nodeSelector": {"pool": "gpu"},
                 "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+                "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+                "topologySpreadConstraints": [
+                    {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+                ],
+                "priorityClassName": "high",
+                "runtimeClassName": "nvidia",
+                "serviceAccountName": "models",
+                "podLabels": {"azure.workload.identity/use": "true"},
+                "podAnnotations": {"note": "x"},
+                "extraEnv": [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}],
             },
             evaluation={"limit": 50, "shards": 4, "tolerations": [{"key": "k", "value": "v", "tolerationSeconds": 60}]},
         ),
@@ -79,6 +89,9 @@ ACCEPTED = [
     pytest.param(promotion(approval={"verdict": "Approved", "actor": "jan"}), id="promotion-with-approval"),
     pytest.param(promotion(abort={"actor": "jan", "message": "no"}), id="promotion-with-abort"),
 ]
+
+
+PODS = {field.encode_name for field in fields(Placement)}
 
 
 @pytest.mark.parametrize("obj", ACCEPTED)
@@ -146,7 +159,7 @@ def test_defaults_are_those_of_the_type(api: Api) -> None:
     assert read_policy(made) == read_policy(wanted)
     assert made["spec"]["feedback"] == {"alpha": 0.05, "margin": 0.1, "minVerdicts": 10, "maxLean": 1}
     assert made["spec"]["traffic"] == {"pathPrefix": "/"}
-    nested = {"stopTraining", "gateway", "hostnames", "limit", "resources", "nodeSelector", "tolerations"}
+    nested = {"stopTraining", "gateway", "hostnames", "limit", *PODS}
     names = {field.encode_name for field in fields(ClusterPolicy)} - nested
     assert made["spec"].keys() == names
 

@@ -95,6 +95,15 @@ REFUSED = [
         id="gate-on-pairs-alone",
     ),
     pytest.param(policy(gates=[{**GATE, "minimum": 1}]), 'unknown field "spec.gates[0].minimum"', id="gate-misspelled"),
+    *(
+        pytest.param(
+            policy(**{part: {"resources": {"requests": {"memory": asks}, "limits": {"memory": limit}}}}),
+            "limits must be at least the requests, or no pod would start; a limit that is left out is no limit",
+            id=f"{part}-requests-{asks}-limit-{limit}",
+        )
+        for part in ("serving", "evaluation")
+        for asks, limit in (("8Gi", "4Gi"), (3, "2"), ("1.5Gi", 1), ("1", "999m"))
+    ),
     pytest.param(policy(steps=[]), "should have at least 1 items", id="no-steps"),
     pytest.param(policy(steps=[{"weight": 50}, {"weight": 10}]), "weights that ascend, such as", id="steps-descend"),
     pytest.param(policy(steps=[{"weight": 50}, {"weight": 50}]), "weights that ascend, such as", id="steps-equal"),

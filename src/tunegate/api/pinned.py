@@ -15,7 +15,9 @@ from tunegate.api.names import require_name
 from tunegate.api.versions import KNOWLEDGE, BaseModel, Knowledge, Manifest, ModelVersion
 
 SCHEME = "tunegate://"
-_URI = re.compile(rf"{SCHEME}sha256-(?P<hex>[0-9a-f]{{64}})/(?P<name>.+)/")
+CA_SCHEME = "tunegate-ca://"
+"""The same for a storage initializer that mounts the volume `ca`, which only pods that were made for it have."""
+_URI = re.compile(r"tunegate(-ca)?://sha256-(?P<hex>[0-9a-f]{64})/(?P<name>.+)/")
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,9 @@ class Pinned:
     digest: str
 
 
-def storage_uri(version: ModelVersion | Manifest) -> str:
+def storage_uri(version: ModelVersion | Manifest, scheme: str = SCHEME) -> str:
     """What an InferenceService gives as its storageUri to be served exactly `version`."""
-    return f"{SCHEME}{Digest.parse(version.digest).pinned}/{version.name}/"
+    return f"{scheme}{Digest.parse(version.digest).pinned}/{version.name}/"
 
 
 def base_of(version: ModelVersion) -> BaseModel:

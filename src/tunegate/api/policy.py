@@ -149,11 +149,22 @@ class PromotionPolicy(Resource, frozen=True, kw_only=True):
 
 
 class Placement(Resource, frozen=True, kw_only=True):
-    """Where the pods of one kind may run and what they get; in the words of a pod's spec."""
+    """Where the pods of one kind may run and what they get; in the words of a pod's spec.
+
+    What is empty is as the release says. Labels, annotations and variables are added to the release's, and win.
+    """
 
     resources: dict[str, Any] = {}
     node_selector: dict[str, str] = {}
     tolerations: tuple[dict[str, Any], ...] = ()
+    affinity: dict[str, Any] = {}
+    topology_spread_constraints: tuple[dict[str, Any], ...] = ()
+    priority_class_name: str = ""
+    runtime_class_name: str = ""
+    service_account_name: str = ""
+    pod_labels: dict[str, str] = {}
+    pod_annotations: dict[str, str] = {}
+    extra_env: tuple[dict[str, Any], ...] = ()
 
 
 class EvaluationPods(Placement, frozen=True, kw_only=True):

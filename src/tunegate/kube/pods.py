@@ -48,13 +48,16 @@ def variables(values: Mapping[str, str | None]) -> list[Object]:
 def container(
     name: str, image: str, *, volumes: Iterable[Volume], env: list[Object], secret: str, **fields: Any
 ) -> Object:
-    """A container with all of the volumes, `env` and what the Secret holds as its environment, and other fields."""
+    """A container with all of the volumes, `env` and what the Secret holds as its environment, and other fields.
+
+    The Secret may be absent, or its name empty: where a service account has a role, there are no keys.
+    """
     return {
         "name": name,
         "image": image,
         **fields,
         "env": env,
-        "envFrom": [{"secretRef": {"name": secret}}],
+        "envFrom": [{"secretRef": {"name": secret, "optional": True}}] if secret else [],
         "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [{"name": volume.name, "mountPath": volume.path} for volume in volumes],
     }

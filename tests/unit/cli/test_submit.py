@@ -61,7 +61,7 @@ def test_a_job_is_printed_without_a_cluster_and_kubeflow_knows_every_field() -> 
     spec = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
     for container in [*spec["initContainers"], *spec["containers"]]:
         assert container["image"] == "registry/trainer:1"
-        assert container["envFrom"] == [{"secretRef": {"name": "keys"}}]
+        assert container["envFrom"] == [{"secretRef": {"name": "keys", "optional": True}}]
 
 
 def test_yaml_repeats_itself_instead_of_pointing_elsewhere() -> None:

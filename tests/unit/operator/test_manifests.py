@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.builders import make_cluster_policy
+from tunegate.api.pinned import parse_storage_uri
 from tunegate.api.versions import ModelVersion
 from tunegate.promotion.snapshot import EvaluationJob
 from tunegate_operator import manifests
-from tunegate_operator.config import Config
+from tunegate_operator.config import Config, ReleasePods
 
 # Made by the operator at commit 2d11983 from the same policy, version and flags.
 BEFORE = json.loads((Path(__file__).with_name("data") / "objects-2d11983.json").read_text())
@@ -97,3 +98,94 @@ def test_the_shards_of_a_suite_are_the_indexes_of_its_job() -> None:
         *("--patience", "600", "--summary", "/dev/termination-log"),
     ]
     assert (container["resources"], pod["nodeSelector"]) == (pods["resources"], pods["nodeSelector"])
+
+
+RELEASE = ReleasePods(
+    resources={"requests": {"cpu": "1"}},
+    node_selector={"pool": "any"},
+    affinity={"nodeAffinity": {}},
+    priority_class_name="batch",
+    service_account_name="models",
+    pod_labels={"team": "shop", "tunegate.io/version": "forged"},
+    pod_annotations={"note": "release"},
+    extra_env=({"name": "HTTPS_PROXY", "value": "http://proxy:3128"}, {"name": "A", "value": "release"}),
+    image_pull_secrets=({"name": "registry"},),
+    pod_security_context={"runAsNonRoot": True},
+    container_security_context={"privileged": False},
+    volumes=({"name": "ca", "configMap": {"name": "company"}},),
+    volume_mounts=({"name": "ca", "mountPath": "/etc/tunegate-ca"},),
+)
+OWN = {
+    "nodeSelector": {"pool": "gpu"},
+    "priorityClassName": "high",
+    "podLabels": {"team": "search"},
+    "podAnnotations": {"more": "policy"},
+    "extraEnv": [{"name": "A", "value": "policy"}],
+    "topologySpreadConstraints": [{"maxSkew": 1}],
+}
+
+
+def pods_with(own: dict[str, Any], release: ReleasePods) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An evaluation's pod template and a server's predictor."""
+    config = replace(CONFIG, evaluation_pods=release, serving_pods=release)
+    policy = make_cluster_policy(evaluation=own, serving=own)
+    job = manifests.evaluation_job("models", policy, "shop", EvaluationJob(VERSION, "quality"), config)
+    server = manifests.inference_service("models", policy, "shop", VERSION, config)
+    return job["spec"]["template"], server["spec"]["predictor"]
+
+
+def test_what_a_policy_says_of_pods_wins_over_the_release_and_what_is_ours_over_both() -> None:
+    template, predictor = pods_with(OWN, RELEASE)
+    for found in (template["spec"], predictor):
+        assert (found["nodeSelector"], found["priorityClassName"]) == ({"pool": "gpu"}, "high")
+        assert (found["affinity"], found["serviceAccountName"]) == ({"nodeAffinity": {}}, "models")
+        assert found["topologySpreadConstraints"] == [{"maxSkew": 1}]
+        assert found["imagePullSecrets"] == [{"name": "registry"}]
+        assert found["securityContext"] == {"runAsNonRoot": True}
+        assert {"name": "ca", "configMap": {"name": "company"}} in found["volumes"]
+    (container,) = template["spec"]["containers"]
+    assert (container["resources"], container["securityContext"]) == (RELEASE.resources, {"privileged": False})
+    for found in (container, predictor["model"]):
+        env = {each["name"]: each.get("value") for each in found["env"]}
+        assert len(env) == len(found["env"])
+        assert (env["A"], env["HTTPS_PROXY"]) == ("policy", "http://proxy:3128")
+        assert {"name": "ca", "mountPath": "/etc/tunegate-ca"} in found["volumeMounts"]
+    for metadata in (template["metadata"], predictor):
+        assert metadata["labels"]["team"] == "search"
+        assert metadata["labels"]["tunegate.io/version"] == VERSION.digest.removeprefix("sha256:")[:12]
+        assert metadata["annotations"] == {"note": "release", "more": "policy"}
+
+
+def test_a_release_that_says_nothing_leaves_pods_as_they_were() -> None:
+    template, predictor = pods_with({}, ReleasePods())
+    optional = ("affinity", "priorityClassName", "imagePullSecrets", "nodeSelector", "topologySpreadConstraints")
+    for found in (template["spec"], predictor):
+        assert not found.keys() & set(optional)
+        assert found["securityContext"]["runAsUser"] == 10001
+    assert "volumes" not in predictor
+    assert "annotations" not in predictor
+    assert template["spec"]["serviceAccountName"] == "default"
+
+
+def test_a_server_with_the_companys_ca_asks_for_the_initializer_that_mounts_it() -> None:
+    for release, scheme in ((RELEASE, "tunegate-ca://"), (ReleasePods(), "tunegate://")):
+        _, predictor = pods_with({}, release)
+        uri = predictor["model"]["storageUri"]
+        assert uri.startswith(f"{scheme}sha256-")
+        assert parse_storage_uri(uri).digest == VERSION.digest
+
+
+def test_a_role_takes_the_place_of_keys_and_a_secret_may_call_them_something_else() -> None:
+    job = EvaluationJob(VERSION, "quality")
+    for config, named in ((replace(CONFIG, store_secret=""), []), (CONFIG, [CONFIG.store_secret])):
+        (container,) = manifests.evaluation_job("models", POLICY, "shop", job, config)["spec"]["template"]["spec"][
+            "containers"
+        ]
+        server = manifests.inference_service("models", POLICY, "shop", VERSION, config)
+        for found in (container, server["spec"]["predictor"]["model"]):
+            secrets = [each["secretRef"] for each in found.get("envFrom", ())]
+            assert secrets == [{"name": name, "optional": True} for name in named]
+    config = replace(CONFIG, store_keys={"AWS_ACCESS_KEY_ID": "id"})
+    model = manifests.inference_service("models", POLICY, "shop", VERSION, config)["spec"]["predictor"]["model"]
+    (found,) = (each for each in model["env"] if each["name"] == "AWS_ACCESS_KEY_ID")
+    assert found["valueFrom"]["secretKeyRef"] == {"name": config.store_secret, "key": "id", "optional": True}

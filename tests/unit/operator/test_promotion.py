@@ -297,7 +297,7 @@ def test_an_evaluation_finds_the_store_and_gets_its_keys_from_the_kubelet(candid
     assert env["TUNEGATE_STORE"] == "s3://models"
     assert env["AWS_ENDPOINT_URL"] == "http://s3:8333"
     assert env["AWS_DEFAULT_REGION"] == "cn-hangzhou"
-    assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "tunegate-store"}}]
+    assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "tunegate-store", "optional": True}}]
     assert pod["automountServiceAccountToken"] is False
 
 

@@ -12,7 +12,7 @@ import msgspec
 from tunegate.api import environment
 from tunegate.api.errors import TunegateError
 from tunegate_operator import __version__
-from tunegate_operator.config import Config
+from tunegate_operator.config import Config, ReleasePods
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -30,7 +30,31 @@ class Resources(click.ParamType[dict[str, Any]]):
             self.fail(f'{value!r} is not such as {{"requests": {{"cpu": "1"}}}}: {error}', param, ctx)
 
 
-RESOURCES = Resources()
+class Pods(click.ParamType[ReleasePods]):
+    """What pods get, as JSON in the words of the chart's values."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ReleasePods:
+        try:
+            return msgspec.json.decode(value, type=ReleasePods)
+        except msgspec.DecodeError as error:
+            self.fail(f'{value!r} is not such as {{"priorityClassName": "batch"}}: {error}', param, ctx)
+
+
+class Keys(click.ParamType[dict[str, str]]):
+    """Names by names, as JSON."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
+        try:
+            return msgspec.json.decode(value, type=dict[str, str])
+        except msgspec.DecodeError as error:
+            self.fail(f'{value!r} is not such as {{"AWS_ACCESS_KEY_ID": "id"}}: {error}', param, ctx)
+
+
+RESOURCES, PODS, KEYS = Resources(), Pods(), Keys()
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -49,6 +73,7 @@ RESOURCES = Resources()
     help="Where to look for Gateways besides --namespace, to tell a policy's address; repeatable.",
 )
 @click.option("--store-secret", default="tunegate-store", help="The Secret that pods read the store's keys from.")
+@click.option("--store-keys", type=KEYS, default="{}", help="JSON: what that Secret calls the variables, if otherwise.")
 @click.option("--tools-secret", default="", help="A Secret with the variables of what agents ask, if any.")
 @click.option("--feedback-secret", default="tunegate-feedback", help="The Secret with the key of response ids.")
 @click.option("--serving-runtime", default="tunegate-predictor", help="The ClusterServingRuntime of the servers.")
@@ -61,7 +86,8 @@ RESOURCES = Resources()
 )
 @click.option("--vllm-resources", type=RESOURCES, default="{}", help="The same for servers with engine: VLLM.")
 @click.option("--grace-seconds", type=click.IntRange(10), default=60, help="How long a server's pod may take to end.")
-@click.option("--service-account", default="default", help="The service account of the pods that evaluate.")
+@click.option("--evaluation-pods", type=PODS, default="{}", help="JSON: what the pods that evaluate get besides.")
+@click.option("--serving-pods", type=PODS, default="{}", help="JSON: what the servers' pods get besides.")
 @click.option("--prometheus-url", help="Where users' verdicts are counted. Without it canaries wait for a person.")
 @click.option(
     "--prometheus-credentials",

@@ -5,6 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from tunegate.api.codec import prepare
+from tunegate.api.policy import Placement
+
+
+class ReleasePods(Placement, frozen=True, kw_only=True):
+    """What the release gives the pods of one kind: what a policy may say as well, and wins, and what only it says.
+
+    volumes, volume_mounts: those of every pod besides its own, such as `ca`, the company's certificates.
+    """
+
+    image_pull_secrets: tuple[dict[str, str], ...] = ()
+    pod_security_context: dict[str, Any] = {}
+    container_security_context: dict[str, Any] = {}
+    volumes: tuple[dict[str, Any], ...] = ()
+    volume_mounts: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def has_ca(self) -> bool:
+        return any(volume.get("name") == "ca" for volume in self.volumes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +37,7 @@ class Config:
     signing_key: None: no decision records are written.
     tools_secret: empty: evaluated agents neither search nor read pages, as those that serve.
     serving_resources, vllm_resources: requests and limits of a server whose policy names none, by engine.
+    store_secret: empty: pods have a role instead. store_keys: what that Secret calls the variables, by their names.
     """
 
     store: str
@@ -26,6 +48,7 @@ class Config:
     gateway_namespaces: tuple[str, ...] = ()
     store_secret: str = "tunegate-store"  # noqa: S105 (the name of a Secret)
     feedback_secret: str = "tunegate-feedback"  # noqa: S105
+    store_keys: Mapping[str, str] = field(default_factory=dict)
     tools_secret: str = ""
     serving_runtime: str = "tunegate-predictor"
     vllm_runtime: str = "tunegate-predictor-vllm"
@@ -39,5 +62,9 @@ class Config:
     metrics_host: str = "0.0.0.0"  # noqa: S104 (probes and Prometheus come from outside the pod)
     metrics_port: int = 8080
     scan_seconds: float = 30.0
-    service_account: str = "default"
+    evaluation_pods: ReleasePods = field(default_factory=ReleasePods)
+    serving_pods: ReleasePods = field(default_factory=ReleasePods)
     log_level: str = "INFO"
+
+
+prepare(ReleasePods)

@@ -15,13 +15,14 @@ from tunegate.api import environment
 from tunegate.api.digest import short
 from tunegate.api.errors import UnavailableError
 from tunegate.api.labels import APPLIED, MANAGED_BY, MODEL, POLICY, RUN, STOPPED, SUITE, VERSION
-from tunegate.api.pinned import storage_uri
-from tunegate.api.policy import ClusterPolicy, Placement
+from tunegate.api.pinned import CA_SCHEME, SCHEME, storage_uri
+from tunegate.api.policy import ClusterPolicy
 from tunegate.api.traffic import ANSWER_PATHS, STEP_HEADER
 from tunegate.api.versions import ModelVersion, Producer
 from tunegate.kube import pods
 from tunegate.kube.kinds import Object
 from tunegate.promotion.snapshot import EvaluationJob
+from tunegate_operator import placement
 from tunegate_operator.config import Config
 from tunegate_operator.read import is_queued
 from tunegate_operator.types import API_VERSION, dns, object_name, server_name, to_plain
@@ -65,26 +66,26 @@ def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: Evalua
     shards = policy.evaluation.shards
     shard = ["--shard", f"$(JOB_COMPLETION_INDEX)/{shards}"] if shards > 1 else []
     more = ["--patience", str(_PATIENCE_SECONDS), "--summary", "/dev/termination-log"]
-    volumes = pods.scratch("tmp", "cache")
+    volumes, release = pods.scratch("tmp", "cache"), config.evaluation_pods
+    resources = policy.evaluation.resources or release.resources
     container = pods.container(
         "evaluate",
         config.evaluation_image,
         args=["evaluate", storage_uri(job.version), "--suite", job.suite, *limit, *shard, *more],
         volumes=volumes,
-        env=[*_store_env(config), *pods.variables({environment.CACHE: "/cache"})],
+        env=placement.env(
+            release, policy.evaluation, [*_store_env(config), *pods.variables({environment.CACHE: "/cache"})]
+        ),
         secret=config.store_secret,
         terminationMessagePolicy="FallbackToLogsOnError",
-        **({"resources": policy.evaluation.resources} if policy.evaluation.resources else {}),
+        **({"resources": resources} if resources else {}),
     )
     if config.tools_secret:  # an agent is measured with the tools that it is served with
         container["envFrom"].append({"secretRef": {"name": config.tools_secret}})
-    pod = pods.pod(
-        [container],
-        volumes,
-        restartPolicy="Never",
-        serviceAccountName=config.service_account,
-        **_placement(policy.evaluation),
-    )
+    placement.complete(container, release)
+    pod = pods.pod([container], volumes, restartPolicy="Never")
+    pod |= {"serviceAccountName": "default", **placement.fields(release, policy.evaluation)}
+    pod["volumes"] = [*pod["volumes"], *release.volumes]
     labels = {
         **MANAGED_BY,
         POLICY: name,
@@ -95,7 +96,7 @@ def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: Evalua
     spec = {
         **_attempts(policy),
         "activeDeadlineSeconds": max(1, round(policy.evaluation_timeout_seconds)),
-        "template": {"metadata": {"labels": labels}, "spec": pod},
+        "template": {"metadata": placement.metadata(release, policy.evaluation, labels), "spec": pod},
     }
     return _object("batch/v1", "Job", namespace, evaluation_name(job), labels, spec)
 
@@ -129,14 +130,15 @@ def inference_service(
     predictor = {
         "minReplicas": serving.replicas,
         "maxReplicas": serving.replicas,
-        "labels": digest_labels,
+        **placement.metadata(config.serving_pods, serving, digest_labels),
         "automountServiceAccountToken": False,
         "securityContext": pods.POD_SECURITY,
         "terminationGracePeriodSeconds": config.grace_seconds,
         # No pod ends before its successor answers, whatever KServe's configuration says.
         "deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "model": _model(policy, version, config),
-        **_placement(serving),
+        **placement.fields(config.serving_pods, serving),
+        **({"volumes": list(config.serving_pods.volumes)} if config.serving_pods.volumes else {}),
     }
     # Reached through our route only: no route of KServe's own.
     labels = {**digest_labels, "networking.kserve.io/visibility": "cluster-local"}
@@ -148,20 +150,26 @@ def inference_service(
 
 def _model(policy: ClusterPolicy, version: ModelVersion, config: Config) -> Object:
     """What KServe lays over the runtime's container, and where the version lies."""
-    serving = policy.serving
+    serving, release = policy.serving, config.serving_pods
     # The runtime has none: KServe would merge them with these, key by key.
     resources = serving.resources or (config.vllm_resources if serving.engine == "VLLM" else config.serving_resources)
     feedback = {"secretKeyRef": {"name": config.feedback_secret, "key": environment.FEEDBACK_KEY}}
+    store_secret = {"secretRef": {"name": config.store_secret, "optional": True}}
     model: Object = {
         "modelFormat": {"name": "tunegate"},
         "runtime": config.vllm_runtime if serving.engine == "VLLM" else config.serving_runtime,
-        "storageUri": storage_uri(version),
-        "env": [
-            *_store_env(config),
-            {"name": environment.MODEL_NAME, "value": policy.model},
-            {"name": environment.FEEDBACK_KEY, "valueFrom": feedback},
-        ],
-        "envFrom": [{"secretRef": {"name": config.store_secret}}],
+        "storageUri": storage_uri(version, CA_SCHEME if release.has_ca else SCHEME),
+        "env": placement.env(
+            release,
+            serving,
+            [
+                *_store_env(config),
+                {"name": environment.MODEL_NAME, "value": policy.model},
+                {"name": environment.FEEDBACK_KEY, "valueFrom": feedback},
+            ],
+        ),
+        **({"envFrom": [store_secret]} if config.store_secret else {}),
+        **({"volumeMounts": list(release.volume_mounts)} if release.volume_mounts else {}),
         **({"resources": resources} if resources else {}),
     }
     if (probes := math.ceil(serving.ready_timeout_seconds / _PROBE_SECONDS)) > _PROBES:
@@ -307,9 +315,8 @@ def _store_env(config: Config) -> list[Object]:
         environment.ENDPOINT_URL: config.endpoint_url,
         environment.REGION: config.region,
     }
-    return pods.variables(known)
-
-
-def _placement(placement: Placement) -> dict[str, Any]:
-    selector = {"nodeSelector": placement.node_selector} if placement.node_selector else {}
-    return selector | ({"tolerations": list(placement.tolerations)} if placement.tolerations else {})
+    keys = [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": config.store_secret, "key": key, "optional": True}}}
+        for name, key in config.store_keys.items()
+    ]
+    return [*pods.variables(known), *keys]

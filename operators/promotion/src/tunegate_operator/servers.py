@@ -18,7 +18,7 @@ from tunegate.api.labels import APPLIED
 from tunegate.api.policy import ServingPods
 from tunegate.kube.kinds import Object
 from tunegate.promotion.snapshot import Plan
-from tunegate_operator import manifests
+from tunegate_operator import manifests, placement
 from tunegate_operator.config import Config
 from tunegate_operator.edits import Edit, applied, edits, is_same
 from tunegate_operator.gather import Gathered
@@ -118,11 +118,13 @@ def _policy_changes(wanted: Object, live: Object, serving: ServingPods, is_answe
     before, after = live["predictor"], wanted["predictor"]
     patch = {key: after[key] for key in ("minReplicas", "maxReplicas") if after[key] != before.get(key)}
     if not is_answering:
-        stated = [("nodeSelector", serving.node_selector), ("tolerations", serving.tolerations)]
-        patch |= {key: after[key] for key, value in stated if value and not is_same(after[key], before.get(key))}
+        given = [*placement.stated(serving), *_named(labels=serving.pod_labels, annotations=serving.pod_annotations)]
+        patch |= {key: after[key] for key in given if not is_same(after[key], before.get(key))}
         model, runtime = {}, before["model"].get("runtime", "")
         if manifests.is_vllm(runtime) != manifests.is_vllm(after["model"]["runtime"]):
             model["runtime"] = after["model"]["runtime"]
+        if serving.extra_env and not is_same(after["model"]["env"], before["model"].get("env")):
+            model["env"] = after["model"]["env"]
         if serving.resources and not _are_same(serving.resources, before["model"].get("resources", {})):
             model["resources"] = _instead(serving.resources, before["model"].get("resources", {}))
         patch |= {"model": model} if model else {}
@@ -131,16 +133,23 @@ def _policy_changes(wanted: Object, live: Object, serving: ServingPods, is_answe
 
 def _rollout(wanted: Object, found: Object) -> Object:
     """The merge patch to what a new server would be. Placement that the policy no longer states is taken away."""
-    gone = {key: None for key in ("nodeSelector", "tolerations") if key in found and key not in wanted}
+    gone = {key: None for key in placement.OPTIONAL if key in found and key not in wanted}
     patch = gone | {
         key: value for key, value in wanted.items() if key != "model" and not is_same(value, found.get(key))
     }
     before, after = found["model"], wanted["model"]
-    model = {key: value for key, value in after.items() if key != "resources" and not is_same(value, before.get(key))}
+    model: Object = {
+        key: None for key in ("envFrom", "volumeMounts", "startupProbe") if key in before and key not in after
+    }
+    model |= {key: value for key, value in after.items() if key != "resources" and not is_same(value, before.get(key))}
     if not _are_same(after.get("resources", {}), before.get("resources", {})):
         model["resources"] = _instead(after.get("resources", {}), before.get("resources", {}))
     patch |= {"model": model} if model else {}
     return {"predictor": patch} if patch else {}
+
+
+def _named(**values: Any) -> list[str]:
+    return [name for name, value in values.items() if value]
 
 
 def _are_same(wanted: Object, found: Object) -> bool:
