@@ -65,7 +65,7 @@ def test_the_guide_installs_and_uninstalls(shell: dict[str, str], tmp_path: Path
 
 def test_the_air_gapped_rendering_names_no_other_registry(shell: dict[str, str]) -> None:
     (command,) = _commands("air-gapped.md")
-    images = re.findall(r"image: (\S+)|value: (\S+:[\w.]+)$", _run(command, shell), re.MULTILINE)
+    images = re.findall(r'image: "(\S+)"|value: "(\S+:[\w.]+)"$', _run(command, shell), re.MULTILINE)
     found = {image for pair in images for image in pair if image}
     assert len(found) == 4
     assert all(image.startswith("mirror.example:5000/tunegate-mirror/tunegate/") for image in found)

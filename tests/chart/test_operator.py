@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -30,17 +31,19 @@ def test_the_operator_is_told_what_the_values_say() -> None:
     objects = render(values)
     image = {"name": "EVALUATION_IMAGE", "value": f"tunegate/trainer@{DIGEST}"}
     assert image in _container(objects)["env"]
-    assert dict(_arguments(objects)) == {
+    told = dict(_arguments(objects))
+    assert json.loads(told.pop("evaluation-pods"))["serviceAccountName"] == "evaluator"
+    assert "serviceAccountName" not in json.loads(told.pop("serving-pods"))
+    assert told == {
         "store": "oss://models/shop",
         "endpoint-url": "https://oss.example",
         "store-secret": "keys",
         "feedback-secret": "signing",
         "evaluation-image": "$(EVALUATION_IMAGE)",
-        "service-account": "evaluator",
         "serving-runtime": "tunegate-predictor-0-1-0",
         "vllm-runtime": "tunegate-predictor-vllm-0-1-0",
         "serving-resources": '{"limits":{"memory":"4Gi"},"requests":{"cpu":"1","memory":"2Gi"}}',
-        "vllm-resources": '{"limits":{"memory":"32Gi","nvidia.com/gpu":1},"requests":{"cpu":"2","memory":"8Gi"}}',
+        "vllm-resources": '{"limits":{"memory":"32Gi","nvidia.com/gpu":"1"},"requests":{"cpu":"2","memory":"8Gi"}}',
         "grace-seconds": "60",
         "prometheus-url": "http://prometheus:9090",
         "scan-seconds": "5",
@@ -80,8 +83,8 @@ def test_credentials_come_from_the_secret_and_from_nowhere_else() -> None:
         {"store": {"secretName": "keys", "create": True, "accessKeyId": "id", "secretAccessKey": "hidden"}}
     )
     env = {each["name"]: each for each in _container(objects)["env"]}
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        assert env[name]["valueFrom"] == {"secretKeyRef": {"name": "keys", "key": name}}
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        assert env[name]["valueFrom"] == {"secretKeyRef": {"name": "keys", "key": name, "optional": True}}
     assert "hidden" not in str([each for each in objects if each["kind"] != "Secret"])
 
 

@@ -42,6 +42,33 @@ CASES = [
         {"store": {"create": True, "accessKeyId": "id"}},
         {"store": {"create": True, "accessKeyId": "id", "secretAccessKey": "key"}},
     ),
+    Case(
+        "set store.secretName",
+        {"storage": {"enabled": True}, "store": {"secretName": ""}},
+        {"storage": {"enabled": True}, "store": {"secretName": "keys"}},
+    ),
+    Case(
+        "name the one that holds the certificates",
+        {"caBundle": {"configMap": "a", "secret": "b"}},
+        {"caBundle": {"configMap": "a"}},
+    ),
+    *(
+        Case(
+            f"{name}.resources requests 8Gi of memory and limits it to",
+            values({"requests": {"memory": "8Gi"}, "limits": {"memory": "4Gi"}}),
+            values({"requests": {"memory": "8Gi"}, "limits": {"memory": None}}),
+        )
+        for name, values in {
+            "operator": lambda resources: {"operator": {"resources": resources}},
+            "evaluation": lambda resources: {"evaluation": {"resources": resources}},
+            "serving": lambda resources: {"serving": {"resources": resources}},
+            "serving.vllm": lambda resources: {"serving": {"vllm": {"resources": resources}}},
+            "serving.storageInitializer": lambda resources: {
+                "serving": {"storageInitializer": {"resources": resources}}
+            },
+            "storage": lambda resources: {"storage": {"resources": resources}},
+        }.items()
+    ),
     Case("set store.uri to s3://BUCKET[/PREFIX]", {"store": {"uri": ""}}, {"store": {"uri": "s3://models/shop"}}),
     Case("or storage.enabled=true", {"store": {"uri": ""}}, {"store": {"uri": ""}, "storage": {"enabled": True}}),
 ]

@@ -98,12 +98,12 @@ def test_the_initializer_claims_our_uris_and_reads_the_secret_beside_the_server(
     assert spec["supportsMultiModelDownload"] is False
     container = spec["container"]
     assert container["name"] == "storage-initializer"
-    assert container["envFrom"] == [{"secretRef": {"name": "keys"}}]
+    assert container["envFrom"] == [{"secretRef": {"name": "keys", "optional": True}}]
     env = {variable["name"]: variable.get("value") or variable["valueFrom"] for variable in container["env"]}
     assert env["TUNEGATE_STORE"] == "s3://models"
     assert env["AWS_ENDPOINT_URL"] == "http://minio:9000"
     # KServe adds those of a service account's Secret to `env`, which wins over `envFrom`; by name ours win over both.
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         assert env[name] == {"secretKeyRef": {"name": "keys", "key": name, "optional": True}}
     # A mount of a volume that another runtime's pod lacks would make that pod invalid.
     assert "volumeMounts" not in container
@@ -180,7 +180,7 @@ def test_a_pod_gets_the_resources_as_its_policy_says(engine: str, resources: Obj
     found = merged(runtime.get("resources", {}), model["resources"])
     defaults = {
         "Transformers": {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "4Gi"}},
-        "VLLM": {"requests": {"cpu": "2", "memory": "8Gi"}, "limits": {"memory": "32Gi", "nvidia.com/gpu": 1}},
+        "VLLM": {"requests": {"cpu": "2", "memory": "8Gi"}, "limits": {"memory": "32Gi", "nvidia.com/gpu": "1"}},
     }
     assert found == (resources or defaults[engine])
 

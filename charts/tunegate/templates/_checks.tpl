@@ -14,4 +14,25 @@
 {{- if and .Values.store.create (not (and .Values.store.accessKeyId .Values.store.secretAccessKey)) -}}
 {{- fail "store.create=true makes the Secret from store.accessKeyId and store.secretAccessKey: set both." -}}
 {{- end -}}
+{{- if and .Values.storage.enabled (not .Values.store.secretName) -}}
+{{- fail "storage.enabled=true runs a store that asks for keys: set store.secretName to the Secret that holds them." -}}
+{{- end -}}
+{{- if and .Values.caBundle.configMap .Values.caBundle.secret -}}
+{{- fail "caBundle.configMap and caBundle.secret are both set: name the one that holds the certificates." -}}
+{{- end -}}
+{{- range $name, $resources := dict "operator" .Values.operator.resources "evaluation" .Values.evaluation.resources "serving" .Values.serving.resources "serving.vllm" .Values.serving.vllm.resources "serving.storageInitializer" .Values.serving.storageInitializer.resources "storage" .Values.storage.resources -}}
+{{- include "tunegate.checkResources" (list $name (include "tunegate.resources" $resources | fromYaml)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Refuses limits below requests, for which every pod would be refused; takes (list NAME RESOURCES). */}}
+{{- define "tunegate.checkResources" -}}
+{{- $name := index . 0 -}}
+{{- $limits := (index . 1).limits | default dict -}}
+{{- range $what, $request := (index . 1).requests -}}
+{{- $limit := get $limits $what -}}
+{{- if and $limit (gt (include "tunegate.amount" $request | float64) (include "tunegate.amount" $limit | float64)) -}}
+{{- printf "%s.resources requests %s of %s and limits it to %s, so no pod would start: raise limits.%s, or set it to null for no limit." $name $request $what $limit $what | fail -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}

@@ -2,7 +2,7 @@
 {{- define "tunegate.image" -}}
 {{- $root := index . 0 -}}
 {{- $image := index . 1 -}}
-{{- with $root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
+{{- with $root.Values.global.imageRegistry | default $root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
 {{- $image.repository -}}
 {{- if $image.digest -}}
 @{{ $image.digest }}
@@ -11,11 +11,16 @@
 {{- end -}}
 {{- end -}}
 
+{{/* As a pod has them; global ones come first, and each is given as a name or as {name: ...}. */}}
 {{- define "tunegate.pullSecrets" -}}
-{{- with .Values.image.pullSecrets }}
+{{- $names := list -}}
+{{- range concat (.Values.global.imagePullSecrets | default list) (.Values.image.pullSecrets | default list) -}}
+{{- $names = append $names (kindIs "map" . | ternary (get (kindIs "map" . | ternary . dict) "name") .) -}}
+{{- end -}}
+{{- with $names | uniq }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end -}}

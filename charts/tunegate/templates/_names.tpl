@@ -1,9 +1,16 @@
 {{/* What the objects of this release are called; the names that users and the operator rely on are fixed instead. */}}
 {{- define "tunegate.fullname" -}}
-{{- if contains "tunegate" .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
 {{- else -}}
-{{- printf "%s-tunegate" .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- /* A Service's name begins with a letter and has no dot. */ -}}
+{{- $release := .Release.Name | replace "." "-" -}}
+{{- if not (regexMatch "^[a-z]" $release) -}}
+{{- $release = printf "tunegate-%s" $release -}}
+{{- else if not (contains "tunegate" $release) -}}
+{{- $release = printf "%s-tunegate" $release -}}
+{{- end -}}
+{{- $release | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
@@ -36,7 +43,7 @@ namespaceSelector: {any: true}
 
 {{/* Where the chart puts Secrets: beside the operator and beside the policies. */}}
 {{- define "tunegate.secretNamespaces" -}}
-{{- append .Values.namespaces .Release.Namespace | uniq | sortAlpha | toJson -}}
+{{- append (.Values.namespaces | default list) .Release.Namespace | uniq | sortAlpha | toJson -}}
 {{- end -}}
 
 {{- define "tunegate.storeUri" -}}
@@ -54,5 +61,23 @@ s3://tunegate
 {{- .Values.store.endpointUrl -}}
 {{- else if and .Values.storage.enabled (not .Values.store.uri) -}}
 http://{{ include "tunegate.storage" . }}.{{ .Release.Namespace }}.svc:8333
+{{- end -}}
+{{- end -}}
+
+{{- define "tunegate.operatorAccount" -}}
+{{- if .Values.operator.serviceAccount.create -}}
+{{- .Values.operator.serviceAccount.name | default (include "tunegate.operator" .) -}}
+{{- else -}}
+{{- .Values.operator.serviceAccount.name | default "default" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The service account of pods beside policies; takes (list $ VALUES COMPONENT). */}}
+{{- define "tunegate.account" -}}
+{{- $name := (index . 1).serviceAccountName | default "default" -}}
+{{- if and (index . 1).serviceAccount.create (eq $name "default") -}}
+{{- include "tunegate.fullname" (index . 0) }}-{{ index . 2 -}}
+{{- else -}}
+{{- $name -}}
 {{- end -}}
 {{- end -}}

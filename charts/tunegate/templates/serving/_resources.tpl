@@ -1,9 +1,9 @@
-{{/* A quantity, such as 100m or 1.5Gi, as a number. */}}
+{{/* A quantity, such as 100m, 1.5Gi or 5e9, as a number. */}}
 {{- define "tunegate.amount" -}}
 {{- $text := toString . -}}
-{{- $suffix := regexFind "[a-zA-Z]*$" $text -}}
 {{- $factors := dict "" 1.0 "n" 1e-9 "u" 1e-6 "m" 1e-3 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 -}}
-{{- mulf (trimSuffix $suffix $text | float64) (get $factors $suffix) -}}
+{{- $number := regexFind "^[0-9.]+([eE][+-]?[0-9]+)?" $text -}}
+{{- mulf (float64 $number) (get $factors (trimPrefix $number $text)) -}}
 {{- end -}}
 
 {{/* Requests and limits of a storage initializer, on which KServe lays its own for each key that is not given: a limit that

@@ -30,7 +30,7 @@ kind: {{ index . 1 }}
 metadata:
   name: {{ index . 3 }}
   {{- with index . 2 }}
-  namespace: {{ . }}
+  namespace: {{ . | quote }}
   {{- end }}
   labels:
     {{- include "tunegate.labels" (list (index . 0) "predictor") | nindent 4 }}
@@ -78,8 +78,8 @@ protocolVersions: [v1, v2]
 {{- include "tunegate.pullSecrets" $root }}
 containers:
   - name: kserve-container
-    image: {{ include "tunegate.image" (list $root $values.image) }}
-    imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+    image: {{ include "tunegate.image" (list $root $values.image) | quote }}
+    imagePullPolicy: {{ $root.Values.image.pullPolicy | quote }}
     args:
       - serve
       - --folder=/mnt/models
@@ -92,7 +92,9 @@ containers:
       - {name: OMP_WAIT_POLICY, value: PASSIVE}
       - {name: TUNEGATE_CACHE, value: /cache}
       - {name: TUNEGATE_GRACE_SECONDS, value: {{ sub $root.Values.serving.graceSeconds 5 | quote }}}
-      - {name: AWS_DEFAULT_REGION, value: {{ $root.Values.store.region | quote }}}
+      {{- with $root.Values.store.region }}
+      - {name: AWS_DEFAULT_REGION, value: {{ . | quote }}}
+      {{- end }}
       {{- if eq (toString $root.Values.serving.logContent) "false" }}
       - {name: TUNEGATE_LOG_CONTENT, value: "false"}
       {{- end }}
@@ -105,7 +107,7 @@ containers:
       {{- end }}
     {{- with $root.Values.serving.toolsSecret }}
     envFrom:
-      - secretRef: {name: {{ . }}}
+      - secretRef: {name: {{ . | quote }}}
     {{- end }}
     ports:
       # KServe knows HTTP by this name.
@@ -147,7 +149,7 @@ volumes:
   - {name: cache, emptyDir: {}}
   {{- with $root.Values.serving.keysSecret }}
   - name: keys
-    secret: {secretName: {{ . }}}
+    secret: {secretName: {{ . | quote }}}
   {{- end }}
   {{- if eq $engine "vllm" }}
   # Engines on several GPUs talk to each other through it.
