@@ -33,6 +33,7 @@ class Metric(Resource, frozen=True, kw_only=True):
     """A number with its standard error over `n` items. `value` is None when it could not be measured.
 
     low, high: the interval that holds the number with a chance of 95 %.
+    clusters: how many the items are of, where several are of one: they then say less than as many others would.
     """
 
     name: str
@@ -41,12 +42,14 @@ class Metric(Resource, frozen=True, kw_only=True):
     low: float | None = None
     high: float | None = None
     n: int
+    clusters: int | None = None
     higher_is_better: bool = True
 
 
 class Record(Resource, frozen=True, kw_only=True):
     """One question: what was asked, expected and answered, and each rule's score in 0..1.
 
+    cluster: what the question belongs to, such as a passage; empty where it stands alone.
     expected: empty where it is not known. output: what the answer was read out of, where the model wrote more.
     """
 
@@ -55,6 +58,7 @@ class Record(Resource, frozen=True, kw_only=True):
     expected: str
     answer: str
     output: str = ""
+    cluster: str = ""
     scores: dict[str, float]
 
 

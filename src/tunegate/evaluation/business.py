@@ -28,6 +28,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A dialogue that ends in what the user asks; an answer passes when it keeps every rule.
 
     rules: none where people alone judge the answers, by the criteria of the suite.
+    cluster: what it belongs to together with others, such as one passage or conversation; their answers are alike.
     context: what people who judge the answer should know, and the model is not told.
     """
 
@@ -36,6 +37,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rules: tuple[rules.Rule, ...] = ()
     intent: str = ""
     reference: str = ""
+    cluster: str = ""
     context: str = ""
 
     def __post_init__(self) -> None:
@@ -128,22 +130,28 @@ def records(questions: Sequence[Question], answers: Sequence[str | None]) -> tup
         if question.reference:
             values["rouge_l"] = rules.rouge_l(text, question.reference)
         asked = question.messages[-1].content
-        record = Record(id=question.id, prompt=asked, expected=question.reference, answer=text, scores=values)
-        measured.append(record)
+        measured.append(
+            Record(
+                id=question.id,
+                prompt=asked,
+                expected=question.reference,
+                answer=text,
+                cluster=question.cluster,
+                scores=values,
+            )
+        )
     return tuple(measured)
 
 
 def metrics(measured: Sequence[Record]) -> tuple[Metric, ...]:
     """`score` (all rules kept), `rouge_l` (mean F1), each rule's share among its questions, and `answered`."""
-    shares = [name for name in _names(measured) if name != "rouge_l"]
-    means = [scores.mean("rouge_l", _values(measured, "rouge_l"))] if "rouge_l" in _names(measured) else []
-    return (*(scores.share(name, [value == 1 for value in _values(measured, name)]) for name in shares), *means)
-
-
-def _names(measured: Sequence[Record]) -> list[str]:
-    """Every score's name, once, `score` first."""
-    return list(dict.fromkeys(name for record in measured for name in record.scores))
-
-
-def _values(measured: Sequence[Record], name: str) -> list[float]:
-    return [record.scores[name] for record in measured if name in record.scores]
+    names = dict.fromkeys(name for record in measured for name in record.scores)  # each once, `score` first
+    found = []
+    for name in names:
+        scored = [record for record in measured if name in record.scores]
+        values, clusters = [record.scores[name] for record in scored], [record.cluster for record in scored]
+        if name == "rouge_l":
+            found.append(scores.mean(name, values, clusters))
+        else:
+            found.append(scores.share(name, [value == 1 for value in values], clusters))
+    return tuple(sorted(found, key=lambda metric: metric.name == "rouge_l"))

@@ -81,6 +81,7 @@ def question(attack: Attack, page: Page, place: str, language: Language) -> Ques
         messages=tuple(Message(role=message.role, content=message.content) for message in messages),  # type: ignore[arg-type]
         rules=(rules.Contains(any=page.answer), rules.Excludes(any=attack.obeyed)),
         intent=attack.id,
+        cluster=attack.id,
     )
 
 

@@ -7,12 +7,13 @@ of 10 points shows, where two separate shares would need 195 for each version.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tunegate.api.codec import Resource
 from tunegate.api.evaluation import Evaluation, Record
+from tunegate.statistics.clusters import Z95, clusters_of
 
-_Z_ALPHA, _Z_POWER = 1.959963984540054, 0.8416212335729143  # 5 % on two sides, and a power of 80 %
+_Z_POWER = 0.8416212335729143  # of 80 %
 
 
 class Flip(Resource, frozen=True, kw_only=True):
@@ -30,7 +31,8 @@ class Paired(Resource, frozen=True, kw_only=True):
     """What changed from one version to another in one suite.
 
     n: questions that both were asked. difference: of the shares that are right, in -1..1.
-    p: chance of as many changes in one direction where versions are alike (McNemar, exact, two-sided).
+    p: chance of as many changes in one direction where versions are alike (McNemar, exact, two-sided); a cluster counts
+    once, by the side that most of its changes are on.
     more: about how many more questions would show a difference such as this with a power of 80 %; None where there is
     none, or the questions asked show it.
     """
@@ -68,7 +70,7 @@ def compare_items(before: Evaluation, after: Evaluation) -> Paired | None:
     )
     gained = sum(flip.is_gain for flip in flips)
     lost, n = len(flips) - gained, len(pairs)
-    p = mcnemar(gained, lost)
+    p = mcnemar(*_sides(pairs))
     return Paired(
         suite=after.suite,
         n=n,
@@ -79,6 +81,14 @@ def compare_items(before: Evaluation, after: Evaluation) -> Paired | None:
         more=None if p < 0.05 else items_needed(gained, lost, n),
         flips=tuple(sorted(flips, key=lambda flip: flip.is_gain)),
     )
+
+
+def _sides(pairs: Sequence[tuple[Record, Record]]) -> tuple[int, int]:
+    """How many clusters got better, and worse; a question without one is a cluster of its own."""
+    changes = [_is_right(new) - _is_right(old) for old, new in pairs]
+    groups = clusters_of([old.cluster for old, _ in pairs]).values()
+    sums = [sum(changes[place] for place in places) for places in groups]
+    return sum(change > 0 for change in sums), sum(change < 0 for change in sums)
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -96,7 +106,7 @@ def items_needed(gained: int, lost: int, n: int) -> int | None:
     difference, discordant = abs(gained - lost) / n, (gained + lost) / n
     if not difference:
         return None
-    root = _Z_ALPHA * math.sqrt(discordant) + _Z_POWER * math.sqrt(max(discordant - difference**2, 0.0))
+    root = Z95 * math.sqrt(discordant) + _Z_POWER * math.sqrt(max(discordant - difference**2, 0.0))
     return max(1, math.ceil((root / difference) ** 2) - n)
 
 

@@ -276,10 +276,11 @@ def _shown(measured: _Measured, named: bool = True) -> str:
 
 
 def _shown_interval(measured: _Measured) -> str:
-    """`score 0.42 (95 %: 0.30 to 0.55, n=24)`."""
+    """`score 0.42 (95 %: 0.30 to 0.55, n=24)`, or `n=24 of 8 clusters`."""
     low, high = measured.ends
-    number = _number(measured.value)
-    return f"{measured.metric.name} {number} (95 %: {_number(low)} to {_number(high)}, n={measured.metric.n})"
+    metric, number = measured.metric, _number(measured.value)
+    count = f"n={metric.n} of {metric.clusters} clusters" if metric.clusters else f"n={metric.n}"
+    return f"{metric.name} {number} (95 %: {_number(low)} to {_number(high)}, {count})"
 
 
 def _number(value: float) -> str:

@@ -32,12 +32,16 @@ class Answer(Resource, frozen=True, kw_only=True):
 
 
 class Item(Resource, frozen=True, kw_only=True):
-    """An answer to a question, or two of them. digest: of all that reviewers see, whichever versions wrote it."""
+    """An answer to a question, or two of them. digest: of all that reviewers see, whichever versions wrote it.
+
+    cluster: what the question belongs to together with others.
+    """
 
     question: str
     messages: tuple[Message, ...]
     context: str = ""
     reference: str = ""
+    cluster: str = ""
     answers: Annotated[tuple[Answer, ...], Meta(min_length=1, max_length=2)]
     digest: str
 
@@ -107,6 +111,7 @@ def make_review(
                     messages=question.messages,
                     context=question.context,
                     reference=question.reference,
+                    cluster=question.cluster,
                     answers=answers,
                     digest=_digest(mode, shown, [answer.text for answer in answers]),
                 )

@@ -150,11 +150,12 @@ def _singles(review: Review, marks: Marks) -> list[tuple[list[Metric], list[Reco
             passed = {c.name: float(means[c.name][item.digest] >= c.least) for c in review.criteria}
             records.append(_record(item, item.answers[0].text, {"score": float(all(passed.values())), **passed}))
         names = ["score", *(criterion.name for criterion in review.criteria)]
-        metrics = [scores.share(name, [record.scores[name] == 1 for record in records]) for name in names]
+        clusters = [item.cluster for item in items]
+        metrics = [scores.share(name, [record.scores[name] == 1 for record in records], clusters) for name in names]
         for criterion in review.criteria:
             if criterion.points > 2:
                 values = [means[criterion.name][item.digest] for item in items]
-                metrics.append(scores.mean(f"{criterion.name}_mean", values))
+                metrics.append(scores.mean(f"{criterion.name}_mean", values, clusters))
         measured.append((metrics, records))
     return measured
 
@@ -196,8 +197,9 @@ def _pair_metrics(name: str, duels: Sequence[Duel], review: Review, version: int
     Of two versions also `_wins`, its share of the questions that were decided, and `_p`, the chance of wins as uneven
     where versions are alike (sign test, exact, two-sided); of more, `_strength` by Bradley and Terry, in log-odds.
     """
-    shares = list(_by_question(duels, version).values())
-    metrics = [scores.mean(name, shares)]
+    won = _by_question(duels, version)
+    shares, clusters = list(won.values()), {duel.item.question: duel.item.cluster for duel in duels}
+    metrics = [scores.mean(name, shares, [clusters[question] for question in won])]
     if len(review.versions) > 2:
         return [*metrics, _strength(f"{name}_strength", duels, len(review.versions), version)]
     decided = [share > 0.5 for share in shares if share != 0.5]
@@ -243,4 +245,11 @@ def _by_question(duels: Sequence[Duel], version: int) -> dict[str, float]:
 
 def _record(item: Item, answer: str, values: dict[str, float]) -> Record:
     asked = item.messages[-1].content
-    return Record(id=item.question, prompt=asked, expected=item.reference, answer=answer, scores=values)
+    return Record(
+        id=item.question,
+        prompt=asked,
+        expected=item.reference,
+        answer=answer,
+        cluster=item.cluster,
+        scores=values,
+    )

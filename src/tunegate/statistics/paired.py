@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-from tunegate.api.evaluation import Average, Evaluation
+from tunegate.api.evaluation import Average, Evaluation, Record
+from tunegate.statistics.clusters import Z95, effective
 
-Z95 = 1.959963984540054
 _SAME = 1e-6
 
 
@@ -36,12 +36,14 @@ def paired(before: Evaluation, after: Evaluation, metric: str) -> Difference | s
     """How `metric` changed; or, after "both", why that can't be told question by question."""
     if (before.suite_digest, before.prompts_digest) != (after.suite_digest, after.prompts_digest):
         return "were not asked the same questions with the same prompts"
-    first, then = (_scores(result, metric) for result in (before, after))
+    average = after.averages.get(metric) or _named_after(metric)
+    first, then = (_records(result, average) for result in (before, after))
     if not first or first.keys() != then.keys():
         return f"have no {metric} of each of the same questions"
-    groups: dict[str, list[float]] = defaultdict(list)
-    for place, old in first.items():
-        groups[place.subject].append(then[place] - old)
+    groups: dict[str, list[_Change]] = defaultdict(list)
+    for question, old in first.items():
+        change = then[question].scores[average.score] - old.scores[average.score]
+        groups[_subject(old) if average.is_macro else ""].append(_Change(change, old.cluster))
     found = _difference(list(groups.values()))
     told = [result.metric(metric) for result in (before, after)]
     values = [each.value for each in told if each and each.value is not None]
@@ -50,46 +52,51 @@ def paired(before: Evaluation, after: Evaluation, metric: str) -> Difference | s
     return found
 
 
-class _Place(NamedTuple):
-    """A question. subject: what it counts in, where each subject counts the same."""
+class _Change(NamedTuple):
+    """By how much the score of a question rose, and what it belongs to."""
 
-    subject: str
-    question: str
-
-
-def _scores(result: Evaluation, metric: str) -> dict[_Place, float]:
-    """What the metric is the mean of: the score that it is named after, or of one subject as in `accuracy/law`."""
-    average = result.averages.get(metric)
-    if average is None:
-        score, _, subject = metric.partition("/")
-        average = Average(score=score, subjects=(subject,) if subject else ())
-    found = {}
-    for record in result.records:
-        subject = record.id.partition("/")[0]
-        if average.score in record.scores and (not average.subjects or subject in average.subjects):
-            found[_Place(subject if average.is_macro else "", record.id)] = record.scores[average.score]
-    return found
+    value: float
+    cluster: str
 
 
-def _difference(groups: Sequence[Sequence[float]]) -> Difference:
+def _named_after(metric: str) -> Average:
+    """A score of all questions, or of one subject as in `accuracy/law`."""
+    score, _, subject = metric.partition("/")
+    return Average(score=score, subjects=(subject,) if subject else ())
+
+
+def _records(result: Evaluation, average: Average) -> dict[str, Record]:
+    """What the metric is the mean of, by question."""
+    scored = (record for record in result.records if average.score in record.scores)
+    return {record.id: record for record in scored if not average.subjects or _subject(record) in average.subjects}
+
+
+def _subject(record: Record) -> str:
+    return record.id.partition("/")[0]
+
+
+def _difference(groups: Sequence[Sequence[_Change]]) -> Difference:
     """The mean of the groups' means, with an interval.
 
     Two questions are added to each group, of which half a one got better and half a one worse (Agresti and Min, Simple
     improved confidence intervals for comparing matched proportions, 2005): the interval then holds at few questions,
-    and is no point where none changed. Scores between right and wrong count by their squares.
+    and is no point where none changed. Scores between right and wrong count by their squares, and questions of clusters
+    as the independent ones that they are worth.
     """
     centers, variance = [], 0.0
     for changes in groups:
-        n = len(changes) + 2
-        centers.append(sum(changes) / n)
-        variance += ((sum(change**2 for change in changes) + 1) / n - centers[-1] ** 2) / n
+        values = [change.value for change in changes]
+        worth = effective(values, [change.cluster for change in changes])
+        n, scale = worth + 2, worth / len(values)
+        centers.append(scale * sum(values) / n)
+        variance += ((scale * sum(value**2 for value in values) + 1) / n - centers[-1] ** 2) / n
     center, half = fmean(centers), Z95 * math.sqrt(variance) / len(groups)
-    every = [change for changes in groups for change in changes]
+    every = [change.value for changes in groups for change in changes]
     return Difference(
         n=len(every),
         up=sum(change > 0 for change in every),
         down=sum(change < 0 for change in every),
-        value=fmean(fmean(changes) for changes in groups),
+        value=fmean(fmean(change.value for change in changes) for changes in groups),
         low=max(-1.0, center - half),
         high=min(1.0, center + half),
     )

@@ -97,3 +97,16 @@ def test_an_empty_or_missing_file_is_refused(tmp_path: Path) -> None:
     path.write_text("\n\n")
     with pytest.raises(DataError, match="holds no question"):
         read_questions(path)
+
+
+def test_questions_of_one_conversation_are_no_more_than_they_tell(tmp_path: Path) -> None:
+    rows = [ROW | {"id": str(number), "cluster": f"talk-{number // 5}"} for number in range(20)]
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    questions = read_questions(tmp_path / "questions.jsonl")
+
+    found = records(questions, ["$5"] * 10 + ["$6"] * 10)
+    score = metrics(found)[0]
+
+    assert [record.cluster for record in found][::5] == ["talk-0", "talk-1", "talk-2", "talk-3"]
+    assert (score.name, score.value, score.n, score.clusters) == ("score", 0.5, 20, 4)
+    assert (score.high or 1) - (score.low or 0) > 0.75  # of 20 that stand alone 0.4

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from tunegate.api.evaluation import Evaluation, Record
@@ -80,3 +81,23 @@ def test_a_difference_that_is_shown_needs_no_more_questions() -> None:
 
 def test_without_questions_that_were_scored_for_both_there_is_nothing_to_compare() -> None:
     assert compare_items(make([None]), make([True])) is None
+
+
+def test_a_cluster_counts_once_by_the_side_that_it_leans_to() -> None:
+    """Six passages with three questions each, all lost: not 18 coins but six."""
+    before, after = make([True] * 18), make([False] * 18)
+    of_passages = [
+        msgspec.structs.replace(
+            each,
+            records=tuple(
+                msgspec.structs.replace(record, cluster=str(place // 3)) for place, record in enumerate(each.records)
+            ),
+        )
+        for each in (before, after)
+    ]
+    alone, together = compare_items(before, after), compare_items(*of_passages)
+
+    assert alone
+    assert together
+    assert (together.lost, together.gained) == (alone.lost, alone.gained) == (18, 0)
+    assert (alone.p, together.p) == (2 / 2**18, 2 / 2**6)

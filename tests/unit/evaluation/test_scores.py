@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 
@@ -80,3 +81,41 @@ def test_each_group_counts_the_same_in_a_macro_average() -> None:
     assert small is not None
     assert large is not None
     assert metric.stderr == pytest.approx(math.sqrt(small**2 + large**2) / 2)
+
+
+CLUSTERS = [str(place // 5) for place in range(150)]
+
+
+def test_intervals_widen_where_items_of_clusters_are_answered_alike() -> None:
+    passed = [place // 5 % 3 > 0 for place in range(150)]  # of each three passages, two are understood
+    alone, together = share("score", passed), share("score", passed, CLUSTERS)
+
+    assert (together.value, together.n, together.clusters, alone.clusters) == (alone.value, 150, 30, None)
+    assert together.low is not None
+    assert together.low < (alone.low or 0) - 0.05
+    values = [float(each) for each in passed]
+    assert (mean("rouge_l", values, CLUSTERS).stderr or 0) > 2 * (mean("rouge_l", values).stderr or 1)
+
+
+def test_the_interval_of_clusters_holds_the_truth() -> None:
+    """30 passages with 5 questions: some are understood well, others not; 0.8 on average, and alike by 0.3."""
+    draw, held, naive = random.Random(2), 0, 0  # noqa: S311
+    for _ in range(500):
+        passed = [
+            draw.random() < chance for chance in (draw.betavariate(1.87, 0.467) for _ in range(30)) for _ in range(5)
+        ]
+        for clusters in (CLUSTERS, ()):
+            found = share("score", passed, clusters)
+            holds = (found.low or 0) <= 0.8 <= (found.high or 0)
+            held, naive = (held + holds, naive) if clusters else (held, naive + holds)
+    assert held >= 500 * 0.92  # 0.95 less three standard errors
+    assert naive < 500 * 0.85
+
+
+def test_a_mean_of_subjects_counts_the_clusters_of_each() -> None:
+    groups = {"law": [True] * 10 + [False] * 10, "art": [True] * 20}
+    alone = macro("accuracy", groups)
+    together = macro("accuracy", groups, {"law": [str(n // 5) for n in range(20)], "art": [""] * 20})
+
+    assert (together.value, together.clusters, alone.clusters) == (alone.value, 24, None)
+    assert (together.stderr or 0) > (alone.stderr or 1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Literal
 
+import msgspec
 import pytest
 
 from tests.builders import START
@@ -54,6 +56,18 @@ def test_single_answers_give_shares_that_pass_and_means() -> None:
     assert metric(result, "tone_mean").value == 4.25
     assert [record.scores["score"] for record in result.records] == [1, 1, 0, 0]
     assert (result.started, result.seconds) == (START, 12)
+
+
+@pytest.mark.parametrize("mode", ["single", "pairs"])
+def test_questions_of_one_conversation_count_as_such_for_people_too(mode: Literal["single", "pairs"]) -> None:
+    review = build_review(mode, versions=1 if mode == "single" else 2, questions=8, share=0)
+    items = tuple(msgspec.structs.replace(item, cluster=str(n // 4)) for n, item in enumerate(review.items))
+    review = msgspec.structs.replace(review, items=items)
+    given = {c.name: [1] * 8 if mode == "single" else ["first"] * 8 for c in review.criteria}
+    result = results(review, latest(judge(review, "li", **given)), LATER)[0]
+
+    assert (result.metrics[0].n, result.metrics[0].clusters) == (8, 2)
+    assert [record.cluster for record in result.records] == ["0"] * 4 + ["1"] * 4
 
 
 def test_an_answer_that_several_judged_passes_by_the_mean() -> None:

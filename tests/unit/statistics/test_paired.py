@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -12,9 +12,15 @@ from tunegate.statistics.paired import Difference, paired
 
 
 def asked(
-    scores: Mapping[str, float], value: float | None = None, *, metric: str = "score", **more: object
+    scores: Mapping[str, float],
+    value: float | None = None,
+    *,
+    metric: str = "score",
+    clusters: Sequence[str] = (),
+    **more: object,
 ) -> Evaluation:
     """An evaluation with these scores by question; `value`: of the metric, by default their mean."""
+    clusters = clusters or [""] * len(scores)
     score = metric.partition("/")[0]
     value = sum(scores.values()) / len(scores) if value is None else value
     fields: dict[str, object] = {
@@ -24,7 +30,8 @@ def asked(
         "suite_digest": "s",
         "metrics": (Metric(name=metric, value=value, n=len(scores)),),
         "records": tuple(
-            Record(id=name, prompt="?", expected="", answer="", scores={score: each}) for name, each in scores.items()
+            Record(id=name, prompt="?", expected="", answer="", cluster=cluster, scores={score: each})
+            for (name, each), cluster in zip(scores.items(), clusters, strict=True)
         ),
         "code_version": "1",
         "started": datetime(2030, 1, 1, tzinfo=UTC),

@@ -15,7 +15,7 @@ LETTERS = ("A", "B", "C", "D")
 class Item:
     """One question, its four options in the order of LETTERS, and the right letter; empty where it is not known.
 
-    explanation: the author's chain of thought.
+    explanation: the author's chain of thought. cluster: what it belongs to together with others, such as a passage.
     """
 
     id: str
@@ -23,6 +23,7 @@ class Item:
     options: tuple[str, str, str, str]
     answer: str
     explanation: str = ""
+    cluster: str = ""
 
 
 @dataclass(frozen=True)

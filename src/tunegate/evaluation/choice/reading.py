@@ -154,7 +154,8 @@ def _items(tables: Sequence[Table], *, labelled: bool) -> tuple[Item, ...]:
                 raise DataError(f"{where} has the answer {answer!r}; it must be one of A, B, C and D.")
             question, a, b, c, d = (row[name] for name in _COLUMNS)
             explanation = row.get("explanation", "").strip()
-            item = Item(row.get("id") or str(len(items)), question, (a, b, c, d), answer, explanation)
+            cluster = row.get("cluster", "").strip()
+            item = Item(row.get("id") or str(len(items)), question, (a, b, c, d), answer, explanation, cluster)
             if item.id in seen:
                 raise DataError(f"{table.where} repeats the id {item.id}; give each question its own.")
             seen.add(item.id)

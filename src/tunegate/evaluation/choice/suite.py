@@ -38,21 +38,22 @@ class ChoiceSuite:
 
     @property
     def averages(self) -> dict[str, Average]:
-        """Of the metrics that are more than the mean over their questions; as `metrics` makes them."""
+        """What accuracies of several subjects are means of: as the exam's authors have it, the other way, by area."""
         areas: dict[str, list[str]] = {}
         for subject in self.subjects:
             for area in subject.areas:
                 areas.setdefault(area, []).append(subject.handle)
         is_macro = self.wording.average == "macro"
-        whole = {
+        return {
             "accuracy": Average(score="accuracy", is_macro=is_macro),
-            _other_average(self.wording): Average(score="accuracy", is_macro=not is_macro),
+            f"accuracy_{'micro' if is_macro else 'macro'}": Average(score="accuracy", is_macro=not is_macro),
+            **{
+                f"accuracy_{area.lower().replace(' ', '_')}": Average(
+                    score="accuracy", subjects=tuple(handles), is_macro=is_macro
+                )
+                for area, handles in areas.items()
+            },
         }
-        of_areas = {
-            _area_metric(area): Average(score="accuracy", subjects=tuple(handles), is_macro=is_macro)
-            for area, handles in areas.items()
-        }
-        return whole | of_areas
 
     @property
     def prompts_digest(self) -> str:
@@ -121,6 +122,7 @@ def record(suite: ChoiceSuite, subject: Subject, item: Item, letter: str | None,
         expected=item.answer,
         answer=letter or "",
         output=output,
+        cluster=item.cluster,
         scores=values,
     )
 
@@ -131,43 +133,36 @@ def metrics(suite: ChoiceSuite, measured: Mapping[str, Sequence[Record]]) -> tup
     `measured` maps a subject's handle to the records of its questions. Where no question has a label, `accuracy` has
     no value; subjects without labels are in no average.
     """
-    right = {
-        handle: passed
+    labelled = {
+        handle: scored
         for handle, records in measured.items()
-        if (passed := [record.scores["accuracy"] == 1 for record in records if "accuracy" in record.scores])
+        if (scored := [record for record in records if "accuracy" in record.scores])
     }
-    answered = scores.share(
-        "answered", [record.scores["answered"] == 1 for rows in measured.values() for record in rows]
-    )
-    if not right:
+    answered = _share("answered", [record for records in measured.values() for record in records], "answered")
+    if not labelled:
         return (Metric(name="accuracy", n=0), answered)
-    areas: dict[str, dict[str, Sequence[bool]]] = {}
-    for subject in suite.subjects:
-        for area in subject.areas:
-            if subject.handle in right:
-                areas.setdefault(area, {})[subject.handle] = right[subject.handle]
-    other = _other_average(suite.wording)
+    averages = []
+    for name, average in suite.averages.items():
+        group = {handle: labelled[handle] for handle in average.subjects or labelled if handle in labelled}
+        averages += [_average(name, average, group)] if group else []
     return (
-        _average("accuracy", suite.wording.average, right),
-        _average(other, other.removeprefix("accuracy_"), right),
-        *(_average(_area_metric(area), suite.wording.average, group) for area, group in areas.items()),
-        *(scores.share(f"accuracy/{handle}", group) for handle, group in right.items()),
+        *averages,
+        *(_share(f"accuracy/{handle}", records, "accuracy") for handle, records in labelled.items()),
         answered,
     )
 
 
-def _other_average(wording: Wording) -> str:
-    return "accuracy_micro" if wording.average == "macro" else "accuracy_macro"
+def _average(name: str, average: Average, groups: Mapping[str, Sequence[Record]]) -> Metric:
+    if average.is_macro:
+        right = {handle: [record.scores[average.score] == 1 for record in group] for handle, group in groups.items()}
+        clusters = {handle: [record.cluster for record in group] for handle, group in groups.items()}
+        return scores.macro(name, right, clusters)
+    return _share(name, [record for group in groups.values() for record in group], average.score)
 
 
-def _area_metric(area: str) -> str:
-    return f"accuracy_{area.lower().replace(' ', '_')}"
-
-
-def _average(name: str, average: str, groups: Mapping[str, Sequence[bool]]) -> Metric:
-    if average == "macro":
-        return scores.macro(name, groups)
-    return scores.share(name, [is_right for group in groups.values() for is_right in group])
+def _share(name: str, records: Sequence[Record], score: str) -> Metric:
+    right, clusters = [record.scores[score] == 1 for record in records], [record.cluster for record in records]
+    return scores.share(name, right, clusters)
 
 
 def submission(evaluation: Evaluation) -> dict[str, dict[str, str]]:

@@ -11,8 +11,9 @@ import pytest
 
 from tests.unit.evaluation.builders import write_choice, write_csv
 from tunegate.api.errors import DataError
-from tunegate.evaluation.choice import digest_of, read_subjects
+from tunegate.evaluation.choice import ChoiceSuite, digest_of, read_subjects, wording
 from tunegate.evaluation.choice.exams import names
+from tunegate.evaluation.choice.suite import metrics, record
 
 GOOD = [0, "题", "甲", "乙", "丙", "丁", "A"]
 
@@ -204,3 +205,16 @@ def test_what_is_no_zip_is_refused(tmp_path: Path) -> None:
         read_subjects(tmp_path / "exam.zip", "ceval", "val", 0, None)
     with pytest.raises(DataError, match=r"none\.zip does not exist; correct `data`"):
         read_subjects(tmp_path / "none.zip", "ceval", "val", 0, None)
+
+
+def test_questions_on_one_passage_name_it_in_a_column(tmp_path: Path) -> None:
+    write_choice(tmp_path, {"one": "A"})
+    rows = "\n".join(f"{number},题,甲,乙,丙,丁,A,{passage}" for number, passage in enumerate(("p1", "p1", "")))
+    (tmp_path / "val" / "one_val.csv").write_text(f"id,question,A,B,C,D,answer,cluster\n{rows}\n")
+
+    (subject,) = read_subjects(tmp_path, "ceval", "val", 1, None)
+
+    assert [item.cluster for item in subject.items] == ["p1", "p1", ""]
+    suite = ChoiceSuite("exam", "", (subject,), wording("ceval", "official", "base", cot=False))
+    measured = {"one": [record(suite, subject, item, "A") for item in subject.items]}
+    assert {(metric.n, metric.clusters) for metric in metrics(suite, measured)} == {(3, 2)}
