@@ -17,6 +17,8 @@ from tunegate.api.errors import UsageError
 from tunegate.api.evaluation import Evaluation, Metric
 from tunegate.evaluation.paired import Paired, compare_items
 from tunegate.report.leaks import Hit
+from tunegate.statistics.paired import Difference
+from tunegate.statistics.paired import paired as by_question
 
 PEOPLE = "people"  # the settings of what people judged
 Kind = Literal["headline", "area", "subject", "other"]
@@ -59,10 +61,11 @@ class Row(Resource, frozen=True, kw_only=True):
 
 
 class Change(Resource, frozen=True, kw_only=True):
-    """What changed from the first version to `letter` in a suite, or in a subject of it (`part`).
+    """What changed from the first version to `letter` in a suite, or in an area or subject of it (`part`).
 
-    difference: above 0 is better. p: of the changed answers (exact McNemar); of a subject times the number of subjects
-    (Bonferroni), since of 52 two or three look changed by chance. None where no items can be compared.
+    difference: above 0 is better. low, high: its 95 % interval question by question; None where that can't be told.
+    p: of the changed answers (exact McNemar); of a subject times the number of subjects (Bonferroni), since of 52 two
+    or three look changed by chance, and so of areas. None where no items can be compared.
     is_shown: p is below 0.05; without items, the intervals have nothing in common.
     """
 
@@ -72,6 +75,8 @@ class Change(Resource, frozen=True, kw_only=True):
     before: float
     after: float
     difference: float
+    low: float | None = None
+    high: float | None = None
     n: int
     gained: int | None = None
     lost: int | None = None
@@ -248,39 +253,52 @@ def _unanswered(result: Evaluation) -> int:
 
 
 def _changes(letter: str, first: Evaluation, other: Evaluation, paired: Paired | None) -> list[Change]:
-    """Of the suite, then of each of its subjects."""
+    """Of the suite, then of each of its areas and subjects."""
     if not (first.metrics and other.metrics):
         return []
     headline = first.metrics[0].name
-    subjects = [metric.name for place, metric in enumerate(first.metrics) if kind_of(metric.name, place) == "subject"]
-    found = [_change(letter, first, other, headline, paired, 1)]
-    for name in subjects:
-        handle = name.partition("/")[2]
-        within = compare_items(_part(first, handle), _part(other, handle))
-        found.append(_change(letter, first, other, name, within, len(subjects)))
+    found = [_change(letter, first, other, headline, "", paired, 1)]
+    for kind in ("area", "subject"):
+        names = [metric.name for place, metric in enumerate(first.metrics) if kind_of(metric.name, place) == kind]
+        for name in names:
+            within = compare_items(*(_part(result, _subjects(first, name)) for result in (first, other)))
+            part = name.partition("/")[2] or name.removeprefix("accuracy_")
+            found.append(_change(letter, first, other, name, part, within, len(names)))
     return [change for change in found if change]
 
 
-def _part(result: Evaluation, handle: str) -> Evaluation:
-    """With the records of one subject, whose ids begin with its handle."""
-    return replace(result, records=tuple(record for record in result.records if record.id.startswith(f"{handle}/")))
+def _subjects(result: Evaluation, name: str) -> Sequence[str]:
+    """What a metric is of: a subject that it names, or those of its area; none where that was not kept."""
+    average = result.averages.get(name)
+    return average.subjects if average else [name.partition("/")[2]]
+
+
+def _part(result: Evaluation, subjects: Sequence[str]) -> Evaluation:
+    """With the records of these subjects, whose ids begin with them."""
+    there = tuple(record for record in result.records if record.id.partition("/")[0] in subjects)
+    return replace(result, records=there)
 
 
 def _change(
-    letter: str, first: Evaluation, other: Evaluation, name: str, paired: Paired | None, subjects: int
+    letter: str, first: Evaluation, other: Evaluation, name: str, part: str, paired: Paired | None, parts: int
 ) -> Change | None:
     before, after = first.metric(name), other.metric(name)
     if not before or not after or before.value is None or after.value is None:
         return None
-    difference = after.value - before.value
-    p = min(1.0, paired.p * subjects) if paired else None
+    sign = 1 if before.higher_is_better else -1
+    difference = sign * (after.value - before.value)
+    p = min(1.0, paired.p * parts) if paired else None
+    pairs = by_question(first, other, name)
+    low, high = sorted((sign * pairs.low, sign * pairs.high)) if isinstance(pairs, Difference) else (None, None)
     return Change(
         suite=first.suite,
-        part=name.partition("/")[2],
+        part=part,
         letter=letter,
         before=before.value,
         after=after.value,
-        difference=difference if before.higher_is_better else -difference,
+        difference=difference,
+        low=low,
+        high=high,
         n=after.n,
         gained=paired.gained if paired else None,
         lost=paired.lost if paired else None,

@@ -75,7 +75,8 @@ def exam(place: int, right: Mapping[str, str], name: str = "ceval", **about: Any
     asked = wording("ceval", "official", "base", cot=False)
     suite = ChoiceSuite(name, "", tuple(subjects), asked)
     records = [record for rows in measured.values() for record in rows]
-    return evaluation(place, name, metrics(suite, measured), records, **{"topic": "chinese", **about})
+    facts = {"topic": "chinese", "averages": suite.averages, **about}
+    return evaluation(place, name, metrics(suite, measured), records, **facts)
 
 
 def make(*versions: Sequence[Evaluation], leaks: LeakCheck = LeakCheck(), **facts: Any) -> Report:  # noqa: B008 - frozen

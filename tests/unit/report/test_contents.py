@@ -32,13 +32,42 @@ def test_what_fell_beyond_chance_comes_first() -> None:
     report = make([exam(0, LAW), business(0, "+" * 50)], [exam(1, worse), business(1, "+" * 45 + "-" * 5)])
 
     assert [(fall.suite, fall.part, fall.is_shown, fall.lost) for fall in report.regressions] == [
+        ("ceval", "humanities", True, 20),
         ("ceval", "law", True, 20),
         ("ceval", "", True, 21),
         ("shop", "", False, 5),
+        ("ceval", "stem", False, 1),
         ("ceval", "computer_network", False, 1),
     ]
-    assert report.regressions[2].p == pytest.approx(2 / 2**5)
-    assert report.regressions[2].more is not None
+    shop = report.regressions[3]
+    assert shop.p == pytest.approx(2 / 2**5)
+    assert shop.more is not None
+
+
+def test_every_change_has_its_interval_question_by_question() -> None:
+    """Of the metric itself: C-Eval's is the mean of its subjects, however many questions each has."""
+    before, after = (
+        {"law": "+" * 40, "computer_network": "+" * 10},
+        {"law": "+" * 30 + "-" * 10, "computer_network": "+" * 10},
+    )
+    whole, humanities, stem, law, network = make([exam(0, before)], [exam(1, after)]).suites[0].changes
+
+    assert [each.part for each in (humanities, stem, law, network)] == ["humanities", "stem", "law", "computer_network"]
+    assert whole.difference == pytest.approx(-0.125)
+    for change in (whole, humanities, law):
+        assert change.low is not None
+        assert change.high is not None
+        assert change.low < change.difference < change.high < 0
+    assert (humanities.low, humanities.lost) == (law.low, 10)
+    assert (stem.difference, stem.lost, stem.low) == (0, 0, -(stem.high or 0))
+
+
+def test_an_area_of_which_nothing_is_kept_is_compared_by_its_intervals() -> None:
+    """As 0.1.0 wrote it."""
+    before, after = exam(0, {"law": "+" * 40}, averages={}), exam(1, {"law": "-" * 40}, averages={})
+    humanities = make([before], [after]).suites[0].changes[1]
+
+    assert (humanities.part, humanities.p, humanities.low, humanities.is_shown) == ("humanities", None, None, True)
 
 
 def test_a_subject_s_p_counts_how_many_subjects_there_are() -> None:
@@ -46,7 +75,7 @@ def test_a_subject_s_p_counts_how_many_subjects_there_are() -> None:
     before = {"law": "+" * 40, "computer_network": "+" * 40}
     report = make([exam(0, before)], [exam(1, {**before, "law": "-" * 6 + "+" * 34})])
 
-    whole, law, _ = report.suites[0].changes
+    whole, _, _, law, _ = report.suites[0].changes
     assert (whole.p, whole.is_shown) == (2 / 2**6, True)
     assert (law.p, law.is_shown) == (4 / 2**6, False)
 

@@ -42,7 +42,8 @@ def test_it_says_what_fell_what_it_cost_and_what_is_missing() -> None:
     )
     said = says(render(report))
 
-    assert "B against A, shop: -50.0 points (100.0 % to 50.0 %); 20 lost and 0 gained of 40" in said
+    assert "B against A, shop: -50.0 points (100.0 % to 50.0 %; 95 %: -63.4 points to -31.8 points); 20 lost" in said
+    assert "20 lost and 0 gained of 40" in said
     assert "C has no result; run: tunegate evaluate shop/run-2/checkpoint-1 --suite shop" in said
     assert "B is better in 0, worse in 1 and not told apart in 0 of the suites" in said
     assert "Answers that changed sides in B: 20 lost, 0 won" in said
