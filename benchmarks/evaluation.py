@@ -80,7 +80,7 @@ def main(
 
 def speed(questions: int, rounds: int) -> list[dict[str, Any]]:
     """With and without solved examples, in float32."""
-    os.environ["TQDM_DISABLE"] = "1"
+    os.environ |= {"TQDM_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin would count as work
     import torch
 
     from tunegate.evaluation.models.local import LocalModel
