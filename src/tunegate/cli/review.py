@@ -343,6 +343,9 @@ def _print_agreement(agreements: Sequence[Agreement]) -> None:
 
 def _print_accounts(found: Sequence[Account]) -> None:
     for each in found:
+        if not each.items:
+            click.echo(f"{each.criterion} by the model {each.model}: no verdict yet.")
+            continue
         people = "; ".join(f"{k.reviewers[1]} {_number(k.value)} (n={k.n})" for k in each.kappas)
         agreed = (
             f"Cohen's kappa with people {_number(each.agreement)} (n={each.n}): {people}"
@@ -362,5 +365,5 @@ def _print_unread(review: Review, said: Judged) -> None:
     if said.unread:
         click.echo(f"{len(said.unread)} replies hold no verdict, or several:", err=True)
     for reply in said.unread[:_SHOWN]:
-        text = " ".join(reply.reply.split())
-        click.echo(f"  {review.judged[reply.answers].question}, {reply.criterion}: {text[-120:]!r}", err=True)
+        text, turned = " ".join(reply.reply.split()), ", sides changed" if reply.left else ""
+        click.echo(f"  {review.judged[reply.answers].question}, {reply.criterion}{turned}: {text[-120:]!r}", err=True)

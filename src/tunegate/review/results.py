@@ -64,7 +64,8 @@ def results(review: Review, marks: Marks, now: datetime) -> list[Evaluation]:
     progress = queue.progress(review, done)
     if progress.done < progress.total:
         people = {name for names in done.values() for name in names}
-        alone = f" Some items get {review.reviewers} reviewers." if len(people) < review.reviewers else ""
+        several = max(queue.needed(review).values())
+        alone = f" Some items get {several} reviewers." if len(people) < several > 1 else ""
         raise EvaluationError(
             f"{progress.total - progress.done} of {progress.total} judgements of {review.suite} are missing, so there "
             f"is no result yet; resume with `tunegate review serve`.{alone}"

@@ -189,9 +189,25 @@ def test_replies_that_a_judge_owes_are_had_as_the_messages_say(
         unread = run("judge", folder, "--url", url)
     assert "2 replies hold no verdict, or several:\n  q0, correct: 'Well.'" in unread.output
     assert "there is no result of it yet" in str(unread.exception)
+    judge(folder, "Li", correct=1, tone=4)
+    judge(folder, "Ana", correct=1, tone=4)
+    assert "correct by the model shop: Cohen's kappa" in run("result", folder).output
     with answering(lambda question: "[[4]]" if "[[5]]" in question else "[[yes]]") as (url, asked):
         call("review", "judge", folder, "--url", url)
         assert len(asked) == 2
+
+
+def test_a_judge_without_a_verdict_is_said_to_have_none(
+    versions: list[ModelVersion], suite: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "review"
+    call("review", "create", folder, *(v.name for v in versions), "--suite", suite, "--pairs", "--share", "0")
+    judge(folder, "Li", correct="first", tone="tie")
+    with answering(lambda question: "Well.") as (url, _):
+        unread = run("judge", folder, "--url", url).output
+    assert "q0, correct: 'Well.'" in unread
+    assert "q0, correct, sides changed: 'Well.'" in unread
+    assert "correct by the model shop: no verdict yet." in run("result", folder).output
 
 
 def test_what_can_not_be_judged_is_refused_with_the_remedy(

@@ -143,6 +143,13 @@ def test_an_incomplete_review_gives_no_result() -> None:
         results(review, latest(marks[:10]), LATER)
 
 
+def test_more_reviewers_are_asked_for_only_where_an_item_gets_several() -> None:
+    review = build_review(questions=2, share=0)
+    with pytest.raises(EvaluationError) as missing:
+        results(review, {}, LATER)
+    assert "reviewers" not in str(missing.value)
+
+
 def test_a_gate_names_what_people_said() -> None:
     review = build_review(questions=4, share=0)
     (result,) = results(review, latest(judge(review, "li", correct=[1, 1, 1, 0], tone=[5] * 4)), LATER)
