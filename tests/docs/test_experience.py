@@ -8,7 +8,6 @@ import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -55,7 +54,8 @@ def test_the_commands_lead_from_a_log_to_what_is_learned(
     monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint_url or "")
     (tmp_path / "suites/shop").mkdir(parents=True)
     (tmp_path / "suites/shop/suite.yaml").write_text(
-        "kind: business\nmax_tokens: 64\ncriteria: [{name: quality, points: 5}]\n"
+        "name: shop\nkind: business\nlanguage: zh\ndescription: what users asked\nlicense: ours\n"
+        "max_tokens: 64\ncriteria: [{name: quality, points: 5}]\n"
     )
     first = {"id": "old", "messages": [{"role": "user", "content": "?"}]}
     (tmp_path / "suites/shop/questions.jsonl").write_text(json.dumps(first))

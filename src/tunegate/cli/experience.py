@@ -96,7 +96,6 @@ def review(
     """Make a review in FOLDER of disliked answers, topics in turn: people decide on the review page which of them
     every version is to be asked from now on, and what is to be learned instead."""
     from tunegate.experience.proposals import to_review
-
     from tunegate.review.places import open_place
 
     made = to_review(_look(since, until, version, store_uri, endpoint_url, limit), reviewers)
@@ -119,9 +118,7 @@ def review(
     "--pairs", type=click.Path(dir_okay=False, path_type=Path), help="JSON lines of preferences: chosen and rejected."
 )
 @endpoint_option
-def take(
-    folder: str, suite: Path | None, corpus: Path | None, pairs: Path | None, endpoint_url: str | None
-) -> None:
+def take(folder: str, suite: Path | None, corpus: Path | None, pairs: Path | None, endpoint_url: str | None) -> None:
     """Put what reviewers in FOLDER said yes to into a suite, a corpus and pairs. What is there already stays as it is,
     so the same command again adds only what was decided since."""
     from tunegate.evaluation.business import QUESTIONS

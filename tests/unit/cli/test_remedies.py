@@ -285,6 +285,10 @@ def test_an_index_has_a_place_and_a_server_a_models_name(tmp_path: Path, monkeyp
 
 # What a cluster refuses, on a real API server, and what needs answers that are stored.
 ELSEWHERE = {
+    "Nothing is taken unless you say where to": "unit/cli/test_experience.py",
+    " is after --until ": "unit/cli/test_experience.py",
+    " has no criteria in suite.yaml, so nobody would judge": "unit/cli/test_experience.py",
+    " is not a file of JSON lines (": "unit/cli/test_experience.py",
     " is multiple choice, which nobody needs to judge; name a suite of kind business": "unit/cli/test_review.py",
     " yet; run: tunegate evaluate ": "unit/cli/test_review.py",
     "--save wants a store; name it with --store or ": "unit/cli/test_review.py",

@@ -1,6 +1,6 @@
 """The page: complete in itself, safe whatever users write, and readable on a phone, in a real browser.
 
-Make the picture of the docs anew with: TUNEGATE_SCREENSHOTS=docs/experience python -m pytest tests/unit/experience/test_page.py
+Make the docs' pictures anew with: TUNEGATE_SCREENSHOTS=docs/experience python -m pytest tests/unit/experience
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tunegate.experience.page import render, summary
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+needs_browser()
 OPTIONS = {"desktop": DESKTOP, "phone": {**PHONE, "viewport": {"width": 390, "height": 844}}}
 DOCS = Path(__file__).parents[3] / "docs/experience"
 
@@ -75,6 +76,3 @@ def test_nothing_runs_off_the_side_and_everybody_can_use_it(browser: Browser, tm
     assert width <= room
     assert found.violations_count == 0, found.generate_report()
     assert (DOCS / "desktop.png").stat().st_size < 200_000
-
-
-needs_browser()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
+from tests.refusals import refused, without_story
 from tests.unit.experience.logs import DELIVERY, PRICE, WEEK, answered, log
-from tunegate.api.errors import UsageError
 from tunegate.evaluation.criteria import Criterion
 from tunegate.experience.looking import look_at
 from tunegate.experience.proposals import CORPUS, SUITE, new_lines, take, to_review
@@ -86,14 +87,18 @@ def test_nothing_is_added_twice() -> None:
 def test_another_kind_of_review_is_refused(review: Review) -> None:
     from msgspec.structs import replace
 
-    with pytest.raises(UsageError, match="no review of proposals"):
+    with refused("This is no review of proposals"):
         take(replace(review, criteria=(Criterion(name="quality"),)), {})
 
 
 def test_without_proposals_there_is_no_review() -> None:
-    with pytest.raises(UsageError, match="nothing to propose"):
+    with refused("There is nothing to propose"):
         to_review(look_at(log(), WEEK))
 
 
 def test_both_are_questions_with_no_and_yes() -> None:
     assert [criterion.labels for criterion in (SUITE, CORPUS)] == [("no", "yes")] * 2
+
+
+def test_every_message_has_its_story() -> None:
+    assert without_story("experience", Path(__file__)) == []

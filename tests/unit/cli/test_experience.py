@@ -1,0 +1,47 @@
+"""`tunegate experience`: what it refuses is well once the message's words were followed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.refusals import call, refused
+from tests.unit.experience.logs import keep_in
+from tunegate.store import Store
+
+DAYS = ("--since", "2026-03-02", "--until", "2026-03-08")
+
+
+@pytest.fixture
+def where(store: Store) -> list[str]:
+    keep_in(store)
+    return ["--store", store.uri, "--endpoint-url", str(store.endpoint_url)]
+
+
+def test_days_in_the_wrong_order_are_named(where: list[str]) -> None:
+    with refused("is after --until"):
+        call("experience", "report", "--since", "2026-03-09", "--until", "2026-03-08", *where)
+    assert "3 answers, 3 judged, 2 disliked" in call("experience", "report", *DAYS, *where)
+
+
+def test_what_is_taken_goes_where_it_was_said(where: list[str], tmp_path: Path) -> None:
+    folder, suite, corpus = tmp_path / "review", tmp_path / "suite", tmp_path / "corpus.jsonl"
+    call("experience", "review", folder, *DAYS, *where)
+    with refused("Nothing is taken unless you say where to"):
+        call("experience", "take", folder)
+    suite.mkdir()
+    about = "name: shop\nkind: business\nlanguage: zh\ndescription: d\nlicense: ours\nmax_tokens: 9\n"
+    (suite / "suite.yaml").write_text(about)
+    rule = '"rules": [{"kind": "contains", "any": ["a"]}]'
+    (suite / "questions.jsonl").write_text(f'{{"id": "a", "messages": [{{"role": "user", "content": "?"}}], {rule}}}\n')
+    with refused("has no criteria in suite.yaml"):
+        call("experience", "take", folder, "--suite", suite)
+    (suite / "suite.yaml").write_text(about + "criteria: [{name: quality, points: 5}]\n")
+    assert "0 added" in call("experience", "take", folder, "--suite", suite)
+    corpus.write_text("no json")
+    with refused("is not a file of JSON lines"):
+        call("experience", "take", folder, "--corpus", corpus)
+    assert corpus.read_text() == "no json"
+    said = call("experience", "take", folder, "--corpus", tmp_path / "new.jsonl")
+    assert "2 are not decided yet" in said
