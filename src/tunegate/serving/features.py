@@ -41,8 +41,8 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "parallel_tool_calls": (True, False),
-    "reasoning_effort": (),
-    "verbosity": (),
+    "reasoning_effort": ("none", "medium"),  # none is asked for; the second is OpenAI's default
+    "verbosity": ("medium",),
     "prediction": (),
     "audio": (),
     "web_search_options": (),
@@ -101,6 +101,10 @@ class EngineFeatures:
         harmless = self.fields | _OURS | _IRRELEVANT | (_DRAWING if greedy else frozenset())
         for name, value in request.items():
             if name in harmless or value in _NEUTRAL.get(name, ()):
+                continue
+            if (
+                name == "tools" and request.get("tool_choice") == "none"
+            ):  # named for turns of before, and not to be called
                 continue
             if name in _NEUTRAL:
                 message = f"The engine of this server can't do {name}; {_TAKE_OUT}."

@@ -72,6 +72,8 @@ def _generation(request: Mapping[str, Any], limits: Embedded) -> dict[str, Any]:
     """The generation configuration of one answer. Raises ApiError 400 with the field."""
     asked = {name: request[name] for name in DRAWING if name in request}
     for name, value in asked.items():
+        if name in WHOLE and isinstance(value, float) and value.is_integer():  # to JSON 40.0 is a whole number, too
+            value = asked[name] = int(value)
         least, most = DRAWING[name]
         kind = int if name in WHOLE else int | float
         if not isinstance(value, kind) or isinstance(value, bool) or not least <= value <= most:
@@ -97,6 +99,8 @@ def _texts(message: Mapping[str, Any]) -> list[str]:
 
 def _length(texts: Sequence[str], wanted: Any, default: int, limits: Embedded) -> int:
     """How many tokens the answer may have. A request that outgrew the cache would end the engine for everybody."""
+    if isinstance(wanted, float) and wanted.is_integer():
+        wanted = int(wanted)
     if wanted is not None and (not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 1):
         raise bad_request("max_tokens must be a whole number of at least 1.", "max_tokens")
     around = 64 + 16 * len(texts)  # more than any chat template adds

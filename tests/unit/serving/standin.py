@@ -99,6 +99,12 @@ class StandIn:
         if text == "garbage":
             return web.Response(text="<html>")
         if not body.get("stream"):
+            try:
+                while (self.endless or text == "go on") and not self.go_on.is_set():
+                    await asyncio.sleep(0.005)
+            except asyncio.CancelledError:
+                self.ended.set()
+                raise
             return web.json_response(self._whole(given))
         return await self._stream(request, given, text)
 
