@@ -36,6 +36,8 @@ HTTP_ALLOW = "TUNEGATE_HTTP_ALLOW"
 REVIEW_TOKEN = "TUNEGATE_REVIEW_TOKEN"  # noqa: S105 - a name
 # Whether servers log texts, redacted, or numbers alone: true or false.
 LOG_CONTENT = "TUNEGATE_LOG_CONTENT"
+# The origins whose pages may ask a server from a browser, with commas between them.
+CORS_ORIGINS = "TUNEGATE_CORS_ORIGINS"
 # The name that clients ask a server for.
 MODEL_NAME = "TUNEGATE_MODEL_NAME"
 # The seconds between the signal that ends a server and the one that kills it, for servers and for what supervises them.

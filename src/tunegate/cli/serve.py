@@ -85,6 +85,16 @@ from tunegate.processes import GRACE_SECONDS
     show_default=True,
     help="Whether texts of answers and feedback are logged, redacted, or numbers alone.",
 )
+@click.option(
+    "--cors-origin",
+    "cors_origins",
+    envvar=environment.CORS_ORIGINS,
+    show_envvar=True,
+    multiple=True,
+    metavar="ORIGIN",
+    help="A page of this origin, such as https://shop.example, may ask from a browser; give it again for more. "
+    "* is any page. Default: only the playground.",
+)
 @store_options
 def command(
     version: str | None,
@@ -101,6 +111,7 @@ def command(
     keys: Path | None,
     capacity: int | None,
     log_content: bool,
+    cors_origins: tuple[str, ...],
     store_uri: str,
     endpoint_url: str | None,
 ) -> None:
@@ -128,6 +139,7 @@ def command(
         keys=keys,
         capacity=capacity,
         log_content=log_content,
+        cors_origins=tuple(origin for given in cors_origins for origin in given.split(",") if origin),
     )
     logs.configure()
     with start_engine(config) as engine:

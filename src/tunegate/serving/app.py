@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +27,7 @@ from fastapi import FastAPI
 from kserve.errors import ModelNotReady, ServerNotReady
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.rest.server import RESTServer
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -34,7 +35,7 @@ from starlette.types import ASGIApp
 
 from tunegate.api import environment
 from tunegate.api.errors import ServingError
-from tunegate.api.traffic import OPENAI_PREFIX
+from tunegate.api.traffic import OPENAI_PREFIX, STEP_HEADER
 from tunegate.feedback import ResponseIds, VoteWriter
 from tunegate.feedback.interactions import ReleaseParts
 from tunegate.feedback.spool import InteractionLog, Spool, spool_of
@@ -123,7 +124,7 @@ async def serve(
             )
             models = Models(config.model, version, ready, parts.named if parts else {})
             routes = front(chat, models, feedback, kserve_app(served))
-            app = Guard(routes, admission, metrics)
+            app = with_cors(Guard(routes, admission, metrics), config.cors_origins)
             sys.setswitchinterval(_SWITCH_SECONDS)
             gc.freeze()  # what is loaded by now stays; collecting through it would hold up answers
             await _until_stopped(
@@ -247,6 +248,14 @@ def front(chat: Chat, models: Models, feedback: FeedbackRoute, kserve: ASGIApp) 
     read.append(Route("/openapi.json", described, methods=["GET"]))
     offered = (f"{method} {path.replace('{name:path}', 'NAME')}" for path, (method, _) in routes.items())
     return Front([*ours, *playground(ReadOnly(kserve)), *read], ", ".join(offered))
+
+
+def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """The same for pages of these origins, too: what a browser asks before it sends anything needs no key."""
+    if not origins:
+        return app
+    shown = ("x-request-id", "x-tunegate-version", STEP_HEADER, "x-tunegate-notice", "retry-after")
+    return CORSMiddleware(app, origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=shown)
 
 
 def kserve_app(served: Served) -> ASGIApp:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,8 @@ from tunegate.processes import GRACE_SECONDS
 from tunegate.serving.auth import read_keys
 from tunegate.serving.version import ServedVersion, from_store, mounted
 from tunegate.store import Store
+
+_ORIGIN = re.compile(r"\*|https?://[^/,\s]+")
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class ServeConfig:
     keys: the file with the API keys that may ask; None lets everybody ask.
     capacity: how many requests may be under way; further ones are told to come back.
     log_content: whether the texts of answers and of feedback are logged, redacted, or numbers alone.
+    cors_origins: whose pages may ask from a browser.
     """
 
     served: ServedVersion
@@ -78,6 +82,7 @@ class ServeConfig:
     keys: Path | None = None
     capacity: int = 1024
     log_content: bool = True
+    cors_origins: tuple[str, ...] = ()
 
     @property
     def engine_log(self) -> Path:
@@ -98,12 +103,15 @@ def serve_config(
     keys: Path | None,
     capacity: int | None,
     log_content: bool = True,
+    cors_origins: tuple[str, ...] = (),
 ) -> ServeConfig:
     """Find the version by its name in the store, or in the folder that `tunegate initialize` left, and fetch it.
 
     feedback_key: as `tunegate.feedback.parse_key` reads it. Of the store, nothing is asked for a folder.
     Raises UsageError, NotFoundError, StoreError or ModelError.
     """
+    if wrong := next((origin for origin in cors_origins if not _ORIGIN.fullmatch(origin)), None):
+        raise UsageError(f"--cors-origin {wrong} is not an origin; write it as https://HOST or https://HOST:PORT.")
     whole = engine.whole_models_only
     if isinstance(version, Path):
         store = Store.at(store_uri, endpoint_url=endpoint_url)
@@ -115,4 +123,6 @@ def serve_config(
         read_keys(keys)  # before an engine is started for nothing
     name, key = model or served.version.model, parse_key(feedback_key)
     most = capacity or engine.capacity
-    return ServeConfig(served, engine, name, key, store, host, port, grace_seconds, keys, most, log_content)
+    return ServeConfig(
+        served, engine, name, key, store, host, port, grace_seconds, keys, most, log_content, cors_origins
+    )

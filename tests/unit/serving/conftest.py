@@ -35,7 +35,7 @@ from tunegate.feedback import ResponseIds, VoteWriter
 from tunegate.feedback.interactions import ReleaseParts
 from tunegate.feedback.spool import InteractionLog, Spool
 from tunegate.processes import free_port
-from tunegate.serving.app import front
+from tunegate.serving.app import front, with_cors
 from tunegate.serving.auth import Admission
 from tunegate.serving.engines import remote
 from tunegate.serving.features import ANY, TRANSFORMERS
@@ -80,6 +80,12 @@ def parts() -> Parts | None:
     return None
 
 
+@pytest.fixture
+def origins() -> tuple[str, ...]:
+    """Whose pages may ask from a browser; a module that is about them says so here."""
+    return ()
+
+
 @pytest.fixture(scope="session")
 def shop_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shop's documents as an index, which knows what it does not know."""
@@ -93,6 +99,7 @@ def server(
     limits: Embedded | None,
     admission: Admission,
     parts: Parts | None,
+    origins: tuple[str, ...],
     tmp_path: Path,
 ) -> Iterator[Server]:
     registry, state = CollectorRegistry(), SimpleNamespace(ready=True, later=timedelta(0))
@@ -119,7 +126,7 @@ def server(
             feedback = FeedbackRoute(ids, VoteWriter(documents), metrics, lambda: now() + state.later, DIGEST)
             models = Models(MODEL, VERSION, lambda: state.ready, parts.named if parts else {})
             behind = front(chat, models, feedback, kserve)
-            yield Guard(behind, admission, metrics)
+            yield with_cors(Guard(behind, admission, metrics), origins)
             feedback.close()
             log.close()
 

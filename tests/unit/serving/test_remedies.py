@@ -119,6 +119,11 @@ def test_a_key_file_is_made_by_the_command_of_the_message_and_then_readable(tmp_
             [["--engine-url", "http://127.0.0.1:9"]],
         ),
         (
+            " is not an origin; write it as https://HOST or https://HOST:PORT.",
+            ["--cors-origin", "https://shop.example/"],
+            [["--cors-origin", "https://shop.example", "--cors-origin", "http://localhost:3000"]],
+        ),
+        (
             "--tensor-parallel-size is for --engine vllm;",
             ["--tensor-parallel-size", "2"],
             [["--tensor-parallel-size", "2", "--engine", "vllm"], []],
