@@ -38,6 +38,8 @@ REVIEW_TOKEN = "TUNEGATE_REVIEW_TOKEN"  # noqa: S105 - a name
 LOG_CONTENT = "TUNEGATE_LOG_CONTENT"
 # The origins whose pages may ask a server from a browser, with commas between them.
 CORS_ORIGINS = "TUNEGATE_CORS_ORIGINS"
+# The networks of the proxies whose X-Forwarded-For a server believes, with commas between them.
+TRUSTED_PROXIES = "TUNEGATE_TRUSTED_PROXIES"
 # The name that clients ask a server for.
 MODEL_NAME = "TUNEGATE_MODEL_NAME"
 # The seconds between the signal that ends a server and the one that kills it, for servers and for what supervises them.

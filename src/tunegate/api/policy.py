@@ -65,12 +65,15 @@ class FeedbackGuard(Resource, frozen=True, kw_only=True):
     min_verdicts: judged answers needed of the candidate before any conclusion is drawn.
     max_lean: a step ends only while the evidence that the candidate is worse, an e-value, is at most this; at 1 it says
     nothing either way, below 1 the verdicts must speak for the candidate.
+    max_per_address: how many verdicts of users whom their requests don't name count for a version, of one address on
+    one day; None: all of them.
     """
 
     alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.05
     margin: Annotated[float, Meta(gt=0, lt=1)] = 0.1
     min_verdicts: Annotated[int, Meta(ge=1)] = 10
     max_lean: Annotated[float, Meta(gt=0)] = 1.0
+    max_per_address: Annotated[int, Meta(ge=1)] | None = None
 
 
 class Selection(Resource, frozen=True, kw_only=True):

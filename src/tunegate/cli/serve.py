@@ -95,6 +95,16 @@ from tunegate.processes import GRACE_SECONDS
     help="A page of this origin, such as https://shop.example, may ask from a browser; give it again for more. "
     "* is any page. Default: only the playground.",
 )
+@click.option(
+    "--trusted-proxy",
+    "trusted_proxies",
+    envvar=environment.TRUSTED_PROXIES,
+    show_envvar=True,
+    multiple=True,
+    metavar="NETWORK",
+    help="A proxy, or a network of them such as 10.0.0.0/8, whose X-Forwarded-For says where a request comes from; "
+    "give it again for more. Verdicts of unnamed users may be capped by it. Default: this machine.",
+)
 @store_options
 def command(
     version: str | None,
@@ -112,6 +122,7 @@ def command(
     capacity: int | None,
     log_content: bool,
     cors_origins: tuple[str, ...],
+    trusted_proxies: tuple[str, ...],
     store_uri: str,
     endpoint_url: str | None,
 ) -> None:
@@ -139,7 +150,8 @@ def command(
         keys=keys,
         capacity=capacity,
         log_content=log_content,
-        cors_origins=tuple(origin for given in cors_origins for origin in given.split(",") if origin),
+        cors_origins=_split(cors_origins),
+        trusted_proxies=_split(trusted_proxies),
     )
     logs.configure()
     with start_engine(config) as engine:
@@ -147,3 +159,8 @@ def command(
 
         named = f"{config.model} ({short(config.served.version.digest)})"
         run(config, engine, lambda url: click.echo(f"{named} answers at {url}/v1"))
+
+
+def _split(given: tuple[str, ...]) -> tuple[str, ...]:
+    """What was given one by one, or with commas between in a variable."""
+    return tuple(one for each in given for one in each.split(",") if one)

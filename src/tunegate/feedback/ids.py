@@ -17,6 +17,7 @@ from tunegate.api.digest import Digest
 from tunegate.api.environment import FEEDBACK_KEY
 from tunegate.api.errors import ForgedIdError, UsageError
 from tunegate.api.feedback import StepTag
+from tunegate.feedback.tally import BY_ADDRESS
 
 PREFIX = "chatcmpl-"  # what OpenAI's tools expect of the id of an answer
 
@@ -28,6 +29,7 @@ _MOST_STEP = 254  # the index has one byte, and 0 there is none
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DOMAIN = b"tunegate response id v1\0"
 _USER_DOMAIN = b"tunegate user v1\0"
+_ADDRESS_DOMAIN = b"tunegate address v1\0"
 _CONVERSATION_DOMAIN = b"tunegate conversation v1\0"
 _NEW_KEY = 'make one with: python -c "import secrets; print(secrets.token_hex(32))"'
 
@@ -38,8 +40,8 @@ class ResponseId:
     which step of a promotion.
 
     step: the step's tag; None for an answer of no step, and for an id that 0.1.0 issued.
-    user: a tag that tells the users of one version on one day apart and says nothing else of them; None for an unnamed
-    one.
+    user: a tag that tells the users of one version on one day apart and says nothing else of them; for an unnamed one,
+    a tag of the address that asked, which begins with BY_ADDRESS, or None where that isn't known.
     """
 
     text: str
@@ -70,16 +72,18 @@ class ResponseIds:
         user: str | None = None,
         step: StepTag | None = None,
         nonce: bytes | None = None,
+        address: str | None = None,
     ) -> str:
         """A new id for an answer that the version with `digest` gives `user` now, in this step: URL-safe, 109
-        characters. nonce: the one of `new_nonce` that tells it from all others."""
+        characters. nonce: the one of `new_nonce` that tells it from all others. address: where an unnamed user asks
+        from."""
         milliseconds = (now - _EPOCH) // timedelta(milliseconds=1)
         version = Digest.parse(digest).raw
         payload = (
             version
             + milliseconds.to_bytes(_TIME)
             + (nonce or new_nonce())
-            + self._tag(version, user, now)
+            + self._tag(version, user, address, now)
             + _packed(step)
         )
         return PREFIX + base64.urlsafe_b64encode(payload + self._sign(payload)).decode()
@@ -106,7 +110,7 @@ class ResponseIds:
             digest=str(Digest.of_raw(payload[:_DIGEST])),
             answered=_EPOCH + timedelta(milliseconds=milliseconds),
             nonce=payload[_DIGEST + _TIME : _PAYLOAD_OF_0_1 - _USER].hex(),
-            user=None if user == _ANONYMOUS else user.hex(),
+            user=None if user == _ANONYMOUS else (BY_ADDRESS if user[0] & 1 else "") + user.hex(),
             step=f"{step[:-1].hex()}/{step[-1] - 1}" if any(step[-1:]) else None,
         )
 
@@ -114,15 +118,19 @@ class ResponseIds:
         """What stands for a conversation in the log: the same for each of its answers, and it says nothing else."""
         return hmac.digest(self._key, _CONVERSATION_DOMAIN + self._context + name.encode(), "sha256")[:8].hex()
 
-    def _tag(self, version: bytes, user: str | None, now: datetime) -> bytes:
+    def _tag(self, version: bytes, user: str | None, address: str | None, now: datetime) -> bytes:
         """A keyed hash: without the key nobody finds out who it is or follows them to another version or day.
 
-        Anew each day, so that the verdicts of people who use a version for weeks keep counting.
+        Anew each day, so that the verdicts of people who use a version for weeks keep counting. Its first byte is odd
+        for an address and even for a name.
         """
-        if not user:
+        who = user or address
+        if not who:
             return _ANONYMOUS
         day = now.astimezone(UTC).date().isoformat().encode()
-        return hmac.digest(self._key, self._users + version + day + user.encode(), "sha256")[:_USER]
+        domain = self._users if user else _ADDRESS_DOMAIN + self._users
+        first, *rest = hmac.digest(self._key, domain + version + day + who.encode(), "sha256")[:_USER]
+        return bytes([first & 0xFE | (not user), *rest])
 
     def _sign(self, payload: bytes) -> bytes:
         return hmac.digest(self._key, self._context + payload, "sha256")[:_MAC]

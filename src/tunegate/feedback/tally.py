@@ -36,28 +36,37 @@ class Vote(msgspec.Struct, frozen=True, gc=False):
     step: StepTag | None = None
 
 
-class Caps:
-    """Counts the verdicts of each user; `most` users are remembered, those that voted last."""
+BY_ADDRESS = "@"
+"""What the tag of a user whom a request did not name begins with: it stands for the address that it came from."""
 
-    def __init__(self, most: int | None = None) -> None:
+
+class Caps:
+    """Counts the verdicts of each user; `most` users are remembered, those that voted last.
+
+    per_address: how many count of the unnamed users at one address; None: all.
+    """
+
+    def __init__(self, most: int | None = None, per_address: int | None = None) -> None:
         self._counts: dict[tuple[str, str | None], int] = {}
-        self._most = most
+        self._most, self._per_address = most, per_address
 
     def admit(self, user: str | None, step: StepTag | None) -> bool:
         """Whether one more verdict of `user` on an answer of this step counts."""
-        if user is None:
+        is_address = user is not None and user.startswith(BY_ADDRESS)
+        most = self._per_address if is_address else VERDICTS_PER_USER
+        if user is None or most is None:
             return True
         who = (user, step and step[:_PROMOTION])
         self._counts[who] = count = self._counts.pop(who, 0) + 1
         if self._most and len(self._counts) > self._most:
             del self._counts[next(iter(self._counts))]
-        return count <= VERDICTS_PER_USER
+        return count <= most
 
 
-def counting(votes: Iterable[Vote]) -> Iterator[Vote]:
+def counting(votes: Iterable[Vote], per_address: int | None = None) -> Iterator[Vote]:
     """The votes that count, in the order in which the first on their answer was received: of each answer the last one
     that came in time to amend the first, and of each user the first few."""
-    firsts, amended, caps = dict[int, Vote](), dict[int, Vote](), Caps()
+    firsts, amended, caps = dict[int, Vote](), dict[int, Vote](), Caps(per_address=per_address)
     for vote in sorted(votes, key=attrgetter("received")):
         first = firsts.setdefault(vote.id, vote)
         if first is not vote and vote.received - first.received <= AMEND_SECONDS:

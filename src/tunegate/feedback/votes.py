@@ -98,18 +98,18 @@ class FeedbackLog:
         counts = Counter(vote.verdict for vote in self._counting(digest, since) if vote.answered >= begin)
         return Tally(up=counts["up"], down=counts["down"])
 
-    def tallies(self, digest: str, promotion: str, since: datetime) -> Verdicts:
+    def tallies(self, digest: str, promotion: str, since: datetime, per_address: int | None = None) -> Verdicts:
         """The same for each step of the promotion of this name, and, as step None, for answers given since `since`
-        without a step."""
+        without a step. per_address: how many count of the unnamed users at one address; None: all."""
         tag, begin = promotion_tag(promotion), since.timestamp()
         found: defaultdict[int | None, Counter[Verdict]] = defaultdict(Counter)
-        for vote in self._counting(digest, since):
+        for vote in self._counting(digest, since, per_address):
             of, _, index = (vote.step or "").partition("/")
             if of == tag or (not of and vote.answered >= begin):
                 found[int(index) if of else None][vote.verdict] += 1
         return {step: Tally(up=counts["up"], down=counts["down"]) for step, counts in found.items()}
 
-    def _counting(self, digest: str, since: datetime | None) -> Iterator[Vote]:
+    def _counting(self, digest: str, since: datetime | None, per_address: int | None = None) -> Iterator[Vote]:
         """The votes that count, on answers of the days from `since` on, and of the one before, as clocks differ.
 
         Each day is counted for itself, as answers and tags of users are of one day. What was read once is not read
@@ -123,7 +123,7 @@ class FeedbackLog:
             old[utc_day(datetime.fromtimestamp(vote.answered, UTC))].append(vote)
         for day in sorted({*days, *old}):
             entries = self._store.entries(f"{folder}/{day.isoformat()}/") if day in days else []
-            yield from counting(chain(self._read_all(entries), old[day]))
+            yield from counting(chain(self._read_all(entries), old[day]), per_address)
 
     def _read_all(self, entries: Sequence[Entry]) -> Iterator[Vote]:
         unread = [entry for entry in entries if self._read.get(entry.key, ("",))[0] != entry.etag]

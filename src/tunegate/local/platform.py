@@ -246,7 +246,10 @@ class Platform:
         if self._counted != asked.promotion:  # what was read for the one before is of no use
             self._counted, self._log = asked.promotion, FeedbackLog(self.store)
         try:
-            tallies = {digest: self._log.tallies(digest, asked.promotion, asked.since) for digest in asked.digests}
+            tallies = {
+                digest: self._log.tallies(digest, asked.promotion, asked.since, asked.per_address)
+                for digest in asked.digests
+            }
         except StoreError as error:  # nothing grows meanwhile, and what a person or a server says is still acted on
             self._uncounted = str(error)
             return snapshot

@@ -163,6 +163,7 @@ class Proxy:
             return refusal
         headers = _end_to_end(request.headers)
         headers.popall(STEP_HEADER, None)  # a client's word is none
+        headers["X-Forwarded-For"] = ", ".join([*headers.popall("X-Forwarded-For", ()), request.remote or HOST])
         if is_question and route.step:
             headers[STEP_HEADER] = route.step
         for backend in targets(route, request.method, request.path, request.headers, body or b""):

@@ -42,7 +42,7 @@ class Counted(NamedTuple):
     promotion. Answers that were given in no step count from the start of the canary.
 
     promotion: its name among all that share the store. step: the index of the step whose split is checked. step_since:
-    since when its weight is observed; None: it is not.
+    since when its weight is observed; None: it is not. per_address: of the policy's feedback.
     """
 
     promotion: str
@@ -51,6 +51,7 @@ class Counted(NamedTuple):
     since: datetime
     step: int = 0
     step_since: datetime | None = None
+    per_address: int | None = None
 
     @property
     def digests(self) -> tuple[str, str]:
@@ -76,4 +77,5 @@ def counted(snapshot: Snapshot) -> Counted | None:
         since=promotion.status.canary_started,
         step=status.step,
         step_since=status.step_observed if status.phase == "Paused" else None,
+        per_address=snapshot.policy.feedback.max_per_address,
     )

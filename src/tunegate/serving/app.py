@@ -41,6 +41,7 @@ from tunegate.feedback.interactions import ReleaseParts
 from tunegate.feedback.spool import InteractionLog, Spool, spool_of
 from tunegate.files import default_cache, disk_errors_as
 from tunegate.processes import is_loopback
+from tunegate.serving.addresses import Hops
 from tunegate.serving.auth import Admission, Keys
 from tunegate.serving.config import ServeConfig
 from tunegate.serving.connections import KEEP_ALIVE_SECONDS, Connection
@@ -119,8 +120,19 @@ async def serve(
                 read_tokens(config.served.folder) if config.served.folder else Tokens(),
                 searches=bool(parts and parts.searches),
             )
+            hops = Hops(config.trusted_proxies)
             chat = Chat(
-                version.digest, rules, engine.url, session, ids, metrics, ready, _now, parts=parts, recorder=recorder
+                version.digest,
+                rules,
+                engine.url,
+                session,
+                ids,
+                metrics,
+                ready,
+                _now,
+                parts=parts,
+                recorder=recorder,
+                hops=hops,
             )
             models = Models(config.model, version, ready, parts.named if parts else {})
             routes = front(chat, models, feedback, kserve_app(served))

@@ -12,6 +12,7 @@ from tunegate.api.errors import UsageError
 from tunegate.feedback import parse_key
 from tunegate.files import default_cache
 from tunegate.processes import GRACE_SECONDS
+from tunegate.serving.addresses import LOOPBACK, Hops
 from tunegate.serving.auth import read_keys
 from tunegate.serving.version import ServedVersion, from_store, mounted
 from tunegate.store import Store
@@ -69,6 +70,7 @@ class ServeConfig:
     capacity: how many requests may be under way; further ones are told to come back.
     log_content: whether the texts of answers and of feedback are logged, redacted, or numbers alone.
     cors_origins: whose pages may ask from a browser.
+    trusted_proxies: networks whose word on where a request comes from is taken.
     """
 
     served: ServedVersion
@@ -83,6 +85,7 @@ class ServeConfig:
     capacity: int = 1024
     log_content: bool = True
     cors_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = LOOPBACK
 
     @property
     def engine_log(self) -> Path:
@@ -104,6 +107,7 @@ def serve_config(
     capacity: int | None,
     log_content: bool = True,
     cors_origins: tuple[str, ...] = (),
+    trusted_proxies: tuple[str, ...] = (),
 ) -> ServeConfig:
     """Find the version by its name in the store, or in the folder that `tunegate initialize` left, and fetch it.
 
@@ -112,6 +116,7 @@ def serve_config(
     """
     if wrong := next((origin for origin in cors_origins if not _ORIGIN.fullmatch(origin)), None):
         raise UsageError(f"--cors-origin {wrong} is not an origin; write it as https://HOST or https://HOST:PORT.")
+    Hops(trusted_proxies)
     whole = engine.whole_models_only
     if isinstance(version, Path):
         store = Store.at(store_uri, endpoint_url=endpoint_url)
@@ -124,5 +129,17 @@ def serve_config(
     name, key = model or served.version.model, parse_key(feedback_key)
     most = capacity or engine.capacity
     return ServeConfig(
-        served, engine, name, key, store, host, port, grace_seconds, keys, most, log_content, cors_origins
+        served,
+        engine,
+        name,
+        key,
+        store,
+        host,
+        port,
+        grace_seconds,
+        keys,
+        most,
+        log_content,
+        cors_origins,
+        trusted_proxies or LOOPBACK,
     )

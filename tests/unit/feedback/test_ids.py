@@ -144,3 +144,18 @@ def test_a_key_is_read_from_hex() -> None:
 def test_a_missing_or_weak_key_names_the_remedy(text: str | None) -> None:
     with pytest.raises(UsageError, match=r"TUNEGATE_FEEDBACK_KEY.*secrets\.token_hex\(32\)"):
         parse_key(text)
+
+
+def test_an_unnamed_user_is_known_by_the_address_and_a_named_one_is_not() -> None:
+    ids = ResponseIds(KEY, "shop")
+
+    def tag(user: str | None, address: str | None) -> str | None:
+        return ids.read(ids.issue(DIGEST, NOW, user, address=address)).user
+
+    here, there = tag(None, "203.0.113.7"), tag(None, "203.0.113.8")
+    assert here == tag("", "203.0.113.7")
+    assert here != there
+    assert all(each and each.startswith("@") and "203" not in each[:4] for each in (here, there))
+    assert tag("anna", "203.0.113.7") == tag("anna", None)
+    assert not (tag("203.0.113.7", None) or "@").startswith("@")
+    assert tag(None, None) is None

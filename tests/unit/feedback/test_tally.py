@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from tunegate.api.feedback import Tally, step_tag
-from tunegate.feedback.tally import Caps, Vote, count_votes
+from tunegate.feedback.tally import Caps, Vote, count_votes, counting
 
 
 def votes(*said: str) -> list[Vote]:
@@ -82,3 +82,9 @@ def test_a_server_forgets_who_voted_long_ago() -> None:
     caps = Caps(most=2)
     assert [caps.admit("anna", None) for _ in range(4)] == [True, True, True, False]
     assert [caps.admit(user, None) for user in ("ben", "cleo", "anna")] == [True, True, True]
+
+
+@pytest.mark.parametrize(("per_address", "counted"), [(None, 7), (1, 3), (5, 7)])
+def test_unnamed_users_of_one_address_share_what_the_policy_gives_it(per_address: int | None, counted: int) -> None:
+    said = votes("@07-", "@07-", "@07+", "@07-", "@07-", "@08-", "anna-")
+    assert len([*counting(said, per_address)]) == counted

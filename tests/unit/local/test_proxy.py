@@ -228,6 +228,7 @@ async def test_a_request_and_its_answer_pass_unchanged(client: Client, start: St
         "Authorization": "Bearer key",
         "x-trace": "1",
         "Content-Length": "0",  # from the client itself
+        "X-Forwarded-For": "127.0.0.1",
     }
     assert (response.status, response.reason, body) == (418, "Teapot", b"\x1f\x8bnot really")
     assert response.headers["Content-Encoding"] == "gzip"

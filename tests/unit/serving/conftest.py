@@ -133,7 +133,12 @@ def server(
     async def main(stop: asyncio.Event, started: Callable[[], None]) -> None:
         async with routes() as app:
             config = uvicorn.Config(
-                app, port=int(served.url.rpartition(":")[2]), log_config=None, lifespan="off", ws="none"
+                app,
+                port=int(served.url.rpartition(":")[2]),
+                log_config=None,
+                lifespan="off",
+                ws="none",
+                proxy_headers=False,
             )
             uvicorn_server = uvicorn.Server(config)
             serving = asyncio.ensure_future(uvicorn_server.serve())

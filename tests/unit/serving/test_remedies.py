@@ -124,6 +124,11 @@ def test_a_key_file_is_made_by_the_command_of_the_message_and_then_readable(tmp_
             [["--cors-origin", "https://shop.example", "--cors-origin", "http://localhost:3000"]],
         ),
         (
+            "; write it as 10.0.0.0/8 or 10.1.2.3.",
+            ["--trusted-proxy", "10.0.0.0/99"],
+            [["--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "10.1.2.3"]],
+        ),
+        (
             "--tensor-parallel-size is for --engine vllm;",
             ["--tensor-parallel-size", "2"],
             [["--tensor-parallel-size", "2", "--engine", "vllm"], []],

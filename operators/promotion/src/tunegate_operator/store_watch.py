@@ -351,7 +351,10 @@ class Source:
             with _told():
                 _, votes = self._logs.get(canary) or (0, FeedbackLog(self._opened()))
                 self._logs[canary] = (time.monotonic(), votes)
-                found = {digest: votes.tallies(digest, asked.promotion, asked.since) for digest in asked.digests}
+                found = {
+                    digest: votes.tallies(digest, asked.promotion, asked.since, asked.per_address)
+                    for digest in asked.digests
+                }
         except TunegateError as error:
             found = problem_of(error)
         before = self._seen.votes.get(canary)

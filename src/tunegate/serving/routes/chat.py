@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from time import perf_counter
@@ -27,6 +27,7 @@ from tunegate.api.errors import PromptError
 from tunegate.api.feedback import StepTag
 from tunegate.api.traffic import STEP_HEADER
 from tunegate.feedback import ResponseIds, new_nonce
+from tunegate.serving.addresses import Hops
 from tunegate.serving.assistant import Engine, answer_from_parts
 from tunegate.serving.events import ApiError, Ask, Event, Finished, Text, ToolCalls, bad_request
 from tunegate.serving.http import ClientGoneError, error_response, read_body, step_of, while_connected
@@ -54,7 +55,7 @@ class Chat:
     """The route as an ASGI application, in one protocol. `ready` says whether the engine is warm.
 
     parts: what the release has in front of its weights, which answers where it is asked for a chat. recorder: logs
-    what was answered.
+    what was answered. hops: whose word on where a request comes from is taken.
     """
 
     digest: str
@@ -68,6 +69,7 @@ class Chat:
     protocol: Protocol = CHAT
     parts: Parts | None = None
     recorder: Recorder | None = None
+    hops: Hops = field(default_factory=Hops)
 
     def speaking(self, protocol: Protocol) -> Chat:
         """The same in another protocol."""
@@ -85,7 +87,7 @@ class Chat:
                 request = prepare(ask, self.rules)
             except ApiError as error:
                 raise error.named(ask.names) from None
-            answer = _Answer(self, request, headers, step, started)
+            answer = _Answer(self, request, scope, headers, step, started)
             await while_connected(receive, answer.give(scope, receive, sending))
         except ClientGoneError:
             self.metrics.failed("disconnect", step)
@@ -130,8 +132,9 @@ class _Answer:
     """One request to the engine and its answer to the client."""
 
     def __init__(
-        self, chat: Chat, request: EngineRequest, headers: Headers, step: StepTag | None, started: float
+        self, chat: Chat, request: EngineRequest, scope: Scope, headers: Headers, step: StepTag | None, started: float
     ) -> None:
+        self._scope = scope
         self._chat = chat
         self._step = step
         self._request = request
@@ -142,7 +145,9 @@ class _Answer:
 
     @cached_property
     def _id(self) -> str:
-        return self._chat.ids.issue(self._chat.digest, self._now, self._request.ask.user, self._step, self._nonce)
+        chat, user = self._chat, self._request.ask.user
+        address = None if user else chat.hops.client(self._scope)
+        return chat.ids.issue(chat.digest, self._now, user, self._step, self._nonce, address)
 
     @cached_property
     def _headers(self) -> dict[str, str]:

@@ -135,6 +135,25 @@ def test_one_user_counts_at_most_three_times(server: Server) -> None:
     assert "anna" not in said
 
 
+def test_unnamed_users_of_one_address_count_as_the_policy_says(server: Server) -> None:
+    """A client's word on where it asks from counts where a proxy that is trusted passes it on, such as this machine."""
+    client = openai.OpenAI(base_url=server.url + "/v1", api_key="none")
+
+    def ask(address: str) -> str:
+        asked: list[Any] = [{"role": "user", "content": "hi"}]
+        headers = {"X-Forwarded-For": address}
+        return client.chat.completions.create(model=MODEL, messages=asked, extra_headers=headers).id
+
+    for address in ["203.0.113.7"] * 5 + ["198.51.100.9, 203.0.113.7"] * 2 + ["203.0.113.8"]:
+        assert judge(server, ask(address), "down")[0] == 202
+
+    log = FeedbackLog(server.store)
+    assert log.tallies(DIGEST, "shop-run-7", now())[None] == Tally(down=8)
+    assert log.tallies(DIGEST, "shop-run-7", now(), 2)[None] == Tally(down=3)
+    said = str([read_lines(body) for body in server.store.bodies.values()])
+    assert "113.7" not in said
+
+
 def test_feedback_on_another_version_is_kept_and_counted_there(server: Server) -> None:
     other = "sha256:" + "cd" * 32
 
