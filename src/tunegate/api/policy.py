@@ -6,6 +6,7 @@ import math
 from typing import Annotated, Any, Literal
 
 import msgspec
+import yaml
 from msgspec import Meta
 
 from tunegate.api.codec import Resource, prepare
@@ -243,24 +244,41 @@ class PolicyFile(Resource, frozen=True, kw_only=True):
 
 
 def read_policy_file(text: bytes, source: str) -> ClusterPolicy:
-    """The policy in a YAML file; `source` names the file in the error.
+    """The policy in a file as `kubectl apply` takes it: YAML or JSON, perhaps with other objects beside it, or in a
+    List. `source` names the file in the error.
 
     Raises UsageError that names the field, or, for a spec without its head, the lines to add.
     """
     try:
-        if is_bare_spec(text):
+        found = _objects(text)
+        policies = [one for one in found if isinstance(one, dict) and one.get("kind") == "PromotionPolicy"]
+        if len(policies) > 1:
+            raise UsageError(f"{source} holds {len(policies)} PromotionPolicies; give each a file of its own.")
+        one = next(iter(policies or found), None)
+        if _is_bare_spec(one):
             raise UsageError(
                 f"{source} is a PromotionPolicy's spec without its head; indent it below `spec:` and put these three "
                 "lines first:\napiVersion: tunegate.io/v1alpha1\nkind: PromotionPolicy\nmetadata: {name: my-policy}"
             )
-        return msgspec.yaml.decode(text, type=PolicyFile).spec
-    except msgspec.DecodeError as error:
+        return msgspec.convert(one, PolicyFile).spec
+    except (msgspec.ValidationError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{source} is not a valid PromotionPolicy: {error}.") from None
+
+
+def _objects(text: bytes) -> list[Any]:
+    """All objects of a file, of which some may stand in a List, as kubectl writes them."""
+    documents = [one for one in yaml.safe_load_all(text) if one is not None]
+    lists = [one.get("items") if isinstance(one, dict) and one.get("kind") == "List" else None for one in documents]
+    inner = [items if isinstance(items, list) else [one] for one, items in zip(documents, lists, strict=True)]
+    return [one for items in inner for one in items]
 
 
 def is_bare_spec(text: bytes) -> bool:
     """Whether a YAML file holds the fields of a spec at its top. Raises msgspec.DecodeError when it is no YAML."""
-    found = msgspec.yaml.decode(text)
+    return _is_bare_spec(msgspec.yaml.decode(text))
+
+
+def _is_bare_spec(found: Any) -> bool:
     return isinstance(found, dict) and "initialVersion" in found and "spec" not in found
 
 

@@ -31,6 +31,28 @@ def test_what_a_cluster_adds_to_an_object_is_no_fault() -> None:
     assert read.model == "shop"
 
 
+WRITTEN = write_policy_file(make_policy())
+JSON = msgspec.json.encode(msgspec.yaml.decode(WRITTEN))
+SECRET = b"---\napiVersion: v1\nkind: Secret\nmetadata: {name: keys}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(JSON, id="JSON"),
+        pytest.param(msgspec.json.format(JSON, indent=4).replace(b"    ", b"\t"), id="JSON with tabs"),
+        pytest.param(b"\xef\xbb\xbf" + WRITTEN, id="a byte order mark"),
+        pytest.param(WRITTEN.replace(b"\n", b"\r\n"), id="lines of Windows"),
+        pytest.param(WRITTEN.decode().encode("utf-16"), id="UTF-16"),
+        pytest.param(b"# ours\n---\n" + WRITTEN + b"---\n", id="an empty document after it"),
+        pytest.param(WRITTEN + SECRET, id="another object beside it"),
+        pytest.param(b'{"kind": "List", "apiVersion": "v1", "items": [' + JSON + b"]}", id="a List"),
+    ],
+)
+def test_what_kubectl_takes_is_read_alike(text: bytes) -> None:
+    assert read_policy_file(text, "f") == read_policy_file(WRITTEN, "f")
+
+
 def test_a_policy_comes_back_as_it_was_written() -> None:
     written = read_policy_file(write_policy_file(make_policy()), "f")
     assert all(getattr(written, name) == value for name, value in msgspec.structs.asdict(make_policy()).items())
@@ -51,6 +73,10 @@ def test_a_bare_spec_is_refused_with_the_three_lines_to_add() -> None:
         pytest.param("", "not a valid PromotionPolicy", id="empty"),
         pytest.param(HEAD + indented(SPEC + "suspendd: true"), "suspendd", id="unknown-field"),
         pytest.param(HEAD.replace("PromotionPolicy", "Promotion") + indented(SPEC), "kind", id="another-kind"),
+        pytest.param(SECRET.decode(), "apiVersion", id="no-policy-among-others"),
+        pytest.param("[model]\nname = 'shop'\n", "not a valid PromotionPolicy", id="TOML"),
+        pytest.param("when: 2026-99-99\n", "not a valid PromotionPolicy", id="no-date"),
+        pytest.param("[" * 5000, "not a valid PromotionPolicy", id="nested-too-deeply"),
         pytest.param(HEAD.replace("v1alpha1", "v7") + indented(SPEC), "apiVersion", id="another-version"),
         pytest.param(HEAD + indented(SPEC.replace("model: shop", "model: ''")), "model", id="no-model"),
     ],

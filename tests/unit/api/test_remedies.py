@@ -55,6 +55,8 @@ def test_a_policy_is_corrected_where_the_message_says() -> None:
         read_policy_file(whole.replace(b"suspend:", b"suspendd:"), "policy.yaml")
     assert "suspendd" in str(caught.value)
     read_policy_file(whole, "policy.yaml")
+    with refused(" PromotionPolicies; give each a file of its own."):
+        read_policy_file(whole + b"---\n" + whole, "policies.yaml")
 
 
 @pytest.mark.parametrize(
