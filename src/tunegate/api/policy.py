@@ -13,6 +13,7 @@ from tunegate.api.codec import Resource, prepare
 from tunegate.api.errors import UsageError
 from tunegate.api.evaluation import BY_PEOPLE, is_by_judge
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, which takes all of JSON: also tabs
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 
@@ -267,7 +268,7 @@ def read_policy_file(text: bytes, source: str) -> ClusterPolicy:
 
 def _objects(text: bytes) -> list[Any]:
     """All objects of a file, of which some may stand in a List, as kubectl writes them."""
-    documents = [one for one in yaml.safe_load_all(text) if one is not None]
+    documents = [one for one in yaml.load_all(text, _LOADER) if one is not None]
     lists = [one.get("items") if isinstance(one, dict) and one.get("kind") == "List" else None for one in documents]
     inner = [items if isinstance(items, list) else [one] for one, items in zip(documents, lists, strict=True)]
     return [one for items in inner for one in items]
