@@ -50,6 +50,7 @@ def publish(
     as_json: bool,
 ) -> None:
     """Publish FOLDER as the version NAME; the same bytes again change nothing."""
+    from tunegate.models.fit import require_fit, require_whole
     from tunegate.models.prompt_tuning import format_of
 
     format_ = format_ or format_of(folder)
@@ -58,9 +59,9 @@ def publish(
     store = open_store(store_uri, endpoint_url)
     tuned = store.resolve(base) if base else None
     if tuned and format_ != "huggingface":
-        from tunegate.models.fit import require_fit
-
         require_fit(store, folder, tuned)
+    else:
+        require_whole(folder)
     release = Release(format=cast("Format", format_), base=base_of(tuned) if tuned else None)
     with transfer_bar(f"Publishing {name}") as progress:
         version = store.publish(folder, name, release=release, producer=Producer(kind="cli"), progress=progress)

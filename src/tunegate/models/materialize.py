@@ -21,6 +21,7 @@ from tunegate.api.versions import MANIFEST, RELEASE, BaseModel, File, Manifest, 
 from tunegate.files import alone_with, default_cache, digest_of_file, new_folder, replace_file
 from tunegate.models.prompt_tuning import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PREFIX, kind_in, refuse_prefix
 from tunegate.models.templates import TEMPLATE_FILE, template_of
+from tunegate.models.weights import check_weights
 
 if TYPE_CHECKING:
     from tunegate.store import Store
@@ -49,13 +50,14 @@ def materialize(store: Store, version: ModelVersion, cache: Path | None = None, 
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ModelError unless `folder` has what an engine needs to chat: config, tokenizer and chat template."""
+    """Raise ModelError unless `folder` has what an engine needs to chat: config, tokenizer, chat template, weights."""
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is not a model folder: config.json is missing; save the model there first.")
     if not (folder / "tokenizer.json").is_file():
         raise ModelError(f"{folder} has no tokenizer.json; save the model's tokenizer into the same folder.")
     if not template_of(folder):
         raise ModelError(f"{folder} has no {TEMPLATE_FILE}; save the chat template it was trained with beside it.")
+    check_weights(folder)
 
 
 def on_base(adapter: Path, folder: Path, base: Callable[[], Path]) -> Path:
@@ -70,6 +72,7 @@ def on_base(adapter: Path, folder: Path, base: Callable[[], Path]) -> Path:
             files = msgspec.json.decode(record.read_bytes(), type=list[File])
             if all((folder / f.path).is_file() and digest_of_file(folder / f.path) == f.sha256 for f in files):
                 return folder
+        check_weights(adapter)
         shutil.rmtree(folder, ignore_errors=True)
         with new_folder(folder) as partial:
             if kind_in(adapter) == "PREFIX_TUNING":

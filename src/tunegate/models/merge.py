@@ -17,13 +17,13 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from tokenizers import AddedToken
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from tunegate.api.errors import ModelError
 from tunegate.api.versions import RELEASE
 from tunegate.models.adapters import with_adapter
-from tunegate.models.network import first_line, load_network
+from tunegate.models.network import first_line, load_network, read_config
 from tunegate.models.prompt_tuning import ADAPTER_WEIGHTS, kind_in, new_tokens, refuse_prefix
 
 BOUND = 0.001  # of the greatest logit: how far those of a merged model may be from those of the adapter on its base
@@ -41,7 +41,7 @@ def merge_adapter(base: Path, adapter: Path, into: Path) -> Path:
     """
     disable_progress_bar()
     refuse_prefix(kind := kind_in(adapter), str(adapter))
-    config = AutoConfig.from_pretrained(base)
+    config = read_config(base)
     if hasattr(config, "quantization_config"):
         raise ModelError(f"The base model in {base} is quantized; merge into the one it was made from, then quantize.")
     network = load_network(base, torch.float32)

@@ -16,11 +16,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
 from tunegate.api.errors import ModelError
-from tunegate.models.network import load_network
+from tunegate.models.network import load_network, read_config
 
 with warnings.catch_warnings():
     # torch 2.13 warns of its own old parts as they load for compressed-tensors
@@ -56,7 +55,7 @@ class Quantized:
 def quantize(folder: Path, into: Path, method: str) -> Quantized:
     """Write the model in `folder` to `into` with weights by `method`: int8, int4 or fp8. Raises ModelError."""
     disable_progress_bar()
-    if hasattr(AutoConfig.from_pretrained(folder), "quantization_config"):
+    if hasattr(read_config(folder), "quantization_config"):
         raise ModelError(f"The model in {folder} is quantized; quantize the one it was made from.")
     model = load_network(folder, "auto")
     settings = dict(_WEIGHTS[method])

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.builders import make_evaluation
 from tunegate.api.pinned import base_of
 from tunegate.api.versions import Producer, Release
 from tunegate.cli import main, root
+from tunegate.models import make_tiny
 from tunegate.store import Store
 from tunegate.store.evaluations import save
 
@@ -36,13 +38,15 @@ def run(*argv: str) -> Result:
     return CliRunner().invoke(root, ["models", *argv], catch_exceptions=False)
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("tiny") / "model", ["Which tea?"])
+
+
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"weights" * 1000)
-    return folder
+def model(tiny: Path, tmp_path: Path) -> Path:
+    """What a test may add to, so that it has another digest."""
+    return Path(shutil.copytree(tiny, tmp_path / "model"))
 
 
 @pytest.fixture
@@ -75,9 +79,8 @@ def test_adapter_is_recognized_and_needs_its_base(
 def test_adapter_of_another_base_is_refused(
     store: Store, base: Path, prompt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = shutil.copytree(base, tmp_path / "other")
-    config = json.loads((other / "config.json").read_bytes()) | {"hidden_size": 64}
-    (other / "config.json").write_text(json.dumps(config))
+    other = tmp_path / "other"
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, hidden_size=64)).save_pretrained(other)
     assert run("publish", str(other), NAME).exit_code == 0
     with pytest.raises(SystemExit) as end:
         main(["models", "publish", str(prompt), "tea/tuned/checkpoint-5", "--base", NAME])
@@ -101,15 +104,15 @@ def test_list_shows_a_table_or_json() -> None:
     assert json.loads(run("list", "coffee", "--json").stdout) == []
 
 
-def test_show_tells_the_files_and_the_origin(published: Store) -> None:
+def test_show_tells_the_files_and_the_origin(published: Store, model: Path) -> None:
     shown = run("show", NAME).stdout
     assert "model.safetensors" in shown
-    assert "7,000" in shown
+    assert f"{(model / 'model.safetensors').stat().st_size:,}" in shown
     assert json.loads(run("show", NAME, "--json").stdout)["digest"] == published.resolve(NAME).digest
 
 
 def test_verify_says_intact_or_names_the_file(published: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    assert f"{NAME} is intact: 3 files" in run("verify", NAME).stdout
+    assert f"{NAME} is intact: 7 files" in run("verify", NAME).stdout
     published.put(f"{NAME}/model.safetensors", b"damaged")
     with pytest.raises(SystemExit) as end:
         main(["models", "verify", NAME])
@@ -158,7 +161,7 @@ def test_the_curve_of_a_run_is_its_loss_beside_what_its_checkpoints_were_measure
     store: Store, model: Path, tmp_path: Path
 ) -> None:
     for step in (5, 10):
-        (model / "config.json").write_text(f'{{"step": {step}}}')
+        (model / "notes.json").write_text(f'{{"step": {step}}}')
         producer = Producer(kind="test", run="run", step=step, loss=10 / step)
         release = Release(format="huggingface")
         made = store.publish(model, f"tea/run/checkpoint-{step}", release=release, producer=producer)
@@ -175,7 +178,7 @@ def test_old_versions_go_that_nobody_names(published: Store, model: Path, tmp_pa
     policy = tmp_path / "policy.yaml"
     other = ["tea/run/checkpoint-2", "tea/run/checkpoint-3", "tea/run/checkpoint-4"]
     for name in other:
-        (model / "config.json").write_text(f'{{"of": "{name}"}}')
+        (model / "notes.json").write_text(f'{{"of": "{name}"}}')
         assert run("publish", str(model), name).exit_code == 0
     gc = ("gc", "--keep", "1", "--older-than", "0", "--home", str(tmp_path / "none"))
     nobody = CliRunner().invoke(root, ["models", *gc])
@@ -202,7 +205,7 @@ def test_a_version_is_deleted_unless_somebody_needs_it(published: Store, model: 
     assert run("publish", str(model), "tea/run/checkpoint-2").exit_code == 0
     policy = tmp_path / "policy.yaml"
     policy.write_text(POLICY.format(uri=f"{published.uri}/other/run/checkpoint-1/"))
-    (model / "config.json").write_text("{ }")
+    (model / "notes.json").write_text("{ }")
     assert run("publish", str(model), "other/run/checkpoint-1").exit_code == 0
     named = ("--policy", str(policy), "--home", str(tmp_path / "none"))
 

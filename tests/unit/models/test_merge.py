@@ -187,18 +187,6 @@ def test_logits_apart_by_more_than_the_bound_are_refused() -> None:
         _require_same(wanted[:, :2], wanted[:, 1:], 2, Path("adapter"))
 
 
-def test_an_adapter_that_is_not_finite_is_merged_for_evaluation_to_judge(
-    tiny: Path, adapter: Path, tmp_path: Path
-) -> None:
-    weights = {key: weight * torch.nan for key, weight in load_file(adapter / WEIGHTS).items()}
-    shutil.copytree(adapter, tmp_path / "broken")
-    save_file(weights, tmp_path / "broken" / WEIGHTS, metadata={"format": "pt"})
-
-    merged = merge_adapter(tiny, tmp_path / "broken", tmp_path / "merged")  # evaluation says that it answers nothing
-
-    assert logits(load(merged)).isnan().all()
-
-
 def changed(adapter: Path, folder: Path, rename: Any) -> Path:
     """The adapter with other names of its weights; those that become None are gone."""
     shutil.copytree(adapter, folder / "changed")

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from tests.adapters import make_lora
+from tests.damage import add_tokens, configure, cut_off, point, spoil
 from tests.refusals import call, refused, without_story
 from tunegate.api.codec import to_json
 from tunegate.api.pinned import Pinned, base_of
@@ -25,14 +26,15 @@ from tunegate.api.versions import BaseModel, Format, ModelVersion, Producer, Rel
 from tunegate.models import check_folder, convert_smollm2, materialize, smollm2
 from tunegate.models.adapters import with_adapter
 from tunegate.models.derive import merge_to_folder, merge_version
-from tunegate.models.fit import require_fit
+from tunegate.models.fit import require_fit, require_whole
 from tunegate.models.merge import _require_same, _require_stored, merge_adapter
 from tunegate.models.mount import deliver, read_mounted
-from tunegate.models.network import load_network, load_tokenizer, network_of_shapes
+from tunegate.models.network import load_network, load_tokenizer, network_of_shapes, read_config
 from tunegate.models.prompt_tuning import ADAPTER_CONFIG, ADAPTER_WEIGHTS, kind_in
 from tunegate.models.quantize import quantize
 from tunegate.models.templates import load_template
 from tunegate.models.tokens import Tokens
+from tunegate.models.weights import check_weights
 from tunegate.store import Store
 
 WEIGHTS = "model.safetensors"
@@ -118,6 +120,46 @@ def holding(name: str, text: str) -> Damage:
     return lambda folder: (folder / name).write_text(text)
 
 
+def misread(folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes((4).to_bytes(8, "little") + b'{"a}')
+
+
+def misshape(folder: Path) -> None:
+    header = b'{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}'
+    (folder / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+
+
+def test_weights_of_several_files_and_pickled_ones_are_whole_after_what_the_message_says(
+    base: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(base, tmp_path / "model")
+    weights = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    index = folder / f"{WEIGHTS}.index.json"
+    index.write_text("{")
+    with refused(" can't be read: …; fetch it again, or save the model there once more"):
+        check_weights(folder)
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(weights, "part.safetensors")}))
+    with refused(" lacks …, one of … files with weights that … names; fetch it again"):
+        check_weights(folder)
+    save_file(weights, folder / "part.safetensors", metadata={"format": "pt"})
+    check_weights(folder)
+    index.unlink()
+    pickled = folder / "pytorch_model.bin"
+    pickled.write_bytes(b"\x80\x02}q\x00.")
+    with refused(
+        " is cut off, or was saved by a PyTorch before 1.6; fetch it again, or save the model there once more"
+    ):
+        check_weights(folder)
+    torch.save(weights, pickled)
+    check_weights(folder)
+    torch.save({"a": Path("x")}, pickled)
+    with refused(" can't be read: …; fetch it again"):
+        check_weights(folder)
+    torch.save(weights, pickled)
+    check_weights(folder)
+
+
 REFUSES = "{{ raise_exception('no system turn') }}"
 CASES = [
     Case(
@@ -142,6 +184,47 @@ CASES = [
     Case("; publish the whole model", drop("model.norm", WEIGHTS), lambda base, _: load_network(base, "auto")),
     Case(
         "; save the whole model there again", holding(WEIGHTS, "no weights"), lambda base, _: load_network(base, "auto")
+    ),
+    Case("; fetch it there with `git lfs pull`, or download it", point, lambda base, _: check_weights(base)),
+    Case(" is cut off: it has … bytes of at least …; ", cut_off, lambda base, _: check_weights(base)),
+    Case(
+        " is no safetensors file, but …; fetch it again, or save the model there once more",
+        holding(WEIGHTS, "<html>" * 9),
+        lambda base, _: check_weights(base),
+    ),
+    Case("The header of … can't be read: …; fetch it again", misread, lambda base, _: check_weights(base)),
+    Case(" has other bytes than its shape needs; fetch it again", misshape, lambda base, _: check_weights(base)),
+    Case(" of … numbers that are NaN or infinite: ", spoil, lambda base, _: check_weights(base)),
+    Case(
+        " tokens more than the model has embeddings (…)",
+        add_tokens,
+        lambda base, _: check_weights(base),
+    ),
+    Case(
+        " can't be read: …; fetch it again, or save the model there once more",
+        holding("tokenizer_config.json", "{"),
+        lambda base, _: check_weights(base),
+    ),
+    Case(
+        ", where its config.json says …; give the weights their own config.json",
+        lambda folder: configure(folder, intermediate_size=64),
+        lambda base, _: load_network(base, "auto"),
+    ),
+    Case(
+        " layers, where its config.json says …; give the weights their own config.json",
+        lambda folder: configure(folder, num_hidden_layers=1),
+        lambda base, _: load_network(base, "auto"),
+    ),
+    Case(
+        "config.json in … can't be used: …; correct it there",
+        holding("config.json", "{}"),
+        lambda base, _: read_config(base),
+    ),
+    Case(" is not a folder; name the folder that holds", shutil.rmtree, lambda base, _: require_whole(base)),
+    Case(
+        "config.json is missing; save the model there first",
+        lacking("config.json"),
+        lambda base, _: require_whole(base),
     ),
     Case(
         " has no usable tokenizer (…); save one beside the weights",

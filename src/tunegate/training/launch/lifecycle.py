@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tunegate.api.errors import UsageError
 from tunegate.api.versions import ModelVersion
+from tunegate.models.weights import check_weights
 from tunegate.store import Store
 from tunegate.training.config import TrainConfig
 from tunegate.training.run.checkpoints import (
@@ -122,6 +123,7 @@ def finish(plan: Plan, output_dir: Path) -> list[ModelVersion]:
             publish_checkpoint(store, checkpoint, f"{model}/{run}", plan.release, plan.producer)
     remove_surplus(complete_checkpoints(output_dir), plan.config.kept)
     if store is None:
+        check_weights(complete_checkpoints(output_dir)[-1].folder)
         for path in (path for path in complete_checkpoints(output_dir)[-1].folder.iterdir() if path.is_file()):
             target = output_dir / path.name
             target.unlink(missing_ok=True)

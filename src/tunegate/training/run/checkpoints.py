@@ -18,6 +18,7 @@ from tunegate.api.codec import Document, from_json, to_json
 from tunegate.api.errors import TrainingError, UsageError
 from tunegate.api.versions import Cost, ModelVersion, Producer, Release, Training
 from tunegate.files import replace_file
+from tunegate.models.weights import check_weights
 from tunegate.store import Store
 from tunegate.training.run.layout import (
     CHECKPOINTS,
@@ -177,7 +178,11 @@ def fetch_checkpoint(store: Store, version: ModelVersion, output_dir: Path) -> C
 def publish_checkpoint(
     store: Store, checkpoint: Checkpoint, name: str, release: Release, producer: Producer
 ) -> ModelVersion:
-    """Publish `checkpoint` as the version `name`/checkpoint-<step>, with where it stands in the run."""
+    """Publish `checkpoint` as the version `name`/checkpoint-<step>, with where it stands in the run.
+
+    Raises ModelError where a weight is NaN or infinite: the step after the last loss that was logged may make it so.
+    """
+    check_weights(checkpoint.folder)
     marker = checkpoint.marker
     made = msgspec.structs.replace(
         producer,

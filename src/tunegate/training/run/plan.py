@@ -18,6 +18,7 @@ from tunegate.api.digest import Digest
 from tunegate.api.errors import UsageError
 from tunegate.api.pinned import base_of
 from tunegate.api.versions import RELEASE, Dataset, Format, Producer, Release, Training
+from tunegate.models.weights import check_weights
 from tunegate.store import Store
 from tunegate.training.config import TrainConfig, arguments_of, check_global_batch
 from tunegate.training.data.prepare import Report, prepare
@@ -72,6 +73,11 @@ def make_plan(
             f"An adapter needs its base model in the store, and {config.model_name_or_path} is a folder; publish it "
             "with `tunegate models publish` and give the version's name, or use --finetuning_type full."
         )
+    if version is None:  # a version's were checked as it was fetched
+        check_weights(folder)
+    from tunegate.models.network import check_network  # torch, once the settings are known to be right
+
+    check_network(folder)
     prepared = prepare(config, folder, report, rejects=output_dir / REJECTED)
     inherited = Release(format="huggingface")
     if (folder / RELEASE).is_file():

@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tests.stores import kill, start_again
 from tests.unit.training.alone import plan_of, train_alone
@@ -40,7 +42,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def checkpoint(output: Path, step: int, size: int = 100) -> Checkpoint:
     folder = begin_checkpoint(output, step)
-    (folder / "model.safetensors").write_bytes(os.urandom(size))
+    save_file({"weight": np.frombuffer(os.urandom(size), np.uint8)}, folder / "model.safetensors")
     return seal(folder, step=step, total_steps=12, epoch=1.0, loss=0.5)
 
 
