@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -216,10 +217,8 @@ def _placeholders(settings: dict[str, Any]) -> list[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
+    """Nothing for what is no JSON: those who load it name it."""
+    with suppress(OSError, msgspec.DecodeError):
         found: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise ModelError(f"{path} can't be read: {error}; {_AGAIN}.") from None
-    return found
+        return found
+    return {}

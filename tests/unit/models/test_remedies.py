@@ -201,11 +201,6 @@ CASES = [
         lambda base, _: check_weights(base),
     ),
     Case(
-        " can't be read: …; fetch it again, or save the model there once more",
-        holding("tokenizer_config.json", "{"),
-        lambda base, _: check_weights(base),
-    ),
-    Case(
         ", where its config.json says …; give the weights their own config.json",
         lambda folder: configure(folder, intermediate_size=64),
         lambda base, _: load_network(base, "auto"),
