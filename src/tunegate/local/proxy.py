@@ -56,7 +56,7 @@ CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 3.0  # uvicorn closes idle connections after 5 s, and a POST sent at that moment would be lost
 
 REQUEST_SECONDS = 20.0  # for the whole body of what may have to be sent twice
-WAITING_SECONDS = 65.0  # for a whole head, and between two requests
+WAITING_SECONDS = 20.0  # for a whole head, and between two requests
 READING_SECONDS = 60.0  # while a client takes nothing of an answer that waits for it
 
 # About one connection only (RFC 9110, 7.6.1); besides, `host` names us, and `expect` we have answered already.
