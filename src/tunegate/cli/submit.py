@@ -46,7 +46,8 @@ def command(line: str, dry_run: bool, store_uri: str | None, **given: Any) -> No
     pai_job = read_line(text, os.environ)
     settings = JobSettings(store=store_uri, **given)
     job = training_job(pai_job, settings)
-    _check(pai_job, job)
+    for note in (*pai_job.notes, *_check(pai_job, job)):
+        click.echo(note, err=True)
     if dry_run:
         import yaml
 
@@ -60,12 +61,16 @@ def command(line: str, dry_run: bool, store_uri: str | None, **given: Any) -> No
     click.echo(f"pytorchjob/{settings.name} is in {namespace}; follow it: kubectl -n {namespace} get pods -w")
 
 
-def _check(pai_job: PaiJob, job: dict[str, Any]) -> None:
-    """Raise UsageError or click's for arguments that training would refuse in the pod, as far as that is known here."""
+def _check(pai_job: PaiJob, job: dict[str, Any]) -> tuple[str, ...]:
+    """What of the arguments has no effect.
+
+    Raises UsageError or click's for what training would refuse in the pod, as far as that is known here.
+    """
     from msgspec.structs import replace
 
     from tunegate.cli.train import command as train
     from tunegate.cli.train import config_of
+    from tunegate.store.files import is_uri
     from tunegate.training.config import check_config
 
     container = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]
@@ -73,4 +78,7 @@ def _check(pai_job: PaiJob, job: dict[str, Any]) -> None:
     arguments = [*container["args"][1:], f"--store={variables[environment.STORE]}"]
     with train.make_context("tunegate train", arguments) as context:
         config = config_of({name: value for name, value in context.params.items() if name != "as_json"})
-    check_config(replace(config, deepspeed=None) if pai_job.package else config)
+        notes: tuple[str, ...] = context.meta["notes"]
+    is_there = config.deepspeed and (pai_job.package or is_uri(config.deepspeed))  # and not here
+    check_config(replace(config, deepspeed=None) if is_there else config)
+    return notes

@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from tunegate.api.codec import Resource
 from tunegate.api.errors import UsageError
+from tunegate.files import default_cache
 from tunegate.models.templates import load_template
 
 ZERO2 = Path(__file__).with_name("zero2.json")
@@ -217,9 +218,9 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
     nproc_per_node: Annotated[
         Count, _about(MACHINES, "Training processes, where no launcher such as torchrun starts them.")
     ] = 2
-    deepspeed: Annotated[str | None, _about(MACHINES, "A DeepSpeed configuration file instead of ours (ZeRO-2).")] = (
-        None
-    )
+    deepspeed: Annotated[
+        str | None, _about(MACHINES, "A DeepSpeed file, by path or URI, instead of ours (ZeRO-2).")
+    ] = None
     bf16: Annotated[
         Switch, _about(MACHINES, "Compute in bfloat16; auto does where the device has instructions for it.")
     ] = "auto"
@@ -518,6 +519,13 @@ def _check_deepspeed(config: TrainConfig) -> None:
             raise UsageError(f'{config.deepspeed} says {path} {in_file}, but {told}; write "auto" there, or the same.')
 
 
+def local_file(uri: str, endpoint_url: str | None) -> Path:
+    """The file at an s3:// or oss:// URI, in the cache. Raises UsageError for another URI, StoreError."""
+    from tunegate.store.files import fetch_plain  # and with it botocore, for those that need it
+
+    return fetch_plain(uri, default_cache(), endpoint_url=endpoint_url)
+
+
 def stage_of(deepspeed: dict[str, Any]) -> int:
     """How much of a run ZeRO cuts into parts: 1 the optimizer, 2 the gradients, too, 3 the weights, too."""
     stage: int = deepspeed.get("zero_optimization", {}).get("stage", 0)
@@ -526,6 +534,8 @@ def stage_of(deepspeed: dict[str, Any]) -> int:
 
 def _read_deepspeed(config: TrainConfig) -> dict[str, Any]:
     path = Path(config.deepspeed) if config.deepspeed else ZERO2
+    if config.deepspeed and "://" in config.deepspeed:
+        path = local_file(config.deepspeed, config.endpoint_url)
     try:
         loaded: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except OSError as error:

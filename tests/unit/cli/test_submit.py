@@ -149,3 +149,17 @@ def test_a_cluster_without_kubeflow_is_refused(cluster: ApiServer, monkeypatch: 
 
     assert "The cluster knows no PyTorchJob" in str(result.exception)
     assert "install Kubeflow's training operator" in str(result.exception)
+
+
+def test_a_deepspeed_file_in_a_mounted_bucket_is_the_pods_to_fetch() -> None:
+    job = printed(LINE % "--deepspeed=/data/oss_bucket_0/ds.json" + ";")
+
+    container = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]
+    assert "--deepspeed=oss://a/ds.json" in container["args"]
+
+
+def test_what_has_no_effect_is_said_beside_the_job() -> None:
+    result = submit(LINE % "--flash_attn=auto" + " -Dpython=3.6", "--dry-run")
+
+    assert "-Dpython has no effect: " in result.stderr
+    assert "--flash_attn has no effect: " in result.stderr

@@ -176,7 +176,18 @@ LINES = [
     ),
     Case("give the whole command, with pai -name in front", pai("-DworkerCount=2"), pai(line())),
     Case("tunegate submits pai -name pytorch", pai(line().replace("pytorch112z", "tensorflow")), pai(line())),
-    Case("is not known; leave it out", pai(line() + "-Dversion=1"), pai(line())),
+    Case(" not known and has no meaning here; leave it out", pai(line() + "-Dtables=a"), pai(line())),
+    Case(
+        "; a job has one endpoint: keep one of them",
+        pai(line() + "-DossHost=h1 -Dbuckets=oss://a/?host=h2"),
+        pai(line() + "-DossHost=h1 -Dbuckets=oss://a/?host=h1"),
+    ),
+    Case("There are several `pai` lines; give one", pai(f"{line()};{line()}"), pai(f"{line()};")),
+    Case(
+        "; PyTorch has workers alone: leave it out",
+        pai(line() + """-Dcluster='{"ps": {"count": 1}}'"""),
+        pai(line() + """-Dcluster='{"worker": {"count": 1}}'"""),
+    ),
     Case("they are -name, -project and -DX=Y", pai(line() + "stray"), pai(line() + "-project stray")),
     Case("a bucket is written oss://BUCKET/", pai(line().replace("oss://a/", "a/")), pai(line())),
     Case(

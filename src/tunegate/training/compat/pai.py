@@ -5,9 +5,10 @@ Pure: text in, a value out. `pytorchjob` makes a job of it.
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
@@ -17,13 +18,29 @@ import msgspec
 from tunegate.api.errors import UsageError
 from tunegate.training.compat.llamafactory import flags, name_of
 
-_KNOWN = ("script", "entryFile", "userDefinedParameters", "workerCount", "cluster", "buckets", "gpuRequired")
+_KNOWN = ("script", "entryFile", "userDefinedParameters", "workerCount", "cluster", "buckets", "gpuRequired", "ossHost")
+_WITHOUT_EFFECT = {
+    "arn": "the job's keys come from --store-secret",
+    "autoEnablePSTaskFailover": "a job's pods are restarted anyway",
+    "enableDockerFusion": "what pods run is --image",
+    "jobName": "the job is called by --name",
+    "maxHungTimeBeforeGCInSeconds": "a job ends with its processes",
+    "oversubscription": "Kubernetes has priorities of its own",
+    "python": "what pods run is --image",
+    "version": "what pods run is --image",
+}
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _MOUNT = re.compile(r"/data/oss_bucket_(\d+)(?:/(.*))?")
+_BUCKETS = ("oss://", "s3://")
 _QUOTED = re.compile(r"""("(?:\\.|[^"\\])*"|'[^']*')""")
 _OPTION = r"-(?:D[A-Za-z]+=|project\s)"
 _LAUNCHER = re.compile(r"--(nnodes|nproc[_-]per[_-]node)[= ](\S+)")
 _PACKAGE_FILES = ("dataset_dir", "deepspeed")
+# As it is pasted from pages and chats: quotes that a word processor bent, spaces that don't break, Windows' line ends.
+_TYPED = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "\u00a0": " ", "；": ";", "\r": None})
+_HOST = re.compile(r"((?:oss|s3)://[^./?]+)\.(oss-[a-z0-9-]+\.aliyuncs\.com)")
+_CONTINUED = re.compile(r"\\[ \t]*\n")
+_COMMENT = re.compile(r"(?:#|--(?=\s|$)).*?(?=\n|$)")
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,7 @@ class PaiJob:
     cpu: str | None
     memory: str | None
     endpoint_url: str | None
+    notes: tuple[str, ...] = ()
 
 
 def read_line(text: str, given: Mapping[str, str]) -> PaiJob:
@@ -62,7 +80,7 @@ def read_line(text: str, given: Mapping[str, str]) -> PaiJob:
         raise UsageError(f"The line asks for {percent} % of a GPU; Kubernetes gives whole ones: 100, 200 and so on.")
     gpus = percent // 100
     processes = launcher.get("nproc_per_node") or str(gpus or 1)
-    script, parameters = line.option("script"), line.option("userDefinedParameters")
+    script, parameters = line.option("script").partition("?")[0], line.option("userDefinedParameters")
     line.check()
     package = script if re.match(r"(oss|s3)://.+\.(tar\.gz|tgz|tar)$", script) else None
     arguments, output_dir, store = _arguments(_shell(parameters), buckets, has_package=package is not None)
@@ -77,6 +95,7 @@ def read_line(text: str, given: Mapping[str, str]) -> PaiJob:
         cpu=f"{_whole('cpu', cluster['cpu']) / 100:g}" if "cpu" in cluster else None,
         memory=f"{_whole('memory', cluster['memory'])}Mi" if "memory" in cluster else None,
         endpoint_url=endpoint_url,
+        notes=line.notes,
     )
     if "nnodes" in launcher and launcher["nnodes"] != str(job.workers):
         raise UsageError(f"The line has --nnodes={launcher['nnodes']} and {job.workers} workers; make them the same.")
@@ -89,19 +108,10 @@ class _Line:
     """The options of a line by name, with ${variables} replaced by their values; it remembers which are not set."""
 
     def __init__(self, text: str, given: Mapping[str, str]) -> None:
-        spaced = ""  # with a space before each option, outside quotes: a copied line may have lost them
-        for number, piece in enumerate(_QUOTED.split(text)):
-            is_quoted = number % 2 == 1
-            after_a_quote = number and re.match(_OPTION, piece)
-            spaced += piece if is_quoted else " " * bool(after_a_quote) + re.sub(rf"(?<=\S)(?={_OPTION})", " ", piece)
-        parts = _shell(spaced)
-        if "pai" not in parts:
-            raise UsageError("There is no `pai` line; give the whole command, with pai -name in front.")
-        start = parts.index("pai")
-        self._variables = {**given, **dict(part.split("=", 1) for part in parts[:start] if "=" in part)}
+        before, rest = _statement(text)
+        self._variables = {**given, **dict(part.split("=", 1) for part in before if "=" in part)}
         self._options: dict[str, str] = {}
         self._missing: dict[str, None] = {}
-        rest = parts[start + 1 :]
         while rest:
             part = rest.pop(0)
             if part in ("-name", "-project") and rest:
@@ -115,10 +125,13 @@ class _Line:
             raise UsageError(
                 f"pai -name {self._options.get('name', '')} is not PyTorch; tunegate submits pai -name pytorch... ."
             )
-        if unknown := self._options.keys() - {*_KNOWN, "name", "project"}:
-            raise UsageError(
-                f"-D{min(unknown)} is not known; leave it out, or of: {', '.join(f'-D{n}' for n in _KNOWN)}."
-            )
+        options = [name for name in self._options if name not in ("name", "project")]
+        if unknown := [f"-D{name}" for name in options if name not in (*_KNOWN, *_WITHOUT_EFFECT)]:
+            names, verb = ", ".join(unknown), "are" if len(unknown) > 1 else "is"
+            known = ", ".join(f"-D{name}" for name in _KNOWN)
+            raise UsageError(f"{names} {verb} not known and has no meaning here; leave it out, or of: {known}.")
+        reasons = [(name, _WITHOUT_EFFECT[name]) for name in options if name in _WITHOUT_EFFECT]
+        self.notes = tuple(f"-D{name} has no effect: {reason}." for name, reason in reasons)
 
     def option(self, name: str) -> str:
         """The value of -D`name`; empty where it was left out."""
@@ -126,22 +139,28 @@ class _Line:
 
     def buckets(self) -> tuple[tuple[str, ...], str | None]:
         """Each bucket's URI, and the endpoint if one is named beside them."""
-        uris, endpoint_url = [], None
-        for bucket in filter(None, self.option("buckets").split(",")):
-            uri, _, query = bucket.strip().partition("?")
+        uris, hosts = [], [self.option("ossHost")]
+        for bucket in filter(None, map(str.strip, self.option("buckets").split(","))):
+            uri, _, query = bucket.partition("?")
             if not re.match(r"(oss|s3)://", uri):
                 raise UsageError(f"-Dbuckets has {uri!r}; a bucket is written oss://BUCKET/.")
-            uris.append(uri.rstrip("/"))
-            host = parse_qs(query).get("host", [""])[0]
-            endpoint_url = (host if "://" in host else f"https://{host}") if host else endpoint_url
-        return tuple(uris), endpoint_url
+            host = _HOST.match(uri)
+            uris.append((_HOST.sub(r"\1", uri) if host else uri).rstrip("/"))
+            hosts += [host[2]] if host else parse_qs(query).get("host", [])
+        named = dict.fromkeys(host if "://" in host else f"https://{host}" for host in hosts if host)
+        if len(named) > 1:
+            raise UsageError(f"The buckets are on {' and '.join(named)}; a job has one endpoint: keep one of them.")
+        return tuple(uris), next(iter(named), None)
 
     def cluster(self) -> dict[str, Any]:
         """What -Dcluster says of a worker: its count, and its cpu, gpu (both in hundredths) and memory (MiB)."""
         if not (text := self.option("cluster")):
             return {}
         try:
-            return msgspec.json.decode(text, type=dict[str, dict[str, Any]]).get("worker", {})
+            roles = msgspec.json.decode(text, type=dict[str, dict[str, Any]])
+            if others := roles.keys() - {"worker"}:
+                raise UsageError(f"-Dcluster has the role {min(others)}; PyTorch has workers alone: leave it out.")
+            return roles.get("worker", {})
         except msgspec.DecodeError as error:
             raise UsageError(f'-Dcluster is not JSON such as {{"worker": {{"gpu": 100}}}}: {error}.') from None
 
@@ -162,6 +181,57 @@ class _Line:
                 self._missing[name] = None
         expanded = _VARIABLE.sub(lambda match: self._variables.get(match[1], ""), text)
         return self._expand(expanded) if expanded != text and _VARIABLE.search(expanded) else expanded
+
+
+def _statement(text: str) -> tuple[list[str], list[str]]:
+    """The words before the `pai` line, and those of it, up to the ';' that ends it; comments are left out."""
+    statements, spaced = [], ""  # with a space before each option, outside quotes: a copied line may have lost them
+    for piece in _pieces(_CONTINUED.sub(" ", text.translate(_TYPED))):
+        if piece == ";":
+            statements.append(spaced)
+            spaced = ""
+        elif piece[0] in "\"'":
+            spaced += piece
+        else:
+            lost = " " * bool(spaced and re.match(_OPTION, piece))
+            spaced += lost + re.sub(rf"(?<=\S)(?={_OPTION})", " ", piece)
+    before: list[str] = []
+    found: list[str] | None = None
+    for words in map(_shell, (*statements, spaced)):
+        start = next((place for place, word in enumerate(words) if word.lower() == "pai"), None)
+        if start is None:
+            before += words if found is None else []
+        elif found is not None:
+            raise UsageError("There are several `pai` lines; give one of them.")
+        else:
+            before += words[:start]
+            found = words[start + 1 :]
+    if found is None:
+        inner = next((word for word in before if re.match(r"\s*pai\s", word, re.IGNORECASE)), None)
+        if inner is None:
+            raise UsageError("There is no `pai` line; give the whole command, with pai -name in front.")
+        set_before, found = _statement(inner)  # what odpscmd -e was given
+        before += set_before
+    return before, found
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """`text` in quoted pieces, ';' and what is between them, without comments: from # or -- to a line's end."""
+    place, plain = 0, ""
+    while place < len(text):
+        quoted, comment = _QUOTED.match(text, place), _COMMENT.match(text, place)
+        begins_a_word = not plain or plain[-1].isspace()
+        if comment and begins_a_word:
+            place = comment.end()
+        elif quoted and not plain.endswith("\\"):
+            yield from filter(None, (plain, quoted[0]))
+            place, plain = quoted.end(), ""
+        elif text[place] == ";":
+            yield from filter(None, (plain, ";"))
+            place, plain = place + 1, ""
+        else:
+            place, plain = place + 1, plain + text[place]
+    yield from filter(None, (plain,))
 
 
 def _shell(text: str) -> list[str]:
@@ -187,21 +257,29 @@ def _arguments(
     """The flags of training, the run's folder, and the store if that folder was in a bucket."""
     kept, output_dir, store = [], "", None
     for argument, flag, value in flags(parameters):
-        if flag in _PACKAGE_FILES and value and not value.startswith(("/", "oss://", "s3://")) and not has_package:
+        if flag in _PACKAGE_FILES and value and not value.startswith(("/", *_BUCKETS)) and not has_package:
             raise UsageError(
                 f"--{flag} {value} is a file of the script's archive; give -Dscript=oss://BUCKET/JOB.tar.gz."
             )
-        mapped = value
-        if value is not None and (mount := _MOUNT.fullmatch(value)):
-            number, path = int(mount[1]), (mount[2] or "").strip("/")
-            if number >= len(buckets):
-                raise UsageError(f"{value} is in bucket {number}, and -Dbuckets names {len(buckets)}; name it there.")
-            mapped = "/".join(filter(None, [buckets[number], path]))
+        parts = [] if value is None else value.split(",") if flag in ("data_path", "dataset") else [value]
+        mapped = None if value is None else ",".join(_in_a_bucket(part.strip(), buckets) for part in parts)
         if flag == "output_dir" and value and mapped:
-            output_dir = mapped.rstrip("/")
-            store = output_dir.rpartition("/")[0] if mapped != value else None
+            is_in_a_bucket = mapped.startswith(_BUCKETS)
+            output_dir = mapped.rstrip("/") if is_in_a_bucket else posixpath.normpath(mapped).lstrip("./")
+            store = output_dir.rpartition("/")[0] if is_in_a_bucket else None
             mapped = f"/scratch/{output_dir.rpartition('/')[2] if store else output_dir}"
         kept.append(argument if not flag else f"--{flag}" if mapped is None else f"--{flag}={mapped}")
     if not output_dir:
         raise UsageError("-DuserDefinedParameters has no --output_dir; say where the run keeps its checkpoints.")
     return tuple(kept), output_dir, store
+
+
+def _in_a_bucket(path: str, buckets: tuple[str, ...]) -> str:
+    """The URI of what was mounted; another path as it is."""
+    mount = _MOUNT.fullmatch(path)
+    if not mount:
+        return path
+    number, rest = int(mount[1]), (mount[2] or "").strip("/")
+    if number >= len(buckets):
+        raise UsageError(f"{path} is in bucket {number}, and -Dbuckets names {len(buckets)}; name it there.")
+    return "/".join(filter(None, [buckets[number], rest]))

@@ -10,6 +10,7 @@ from tunegate.api.errors import Preempted, TrainingError, TunegateError, UsageEr
 from tunegate.training.run.layout import failures
 
 _KINDS: dict[int, type[TunegateError]] = {kind.exit_code: kind for kind in (UsageError, Preempted)}
+_LONGEST = 600  # characters
 _SMALLEST_FREE_SPACE = 16 * 1024**2
 
 
@@ -28,9 +29,14 @@ def explain(error: Exception, output_dir: Path) -> Failure:
     if shutil.disk_usage(output_dir).free < _SMALLEST_FREE_SPACE or "No space left" in str(error):
         message = f"The disk of {output_dir} is full; free some space and run the same command again to resume."
         return Failure(message=message, explained=True)
-    return Failure(
-        message=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", explained=False
-    )
+    return Failure(message=": ".join(filter(None, [type(error).__name__, _first_words(str(error))])), explained=False)
+
+
+def _first_words(text: str) -> str:
+    """The first line, and those that it announces with a colon."""
+    first, *others = text.splitlines() or [""]
+    announced = [line.lstrip("- ").strip() for line in others if line.strip()] if first.endswith(":") else []
+    return f"{first} {'; '.join(announced)}"[:_LONGEST].rstrip()
 
 
 def read_failure(output_dir: Path, log: Path | None) -> TunegateError:

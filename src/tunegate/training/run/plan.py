@@ -20,7 +20,7 @@ from tunegate.api.pinned import base_of
 from tunegate.api.versions import RELEASE, Dataset, Format, Producer, Release, Training
 from tunegate.models.weights import check_weights
 from tunegate.store import Store
-from tunegate.training.config import TrainConfig, arguments_of, check_global_batch
+from tunegate.training.config import TrainConfig, arguments_of, check_global_batch, local_file
 from tunegate.training.data.prepare import Report, prepare
 from tunegate.training.run.base_model import base_digest, base_folder
 from tunegate.training.run.layout import RECORD, REJECTED
@@ -67,6 +67,8 @@ def make_plan(
 
     Raises UsageError, DataError, ModelError or StoreError for what can't be used.
     """
+    if config.deepspeed and "://" in config.deepspeed:  # fetched once: ranks read the file
+        config = msgspec.structs.replace(config, deepspeed=str(local_file(config.deepspeed, config.endpoint_url)))
     folder, version = base_folder(config, store)
     if version is None and store is not None and config.finetuning_type in _ADAPTERS:
         raise UsageError(

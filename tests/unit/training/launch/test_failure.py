@@ -30,3 +30,11 @@ def test_a_full_disk_is_told_as_such_whoever_met_it(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100, 100, 0))
     message = explain(RuntimeError("[enforce fail at inline_container.cc:668]"), tmp_path).message
     assert "is full" in message
+
+
+def test_what_a_first_line_announces_is_told_with_it(tmp_path: Path) -> None:
+    error = ValueError("Correct these values that differ:\n- betas=[0.9, 0.95] against (0.9, 0.999)\n- lr=1 against 2")
+
+    assert explain(error, tmp_path).message == (
+        "ValueError: Correct these values that differ: betas=[0.9, 0.95] against (0.9, 0.999); lr=1 against 2"
+    )

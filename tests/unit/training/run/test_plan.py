@@ -13,6 +13,8 @@ from tests.unit.training.builders import dialogues, make_config, texts, write_di
 from tunegate.api.errors import DataError, ModelError, NotFoundError, UsageError
 from tunegate.models import make_tiny
 from tunegate.store import Store
+from tunegate.store.client import connect, parse_uri
+from tunegate.training.config import check_config
 from tunegate.training.run.plan import (
     accumulation,
     check_same_run,
@@ -134,3 +136,18 @@ def test_the_package_imports_no_torch() -> None:
     check = "import sys, tunegate.training; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+
+
+def test_a_deepspeed_file_in_a_bucket_is_fetched_once_for_all_ranks(store: Store, tiny: Path, tmp_path: Path) -> None:
+    place = parse_uri(f"{store.uri}/ds.json")
+    client = connect(place, store.endpoint_url)
+    client.put_object(Bucket=place.bucket, Key=place.prefix, Body=b'{"zero_optimization": {"stage": 1}}')
+    data = write_dialogues(tmp_path / "data", dialogues(9))
+    settings = {"model_name_or_path": str(tiny), "deepspeed": f"{store.uri}/ds.json"}
+    config = make_config(store.uri, data, tmp_path, endpoint_url=store.endpoint_url, **settings)
+
+    check_config(config)
+    plan = make_plan(config, store, tmp_path, 2)
+
+    assert plan.config.deepspeed and Path(plan.config.deepspeed).is_file()
+    assert plan.producer.arguments["deepspeed"] == {"zero_optimization": {"stage": 1}}
