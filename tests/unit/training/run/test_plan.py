@@ -141,7 +141,7 @@ def test_the_package_imports_no_torch() -> None:
 def test_a_deepspeed_file_in_a_bucket_is_fetched_once_for_all_ranks(store: Store, tiny: Path, tmp_path: Path) -> None:
     place = parse_uri(f"{store.uri}/ds.json")
     client = connect(place, store.endpoint_url)
-    client.put_object(Bucket=place.bucket, Key=place.prefix, Body=b'{"zero_optimization": {"stage": 1}}')
+    client.put_object(Bucket=place.bucket, Key=place.prefix.rstrip("/"), Body=b'{"zero_optimization": {"stage": 1}}')
     data = write_dialogues(tmp_path / "data", dialogues(9))
     settings = {"model_name_or_path": str(tiny), "deepspeed": f"{store.uri}/ds.json"}
     config = make_config(store.uri, data, tmp_path, endpoint_url=store.endpoint_url, **settings)
@@ -149,5 +149,6 @@ def test_a_deepspeed_file_in_a_bucket_is_fetched_once_for_all_ranks(store: Store
     check_config(config)
     plan = make_plan(config, store, tmp_path, 2)
 
-    assert plan.config.deepspeed and Path(plan.config.deepspeed).is_file()
+    assert plan.config.deepspeed is not None
+    assert Path(plan.config.deepspeed).is_file()
     assert plan.producer.arguments["deepspeed"] == {"zero_optimization": {"stage": 1}}
