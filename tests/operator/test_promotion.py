@@ -7,15 +7,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
+from tests.builders import make_evaluation
 from tests.operator.running import POLICY_NAME, Shop, keep_voting, publish
 from tests.operator.test_rights import Grant, grant
 from tests.unit.store.conftest import Proxy
 from tests.waiting import wait_for
+from tunegate.api.evaluation import ReviewProgress
 from tunegate.kube.kinds import Kind
 from tunegate.release import Changes, derive
+from tunegate.store.evaluations import save, save_progress
 from tunegate_operator import kinds
 from tunegate_operator.types import object_name
 
@@ -305,6 +309,26 @@ def test_a_failed_evaluation_says_why_and_deleting_the_job_tries_again(shop: Sho
         lambda: shop.condition(kinds.MODEL_VERSION, record, "Evaluated").get("status") == "True",
         what="the version to be evaluated again",
     )
+
+
+def test_a_promotion_that_waits_for_people_says_how_far_they_are(shop: Shop) -> None:
+    shop.start_policy(
+        suites=["tone.people"], gates=[{"suite": "tone.people", "metric": "score", "min": 0.5}], steps=[{"weight": 100}]
+    )
+    version = shop.publish("run-1", score=None)
+    said = ReviewProgress(
+        digest=version.digest, suite="tone.people", items=50, marked=12, judgements=13, needed=60, reviewers={"Li": 13}
+    )
+    save_progress(shop.store, said)
+    shop.start_operator()
+
+    def waiting() -> str:
+        found = shop.promotion(version)
+        return str(found.get("status", {}).get("waiting", "")) if found else ""
+
+    wait_for(lambda: f"tone.people on {version.name} ({said})" in waiting(), what="the message", seconds=60)
+    save(shop.store, msgspec.structs.replace(make_evaluation(version, score=0.9), suite="tone.people"))
+    shop.until(version, "Progressing", "Promoting", "Baking", "Succeeded")
 
 
 def test_the_shards_of_a_suite_are_one_indexed_job_that_the_api_server_takes(shop: Shop) -> None:

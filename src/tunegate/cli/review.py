@@ -159,10 +159,12 @@ def result(folder: str, save: bool, as_json: bool, store_uri: str | None, endpoi
 
     There is none while judgements are missing.
     """
+    from rich.markup import escape
+
     from tunegate.review.judge import judged
     from tunegate.review.marks import Judgement, latest
     from tunegate.review.places import open_place
-    from tunegate.review.results import agreement, results
+    from tunegate.review.results import agreement, comments, results
     from tunegate.review.verdicts import accounts
 
     place = open_place(folder, endpoint_url)
@@ -174,6 +176,9 @@ def result(folder: str, save: bool, as_json: bool, store_uri: str | None, endpoi
         click.echo(to_json(found), nl=False)
         return
     _print_results(found)
+    if written := comments(review, marks):
+        rows = [(each.question, each.reviewer, "\n".join(each.answers), escape(each.text)) for each in written]
+        print_table("Comments", ("question", "by", "of A, and B" if review.mode == "pairs" else "of", "comment"), rows)
     _print_agreement(agreement(review, marks))
     replies = [line for line in place.lines("judge") if isinstance(line, Judgement)]
     for model in dict.fromkeys(reply.model for reply in replies):

@@ -23,7 +23,7 @@ from tunegate.evaluation.paired import mcnemar
 from tunegate.evaluation.ranking import strengths
 from tunegate.review import queue
 from tunegate.review.items import VERDICTS, Item, Review
-from tunegate.review.marks import Marks
+from tunegate.review.marks import COMMENT, Marks
 
 SETTINGS = "people"
 WON: dict[int | str, float] = {"first": 1.0, "second": 0.0, "tie": 0.5, "both_bad": 0.5}
@@ -39,6 +39,16 @@ class Duel:
 
     item: Item
     won: float
+
+
+@dataclass(frozen=True)
+class Comment:
+    """answers: the versions that wrote them, in the order in which the reviewer saw them: A, then B."""
+
+    question: str
+    reviewer: str
+    answers: tuple[str, ...]
+    text: str
 
 
 class Kappa(Resource, frozen=True, kw_only=True):
@@ -254,3 +264,15 @@ def _record(item: Item, answer: str, values: dict[str, float]) -> Record:
         cluster=item.cluster,
         scores=values,
     )
+
+
+def comments(review: Review, marks: Marks) -> list[Comment]:
+    """What reviewers wrote, in the order of the items; what was taken back is left out."""
+    names = [version.name for version in review.versions]
+    found = []
+    written = [mark for mark in marks.values() if mark.criterion == COMMENT and mark.value]
+    for digest, item in review.judged.items():
+        for mark in (mark for mark in written if mark.answers == digest):
+            shown = [names[answer.version] for answer in (*item.answers[mark.left :], *item.answers[: mark.left])]
+            found.append(Comment(item.question, mark.reviewer, tuple(shown), str(mark.value)))
+    return found

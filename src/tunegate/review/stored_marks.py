@@ -49,14 +49,14 @@ class StoredMarks:
 
 
 def _read(store: Store, keys: Sequence[str]) -> list[Line]:
-    def line(key: str) -> Line:
+    with ThreadPoolExecutor(_READERS) as pool:
+        bodies = list(pool.map(store.get, keys))
+    lines, decoder = list[Line](), msgspec.json.Decoder[Line](Line)
+    for key, body in zip(keys, bodies, strict=True):
         try:
-            decoded: Line = msgspec.json.decode(store.get(key) or b"", type=Line)
+            lines.append(decoder.decode(body or b""))
         except msgspec.DecodeError as error:
             raise DataError(
                 f"{store.uri}/{key} is not a mark ({error}); put the object back from a copy, or delete it."
             ) from None
-        return decoded
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(line, keys))
+    return lines

@@ -112,6 +112,9 @@ def test_what_people_said_is_kept_as_an_evaluation(
     ]
     assert "score" in run("result", folder).output
     assert "agreement is not known" in run("result", folder).output
+    assert "Comments" not in run("result", folder).output
+    judge(folder, "Li", comment="Says [b]price[/b].")
+    assert "Says [b]price[/b]." in run("result", folder).output
 
 
 def test_pairs_of_two_versions(versions: list[ModelVersion], suite: Path, tmp_path: Path) -> None:

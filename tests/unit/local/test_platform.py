@@ -15,6 +15,7 @@ from tests.unit.store.picky import error, picky_store
 from tests.waiting import wait_for
 from tunegate.api import environment
 from tunegate.api.errors import UsageError
+from tunegate.api.evaluation import ReviewProgress
 from tunegate.api.policy import Gate, PromotionPolicy, Selection, StopTraining, write_policy_file
 from tunegate.api.promotion import Promotion, PromotionStatus, Transition
 from tunegate.api.versions import ModelVersion, Producer, Release, Training
@@ -25,7 +26,7 @@ from tunegate.promotion.decide import decide
 from tunegate.promotion.snapshot import Event
 from tunegate.release import Changes, derive
 from tunegate.store import Store
-from tunegate.store.evaluations import save
+from tunegate.store.evaluations import save, save_progress
 from tunegate.store.stops import find_stop
 
 
@@ -253,3 +254,20 @@ def test_a_gate_on_pairs_is_decided_on_the_answers_in_the_store(
     (result,) = home.promotions()[0].status.gates
     assert (result.passed, result.basis) == (True, "Paired")
     assert "6 better, 0 worse of 150" in result.message
+
+
+def test_a_promotion_that_waits_for_people_says_how_far_they_are(
+    platform: Platform, store: Store, base: ModelVersion, tmp_path: Path
+) -> None:
+    gate = Gate(suite="tone.people", metric="score", min=0.5)
+    keep(platform, make_policy(initial_version=base.uri, suites=("tone.people",), gates=(gate,)))
+    version = publish(store, tmp_path, "shop/run-1/checkpoint-5", step=5)
+    said = ReviewProgress(
+        digest=version.digest, suite="tone.people", items=50, marked=12, judgements=13, needed=60, reviewers={"Li": 13}
+    )
+    save_progress(store, said)
+    home = platform.config.home
+    with running(platform):
+        wait_for(lambda: any(str(said) in each.status.waiting for each in home.promotions()), what="the message")
+        save(store, msgspec.structs.replace(make_evaluation(version, score=0.9), suite="tone.people"))
+        wait_for(lambda: home.promotions()[0].status.phase == "Progressing", seconds=30, what="the result")

@@ -18,7 +18,7 @@ from tunegate.evaluation.scores import wilson
 from tunegate.promotion.gates import check_gate
 from tunegate.review.items import Review
 from tunegate.review.marks import Mark, latest
-from tunegate.review.results import agreement, results
+from tunegate.review.results import Comment, agreement, comments, results
 
 LATER = START + timedelta(hours=1)
 
@@ -148,6 +148,21 @@ def test_more_reviewers_are_asked_for_only_where_an_item_gets_several() -> None:
     with pytest.raises(EvaluationError) as missing:
         results(review, {}, LATER)
     assert "reviewers" not in str(missing.value)
+
+
+def test_comments_say_whose_answers_the_reviewer_saw_as_a_and_b() -> None:
+    review = build_review("pairs", versions=2, questions=3, share=0, criteria=())
+    digests = list(review.judged)
+    marks = [
+        make_mark(digests[1], "Li", "comment", "B is rude.", left=1),
+        make_mark(digests[0], "Ana", "comment", "Both fine.", left=0),
+        make_mark(digests[2], "Li", "comment", ""),
+    ]
+    stable, candidate = (version.name for version in review.versions)
+    assert comments(review, latest(marks)) == [
+        Comment("q0", "Ana", (stable, candidate), "Both fine."),
+        Comment("q1", "Li", (candidate, stable), "B is rude."),
+    ]
 
 
 def test_a_gate_names_what_people_said() -> None:
