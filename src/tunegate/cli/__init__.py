@@ -38,6 +38,7 @@ VERBS = {
     "policy": ("tunegate.cli.policy", "Put a policy's objects in a cluster back as it says."),
     "feedback": ("tunegate.cli.feedback", "Send and list what users say of answers."),
     "experience": ("tunegate.cli.experience", "What users disliked, and what follows for suite and corpus."),
+    "corpus": ("tunegate.cli.corpus", "Seed questions, and a corpus that a teacher writes from them."),
     "local": ("tunegate.cli.local", "The promotion loop on this machine: up, status, down."),
 }
 

@@ -94,8 +94,8 @@ class ClusterRecords:
                 if found := dict(self._served_by_pods(policy, promotion)):
                     return found
             except ForbiddenError as error:
-                rights = f"that takes the rights to list pods and to get pods/proxy in {self._namespace}"
-                why_alone = f" (asked alone: its pods can't be asked, as {error}; {rights})"
+                needs = f"that takes the rights to list pods and to get pods/proxy in {self._namespace}"
+                why_alone = f" (asked alone: its pods can't be asked, as {error}; {needs})"
         address = url or policy.get("status", {}).get("url", "")
         if not address:
             raise ServingError("The policy has no address yet; give the one of a port-forward with --url.")

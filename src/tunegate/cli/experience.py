@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from tunegate.api.codec import to_json
 from tunegate.api.errors import UsageError
 from tunegate.cli.feedback import DAY
 from tunegate.cli.options import open_store, store_options
-from tunegate.cli.review import endpoint_option, folder_argument
+from tunegate.cli.review import folder_argument
 from tunegate.files import disk_errors_as, replace_file
 
 if TYPE_CHECKING:
@@ -104,46 +102,6 @@ def review(
     click.echo(f"Next: tunegate review serve {folder}")
 
 
-@command.command()
-@folder_argument
-@click.option(
-    "--suite",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The folder of a business suite whose answers people judge: the questions are added to it.",
-)
-@click.option(
-    "--corpus", type=click.Path(dir_okay=False, path_type=Path), help="JSON lines to train on: dialogues are added."
-)
-@click.option(
-    "--pairs", type=click.Path(dir_okay=False, path_type=Path), help="JSON lines of preferences: chosen and rejected."
-)
-@endpoint_option
-def take(folder: str, suite: Path | None, corpus: Path | None, pairs: Path | None, endpoint_url: str | None) -> None:
-    """Put what reviewers in FOLDER said yes to into a suite, a corpus and pairs. What is there already stays as it is,
-    so the same command again adds only what was decided since."""
-    from tunegate.evaluation.business import QUESTIONS
-    from tunegate.experience.proposals import take as take_marks
-    from tunegate.review.marks import latest
-    from tunegate.review.places import open_place
-
-    if not (suite or corpus or pairs):
-        raise UsageError("Nothing is taken unless you say where to: give --suite, --corpus, --pairs or several.")
-    place = open_place(folder, endpoint_url)
-    taken = take_marks(place.review(), latest(place.lines("marks")))
-    if suite:
-        _check_judged(suite)
-        questions = [msgspec.to_builtins(question) for question in taken.questions]
-        _add(suite / QUESTIONS, [{key: value for key, value in each.items() if value} for each in questions])
-    if corpus:
-        _add(corpus, taken.rows)
-    if pairs:
-        _add(pairs, taken.pairs)
-    if taken.unanswered:
-        click.echo(f"{len(taken.unanswered)} are to be learned and nobody wrote how: {', '.join(taken.unanswered)}.")
-    if taken.undecided:
-        click.echo(f"{taken.undecided} are not decided yet; go on with: tunegate review serve {folder}")
-
-
 def _look(
     since: datetime | None,
     until: datetime | None,
@@ -170,32 +128,3 @@ def _look(
     for key in dict.fromkeys(damaged):
         click.echo(f"{key} in the store is cut; what is whole of it was counted.", err=True)
     return experience
-
-
-def _check_judged(suite: Path) -> None:
-    """Questions without rules belong where people judge the answers."""
-    from tunegate.evaluation import load_suite
-    from tunegate.evaluation.business import BusinessSuite
-
-    loaded = load_suite(str(suite))
-    if not isinstance(loaded, BusinessSuite) or not loaded.criteria:
-        raise UsageError(
-            f"{suite} has no criteria in suite.yaml, so nobody would judge answers to questions without rules; name a "
-            "business suite with criteria."
-        )
-
-
-def _add(path: Path, found: Sequence[dict[str, Any]]) -> None:
-    """Add the lines that the file lacks, by id; it is written again as a whole, or not at all."""
-    from tunegate.experience.proposals import new_lines
-
-    with disk_errors_as(UsageError, path, "name another file."):
-        body = path.read_bytes() if path.exists() else b""
-        try:
-            kept = [msgspec.json.decode(line, type=dict[str, Any]) for line in body.splitlines() if line.strip()]
-        except msgspec.DecodeError as error:
-            raise UsageError(f"{path} is not a file of JSON lines ({error}); mend it, or name another file.") from None
-        added = new_lines(kept, found)
-        lines = b"".join(msgspec.json.encode(each) + b"\n" for each in added)
-        replace_file(path, body + (b"\n" if body and not body.endswith(b"\n") else b"") + lines)
-    click.echo(f"{path}: {len(added)} added, {len(found) - len(added)} were there.")

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from tunegate.api import environment
 from tunegate.api.codec import to_json
@@ -303,6 +304,46 @@ def import_(folder: str, file: Path, people: tuple[str, ...], endpoint_url: str 
     click.echo(f"{file}: {len(new)} new marks, {len(found) - len(new)} that were known.")
 
 
+@command.command()
+@folder_argument
+@click.option(
+    "--suite",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The folder of a business suite whose answers people judge: the questions are added to it.",
+)
+@click.option(
+    "--corpus", type=click.Path(dir_okay=False, path_type=Path), help="JSON lines to train on: dialogues are added."
+)
+@click.option(
+    "--pairs", type=click.Path(dir_okay=False, path_type=Path), help="JSON lines of preferences: chosen and rejected."
+)
+@endpoint_option
+def take(folder: str, suite: Path | None, corpus: Path | None, pairs: Path | None, endpoint_url: str | None) -> None:
+    """Put what reviewers in FOLDER said yes to into a suite, a corpus and pairs. What is there already stays as it is,
+    so the same command again adds only what was decided since."""
+    from tunegate.evaluation.business import QUESTIONS
+    from tunegate.review.decisions import take as take_marks
+    from tunegate.review.marks import latest
+    from tunegate.review.places import open_place
+
+    if not (suite or corpus or pairs):
+        raise UsageError("Nothing is taken unless you say where to: give --suite, --corpus, --pairs or several.")
+    place = open_place(folder, endpoint_url)
+    taken = take_marks(place.review(), latest(place.lines("marks")))
+    if suite:
+        _check_judged(suite)
+        questions = [msgspec.to_builtins(question) for question in taken.questions]
+        _add(suite / QUESTIONS, [{key: value for key, value in each.items() if value} for each in questions])
+    if corpus:
+        _add(corpus, taken.rows)
+    if pairs:
+        _add(pairs, taken.pairs)
+    if taken.unanswered:
+        click.echo(f"{len(taken.unanswered)} are to be learned and nobody wrote how: {', '.join(taken.unanswered)}.")
+    if taken.undecided:
+        click.echo(f"{taken.undecided} are not decided yet; go on with: tunegate review serve {folder}")
+
+
 def _keep(found: Sequence[Evaluation], save: bool, store_uri: str | None, endpoint_url: str | None) -> None:
     from tunegate.store.evaluations import save as keep
 
@@ -372,3 +413,32 @@ def _print_unread(review: Review, said: Judged) -> None:
     for reply in said.unread[:_SHOWN]:
         text, turned = " ".join(reply.reply.split()), ", sides changed" if reply.left else ""
         click.echo(f"  {review.judged[reply.answers].question}, {reply.criterion}{turned}: {text[-120:]!r}", err=True)
+
+
+def _check_judged(suite: Path) -> None:
+    """Questions without rules belong where people judge the answers."""
+    from tunegate.evaluation import load_suite
+    from tunegate.evaluation.business import BusinessSuite
+
+    loaded = load_suite(str(suite))
+    if not isinstance(loaded, BusinessSuite) or not loaded.criteria:
+        raise UsageError(
+            f"{suite} has no criteria in suite.yaml, so nobody would judge answers to questions without rules; name a "
+            "business suite with criteria."
+        )
+
+
+def _add(path: Path, found: Sequence[dict[str, Any]]) -> None:
+    """Add the lines that the file lacks, by id; it is written again as a whole, or not at all."""
+    from tunegate.review.decisions import new_lines
+
+    with disk_errors_as(UsageError, path, "name another file."):
+        body = path.read_bytes() if path.exists() else b""
+        try:
+            kept = [msgspec.json.decode(line, type=dict[str, Any]) for line in body.splitlines() if line.strip()]
+        except msgspec.DecodeError as error:
+            raise UsageError(f"{path} is not a file of JSON lines ({error}); mend it, or name another file.") from None
+        added = new_lines(kept, found)
+        lines = b"".join(msgspec.json.encode(each) + b"\n" for each in added)
+        replace_file(path, body + (b"\n" if body and not body.endswith(b"\n") else b"") + lines)
+    click.echo(f"{path}: {len(added)} added, {len(found) - len(added)} were there.")

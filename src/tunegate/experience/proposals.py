@@ -1,45 +1,14 @@
-"""What follows from disliked answers: people decide on them on the review page, then they go into suite and corpus.
-
-Pure: from an experience review to one that people do, and from their marks to questions, dialogues and pairs.
-"""
+"""What follows from disliked answers: people decide on them on the review page, then they go into suite and corpus."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import fmean
-from typing import Any
-
 from tunegate.api.errors import UsageError
-from tunegate.evaluation.business import Message, Question
-from tunegate.evaluation.criteria import Criterion
+from tunegate.evaluation.business import Message
 from tunegate.experience.contents import Disliked, Experience, text_of
+from tunegate.review.decisions import CORPUS, SUITE
 from tunegate.review.items import Answer, Item, Review, Reviewed, digest_of
-from tunegate.review.marks import COMMENT, Marks
 
-SUITE = Criterion(name="suite", question="Ask every version this from now on?", labels=("no", "yes"))
-CORPUS = Criterion(
-    name="corpus",
-    question="Learn a better answer? It is the one you write as a comment, or else the reference.",
-    labels=("no", "yes"),
-)
 _ROLES = ("system", "user", "assistant")
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What reviewers said yes to.
-
-    questions: for a business suite that people judge. rows: dialogues with the better answer, in OpenAI's form. pairs:
-    the same with the better answer as `chosen` and the disliked one as `rejected`. unanswered: ids of what should be
-    learned without anybody having written how. undecided: how many nobody has judged yet.
-    """
-
-    questions: tuple[Question, ...]
-    rows: tuple[dict[str, Any], ...]
-    pairs: tuple[dict[str, Any], ...]
-    unanswered: tuple[str, ...]
-    undecided: int
 
 
 def to_review(experience: Experience, reviewers: int = 1) -> Review:
@@ -58,38 +27,6 @@ def to_review(experience: Experience, reviewers: int = 1) -> Review:
         share=1.0,
         items=items,
     )
-
-
-def take(review: Review, marks: Marks) -> Taken:
-    """What most reviewers of an item said yes to."""
-    if review.criteria != (SUITE, CORPUS):
-        raise UsageError("This is no review of proposals; make one with `tunegate experience review`.")
-    questions, rows, pairs, unanswered, undecided = [], [], [], list[str](), 0
-    for digest, item in review.judged.items():
-        own = [mark for (answers, _, _), mark in marks.items() if answers == digest]
-        yes = {
-            name: [mark.reviewer for mark in own if mark.criterion == name and mark.value == 1]
-            for name in (SUITE.name, CORPUS.name)
-        }
-        said = {name: [int(mark.value) for mark in own if mark.criterion == name] for name in yes}
-        if not all(said.values()):
-            undecided += 1
-            continue
-        better = next((str(m.value) for m in own if m.criterion == COMMENT and str(m.value).strip()), item.reference)
-        if fmean(said[SUITE.name]) > 0.5:
-            question = Question(id=item.question, messages=item.messages, reference=better, context=item.context)
-            questions.append(question)
-        if fmean(said[CORPUS.name]) > 0.5:
-            if not better:
-                unanswered.append(item.question)
-                continue
-            asked = [{"role": message.role, "content": message.content} for message in item.messages]
-            chosen = [{"role": "assistant", "content": better}]
-            origin = {"id": item.question, "source": review.suite, "reviewers": sorted(yes[CORPUS.name])}
-            rows.append({**origin, "messages": asked + chosen})
-            rejected = [{"role": "assistant", "content": item.answers[0].text}]
-            pairs.append({**origin, "prompt": asked, "chosen": chosen, "rejected": rejected})
-    return Taken(tuple(questions), tuple(rows), tuple(pairs), tuple(unanswered), undecided)
 
 
 def _item(disliked: Disliked, version: int) -> Item:
@@ -111,9 +48,3 @@ def _item(disliked: Disliked, version: int) -> Item:
         answers=(Answer(version=version, text=disliked.answer),),
         digest=digest_of("experience", disliked.id, disliked.answer),
     )
-
-
-def new_lines(kept: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What of `found` is not there yet, by id: the same review may be taken again."""
-    ids = {each.get("id") for each in kept}
-    return [each for each in found if each["id"] not in ids]

@@ -29,19 +29,19 @@ def test_what_is_taken_goes_where_it_was_said(where: list[str], tmp_path: Path) 
     folder, suite, corpus = tmp_path / "review", tmp_path / "suite", tmp_path / "corpus.jsonl"
     call("experience", "review", folder, *DAYS, *where)
     with refused("Nothing is taken unless you say where to"):
-        call("experience", "take", folder)
+        call("review", "take", folder)
     suite.mkdir()
     about = "name: shop\nkind: business\nlanguage: zh\ndescription: d\nlicense: ours\nmax_tokens: 9\n"
     (suite / "suite.yaml").write_text(about)
     rule = '"rules": [{"kind": "contains", "any": ["a"]}]'
     (suite / "questions.jsonl").write_text(f'{{"id": "a", "messages": [{{"role": "user", "content": "?"}}], {rule}}}\n')
     with refused("has no criteria in suite.yaml"):
-        call("experience", "take", folder, "--suite", suite)
+        call("review", "take", folder, "--suite", suite)
     (suite / "suite.yaml").write_text(about + "criteria: [{name: quality, points: 5}]\n")
-    assert "0 added" in call("experience", "take", folder, "--suite", suite)
+    assert "0 added" in call("review", "take", folder, "--suite", suite)
     corpus.write_text("no json")
     with refused("is not a file of JSON lines"):
-        call("experience", "take", folder, "--corpus", corpus)
+        call("review", "take", folder, "--corpus", corpus)
     assert corpus.read_text() == "no json"
-    said = call("experience", "take", folder, "--corpus", tmp_path / "new.jsonl")
+    said = call("review", "take", folder, "--corpus", tmp_path / "new.jsonl")
     assert "2 are not decided yet" in said

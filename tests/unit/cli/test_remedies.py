@@ -285,6 +285,15 @@ def test_an_index_has_a_place_and_a_server_a_models_name(tmp_path: Path, monkeyp
 
 # What a cluster refuses, on a real API server, and what needs answers that are stored.
 ELSEWHERE = {
+    "can't be asked which version it serves (": "unit/cli/test_cluster.py",
+    "There is nothing to collect from; give --file": "unit/corpus/test_build.py",
+    "The log is in the store; name it with --store or ": "unit/corpus/test_build.py",
+    " is no business suite, whose questions could be looked for": "unit/corpus/test_build.py",
+    " holds no corpus; make one with: ": "unit/corpus/test_build.py",
+    ' is not {"question": TEXT}; correct it': "unit/corpus/test_build.py",
+    "The plan's seeds hold no question": "unit/corpus/test_build.py",
+    " is no dialogue with `messages`; correct it": "unit/corpus/test_build.py",
+    " is not UTF-8; ": "unit/corpus/test_build.py",
     "Nothing is taken unless you say where to": "unit/cli/test_experience.py",
     " is after --until ": "unit/cli/test_experience.py",
     " has no criteria in suite.yaml, so nobody would judge": "unit/cli/test_experience.py",

@@ -11,7 +11,8 @@ from tests.refusals import refused, without_story
 from tests.unit.experience.logs import DELIVERY, PRICE, WEEK, answered, log
 from tunegate.evaluation.criteria import Criterion
 from tunegate.experience.looking import look_at
-from tunegate.experience.proposals import CORPUS, SUITE, new_lines, take, to_review
+from tunegate.experience.proposals import to_review
+from tunegate.review.decisions import CORPUS, SUITE, new_lines, take
 from tunegate.review.items import Review
 from tunegate.review.marks import COMMENT, Mark, latest
 

@@ -15,6 +15,7 @@ from tests.unit.review.conftest import Serve, served
 from tests.unit.review.test_server import Client
 from tunegate.evaluation.criteria import Criterion
 from tunegate.processes import free_port
+from tunegate.review.decisions import CORPUS, take
 from tunegate.review.desk import Desk
 from tunegate.review.items import make_review
 from tunegate.review.judge import calls, judged
@@ -166,6 +167,12 @@ def test_the_page_is_opened_by_the_address_that_was_printed(tmp_path: Path) -> N
     with served(build_review(), tmp_path / "marks.jsonl") as url:
         assert "; open it as http://127.0.0.1" in Client(url, host="review.example").join("Ana")[1]["error"]
         assert Client(url).join("Ana")[0] == 200
+
+
+def test_a_review_of_answers_gives_no_decisions_and_one_of_proposals_does() -> None:
+    with refused("This is no review of proposals"):
+        take(build_review(), {})
+    assert take(msgspec.structs.replace(build_review(), criteria=(CORPUS,)), {}).undecided > 0
 
 
 def test_every_message_has_its_story() -> None:
