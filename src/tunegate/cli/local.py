@@ -50,15 +50,14 @@ def up(home: Home, policy: Path | None, port: int, limit: int | None, **where: A
     from tunegate.local.state import write
 
     text = policy.read_bytes() if policy else None
-    if text is None:
-        home.policy()  # a policy that can't be used is refused before anything starts
-    else:
-        read_policy_file(text, str(policy))
+    # a policy that can't be used is refused before anything starts
+    asked = home.policy() if text is None else read_policy_file(text, str(policy))
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
     config = PlatformConfig(home=home, port=port, evaluation_limit=limit, **where)
     with Platform.open(config) as platform:
+        platform.store.resolve(asked.initial_version)
         if text is not None:  # not before the folder is ours: it may be the policy of a platform that runs
             write(home.policy_file, text)
         click.echo(f"Listens on {platform.url}; records in {home.folder}. Ctrl-C stops it.")

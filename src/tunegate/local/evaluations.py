@@ -11,7 +11,7 @@ from tunegate.api.errors import UnavailableError, UsageError
 from tunegate.api.evaluation import Evaluation, ReviewProgress, is_by_people, is_reviewed
 from tunegate.api.versions import ModelVersion
 from tunegate.processes import Child
-from tunegate.promotion.snapshot import EvaluationJob, EvaluationState
+from tunegate.promotion.snapshot import EvaluationJob, EvaluationState, Event
 
 Key = tuple[str, str]  # digest, suite
 
@@ -22,11 +22,12 @@ PEOPLE_SECONDS = 5.0
 @dataclass
 class Evaluations:
     """`start` measures suites on a version and leaves the results where `find` finds them. `progress`: how far people
-    are where they judge; None where nobody says."""
+    are where they judge; None where nobody says. `say` hears of each that ended with an error."""
 
     start: Callable[[ModelVersion, Sequence[str]], Child]
     find: Callable[[str, str], Evaluation | None]
     progress: Callable[[str, str], ReviewProgress | None] = lambda digest, suite: None
+    say: Callable[[Event], None] = lambda event: None
     _results: dict[Key, Evaluation] = field(default_factory=dict)
     _looked: set[Key] = field(default_factory=set)
     _failures: Counter[Key] = field(default_factory=Counter)
@@ -43,6 +44,8 @@ class Evaluations:
             self._running = None
             # One that gave up waiting for the store has failed at nothing.
             was_away = child.exit_code == UnavailableError.exit_code
+            if child.exit_code:
+                self.say(Event("", "Ended", f"{child.name} ended with status {child.exit_code}: {child.tail()}"))
             for key in keys:
                 self._looked.discard(key)
                 if was_away or self._find(key) is None:

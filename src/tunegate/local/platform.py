@@ -92,7 +92,9 @@ class Platform:
         self._log = FeedbackLog(store)
         self._said: SimpleQueue[Event] = SimpleQueue()
         self._servers = Servers(self._start_server, self._said.put)
-        self._evaluations = Evaluations(self._start_evaluation, partial(find, store), partial(find_progress, store))
+        self._evaluations = Evaluations(
+            self._start_evaluation, partial(find, store), partial(find_progress, store), self._said.put
+        )
         self._policy: tuple[PromotionPolicy, ModelVersion] | None = None  # the last good one, and its initial version
         self._problem = self._unrecorded = self._uncounted = self._counted = ""
         self._was_up, self._told_up = time.monotonic(), False

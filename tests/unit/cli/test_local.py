@@ -8,14 +8,16 @@ import pytest
 from click.testing import CliRunner
 
 from tests.builders import make_policy
-from tunegate.api.errors import TunegateError, UsageError
+from tunegate.api.errors import NotFoundError, TunegateError, UsageError
 from tunegate.api.policy import write_policy_file
 from tunegate.cli.local import command
 from tunegate.local.state import Home, write
+from tunegate.processes import free_port
+from tunegate.store import Store
 
 
 def up(home: Home, policy: Path) -> None:
-    arguments = ["up", "--home", str(home.folder), "--policy", str(policy)]
+    arguments = ["up", "--home", str(home.folder), "--policy", str(policy), "--port", str(free_port())]
     CliRunner().invoke(command, arguments, catch_exceptions=False)
 
 
@@ -40,6 +42,17 @@ def test_a_policy_for_a_platform_that_runs_is_refused_and_the_good_one_stays(hom
     other = tmp_path / "other.yaml"
     other.write_bytes(write_policy_file(make_policy(suspend=True)))
     with home.hold(), pytest.raises(TunegateError, match="A platform already runs"):
+        up(home, other)
+    assert home.policy_file.read_bytes() == before
+
+
+def test_a_policy_whose_initial_version_is_nowhere_is_refused_and_the_good_one_stays(
+    home: Home, tmp_path: Path, store: Store
+) -> None:
+    before = home.policy_file.read_bytes()
+    other = tmp_path / "other.yaml"
+    other.write_bytes(write_policy_file(make_policy(initial_version=f"{store.uri}/shop/base/checkpoint-7/")))
+    with pytest.raises(NotFoundError, match="checkpoint-7"):
         up(home, other)
     assert home.policy_file.read_bytes() == before
 

@@ -15,7 +15,7 @@ from tunegate.api.versions import ModelVersion
 from tunegate.local.evaluations import Evaluations
 from tunegate.local.servers import MAX_STARTS, Servers
 from tunegate.processes import Child
-from tunegate.promotion.snapshot import EvaluationJob
+from tunegate.promotion.snapshot import EvaluationJob, Event
 
 SERVE = """
 import http.server, sys
@@ -65,6 +65,8 @@ def test_asking_for_the_same_servers_again_changes_nothing(servers: Servers) -> 
 
 
 def test_a_server_that_served_is_started_again_when_it_ends(servers: Servers) -> None:
+    said: list[Event] = []
+    servers.say = said.append
     servers.ensure([ONE])
     wait_for(lambda: is_ready(servers, ONE))
     url = servers.urls()[ONE.digest]
@@ -72,6 +74,30 @@ def test_a_server_that_served_is_started_again_when_it_ends(servers: Servers) ->
     servers.ensure([ONE])
     wait_for(lambda: is_ready(servers, ONE))
     assert servers.urls()[ONE.digest] != url
+    (event,) = said
+    assert event.message.endswith("; it is started again at once.")
+
+
+def test_the_stable_versions_server_is_tried_on_where_a_candidates_is_given_up(
+    servers: Servers, programs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunegate.local.keeping.LONGEST_SECONDS", 0.01)
+    programs[ONE.digest] = "raise SystemExit(1)"
+
+    def has_failed() -> bool:
+        servers.ensure([ONE])
+        return servers.states()[ONE.digest].failed
+
+    wait_for(has_failed)
+    programs[ONE.digest] = SERVE
+    servers.ensure([ONE])
+
+    def is_up() -> bool:
+        servers.ensure([ONE])
+        return is_ready(servers, ONE)
+
+    wait_for(is_up)
+    assert not servers.states()[ONE.digest].failed
 
 
 def test_a_server_that_never_comes_up_is_given_up_with_its_last_words(
@@ -95,7 +121,8 @@ class Bench:
         self.folder = folder
         self.program = "import pathlib, sys; [pathlib.Path(p).touch() for p in sys.argv[1:]]"
         self.started: list[tuple[str, tuple[str, ...]]] = []
-        self.evaluations = Evaluations(self.start, self.find)
+        self.said: list[str] = []
+        self.evaluations = Evaluations(self.start, self.find, say=lambda event: self.said.append(event.message))
 
     def start(self, version: ModelVersion, suites: Sequence[str]) -> Child:
         self.started.append((version.digest, tuple(suites)))
@@ -140,3 +167,4 @@ def test_a_failed_evaluation_is_counted_with_its_last_words(bench: Bench) -> Non
     assert "rubbish in the suite" in bench.evaluations.states([key])[key].message
     bench.evaluations.ensure([EvaluationJob(ONE, "a")])
     wait_for(lambda: bench.evaluations.states([key])[key].failures == 2)
+    assert bench.said == ["evaluation ended with status 1: rubbish in the suite"] * 2
