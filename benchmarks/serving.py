@@ -274,6 +274,9 @@ class _NoStore:
     def keys(self, prefix: str) -> list[str]:
         return []
 
+    def hurry(self) -> None:
+        pass
+
 
 def _serve(port: int, engine: str, knowledge: Path | None) -> None:
     """The server under test: all of `tunegate serve` but the store. knowledge: the index of its release."""
