@@ -133,6 +133,22 @@ def test_a_container_is_ours_and_writes_nothing_but_its_volumes(container: Objec
     assert container["resources"]["requests"].keys() == {"cpu", "memory"}
 
 
+def needs_store(container: Object) -> bool:
+    return "TUNEGATE_STORE" in [each["name"] for each in container.get("env", ())]
+
+
+@pytest.mark.parametrize("container", [param for param in CONTAINERS if needs_store(param.values[0])])
+def test_a_container_takes_what_a_company_sets_and_needs_none_of_it(container: Object) -> None:
+    """The Secret may be absent where a role takes its place, and so may the ConfigMaps of proxy and CA."""
+    references = [each for source in container.get("envFrom", ()) for each in source.values()]
+    single = [each["valueFrom"] for each in container["env"] if "valueFrom" in each]
+    references += [each for source in single for each in source.values()]
+    company = [each for each in references if each["name"] in ("tunegate-store", "tunegate-environment")]
+    assert {each["name"] for each in company} == {"tunegate-store", "tunegate-environment"}
+    assert all(each["optional"] for each in company)
+    assert {"name": "ca", "mountPath": "/etc/tunegate-ca"} in container["volumeMounts"]
+
+
 @pytest.mark.parametrize("container", TUNEGATE)
 def test_tunegate_understands_the_words_of_a_container(container: Object, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in container["env"]:

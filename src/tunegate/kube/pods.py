@@ -35,6 +35,13 @@ class Volume:
     source: Mapping[str, Any] = field(default_factory=lambda: {"emptyDir": {}})
 
 
+COMPANY: Object = {"configMapRef": {"name": "tunegate-environment", "optional": True}}
+"""Where a namespace keeps the variables that all pods in it have, such as a proxy's, for pods that people make."""
+_CA = {"name": "tunegate-ca", "optional": True}
+CA = Volume("ca", "/etc/tunegate-ca", {"projected": {"sources": [{"configMap": _CA}, {"secret": _CA}]}})
+"""The certificates of a company's own CA, where there are such."""
+
+
 def scratch(*names: str) -> tuple[Volume, ...]:
     """An empty folder /NAME for each of the names; it goes with its pod."""
     return tuple(Volume(name, f"/{name}") for name in names)

@@ -61,7 +61,11 @@ def test_a_job_is_printed_without_a_cluster_and_kubeflow_knows_every_field() -> 
     spec = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
     for container in [*spec["initContainers"], *spec["containers"]]:
         assert container["image"] == "registry/trainer:1"
-        assert container["envFrom"] == [{"secretRef": {"name": "keys", "optional": True}}]
+        company = {"configMapRef": {"name": "tunegate-environment", "optional": True}}
+        assert container["envFrom"] == [{"secretRef": {"name": "keys", "optional": True}}, company]
+        assert {"name": "ca", "mountPath": "/etc/tunegate-ca"} in container["volumeMounts"]
+    (ca,) = (volume["projected"]["sources"] for volume in spec["volumes"] if volume["name"] == "ca")
+    assert [each for source in ca for each in source.values()] == [{"name": "tunegate-ca", "optional": True}] * 2
 
 
 def test_yaml_repeats_itself_instead_of_pointing_elsewhere() -> None:

@@ -77,6 +77,7 @@ def _replica(count: int, job: PaiJob, settings: JobSettings, store: str, contain
     shared = {"persistentVolumeClaim": {"claimName": settings.claim}}
     volumes = [
         *pods.scratch("tmp", "cache"),
+        pods.CA,
         pods.Volume("scratch", "/scratch", shared) if job.workers > 1 else pods.Volume("scratch", "/scratch"),
     ]
     if job.package:
@@ -97,8 +98,11 @@ def _replica(count: int, job: PaiJob, settings: JobSettings, store: str, contain
         resources={"requests": {"cpu": "100m", "memory": "256Mi"}},
         **common,
     )
+    train = pods.container(image=settings.image, **container, **common)
+    for each in (unpack, train):
+        each["envFrom"].append(pods.COMPANY)
     spec = pods.pod(
-        [pods.container(image=settings.image, **container, **common)],
+        [train],
         volumes,
         terminationGracePeriodSeconds=120,  # a drained pod keeps a checkpoint first, and publishes it
         **({"initContainers": [unpack]} if job.package else {}),
