@@ -361,8 +361,9 @@ def test_a_server_gets_the_questions_that_it_takes() -> None:
         return said("yes") if body["max_tokens"] < 8 else (400, {"error": {"message": "too long"}}, {})
 
     with Server(reply) as server, closing(RemoteModel(server.url, None, None, VERSION.digest, 1)) as model:
-        with refused("; change it, or lower max_tokens or shots in suite.yaml"):
+        with refused(" refuses a question: ") as told:
             answers(model, HELLO, 8)
+        assert "too long; change it, or lower max_tokens or shots in suite.yaml" in str(told.value)
         assert answers(model, HELLO, 7) == ["yes"]
 
 
