@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import kubernetes_validate
@@ -347,3 +348,18 @@ def test_a_chart_may_hold_this_one_under_another_name(tmp_path: Any) -> None:
     objects = [each for each in yaml.safe_load_all(helm("template", "t", str(chart), *words).stdout) if each]
     (container,) = pick(objects, "Deployment", "t-tunegate-operator")["spec"]["template"]["spec"]["containers"]
     assert container["image"] == "m.example/tunegate/operator:0.1.0"
+
+
+GUIDE = (REPOSITORY / "docs/company.md").read_text()
+
+
+@pytest.mark.parametrize("block", re.findall(r"^```yaml\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL))
+def test_the_values_of_the_guide_are_taken(block: str) -> None:
+    plain, given = render(), render(yaml.safe_load(block))
+    assert given != plain
+
+
+def test_every_value_that_the_guide_names_exists() -> None:
+    readme = (CHART / "README.md").read_text()
+    named = re.findall(r"`((?:operator|evaluation|serving|caBundle|global|storage)\.[A-Za-z.]+)", GUIDE)
+    assert [name for name in named if f"`{name}" not in readme] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import tarfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from tests.chart.rendering import CHART, Object, check_against_crd, helm, pick, read_yaml, render
+from tests.chart.test_upgrade import BEFORE
 
 VALUES: Object = yaml.safe_load((CHART / "values.yaml").read_text())
 # Everything on, so that each value is used.
@@ -95,6 +97,28 @@ def test_what_is_filled_in_is_the_default() -> None:
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
 def test_each_template_begins_by_filling_in(path: Any) -> None:
     assert path.read_text().startswith('{{- include "tunegate.values" . }}\n')
+
+
+def test_values_that_are_kept_from_an_earlier_chart_are_enough() -> None:
+    """`--reuse-values` brings the defaults of then, and none of a value that is newer."""
+    with tarfile.open(BEFORE) as packed:
+        file = packed.extractfile("tunegate/values.yaml")
+        assert file is not None
+        old: Object = yaml.safe_load(file)
+
+    def without_newer(now: Object, then: Object) -> Object:
+        maps = {
+            key: without_newer(value, then[key])
+            for key, value in now.items()
+            if isinstance(value, dict) and key in then
+        }
+        return {**then, **maps, **{key: None for key in now if key not in then}}
+
+    kept = without_newer(VALUES, old)
+    assert kept["caBundle"] is None
+    found, fresh = render(kept | {"store": kept["store"] | {"uri": "s3://models"}}), render()
+    names = [[(each["kind"], each["metadata"]["name"]) for each in side] for side in (found, fresh)]
+    assert names[0] == names[1]
 
 
 def test_a_chart_that_holds_this_one_may_say_null() -> None:

@@ -99,8 +99,9 @@ def notes(*values: str) -> str:
 
 def test_the_notes_ask_for_the_secrets_that_the_release_does_not_make() -> None:
     asked = notes()
-    assert "tunegate-store (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)" in asked
+    assert "tunegate-store (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; or a role)" in asked
     assert "tunegate-feedback (TUNEGATE_FEEDBACK_KEY)" in asked
     made = notes("store.create=true", "store.accessKeyId=id", "store.secretAccessKey=key", "feedback.create=true")
     assert "Secret" not in made
+    assert "tunegate-store" not in notes("store.secretName=")
     assert "helm test tunegate" in made
