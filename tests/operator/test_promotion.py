@@ -260,7 +260,12 @@ def test_what_prometheus_overcounts_is_decided_by_the_log(shop: Shop, prometheus
         return status.get("comparison", {}).get("candidate"), "3 of 5 verdicts" in status.get("waiting", "")
 
     wait_for(lambda: verdicts() == ({"up": 0, "down": 3}, True), what="the count of the log", seconds=60)
-    assert shop.condition(kinds.POLICY, POLICY_NAME, "FeedbackReadable")["status"] == "True"
+
+    def is_counted() -> bool:
+        return bool(shop.condition(kinds.POLICY, POLICY_NAME, "FeedbackReadable")["status"] == "True")
+
+    wait_for(is_counted, what="the first scrape; until then the log alone is asked")
+    assert verdicts() == ({"up": 0, "down": 3}, True)
     shop.vote(version, down=60, metrics=False)
     ended = shop.until(version, "RolledBack", seconds=60)
     assert ended["status"]["comparison"]["candidate"] == {"up": 0, "down": 63}

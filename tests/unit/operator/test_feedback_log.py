@@ -82,7 +82,7 @@ def test_without_prometheus_its_condition_says_who_counts_and_that_the_split_is_
     assert (problem.reason, found.splits) == ("PrometheusUnreachable", ())
     assert problem.message == (
         "Prometheus does not answer; check its URL; until then verdicts are counted from the log of votes alone, every "
-        "60 s while no decision is near, and the split is not checked"
+        "30 s while no decision is near, and the split is not checked"
     )
 
 

@@ -18,7 +18,7 @@ from tunegate_operator.conditions import Problem
 from tunegate_operator.feedback_counts import Counts, with_counts
 
 Logged = Mapping[str, Verdicts] | Problem | None
-QUICK_SECONDS, SLOW_SECONDS = 5.0, 60.0
+QUICK_SECONDS, SLOW_SECONDS = 5.0, 30.0
 """How old a count of the log may be before it is read again: while a decision is near, and while nobody but the log can
 say whether one is. Reading it costs the store a listing, so it is not read for every look at every canary."""
 
