@@ -20,6 +20,7 @@ import numpy as np
 
 from tunegate.api.feedback import Tally
 from tunegate.api.policy import FeedbackGuard
+from tunegate.feedback.tally import Caps
 from tunegate.promotion import analysis
 from tunegate.promotion.sample_ratio import LEAST, mismatch
 
@@ -326,6 +327,108 @@ def drift(rng: np.random.Generator, runs: int) -> None:
         print(f"{name:44} {np.mean(by_step >= 0):7.2%} {np.mean(pooled >= 0):7.2%}", flush=True)
 
 
+# --- how people vote ------------------------------------------------------------------------------------------------
+
+# A canary of two steps: 10 % of the answers, then 50 %; nobody's candidate is worse, at 20 % disliked answers.
+GROWN, ANSWERS, MOST_VOTES = (10, 50), 4000, 2000
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Votes of one run, in the order in which they come in: the step and the version of the answer, and what they say.
+    user: who says so, as the cap counts them; -1 for each who is heard once."""
+
+    step: Floats
+    is_candidate: Floats
+    is_down: Floats
+    user: Floats
+
+    def at(self, order: Floats) -> Votes:
+        return Votes(self.step[order], self.is_candidate[order], self.is_down[order], self.user[order])
+
+    def capped(self) -> Votes:
+        """What counts, by the function that counts votes everywhere: three of one user for each version."""
+        by_version, kept = (Caps(), Caps()), []
+        for at, (user, is_candidate) in enumerate(zip(self.user, self.is_candidate, strict=True)):
+            if user < 0 or by_version[int(is_candidate)].admit(str(user), None):
+                kept.append(at)
+        return self.at(np.array(kept, dtype=int))
+
+    def counts(self) -> Floats:
+        """After each of MOST_VOTES votes; shape (steps, 4, votes). What is missing at the end stays as it was."""
+        mine = self.is_candidate
+        each = np.stack([mine & self.is_down, mine, ~mine & self.is_down, ~mine])
+        found = np.stack([np.cumsum(each & (self.step == step), axis=1) for step in range(len(GROWN))])
+        short = max(0, MOST_VOTES - found.shape[2])
+        return np.pad(found[..., :MOST_VOTES], ((0, 0), (0, 0), (0, short)), mode="edge")
+
+
+def answered(rng: np.random.Generator, rate: Floats | float = 0.2) -> Votes:
+    """ANSWERS answers, each of which somebody else judges at once."""
+    step = (np.arange(ANSWERS) >= ANSWERS // 2).astype(int)
+    is_candidate = rng.random(ANSWERS) < np.where(step, 0.5, 0.1)
+    return Votes(step, is_candidate, rng.random(ANSWERS) < rate, np.full(ANSWERS, -1))
+
+
+def judged_by(votes: Votes, rng: np.random.Generator, up: Floats | float, down: Floats | float) -> Votes:
+    """Only so many of those who liked an answer say so, and of those who did not."""
+    return votes.at(np.flatnonzero(rng.random(len(votes.step)) < np.where(votes.is_down, down, up)))
+
+
+def in_bursts(rng: np.random.Generator) -> Votes:
+    """A newsletter, a holiday: each hundred answers have a mood of their own, 5, 20 or 60 %."""
+    return answered(rng, np.repeat(rng.choice([0.05, 0.2, 0.6], ANSWERS // 100), 100))
+
+
+def late(rng: np.random.Generator) -> Votes:
+    """Half of the votes come up to a thousand answers later, many of them in the next step; likes later still."""
+    votes = answered(rng)
+    wait = np.where(rng.random(ANSWERS) < 0.5, rng.integers(0, 1000, ANSWERS), 0)
+    return votes.at(np.argsort(np.arange(ANSWERS) + wait * np.where(votes.is_down, 1, 2), kind="stable"))
+
+
+def with_a_bot(rng: np.random.Generator) -> Votes:
+    """Every twentieth answer is disliked by a program of one name, which stays with the candidate once it is there."""
+    votes = answered(rng)
+    is_bot = rng.random(ANSWERS) < 0.05
+    return Votes(
+        votes.step, np.where(is_bot, True, votes.is_candidate), votes.is_down | is_bot, np.where(is_bot, 0, -1)
+    )
+
+
+def with_many_bots(rng: np.random.Generator) -> Votes:
+    """The same with a new name for each vote, and it dislikes the candidate alone."""
+    votes = with_a_bot(rng)
+    return Votes(votes.step, votes.is_candidate, votes.is_down, np.full(ANSWERS, -1))
+
+
+HABITS: dict[str, Callable[[np.random.Generator], Votes]] = {
+    "everybody, at once": answered,
+    "bursts with a mood of their own": in_bursts,
+    "late votes, likes later": late,
+    "only the angry: 2 % of likes": lambda rng: judged_by(answered(rng), rng, 0.02, 0.5),
+    "only dislikes": lambda rng: judged_by(answered(rng), rng, 0.0, 0.5),
+    "a bot of one name, on the candidate": with_a_bot,
+    "bots of many names, on the candidate": with_many_bots,
+    "the candidate's contented vote half": lambda rng: judged_by(
+        votes := answered(rng), rng, np.where(votes.is_candidate, 0.5, 1.0), 1.0
+    ),
+}
+
+
+def habits(rng: np.random.Generator, runs: int) -> None:
+    print(f"\nHow people vote: wrong 'worse' where both are disliked alike ({MOST_VOTES} votes, {runs} runs)")
+    print(f"{'habit':40} {'alpha 0.05':>11} {'alpha 0.01':>11} {'uncapped':>9}")
+    for name, habit in HABITS.items():
+        given = [habit(rng) for _ in range(runs)]
+        capped = np.stack([votes.capped().counts() for votes in given], axis=2)
+        first = conclusions(capped, GROWN, "Worse", (0.05, 0.01))
+        shown = [f"{np.mean(first[alpha] >= 0):11.2%}" for alpha in (0.05, 0.01)]
+        whole = np.stack([votes.counts() for votes in given], axis=2)
+        without = conclusions(whole, GROWN, "Worse", (0.05,))[0.05] if "bot" in name else first[0.05]
+        print(f"{name:40} {' '.join(shown)} {np.mean(without >= 0):9.2%}", flush=True)
+
+
 def against_an_oracle(rng: np.random.Generator, runs: int) -> None:
     """The likelihood ratio of the true shares against the one common share that is hardest to tell from them."""
     print(f"\nMean judged answers of the candidate until 'worse', beside a player who knows both shares ({runs} runs)")
@@ -438,6 +541,7 @@ TABLES: dict[str, Callable[[np.random.Generator, int, int], None]] = {
     "power": lambda rng, runs, answers: power(rng, runs),
     "methods": alternatives,
     "drift": lambda rng, runs, answers: drift(rng, runs),
+    "habits": lambda rng, runs, answers: habits(rng, runs),
     "oracle": lambda rng, runs, answers: against_an_oracle(rng, runs),
     "canary": lambda rng, runs, answers: until_decided(rng, runs // 2),
     "split": lambda rng, runs, answers: ratio_checks(rng, runs // 3),

@@ -24,13 +24,13 @@ from tunegate.api.promotion import Comparison, Outcome, StepVerdicts
 
 # A pair of stakes multiplies the odds of a thumbs down of the candidate by exp(one) and those of a thumbs up of the
 # stable by exp(other); their sum is the difference that is bet on, as the logarithm of an odds ratio.
-_EFFECTS = ((0.2, 0.05), (0.45, 0.2), (0.9, 0.4), (1.8, 0.25), (3.2, 0.1))
+_EFFECTS = ((0.2, 0.04), (0.45, 0.2), (0.9, 0.5), (1.8, 0.18), (3.2, 0.08))
 # Most is to be had when the version with fewer answers has the larger stake: the stakes are to each other as the asked
 # shares of the answers, the other way round, times one of these, as neither the share nor the mood is known beforehand.
 _RATIOS = ((0.2, 0.1), (0.45, 0.2), (0.75, 0.3), (1.1, 0.2), (2.0, 0.12), (5.0, 0.08))
 # Stakes on one version alone, for thresholds that are far from both; and what is kept, so that not all can be lost.
-_ALONE = ((0.1, 0.03), (0.3, 0.03), (0.8, 0.03), (2.0, 0.02))
-_KEPT = 0.05
+_ALONE = ((0.1, 0.01), (0.3, 0.015), (0.8, 0.015), (2.0, 0.01))
+_KEPT = 0.04
 # Any choice is valid; this one finds 20 % against 40 % and 10 % against 20 % quickly at even and at 10/90 splits.
 
 _LARGEST_LOG = 690.0  # evidence is kept below 1e300, so that it stays a number in JSON

@@ -99,7 +99,7 @@ def test_an_unjudged_version_is_inconclusive(candidate, stable, reason):
 
 def test_messages_carry_the_numbers():
     assert at((12, 15), (9, 95)).message == (
-        "12 of 15 answers disliked against 9 of 95 of the stable: worse (evidence 1.1e+05, needed 20)"
+        "12 of 15 answers disliked against 9 of 95 of the stable: worse (evidence 1e+05, needed 20)"
     )
     assert at((40, 400), (40, 400)).message.startswith(
         "40 of 400 answers disliked against 40 of 400 of the stable: not worse by 0.1 or more (evidence "
