@@ -300,7 +300,7 @@ def _serve(port: int, engine: str, knowledge: Path | None) -> None:
         served=ServedVersion(version, release, folder=None, knowledge=knowledge),
         engine=EngineConfig(url=engine),
         model=MODEL,
-        feedback_key=bytes(32),
+        feedback_keys=(bytes(32),),
         store=_NoStore(),
         port=port,
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -90,6 +92,61 @@ def test_lint_is_content(path: Path) -> None:
 )
 def test_a_mistake_in_the_values_is_named(values: dict[str, Any], said: str) -> None:
     assert said in refusal(values)
+
+
+EVERYTHING: dict[str, Any] = {
+    "storage": {"enabled": True},
+    "feedback": {"create": True},
+    "records": {"enabled": True, "create": True},
+    "serving": {"vllm": {"enabled": True}, "storageInitializer": {"enabled": True}},
+    "networkPolicy": {"enabled": True},
+    "proxy": {"httpsProxy": "http://proxy:3128"},
+    "monitoring": {part: {"enabled": True} for part in ("predictors", "trainers", "operator", "rules", "dashboard")},
+}
+# In a Secret, as base64, with a store of its own the chart's; and what another value stands in place of.
+HIDDEN = {"store.accessKeyId", "store.secretAccessKey", "caBundle.secret", "image.registry"}
+
+
+def _texts(schema: dict[str, Any] = SCHEMA, path: str = "") -> dict[str, dict[str, Any]]:
+    """The values that are free text, by path, with their schemas."""
+    schema = _resolve(schema)
+    if "string" in schema.get("type", ()) and "enum" not in schema:
+        return {path: schema}
+    found: dict[str, dict[str, Any]] = {}
+    for key, each in schema.get("properties", {}).items():
+        found |= _texts(each, f"{path}.{key}".strip("."))
+    return found
+
+
+def _with(texts: dict[str, str]) -> dict[str, Any]:
+    values = copy.deepcopy(EVERYTHING)
+    for path, text in texts.items():
+        *folders, name = path.split(".")
+        place = values
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[name] = text
+    return values
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for each in value:
+            yield from _strings(each)
+    elif isinstance(value, str):
+        yield value
+
+
+@pytest.mark.parametrize("text", ["a: b", "a #b", "'\"", "{{ .Release.Name }}", "a\nb: c", "100"])
+def test_whatever_text_a_value_has_it_stays_that_text_or_is_refused_by_its_name(text: str) -> None:
+    """What YAML reads as a number or a mapping, the API server then refuses, or an argument is cut."""
+    texts = {path: f"{text}{number}" for number, path in enumerate(sorted(_texts().keys() - HIDDEN), 10)}
+    said = refusal(_with(texts))
+    taken = {path: each for path, each in texts.items() if f"at '/{path.replace('.', '/')}'" not in said}
+    found = [*_strings(render(_with(taken)))]
+    assert not {path for path, each in taken.items() if not any(each in string for string in found)}
 
 
 @pytest.mark.parametrize(

@@ -398,3 +398,16 @@ def test_somebody_elses_object_of_the_same_name_is_left_alone_and_told_of(shop: 
     assert service["spec"]["ports"][0]["targetPort"] == 9999
     shop.server.kubectl("-n", shop.namespace, "delete", "service", POLICY_NAME)
     wait_for(lambda: shop.policy_phase() == "Serving", seconds=90, what="the policy to serve")
+
+
+def test_without_prometheus_the_log_alone_decides(shop: Shop) -> None:
+    """None is named; one that is away, refuses or has lost its data is no different."""
+    shop.start_policy()
+    version = shop.publish("run-1")
+    shop.start_operator()
+    shop.until(version, "Paused")
+    shop.vote(shop.base, up=60, metrics=False)
+    shop.vote(version, down=60, metrics=False)
+    ended = shop.until(version, "RolledBack", seconds=120)
+    assert ended["status"]["comparison"]["candidate"] == {"up": 0, "down": 60}
+    assert ended["status"]["decision"]["reason"] == "FeedbackWorse"

@@ -3,7 +3,7 @@
 Nothing here knows of HTTP, engines or promotions.
 """
 
-from tunegate.feedback.ids import ResponseId, ResponseIds, new_nonce, parse_key
+from tunegate.feedback.ids import ResponseId, ResponseIds, new_nonce, parse_keys
 from tunegate.feedback.votes import FeedbackLog, VoteWriter
 
-__all__ = ["FeedbackLog", "ResponseId", "ResponseIds", "VoteWriter", "new_nonce", "parse_key"]
+__all__ = ["FeedbackLog", "ResponseId", "ResponseIds", "VoteWriter", "new_nonce", "parse_keys"]

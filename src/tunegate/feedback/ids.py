@@ -58,10 +58,13 @@ def new_nonce() -> bytes:
 
 
 class ResponseIds:
-    """Issues and reads the ids of one served model; `model` is bound into the signature."""
+    """Issues and reads the ids of one served model; `model` is bound into the signature.
 
-    def __init__(self, key: bytes, model: str) -> None:
-        self._key = key
+    key: the one that signs. others: those that signed before it, or will after it, whose ids are read, too.
+    """
+
+    def __init__(self, key: bytes, model: str, *others: bytes) -> None:
+        self._key, self._known = key, (key, *others)
         self._context = _DOMAIN + model.encode() + b"\0"
         self._users = _USER_DOMAIN + model.encode() + b"\0"
 
@@ -86,10 +89,10 @@ class ResponseIds:
             + self._tag(version, user, address, now)
             + _packed(step)
         )
-        return PREFIX + base64.urlsafe_b64encode(payload + self._sign(payload)).decode()
+        return PREFIX + base64.urlsafe_b64encode(payload + self._sign(payload, self._key)).decode()
 
     def read(self, text: str) -> ResponseId:
-        """What `text` says. Raises ForgedIdError unless this key signed exactly this text for this model."""
+        """What `text` says. Raises ForgedIdError unless a known key signed exactly this text for this model."""
         try:
             raw = base64.urlsafe_b64decode(text.removeprefix(PREFIX))
         except (binascii.Error, ValueError):
@@ -101,8 +104,11 @@ class ResponseIds:
         ):
             raise ForgedIdError("This is not a response id; send the `id` of an answer just as it was given.")
         payload, mac = raw[:-_MAC], raw[-_MAC:]
-        if not hmac.compare_digest(mac, self._sign(payload)):
-            raise ForgedIdError("This response id was not issued here; send the id of an answer just as it was given.")
+        if not any(hmac.compare_digest(mac, self._sign(payload, key)) for key in self._known):
+            raise ForgedIdError(
+                "This response id was not issued here, or its key is known no more; send the id of an answer of today "
+                "just as it was given."
+            )
         milliseconds = int.from_bytes(payload[_DIGEST : _DIGEST + _TIME])
         user, step = payload[_PAYLOAD_OF_0_1 - _USER : _PAYLOAD_OF_0_1], payload[_PAYLOAD_OF_0_1:]
         return ResponseId(
@@ -132,8 +138,8 @@ class ResponseIds:
         first, *rest = hmac.digest(self._key, domain + version + day + who.encode(), "sha256")[:_USER]
         return bytes([first & 0xFE | (not user), *rest])
 
-    def _sign(self, payload: bytes) -> bytes:
-        return hmac.digest(self._key, self._context + payload, "sha256")[:_MAC]
+    def _sign(self, payload: bytes, key: bytes) -> bytes:
+        return hmac.digest(key, self._context + payload, "sha256")[:_MAC]
 
 
 def _packed(step: StepTag | None) -> bytes:
@@ -142,14 +148,17 @@ def _packed(step: StepTag | None) -> bytes:
     return bytes.fromhex(tag) + bytes([int(index) + 1]) if index and int(index) <= _MOST_STEP else _NO_STEP
 
 
-def parse_key(text: str | None) -> bytes:
-    """The signing key from its hex form. Raises UsageError when there is none, or when it is too short to be one."""
+def parse_keys(text: str | None) -> tuple[bytes, ...]:
+    """The key that signs, from its hex form, and others that are known, after commas.
+
+    Raises UsageError when there is none, or when one is too short to be one.
+    """
     if not text:
         raise UsageError(f"{FEEDBACK_KEY} is not set, so answers can't be signed; {_NEW_KEY}")
     try:
-        key = bytes.fromhex(text)
+        keys = tuple(bytes.fromhex(each) for each in text.split(","))
     except ValueError:
-        key = b""
-    if len(key) < 32:
-        raise UsageError(f"{FEEDBACK_KEY} must be at least 64 hex digits; {_NEW_KEY}")
-    return key
+        keys = (b"",)
+    if min(map(len, keys)) < 32:
+        raise UsageError(f"{FEEDBACK_KEY} must be at least 64 hex digits, each key of several; {_NEW_KEY}")
+    return keys

@@ -100,7 +100,8 @@ async def serve(
     version, release = config.served.version, config.served.release
     admission = Admission(Keys(config.keys) if config.keys else None, config.capacity)
     served, metrics = Served(config.model), Metrics(version.digest, config.model)
-    ids = ResponseIds(config.feedback_key, config.model)
+    key, *others = config.feedback_keys
+    ids = ResponseIds(key, config.model, *others)
     writer = VoteWriter(config.store, content=config.log_content)
     feedback = FeedbackRoute(ids, writer, metrics, _now, version.digest)
     recorder = _recorder(config, ids, parts)

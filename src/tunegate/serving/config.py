@@ -9,7 +9,7 @@ from typing import Literal
 
 from tunegate.api.digest import short
 from tunegate.api.errors import UsageError
-from tunegate.feedback import parse_key
+from tunegate.feedback import parse_keys
 from tunegate.files import default_cache
 from tunegate.processes import GRACE_SECONDS
 from tunegate.serving.addresses import LOOPBACK, Hops
@@ -76,7 +76,7 @@ class ServeConfig:
     served: ServedVersion
     engine: EngineConfig
     model: str
-    feedback_key: bytes
+    feedback_keys: tuple[bytes, ...]
     store: Store
     host: str = "127.0.0.1"
     port: int = 8080
@@ -111,7 +111,7 @@ def serve_config(
 ) -> ServeConfig:
     """Find the version by its name in the store, or in the folder that `tunegate initialize` left, and fetch it.
 
-    feedback_key: as `tunegate.feedback.parse_key` reads it. Of the store, nothing is asked for a folder.
+    feedback_key: as `tunegate.feedback.parse_keys` reads it. Of the store, nothing is asked for a folder.
     Raises UsageError, NotFoundError, StoreError or ModelError.
     """
     if wrong := next((origin for origin in cors_origins if not _ORIGIN.fullmatch(origin)), None):
@@ -126,13 +126,13 @@ def serve_config(
         served = from_store(store, version, whole=whole, fetch=engine.url is None)
     if keys is not None:
         read_keys(keys)  # before an engine is started for nothing
-    name, key = model or served.version.model, parse_key(feedback_key)
+    name, known = model or served.version.model, parse_keys(feedback_key)
     most = capacity or engine.capacity
     return ServeConfig(
         served,
         engine,
         name,
-        key,
+        known,
         store,
         host,
         port,

@@ -10,7 +10,7 @@ import pytest
 from tunegate.api.digest import Digest
 from tunegate.api.errors import ForgedIdError, UsageError
 from tunegate.api.feedback import step_tag
-from tunegate.feedback import ResponseIds, parse_key
+from tunegate.feedback import ResponseIds, parse_keys
 
 KEY = bytes(range(32))
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -137,13 +137,13 @@ def test_a_signature_for_one_part_does_not_fit_another(ids: ResponseIds) -> None
 
 
 def test_a_key_is_read_from_hex() -> None:
-    assert parse_key(KEY.hex()) == KEY
+    assert parse_keys(KEY.hex()) == (KEY,)
 
 
-@pytest.mark.parametrize("text", [None, "", "secret", "ab" * 31, "zz" * 32])
+@pytest.mark.parametrize("text", [None, "", "secret", "ab" * 31, "zz" * 32, "ab" * 32 + ","])
 def test_a_missing_or_weak_key_names_the_remedy(text: str | None) -> None:
     with pytest.raises(UsageError, match=r"TUNEGATE_FEEDBACK_KEY.*secrets\.token_hex\(32\)"):
-        parse_key(text)
+        parse_keys(text)
 
 
 def test_an_unnamed_user_is_known_by_the_address_and_a_named_one_is_not() -> None:
@@ -159,3 +159,16 @@ def test_an_unnamed_user_is_known_by_the_address_and_a_named_one_is_not() -> Non
     assert tag("anna", "203.0.113.7") == tag("anna", None)
     assert not (tag("203.0.113.7", None) or "@").startswith("@")
     assert tag(None, None) is None
+
+
+def test_while_a_key_is_replaced_ids_of_both_are_read_and_afterwards_those_of_the_earlier_are_none() -> None:
+    """Pods are replaced one by one: each reads what the others sign, in each of the three states of the Secret."""
+    old, new = KEY.hex(), ("cd" * 32)
+    states = [ResponseIds(key, "shop", *others) for key, *others in map(parse_keys, (f"{old},{new}", f"{new},{old}"))]
+    given = [each.issue(DIGEST, NOW) for each in states]
+    for each in states:
+        assert [each.read(text).digest for text in given] == [DIGEST] * 2
+    (last,) = parse_keys(new)
+    assert ResponseIds(last, "shop").read(given[1]).digest == DIGEST
+    with pytest.raises(ForgedIdError, match=r"its key is known no more; send the id of an answer of today"):
+        ResponseIds(last, "shop").read(given[0])

@@ -18,7 +18,7 @@ from tunegate.api.feedback import FeedbackRecord, Tally
 from tunegate.feedback import FeedbackLog, ResponseIds, VoteWriter, commits
 from tunegate.feedback.commits import Commits
 from tunegate.feedback.export import write_parquet
-from tunegate.feedback.ids import parse_key
+from tunegate.feedback.ids import parse_keys
 from tunegate.feedback.interactions import read_day
 from tunegate.feedback.segments import Segment
 from tunegate.store import Store
@@ -31,10 +31,10 @@ DIGEST = "sha256:" + "ab" * 32
 )
 def test_a_key_is_made_by_the_command_that_the_message_names(words: str, key: str | None) -> None:
     with refused(words) as caught:
-        parse_key(key)
+        parse_keys(key)
     _, *arguments = shlex.split(str(caught.value).partition("make one with: ")[2])
     made = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True).stdout
-    assert len(parse_key(made.strip())) == 32
+    assert [len(key) for key in parse_keys(made.strip())] == [32]
 
 
 def test_an_id_is_taken_as_it_was_given() -> None:
@@ -42,7 +42,7 @@ def test_an_id_is_taken_as_it_was_given() -> None:
     given = ids.issue(DIGEST, at(0))
     with refused("This is not a response id; send the `id` of an answer just as it was given"):
         ids.read(given[:-1])
-    with refused("was not issued here; send the id of an answer just as it was given"):
+    with refused("was not issued here, or its key is known no more; send the id of an answer of today just as it was"):
         ResponseIds(b"another key" * 3, "shop").read(given)
     assert ids.read(given).digest == DIGEST
 
