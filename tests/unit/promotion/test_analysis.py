@@ -106,7 +106,7 @@ def test_messages_carry_the_numbers():
     )
     assert at((4, 20), (5, 20)).message == (
         "inconclusive: 4 of 20 answers disliked against 5 of 20 of the stable; "
-        "about 120 more judged answers of the candidate are needed at these rates"
+        "about 100 more judged answers of the candidate are needed at these rates"
     )
 
 
