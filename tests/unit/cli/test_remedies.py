@@ -64,6 +64,15 @@ def test_a_run_is_asked_for_in_a_file_that_is_there(tmp_path: Path) -> None:
     assert words not in str(caught.value)
 
 
+def test_a_run_is_looked_at_where_it_lies(tmp_path: Path) -> None:
+    with refused("; give its folder, or MODEL/RUN and --store."):
+        call("runs", "show", tmp_path / "run")
+    for name in ("one", "two"):
+        (tmp_path / name / "run").mkdir(parents=True)
+        (tmp_path / name / "run" / "run.json").touch()
+    assert "run (2)" in call("runs", "show", tmp_path / "one" / "run", tmp_path / "two" / "run")
+
+
 def test_one_tool_is_asked_once() -> None:
     with answering(lambda _: "The Sobrin kettle [1].") as (url, _):
         words = ("agent", "ask", "SO-103", "--url", url, "--dialect", "once")

@@ -38,6 +38,7 @@ from tunegate.training.loop.methods import _adapter_config, freeze
 from tunegate.training.loop.metrics import Metrics
 from tunegate.training.loop.trainer_arguments import training_arguments
 from tunegate.training.run.checkpoints import begin_checkpoint, fetch_checkpoint, seal
+from tunegate.training.run.curves import read_run
 from tunegate.training.run.layout import hold
 from tunegate.training.run.plan import identity_of
 
@@ -253,6 +254,11 @@ FILES = [
         " can't be had with --lr_scheduler_kwargs ",
         schedule(lr_scheduler_type="cosine_with_min_lr"),
         schedule(lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs='{"min_lr": 1e-7}'),
+    ),
+    Case(
+        " is no run's folder; give an --output_dir of `tunegate train`",
+        read_run,
+        lambda folder: ((folder / "run.json").touch(), read_run(folder)),
     ),
     Case(" needs a package; install it with `pip install ", schedule(optim="grokadamw"), schedule(optim="adafactor")),
 ]

@@ -168,6 +168,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             loss=logs.get("loss"),
             eval_loss=logs.get("eval_loss"),
             lr=logs.get("learning_rate"),
+            grad_norm=logs.get("grad_norm"),
             epoch=state.epoch or 0.0,
             percentage=round(100 * state.global_step / state.max_steps, 2),
             elapsed_time=clock(elapsed),

@@ -14,6 +14,7 @@ from tunegate.api.errors import UsageError
 from tunegate.files import disk_errors_as, locked
 
 RECORD = "run.json"
+ACCOUNT = "account.json"  # what became of the rows
 REJECTED = "rejected.jsonl"
 LOG = "trainer_log.jsonl"
 PICTURE = "training_loss.png"

@@ -21,9 +21,10 @@ from tunegate.api.versions import RELEASE, Dataset, Format, Producer, Release, T
 from tunegate.models.weights import check_weights
 from tunegate.store import Store
 from tunegate.training.config import TrainConfig, arguments_of, check_global_batch, local_file
+from tunegate.training.data.examples import account_of
 from tunegate.training.data.prepare import Report, prepare
 from tunegate.training.run.base_model import base_digest, base_folder
-from tunegate.training.run.layout import RECORD, REJECTED
+from tunegate.training.run.layout import ACCOUNT, RECORD, REJECTED
 
 _ADAPTERS: dict[str, Format] = {"lora": "lora-adapter", "p_tuning": "prompt-adapter", "p_tuning_v2": "prompt-adapter"}
 
@@ -81,6 +82,7 @@ def make_plan(
 
     check_network(folder)
     prepared = prepare(config, folder, report, rejects=output_dir / REJECTED)
+    (output_dir / ACCOUNT).write_bytes(to_json(account_of(prepared, config)))
     inherited = Release(format="huggingface")
     if (folder / RELEASE).is_file():
         inherited = from_yaml((folder / RELEASE).read_bytes(), Release, str(folder / RELEASE))

@@ -25,6 +25,7 @@ class Progress(Resource, frozen=True, kw_only=True, rename=None, omit_defaults=T
 
     loss: mean over the trained tokens since the last logging step.
     eval_loss: mean over the trained tokens that were held out.
+    grad_norm: length of the gradient at the last step, before it was clipped.
     elapsed_time, remaining_time: of the steps, without start-up, as h:mm:ss.
     tokens_per_second: tokens read, without padding, by all ranks since the last logging step (rank 0's, times ranks).
     padding: share of the positions computed since the last logging step that were padding, 0..1.
@@ -36,6 +37,7 @@ class Progress(Resource, frozen=True, kw_only=True, rename=None, omit_defaults=T
     loss: float | None = None
     eval_loss: float | None = None
     lr: float | None = None
+    grad_norm: float | None = None
     epoch: float
     percentage: float
     elapsed_time: str
