@@ -1,7 +1,8 @@
-"""Bytes between files and the store: many parts at a time, hashed in order while they pass.
+"""Bytes between files and the store: several files at a time, hashed in order while they pass.
 
 sha256 can't be computed in parallel within a file, so a driver thread per file reads, hashes and hands parts to a
-shared pool (or, downloading, takes them from it in order). It knows keys and paths, not versions.
+shared pool. Downloading, it does all by itself unless the connection is slow, and then takes parts from the pool in
+order. It knows keys and paths, not versions.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import io
 import logging
 import os
 import random
+import socket
 import struct
 import threading
+import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +30,7 @@ import botocore.exceptions
 
 from tunegate.api.codec import Resource
 from tunegate.api.errors import StoreError
+from tunegate.processes import is_loopback
 from tunegate.store.bucket import Bucket
 from tunegate.store.client import BROKEN, is_refused
 
@@ -39,9 +43,13 @@ PART = 8 << 20  # bytes; files above 80 GB have larger ones, S3 allows 10,000 a 
 _MAX_PARTS = 10_000
 _CHUNK = 256 << 10  # bytes read at once: written and hashed without another copy, while they are in the cache
 _COPY_PART = 256 << 20
-_SENDERS = 4  # parts in flight; with those that wait for their turn, some 150 MB are in memory at most
-_FILES = 3  # files in flight
+_SENDERS = 4  # parts in flight; with those that wait for their turn, some 200 MB are in memory at most
+_FILES = 4  # files in flight
 _ATTEMPTS = 6
+_FAST = 100 << 20  # bytes a second; S3 gives one connection 85 to 90 MB/s
+_TRIAL = 0.5  # seconds that a connection has to show how fast it is
+_WAKE = 192 << 10  # bytes that have come before the thread that reads them is woken
+_SPARE = 1 << 20  # bytes; what is left of a body when its reader is woken for less again
 
 
 class ByteCounter:
@@ -114,6 +122,8 @@ class Transfers:
     def __init__(self, bucket: Bucket, counter: ByteCounter) -> None:
         self._bucket = bucket
         self._counter = counter
+        # Within a machine it is the processor that keeps a connection waiting, and more of them cost more of it.
+        self._fast = 0 if is_loopback(bucket.client.meta.endpoint_url) else _FAST
         self._parts = ThreadPoolExecutor(_SENDERS, "tunegate-part")
         self._files = ThreadPoolExecutor(_FILES, "tunegate-file")
         self._failed = threading.Event()
@@ -196,18 +206,39 @@ class Transfers:
     def download(self, download: Download) -> str:
         """Read one file, to its target if it has one; returns the sha256 of what was read."""
         digest = hashlib.sha256()
-        with _target(download) as descriptor, self._pending_parts() as pending:
-            starts = deque(range(0, download.size, PART))
+        with _target(download) as descriptor:
+            start = self._stream(download, descriptor, digest)
+            self._read_parts(download, start, descriptor, digest)
+        return digest.hexdigest()
+
+    def _stream(self, download: Download, descriptor: int | None, digest: hashlib._Hash) -> int:
+        """Read the file by one connection for as long as that is fast; returns where it was given up.
+
+        A piece is hashed and written while it is in the processor's cache, which takes half the time of doing so later.
+        """
+        start, began = 0, time.monotonic()
+        for piece in self._pieces(download.key, 0, download.size):
+            _write(descriptor, start, piece)
+            digest.update(piece)
+            start += len(piece)
+            seconds = time.monotonic() - began
+            if seconds > _TRIAL and start < self._fast * seconds and download.size - start > PART:
+                break
+        return start
+
+    def _read_parts(self, download: Download, start: int, descriptor: int | None, digest: hashlib._Hash) -> None:
+        """Read the rest of the file by several connections."""
+        with self._pending_parts() as pending:
+            starts = deque(range(start, download.size, PART))
             while starts or pending:
                 self._raise_if_stopped()
                 if starts and len(pending) <= _SENDERS:
                     start = starts.popleft()
-                    length = min(PART, download.size - start)
-                    pending.append(self._parts.submit(self._read, download.key, start, length, descriptor))
+                    end = min(start + PART, download.size)
+                    pending.append(self._parts.submit(self._read, download.key, start, end, descriptor))
                 else:
-                    for chunk in pending.popleft().result():
-                        digest.update(chunk)
-        return digest.hexdigest()
+                    for piece in pending.popleft().result():
+                        digest.update(piece)
 
     def _upload_parts(self, source: SourceFile, file: io.FileIO | io.BytesIO, key: str) -> Finished:
         where = self._bucket.place(key)
@@ -271,33 +302,41 @@ class Transfers:
                 client.abort_multipart_upload(**where, UploadId=upload_id)
             raise
 
-    def _read(self, key: str, start: int, length: int, descriptor: int | None) -> list[bytes]:
-        """Read a range in chunks and write them; a broken stream is read on from where it broke."""
-        chunks: list[bytes] = []
-        end, failures = start + length, 0
+    def _read(self, key: str, start: int, end: int, descriptor: int | None) -> list[bytes]:
+        pieces = []
+        for piece in self._pieces(key, start, end):
+            _write(descriptor, start, piece)
+            start += len(piece)
+            pieces.append(piece)
+        return pieces
+
+    def _pieces(self, key: str, start: int, end: int) -> Iterator[bytes]:
+        """A range in pieces; a broken stream is read on from where it broke."""
+        failures = 0
         while start < end:
             try:
-                for chunk in self._stream(key, start, end):
-                    written = 0
-                    while descriptor is not None and written < len(chunk):
-                        written += os.pwrite(descriptor, memoryview(chunk)[written:], start + written)
-                    chunks.append(chunk)
-                    start, failures = start + len(chunk), 0
-                    self._counter.add(len(chunk))
+                for piece in self._open(key, start, end):
+                    self._raise_if_stopped()
+                    start, failures = start + len(piece), 0
+                    self._counter.add(len(piece))
+                    yield piece
             except BROKEN as error:
                 failures += 1
                 self._pause(failures, error)
-        return chunks
 
-    def _stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
+    def _open(self, key: str, start: int, end: int) -> Iterator[bytes]:
         span = f"bytes={start}-{end - 1}"
         with self._bucket.client.get_object(**self._bucket.place(key), Range=span)["Body"] as body:
+            if end - start > _SPARE:
+                _wake_after(body, _WAKE)
             while start < end:
-                chunk = body.read(min(_CHUNK, end - start))
-                if not chunk:
+                piece = body.read(min(_CHUNK, end - start))
+                if not piece:
                     raise ConnectionError("the stream ended early")
-                start += len(chunk)
-                yield chunk
+                if end - start > _SPARE >= end - start - len(piece):
+                    _wake_after(body, 1)
+                start += len(piece)
+                yield piece
 
     def _raise_if_stopped(self) -> None:
         if self._failed.is_set():
@@ -337,6 +376,21 @@ def _stamp(file: io.FileIO | io.BytesIO) -> tuple[int, int] | None:
         return None
     stat = os.fstat(file.fileno())
     return stat.st_size, stat.st_mtime_ns
+
+
+def _wake_after(body: Any, count: int) -> None:
+    """Let the thread that reads `body` sleep until so many bytes are there.
+
+    Woken for each packet, a few such threads take three times as long: each time they wait for the interpreter's lock.
+    """
+    with contextlib.suppress(AttributeError):  # TLS within a proxy's TLS is no socket
+        body._raw_stream.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+
+
+def _write(descriptor: int | None, start: int, piece: bytes) -> None:
+    written = 0
+    while descriptor is not None and written < len(piece):
+        written += os.pwrite(descriptor, memoryview(piece)[written:], start + written)
 
 
 @contextlib.contextmanager

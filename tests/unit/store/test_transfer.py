@@ -12,6 +12,7 @@ from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.store import Store, client, transfer
 
 from .conftest import MIB, Proxy
+from .picky import picky_store
 
 NAME = "tea/run/checkpoint-1"
 
@@ -53,6 +54,16 @@ def test_publish_survives_connections_that_break(proxied: Store, proxy: Proxy, l
     assert proxied.verify(NAME).digest == version.digest
 
 
+@pytest.fixture(params=["fast", "slow"])
+def connection(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store within the machine is read by one connection a file; from a slow one the rest comes by several."""
+    if request.param == "slow":
+        monkeypatch.setattr(transfer, "is_loopback", lambda url: False)
+        monkeypatch.setattr(transfer, "_FAST", 1 << 60)
+        monkeypatch.setattr(transfer, "_TRIAL", 0)
+
+
+@pytest.mark.usefixtures("connection")
 @pytest.mark.parametrize("mib", [0.9, 4.3])
 def test_fetch_survives_connections_that_break(
     store: Store, proxied: Store, proxy: Proxy, large: Path, tmp_path: Path, mib: float
@@ -64,6 +75,24 @@ def test_fetch_survives_connections_that_break(
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == (large / "model.safetensors").read_bytes()
     assert calls[-1] == store.manifest(NAME).size
     assert proxy.received < 1.5 * store.manifest(NAME).size
+
+
+def test_a_fast_store_is_read_by_one_request_a_file_and_a_slow_one_by_parts(
+    store: Store, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(store, large)
+    with picky_store(store.endpoint_url or "") as front:
+
+        def requests(into: str) -> int:
+            front.requests.clear()
+            Store.open(store.uri, endpoint_url=front.url).fetch(NAME, tmp_path / into)
+            return sum("safetensors" in request for request in front.requests)
+
+        assert requests("fast") == 1
+        monkeypatch.setattr(transfer, "is_loopback", lambda url: False)
+        monkeypatch.setattr(transfer, "_FAST", 1 << 60)
+        monkeypatch.setattr(transfer, "_TRIAL", 0)
+        assert requests("slow") == 1 + 5
 
 
 def test_store_that_stays_away_is_told(
