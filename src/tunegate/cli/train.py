@@ -225,4 +225,6 @@ def _report(news: Preparing | Progress | ModelVersion) -> None:
 
 def preparing_line(news: Preparing) -> str:
     speed = f"{news.records_per_second:.0f} records/s"
-    return f"{news.dataset}  {news.records} records read  {speed}  {news.share:.0%} tokenized"
+    unread = ", ".join(f"{key} ({count})" for key, count in sorted(news.unread.items()))
+    read = f"{news.dataset}  {news.records} records read  {speed}  {news.share:.0%} tokenized"
+    return f"{read}\n{news.dataset}  not trained, with their records: {unread}" if unread else read

@@ -31,8 +31,12 @@ from tunegate.training.compat.pytorchjob import JobSettings, training_job
 from tunegate.training.compat.unpack import unpack
 from tunegate.training.compat.yaml_file import arguments_of_file
 from tunegate.training.config import check_config, check_global_batch
-from tunegate.training.data.datasets import find_datasets
+from tunegate.training.data.cache import write_dataset
+from tunegate.training.data.datasets import DataSet, find_datasets
+from tunegate.training.data.formats import layout_of
 from tunegate.training.data.mixture import Mixture, mix
+from tunegate.training.data.readers import Record
+from tunegate.training.data.tokenize import Encoded, Example
 from tunegate.training.launch.lifecycle import begin
 from tunegate.training.loop.methods import _adapter_config, freeze
 from tunegate.training.loop.metrics import Metrics
@@ -692,3 +696,30 @@ def test_every_message_has_its_story() -> None:
     for test in ELSEWHERE.values():
         path, _, name = test.partition("::")
         assert f"\ndef {name}(" in (Path(__file__).parent / path).read_text()
+
+
+def test_a_file_is_read_once_it_is_converted_repaired_and_described_as_the_message_says(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    text = json.dumps({"instruction": "推荐", "output": "A款"}, ensure_ascii=False)
+    rows.write_bytes(text.encode("gbk"))
+    with refused("; save it as UTF-8, or convert it: iconv -f "):
+        find_datasets(str(tmp_path), (str(rows),))
+    rows.write_text('{"a"')
+    with refused(" records of … can be read; the first is …; repair it"):
+        find_datasets(str(tmp_path), (str(rows),))
+    rows.write_text(text)
+    assert find_datasets(str(tmp_path), (str(rows),))[0].layout.formatting == "alpaca"
+
+
+def test_a_column_is_read_once_it_has_the_name_that_the_message_says(tmp_path: Path) -> None:
+    columns = {"prompt": "instruction", "query": "inputs", "response": "output"}
+
+    def write(query: str) -> None:
+        dataset = DataSet("shop", layout_of("alpaca"), (), "", named=tuple((columns | {"query": query}).values()))
+        value = {"instruction": "Hi", "input": "there", "output": "Hello."}
+        outcome = Encoded(Example([1, 2], [-100, 2]))
+        write_dataset(tmp_path, dataset, [(Record("rows.jsonl", 1, value), outcome)], None)
+
+    with refused(" names the column …, which no record has…; they have: "):
+        write("inputs")
+    write("input")

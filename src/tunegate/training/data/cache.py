@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tunegate.api.codec import Resource, from_json, to_json
+from tunegate.api.errors import DataError
 from tunegate.training.data.datasets import DataSet
+from tunegate.training.data.formats import unread_keys
 from tunegate.training.data.readers import Reason, Record, RecordError
 from tunegate.training.data.tokenize import IGNORED, Encoded, Example, Ids
 
@@ -50,6 +53,7 @@ class DatasetAccount(Resource, frozen=True, kw_only=True):
     """What became of a data set's records: `examples`, or rejected, by reason.
 
     `cut_dialogues` lost `cut_turns` answers and `cut_tokens` tokens to the limits. `num_samples`: examples to draw.
+    `unread`: keys that hold something which is not trained, each with the number of its records.
     """
 
     name: str
@@ -62,6 +66,7 @@ class DatasetAccount(Resource, frozen=True, kw_only=True):
     cut_turns: int
     cut_tokens: int
     num_samples: int | None = None
+    unread: dict[str, int] = {}
 
     @property
     def rejected_records(self) -> int:
@@ -91,7 +96,12 @@ class CachedDataset:
 def write_dataset(
     folder: Path, dataset: DataSet, outcomes: Iterable[tuple[Record, Encoded | RecordError]], max_samples: int | None
 ) -> None:
-    """Write what became of a data set's records into an empty folder, up to `max_samples` examples."""
+    """Write what became of a data set's records into an empty folder, up to `max_samples` examples.
+
+    Raises DataError for a column that its entry names and no record has.
+    """
+    unread: Counter[str] = Counter()
+    unseen, keys = set(dataset.named), set[str]()
     rejected: dict[Reason, Rejects] = {}
     counts = Counter(examples=0, tokens=0, trained_tokens=0, cut_dialogues=0, cut_turns=0, cut_tokens=0)
     with ExitStack() as files:
@@ -99,6 +109,10 @@ def write_dataset(
             files.enter_context((folder / name).open("wb")) for name in (_IDS, _TRAINED, _ENDS, _REJECTED)
         ]
         for record, outcome in outcomes:
+            unread.update(unread_keys(record.value, dataset.layout))
+            if isinstance(record.value, dict):
+                unseen -= record.value.keys()
+                keys.update(map(str, record.value))
             if isinstance(outcome, RecordError):
                 reject = Rejected(file=record.file, line=record.line, reason=outcome.reason, message=str(outcome))
                 before = rejected.get(outcome.reason, Rejects(count=0, first=reject))
@@ -122,8 +136,21 @@ def write_dataset(
         for file in (ids, trained, ends, lines):
             file.flush()
             os.fsync(file.fileno())
+    if unseen and counts["examples"]:
+        column = min(unseen)
+        near = get_close_matches(column, keys, 1)
+        did_you_mean = f", did you mean {near[0]!r}?" if near else ""
+        raise DataError(
+            f"The data set {dataset.name!r} names the column {column!r}, which no record has{did_you_mean}; they have: "
+            f"{', '.join(sorted(keys))}."
+        )
     account = DatasetAccount(
-        name=dataset.name, digest=dataset.digest, rejected=rejected, num_samples=dataset.num_samples, **counts
+        name=dataset.name,
+        digest=dataset.digest,
+        rejected=rejected,
+        num_samples=dataset.num_samples,
+        unread=dict(unread),
+        **counts,
     )
     (folder / _ACCOUNT).write_bytes(to_json(account))
 

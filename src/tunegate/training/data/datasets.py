@@ -5,9 +5,11 @@ Reads dataset_info.json as LLaMA-Factory lays it out, of 2023 and of today. What
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ from tunegate.api.errors import DataError, UsageError
 from tunegate.files import default_cache, digest_of_files
 from tunegate.store.files import fetch_plain, is_uri
 from tunegate.training.data.formats import Columns, Formatting, Layout, Tags, layout_of, recognize
-from tunegate.training.data.readers import READERS, read_records
+from tunegate.training.data.readers import READERS, RecordError, check_encoding, read_records
 
 INFO = "dataset_info.json"
+_LOOKED_AT = 100  # records, of which the first readable one says what the layout is
 _FROM_A_HUB = "would load it from a hub; download it, and give file_name instead"
 _PART_OF_A_HUB = "picks a part of what is on a hub; leave it out, and name the file"
 # What LLaMA-Factory knows and this does not.
@@ -47,13 +50,17 @@ class Entry(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class DataSet:
-    """Files whose records have one layout; `digest`: sha256 of their bytes, `num_samples`: examples to draw."""
+    """Files whose records have one layout; `digest`: sha256 of their bytes, `num_samples`: examples to draw.
+
+    named: the columns that an entry names, each of which some record must have.
+    """
 
     name: str
     layout: Layout
     files: tuple[Path, ...]
     digest: str
     num_samples: int | None = None
+    named: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -72,7 +79,9 @@ def find_datasets(folder: str, names: Sequence[str], endpoint_url: str | None = 
     info: dict[str, Any] = {}
     if by_name:
         try:
-            info = msgspec.json.decode(_local(folder, INFO, endpoint_url, where).read_bytes(), type=dict[str, Any])
+            text = (path := _local(folder, INFO, endpoint_url, where)).read_bytes()
+            check_encoding(path, text)
+            info = msgspec.json.decode(text.removeprefix(BOM_UTF8), type=dict[str, Any])
         except OSError as error:
             raise UsageError(
                 f"{where} can't be read: {error.strerror}; give --dataset_dir the folder that holds it, "
@@ -98,7 +107,8 @@ def find_datasets(folder: str, names: Sequence[str], endpoint_url: str | None = 
                 "restore the file, or correct file_sha1."
             )
         layout = layout_of(entry.formatting, entry.columns, entry.tags)
-        found.append(DataSet(name, layout, files, str(Digest(_digest(files))), entry.num_samples))
+        named = tuple(filter(None, msgspec.structs.astuple(entry.columns))) if entry.columns else ()
+        found.append(DataSet(name, layout, files, str(Digest(_digest(files))), entry.num_samples, named))
     return tuple(found)
 
 
@@ -108,7 +118,12 @@ def _from_path(name: str, endpoint_url: str | None) -> DataSet:
         raise UsageError(f"{name} holds a {INFO}; give it as --dataset_dir, and --dataset the name of an entry.")
     files = _files(path, "--dataset names")
     with files[0].open("rb") as stream:
-        _, record = next(read_records(files[0], stream))
+        records = [value for _, value in islice(read_records(files[0], stream), _LOOKED_AT)]
+    record = next((value for value in records if not isinstance(value, RecordError)), None)
+    if record is None:
+        raise DataError(
+            f"None of the first {len(records)} records of {files[0]} can be read; the first is {records[0]}; repair it."
+        )
     layout = recognize(record)
     if layout is None:
         keys = f"the keys {', '.join(map(str, record))}" if isinstance(record, dict) else "no keys"
@@ -138,7 +153,10 @@ def _entry(info: str, name: str, raw: Any) -> Entry:
             raise UsageError(f"{where}: {key} {reason}.")
     for key in _UNSUPPORTED_COLUMNS:
         if isinstance(raw.get("columns"), dict) and key in raw["columns"]:
-            raise UsageError(f"{where}: the column {key} can't be trained; leave it out to train the text alone.")
+            raise UsageError(
+                f"{where}: the column {key} can't be trained; leave it out to train the text alone: "
+                "records with calls of tools are rejected then, as many as --max_rejected allows."
+            )
     _refuse_unknown(where, raw, Entry.__struct_fields__)
     _refuse_unknown(f"{where}, columns", raw.get("columns"), Columns.__struct_fields__)
     _refuse_unknown(f"{where}, tags", raw.get("tags"), Tags.__struct_fields__)

@@ -7,14 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 import msgspec
 
 from tunegate.models.templates import TURN_END, TURN_START
 from tunegate.training.data.readers import Reason, Record, RecordError
 
-Message = dict[Literal["role", "content"], str]
+
+class Message(TypedDict):
+    """One turn; an answer whose `trained` is False is read and not learned."""
+
+    role: str
+    content: str
+    trained: NotRequired[bool]
+
+
 Dialogue = tuple[Message, ...]
 Formatting = Literal["alpaca", "sharegpt", "openai"]
 
@@ -85,9 +93,10 @@ def dialogue_of(record: Any, layout: Layout) -> Dialogue:
         raise RecordError(Reason.NOT_AN_OBJECT, "the record is not an object")
     turns = _alpaca if layout.formatting == "alpaca" else _messages
     messages: list[Message] = []
-    for role, content in turns(record, layout):
+    for role, said, is_trained in turns(record, layout):
         turn = "an assistant turn" if role == "assistant" else f"a {role} turn"
-        if not isinstance(content, str) or not (content.strip() or role == "system"):
+        content = _text(said, turn)
+        if not content.strip() and role != "system":
             raise RecordError(Reason.NO_TEXT, f"{turn} has no text")
         if TURN_START in content or TURN_END in content:
             raise RecordError(
@@ -95,6 +104,8 @@ def dialogue_of(record: Any, layout: Layout) -> Dialogue:
                 f"{turn} holds {TURN_START} or {TURN_END}, which belong to the chat template",
             )
         messages.append({"role": role, "content": content})
+        if not is_trained:
+            messages[-1]["trained"] = False
     speakers = [message["role"] for message in messages]
     if speakers[:1] == ["system"]:
         speakers = speakers[1:]
@@ -117,35 +128,87 @@ def dialogues_of(records: Iterable[Record], layout: Layout) -> list[Dialogue | R
     return dialogues
 
 
-def _alpaca(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, Any]]:
+def unread_keys(record: Any, layout: Layout) -> Iterator[str]:
+    """What a record says beside what is read of it: its keys, and those of its messages, that hold something."""
+    if not isinstance(record, dict):
+        return
+    columns, tags = layout.columns, layout.tags
+    read = set(msgspec.structs.astuple(columns))
+    yield from (str(key) for key, value in record.items() if key not in read and value not in _NOTHING)
+    messages = record.get(columns.messages) if columns.messages else None
+    found = {
+        str(key)
+        for message in (messages if isinstance(messages, list) else ())
+        if isinstance(message, dict)
+        for key, value in message.items()
+        if key not in (tags.role_tag, tags.content_tag, *_WEIGHTS) and value not in _NOTHING
+    }
+    yield from (f"{columns.messages}[].{key}" for key in sorted(found))
+
+
+def _text(said: Any, turn: str) -> str:
+    """The text of a turn, which may come in parts. Raises RecordError that names what is there instead."""
+    if isinstance(said, str) or said is None:
+        return said or ""
+    if not isinstance(said, list):
+        raise RecordError(Reason.NO_TEXT, f"{turn} is {_kind(said)}, not a text")
+    for part in said:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text":
+            what = f"of the type {kind!r}" if kind else _kind(part)
+            raise RecordError(Reason.NO_TEXT, f"a part of {turn} is {what}, and only text is trained")
+    return "".join(_text(part.get("text", part.get("value")), turn) for part in said)
+
+
+def _kind(value: Any) -> str:
+    kinds = {bool: "true or false", int: "a number", float: "a number", dict: "an object", list: "a list"}
+    return f"{kinds.get(type(value), 'no text')} ({str(value)[:40]})"
+
+
+def _is_trained(message: Mapping[str, Any]) -> bool:
+    """What a message says of itself by OpenAI's key, ms-swift's, LLaMA-Factory's or axolotl's."""
+    for key in _WEIGHTS:
+        if (weight := message.get(key)) is not None and weight not in (0, 1):
+            raise RecordError(Reason.BAD_MESSAGE, f"a message has the {key} {weight!r}; only 0 and 1 can be trained")
+    return all(message.get(key) in (None, 1) for key in _WEIGHTS)
+
+
+_WEIGHTS = ("weight", "loss", "loss_weight", "train")  # true and false are 1 and 0
+_NOTHING: tuple[Any, ...] = (None, "", [], {})
+
+
+def _alpaca(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, Any, bool]]:
     """The turns of an alpaca record; an `input` goes on a new line below the `instruction`."""
     columns = layout.columns
     for column in (columns.prompt, columns.response):
         if column not in record:
             raise _missing(record, layout, f"it has no {column!r}", column)
     if system := _get(record, columns.system):
-        yield "system", system
+        yield "system", system, True
     history = _get(record, columns.history) or []
     for pair in history if isinstance(history, list) else [history]:
         if not isinstance(pair, list) or len(pair) != 2:
             raise RecordError(Reason.BAD_HISTORY, "a turn of the history is not a pair of question and answer")
-        yield "user", pair[0]
-        yield "assistant", pair[1]
+        yield "user", pair[0], True
+        yield "assistant", pair[1], True
     parts = [part for part in (_get(record, columns.prompt), _get(record, columns.query)) if part]
-    yield "user", "\n".join(parts) if all(isinstance(part, str) for part in parts) else None
-    yield "assistant", _get(record, columns.response)
+    yield "user", "\n".join(_text(part, "a user turn") for part in parts), True
+    yield "assistant", _get(record, columns.response), True
 
 
-def _messages(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, Any]]:
+def _messages(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, Any, bool]]:
     """The turns of a sharegpt or OpenAI record."""
     columns, tags = layout.columns, layout.tags
     messages = _get(record, columns.messages)
     if not isinstance(messages, list):
         raise _missing(record, layout, f"it has no list of messages under {columns.messages!r}", columns.messages)
-    if system := _get(record, columns.system):
-        yield "system", system
+    first = messages[0] if messages and isinstance(messages[0], dict) else {}
+    if (system := _get(record, columns.system)) and first.get(tags.role_tag) != tags.system_tag:
+        yield "system", system, True
     roles = {tags.user_tag: "user", tags.assistant_tag: "assistant", tags.system_tag: "system"}
     for message in messages:
+        if isinstance(message, dict) and (calls := message.get("tool_calls") or message.get("function_call")):
+            raise RecordError(Reason.TOOL_TURN, f"a message calls tools ({str(calls)[:60]}), and tools are not trained")
         if not isinstance(message, dict) or {tags.role_tag, tags.content_tag} - message.keys():
             raise RecordError(Reason.BAD_MESSAGE, f"a message does not have {tags.role_tag!r} and {tags.content_tag!r}")
         role = message[tags.role_tag]
@@ -153,7 +216,7 @@ def _messages(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, 
             raise RecordError(Reason.TOOL_TURN, f"{role!r} is a tool's turn, and tools are not trained")
         if not isinstance(role, str) or role not in roles:
             raise RecordError(Reason.UNKNOWN_ROLE, f"{role!r} is none of the roles {', '.join(roles)}")
-        yield roles[role], message[tags.content_tag]
+        yield roles[role], message[tags.content_tag], _is_trained(message)
 
 
 def _get(record: Mapping[str, Any], column: str | None) -> Any:

@@ -28,18 +28,19 @@ from tunegate.training.data.formats import dialogues_of
 from tunegate.training.data.readers import Record, RecordError, read_records
 from tunegate.training.data.tokenize import Encoded, encode, limits_of, load_tokenizer
 
-_FORMAT = 2  # raise it when the same settings come to other tokens, or lie in other files
+_FORMAT = 3  # raise it when the same settings come to other tokens, or lie in other files
 _BATCH = 256  # dialogues encoded at once
 _REPORT_SECONDS = 1.0
 
 
 class Preparing(Resource, frozen=True, kw_only=True):
-    """How far a data set is tokenized: records read, and the share of its bytes."""
+    """How far a data set is tokenized: records read, share of its bytes, and at the end what is not trained."""
 
     dataset: str
     records: int
     records_per_second: float
     share: float
+    unread: dict[str, int] = {}
 
 
 Report = Callable[[Preparing], None]
@@ -98,9 +99,9 @@ def _tokenize(
 
     with new_folder(folder) as partial:
         write_dataset(partial, dataset, outcomes(), config.max_samples)
-    reading.report_share(1.0)
     cached = open_dataset(folder)
     assert cached is not None
+    reading.report_share(1.0, cached.account.unread)
     return cached
 
 
@@ -124,12 +125,18 @@ class _Reading:
                         self.report_share((before + stream.tell()) / size)
             before += path.stat().st_size
 
-    def report_share(self, share: float) -> None:
+    def report_share(self, share: float, unread: dict[str, int] | None = None) -> None:
         self._reported = time.monotonic()
         speed = self._records / max(self._reported - self._started, 1e-9)
         if self._report:
             self._report(
-                Preparing(dataset=self._dataset.name, records=self._records, records_per_second=speed, share=share)
+                Preparing(
+                    dataset=self._dataset.name,
+                    records=self._records,
+                    records_per_second=speed,
+                    share=share,
+                    unread=unread or {},
+                )
             )
 
 
@@ -147,6 +154,7 @@ def _key(dataset: DataSet, config: TrainConfig, tokenizer_folder: Path) -> str:
         [path.name for path in dataset.files],
         dataset.layout,
         dataset.num_samples,
+        dataset.named,
         tokenizer,
         load_template(config.template),
         asdict(limits_of(config)),

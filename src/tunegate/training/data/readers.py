@@ -5,8 +5,11 @@ Here is also why a record may be refused, on its way from a file to an example.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,12 +17,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import ijson
-import msgspec
-
 from tunegate.api.errors import DataError
 
-_MARK = b"\xef\xbb\xbf"  # what some editors put before UTF-8
+_CHUNK = 1 << 20  # bytes
+_LARGEST_OBJECT = 1 << 28  # bytes of a file that is one object, read to say what it is
+_NEXT = re.compile(r"\}\s*,\s*(?=\{)")  # between two objects of a list, after what can't be read
 
 
 class Reason(StrEnum):
@@ -34,6 +36,7 @@ class Reason(StrEnum):
     TOOL_TURN = "ToolTurn"
     UNKNOWN_ROLE = "UnknownRole"
     NO_TEXT = "NoText"
+    NOTHING_TRAINED = "NothingTrained"
     RESERVED_TEXT = "ReservedText"
     NOT_IN_TURN = "NotInTurn"
     TOO_LONG = "TooLong"
@@ -57,64 +60,172 @@ class Record:
 
 
 def read_records(path: Path, stream: BinaryIO) -> Iterator[tuple[int, Any]]:
-    """Each record with its line (its place in the list, for a list in .json); `stream` is `path`, opened.
+    """Each record with its line (its place in the list, for a list); `stream` is `path`, opened.
 
     An unreadable record comes as a RecordError. Raises DataError where the file can't be read on, or holds no record.
     """
     empty = True
+    check_encoding(path, stream.read(_CHUNK))
+    stream.seek(0)
     try:
         for line, record in READERS[path.suffix](stream):
             empty = False
             yield line, record
-    except (ValueError, csv.Error, ijson.JSONError) as error:
+    except (ValueError, csv.Error) as error:
         remedy = "repair it, or take it out of the data set"
         raise DataError(f"{path} can't be read as {path.suffix[1:]}: {error}; {remedy}.") from None
     if empty:
         raise DataError(f"{path} holds no records; fill it, or take it out of the data set.")
 
 
-def _json_lines(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
-    for line, text in enumerate(stream, start=1):
-        if line == 1:
-            text = text.removeprefix(_MARK)
-        if text.strip():
-            try:
-                yield line, msgspec.json.decode(text)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                yield line, RecordError(Reason.NOT_JSON, f"not valid JSON: {error}")
+def check_encoding(path: Path, head: bytes) -> None:
+    """Raise DataError, with the command that converts it, where a text that begins so is not UTF-8.
+
+    A few bytes that are none in a text that is UTF-8 otherwise cost their records only.
+    """
+    lines = [line for line in head.splitlines()[: -1 if len(head) == _CHUNK else None] if not line.isascii()]
+    encoding = ""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in head[:2]:
+        encoding = "UTF-16"
+    elif lines and not any(_decodes(line, "utf-8") for line in lines):
+        encoding = "GB18030" if all(_decodes(line, "gb18030") for line in lines) else "ENCODING"
+    if encoding:
+        found = "not in UTF-8" if encoding == "ENCODING" else f"in {encoding.replace('GB18030', 'GBK')}, not in UTF-8"
+        raise DataError(
+            f"{path} is {found}; save it as UTF-8, or convert it: "
+            f"iconv -f {encoding} -t UTF-8 {path.name} > utf8-{path.name}"
+        )
+
+
+def _decodes(line: bytes, encoding: str) -> bool:
+    try:
+        line.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _json(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
-    """A list, or JSON lines under the other name, which many have and other programs accept."""
-    start = len(_MARK) if stream.read(len(_MARK)) == _MARK else 0
+    """A list, or one object a line, whatever the file is called: other programs accept both under either name."""
+    start = len(codecs.BOM_UTF8) if stream.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8 else 0
     stream.seek(start)
     first = stream.read(1)
     while first.isspace():
         first = stream.read(1)
     stream.seek(start)
-    if first == b"{":
-        yield from _json_lines(stream)
-    elif first in (b"[", b""):
-        yield from enumerate(ijson.items(stream, "item", use_float=True) if first else (), start=1)
-    else:
+    if first == b"[":
+        yield from _list(stream)
+    elif first == b"{":
+        yield from _lines(stream)
+    elif first:
         raise ValueError("it is neither a list nor one object a line")
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
+    start = stream.tell()
+    for line, text in enumerate(stream, start=1):
+        if text.strip():
+            try:
+                yield line, _record(text.decode())
+            except (ValueError, RecordError) as error:
+                if line == 1 and (whole := _one_object(stream, start)) is not None:
+                    yield 1, whole
+                    return
+                yield line, _unreadable(error)
+
+
+def _one_object(stream: BinaryIO, start: int) -> Any:
+    """The object that the whole file is, over several lines; None where it is none. Raises ValueError for a wrapper."""
+    here = stream.tell()
+    stream.seek(start)
+    try:
+        found = json.loads(stream.read(_LARGEST_OBJECT))
+    except ValueError:
+        stream.seek(here)
+        return None
+    for key, value in found.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict) and key not in _OF_ONE_RECORD:
+            raise ValueError(f"it is one object with its records under the key {key!r}; write that list alone")
+    return found
+
+
+def _list(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
+    """The elements of a list, read as they come; one that can't be read costs itself alone."""
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    text, place, at_end = decode(stream.read(_CHUNK)).lstrip()[1:], 0, False
+
+    def more() -> str:
+        nonlocal at_end
+        chunk = stream.read(max(_CHUNK, len(text)))  # twice as much: a long element is not begun too often
+        at_end = not chunk
+        return decode(chunk, at_end)
+
+    while True:
+        text = text.lstrip(" \t\r\n,")
+        if not text and not at_end:
+            text = more()
+            continue
+        if not text:
+            raise ValueError("it is cut off: nothing closes its list")
+        if text[0] == "]":
+            return
+        try:
+            value, end = _DECODER.raw_decode(text)
+            if end == len(text) and not at_end:
+                text += more()  # a number may go on
+                continue
+        except (ValueError, RecordError) as error:
+            after = _NEXT.search(text)
+            if after is None and not at_end:
+                text += more()
+                continue
+            if after is None and "]" not in text:
+                raise ValueError("it is cut off: nothing closes its list") from None
+            value, end = _unreadable(error), after.end() if after else text.rindex("]")
+        place += 1
+        text = text[end:]
+        yield place, value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise RecordError(Reason.NOT_JSON, f"it has the key {twice!r} twice")
+    return made
+
+
+# NaN stands for nothing where pandas wrote it.
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=lambda _: None)
+
+
+def _record(text: str) -> Any:
+    return _DECODER.decode(text)
+
+
+def _unreadable(error: Exception) -> RecordError:
+    return error if isinstance(error, RecordError) else RecordError(Reason.NOT_JSON, f"not valid JSON: {error}")
 
 
 def _csv(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(sys.maxsize)  # a long answer is no mistake
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
     reader = csv.DictReader(text, strict=True)
+    last = 1
     try:
         for record in reader:
             differs = None in record or None in record.values()
             error = RecordError(Reason.OTHER_CELLS, "it has other cells than the first line")
-            yield reader.line_num, error if differs else record
+            last = reader.line_num
+            yield last, error if differs else record
+    except csv.Error as error:
+        if "unexpected end of data" in str(error):
+            raise ValueError(f"the record in line {last + 1} opens a quote that nothing closes") from None
+        raise
     finally:
         text.detach()  # the caller, who opened the file, closes it
 
 
-READERS: dict[str, Callable[[BinaryIO], Iterator[tuple[int, Any]]]] = {
-    ".json": _json,
-    ".jsonl": _json_lines,
-    ".csv": _csv,
-}
+_OF_ONE_RECORD = ("messages", "conversations", "conversation", "history", "tools", "prompt", "completion")
+READERS: dict[str, Callable[[BinaryIO], Iterator[tuple[int, Any]]]] = {".json": _json, ".jsonl": _json, ".csv": _csv}

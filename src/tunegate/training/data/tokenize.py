@@ -37,8 +37,8 @@ class Example:
 class Limits:
     """Most tokens of a dialogue and what happens to a longer one; or of a question and an answer, by the rule of 2023.
 
-    keep_head: turns are left out from the end; keep_last_turns: from the beginning, the system text stays; drop: the
-    dialogue is.
+    keep_head: turns are left out from the end, and a first turn that is longer is cut inside; keep_last_turns: from
+    the beginning, the system text stays; drop: the dialogue is.
     """
 
     cutoff_len: int
@@ -69,6 +69,7 @@ class Turn:
 
     source: list[int]
     answer: list[int]
+    is_trained: bool = True
 
     def __len__(self) -> int:
         return len(self.source) + len(self.answer)
@@ -113,7 +114,9 @@ def encode(
             yield dialogue
             continue
         try:
-            yield _cut(tokenizer, dialogue, next(turns), limits)
+            encoded = _cut(tokenizer, dialogue, next(turns), limits)
+            is_trained = (np.asarray(encoded.example.labels) != IGNORED).any()
+            yield encoded if is_trained else RecordError(Reason.NOTHING_TRAINED, "no answer of it is to be trained")
         except RecordError as error:
             yield error
 
@@ -133,7 +136,10 @@ def _turns_of(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> list[li
             rendered = prompt + answer
     # The tokenizer's own core, on all CPUs: its Python wrapper takes as long again.
     ids = iter([piece.ids for piece in tokenizer.backend_tokenizer.encode_batch_fast(pieces, add_special_tokens=False)])
-    return [[Turn(next(ids), next(ids)) for _ in _answers(messages)] for messages in dialogues]
+    return [
+        [Turn(next(ids), next(ids), messages[end].get("trained", True)) for end in _answers(messages)]
+        for messages in dialogues
+    ]
 
 
 def _answers(messages: Sequence[Message]) -> list[int]:
@@ -154,12 +160,23 @@ def _cut(tokenizer: Any, messages: Sequence[Message], turns: Sequence[Turn], lim
     else:
         ends = np.cumsum([len(turn) for turn in turns])
         if ends[0] > limit:
-            raise RecordError(
-                Reason.TOO_LONG,
-                f"its first answer is too long: it ends after {ends[0]} tokens, beyond --cutoff_len {limit}",
-            )
+            kept = [_cut_inside(turns[0], limit)]
+            return Encoded(_joined(kept), whole - limit, len(turns) - 1)
         kept = turns[: int(np.searchsorted(ends, limit, side="right"))]
     return Encoded(_joined(kept), whole - sum(map(len, kept)), len(turns) - len(kept))
+
+
+def _cut_inside(turn: Turn, limit: int) -> Turn:
+    """The heads of question and answer, by LLaMA-Factory's rule: a short one stays whole, else both in proportion."""
+    source, answer = len(turn.source), len(turn.answer)
+    if answer * 2 < limit:
+        most = limit
+    elif source * 2 < limit:
+        most = limit - source
+    else:
+        most = int(limit * answer / (source + answer))
+    kept = min(most, answer)
+    return Turn(turn.source[: limit - kept], turn.answer[:kept], turn.is_trained)
 
 
 def _last_turns(tokenizer: Any, messages: Sequence[Message], turns: Sequence[Turn], limit: int) -> Sequence[Turn]:
@@ -194,17 +211,25 @@ def _by_the_rule_of_2023(turns: Sequence[Turn], most_source: int, most_target: i
         target = turn.answer[:-1][:most_target]
         if len(ids) + len(source) + len(target) > most_source + most_target:
             break
-        labels += [closing if kept and index == 0 else IGNORED for index in range(len(source))] + target
+        before = kept and turns[kept - 1].is_trained
+        labels += [closing if before and index == 0 else IGNORED for index in range(len(source))]
+        labels += target if turn.is_trained else [IGNORED] * len(target)
         ids += source + target
         kept += 1
-    example = Example(_array([*ids, closing]), _array([*labels, closing]))
+    example = Example(
+        _array([*ids, closing]), _array([*labels, closing if turns[max(kept - 1, 0)].is_trained else IGNORED])
+    )
     return Encoded(example, sum(map(len, turns)) - len(example.input_ids), len(turns) - kept)
 
 
 def _joined(turns: Sequence[Turn]) -> Example:
     ids = _array([*chain.from_iterable((*turn.source, *turn.answer) for turn in turns)])
-    labels = [*chain.from_iterable((*[IGNORED] * len(turn.source), *turn.answer) for turn in turns)]
+    labels = [*chain.from_iterable(_labels(turn) for turn in turns)]
     return Example(ids, _array(labels))
+
+
+def _labels(turn: Turn) -> list[int]:
+    return [IGNORED] * len(turn.source) + (turn.answer if turn.is_trained else [IGNORED] * len(turn.answer))
 
 
 def _array(tokens: list[int]) -> Ids:

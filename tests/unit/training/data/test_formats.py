@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tunegate.training.data.formats import Columns, Formatting, dialogue_of, layout_of, recognize
+from tunegate.training.data.formats import Columns, Formatting, dialogue_of, layout_of, recognize, unread_keys
 from tunegate.training.data.readers import RecordError
 
 ASK = {"from": "human", "value": "Hi"}
@@ -70,7 +70,9 @@ def test_sharegpt_and_openai_records_become_the_same_dialogue() -> None:
         pytest.param(
             {"conversations": [ASK, {"from": "gpt", "value": " "}]}, "an assistant turn has no text", id="blank"
         ),
-        pytest.param({"conversations": [ASK, {"from": "gpt", "value": 3}]}, "assistant turn has no text", id="number"),
+        pytest.param(
+            {"conversations": [ASK, {"from": "gpt", "value": 3}]}, "an assistant turn is a number", id="number"
+        ),
         pytest.param({"conversations": [ASK, {"from": "gpt"}]}, "'from' and 'value'", id="no text"),
         pytest.param({"conversations": [ASK, {"from": "bot", "value": "x"}]}, "'bot' is none of the roles", id="role"),
         pytest.param({"conversations": [{"from": ["human"], "value": "x"}, TELL]}, "none of the roles", id="roles"),
@@ -97,7 +99,9 @@ def test_an_unusable_sharegpt_record_is_refused_with_the_reason(record: Any, rea
     [
         pytest.param({"instruction": "Hi", "ouput": "x"}, "it has no 'output'; it has 'ouput'", id="misspelled key"),
         pytest.param({"instruction": None, "input": None, "output": "x"}, "user turn has no text", id="no question"),
-        pytest.param({"instruction": "Hi", "input": 3, "output": "x"}, "user turn has no text", id="number"),
+        pytest.param(
+            {"instruction": "Hi", "input": 3, "output": "x"}, "a user turn is a number .3., not a text", id="number"
+        ),
         pytest.param({"instruction": "Hi", "output": "x", "history": [["a"]]}, "not a pair", id="history"),
         pytest.param({"instruction": "Hi", "output": "x", "history": 5}, "not a pair", id="no history"),
         pytest.param({"conversations": [ASK, TELL]}, "it looks like sharegpt, in a data set of alpaca", id="layout"),
@@ -106,6 +110,49 @@ def test_an_unusable_sharegpt_record_is_refused_with_the_reason(record: Any, rea
 def test_an_unusable_alpaca_record_is_refused_with_the_reason(record: Any, reason: str) -> None:
     with pytest.raises(RecordError, match=reason):
         _turns(record, "alpaca")
+
+
+CALL = {"id": "1", "type": "function", "function": {"name": "w", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        pytest.param({"content": "", "tool_calls": [CALL]}, "calls tools .*, and tools are not trained", id="calls"),
+        pytest.param({"tool_calls": [CALL]}, "calls tools", id="calls without content"),
+        pytest.param(
+            {"content": [{"type": "image_url"}]}, "a part of an assistant turn is of the type 'image_url'", id="a"
+        ),
+        pytest.param({"content": "x", "weight": 0.5}, "has the weight 0.5; only 0 and 1", id="weight"),
+    ],
+)
+def test_a_message_is_refused_for_what_it_has(answer: Any, reason: str) -> None:
+    with pytest.raises(RecordError, match=reason):
+        _turns({"messages": [USER, {"role": "assistant", **answer}]}, "openai")
+
+
+def test_parts_of_text_are_joined_and_the_first_turn_of_two_systems_is_taken() -> None:
+    parts = [{"type": "text", "text": "Hel"}, {"type": "text", "value": "lo."}]
+    assert _turns({"messages": [USER, {"role": "assistant", "content": parts}]}, "openai")[1] == "assistant: Hello."
+
+    record = {"system": "The column's.", "conversations": [{"from": "system", "value": "The turn's."}, ASK, TELL]}
+    assert _turns(record, "sharegpt")[0] == "system: The turn's."
+
+
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"loss": False}, {"loss_weight": 0.0}, {"train": False}])
+def test_an_answer_that_says_so_is_not_to_be_trained(mark: Any) -> None:
+    record = {"messages": [USER, {**ASSISTANT, **mark}, USER, {**ASSISTANT, "weight": 1}]}
+
+    first, second = dialogue_of(record, layout_of("openai"))[1::2]
+
+    assert (first.get("trained", True), second.get("trained", True)) == (False, True)
+
+
+def test_keys_that_hold_something_and_are_not_read_are_named() -> None:
+    answer = {**ASSISTANT, "reasoning_content": "Hm.", "weight": 0, "name": None}
+    record = {"messages": [USER, answer], "id": 7, "tools": [], "source": "x"}
+
+    assert list(unread_keys(record, layout_of("openai"))) == ["id", "source", "messages[].reasoning_content"]
 
 
 @pytest.mark.parametrize(

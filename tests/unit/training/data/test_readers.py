@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tunegate.api.errors import DataError
-from tunegate.training.data.readers import read_records
+from tunegate.training.data.readers import RecordError, read_records
 
 HI = {"instruction": "Hi", "output": "Hello."}
 
@@ -23,6 +23,8 @@ def _read(path: Path) -> list[tuple[int, Any]]:
         pytest.param("rows.json", '[{"instruction": "Hi", "output": "Hello."}]', id="json"),
         pytest.param("rows.json", '\ufeff \n[{"instruction": "Hi", "output": "Hello."}]', id="json of Windows"),
         pytest.param("rows.json", '{"instruction": "Hi", "output": "Hello."}\n', id="lines called json"),
+        pytest.param("rows.jsonl", '[\n{"instruction": "Hi", "output": "Hello."}\n]', id="a list called jsonl"),
+        pytest.param("rows.jsonl", '{\n"instruction": "Hi",\n"output": "Hello."}', id="one object over lines"),
         pytest.param("rows.csv", 'instruction,output\nHi,"Hello."\n', id="csv"),
         pytest.param("rows.csv", "\ufeffinstruction,output\r\nHi,Hello.\r\n", id="csv of Windows"),
         pytest.param("rows.jsonl", '\ufeff{"instruction": "Hi", "output": "Hello."}\r\n\n', id="jsonl of Windows"),
@@ -47,6 +49,34 @@ def test_a_record_has_the_line_it_stands_in(tmp_path: Path) -> None:
     assert "other cells than the first line" in str(cells[1][1])
 
 
+@pytest.mark.parametrize("bad", ['{"a": undefined}', '{"a": 1,}', '{"a": 1, "a": 2}', "{'a': 1}"])
+def test_one_bad_value_costs_its_record_and_not_the_file(tmp_path: Path, bad: str) -> None:
+    rows = ['{"a": "}, {"}', bad, '{"a": [{"b": 1}, {"b": 2}]}']
+    (tmp_path / "rows.json").write_text("[" + ",\n".join(rows) + "]")
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+
+    for name in ("rows.json", "rows.jsonl"):
+        first, second, third = (record for _, record in _read(tmp_path / name))
+        assert (first, third) == ({"a": "}, {"}, {"a": [{"b": 1}, {"b": 2}]})
+        assert isinstance(second, RecordError)
+
+
+def test_a_few_bytes_that_are_no_utf_8_cost_their_record(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes('{"a": "推"}\n'.encode() + b'{"a": "\xff"}\n{"a": NaN}\n')
+
+    first, second, third = (record for _, record in _read(tmp_path / "rows.jsonl"))
+
+    assert (first, third) == ({"a": "推"}, {"a": None})
+    assert isinstance(second, RecordError)
+
+
+def test_a_list_longer_than_what_is_read_at_once_is_read_whole(tmp_path: Path) -> None:
+    rows = [{"a": "x" * 70_000, "n": number} for number in range(40)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+
+    assert [record for _, record in _read(tmp_path / "rows.json")] == rows
+
+
 def test_a_number_in_a_list_is_a_number(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([{"a": 1.5, "b": 2, "c": None}]))
 
@@ -62,10 +92,16 @@ def test_a_long_cell_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "body", "said"),
     [
-        pytest.param("rows.json", b'[{"a": 1}, {', "can't be read as json", id="broken json"),
+        pytest.param("rows.json", b'[{"a": 1}, {', "cut off: nothing closes its list", id="broken json"),
+        pytest.param("rows.json", b'{"v": 1,\n"data": [{"a": 1}]}', "records under the key 'data'", id="wrapped"),
+        pytest.param("rows.jsonl", '{"a": "推荐"}\n'.encode("gbk"), "in GBK, .*iconv -f GB18030 -t UTF-8", id="gbk"),
+        pytest.param("rows.jsonl", '{"a": 1}\n'.encode("utf-16"), "in UTF-16, .*iconv -f UTF-16 -t", id="utf-16"),
+        pytest.param("rows.csv", b"a\n1\n2\xe9\n", "not in UTF-8; .*iconv -f ENCODING", id="latin"),
         pytest.param("rows.json", b'"text"', "neither a list nor one object a line", id="no list"),
-        pytest.param("rows.csv", b"instruction\n\xff\n", "can't be read as csv", id="not utf-8"),
-        pytest.param("rows.csv", b'a\n"x\n', "can't be read as csv", id="open quote"),
+        pytest.param("rows.csv", b"instruction\n\xff\n", "not in UTF-8", id="not utf-8"),
+        pytest.param(
+            "rows.csv", b'a\n1\n"x\n', "the record in line 3 opens a quote that nothing closes", id="open quote"
+        ),
         pytest.param("rows.csv", b"a,b\n", "holds no records", id="csv without records"),
         pytest.param("rows.json", b"", "holds no records", id="empty json"),
         pytest.param("rows.json", b"[]", "holds no records", id="empty list"),

@@ -14,7 +14,7 @@ from tunegate.models import make_tiny
 from tunegate.models.templates import load_template
 from tunegate.training.data.formats import Message
 from tunegate.training.data.readers import Reason, RecordError
-from tunegate.training.data.tokenize import IGNORED, Encoded, Example, Limits, encode, load_tokenizer
+from tunegate.training.data.tokenize import IGNORED, Encoded, Example, Limits, Turn, _cut_inside, encode, load_tokenizer
 
 START, END = "<|im_start|>", "<|im_end|>"
 HEAD = f"{START}system\nYou are a helpful assistant.{END}\n"
@@ -175,6 +175,45 @@ def test_turns_beyond_the_limit_are_left_out_from_the_end(qwen: Any) -> None:
     assert (encoded.cut_tokens, encoded.cut_turns) == (21, 1)
 
 
+@pytest.mark.parametrize(
+    ("question", "answer", "limit", "lengths"),
+    [
+        pytest.param(40, 4, 16, (12, 4), id="a short answer stays whole"),
+        pytest.param(4, 40, 16, (4, 12), id="a short question stays whole"),
+        pytest.param(30, 10, 16, (12, 4), id="both in proportion"),
+    ],
+)
+def test_a_turn_longer_than_the_limit_is_cut_inside(question: int, answer: int, limit: int, lengths: Any) -> None:
+    cut = _cut_inside(Turn([1] * question, [2] * answer), limit)
+
+    assert (len(cut.source), len(cut.answer)) == lengths
+
+
+def test_a_first_turn_that_is_too_long_is_cut_and_counted(qwen: Any) -> None:
+    encoded = _encode(qwen, BOTH, Limits(22))
+
+    assert _loss(qwen, encoded.example) == "·" * 19 + "您好。<|im_end|>"
+    assert (encoded.cut_tokens, encoded.cut_turns) == (22, 1)
+
+
+@pytest.mark.parametrize("limits", [LONG, Limits(512, source=4096, target=4096)], ids=["today", "2023"])
+def test_an_answer_that_is_not_to_be_trained_is_read_only(qwen: Any, limits: Limits) -> None:
+    untrained: Message = {"role": "assistant", "content": "您好。", "trained": False}
+    whole = _encode(qwen, BOTH, limits).example
+
+    example = _encode(qwen, [BOTH[0], untrained, *ASK], limits).example
+
+    assert list(example.input_ids) == list(whole.input_ids)
+    assert _loss(qwen, example) == "·" * 39 + "推荐A款。<|im_end|>"
+
+
+def test_a_dialogue_without_an_answer_to_train_is_refused(qwen: Any) -> None:
+    (refused,) = encode(qwen, [[ASK[0], {**ASK[1], "trained": False}]], LONG)
+
+    assert isinstance(refused, RecordError)
+    assert refused.reason is Reason.NOTHING_TRAINED
+
+
 def test_the_last_turns_are_kept_below_the_system_text(qwen: Any) -> None:
     system: Message = {"role": "system", "content": "。"}
     whole = _encode(qwen, [system, *BOTH]).example
@@ -190,9 +229,6 @@ def test_the_last_turns_are_kept_below_the_system_text(qwen: Any) -> None:
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
-        pytest.param(
-            Limits(22), "its first answer is too long: it ends after 23 tokens, beyond --cutoff_len 22", id="a"
-        ),
         pytest.param(Limits(43, "drop"), "it is too long: it has 44 tokens, beyond --cutoff_len 43", id="drop"),
         pytest.param(
             Limits(30, "keep_last_turns"),
