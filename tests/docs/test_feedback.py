@@ -12,7 +12,7 @@ import pytest
 
 from tests.apiserver import REPOSITORY
 from tests.refusals import call
-from tests.unit.serving.conftest import admission, documents, engine, limits, parts, server
+from tests.unit.serving.conftest import admission, documents, engine, limits, origins, parts, server
 from tests.unit.serving.standin import DIGEST, Server, now
 from tunegate.api.versions import Producer, Release
 from tunegate.feedback.interactions import FOLDER, Interaction
@@ -20,7 +20,7 @@ from tunegate.feedback.redact import RULES
 from tunegate.feedback.segments import Segment, segment_key
 from tunegate.store import Store
 
-__all__ = ["admission", "documents", "engine", "limits", "parts", "server"]
+__all__ = ["admission", "documents", "engine", "limits", "origins", "parts", "server"]
 PAGE = (REPOSITORY / "docs/feedback.md").read_text()
 COMMANDS = [
     line.strip().removeprefix("$ ")

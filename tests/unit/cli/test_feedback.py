@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.unit.serving.conftest import admission, documents, engine, limits, parts, server
+from tests.unit.serving.conftest import admission, documents, engine, limits, origins, parts, server
 from tests.unit.serving.standin import DIGEST, KEY, MODEL, Server, now
 from tunegate.api.feedback import Feedback, FeedbackRecord
 from tunegate.api.versions import Producer, Release
@@ -19,7 +19,7 @@ from tunegate.feedback.interactions import FOLDER, Content, Interaction
 from tunegate.feedback.segments import Segment, segment_key
 from tunegate.store import Store
 
-__all__ = ["admission", "documents", "engine", "limits", "parts", "server"]
+__all__ = ["admission", "documents", "engine", "limits", "origins", "parts", "server"]
 
 
 def run(*words: str) -> int:

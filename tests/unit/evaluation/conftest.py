@@ -55,12 +55,13 @@ def learned(tmp_path_factory: pytest.TempPathFactory, choice_folder: Path) -> Pa
 
 @pytest.fixture
 def broken(learned: Path, tmp_path: Path) -> Path:
-    """The same folder with a weight that is not a number."""
+    """The same folder with finite weights of which no finite number comes."""
     folder = tmp_path / "broken"
     shutil.copytree(learned, folder)
     network = AutoModelForCausalLM.from_pretrained(folder)
     with torch.no_grad():
-        network.model.norm.weight[0] = torch.nan
+        network.model.norm.weight[:] = 3e38
+        network.get_output_embeddings().weight[:] *= 1e3
     network.save_pretrained(folder)
     return folder
 

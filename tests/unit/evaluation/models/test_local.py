@@ -144,10 +144,10 @@ def test_a_folder_that_lacks_a_file_is_refused(learned: Path, tmp_path: Path, na
 def test_unusable_files_are_refused(learned: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(learned, tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(ModelError, match="can't be loaded as a language model"):
+    with pytest.raises(ModelError, match="is no safetensors file"):
         LocalModel(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="can't be loaded as a language model"):
+    with pytest.raises(ModelError):
         LocalModel(folder)
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(ModelError, match="no usable tokenizer"):
