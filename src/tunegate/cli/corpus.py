@@ -98,18 +98,8 @@ def build(plan_file: Path, folder: Path, url: str, model: str | None, concurrenc
     from tunegate.corpus.card import card
     from tunegate.corpus.plan import Plan
     from tunegate.corpus.teacher import Replies, Teacher
-    from tunegate.evaluation import load_suite
-    from tunegate.evaluation.business import BusinessSuite
 
     plan = from_yaml(plan_file.read_bytes(), Plan, str(plan_file))
-    suites = {}
-    for name in plan.suites:
-        suite = load_suite(name)
-        if not isinstance(suite, BusinessSuite):
-            raise UsageError(
-                f"{name} is no business suite, whose questions could be looked for; leave it out of suites."
-            )
-        suites[name] = {question.id: question.messages[-1].content for question in suite.questions}
     teacher = Teacher(url, model, os.environ.get(environment.API_KEY), None, concurrency)
     folder.mkdir(parents=True, exist_ok=True)
     with closing(teacher), step_bars() as show:
@@ -125,7 +115,7 @@ def build(plan_file: Path, folder: Path, url: str, model: str | None, concurrenc
             seeds=_seeds(plan, plan_file.parent),
             replies=Replies(teacher, folder / REPLIES, done),
             teacher=teacher.model,
-            suites=suites,
+            suites={name: _questions(name) for name in plan.suites},
             mixed={each.file: _dialogues(plan_file.parent / each.file) for each in plan.mix},
         )
         corpus = builder.build()
@@ -203,6 +193,17 @@ def _seeds(plan: Plan, folder: Path) -> list[str]:
     if not found:
         raise DataError("The plan's seeds hold no question; a teacher needs a few to go by.")
     return found
+
+
+def _questions(name: str) -> dict[str, str]:
+    """What a suite asks, by id."""
+    from tunegate.evaluation import load_suite
+    from tunegate.evaluation.business import BusinessSuite
+
+    suite = load_suite(name)
+    if not isinstance(suite, BusinessSuite):
+        raise UsageError(f"{name} is no business suite, whose questions could be looked for; leave it out of suites.")
+    return {question.id: question.messages[-1].content for question in suite.questions}
 
 
 def _dialogues(path: Path) -> list[list[dict[str, Any]]]:
