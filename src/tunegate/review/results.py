@@ -24,6 +24,7 @@ from tunegate.evaluation.ranking import strengths
 from tunegate.review import queue
 from tunegate.review.items import VERDICTS, Item, Review
 from tunegate.review.marks import COMMENT, Marks
+from tunegate.statistics.clusters import clusters_of
 
 SETTINGS = "people"
 WON: dict[int | str, float] = {"first": 1.0, "second": 0.0, "tie": 0.5, "both_bad": 0.5}
@@ -182,7 +183,8 @@ def _pairs(review: Review, marks: Marks) -> list[tuple[list[Metric], list[Record
             for item in review.items
         ]
         bad = [sum(value == "both_bad" for value in values.values()) * 2 > len(values) for values in given.values()]
-        share = scores.share(f"{criterion.name}_both_bad", bad)
+        clusters = [review.judged[digest].cluster for digest in given]
+        share = scores.share(f"{criterion.name}_both_bad", bad, clusters)
         both_bad.append(msgspec.structs.replace(share, higher_is_better=False))
     measured = []
     for version in range(len(review.versions)):
@@ -206,21 +208,25 @@ def _pair_metrics(name: str, duels: Sequence[Duel], review: Review, version: int
     """`name`: the mean share of its pairs that the version won, a tie as half.
 
     Of two versions also `_wins`, its share of the questions that were decided, and `_p`, the chance of wins as uneven
-    where versions are alike (sign test, exact, two-sided); of more, `_strength` by Bradley and Terry, in log-odds.
+    where versions are alike (sign test, exact, two-sided; a cluster counts once, by the side that won more of it); of
+    more, `_strength` by Bradley and Terry, in log-odds.
     """
     won = _by_question(duels, version)
-    shares, clusters = list(won.values()), {duel.item.question: duel.item.cluster for duel in duels}
-    metrics = [scores.mean(name, shares, [clusters[question] for question in won])]
+    named = {duel.item.question: duel.item.cluster for duel in duels}
+    metrics = [scores.mean(name, list(won.values()), [named[question] for question in won])]
     if len(review.versions) > 2:
         return [*metrics, _strength(f"{name}_strength", duels, len(review.versions), version)]
-    decided = [share > 0.5 for share in shares if share != 0.5]
-    p = mcnemar(sum(decided), len(decided) - sum(decided))
+    decided = {question: share > 0.5 for question, share in won.items() if share != 0.5}
+    wins, clusters = list(decided.values()), [named[question] for question in decided]
+    leans = [sum(1 if wins[place] else -1 for place in places) for places in clusters_of(clusters).values()]
+    p = mcnemar(sum(lean > 0 for lean in leans), sum(lean < 0 for lean in leans))
     chance = Metric(name=f"{name}_p", value=p, n=len(decided), higher_is_better=False)
-    return [*metrics, scores.share(f"{name}_wins", decided), chance]
+    return [*metrics, scores.share(f"{name}_wins", wins, clusters), chance]
 
 
 def _strength(name: str, duels: Sequence[Duel], players: int, version: int) -> Metric:
-    """The strength with its bootstrap interval over questions; without one where too many draws have none."""
+    """The strength with its bootstrap interval over questions, or clusters of them; without one where too many draws
+    have none."""
 
     def fit(drawn: Sequence[Duel]) -> float | None:
         wins: dict[tuple[int, int], float] = defaultdict(float)
@@ -231,13 +237,15 @@ def _strength(name: str, duels: Sequence[Duel], players: int, version: int) -> M
         found = strengths(wins, players)
         return None if found is None else found[version]
 
-    questions: dict[str, list[Duel]] = defaultdict(list)
+    questions = {duel.item.question for duel in duels}
+    drawn_together: dict[str, list[Duel]] = defaultdict(list)
     for duel in duels:
-        questions[duel.item.question].append(duel)
-    groups, draw = list(questions.values()), random.Random(0)  # noqa: S311 - no secret
+        drawn_together[duel.item.cluster or f"\0{duel.item.question}"].append(duel)
+    groups, draw = list(drawn_together.values()), random.Random(0)  # noqa: S311 - no secret
     fits = [fit([duel for group in draw.choices(groups, k=len(groups)) for duel in group]) for _ in range(_RESAMPLES)]
     finite = sorted(value for value in fits if value is not None)
-    metric = Metric(name=name, value=fit(duels), n=len(groups))
+    clusters = len(groups) if len(groups) < len(questions) else None
+    metric = Metric(name=name, value=fit(duels), n=len(questions), clusters=clusters)
     if len(finite) < 0.95 * _RESAMPLES:
         return metric
     low, high = (finite[round(share * (len(finite) - 1))] for share in (0.025, 0.975))

@@ -26,7 +26,8 @@ def effective(values: Sequence[float], clusters: Sequence[str]) -> float:
 
     By the cluster-robust variance of the mean, which resampling whole clusters comes to as well, with Student's t since
     it is estimated from the clusters: with 8 to 100 of them, Wilson's interval for that number holds about 95 % where
-    the percentiles of resampled clusters hold 88 to 93.
+    the percentiles of resampled clusters hold 88 to 93; but 91 to 93 where most answers are right, or wrong, and those
+    of a cluster nearly all the same, since the few others are then of very few clusters.
     """
     n, groups = len(values), clusters_of(clusters or [""] * len(values))
     count = len(groups)

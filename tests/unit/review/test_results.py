@@ -70,6 +70,29 @@ def test_questions_of_one_conversation_count_as_such_for_people_too(mode: Litera
     assert [record.cluster for record in result.records] == ["0"] * 4 + ["1"] * 4
 
 
+@pytest.mark.parametrize("versions", [2, 3])
+def test_pairs_of_one_conversation_win_as_one(versions: int) -> None:
+    """Four of five conversations are won, each with four questions: that is no more than four wins of five."""
+    review = build_review("pairs", versions=versions, questions=20, share=0, criteria=())
+    number = {question: n for n, question in enumerate(dict.fromkeys(item.question for item in review.items))}
+    items = [msgspec.structs.replace(item, cluster=str(number[item.question] // 4)) for item in review.items]
+    together = msgspec.structs.replace(review, items=tuple(items))
+    given = ["first" if number[item.question] < 16 else "second" for item in review.judged.values()]
+    alone, clustered = (
+        results(each, latest(judge(each, "li", preference=given)), LATER)[0] for each in (review, together)
+    )
+    for name in ("preference_wins", "preference_both_bad") if versions == 2 else ("preference_strength",):
+        narrow, wide = metric(alone, name), metric(clustered, name)
+        assert (wide.value, wide.n, wide.clusters) == (narrow.value, narrow.n, 5)
+        if narrow.low is not None and wide.low is not None:
+            assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
+    if versions == 2:
+        assert (metric(alone, "preference_p").value, metric(clustered, "preference_p").value) == (
+            mcnemar(16, 4),
+            mcnemar(4, 1),
+        )
+
+
 def test_an_answer_that_several_judged_passes_by_the_mean() -> None:
     review = build_review(questions=2, share=1)
     marks = latest(judge(review, "li", correct=[1, 1], tone=[5, 4]) + judge(review, "ana", correct=[1, 0], tone=[3, 5]))
