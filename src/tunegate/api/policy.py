@@ -151,6 +151,10 @@ class PromotionPolicy(Resource, frozen=True, kw_only=True):
         for field, named in (("selection", self.selection), ("stopTraining", self.stop_training)):
             if named and named.suite and named.suite not in self.suites:
                 raise ValueError(f"{field} names a suite that is not evaluated: {named.suite}")
+            if named and is_by_judge(named.suite):
+                raise ValueError(
+                    f"{field} goes by {named.suite}, a judge model alone; name a suite that people or rules decide"
+                )
 
 
 class Placement(Resource, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.builders import make_policy
 from tunegate.api.errors import UsageError
-from tunegate.api.policy import Gate, read_policy_file, write_policy_file
+from tunegate.api.policy import Gate, Selection, StopTraining, read_policy_file, write_policy_file
 
 PIPELINES = Path(__file__).parents[3] / "pipelines"
 SPEC = msgspec.yaml.encode(make_policy()).decode()
@@ -96,3 +96,20 @@ def test_a_gate_by_a_judge_model_alone_is_refused(judge: str, beside: str) -> No
     by_people = msgspec.structs.replace(gate, suite=beside)
     assert make_policy(suites=(judge, beside), gates=(gate, by_people)).gates[0] == gate
     assert make_policy(suites=(judge,), gates=()).suites == (judge,)
+
+
+@pytest.mark.parametrize(
+    ("field", "asks"),
+    [
+        ("selection", Selection(type="BestOf", suite="tone.judge-pairs", metric="preference")),
+        ("stop_training", StopTraining(when="NoGain", suite="tone.judge-pairs", metric="preference")),
+    ],
+)
+def test_no_run_is_chosen_from_or_stopped_by_a_judge_model_alone(field: str, asks: Selection | StopTraining) -> None:
+    suites = ("tone.judge-pairs", "tone.pairs")
+    with pytest.raises(
+        ValueError, match=r"tone.judge-pairs, a judge model alone; name a suite that people or rules decide"
+    ):
+        make_policy(suites=suites, gates=(), **{field: asks})
+    by_people = msgspec.structs.replace(asks, suite="tone.pairs")
+    assert getattr(make_policy(suites=suites, gates=(), **{field: by_people}), field) == by_people
