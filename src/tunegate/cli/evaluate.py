@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tunegate.store import Store
 
 _TERMINATION_MESSAGE = 4096  # bytes; more is cut off by a kubelet
+_SHOWN = 5  # answers that could not be read
 _READY_SECONDS = 1800.0  # of a server that is started to be asked; large weights take their time
 
 
@@ -255,6 +256,8 @@ def _print(results: Sequence[Evaluation], as_json: bool) -> None:
         click.echo(
             f"{unscored[0]} has no labels, so nothing is scored; --submission FILE writes the letters.", err=True
         )
+    for result in results:
+        _print_unanswered(result)
     if as_json:
         click.echo(to_json(results), nl=False)
         return
@@ -266,6 +269,19 @@ def _print(results: Sequence[Evaluation], as_json: bool) -> None:
     ]
     title = f"{results[0].version} ({short(results[0].digest)})"
     print_table(title, ("suite", "metric", "value", "95 %", "n"), rows)
+
+
+def _print_unanswered(result: Evaluation) -> None:
+    """Which answers say nothing that can be scored, as far as a screen goes; the JSON has them whole."""
+    unanswered = [record for record in result.records if record.scores.get("answered") == 0]
+    if unanswered:
+        click.echo(
+            f"{result.suite}: no usable answer to {len(unanswered)} of {len(result.records)} questions:", err=True
+        )
+    for record in unanswered[:_SHOWN]:
+        click.echo(f"  {record.id}: {' '.join(record.output.split())[-120:]!r}", err=True)
+    if len(unanswered) > _SHOWN:
+        click.echo("  ... --output FILE writes all.", err=True)
 
 
 def _number(value: float | None) -> str:

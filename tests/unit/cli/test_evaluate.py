@@ -92,6 +92,22 @@ def test_results_are_shown_saved_and_written(
     assert [record.prompt for record in saved[0].records] == ["Price 0?", "Price 1?", "Price 2?"]
 
 
+def test_answers_that_name_no_letter_are_counted_and_listed(
+    version: ModelVersion, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = write_choice(tmp_path / "chat", {"care": "ABCDABC"}, mode="chat", max_tokens=1)
+    assert evaluate(version.name, "--suite", suite, "--json") == 0
+    printed = capsys.readouterr()
+    (result,) = msgspec.json.decode(printed.out, type=tuple[Evaluation, ...])
+    unread = [record for record in result.records if not record.answer]
+    assert len(unread) > 5, "a model that learned nothing says nothing"
+    assert f"choice-test: no usable answer to {len(unread)} of 7 questions:" in printed.err
+    for record in unread[:5]:
+        assert f"  {record.id}: {record.output!r}" in printed.err
+    assert f"  {unread[5].id}: " not in printed.err
+    assert "--output FILE writes all" in printed.err
+
+
 def test_a_result_is_reused_until_forced_or_the_suite_changes(
     store: Store, version: ModelVersion, business: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
