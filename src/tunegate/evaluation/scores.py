@@ -12,6 +12,8 @@ import random
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
+import msgspec
+
 from tunegate.api.evaluation import Metric
 from tunegate.statistics.clusters import Z95, clusters_of, effective
 
@@ -89,6 +91,8 @@ def macro(name: str, groups: Mapping[str, Sequence[bool]], clusters: Mapping[str
     assert groups
     assert all(groups.values())
     shares = [share(group, passed, clusters.get(group, ())) for group, passed in groups.items()]
+    if len(shares) == 1:  # it is that share, with Wilson's interval
+        return msgspec.structs.replace(shares[0], name=name)
     variance = sum((group.stderr or 0.0) ** 2 for group in shares) / len(shares) ** 2
     value, stderr = fmean(group.value or 0.0 for group in shares), math.sqrt(variance)
     return Metric(

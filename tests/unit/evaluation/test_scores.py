@@ -74,6 +74,13 @@ def test_what_was_not_measured_has_no_value() -> None:
     assert (mean("rouge_l", []).value, mean("rouge_l", [0.5]).stderr) == (None, None)
 
 
+def test_a_macro_average_of_one_group_has_wilsons_interval() -> None:
+    """Around the share itself it would be half as wide where all are right, and hold less than it says."""
+    metric = macro("accuracy", {"tea": [True] * 50})
+    assert (metric.low, metric.high) == pytest.approx(_wilson(50, 50))
+    assert (metric.name, metric.n) == ("accuracy", 50)
+
+
 def test_each_group_counts_the_same_in_a_macro_average() -> None:
     metric = macro("accuracy", {"small": [True], "large": [False] * 9})
     assert (metric.value, metric.n) == (0.5, 10)
