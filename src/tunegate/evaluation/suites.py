@@ -44,7 +44,7 @@ class SuiteFile(Resource, frozen=True, kw_only=True, rename=None):
 
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]*$")]
     kind: Literal["business", "choice", "injection", "knowledge", "lm_eval"]
-    language: str
+    language: Annotated[str, Meta(min_length=1)]
     description: str
     license: str
     topic: str = ""

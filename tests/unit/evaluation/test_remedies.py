@@ -170,6 +170,7 @@ CASES = [
     ),
     Case(" holds no question; add one", choice(HEADER), choice(GOOD)),
     Case(" is not a CSV file in UTF-8: ", choice(HEADER + '0,"Which?,a,b,c,d,A\n'), choice(GOOD)),
+    Case("; keep one.", choice("id,question,A,B,C,D,D,answer\n0,Which?,a,b,c,d,e,A\n"), choice(GOOD)),
     Case(" has no column ", choice("id,question,A,B,C,answer\n0,Which?,a,b,c,A\n"), choice(GOOD)),
     Case("so it can't be scored; complete it", choice(HEADER + "0,Which?,a,b,c,d,\n"), choice(GOOD)),
     Case("; it must be one of A, B, C and D", choice(HEADER + "0,Which?,a,b,c,d,E\n"), choice(GOOD)),

@@ -102,7 +102,16 @@ def test_a_folder_that_is_no_suite_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "about", [{"kind": "essay"}, {"name": "../up"}, {"max_tokens": 0}, {"shots": 6}, {"split": "dev"}, {"maxTokens": 9}]
+    "about",
+    [
+        {"kind": "essay"},
+        {"name": "../up"},
+        {"language": ""},
+        {"max_tokens": 0},
+        {"shots": 6},
+        {"split": "dev"},
+        {"maxTokens": 9},
+    ],
 )
 def test_an_unusable_suite_file_is_refused(tmp_path: Path, about: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=r"suite\.yaml is not a valid SuiteFile"):

@@ -55,7 +55,8 @@ def read_subjects(
     if missing := [handle for handle in subjects if handle not in found]:
         some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise DataError(
-            f"{place} has no {split} file of {some}; add what is missing, or name what is there in a {MAPPING}."
+            f"{place} has no {split} file of {some}, such as {split}/{missing[0]}.csv; add what is missing, or name "
+            f"what is there in a {MAPPING}."
         )
     left, read = limit, []
     for handle, name in subjects.items():
@@ -166,15 +167,21 @@ def _items(tables: Sequence[Table], *, labelled: bool) -> tuple[Item, ...]:
 
 
 def _csv(table: Table) -> Iterator[tuple[int, Row]]:
-    """Rows with the number of their line; headings in any case, the first of CMMLU's empty; MMLU's files have none."""
+    """Rows with the number of their line; headings in any case, the first of CMMLU's empty; MMLU's files have none.
+    Blank lines are left out."""
     try:
         reader = csv.reader(io.StringIO(table.body.decode("utf-8-sig"), newline=""), strict=True)
         heads: list[str] | None = None
         for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
             if heads is None:
                 heads = [cell.strip() for cell in cells]
-                heads = [head if head in LETTERS else head.lower() or "id" for head in heads]
+                heads = [head if head in LETTERS else head.lower() for head in heads]
                 if "question" in heads:
+                    heads[0] = heads[0] or "id"
+                    if twice := next((name for name in (*_COLUMNS, "answer") if heads.count(name) > 1), None):
+                        raise DataError(f"{table.where} has two columns {twice}; keep one.")
                     if missing := [name for name in _COLUMNS if name not in heads]:
                         raise DataError(f"{table.where} has no column {', '.join(missing)}; add it.")
                     continue

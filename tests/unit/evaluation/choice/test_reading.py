@@ -52,6 +52,22 @@ def test_bad_questions_are_named(tmp_path: Path, rows: list[list[object]], reaso
         read_subjects(tmp_path, "ceval", "val", 1, None)
 
 
+def test_blank_lines_and_columns_without_a_heading_are_left_out(tmp_path: Path) -> None:
+    """As spreadsheets write them: a line of commas, and one comma too many in each."""
+    write_choice(tmp_path, {"one": "A"})
+    rows = "id,question,A,B,C,D,answer,\n7,题,甲,乙,丙,丁,A,\n\n,,,,,,,\n9,题二,甲,乙,丙,丁,B,\n\n"
+    (tmp_path / "val" / "one_val.csv").write_text(rows)
+    (subject,) = read_subjects(tmp_path, "ceval", "val", 1, None)
+    assert [(item.id, item.answer) for item in subject.items] == [("7", "A"), ("9", "B")]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    write_choice(tmp_path, {"one": "A"})
+    (tmp_path / "val" / "one_val.csv").write_text("id,question,Question,A,B,C,D,answer\n0,题,题二,甲,乙,丙,丁,A\n")
+    with pytest.raises(DataError, match=r"one_val.csv has two columns question; keep one"):
+        read_subjects(tmp_path, "ceval", "val", 1, None)
+
+
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     write_choice(tmp_path, {"one": "A"})
     (tmp_path / "val" / "one_val.csv").write_text("id,question,A,B,C,answer\n0,题,甲,乙,丙,A\n")
@@ -72,7 +88,9 @@ def test_files_and_mapping_must_agree(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"tow_val\.csv belongs to no subject"):
         read_subjects(tmp_path, "ceval", "val", 1, None)
     (tmp_path / "val" / "tow_val.csv").unlink()
-    with pytest.raises(DataError, match=r"has no val file of two; add what is missing, or name what is there"):
+    with pytest.raises(
+        DataError, match=r"has no val file of two, such as val/two.csv; add what is missing, or name what is there"
+    ):
         read_subjects(tmp_path, "ceval", "val", 1, None)
 
 
