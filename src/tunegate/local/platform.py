@@ -278,7 +278,8 @@ class Platform:
     def apply(self, snapshot: Snapshot, plan: Plan) -> None:
         """Make the plan true: records first, so that what users see can always be explained."""
         home = self.config.home
-        if any(weight and snapshot.servers[digest].ready for digest, weight in (snapshot.weights or {}).items()):
+        serving = [digest for digest, weight in (snapshot.weights or {}).items() if weight]
+        if any(digest in snapshot.servers and snapshot.servers[digest].ready for digest in serving):
             self._was_up = time.monotonic()
             if not self._told_up:
                 self._told_up = True

@@ -14,12 +14,14 @@ from tests.builders import at, make_evaluation, make_policy, with_answers
 from tests.unit.store.picky import error, picky_store
 from tests.waiting import wait_for
 from tunegate.api import environment
+from tunegate.api.codec import to_json
 from tunegate.api.errors import UsageError
 from tunegate.api.evaluation import ReviewProgress
 from tunegate.api.policy import Gate, PromotionPolicy, Selection, StopTraining, write_policy_file
 from tunegate.api.promotion import Promotion, PromotionStatus, Transition
 from tunegate.api.versions import ModelVersion, Producer, Release, Training
-from tunegate.local.platform import Platform, PlatformConfig
+from tunegate.local.platform import Platform, PlatformConfig, Proxy
+from tunegate.local.route import Backend, Route
 from tunegate.local.state import Home, write
 from tunegate.processes import Child, free_port
 from tunegate.promotion.decide import decide
@@ -224,6 +226,18 @@ def test_it_is_said_to_answer_when_it_does_and_not_before(platform: Platform, mo
         found = platform.config.home.running()
         assert found
         assert "503" in found.problems["NotReady"]
+
+
+def test_a_platform_goes_on_with_the_route_of_before_it_stopped(platform: Platform, base: ModelVersion) -> None:
+    """It names versions whose servers are gone, and no others run yet."""
+    before = Backend(version=base.digest, url=f"http://127.0.0.1:{free_port()}", weight=100)
+    home = platform.config.home
+    write(home.route_file, to_json(Route(salt="", backends=(before,))))
+
+    with contextlib.closing(platform), Proxy.start(home, platform.config.port):
+        assert platform.gather().weights == {base.digest: 100}
+        platform.tick(at(0))
+        assert list(platform._servers.urls()) == [base.digest]
 
 
 def test_a_stop_waits_for_no_store_that_is_busy(
