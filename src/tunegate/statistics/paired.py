@@ -78,25 +78,26 @@ def _subject(record: Record) -> str:
 def _difference(groups: Sequence[Sequence[_Change]]) -> Difference:
     """The mean of the groups' means, with an interval.
 
-    Two questions are added to each group, of which half a one got better and half a one worse (Agresti and Min, Simple
-    improved confidence intervals for comparing matched proportions, 2005): the interval then holds at few questions,
-    and is no point where none changed. Scores between right and wrong count by their squares, and questions of clusters
-    as the independent ones that they are worth.
+    Two questions are added, of which one got better and one worse (Agresti and Min, Simple improved confidence
+    intervals for comparing matched proportions, 2005): the interval then holds at few questions, and is no point where
+    none changed. They are two in all: two for each of 52 subjects would be as many as the questions of a small exam.
+    Scores between right and wrong count by their squares, groups by their weight in the mean, as if all were one of `n`
+    questions, and questions of clusters as the independent ones that they are worth.
     """
-    centers, variance = [], 0.0
-    for changes in groups:
-        values = [change.value for change in changes]
-        worth = effective(values, [change.cluster for change in changes])
-        n, scale = worth + 2, worth / len(values)
-        centers.append(scale * sum(values) / n)
-        variance += ((scale * sum(value**2 for value in values) + 1) / n - centers[-1] ** 2) / n
-    center, half = fmean(centers), Z95 * math.sqrt(variance) / len(groups)
+    worth = [effective([change.value for change in each], [change.cluster for change in each]) for each in groups]
+    weights = [1 / each for each in worth]
+    n = len(groups) ** 2 / sum(weights)
+    value = fmean(fmean(change.value for change in changes) for changes in groups)
+    spread = fmean([fmean((change.value - value) ** 2 for change in changes) for changes in groups], weights)
+    square = spread + value**2
+    center = n * value / (n + 2)
+    half = Z95 * math.sqrt(((n * square + 1) / (n + 2) - center**2) / (n + 2))
     every = [change.value for changes in groups for change in changes]
     return Difference(
         n=len(every),
         up=sum(change > 0 for change in every),
         down=sum(change < 0 for change in every),
-        value=fmean(fmean(change.value for change in changes) for changes in groups),
+        value=value,
         low=max(-1.0, center - half),
         high=min(1.0, center + half),
     )

@@ -110,6 +110,22 @@ def test_each_subject_counts_the_same_where_it_does_in_the_metric() -> None:
     assert (area.value, area.n, area.up) == (0.5, 4, 2)
 
 
+@pytest.mark.parametrize(("subjects", "each"), [(52, 2), (20, 10), (1, 150)])
+def test_the_interval_holds_a_large_difference_however_many_subjects_there_are(subjects: int, each: int) -> None:
+    """Two added questions for each of 52 subjects would draw it so far to no difference that it held none of these."""
+    draw, held = random.Random(7), 0  # noqa: S311
+    names = [f"{subject}/{question}" for subject in range(subjects) for question in range(each)]
+    before = dict.fromkeys(names, 1.0)
+    averages = {"accuracy": Average(score="accuracy", is_macro=True)}
+    for _ in range(100):
+        after = dict(zip(names, draw.choices([0.0, 1.0], weights=[0.3, 0.7], k=len(names)), strict=True))
+        first, second = (asked(scores, metric="accuracy", averages=averages) for scores in (before, after))
+        found = difference(first, second, "accuracy")
+        assert found.low < found.value < found.high
+        held += found.low <= -0.3 <= found.high
+    assert held >= 90
+
+
 def test_a_metric_that_is_named_after_a_subject_is_of_its_questions() -> None:
     before = {"law/0": 1.0, "law/1": 0.0, "art/0": 1.0}
     first = asked(before, 0.5, metric="accuracy/law")
