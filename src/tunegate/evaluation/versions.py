@@ -70,7 +70,8 @@ def evaluate_version(
                 system_prompt=system_prompt,
                 progress=progress,
                 finished=keep,
-                cache=None if force else default_cache(),
+                # What is measured again goes on where it was, too, apart from answers that were there before.
+                cache=default_cache() / "again" if force else default_cache(),
             )
     return [results[suite.name] for suite in suites if suite.name in results]
 

@@ -72,6 +72,32 @@ def shares(results: Sequence[Evaluation]) -> list[float | None]:
     return [result.metrics[0].value for result in results]
 
 
+class Failing(Parrot):
+    """Answers one question that it was not asked yet, and fails."""
+
+    asked = 0
+
+    def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, sheet: Sheet) -> None:
+        for place in (place for place in range(len(dialogues)) if sheet.lacks([place])):
+            self.asked += 1
+            sheet.put({place: dialogues[place][-1]["content"]})
+            raise ModelError("It fails half-way.")
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_an_evaluation_that_failed_goes_on_also_one_that_measures_again(
+    store: Store, version: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
+    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
+    model, business = Failing(), load_suites([write_business(tmp_path / "business", ROWS)])
+    for _ in ROWS:
+        with pytest.raises(ModelError, match="fails half-way"):
+            evaluate_version(store, version, business, model, force=force)
+    (result,) = evaluate_version(store, version, business, model, force=force)
+    assert (model.asked, result.completed) == (3, 3)
+    assert list((tmp_path / "cache").rglob("*.jsonl")) == []
+
+
 def test_a_version_is_asked_under_its_system_prompt_and_the_results_are_kept(
     store: Store, version: ModelVersion, tmp_path: Path
 ) -> None:
