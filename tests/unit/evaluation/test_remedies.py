@@ -368,12 +368,17 @@ def test_a_server_gets_the_questions_that_it_takes() -> None:
         assert answers(model, HELLO, 7) == ["yes"]
 
 
-def test_a_server_without_log_probabilities_is_measured_in_chat_mode() -> None:
-    with (
-        Server(lambda body: said("A")) as server,
-        closing(RemoteModel(server.url, None, None, VERSION.digest, 1)) as model,
-    ):
-        with refused(" tells no log-probabilities; set mode: chat in suite.yaml"):
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_server_without_log_probabilities_is_measured_in_chat_mode(refuses: bool) -> None:
+    """Which it leaves out, or, as our own embedded engine, refuses to be asked for."""
+
+    def reply(body: Any) -> Any:
+        if refuses and "logprobs" in body:
+            return 400, {"error": {"message": "The engine of this server can't do logprobs."}}, {}
+        return said("A")
+
+    with Server(reply) as server, closing(RemoteModel(server.url, None, None, VERSION.digest, 1)) as model:
+        with refused(" tells no log-probabilities; set mode: chat in suite.yaml, or leave out --url"):
             choices(model, ["Which?"], ["A", "B"])
         assert answers(model, HELLO, 8) == ["A"]
 

@@ -60,7 +60,9 @@ class RemoteModel(HttpModel):
         self._each(ask, len(texts), sheet)
 
     def choose(self, texts: Sequence[str], letters: Sequence[str], sheet: Sheet) -> None:
-        """As `Model.choose`, by the log-probabilities that the server tells: None where no letter is among them."""
+        """As `Model.choose`, by the log-probabilities that the server tells: None where no letter is among the 20
+        likeliest tokens. Raises EvaluationError where it tells none.
+        """
         create = self._patient.completions.with_raw_response.create
         options = {"model": self.model, "max_tokens": 1, "temperature": 0, "logprobs": _MOST_LOGPROBS}
 
@@ -68,7 +70,7 @@ class RemoteModel(HttpModel):
             reply = self._read(create, prompt=texts[place], **options)
             told = reply.choices[0].logprobs
             if told is None or not told.top_logprobs:
-                raise EvaluationError(f"{self._url} tells no log-probabilities; set mode: chat in suite.yaml.")
+                raise self._without_logprobs()
             found = {letter: told.top_logprobs[0][letter] for letter in letters if letter in told.top_logprobs[0]}
             return max(found, key=lambda letter: found[letter]) if found else None
 
@@ -84,6 +86,8 @@ class RemoteModel(HttpModel):
         except APIStatusError as error:
             if error.status_code in (401, 403, 404) or error.status_code >= 500 or error.status_code == 429:
                 raise ServingError(f"{self._url} does not answer: {error.message}; {_RETRY}.") from None
+            if "logprobs" in options and "logprobs" in error.message:
+                raise self._without_logprobs() from None
             raise EvaluationError(f"{self._url} refuses a question: {error.message}; {self.remedy}.") from None
         except APIConnectionError as error:
             raise self._unreachable(error) from None
@@ -93,6 +97,10 @@ class RemoteModel(HttpModel):
             raise EvaluationError(f"{self._url} serves {served}, not {self._digest}; ask the server of that version.")
         self._count(reply.usage)
         return reply
+
+    def _without_logprobs(self) -> EvaluationError:
+        remedy = "set mode: chat in suite.yaml, or leave out --url"
+        return EvaluationError(f"{self._url} tells no log-probabilities; {remedy}.")
 
     def _count(self, usage: Any) -> None:
         """A server that says nothing of one answer makes the sum unknown."""
