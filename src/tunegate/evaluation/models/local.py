@@ -192,7 +192,9 @@ class LocalModel:
         return ids
 
     def _decode(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids[: self._length(ids)], skip_special_tokens=True)).strip()
+        """The text; of a character that an answer was cut off in there is nothing, as servers have it."""
+        text = str(self._tokenizer.decode(ids[: self._length(ids)], skip_special_tokens=True))
+        return text.rstrip("\ufffd").strip()
 
     def _length(self, ids: list[int]) -> int:
         """How many tokens come before the one that ends the answer."""

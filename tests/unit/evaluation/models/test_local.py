@@ -44,6 +44,13 @@ def test_answers_end_at_max_tokens(model: LocalModel, learned: Path) -> None:
     assert len(AutoTokenizer.from_pretrained(learned)(answer)["input_ids"]) == 2
 
 
+def test_half_a_character_at_the_end_is_left_out(model: LocalModel) -> None:
+    """As by servers, so that the answer is the same either way."""
+    ids = model._encode("It costs 瓹", special=False)
+    assert model._decode(ids) == "It costs 瓹"
+    assert model._decode(ids[:-1]) == "It costs"
+
+
 def test_a_text_is_gone_on_with_as_an_answer_is(model: LocalModel, learned: Path) -> None:
     render = AutoTokenizer.from_pretrained(learned).apply_chat_template
     heads = [render(dialogue, tokenize=False, add_generation_prompt=True) for dialogue in DIALOGUES]
