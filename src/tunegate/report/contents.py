@@ -206,7 +206,7 @@ def kind_of(name: str, place: int) -> Kind:
     """What a metric is of, by its name and its place among the metrics of its evaluation."""
     if place == 0:
         return "headline"
-    if "/" in name and not name.startswith("agreement/"):
+    if "/" in name and not name.startswith(("agreement/", "contradicted/", "longer_wins/")):  # of reviewers
         return "subject"
     is_area = name.startswith("accuracy_") and name not in ("accuracy_macro", "accuracy_micro")
     return "area" if is_area else "other"

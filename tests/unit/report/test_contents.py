@@ -7,7 +7,7 @@ import pytest
 from tests.unit.report.builders import business, evaluation, exam, make
 from tunegate.api.errors import UsageError
 from tunegate.api.evaluation import Evaluation, Metric
-from tunegate.report.contents import lettered, make_report
+from tunegate.report.contents import kind_of, lettered, make_report
 
 LAW = {"law": "+" * 40, "computer_network": "+" * 20 + "-" * 20}
 
@@ -25,6 +25,11 @@ def test_metrics_stand_beside_each_other_from_the_whole_to_the_subjects() -> Non
         ("other", "answered"),
     ]
     assert [metric.value for metric in suite.rows[0].values if metric] == [0.75, 0.75]
+
+
+@pytest.mark.parametrize("name", ["agreement/tone", "contradicted/tone", "longer_wins/tone"])
+def test_what_is_said_of_reviewers_and_judges_is_no_subject(name: str) -> None:
+    assert (kind_of(name, 1), kind_of("accuracy/law", 1)) == ("other", "subject")
 
 
 def test_what_fell_beyond_chance_comes_first() -> None:
