@@ -237,6 +237,9 @@ class VoteWriter:
                 if outcomes[number] in ("counted", "amended"):
                     said[mark] = known
                     lines.append(encode(record, self._content))
+                elif outcomes[number] == "repeat" and _is_in_time(known, record):
+                    # Another server may have heard another verdict since, and the last one in time counts.
+                    lines.append(encode(record, self._content))
             error = self._add(*place, lines) if lines else None
             for number in numbers:
                 record = records[number]
@@ -280,8 +283,12 @@ def _judge(before: _Known | None, record: FeedbackRecord) -> tuple[Outcome, _Kno
         return "counted", known
     if verdict == before.verdict:
         return ("amended", known) if besides and known.besides != before.besides else ("repeat", before)
-    in_time = (record.received - before.first).total_seconds() <= AMEND_SECONDS
-    return ("amended", known) if in_time else ("late", before)
+    return ("amended", known) if _is_in_time(before, record) else ("late", before)
+
+
+def _is_in_time(before: _Known, record: FeedbackRecord) -> bool:
+    """Whether a vote may still change what was said first."""
+    return (record.received - before.first).total_seconds() <= AMEND_SECONDS
 
 
 def encode(record: FeedbackRecord, content: bool = True) -> bytes:

@@ -74,6 +74,17 @@ def test_the_last_verdict_in_time_counts_and_all_are_in_the_log(
     assert [from_json(line, FeedbackRecord, "").feedback.verdict for line in lines] == ["up", "down"]
 
 
+def test_the_last_verdict_in_time_counts_whichever_servers_heard_of_it(log: FeedbackLog, store: Documents) -> None:
+    """The first server has heard nothing of what the second one was told."""
+    first, one, other = record("up"), VoteWriter(store), VoteWriter(store)
+    assert one.write([first]) == ["counted"]
+    assert other.write([said_again(first, "down", 0.05)]) == ["counted"]
+    assert one.write([said_again(first, "up", 0.1)]) == ["repeat"]
+    assert log.tally(ONE) == Tally(up=1)
+    (said,) = log.list(ONE)
+    assert said.feedback.verdict == "up"
+
+
 def test_what_is_added_later_is_kept_with_the_verdict(log: FeedbackLog, writer: VoteWriter) -> None:
     first = record("down")
     later = [
