@@ -53,6 +53,13 @@ def test_it_says_what_fell_what_it_cost_and_what_is_missing() -> None:
     assert "200" in said  # tokens a second
 
 
+def test_its_style_is_as_it_was_written() -> None:
+    """Escaped, every rule with a quote or a `>` would be lost."""
+    style = render(make([business(0, "+")])).partition("<style>")[2].partition("</style>")[0]
+    assert "&" not in style
+    assert '"Segoe UI"' in style
+
+
 def test_the_same_report_is_the_same_page() -> None:
     assert render(make([business(0, "+-")])) == render(make([business(0, "+-")]))
 
