@@ -57,6 +57,7 @@ def test_it_comes_to_a_few_lines() -> None:
 def test_the_same_review_is_the_same_page_and_texts_are_texts() -> None:
     page = render(example())
     assert page == render(example())
+    assert "&" not in page.partition("<style>")[2].partition("</style>")[0], "an escaped style loses rules"
     assert "99 元 &lt;b&gt;" in page
     assert "<script" not in page
     assert len(page) < 500_000
