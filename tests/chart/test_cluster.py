@@ -98,10 +98,10 @@ def test_the_api_server_accepts_every_set_of_values(path: Path, cluster: ApiServ
 
 
 MAY = [
-    "get promotionpolicies.tunegate.io",
+    "list promotionpolicies.tunegate.io",
     "watch promotions.tunegate.io",
     "create promotions.tunegate.io",
-    "patch modelversions.tunegate.io",
+    "create modelversions.tunegate.io",
     "delete promotions.tunegate.io",
     "patch promotionpolicies.tunegate.io/status",
     "patch promotions.tunegate.io/status",
@@ -120,6 +120,8 @@ MAY = [
     "create events.events.k8s.io",
 ]
 MAY_NOT = [
+    "get promotionpolicies.tunegate.io",
+    "patch modelversions.tunegate.io",
     "get secrets",
     "list secrets",
     "create pods",
@@ -172,9 +174,9 @@ def test_the_operator_may_not(words: str, cluster: ApiServer, release: Release) 
 @pytest.mark.parametrize(
     ("words", "namespace", "expected"),
     [
-        ("update leases.coordination.k8s.io/tunegate-operator", "tunegate", True),
+        ("patch leases.coordination.k8s.io/tunegate-operator", "tunegate", True),
         ("create leases.coordination.k8s.io", "tunegate", True),
-        ("update leases.coordination.k8s.io/another", "tunegate", False),
+        ("patch leases.coordination.k8s.io/another", "tunegate", False),
         ("delete leases.coordination.k8s.io/tunegate-operator", "tunegate", False),
         ("get leases.coordination.k8s.io/tunegate-operator", "models", False),
     ],

@@ -63,6 +63,19 @@ CREATED = [
         policy(gates=[{**GATE, "min": 0.5}, {**GATE, "max": 1}]),
     ),
     Case(
+        "basis Paired compares with the stable version, so it needs maxRegression",
+        policy(gates=[{**GATE, "min": 0.5, "basis": "Paired"}]),
+        policy(gates=[{**GATE, "maxRegression": 0.05, "basis": "Paired"}]),
+    ),
+    *(
+        Case(
+            "limits must be at least the requests, or no pod would start; a limit that is left out is no limit",
+            policy(**{part: {"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}}}),
+            policy(**{part: {"resources": {"requests": {"memory": "2Gi"}}}}),
+        )
+        for part in ("evaluation", "serving")
+    ),
+    Case(
         "selection BestOf needs suite and metric, and Latest has neither",
         policy(selection={"type": "BestOf", "suite": "shop-en"}),
         policy(selection={"type": "BestOf", "suite": "shop-en", "metric": "score"}),

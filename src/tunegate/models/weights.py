@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from tunegate.api.errors import ModelError
 from tunegate.models.prompt_tuning import PREFIX
@@ -130,6 +129,8 @@ def _kind(path: Path) -> str:
 
 
 def _check_finite(path: Path, start: int, tensors: dict[str, _Tensor]) -> None:
+    import numpy as np  # the storage initializer, which checks digests alone, has none
+
     with path.open("rb", buffering=0) as file:
         for name, tensor in tensors.items():
             begin, end = tensor.data_offsets
@@ -156,6 +157,8 @@ def _parts(file: Any, length: int) -> Iterator[memoryview]:
 
 
 def _not_finite(part: memoryview, kind: str, exponent: int) -> int:
+    import numpy as np
+
     bits = np.frombuffer(part, kind) & np.dtype(kind).type(exponent)
     return int((bits == exponent).sum()) if bits.size and bits.max() == exponent else 0
 
