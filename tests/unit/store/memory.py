@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -18,6 +19,7 @@ class Copy:
 
     def __init__(self, prefix: str, objects: Mapping[str, bytes]) -> None:
         self.prefix, self.objects = prefix, dict(objects)
+        self.meta = SimpleNamespace(endpoint_url="http://127.0.0.1")
 
     def get_object(self, *, Bucket: str, Key: str, Range: str = "bytes=0-") -> dict[str, Any]:  # noqa: N803
         body = self.objects.get(Key.removeprefix(self.prefix))
