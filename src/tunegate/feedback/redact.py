@@ -84,7 +84,7 @@ def _is_id_number(text: str) -> bool:
 def _is_card(text: str) -> bool:
     """A bank card's: a network's first digits, its lengths, and the check digit (Luhn)."""
     digits = re.sub(r"[^0-9]", "", text)
-    if not _NETWORKS.match(digits):
+    if not _NETWORKS.match(digits) or (len(digits) == 13 and digits.startswith("69")):  # a barcode of goods from China
         return False
     doubled = [int(digit) * (2 - at % 2) for at, digit in enumerate(reversed(digits), 1)]
     return sum(number - 9 if number > 9 else number for number in doubled) % 10 == 0
@@ -128,7 +128,10 @@ def _any_of(*words: str) -> Callable[[str], bool]:
 
 
 _MAIL, _DIGITS = _any_of("@"), re.compile(r"\d(?:.{0,2}?\d){6}").search
-_CHINESE_DOOR, _ENGLISH_DOOR = _any_of(*"号栋幢座室单楼层弄户门"), re.compile(r"\d [A-Z]").search
+_CHINESE_DOOR, _ENGLISH_DOOR = (
+    _any_of(*"号栋幢座室单楼层弄户门"),
+    re.compile(r"\d (?:[A-Z]|\d{1,3}(?:st|nd|rd|th) )").search,
+)
 _ADDRESS_CUE, _CHINESE_NAME_CUE = _any_of("地址", "住址"), _any_of("件人", "货人", "系人", "姓名", "我叫", "名字")
 _NAME_CUE = _any_of("name", "Name", "ecipient", "ttn", "iver to", "hip to")
 
@@ -152,7 +155,7 @@ RULES = (
         _DIGITS,
         re.compile(
             rf"{_FROM}{_NO_ORDER}(?:(?:\+|00)?86{_GAP}?|\(\+?86\){_GAP}?)?(?:1[3-9]\d{_GAP}?\d{{4}}{_GAP}?\d{{4}}|"
-            rf"1[3-9]\d{_GAP}\d{{3}}{_GAP}\d{{5}}|1([ \-])[3-9](?:\1\d){{9}}){_TO}"
+            rf"1[3-9]\d\.\d{{4}}\.\d{{4}}|1[3-9]\d{_GAP}\d{{3}}{_GAP}\d{{5}}|1([ \-])[3-9](?:\1\d){{9}}){_TO}"
         ),
     ),
     Rule(  # with its area, in China
@@ -186,8 +189,10 @@ RULES = (
         "<address>",
         _ENGLISH_DOOR,
         re.compile(
-            r"(?<![0-9A-Za-z])\d{1,6}(?:-\d{1,4})? (?:[NSEW]\.? )?(?:[A-Z][A-Za-z'.]{0,20} ){1,4}(?:Street|St|"
-            r"Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Way|Place|Pl|Square|Sq|Terrace|Parkway)(?![A-Za-z])\.?"
+            r"(?<![0-9A-Za-z])\d{1,6}(?:-\d{1,4})? (?:[NSEW]\.? )?"
+            r"(?:[A-Z][A-Za-z'.]{0,20} |\d{1,3}(?:st|nd|rd|th) ){1,4}"
+            r"(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Way|Place|Pl|Square|Sq|Terrace|"
+            r"Parkway)(?![A-Za-z])\.?"
             r"(?:,? (?:Apt|Apartment|Unit|Suite|Ste|#)\.? ?[0-9A-Za-z\-]{1,6})?"
         ),
     ),

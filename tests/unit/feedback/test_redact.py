@@ -91,6 +91,9 @@ def test_prices_order_numbers_and_quantities_are_kept() -> None:
         ("电话０１０-６２７８１２３４", "电话<phone>"),
         ("call (415) 555-2671 or +44 20 7946 0958", "call <phone> or <phone>"),
         ("SSN 536-22-1234.", "SSN <id-number>."),
+        ("电话138.1234.5678谢谢", "电话<phone>谢谢"),
+        ("Ship to 350 5th Ave, Suite 2.", "Ship to <address>."),
+        ("to 1200 W 42nd Street", "to <address>"),
         ("寄到浙江省杭州市西湖区文三路138号2单元501室，谢谢", "寄到<address>，谢谢"),
         ("送到杭州市西湖区文三路138号", "送到<address>"),
         ("我叫李雷，想退货", "我叫<name>，想退货"),
@@ -114,6 +117,8 @@ def test_each_kind_is_found_in_both_languages(text: str, found: str) -> None:
         "在3号楼集合",
         "ﬁne ㈱ ½",
         "The name of the tea is Longjing.",
+        "条码6901234567892的那款，坐标139.12345678",
+        "I bought 2 4th edition books",
     ],
 )
 def test_other_texts_stay_as_they_were_written(text: str) -> None:
