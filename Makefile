@@ -22,7 +22,7 @@ quickstart: $(VENV)/installed ## the whole loop on this machine: train, evaluate
 test: unit cluster e2e ## all tests
 
 unit: $(VENV)/developed ## the tests of single parts
-	@$(BIN)/python -m pytest tests/unit -q -rs -n 3 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest tests/unit -q -rs -n 2 --dist loadfile $(ARGS)
 
 cluster: $(VENV)/developed ## Kubernetes client, operator, chart, images, pipelines; against a real API server where KUBEBUILDER_ASSETS has one
 	@$(BIN)/python -m pytest tests/kube tests/operator tests/chart tests/docs tests/images tests/pipelines -q -rs -n 2 --dist loadfile $(ARGS)

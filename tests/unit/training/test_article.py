@@ -199,7 +199,7 @@ def test_an_unknown_flag_is_named_with_the_nearest_one(trained: Desk) -> None:
     done = trained.run("tunegate", "--learning_rat 1")
 
     assert done.returncode == 2
-    assert "No such option '--learning_rat'. Did you mean '--learning_rate'?" in done.stderr
+    assert "There is no --learning_rat; did you mean --learning_rate?" in done.stderr
 
 
 def test_an_empty_variable_is_told_as_the_cause(trained: Desk) -> None:

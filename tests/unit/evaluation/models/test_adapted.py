@@ -41,7 +41,8 @@ def test_answers_under_a_soft_prompt_are_those_of_peft(pair: tuple[LocalModel, A
         ids = tokenizer(text, return_tensors="pt")["input_ids"]
         for _ in range(10):  # one pass for each token, with no cache that could be wrong
             ids = torch.cat([ids, peft(input_ids=ids).logits[:, -1:].argmax(dim=-1)], dim=1)
-        wanted.append(tokenizer.decode(ids[0, -10:], skip_special_tokens=True).strip())
+        said = tokenizer.decode(ids[0, -10:], skip_special_tokens=True).strip()
+        wanted.append(said.rstrip("\ufffd"))  # a character that was cut off is not given
 
     assert answers(model, DIALOGUES, 10) == wanted
     assert answers(LocalModel(base, dtype=torch.float32), DIALOGUES, 10) != wanted
