@@ -28,7 +28,7 @@ cluster: $(VENV)/developed ## Kubernetes client, operator, chart, images, pipeli
 	@$(BIN)/python -m pytest tests/kube tests/operator tests/chart tests/docs tests/images tests/pipelines -q -rs -n 2 --dist loadfile $(ARGS)
 
 e2e: $(VENV)/developed ## the whole loop with the smallest model
-	@$(BIN)/python -m pytest tests/e2e -q -rs -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest tests/e2e -q -rs $(ARGS)
 
 check: $(VENV)/developed ## format, lint, types, direction of imports, one version, tests that can be read
 	@$(BIN)/ruff format --check .

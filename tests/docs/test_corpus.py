@@ -38,11 +38,12 @@ def test_the_plan_and_the_commands_make_a_corpus(store: Store, tmp_path: Path, m
             if words[1:3] == ["review", "serve"]:
                 decide(tmp_path / words[3])
                 continue
-            done = CliRunner().invoke(root, words[1:], catch_exceptions=False)
+            one_by_one = ["--concurrency", "1"] if words[1:3] == ["corpus", "build"] else []  # as the teacher counts
+            done = CliRunner().invoke(root, [*words[1:], *one_by_one], catch_exceptions=False)
             assert done.exit_code == 0, (line, done.output)
     built = [json.loads(line) for line in Path("corpus/data/train.jsonl").read_text().splitlines()]
     decided = Path("corpus/data/decided.jsonl").read_text().splitlines()
-    assert len(built) + len(decided) == 12
+    assert (len(built), len(decided)) == (11, 1)
     assert {row["origin"]["scenario"] for row in built} == {"price", "returns"}
 
 
