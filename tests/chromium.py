@@ -58,3 +58,13 @@ def opened(browser: Browser, url: str, allowed: str = "Failed to load resource",
         page.goto(url)
         yield page
     assert problems == []
+
+
+def check_for_everybody(page: Page) -> None:
+    """With all of it open, nothing runs off the side, and axe finds nothing that keeps people with disabilities out."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
+    width, room = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    found = axe.Axe().run(page)
+    assert width <= room
+    assert found.violations_count == 0, found.generate_report()

@@ -15,10 +15,8 @@ from click.testing import CliRunner
 
 from tests.answering import answering
 from tests.apiserver import REPOSITORY
-from tests.builders import START
-from tests.unit.review.builders import make_mark
+from tests.unit.review.builders import make_mark, stored_answers
 from tunegate.api.codec import from_json
-from tunegate.api.evaluation import Evaluation, Metric, Record
 from tunegate.api.versions import Producer, Release
 from tunegate.cli import root
 from tunegate.evaluation import load_suite
@@ -46,19 +44,7 @@ def answer(store: Store, run: str, folder: Path) -> str:
     version = store.publish(folder, f"shop/{run}/checkpoint-1", release=release, producer=producer)
     suite = load_suite("shop-en")
     assert isinstance(suite, BusinessSuite)
-    records = [Record(id=q.id, prompt="", expected="", answer=f"{run}: {q.id}", scores={}) for q in suite.questions]
-    result = Evaluation(
-        version=version.name,
-        digest=version.digest,
-        suite=suite.name,
-        suite_digest=suite.digest,
-        metrics=(Metric(name="score", value=0.5, n=48),),
-        records=tuple(records),
-        code_version="test",
-        started=START,
-        seconds=1.0,
-    )
-    save(store, result)
+    save(store, stored_answers(version, suite, [f"{run}: {question.id}" for question in suite.questions]))
     return version.name
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import yaml
 
-from tests.builders import START
 from tests.pipelines.test_pipelines import PIPELINES
 from tests.refusals import call
+from tests.unit.review.builders import stored_answers
 from tests.unit.review.test_server import Client
-from tunegate.api.evaluation import Evaluation, Metric, Record
 from tunegate.api.versions import Producer, Release
 from tunegate.evaluation import load_suite
 from tunegate.evaluation.business import BusinessSuite
@@ -32,19 +31,7 @@ def test_people_judge_behind_the_token_what_the_pod_serves(store: Store, tmp_pat
     assert isinstance(suite, BusinessSuite)
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     version = store.publish(tmp_path, name, release=Release(format="huggingface"), producer=Producer(kind="test"))
-    records = (Record(id=q.id, prompt="", expected="", answer=q.id, scores={}) for q in suite.questions)
-    result = Evaluation(
-        version=name,
-        digest=version.digest,
-        suite=suite.name,
-        suite_digest=suite.digest,
-        metrics=(Metric(name="score", value=0.5, n=48),),
-        records=tuple(records),
-        code_version="test",
-        started=START,
-        seconds=1.0,
-    )
-    save(store, result)
+    save(store, stored_answers(version, suite, [question.id for question in suite.questions]))
 
     for _ in range(2):  # as when the pod is started again
         assert "48 to judge" in call(*create)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tests.builders import START
 from tunegate.api.evaluation import Evaluation, Metric, Record
+from tunegate.api.versions import ModelVersion
 from tunegate.evaluation import rules
 from tunegate.evaluation.business import BusinessSuite, Message, Question
 from tunegate.evaluation.criteria import Criterion
@@ -79,3 +80,22 @@ def build_review(
 def make_mark(digest: str, reviewer: str, criterion: str, value: int | str, **more: object) -> Mark:
     fields: dict[str, object] = {"id": f"mark-{next(_FRESH):08}", "item": "q", "seconds": 1.5, "time": START}
     return Mark(answers=digest, reviewer=reviewer, criterion=criterion, value=value, **(fields | more))  # type: ignore[arg-type]
+
+
+def stored_answers(version: ModelVersion, suite: BusinessSuite, answers: Sequence[str]) -> Evaluation:
+    """What the store has of a version that was asked the suite's questions."""
+    records = [
+        Record(id=question.id, prompt="", expected="", answer=answer, scores={})
+        for question, answer in zip(suite.questions, answers, strict=True)
+    ]
+    return Evaluation(
+        version=version.name,
+        digest=version.digest,
+        suite=suite.name,
+        suite_digest=suite.digest,
+        metrics=(Metric(name="score", value=0.5, n=len(records)),),
+        records=tuple(records),
+        code_version="test",
+        started=START,
+        seconds=1.0,
+    )
