@@ -117,7 +117,8 @@ def _by(shape: torch.Size) -> str:
 
 @contextmanager
 def _errors_only() -> Iterator[None]:
-    """Without transformers' report of what did not fit, which is said as an error."""
+    """Without transformers' report of what did not fit, which is said as an error, and its bar among our own words."""
+    transformers_logging.disable_progress_bar()
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
