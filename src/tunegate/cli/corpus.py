@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from tunegate.api import environment
-from tunegate.api.codec import from_json, from_yaml
-from tunegate.api.digest import Digest
-from tunegate.api.errors import DataError, UsageError
+from tunegate.api.codec import from_yaml
+from tunegate.api.errors import UsageError
 from tunegate.cli.feedback import DAY
 from tunegate.cli.options import open_store, optional_store_options, step_bars
 from tunegate.cli.review import endpoint_option, folder_argument
 from tunegate.files import disk_errors_as, replace_file
-
-if TYPE_CHECKING:
-    from tunegate.corpus.plan import Plan
-
-REPLIES, QUEUE = "replies.jsonl", "queue.jsonl"
 
 
 @click.group()
@@ -59,29 +49,20 @@ def seeds(
 ) -> None:
     """Write the questions of users that differ from each other to OUTPUT, one a line as JSON: from lists of
     suggestions, and from the log of answers. Names, numbers and addresses of people are taken out."""
-    from tunegate.corpus.filters import Pool, fault_of_text, normal
-    from tunegate.corpus.plan import Filters
-    from tunegate.feedback.redact import redact
+    from tunegate.corpus.folder import lines
+    from tunegate.corpus.sources import choose_seeds, read_text
 
     if not files and not (since or until):
         raise UsageError("There is nothing to collect from; give --file, --since or both.")
-    found = [(path.name, line) for path in files for line in _text(path).splitlines() if line.strip()]
+    found = [(path.name, line) for path in files for line in read_text(path).splitlines() if line.strip()]
     if since or until:
         if not store_uri:
             raise UsageError(f"The log is in the store; name it with --store or {environment.STORE}.")
         found += _asked(store_uri, endpoint_url, since, until)
-    pool, counts, rows = Pool(similarity), Counter[str](), []
-    for origin, text in found:
-        plain = redact(text.strip())
-        reason = fault_of_text(plain, Filters()) or ("" if normal(plain) else "empty")
-        if not reason and not pool.add(plain):
-            reason = "near-duplicate"
-        counts[reason or "taken"] += 1
-        if not reason:
-            rows.append({"question": plain, "source": origin})
+    rows, counts = choose_seeds(found, similarity)
     with disk_errors_as(UsageError, output, "name another file."):
-        replace_file(output, _lines(rows))
-    told = ", ".join(f"{reason} {count}" for reason, count in counts.most_common() if reason != "taken")
+        replace_file(output, lines(rows))
+    told = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
     click.echo(f"{output}: {len(rows)} seeds of {len(found)} questions{f' ({told})' if told else ''}.")
 
 
@@ -95,8 +76,9 @@ def build(plan_file: Path, folder: Path, url: str, model: str | None, concurrenc
     """Make the corpus of PLAN in FOLDER. Replies are kept as they come: killed, the same command goes on; for equal
     replies the files are equal."""
     from tunegate.corpus.build import Builder
-    from tunegate.corpus.card import card
+    from tunegate.corpus.folder import REPLIES, write
     from tunegate.corpus.plan import Plan
+    from tunegate.corpus.sources import questions_of, read_dialogues, read_seeds
     from tunegate.corpus.teacher import Replies, Teacher
 
     plan = from_yaml(plan_file.read_bytes(), Plan, str(plan_file))
@@ -112,20 +94,14 @@ def build(plan_file: Path, folder: Path, url: str, model: str | None, concurrenc
 
         builder = Builder(
             plan=plan,
-            seeds=_seeds(plan, plan_file.parent),
+            seeds=read_seeds([plan_file.parent / name for name in plan.seeds]),
             replies=Replies(teacher, folder / REPLIES, done),
             teacher=teacher.model,
-            suites={name: _questions(name) for name in plan.suites},
-            mixed={each.file: _dialogues(plan_file.parent / each.file) for each in plan.mix},
+            suites={name: questions_of(name) for name in plan.suites},
+            mixed={each.file: read_dialogues(plan_file.parent / each.file) for each in plan.mix},
         )
         corpus = builder.build()
-    body = _lines(corpus.records)
-    digests = {"plan": str(Digest.of_bytes(msgspec.json.encode(plan))), "data": str(Digest.of_bytes(body))}
-    with disk_errors_as(DataError, folder, "name another folder."):
-        replace_file(folder / "data/train.jsonl", body)
-        replace_file(folder / QUEUE, _lines(corpus.queue))
-        replace_file(folder / "rejected.jsonl", _lines(corpus.rejected))
-        replace_file(folder / "README.md", card(plan, corpus, teacher.model, digests).encode())
+    write(folder, plan, corpus, teacher.model)
     click.echo(
         f"{folder}: {len(corpus.records)} dialogues, {len(corpus.queue)} for people, {len(corpus.rejected)} not taken."
     )
@@ -145,15 +121,11 @@ def build(plan_file: Path, folder: Path, url: str, model: str | None, concurrenc
 def review(corpus: Path, folder: str, reviewers: int, endpoint_url: str | None) -> None:
     """Make a review in FOLDER of what waits for people in CORPUS, which `tunegate corpus build` made. What they say yes
     to, `tunegate review take FOLDER --corpus FILE` adds to a file."""
+    from tunegate.corpus.folder import read_queue
     from tunegate.corpus.queue import to_review
-    from tunegate.corpus.records import Rejected
     from tunegate.review.places import open_place
 
-    path = corpus / QUEUE
-    if not path.is_file():
-        raise UsageError(f"{corpus} holds no corpus; make one with: tunegate corpus build PLAN {corpus} --url URL")
-    queue = [from_json(line, Rejected, str(path)) for line in path.read_bytes().splitlines()]
-    made = to_review(corpus.resolve().name.lower(), queue, reviewers)
+    made = to_review(corpus.resolve().name.lower(), read_queue(corpus), reviewers)
     open_place(folder, endpoint_url).keep(made)
     click.echo(f"{folder}: {len(made.judged)} to decide on.")
     click.echo(f"Next: tunegate review serve {folder}")
@@ -163,8 +135,8 @@ def _asked(
     store_uri: str, endpoint_url: str | None, since: datetime | None, until: datetime | None
 ) -> list[tuple[str, str]]:
     """What users asked in these days."""
-    from tunegate.experience.contents import question_of
     from tunegate.feedback.history import judged
+    from tunegate.feedback.interactions import question_of
 
     damaged: list[str] = []
     store = open_store(store_uri, endpoint_url)
@@ -176,55 +148,3 @@ def _asked(
     for key in damaged:
         click.echo(f"{key} in the store is cut; what is whole of it was read.", err=True)
     return [(origin, question) for origin, question in found if question]
-
-
-def _seeds(plan: Plan, folder: Path) -> list[str]:
-    """The questions of the plan's files: JSON lines with `question`, or a question a line."""
-    found = []
-    for name in plan.seeds:
-        path = folder / name
-        for number, line in enumerate(_text(path).splitlines(), start=1):
-            if path.suffix == ".jsonl" and line.strip():
-                try:
-                    line = str(msgspec.json.decode(line, type=dict[str, Any])["question"])
-                except (msgspec.DecodeError, KeyError):
-                    raise DataError(f'{path}:{number} is not {{"question": TEXT}}; correct it.') from None
-            found += [line.strip()] if line.strip() else []
-    if not found:
-        raise DataError("The plan's seeds hold no question; a teacher needs a few to go by.")
-    return found
-
-
-def _questions(name: str) -> dict[str, str]:
-    """What a suite asks, by id."""
-    from tunegate.evaluation import load_suite
-    from tunegate.evaluation.business import BusinessSuite
-
-    suite = load_suite(name)
-    if not isinstance(suite, BusinessSuite):
-        raise UsageError(f"{name} is no business suite, whose questions could be looked for; leave it out of suites.")
-    return {question.id: question.messages[-1].content for question in suite.questions}
-
-
-def _dialogues(path: Path) -> list[list[dict[str, Any]]]:
-    rows = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        if line.strip():
-            try:
-                rows.append(msgspec.json.decode(line, type=dict[str, Any])["messages"])
-            except (msgspec.DecodeError, KeyError):
-                raise DataError(f"{path}:{number} is no dialogue with `messages`; correct it.") from None
-    return rows
-
-
-def _text(path: Path) -> str:
-    with disk_errors_as(DataError, path, "name a file that is there."):
-        try:
-            return path.read_text("utf-8-sig")
-        except UnicodeDecodeError:
-            remedy = f"convert it with: iconv -f GB18030 -t UTF-8 {path.name} -o NEW"
-            raise DataError(f"{path} is not UTF-8; {remedy}") from None
-
-
-def _lines(rows: Sequence[Any]) -> bytes:
-    return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)

@@ -111,7 +111,7 @@ def _look(
     limit: int = 100,
 ) -> Experience:
     from tunegate.experience.contents import Period
-    from tunegate.experience.looking import look_at
+    from tunegate.experience.gather import experience_of
     from tunegate.feedback.history import judged
 
     last = until.date() if until else datetime.now(UTC).date() - timedelta(days=1)
@@ -124,7 +124,7 @@ def _look(
     def read(begin: date, end: date) -> Any:
         return judged(store, begin, end, digest, damaged)
 
-    experience = look_at(read, Period(since=first, until=last), limit)
+    experience = experience_of(read, Period(since=first, until=last), limit)
     for key in dict.fromkeys(damaged):
         click.echo(f"{key} in the store is cut; what is whole of it was counted.", err=True)
     return experience

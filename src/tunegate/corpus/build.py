@@ -11,7 +11,6 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +98,7 @@ class Builder:
         self, number: int, place: int, seeds: Mapping[str, str], found: Sequence[Written]
     ) -> tuple[list[dict[str, str]], Origin]:
         """One request of a round: a scenario in turn, and examples by chance, which the plan's seed decides."""
+        asking = self._template("questions")
         plan, draw = self.plan, random.Random(f"{self.plan.seed}/{number}/{place}")  # noqa: S311 - no secret
         own = {written.id: written.question for written in draw.sample(found, min(_OWN, len(found)))}
         shown = draw.sample(sorted(seeds.items()), min(_SHOWN + _OWN - len(own), len(seeds)))
@@ -115,11 +115,11 @@ class Builder:
             kind="self-instruct",
             examples=tuple(name for name, _ in examples),
             scenario=scenario.name if scenario else "",
-            prompt=self._asking.digest,
+            prompt=asking.digest,
             teacher=self.teacher,
             seed=_seed(plan.seed, number) + place,
         )
-        return self._dialogue(self._asking, given), origin
+        return self._dialogue(asking, given), origin
 
     def _new(self, reply: str | None, origin: Origin, pool: Pool, corpus: Corpus) -> Iterator[Written]:
         """The questions of a reply that nothing is wrong with."""
@@ -174,8 +174,9 @@ class Builder:
 
     def _judged(self, answered: Sequence[tuple[Written, str]], corpus: Corpus) -> list[Record]:
         """The dialogues whose answer the judge finds good; the others wait for people."""
+        judging = self._template("judge")
         dialogues = [
-            self._dialogue(self._judging, {"about": self.plan.about, "question": each.question, "answer": answer})
+            self._dialogue(judging, {"about": self.plan.about, "question": each.question, "answer": answer})
             for each, answer in answered
         ]
         records = []
@@ -220,13 +221,8 @@ class Builder:
         messages = render(template, given, nonce=nonce)
         return [{"role": message.role, "content": message.content} for message in messages]
 
-    @cached_property
-    def _asking(self) -> Template:
-        return load_template(_TEMPLATES / f"questions-{self.plan.language}.prompt")
-
-    @cached_property
-    def _judging(self) -> Template:
-        return load_template(_TEMPLATES / f"judge-{self.plan.language}.prompt")
+    def _template(self, name: str) -> Template:
+        return load_template(_TEMPLATES / f"{name}-{self.plan.language}.prompt")
 
 
 def _id(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
@@ -114,15 +113,3 @@ class Experience(Document, frozen=True, kw_only=True):
 
     def of(self, kind: Kind) -> tuple[Group, ...]:
         return tuple(group for group in self.groups if group.kind == kind)
-
-
-def text_of(content: Any) -> str:
-    """What a message in OpenAI's form says; of one in parts the texts."""
-    if isinstance(content, list | tuple):
-        content = "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return content.strip() if isinstance(content, str) else ""
-
-
-def question_of(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What the user asked last."""
-    return next((text_of(said.get("content")) for said in reversed(messages) if said.get("role") == "user"), "")

@@ -7,7 +7,8 @@ from importlib.resources import files
 from jinja2 import Environment
 
 from tunegate.api.digest import short
-from tunegate.experience.contents import Experience, Group, Kind, Share, question_of, text_of
+from tunegate.experience.contents import Experience, Group, Kind, Share
+from tunegate.feedback.interactions import question_of, text_of
 
 _TEXT = 600  # characters of a question or answer
 _ROWS = 30  # groups of a kind

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tunegate.api.errors import UsageError
 from tunegate.evaluation.business import Message
-from tunegate.experience.contents import Disliked, Experience, text_of
+from tunegate.experience.contents import Disliked, Experience
+from tunegate.feedback.interactions import text_of
 from tunegate.review.decisions import CORPUS, SUITE
 from tunegate.review.items import Answer, Item, Review, Reviewed, digest_of
 

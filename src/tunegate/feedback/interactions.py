@@ -118,4 +118,16 @@ def read_day(store: Documents, day: date, damaged: list[str]) -> Iterator[Intera
                 yield interaction
 
 
+def text_of(content: Any) -> str:
+    """What a message in OpenAI's form says; of one in parts the texts."""
+    if isinstance(content, list | tuple):
+        content = "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content.strip() if isinstance(content, str) else ""
+
+
+def question_of(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What the user asked last."""
+    return next((text_of(said.get("content")) for said in reversed(messages) if said.get("role") == "user"), "")
+
+
 prepare(Interaction, Judged)

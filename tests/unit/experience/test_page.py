@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chromium import DESKTOP, PHONE, needs_browser, opened
+from tests.chromium import DESKTOP, PHONE, check_for_everybody, needs_browser, opened
 from tests.unit.experience.logs import DELIVERY, PRICE, WEEK, answered, log
 from tunegate.experience.contents import Experience
-from tunegate.experience.looking import look_at
+from tunegate.experience.gather import experience_of
 from tunegate.experience.page import render, summary
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def example() -> Experience:
     )
     before = [answered(n, PRICE[n % 4], "down" if n < 3 else "up", week=-1, **served) for n in range(30)]
     before += [answered(100 + n, DELIVERY[n % 4], "down" if n < 4 else "up", week=-1) for n in range(40)]
-    return look_at(log(*before, *now), WEEK)
+    return experience_of(log(*before, *now), WEEK)
 
 
 def test_it_comes_to_a_few_lines() -> None:
@@ -65,15 +65,10 @@ def test_the_same_review_is_the_same_page_and_texts_are_texts() -> None:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_nothing_runs_off_the_side_and_everybody_can_use_it(browser: Browser, tmp_path: Path, name: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page_file = tmp_path / "experience.html"
     page_file.write_text(render(example()))
     folder = Path(os.environ.get("TUNEGATE_SCREENSHOTS", tmp_path))
     with opened(browser, page_file.as_uri(), **OPTIONS[name]) as page:
         page.screenshot(path=folder / f"{name}.png")
-        page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
-        width, room = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-        found = axe.Axe().run(page)
-    assert width <= room
-    assert found.violations_count == 0, found.generate_report()
+        check_for_everybody(page)
     assert (DOCS / "desktop.png").stat().st_size < 200_000

@@ -10,7 +10,7 @@ import pytest
 from tests.refusals import refused, without_story
 from tests.unit.experience.logs import DELIVERY, PRICE, WEEK, answered, log
 from tunegate.evaluation.criteria import Criterion
-from tunegate.experience.looking import look_at
+from tunegate.experience.gather import experience_of
 from tunegate.experience.proposals import to_review
 from tunegate.review.decisions import CORPUS, SUITE, new_lines, take
 from tunegate.review.items import Review
@@ -23,7 +23,7 @@ def review() -> Review:
         answered(1, PRICE[0], "down", answer="免费。", correction="99 元。", comment="不对", rating=1),
         answered(2, DELIVERY[0], "down", answer="三年。"),
     )
-    return to_review(look_at(found, WEEK))
+    return to_review(experience_of(found, WEEK))
 
 
 def mark(review: Review, place: int, criterion: str, value: int | str, reviewer: str = "ann") -> Mark:
@@ -94,7 +94,7 @@ def test_another_kind_of_review_is_refused(review: Review) -> None:
 
 def test_without_proposals_there_is_no_review() -> None:
     with refused("There is nothing to propose"):
-        to_review(look_at(log(), WEEK))
+        to_review(experience_of(log(), WEEK))
 
 
 def test_both_are_questions_with_no_and_yes() -> None:

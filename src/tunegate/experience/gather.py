@@ -19,9 +19,9 @@ from scipy.stats import fisher_exact
 
 from tunegate.api.digest import short
 from tunegate.evaluation.scores import wilson
-from tunegate.experience.contents import OTHER, Disliked, Experience, Group, Kind, Period, Share, question_of
+from tunegate.experience.contents import OTHER, Disliked, Experience, Group, Kind, Period, Share
 from tunegate.experience.topics import MOST_QUESTIONS, Topics, find_topics
-from tunegate.feedback.interactions import Interaction, Judged
+from tunegate.feedback.interactions import Interaction, Judged, question_of
 from tunegate.feedback.segments import utc_day
 from tunegate.feedback.tally import Caps
 
@@ -41,7 +41,7 @@ class _Counts:
     down: list[int] = field(default_factory=lambda: [0, 0])
 
 
-def look_at(read: Read, period: Period, proposals: int = 100) -> Experience:
+def experience_of(read: Read, period: Period, proposals: int = 100) -> Experience:
     """The review of a period, beside the one before it. proposals: how many answers to propose at most."""
     found = heapq.nsmallest(MOST_QUESTIONS, _disliked(read(period.since, period.until)), key=_says_most)
     asked = [question_of(disliked.messages) for disliked in found]

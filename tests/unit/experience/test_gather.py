@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.experience.logs import DELIVERY, PRICE, WEEK, answered, log
 from tunegate.experience.contents import OTHER, Period
-from tunegate.experience.looking import look_at
+from tunegate.experience.gather import experience_of
 from tunegate.experience.topics import find_topics
 
 
@@ -32,7 +32,7 @@ def test_what_got_worse_is_told_with_intervals_and_the_time_before() -> None:
     now += [answered(200, DELIVERY[0], "down"), answered(201, DELIVERY[1], "down"), answered(300, PRICE[0])]
     before = [answered(n, PRICE[n % 4], "down" if n < 2 else "up", week=-1) for n in range(20)]
     before += [answered(100 + n, DELIVERY[n % 4], "up", week=-1) for n in range(20)]
-    found = look_at(log(*before, *now), WEEK)
+    found = experience_of(log(*before, *now), WEEK)
 
     price, delivery = found.of("topic")
     assert (price.name in PRICE, delivery.name in DELIVERY) == (True, True)
@@ -55,7 +55,7 @@ def test_one_group_of_many_does_not_stand_out_by_chance() -> None:
         answered(n, PRICE[0], "down" if n % 10 < 5 else "up", week=-1, tools={f"tool{n // 10}": 1}) for n in range(120)
     ]
     now[:10] = [answered(n, PRICE[0], "down", tools={"tool0": 1}) for n in range(10)]
-    tools = {group.name: group for group in look_at(log(*before, *now), WEEK).of("tool")}
+    tools = {group.name: group for group in experience_of(log(*before, *now), WEEK).of("tool")}
     assert tools["tool0"].drift is not None
     assert 0.05 < tools["tool0"].drift < 0.5
     assert not tools["tool0"].is_worse
@@ -63,13 +63,13 @@ def test_one_group_of_many_does_not_stand_out_by_chance() -> None:
 
 def test_sources_and_tools_are_counted_by_answer() -> None:
     uses = {"tools": {"calculator": 3}, "sources": ("kettles.md", "kettles.md", "returns.md")}
-    found = look_at(log(answered(1, PRICE[0], "down", **uses), answered(2, PRICE[1], "up")), WEEK)
+    found = experience_of(log(answered(1, PRICE[0], "down", **uses), answered(2, PRICE[1], "up")), WEEK)
     assert [(group.name, group.answers) for group in found.of("tool")] == [("calculator", 1)]
     assert [(group.name, group.answers) for group in found.of("source")] == [("kettles.md", 1), ("returns.md", 1)]
 
 
 def test_conversations_that_say_most_come_first_and_once() -> None:
-    found = look_at(
+    found = experience_of(
         log(
             answered(1, PRICE[0], "down", conversation="a"),
             answered(2, PRICE[1], "down", conversation="b", comment="贵了", tags=("wrong",)),
@@ -87,10 +87,10 @@ def test_conversations_that_say_most_come_first_and_once() -> None:
 def test_proposals_are_of_all_topics_in_turn_and_no_question_twice() -> None:
     many = [answered(n, PRICE[n % 2], "down") for n in range(6)]
     few = [answered(10 + n, DELIVERY[n], "down") for n in range(2)]
-    asked = [each.messages[0]["content"] for each in look_at(log(*many, *few), WEEK).proposals]
+    asked = [each.messages[0]["content"] for each in experience_of(log(*many, *few), WEEK).proposals]
     assert len(asked) == 4
     assert {question in PRICE for question in asked[:2]} == {True, False}
-    assert len(look_at(log(*many, *few), WEEK, proposals=1).proposals) == 1
+    assert len(experience_of(log(*many, *few), WEEK, proposals=1).proposals) == 1
 
 
 def test_a_user_who_votes_all_day_counts_a_few_times() -> None:
@@ -98,7 +98,7 @@ def test_a_user_who_votes_all_day_counts_a_few_times() -> None:
     from msgspec.structs import replace
 
     angry = [replace(each, vote=replace(each.vote, user="0a1b2c3d4e5f")) for each in votes if each.vote]
-    (whole,) = look_at(log(*angry), WEEK).of("all")
+    (whole,) = experience_of(log(*angry), WEEK).of("all")
     assert whole.share
     assert (whole.share.judged, whole.answers) == (3, 9)
 
@@ -113,7 +113,7 @@ def test_a_user_who_votes_all_day_counts_a_few_times() -> None:
     ],
 )
 def test_what_could_not_be_seen_is_said(found: list, note: str) -> None:
-    looked = look_at(log(*found), WEEK)
+    looked = experience_of(log(*found), WEEK)
     assert any(note in each for each in looked.notes), looked.notes
     assert not looked.proposals
 
@@ -124,5 +124,5 @@ def test_the_period_before_is_as_long() -> None:
 
 def test_questions_in_parts_are_read_and_pictures_left() -> None:
     parts = [{"type": "image_url", "image_url": {"url": "data:"}}, {"type": "text", "text": PRICE[0]}]
-    found = look_at(log(answered(1, parts, "down"), answered(2, [parts[0]], "down")), WEEK)  # type: ignore[arg-type]
+    found = experience_of(log(answered(1, parts, "down"), answered(2, [parts[0]], "down")), WEEK)  # type: ignore[arg-type]
     assert len(found.proposals) == 1

@@ -1,0 +1,85 @@
+"""What a corpus is made from: questions of users, dialogues from elsewhere, and what must not be in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunegate.api.errors import DataError, UsageError
+from tunegate.corpus.filters import Pool, fault_of_text, normal
+from tunegate.corpus.plan import Filters
+from tunegate.evaluation import load_suite
+from tunegate.evaluation.business import BusinessSuite
+from tunegate.feedback.redact import redact
+from tunegate.files import disk_errors_as
+
+
+def choose_seeds(found: Iterable[tuple[str, str]], similarity: float) -> tuple[list[dict[str, str]], Counter[str]]:
+    """The questions that differ from each other, each with its source, and how many others there were, by why not.
+
+    found: sources and texts. What tells who somebody is is taken out first.
+    """
+    pool, left_out, rows = Pool(similarity), Counter[str](), []
+    for source, text in found:
+        plain = redact(text.strip())
+        reason = fault_of_text(plain, Filters()) or ("" if normal(plain) else "empty")
+        if not reason and not pool.add(plain):
+            reason = "near-duplicate"
+        if reason:
+            left_out[reason] += 1
+        else:
+            rows.append({"question": plain, "source": source})
+    return rows, left_out
+
+
+def read_seeds(paths: Sequence[Path]) -> list[str]:
+    """The questions of files: JSON lines with `question`, or a question a line. Raises DataError."""
+    found = []
+    for path in paths:
+        for number, line in _lines(path):
+            if path.suffix == ".jsonl":
+                try:
+                    line = str(msgspec.json.decode(line, type=dict[str, Any])["question"])
+                except (msgspec.DecodeError, KeyError):
+                    raise DataError(f'{path}:{number} is not {{"question": TEXT}}; correct it.') from None
+            found.append(line.strip())
+    if not found:
+        raise DataError("The plan's seeds hold no question; a teacher needs a few to go by.")
+    return found
+
+
+def read_dialogues(path: Path) -> list[list[dict[str, Any]]]:
+    """The messages of each line, in OpenAI's form. Raises DataError that names the line."""
+    rows = []
+    for number, line in _lines(path):
+        try:
+            rows.append(msgspec.json.decode(line, type=dict[str, Any])["messages"])
+        except (msgspec.DecodeError, KeyError):
+            raise DataError(f"{path}:{number} is no dialogue with `messages`; correct it.") from None
+    return rows
+
+
+def questions_of(suite: str) -> dict[str, str]:
+    """What a suite asks, by id. Raises UsageError for one that is no business suite."""
+    loaded = load_suite(suite)
+    if not isinstance(loaded, BusinessSuite):
+        raise UsageError(f"{suite} is no business suite, whose questions could be looked for; leave it out of suites.")
+    return {question.id: question.messages[-1].content for question in loaded.questions}
+
+
+def read_text(path: Path) -> str:
+    """Raises DataError for a file that can't be read, or is not UTF-8."""
+    with disk_errors_as(DataError, path, "name a file that is there."):
+        try:
+            return path.read_text("utf-8-sig")
+        except UnicodeDecodeError:
+            remedy = f"convert it with: iconv -f GB18030 -t UTF-8 {path.name} -o NEW"
+            raise DataError(f"{path} is not UTF-8; {remedy}") from None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    return ((number, line) for number, line in enumerate(read_text(path).splitlines(), start=1) if line.strip())
