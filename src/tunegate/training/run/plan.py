@@ -21,7 +21,7 @@ from tunegate.api.versions import RELEASE, Dataset, Format, Producer, Release, T
 from tunegate.models.weights import check_weights
 from tunegate.store import Store
 from tunegate.training.config import TrainConfig, arguments_of, check_global_batch, local_file
-from tunegate.training.data.examples import account_of
+from tunegate.training.data.examples import account_of, open_training_data
 from tunegate.training.data.prepare import Report, prepare
 from tunegate.training.run.base_model import base_digest, base_folder
 from tunegate.training.run.layout import ACCOUNT, RECORD, REJECTED
@@ -82,7 +82,6 @@ def make_plan(
 
     check_network(folder)
     prepared = prepare(config, folder, report, rejects=output_dir / REJECTED)
-    (output_dir / ACCOUNT).write_bytes(to_json(account_of(prepared, config)))
     inherited = Release(format="huggingface")
     if (folder / RELEASE).is_file():
         inherited = from_yaml((folder / RELEASE).read_bytes(), Release, str(folder / RELEASE))
@@ -131,7 +130,7 @@ def identity_of(output_dir: Path) -> str:
 
 
 def check_same_run(plan: Plan, output_dir: Path, recorded: RunRecord | None) -> Plan:
-    """The plan with the global batch size that the run began with; `output_dir` gets its record.
+    """The plan with the global batch size that the run began with; `output_dir` gets its record and account of rows.
 
     recorded: what an earlier attempt began with, None where there was none.
     Raises UsageError when that was something else.
@@ -156,6 +155,8 @@ def check_same_run(plan: Plan, output_dir: Path, recorded: RunRecord | None) -> 
             "or give a new --run and --output_dir."
         )
     check_global_batch(plan.config, record.global_batch // _global_batch(plan.config, 1))
+    data = open_training_data(plan.config, [Path(folder) for folder in plan.tokens])
+    (output_dir / ACCOUNT).write_bytes(to_json(account_of(data, plan.config)))
     (output_dir / RECORD).write_bytes(to_json(record))
     return with_global_batch_of(plan, record)
 

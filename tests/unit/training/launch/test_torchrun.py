@@ -258,9 +258,12 @@ def test_a_run_does_not_go_on_with_other_settings(full: Run, shop: Shop, change:
 
 def test_a_run_does_not_go_on_with_other_data(full: Run, shop: Shop, tmp_path: Path) -> None:
     other = write_dialogues(tmp_path, dialogues(23))
+    account = (full.output / "account.json").read_bytes()
 
     with pytest.raises(UsageError, match="other bytes in the data set shop"):
         train(shop.config("full", run="full", dataset_dir=str(other)))
+
+    assert (full.output / "account.json").read_bytes() == account
 
 
 def test_what_a_process_can_not_do_is_told_in_a_sentence(shop: Shop) -> None:
