@@ -15,7 +15,7 @@ from tests.apiserver import REPOSITORY
 from tunegate.cli import root
 from tunegate.cli.submit import command as submit
 from tunegate.training.compat import llamafactory
-from tunegate.training.data.formats import recognize
+from tunegate.training.data.layouts import recognize
 from tunegate.training.data.readers import Reason
 
 PAGE = (REPOSITORY / "docs/training.md").read_text()

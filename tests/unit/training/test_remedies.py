@@ -33,7 +33,7 @@ from tunegate.training.compat.yaml_file import arguments_of_file
 from tunegate.training.config import check_config, check_global_batch
 from tunegate.training.data.cache import write_dataset
 from tunegate.training.data.datasets import DataSet, find_datasets
-from tunegate.training.data.formats import layout_of
+from tunegate.training.data.layouts import layout_of
 from tunegate.training.data.mixture import Mixture, mix
 from tunegate.training.data.readers import Record
 from tunegate.training.data.tokenize import Encoded, Example

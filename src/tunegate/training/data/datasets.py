@@ -19,7 +19,7 @@ from tunegate.api.digest import Digest
 from tunegate.api.errors import DataError, UsageError
 from tunegate.files import default_cache, digest_of_files
 from tunegate.store.files import fetch_plain, is_uri
-from tunegate.training.data.formats import Columns, Formatting, Layout, Tags, layout_of, recognize
+from tunegate.training.data.layouts import Columns, Formatting, Layout, Tags, layout_of, recognize
 from tunegate.training.data.readers import READERS, RecordError, check_encoding, read_records
 
 INFO = "dataset_info.json"

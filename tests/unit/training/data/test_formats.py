@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tunegate.training.data.formats import Columns, Formatting, dialogue_of, layout_of, recognize, unread_keys
+from tunegate.training.data.formats import dialogue_of, unread_keys
+from tunegate.training.data.layouts import Columns, Formatting, layout_of, recognize
 from tunegate.training.data.readers import RecordError
 
 ASK = {"from": "human", "value": "Hi"}
