@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from tunegate.api.digest import Digest
 from tunegate.api.errors import ModelError, UsageError
 from tunegate.api.versions import File, ModelVersion, digest_of
-from tunegate.files import default_cache, digest_of_file
+from tunegate.files import default_cache, digest_of_file, replace_file
 from tunegate.models.materialize import materialize
 from tunegate.models.prompt_tuning import leading_tokens
+from tunegate.models.weights import check_weights
 from tunegate.store import Store
 from tunegate.store.files import fetch_plain, is_uri
 from tunegate.training.config import TrainConfig
@@ -48,6 +51,21 @@ def base_folder(config: TrainConfig, store: Store | None) -> tuple[Path, ModelVe
     if leading_tokens(folder):
         raise ModelError(f"{name} has a soft prompt, which training would leave out; train from its base instead.")
     return folder, version
+
+
+def check_base(folder: Path, digest: str) -> None:
+    """Raise ModelError unless the model in `folder`, whose bytes `digest` names, is whole by numbers, names and shapes.
+
+    Names and shapes take torch, which takes seconds to import: what fitted once is remembered in the cache.
+    """
+    check_weights(folder)
+    fitted = default_cache() / "fitted" / Digest.parse(digest).hex
+    if not fitted.is_file():
+        from tunegate.models.network import check_network
+
+        check_network(folder)
+        with suppress(OSError):  # a cache that can't be written costs time, nothing else
+            replace_file(fitted, b"")
 
 
 def base_digest(folder: Path, version: ModelVersion | None) -> str:

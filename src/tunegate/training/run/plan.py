@@ -18,12 +18,11 @@ from tunegate.api.digest import Digest
 from tunegate.api.errors import UsageError
 from tunegate.api.pinned import base_of
 from tunegate.api.versions import RELEASE, Dataset, Format, Producer, Release, Training
-from tunegate.models.weights import check_weights
 from tunegate.store import Store
 from tunegate.training.config import TrainConfig, arguments_of, check_global_batch, local_file
 from tunegate.training.data.examples import account_of, open_training_data
 from tunegate.training.data.prepare import Report, prepare
-from tunegate.training.run.base_model import base_digest, base_folder
+from tunegate.training.run.base_model import base_digest, base_folder, check_base
 from tunegate.training.run.layout import ACCOUNT, RECORD, REJECTED
 
 _ADAPTERS: dict[str, Format] = {"lora": "lora-adapter", "p_tuning": "prompt-adapter", "p_tuning_v2": "prompt-adapter"}
@@ -76,11 +75,9 @@ def make_plan(
             f"An adapter needs its base model in the store, and {config.model_name_or_path} is a folder; publish it "
             "with `tunegate models publish` and give the version's name, or use --finetuning_type full."
         )
-    if version is None:  # a version's were checked as it was fetched
-        check_weights(folder)
-    from tunegate.models.network import check_network  # torch, once the settings are known to be right
-
-    check_network(folder)
+    digest = base_digest(folder, version)
+    if version is None:  # a version was checked as it was published and fetched, and is by the ranks that load it
+        check_base(folder, digest)
     prepared = prepare(config, folder, report, rejects=output_dir / REJECTED)
     inherited = Release(format="huggingface")
     if (folder / RELEASE).is_file():
@@ -102,7 +99,7 @@ def make_plan(
         ),
         training=Training(
             method=config.finetuning_type,
-            base=base_digest(folder, version),
+            base=digest,
             global_batch=_global_batch(config, processes),
         ),
     )

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import boto3
 import pytest
 
+from tests.damage import configure
 from tests.unit.training.builders import make_config, texts
 from tunegate.api.errors import ModelError, NotFoundError, UsageError
 from tunegate.api.versions import Producer, Release
 from tunegate.models import make_tiny
 from tunegate.store import Store
 from tunegate.training import TrainConfig
-from tunegate.training.run.base_model import base_folder
+from tunegate.training.run.base_model import base_digest, base_folder, check_base
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +95,20 @@ def test_what_would_not_be_trained_as_it_answers_is_refused(
 
     with pytest.raises(ModelError, match=said):
         base_folder(_config(store, str(folder)), None)
+
+
+def test_shapes_that_fitted_once_are_not_looked_at_again(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+
+    check_base(folder, base_digest(folder, None))
+    with monkeypatch.context() as without_torch:
+        without_torch.setitem(sys.modules, "tunegate.models.network", None)
+        check_base(folder, base_digest(folder, None))
+
+    configure(folder, intermediate_size=64)
+    for _ in range(2):
+        with pytest.raises(ModelError, match="where its config"):
+            check_base(folder, base_digest(folder, None))
