@@ -276,7 +276,7 @@ def export(folder: str, endpoint_url: str | None) -> None:
 )
 @endpoint_option
 def import_(folder: str, file: Path, people: tuple[str, ...], endpoint_url: str | None) -> None:
-    """Take what people said in Label Studio, from the JSON FILE that it exports, into the review in FOLDER.
+    """Take what people said in Label Studio, from the JSON or JSON-MIN FILE that it exports, into the review in FOLDER.
 
     The same file may be read again: what is known is left out.
     """
@@ -290,10 +290,10 @@ def import_(folder: str, file: Path, people: tuple[str, ...], endpoint_url: str 
     now = datetime.now(UTC)
     place = open_place(folder, endpoint_url)
     review = place.review()
-    found = read_marks(review, file.read_bytes(), now, str(file), names)
+    said = read_marks(review, file.read_bytes(), now, str(file), names)
     marks = place.open("marks")
     try:
-        new = news(latest(marks.lines), found)
+        new = news(latest(marks.lines), said.marks)
         known = {line.reviewer for line in marks.lines if isinstance(line, Joined)}
         for name in sorted({mark.reviewer for mark in new} - known):
             marks.append(Joined(reviewer=name, code="", time=now))  # no code has this sum: nobody else gets the name
@@ -301,7 +301,11 @@ def import_(folder: str, file: Path, people: tuple[str, ...], endpoint_url: str 
             marks.append(mark)
     finally:
         marks.close()
-    click.echo(f"{file}: {len(new)} new marks, {len(found) - len(new)} that were known.")
+    click.echo(f"{file}: {len(new)} new marks, {len(said.marks) - len(new)} that were known.")
+    if said.skipped:
+        click.echo(f"{said.skipped} annotations were skipped there, and count for nothing.")
+    if said.gone:
+        click.echo(f"{said.gone} annotations are of items that this review no longer has; they were left out.")
 
 
 @command.command()
@@ -340,6 +344,10 @@ def take(folder: str, suite: Path | None, corpus: Path | None, pairs: Path | Non
         _add(pairs, taken.pairs)
     if taken.unanswered:
         click.echo(f"{len(taken.unanswered)} are to be learned and nobody wrote how: {', '.join(taken.unanswered)}.")
+    if taken.disputed:
+        told = ", ".join(taken.disputed)
+        click.echo(f"{len(taken.disputed)} have better answers that differ, and were not taken: {told}.")
+        click.echo(f"Agree on one, in: tunegate review serve {folder}")
     if taken.undecided:
         click.echo(f"{taken.undecided} are not decided yet; go on with: tunegate review serve {folder}")
 

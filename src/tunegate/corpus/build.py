@@ -182,12 +182,21 @@ class Builder:
         records = []
         for (each, answer), reply in zip(answered, self.replies.ask(dialogues, 64, 0.0, 0), strict=True):
             score = score_in(reply or "")
+            origin = msgspec.structs.replace(each.origin, score=score)
             if score is None or score < self.plan.least_score:
                 reason = "not judged" if score is None else "judged low"
-                corpus.queue.append(Rejected(reason=reason, question=each.question, answer=answer, score=score))
+                corpus.queue.append(
+                    Rejected(
+                        reason=reason,
+                        question=each.question,
+                        answer=answer,
+                        score=score,
+                        system=self.plan.system_prompt,
+                        origin=origin,
+                    )
+                )
                 continue
             messages = (*self._asked(each), {"role": "assistant", "content": answer})
-            origin = msgspec.structs.replace(each.origin, score=score)
             records.append(Record(id=each.id, messages=messages, origin=origin))
         return records
 

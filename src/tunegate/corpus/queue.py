@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+import msgspec
+
 from tunegate.api.errors import UsageError
 from tunegate.corpus.records import Rejected
 from tunegate.evaluation.business import Message
-from tunegate.review.decisions import CORPUS
-from tunegate.review.items import Answer, Item, Review, Reviewed, digest_of
+from tunegate.review.items import CORPUS, Answer, Item, Review, Reviewed, digest_of
 
 
 def to_review(name: str, queue: Sequence[Rejected], reviewers: int = 1) -> Review:
@@ -20,11 +21,12 @@ def to_review(name: str, queue: Sequence[Rejected], reviewers: int = 1) -> Revie
     items = tuple(
         Item(
             question=hashlib.sha256(each.question.encode()).hexdigest()[:16],
-            messages=(Message(role="user", content=each.question),),
+            messages=(*_system(each), Message(role="user", content=each.question)),
             context=each.reason if each.score is None else f"{each.reason}: {each.score} of 5",
             reference=each.answer,
             answers=(Answer(version=0, text=each.answer),),
-            digest=digest_of("corpus", each.question, each.answer),
+            digest=digest_of("corpus", each.system, each.question, each.answer),
+            origin=msgspec.to_builtins(each.origin) if each.origin else {},
         )
         for each in queue
     )
@@ -39,3 +41,7 @@ def to_review(name: str, queue: Sequence[Rejected], reviewers: int = 1) -> Revie
         share=1.0,
         items=items,
     )
+
+
+def _system(each: Rejected) -> tuple[Message, ...]:
+    return (Message(role="system", content=each.system),) if each.system else ()

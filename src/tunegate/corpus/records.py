@@ -33,12 +33,14 @@ class Record(Resource, frozen=True, kw_only=True, rename=None):
 
 
 class Rejected(Resource, frozen=True, kw_only=True, rename=None, omit_defaults=True):
-    """What was not taken, and the word for why."""
+    """What was not taken, and the word for why. system and origin: of what people may still take."""
 
     reason: str
     question: str
     answer: str = ""
     score: int | None = None
+    system: str = ""
+    origin: Origin | None = None
 
 
 class Written(Resource, frozen=True, kw_only=True, rename=None):

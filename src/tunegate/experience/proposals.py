@@ -6,8 +6,7 @@ from tunegate.api.errors import UsageError
 from tunegate.evaluation.business import Message
 from tunegate.experience.contents import Disliked, Experience
 from tunegate.feedback.interactions import text_of
-from tunegate.review.decisions import CORPUS, SUITE
-from tunegate.review.items import Answer, Item, Review, Reviewed, digest_of
+from tunegate.review.items import CORPUS, SUITE, Answer, Item, Review, Reviewed, digest_of
 
 _ROLES = ("system", "user", "assistant")
 
@@ -48,4 +47,5 @@ def _item(disliked: Disliked, version: int) -> Item:
         reference=disliked.correction,
         answers=(Answer(version=version, text=disliked.answer),),
         digest=digest_of("experience", disliked.id, disliked.answer),
+        origin={"kind": "experience", "version": disliked.digest, "topic": disliked.topic, "prompt": disliked.prompt},
     )

@@ -12,16 +12,8 @@ from typing import Any
 
 from tunegate.api.errors import UsageError
 from tunegate.evaluation.business import Question
-from tunegate.evaluation.criteria import Criterion
-from tunegate.review.items import Review
+from tunegate.review.items import CORPUS, SUITE, Item, Review
 from tunegate.review.marks import COMMENT, Marks
-
-SUITE = Criterion(name="suite", question="Ask every version this from now on?", labels=("no", "yes"))
-CORPUS = Criterion(
-    name="corpus",
-    question="Learn a better answer? It is the one you write as a comment, or else the reference.",
-    labels=("no", "yes"),
-)
 
 
 @dataclass(frozen=True)
@@ -30,53 +22,72 @@ class Taken:
 
     questions: for a business suite that people judge. rows: dialogues with the better answer, in OpenAI's form. pairs:
     the same with the better answer as `chosen` and the disliked one as `rejected`. unanswered: ids of what should be
-    learned without anybody having written how. undecided: how many nobody has judged yet.
+    learned without anybody having written how. disputed: ids of what several wrote different answers to; nothing of it
+    is taken. undecided: how many nobody has judged yet.
     """
 
     questions: tuple[Question, ...]
     rows: tuple[dict[str, Any], ...]
     pairs: tuple[dict[str, Any], ...]
     unanswered: tuple[str, ...]
+    disputed: tuple[str, ...]
     undecided: int
 
 
 def take(review: Review, marks: Marks) -> Taken:
     """What most reviewers of an item said yes to."""
-    if not {criterion.name for criterion in review.criteria} <= {SUITE.name, CORPUS.name}:
+    if not review.is_of_decisions:
         raise UsageError(
             "This is no review of proposals; make one with `tunegate experience review` or `tunegate corpus review`."
         )
-    questions, rows, pairs, unanswered, undecided = [], [], [], list[str](), 0
+    questions, rows, pairs = list[Question](), list[dict[str, Any]](), list[dict[str, Any]]()
+    unanswered, disputed, undecided = list[str](), list[str](), 0
     for digest, item in review.judged.items():
-        own = [mark for (answers, _, _), mark in marks.items() if answers == digest]
-        said = {
-            criterion.name: {mark.reviewer: int(mark.value) for mark in own if mark.criterion == criterion.name}
-            for criterion in review.criteria
-        }
-        if not all(said.values()):
+        said = _said(review, marks, digest)
+        if not all(said[criterion.name] for criterion in review.criteria):
             undecided += 1
             continue
-        yes = {name for name, given in said.items() if fmean(given.values()) > 0.5}
-        better = next((str(m.value) for m in own if m.criterion == COMMENT and str(m.value).strip()), item.reference)
+        yes = {criterion.name for criterion in review.criteria if fmean(said[criterion.name].values()) > 0.5}
+        written = _better(said)
+        if yes and len(written) > 1:
+            disputed.append(item.question)
+            continue
+        better = next(iter(written), item.reference)
         if SUITE.name in yes:
             question = Question(id=item.question, messages=item.messages, reference=better, context=item.context)
             questions.append(question)
-        if CORPUS.name in yes:
-            if not better:
-                unanswered.append(item.question)
-                continue
-            asked = [{"role": message.role, "content": message.content} for message in item.messages]
-            chosen = [{"role": "assistant", "content": better}]
-            origin = {
-                "id": item.question,
-                "source": review.suite,
-                "reviewers": sorted(who for who, value in said[CORPUS.name].items() if value),
-            }
-            rows.append({**origin, "messages": asked + chosen})
-            if better != item.answers[0].text:
-                rejected = [{"role": "assistant", "content": item.answers[0].text}]
-                pairs.append({**origin, "prompt": asked, "chosen": chosen, "rejected": rejected})
-    return Taken(tuple(questions), tuple(rows), tuple(pairs), tuple(unanswered), undecided)
+        if CORPUS.name in yes and not better:
+            unanswered.append(item.question)
+        elif CORPUS.name in yes:
+            reviewers = sorted(who for who, value in said[CORPUS.name].items() if value)
+            row, pair = _learned(review, item, better, reviewers)
+            rows.append(row)
+            pairs += [pair] if better != item.answers[0].text else []
+    return Taken(tuple(questions), tuple(rows), tuple(pairs), tuple(unanswered), tuple(disputed), undecided)
+
+
+def _said(review: Review, marks: Marks, digest: str) -> dict[str, dict[str, Any]]:
+    """What was said of an item: by criterion, or as the comment, and by reviewer."""
+    names = [*(criterion.name for criterion in review.criteria), COMMENT]
+    own = [mark for (answers, _, _), mark in marks.items() if answers == digest]
+    return {name: {mark.reviewer: mark.value for mark in own if mark.criterion == name} for name in names}
+
+
+def _better(said: dict[str, dict[str, Any]]) -> list[str]:
+    """The different answers that were written by reviewers who said yes to something."""
+    agreed = {who for name, given in said.items() if name != COMMENT for who, value in given.items() if value}
+    texts = (str(text).strip() for who, text in said[COMMENT].items() if who in agreed)
+    return list(dict.fromkeys(filter(None, texts)))
+
+
+def _learned(review: Review, item: Item, better: str, reviewers: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The dialogue with the better answer, and the pair with the one that was given."""
+    asked = [{"role": message.role, "content": message.content} for message in item.messages]
+    chosen = [{"role": "assistant", "content": better}]
+    about: dict[str, Any] = {"id": item.question, "source": review.suite, "reviewers": reviewers}
+    about |= {"origin": item.origin} if item.origin else {}
+    rejected = [{"role": "assistant", "content": item.answers[0].text}]
+    return {**about, "messages": asked + chosen}, {**about, "prompt": asked, "chosen": chosen, "rejected": rejected}
 
 
 def new_lines(kept: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -22,6 +22,12 @@ Verdict = Literal["first", "second", "tie", "both_bad"]
 VERDICTS: tuple[Verdict, ...] = ("first", "second", "tie", "both_bad")
 QUALITY = Criterion(name="quality", points=5)
 PREFERENCE = Criterion(name="preference")
+SUITE = Criterion(name="suite", question="Ask every version this from now on?", labels=("no", "yes"))
+CORPUS = Criterion(
+    name="corpus",
+    question="Learn a better answer? It is the one you write as a comment, or else the reference.",
+    labels=("no", "yes"),
+)
 
 
 class Answer(Resource, frozen=True, kw_only=True):
@@ -34,7 +40,8 @@ class Answer(Resource, frozen=True, kw_only=True):
 class Item(Resource, frozen=True, kw_only=True):
     """An answer to a question, or two of them. digest: of all that reviewers see, whichever versions wrote it.
 
-    cluster: what the question belongs to together with others.
+    cluster: what the question belongs to together with others. origin: what the answer was made by, for the corpus that
+    may take it; reviewers don't see it.
     """
 
     question: str
@@ -44,6 +51,7 @@ class Item(Resource, frozen=True, kw_only=True):
     cluster: str = ""
     answers: Annotated[tuple[Answer, ...], Meta(min_length=1, max_length=2)]
     digest: str
+    origin: dict[str, Any] = {}
 
     @property
     def is_same(self) -> bool:
@@ -79,6 +87,11 @@ class Review(Document, frozen=True, kw_only=True):
     def judged(self) -> dict[str, Item]:
         """The items that people are asked about, by digest: the same answer of two versions is one."""
         return {item.digest: item for item in self.items if not item.is_same}
+
+    @property
+    def is_of_decisions(self) -> bool:
+        """Whether people decide what follows from answers, and don't judge versions by them."""
+        return {criterion.name for criterion in self.criteria} <= {SUITE.name, CORPUS.name}
 
 
 def make_review(

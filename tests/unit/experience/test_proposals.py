@@ -12,8 +12,8 @@ from tests.unit.experience.logs import DELIVERY, PRICE, WEEK, answered, log
 from tunegate.evaluation.criteria import Criterion
 from tunegate.experience.gather import experience_of
 from tunegate.experience.proposals import to_review
-from tunegate.review.decisions import CORPUS, SUITE, new_lines, take
-from tunegate.review.items import Review
+from tunegate.review.decisions import new_lines, take
+from tunegate.review.items import CORPUS, SUITE, Review
 from tunegate.review.marks import COMMENT, Mark, latest
 
 
@@ -66,6 +66,7 @@ def test_what_most_said_yes_to_is_taken(review: Review) -> None:
     assert better == {PRICE[0]: "99 元。", DELIVERY[0]: "两天。"}
     assert {pair["rejected"][0]["content"] for pair in taken.pairs} == {"免费。", "三年。"}
     assert taken.rows[0]["reviewers"] == ["ann"]
+    assert taken.rows[0]["origin"]["kind"] == "experience"
     assert taken.undecided == 0
 
 
@@ -79,6 +80,18 @@ def test_a_tie_of_reviewers_is_no_yes(review: Review) -> None:
     marks = [mark(review, 0, name, value, who) for name in ("suite", "corpus") for value, who in ((1, "a"), (0, "b"))]
     taken = take(review, latest(marks))
     assert (taken.questions, taken.rows) == ((), ())
+
+
+def test_better_answers_that_differ_are_named_and_not_chosen_from(review: Review) -> None:
+    said = [mark(review, 0, name, 1, who) for name in ("suite", "corpus") for who in ("ann", "bo", "cy")]
+    said[-1] = mark(review, 0, "corpus", 0, "cy")
+    said[-4] = mark(review, 0, "suite", 0, "cy")
+    written = [mark(review, 0, COMMENT, text, who) for who, text in (("ann", "99 元。"), ("bo", "九十九。"))]
+    alone = mark(review, 0, COMMENT, "不学。", "cy")  # said no, so it is no better answer
+    taken = take(review, latest([*said, *written, alone]))
+    assert (taken.disputed, taken.rows, taken.questions) == ((review.items[0].question,), (), ())
+    agreed = take(review, latest([*said, written[0], mark(review, 0, COMMENT, "99 元。 ", "bo"), alone]))
+    assert (agreed.disputed, agreed.rows[0]["messages"][-1]["content"]) == ((), "99 元。")
 
 
 def test_nothing_is_added_twice() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -11,9 +14,12 @@ import pytest
 from tests.builders import START
 from tests.unit.review.builders import build_review, make_mark
 from tunegate.api.errors import DataError
+from tunegate.corpus.queue import to_review
+from tunegate.corpus.records import Origin, Rejected
 from tunegate.evaluation.criteria import Criterion
+from tunegate.review.decisions import take
 from tunegate.review.items import Review
-from tunegate.review.labelstudio import configuration, news, read_marks, tasks
+from tunegate.review.labelstudio import Said, configuration, news, read_marks, tasks
 from tunegate.review.marks import Marks, latest
 
 LATER = START + timedelta(hours=1)
@@ -28,6 +34,10 @@ GOLDEN = """[{"data":{"item":"DIGEST","question":"送长辈茶叶？","answer_a"
   {"id":8,"completed_by":2,"was_cancelled":true,"result":[]}],
  "predictions":[{"model_version":"judge-1","score":0.8,"result":[{"id":"p1","from_name":"verdict","to_name":"question",
   "type":"choices","value":{"choices":["B"]}}]}]}]"""
+
+
+def imported(review: Review, export: bytes, names: dict[str, str] | None = None) -> Said:
+    return read_marks(review, export, LATER, "export.json", names or {})
 
 
 def judged(review: Review) -> Marks:
@@ -47,13 +57,13 @@ def judged(review: Review) -> Marks:
 def test_a_review_goes_there_and_comes_back(review: Review) -> None:
     marks = judged(review)
     exported = json.dumps(tasks(review, marks)).encode()
-    back = read_marks(review, exported, LATER, "export.json", {"1": "Ana", "2": "Li"})
+    back = imported(review, exported, {"1": "Ana", "2": "Li"}).marks
 
     assert {key: mark.value for key, mark in latest(back).items()} == {key: mark.value for key, mark in marks.items()}
     assert sum(mark.seconds for mark in back) == pytest.approx(sum(mark.seconds for mark in marks.values()), abs=0.1)
     assert news(marks, back) == []
     assert news({}, back) == back
-    assert news(latest(back), read_marks(review, exported, LATER, "export.json", {"1": "Ana", "2": "Li"})) == []
+    assert news(latest(back), imported(review, exported, {"1": "Ana", "2": "Li"}).marks) == []
 
 
 @pytest.mark.parametrize("review", [build_review(), build_review("pairs", versions=3)], ids=["single", "pairs"])
@@ -70,7 +80,7 @@ def test_its_own_sdk_takes_what_is_exported_and_what_it_writes_comes_back(review
             assert project.validate_region(region), region
 
     written = [objects.TaskValue.model_validate(task).model_dump(mode="json") for task in exported]
-    back = read_marks(review, json.dumps(written).encode(), LATER, "export.json", {"1": "Ana", "2": "Li"})
+    back = imported(review, json.dumps(written).encode(), {"1": "Ana", "2": "Li"}).marks
     assert {key: mark.value for key, mark in latest(back).items()} == {key: mark.value for key, mark in marks.items()}
     assert news(marks, back) == []
 
@@ -83,7 +93,7 @@ def test_its_own_sdk_refuses_what_the_review_does_too() -> None:
     assert not project.validate_region(region)
     task = {**tasks(review, {})[0], "annotations": [{"completed_by": 1, "result": [region]}]}
     with pytest.raises(DataError, match="gives tone 9"):
-        read_marks(review, json.dumps([task]).encode(), LATER, "export.json", {})
+        imported(review, json.dumps([task]).encode())
 
 
 def test_tasks_say_no_version_and_have_what_the_configuration_names() -> None:
@@ -101,7 +111,7 @@ def test_tasks_say_no_version_and_have_what_the_configuration_names() -> None:
 def test_what_its_editor_writes_is_read() -> None:
     review = build_review("pairs", versions=2, questions=1, criteria=PAIRS)
     (digest,) = review.judged
-    found = read_marks(review, GOLDEN.replace("DIGEST", digest).encode(), LATER, "export.json", {})
+    found = imported(review, GOLDEN.replace("DIGEST", digest).encode()).marks
 
     said = {(mark.reviewer, mark.criterion): mark.value for mark in found}
     assert said == {
@@ -113,15 +123,98 @@ def test_what_its_editor_writes_is_read() -> None:
     addressed = GOLDEN.replace("DIGEST", digest).replace(
         '"completed_by":1', '"completed_by":{"id":1,"email":"li@shop.example"}'
     )
-    assert read_marks(review, addressed.encode(), LATER, "x", {})[0].reviewer == "li@shop.example"
-    assert read_marks(review, addressed.encode(), LATER, "x", {"li@shop.example": "Li"})[0].reviewer == "Li"
+    assert imported(review, addressed.encode()).marks[0].reviewer == "li@shop.example"
+    assert imported(review, addressed.encode(), {"li@shop.example": "Li"}).marks[0].reviewer == "Li"
+
+
+DOUBTS = [
+    Rejected(
+        reason="judged low",
+        question=f"{goods}多少钱？",
+        answer="很便宜。",
+        score=2,
+        system="你是小玄。",
+        origin=Origin(kind="self-instruct", teacher="teacher", seed=7),
+    )
+    for goods in ("水壶", "毯子", "雨伞", "耳机", "台灯")
+]
+
+
+def annotated(number: int, person: int, decision: str, better: str | None = None, **more: Any) -> dict[str, Any]:
+    """What its editor writes where somebody decided, and edited the answer or left it."""
+    about = {"id": f"r{number}", "to_name": "question"}
+    result = [{**about, "from_name": "corpus", "type": "choices", "value": {"choices": [decision]}}]
+    if better is not None:
+        result.append({**about, "from_name": "comment", "type": "textarea", "value": {"text": [better]}})
+    times = {"created_at": f"2026-03-01T10:00:0{number}.000000Z", "updated_at": f"2026-03-01T10:00:0{number}.000000Z"}
+    return {"id": number, "completed_by": person, "result": result, "lead_time": 4.0, **times, **more}
+
+
+def as_json(exported: list[dict[str, Any]], review: Review, folder: Path) -> bytes:
+    return json.dumps(exported).encode()
+
+
+def as_json_min(exported: list[dict[str, Any]], review: Review, folder: Path) -> bytes:
+    """As its own converter makes it."""
+    converter = pytest.importorskip("label_studio_sdk.converter").Converter(configuration(review), None)
+    (folder / "all.json").write_text(json.dumps(exported), "utf-8")
+    converter.convert_to_json_min(str(folder / "all.json"), str(folder / "minimal"), is_dir=False)
+    return (folder / "minimal/result.json").read_bytes()
+
+
+@pytest.mark.parametrize("export", [as_json, as_json_min])
+def test_answers_are_annotated_there_by_several_people(
+    export: Callable[[list[dict[str, Any]], Review, Path], bytes], tmp_path: Path
+) -> None:
+    """Edited, left as they were, refused, skipped, changed later, and not looked at yet."""
+    interface = pytest.importorskip("label_studio_sdk.label_interface")
+    review = to_review("shop", DOUBTS, reviewers=2)
+    interface.LabelInterface(configuration(review)).validate()
+    exported = tasks(review, {})
+    exported[0]["annotations"] = [annotated(1, 1, "yes", "99 元。"), annotated(2, 2, "yes", "很便宜。")]
+    exported[1]["annotations"] = [annotated(3, 1, "no"), annotated(4, 2, "no", "很便宜。")]
+    exported[2]["annotations"] = [annotated(5, 1, "yes", was_cancelled=True)]
+    exported[3]["annotations"] = [annotated(7, 1, "yes", ""), annotated(6, 1, "no")]
+    for task in exported:
+        assert interface.LabelInterface(configuration(review)).validate_task({"data": task["data"]})
+
+    said = imported(review, export(exported, review, tmp_path), {"1": "Ana", "2": "Li"})
+    assert said.skipped == (1 if export is as_json else 0), "JSON-MIN has no word of what was skipped"
+    taken = take(review, latest(said.marks))
+    told = [(row["messages"][1]["content"], row["messages"][2]["content"], row["reviewers"]) for row in taken.rows]
+    assert told == [("水壶多少钱？", "99 元。", ["Ana", "Li"]), ("耳机多少钱？", "很便宜。", ["Ana"])]
+    assert taken.rows[0]["messages"][0] == {"role": "system", "content": "你是小玄。"}
+    assert taken.rows[0]["origin"]["teacher"] == "teacher"
+    assert [pair["rejected"][0]["content"] for pair in taken.pairs] == ["很便宜。"]
+    assert taken.undecided == 2
+
+
+def test_what_its_json_min_writes_of_a_review_is_read(tmp_path: Path) -> None:
+    for number, review in enumerate((build_review(), build_review("pairs", versions=3))):
+        marks = judged(review)
+        exported = tasks(review, marks)
+        for task in exported:
+            for place, annotation in enumerate(task["annotations"]):
+                annotation["id"] = task["id"] * 10 + place
+        (tmp_path / str(number)).mkdir()
+        back = imported(review, as_json_min(exported, review, tmp_path / str(number)), {"1": "Ana", "2": "Li"}).marks
+        assert {k: mark.value for k, mark in latest(back).items()} == {k: mark.value for k, mark in marks.items()}
+
+
+def test_items_that_the_review_no_longer_has_are_counted() -> None:
+    before, review = to_review("shop", DOUBTS), to_review("shop", DOUBTS[:3])
+    exported = tasks(before, {})
+    for task in exported:
+        task["annotations"] = [annotated(1, 1, "yes")]
+    said = imported(review, json.dumps(exported).encode())
+    assert (len(said.marks), said.gone) == (3, 2)
 
 
 def test_a_change_there_replaces_what_was_here() -> None:
     review = build_review("pairs", versions=2, questions=1, criteria=PAIRS[:1])
     (digest,) = review.judged
     older = make_mark(digest, "Li", "verdict", "tie")
-    found = read_marks(review, GOLDEN.replace("DIGEST", digest).encode(), LATER, "x", {"1": "Li"})
+    found = imported(review, GOLDEN.replace("DIGEST", digest).encode(), {"1": "Li"}).marks
     changed = news(latest([older]), found)[0]
     assert (changed.value, changed.replaces, changed.reason) == ("first", older.id, "changed in Label Studio")
 
@@ -131,6 +224,12 @@ def test_a_change_there_replaces_what_was_here() -> None:
     [
         pytest.param('{"id": 1}', "not an export of Label Studio", id="no-list"),
         pytest.param(GOLDEN, "task 1 is of another review", id="other-review"),
+        pytest.param(
+            GOLDEN.replace('"item":', '"review":"tea.people","item":'),
+            "is of the review tea.people, not of shop.pairs; export the project of this one",
+            id="named-review",
+        ),
+        pytest.param('[{"item":"DIGEST","verdict":"A"}]', "which say who annotated", id="csv-as-json"),
         pytest.param(GOLDEN.replace('["A"]', '["C"]'), "gives verdict 'C'", id="unknown-choice"),
         pytest.param(GOLDEN.replace('["A"]', '["A", "B"]'), "gives verdict", id="two-choices"),
         pytest.param(GOLDEN.replace('"left"', '"middle"'), "gives better 'middle'", id="unknown-side"),
@@ -139,6 +238,6 @@ def test_a_change_there_replaces_what_was_here() -> None:
 def test_what_can_not_be_read_is_said_and_not_guessed(text: str, message: str) -> None:
     review = build_review("pairs", versions=2, questions=1, criteria=PAIRS)
     (digest,) = review.judged
-    text = text if message.endswith("another review") else text.replace("DIGEST", digest)
+    text = text if "review" in message else text.replace("DIGEST", digest)
     with pytest.raises(DataError, match=message):
-        read_marks(review, text.encode(), LATER, "export.json", {})
+        imported(review, text.encode())

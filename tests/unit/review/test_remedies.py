@@ -15,9 +15,9 @@ from tests.unit.review.conftest import Serve, served
 from tests.unit.review.test_server import Client
 from tunegate.evaluation.criteria import Criterion
 from tunegate.processes import free_port
-from tunegate.review.decisions import CORPUS, take
+from tunegate.review.decisions import take
 from tunegate.review.desk import Desk
-from tunegate.review.items import make_review
+from tunegate.review.items import CORPUS, make_review
 from tunegate.review.judge import calls, judged
 from tunegate.review.labelstudio import read_marks, tasks
 from tunegate.review.marks import Judgement, MarkFile, latest
@@ -124,15 +124,16 @@ def test_an_export_is_of_this_review_as_json_and_by_its_configuration() -> None:
     exported = json.dumps(tasks(review, marks)).encode()
 
     def take(export: bytes) -> int:
-        return len(read_marks(review, export, START, "export.json", {}))
+        return len(read_marks(review, export, START, "export.json", {}).marks)
 
-    minimal = json.dumps([{"item": digest, "verdict": "A", "annotator": 1} for digest in review.judged]).encode()
-    with refused("; choose JSON there, not JSON-MIN"):
-        take(minimal)
+    with refused("; choose JSON or JSON-MIN there, which say who annotated"):
+        take(b"id,item,verdict\n1,sha256:1,A\n")
     foreign = latest(make_mark(digest, "Li", "verdict", "first") for digest in other.judged)
-    missing = json.dumps(tasks(other, foreign)).replace(next(iter(other.judged)), "sha256:other").encode()
-    with refused("; export the project of this one"):
-        take(missing)
+    missing = json.dumps(tasks(other, foreign)).replace(next(iter(other.judged)), "sha256:other")
+    with refused(" is of the review "):
+        take(missing.replace(review.suite, "tea.pairs").encode())
+    with refused(" is of another review than "):
+        take(missing.replace('"review"', '"project"').encode())
     with refused("; use the configuration of this review"):
         take(exported.replace(b'["A"]', b'["better"]'))
     assert take(exported) == len(review.judged)
