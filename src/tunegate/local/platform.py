@@ -212,13 +212,7 @@ class Platform:
     def gather(self) -> Snapshot:
         """Everything that `decide` is given. What can't be read is None, never a guess."""
         policy, initial = self._read_policy()
-        try:
-            with open_url(f"{self.url}/_tunegate/route", seconds=2) as answer:
-                backends = json.load(answer)["backends"]
-            weights = {backend["version"]: backend["weight"] for backend in backends}
-            conversations = [backend["conversationsSinceChange"] for backend in reversed(backends)]
-        except (OSError, ValueError):
-            weights, conversations = None, []
+        weights, splits = self._traffic()
         promotions = self.config.home.promotions()
         manifests = self.store.manifests(policy.model)
         versions = tuple(self.store.version_of(manifest) for manifest in manifests)
@@ -239,9 +233,23 @@ class Platform:
             evaluations=self._evaluations.states(keys),
             servers=self._servers.states(),
             weights=weights,
-            splits=((conversations[0], conversations[1]),) if len(conversations) == 2 else (),
+            splits=splits,
         )
-        snapshot = replace(snapshot, differences=compare_pairs(snapshot))
+        return self._count(replace(snapshot, differences=compare_pairs(snapshot)))
+
+    def _traffic(self) -> tuple[dict[str, int] | None, tuple[tuple[int, int], ...]]:
+        """What the proxy shares out, by digest, and how many conversations went which way; None where it is silent."""
+        try:
+            with open_url(f"{self.url}/_tunegate/route", seconds=2) as answer:
+                backends = json.load(answer)["backends"]
+            weights = {backend["version"]: backend["weight"] for backend in backends}
+            conversations = [backend["conversationsSinceChange"] for backend in reversed(backends)]
+        except (OSError, ValueError):
+            return None, ()
+        return weights, ((conversations[0], conversations[1]),) if len(conversations) == 2 else ()
+
+    def _count(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with the votes of the promotion under way, as far as the log can be read."""
         if (asked := counted(snapshot)) is None:
             self._uncounted = ""
             return replace(snapshot, tallies={})

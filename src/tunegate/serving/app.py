@@ -97,7 +97,7 @@ async def serve(
     config: ServeConfig, engine: Engine, parts: Parts | None, listener: socket.socket, on_ready: Callable[[], None]
 ) -> None:
     """Answer on `listener` until a signal comes, or the engine ends: then it raises ServingError."""
-    version, release = config.served.version, config.served.release
+    version = config.served.version
     admission = Admission(Keys(config.keys) if config.keys else None, config.capacity)
     served, metrics = Served(config.model), Metrics(version.digest, config.model)
     key, *others = config.feedback_keys
@@ -111,17 +111,7 @@ async def serve(
             def ready() -> bool:
                 return bool(served.ready)
 
-            rules = Rules(
-                config.model,
-                engine.model,
-                release.system_prompt,
-                release.generation,
-                engine.limits,
-                engine.features,
-                read_tokens(config.served.folder) if config.served.folder else Tokens(),
-                searches=bool(parts and parts.searches),
-            )
-            hops = Hops(config.trusted_proxies)
+            rules, hops = _rules(config, engine, parts), Hops(config.trusted_proxies)
             chat = Chat(
                 version.digest,
                 rules,
@@ -149,6 +139,21 @@ async def serve(
         asyncio.get_running_loop().call_later(_STORE_SECONDS, config.store.hurry)
         # Beside each other: a busy store may keep one of them until the pod's time is over.
         await asyncio.gather(asyncio.to_thread(feedback.close), asyncio.to_thread(recorder.log.close))
+
+
+def _rules(config: ServeConfig, engine: Engine, parts: Parts | None) -> Rules:
+    """How requests become the engine's, by what the release and the engine say."""
+    release = config.served.release
+    return Rules(
+        config.model,
+        engine.model,
+        release.system_prompt,
+        release.generation,
+        engine.limits,
+        engine.features,
+        read_tokens(config.served.folder) if config.served.folder else Tokens(),
+        searches=bool(parts and parts.searches),
+    )
 
 
 def _recorder(config: ServeConfig, ids: ResponseIds, parts: Parts | None) -> Recorder:

@@ -6,7 +6,6 @@ see a candidate: nothing that is away can keep a rollback waiting.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -16,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from tunegate.api.errors import UsageError
-from tunegate.api.labels import MODEL, POLICY, RESTORE, ROLLOUT
+from tunegate.api.labels import POLICY, RESTORE, ROLLOUT
 from tunegate.api.policy import CanaryStep, ClusterPolicy
 from tunegate.api.promotion import TERMINAL, Promotion, Recorded
 from tunegate.api.records import Place
@@ -34,21 +33,17 @@ from tunegate_operator.edits import modified
 from tunegate_operator.evaluations import evaluation_states, find_summaries
 from tunegate_operator.feedback_counts import Counts, problems_of, read_counts, with_counts
 from tunegate_operator.feedback_log import by_the_log
+from tunegate_operator.problems import is_stuck, name_too_long, stopped_training
 from tunegate_operator.read import (
-    condition,
     controller,
     digest_by_server,
     finished_runs,
     is_answering,
-    is_queued,
-    is_training,
-    is_true,
     server_states,
-    stopped_for,
     stopped_jobs,
     training_runs,
 )
-from tunegate_operator.routes import RouteState, address, overlap, route_state, switch_state, written_at
+from tunegate_operator.routes import RouteState, address, overlap, route_state, switch_state
 from tunegate_operator.store_watch import RecordRequest, Source
 from tunegate_operator.types import (
     EvaluationSummary,
@@ -60,14 +55,6 @@ from tunegate_operator.types import (
     read_version,
     server_name,
 )
-
-# A gateway's controller takes its time for a route that is new, or was changed.
-_NEW_ROUTE_SECONDS = 60
-_CHANGED_ROUTE_SECONDS = 180
-
-
-# A part of a host name, as DNS has it.
-MOST_HOST_CHARACTERS = 63
 
 
 class Caches(Protocol):
@@ -240,16 +227,14 @@ class Gatherer:
         every = (start, initial, *(listing or ()), *(promotion.candidate for promotion in promotions))
         versions = tuple({version.digest: version for version in every}.values())
         around = self._objects(obj, policy, versions, objects)
-        message_of = partial(self.pod_message, namespace)
-        awaited = {
-            version.digest
-            for promotion in promotions
-            if promotion.status.phase not in TERMINAL
-            for version in (promotion.candidate, promotion.status.stable)
-            if version
-        }
         summaries = find_summaries(
-            policy, versions, around.model_versions, around.jobs, self.source, message_of, awaited
+            policy,
+            versions,
+            around.model_versions,
+            around.jobs,
+            self.source,
+            partial(self.pod_message, namespace),
+            _awaited(promotions),
         )
         servers, records = around.inference_services, self._records(obj, around.inference_services, now)
         digests = digest_by_server(name, servers, versions)
@@ -272,8 +257,6 @@ class Gatherer:
         )
         snapshot = replace(snapshot, differences=self._differences(snapshot))
         counts = self._counts(namespace, snapshot, now)
-        keys = {each["id"]: each["publicKey"] for each in obj.get("status", {}).get("recordKeys", ())}
-        signed = self.source.public_key()
         return Gathered(
             obj=obj,
             policy=policy,
@@ -282,7 +265,7 @@ class Gatherer:
             problems=(
                 *self._problems(obj, policy, snapshot, route, around.route, now, last),
                 *problems_of(counts),
-                *_stopped(around.training_jobs, policy.model),
+                *stopped_training(around.training_jobs, policy.model),
             ),
             objects=around,
             summaries=summaries,
@@ -291,8 +274,8 @@ class Gatherer:
             last=last,
             url=self._url(namespace, name, policy, around.route),
             takes_timeouts=is_shared and self.caches.has_field(kinds.HTTP_ROUTE, "spec", "rules", "timeouts"),
-            records=dict(self._written(promotions, policy, Place(policy=name, namespace=namespace), keys)),
-            record_keys={**keys, **dict([signed] if signed else [])},
+            records=dict(self._written(promotions, policy, Place(policy=name, namespace=namespace), _record_keys(obj))),
+            record_keys={**_record_keys(obj), **dict([signed] if (signed := self.source.public_key()) else [])},
             is_recording=self.config.signing_key is not None,
         )
 
@@ -436,30 +419,35 @@ class Gatherer:
         if kinds.INFERENCE_SERVICE.kind in missing:
             message = "the cluster has no InferenceService (serving.kserve.io/v1beta1); install KServe, Standard mode"
             yield Problem("Serving", "KServeMissing", message)
-        if not policy.traffic.is_shared:
-            message = "without traffic.gateway the traffic can't be shared: it switches from 0 to 100 %"
-            yield Problem("TrafficSplit", "NoGateway", message, stops=False)
-        elif kinds.HTTP_ROUTE.kind in missing:
-            message = "the cluster has no HTTPRoute (gateway.networking.k8s.io/v1); install the Gateway API"
-            remedy = "or leave out spec.traffic.gateway, and traffic switches from 0 to 100 %"
-            yield Problem("TrafficSplit", "GatewayApiMissing", f"{message}, {remedy}")
-        elif state.problem and route:
-            yield Problem("TrafficSplit", "RouteNotAccepted", state.problem, _is_stuck(obj, state, route, now))
-        if policy.traffic.is_shared:
-            routes = self.caches.list(kinds.HTTP_ROUTE, None)
-            by_name = {(found["metadata"]["namespace"], found["metadata"]["name"]): found for found in routes}
-            message, loses = overlap(obj, self.caches.list(kinds.POLICY, None), by_name)
-            if message:
-                yield Problem("TrafficSplit", "RequestsTaken", message, stops=loses)
+        yield from self._traffic_problems(obj, policy, state, route, now)
         if problem := self.source.problem(policy.model):
             yield problem
         if problem := self.source.record_problem(policy.model):
             yield problem
         stable = seen.servers.get(stable_version(seen).digest)
         if stable is None or not stable.ready:
-            yield from _too_long(obj)
+            yield from name_too_long(obj)
         if stable is not None and not stable.ready and kinds.INFERENCE_SERVICE.kind not in missing:
             yield Problem("Serving", "StableNotReady", stable.message, stops=stable.failed)
+
+    def _traffic_problems(
+        self, obj: Object, policy: ClusterPolicy, state: RouteState, route: Object | None, now: datetime
+    ) -> Iterable[Problem]:
+        if not policy.traffic.is_shared:
+            message = "without traffic.gateway the traffic can't be shared: it switches from 0 to 100 %"
+            yield Problem("TrafficSplit", "NoGateway", message, stops=False)
+        elif not self.caches.installed(kinds.HTTP_ROUTE):
+            message = "the cluster has no HTTPRoute (gateway.networking.k8s.io/v1); install the Gateway API"
+            remedy = "or leave out spec.traffic.gateway, and traffic switches from 0 to 100 %"
+            yield Problem("TrafficSplit", "GatewayApiMissing", f"{message}, {remedy}")
+        elif state.problem and route:
+            yield Problem("TrafficSplit", "RouteNotAccepted", state.problem, is_stuck(obj, state, route, now))
+        if policy.traffic.is_shared:
+            routes = self.caches.list(kinds.HTTP_ROUTE, None)
+            by_name = {(found["metadata"]["namespace"], found["metadata"]["name"]): found for found in routes}
+            message, loses = overlap(obj, self.caches.list(kinds.POLICY, None), by_name)
+            if message:
+                yield Problem("TrafficSplit", "RequestsTaken", message, stops=loses)
 
 
 def _start(obj: Object, initial: ModelVersion, promotions: Iterable[Promotion]) -> ModelVersion:
@@ -476,54 +464,22 @@ def _start(obj: Object, initial: ModelVersion, promotions: Iterable[Promotion]) 
     return msgspec.convert(remembered, ModelVersion)
 
 
+def _awaited(promotions: Iterable[Promotion]) -> set[str]:
+    """The digests whose evaluation a promotion waits for."""
+    running = [promotion for promotion in promotions if promotion.status.phase not in TERMINAL]
+    return {version.digest for it in running for version in (it.candidate, it.status.stable) if version}
+
+
+def _record_keys(obj: Object) -> dict[str, str]:
+    """The public keys that the policy's records were signed with, by their ids."""
+    return {each["id"]: each["publicKey"] for each in obj.get("status", {}).get("recordKeys", ())}
+
+
 def _seen_by_users(route: RouteState, promotions: Iterable[Promotion]) -> set[str]:
     """What the route says, whether or not its gateway can say that it does so: a server that is down may be why."""
     canary = shown(promotions)
     visible = {canary.candidate.digest} if canary and canary.status.weight > 0 else set()
     return visible | {digest for digest, weight in route.asked.items() if weight}
-
-
-def _too_long(obj: Object) -> Iterable[Problem]:
-    """KServe makes a host name of a server's name and its namespace, unless its domainTemplate says otherwise."""
-    namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
-    part = f"{server_name(name, '0' * 71)}-predictor-{namespace}"
-    if len(part) > MOST_HOST_CHARACTERS:
-        most = len(name) - (len(part) - MOST_HOST_CHARACTERS)
-        message = (
-            f"KServe serves as {part}, which has {len(part)} characters and may have {MOST_HOST_CHARACTERS}; name the "
-            f"policy with {most} characters at most, or leave the namespace out of KServe's domainTemplate"
-        )
-        yield Problem("Serving", "NameTooLong", message)
-
-
-def _stopped(jobs: Iterable[Object], model: str) -> Iterable[Problem]:
-    """The training jobs that were to stop for their numbers, and what a person can do about each."""
-    told = []
-    for job in stopped_jobs(jobs, model).values():
-        name, kind = job["metadata"]["name"], job["kind"]
-        field = {"runPolicy": {"suspend": False}} if kind == kinds.PYTORCH_JOB.kind else {"suspend": False}
-        patch = json.dumps({"spec": field}, separators=(",", ":"))
-        go_on = f"to have it go on: kubectl patch {kind.lower()} {name} --type=merge -p '{patch}'"
-        told.append(f"{kind} {name} is suspended: {stopped_for(job)}; {go_on}")
-    for job in jobs:
-        if is_queued(job) and is_training(job) and job["metadata"]["labels"].get(MODEL) == model and stopped_for(job):
-            name, kind = job["metadata"]["name"], job["kind"]
-            end = f"Kueue decides when it runs, so it goes on; to end it: kubectl delete {kind.lower()} {name}"
-            told.append(f"{kind} {name}: {stopped_for(job)}; {end}")
-    if told:
-        yield Problem("Training", "TrainingStopped", "; ".join(told), stops=False)
-
-
-def _is_stuck(obj: Object, state: RouteState, route: Object, now: datetime) -> bool:
-    """Whether a person is needed for the gateway to take the route; one who was called stays called."""
-    stalled = condition(obj, "Stalled")
-    if (stalled.get("status"), stalled.get("reason")) == ("True", "RouteNotAccepted"):
-        return True
-    was_reached = is_true(obj, "Ready") or is_true(obj, "Stalled")
-    if was_reached and not state.is_waiting:
-        return True
-    limit = _CHANGED_ROUTE_SECONDS if was_reached else _NEW_ROUTE_SECONDS
-    return (now - written_at(route)).total_seconds() >= limit
 
 
 def _by_name(objects: Iterable[Object]) -> dict[str, Object]:
