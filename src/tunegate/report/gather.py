@@ -195,7 +195,7 @@ class _Counted:
                     except RecordError:
                         continue  # it was not trained on either
                     self.records += 1
-                    yield line, [message["content"] for message in dialogue]
+                    yield line, [message.content for message in dialogue.messages]
 
 
 def _trained_with(known: Known) -> list[Dataset]:

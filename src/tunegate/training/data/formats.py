@@ -7,24 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import msgspec
 
 from tunegate.models.templates import TURN_END, TURN_START
+from tunegate.training.data.dialogues import Dialogue, Message, Role
 from tunegate.training.data.layouts import Layout, recognize
 from tunegate.training.data.readers import Reason, Record, RecordError
-
-
-class Message(TypedDict):
-    """One turn; an answer whose `trained` is False is read and not learned."""
-
-    role: str
-    content: str
-    trained: NotRequired[bool]
-
-
-Dialogue = tuple[Message, ...]
 
 
 def dialogue_of(record: Any, layout: Layout) -> Dialogue:
@@ -45,10 +35,8 @@ def dialogue_of(record: Any, layout: Layout) -> Dialogue:
                 Reason.RESERVED_TEXT,
                 f"{turn} holds {TURN_START} or {TURN_END}, which belong to the chat template",
             )
-        messages.append({"role": role, "content": content})
-        if not is_trained:
-            messages[-1]["trained"] = False
-    speakers = [message["role"] for message in messages]
+        messages.append(Message(role, content, trained=is_trained))
+    speakers: list[str] = [message.role for message in messages]
     if speakers[:1] == ["system"]:
         speakers = speakers[1:]
     if not speakers or len(speakers) % 2 or speakers != ["user", "assistant"] * (len(speakers) // 2):
@@ -56,7 +44,7 @@ def dialogue_of(record: Any, layout: Layout) -> Dialogue:
             Reason.NOT_IN_TURN,
             "user and assistant don't take turns, from a user's question to an assistant's answer",
         )
-    return tuple(messages)
+    return Dialogue(tuple(messages))
 
 
 def dialogues_of(records: Iterable[Record], layout: Layout) -> list[Dialogue | RecordError]:
@@ -119,7 +107,7 @@ _WEIGHTS = ("weight", "loss", "loss_weight", "train")  # true and false are 1 an
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
 
 
-def _alpaca(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, Any, bool]]:
+def _alpaca(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[Role, Any, bool]]:
     """The turns of an alpaca record; an `input` goes on a new line below the `instruction`."""
     columns = layout.columns
     for column in (columns.prompt, columns.response):
@@ -138,7 +126,7 @@ def _alpaca(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, An
     yield "assistant", _get(record, columns.response), True
 
 
-def _messages(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, Any, bool]]:
+def _messages(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[Role, Any, bool]]:
     """The turns of a sharegpt or OpenAI record."""
     columns, tags = layout.columns, layout.tags
     messages = _get(record, columns.messages)
@@ -147,7 +135,7 @@ def _messages(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, 
     first = messages[0] if messages and isinstance(messages[0], dict) else {}
     if (system := _get(record, columns.system)) and first.get(tags.role_tag) != tags.system_tag:
         yield "system", system, True
-    roles = {tags.user_tag: "user", tags.assistant_tag: "assistant", tags.system_tag: "system"}
+    roles: dict[str, Role] = {tags.user_tag: "user", tags.assistant_tag: "assistant", tags.system_tag: "system"}
     for message in messages:
         if isinstance(message, dict) and (calls := message.get("tool_calls") or message.get("function_call")):
             raise RecordError(Reason.TOOL_TURN, f"a message calls tools ({str(calls)[:60]}), and tools are not trained")

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tunegate.api.errors import ModelError
 from tunegate.models.templates import TURN_END, TURN_START, load_template
 from tunegate.training.config import TrainConfig
-from tunegate.training.data.formats import Dialogue, Message
+from tunegate.training.data.dialogues import Dialogue, Message
 from tunegate.training.data.readers import Reason, RecordError
 
 IGNORED = -100
@@ -108,13 +108,13 @@ def encode(
     What is one already stays one, so that outcomes are in step with the records they come from.
     """
     usable = [dialogue for dialogue in dialogues if not isinstance(dialogue, RecordError)]
-    turns = iter(_turns_of(tokenizer, usable) if usable else ())
+    turns = iter(_turns_of(tokenizer, [dialogue.messages for dialogue in usable]) if usable else ())
     for dialogue in dialogues:
         if isinstance(dialogue, RecordError):
             yield dialogue
             continue
         try:
-            encoded = _cut(tokenizer, dialogue, next(turns), limits)
+            encoded = _cut(tokenizer, dialogue.messages, next(turns), limits)
             is_trained = (np.asarray(encoded.example.labels) != IGNORED).any()
             yield encoded if is_trained else RecordError(Reason.NOTHING_TRAINED, "no answer of it is to be trained")
         except RecordError as error:
@@ -123,27 +123,26 @@ def encode(
 
 def _turns_of(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> list[list[Turn]]:
     """The turns of each dialogue, one for each answer."""
-    asked = [messages[:end] for messages in dialogues for end in _answers(messages)]
+    asked = [
+        [message.for_template() for message in messages[:end]] for messages in dialogues for end in _answers(messages)
+    ]
     prompts = iter(tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False))
     pieces: list[str] = []
     for messages in dialogues:
         rendered = ""
         for end in _answers(messages):
-            prompt, answer = next(prompts), messages[end]["content"] + TURN_END
+            prompt, answer = next(prompts), messages[end].content + TURN_END
             assert prompt.startswith(rendered), "the template changes what it rendered before"
             # Two pieces, because a served prompt ends here, too: no token may span prompt and answer.
             pieces += (prompt[len(rendered) :], answer)
             rendered = prompt + answer
     # The tokenizer's own core, on all CPUs: its Python wrapper takes as long again.
     ids = iter([piece.ids for piece in tokenizer.backend_tokenizer.encode_batch_fast(pieces, add_special_tokens=False)])
-    return [
-        [Turn(next(ids), next(ids), messages[end].get("trained", True)) for end in _answers(messages)]
-        for messages in dialogues
-    ]
+    return [[Turn(next(ids), next(ids), messages[end].trained) for end in _answers(messages)] for messages in dialogues]
 
 
 def _answers(messages: Sequence[Message]) -> list[int]:
-    return [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    return [index for index, message in enumerate(messages) if message.role == "assistant"]
 
 
 def _cut(tokenizer: Any, messages: Sequence[Message], turns: Sequence[Turn], limits: Limits) -> Encoded:
@@ -181,7 +180,7 @@ def _cut_inside(turn: Turn, limit: int) -> Turn:
 
 def _last_turns(tokenizer: Any, messages: Sequence[Message], turns: Sequence[Turn], limit: int) -> Sequence[Turn]:
     """As many turns as fit, to the last one; the dialogue is rendered anew, as if it had begun there."""
-    system = [message for message in messages[:1] if message["role"] == "system"]
+    system = [message for message in messages[:1] if message.role == "system"]
     dialogue = messages[len(system) :]
     for first in range(1, len(turns)):
         if sum(map(len, turns[first:])) > limit:

@@ -16,7 +16,7 @@ ASSISTANT = {"role": "assistant", "content": "Hello."}
 
 def _turns(record: Any, formatting: Formatting, columns: Columns | None = None) -> list[str]:
     dialogue = dialogue_of(record, layout_of(formatting, columns))
-    return [f"{message['role']}: {message['content']}" for message in dialogue]
+    return [f"{message.role}: {message.content}" for message in dialogue.messages]
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,9 @@ def test_parts_of_text_are_joined_and_the_first_turn_of_two_systems_is_taken() -
 def test_an_answer_that_says_so_is_not_to_be_trained(mark: Any) -> None:
     record = {"messages": [USER, {**ASSISTANT, **mark}, USER, {**ASSISTANT, "weight": 1}]}
 
-    first, second = dialogue_of(record, layout_of("openai"))[1::2]
+    first, second = dialogue_of(record, layout_of("openai")).messages[1::2]
 
-    assert (first.get("trained", True), second.get("trained", True)) == (False, True)
+    assert (first.trained, second.trained) == (False, True)
 
 
 def test_keys_that_hold_something_and_are_not_read_are_named() -> None:
@@ -174,4 +174,4 @@ def test_a_layout_is_told_from_a_record(record: Any, formatting: str | None) -> 
 
     assert (layout.formatting if layout else None) == formatting
     if layout and layout.formatting != "alpaca":
-        assert len(dialogue_of(record, layout)) == 2
+        assert len(dialogue_of(record, layout).messages) == 2

@@ -17,6 +17,7 @@ from tests.unit.training.builders import dialogues, make_config, texts, write_di
 from tunegate.api.errors import DataError, UsageError
 from tunegate.models import make_tiny
 from tunegate.training import TrainConfig
+from tunegate.training.data.dialogues import Dialogue, Message
 from tunegate.training.data.examples import TrainingData, account_of, open_training_data
 from tunegate.training.data.prepare import Preparing, prepare
 from tunegate.training.data.readers import Reason
@@ -56,7 +57,8 @@ def test_the_examples_on_disk_are_those_of_each_dialogue_alone(data: Path, model
 
     assert len(prepared.train) == RECORDS
     for example, messages in zip(prepared.train, dialogues(RECORDS), strict=True):
-        (alone,) = encode(tokenizer, [messages], Limits(512))  # type: ignore[list-item]
+        dialogue = Dialogue(msgspec.convert(messages, tuple[Message, ...]))
+        (alone,) = encode(tokenizer, [dialogue], Limits(512))
         assert isinstance(alone, Encoded)
         assert np.array_equal(example.input_ids, alone.example.input_ids)
         assert np.array_equal(example.labels, alone.example.labels)

@@ -12,23 +12,23 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from tunegate.api.errors import ModelError
 from tunegate.models import make_tiny
 from tunegate.models.templates import load_template
-from tunegate.training.data.formats import Message
+from tunegate.training.data.dialogues import Dialogue, Message
 from tunegate.training.data.readers import Reason, RecordError
 from tunegate.training.data.tokenize import IGNORED, Encoded, Example, Limits, Turn, _cut_inside, encode, load_tokenizer
 
 START, END = "<|im_start|>", "<|im_end|>"
 HEAD = f"{START}system\nYou are a helpful assistant.{END}\n"
 HELLO: tuple[Message, ...] = (
-    {"role": "user", "content": "你好"},
-    {"role": "assistant", "content": "您好，我是玄机。"},
+    Message("user", "你好"),
+    Message("assistant", "您好，我是玄机。"),
 )
 ASK: tuple[Message, ...] = (
-    {"role": "user", "content": "推荐一款\n男士洗面奶"},
-    {"role": "assistant", "content": "推荐A款。"},
+    Message("user", "推荐一款\n男士洗面奶"),
+    Message("assistant", "推荐A款。"),
 )
 BOTH: tuple[Message, ...] = (
-    {"role": "user", "content": "你好"},
-    {"role": "assistant", "content": "您好。"},
+    Message("user", "你好"),
+    Message("assistant", "您好。"),
     *ASK,
 )
 BOTH_TEXT = (
@@ -45,7 +45,7 @@ PIECES = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    words = [message["content"] for message in (*HELLO, *BOTH)] * 3
+    words = [message.content for message in (*HELLO, *BOTH)] * 3
     return make_tiny(tmp_path_factory.mktemp("tiny") / "model", words)
 
 
@@ -70,7 +70,7 @@ def qwen() -> Any:
 
 
 def _encode(tokenizer: Any, messages: Sequence[Message], limits: Limits = LONG) -> Encoded:
-    (encoded,) = encode(tokenizer, [messages], limits)
+    (encoded,) = encode(tokenizer, [Dialogue(tuple(messages))], limits)
     assert isinstance(encoded, Encoded), encoded
     return encoded
 
@@ -121,8 +121,10 @@ def test_every_answer_is_trained_with_its_closing_token_and_nothing_else(
 
 def test_a_served_prompt_is_what_training_put_before_the_answer(tokenizer: Any) -> None:
     example = _encode(tokenizer, BOTH).example
-    served = tokenizer.apply_chat_template(BOTH[:-1], add_generation_prompt=True)["input_ids"]
-    answer = tokenizer(ASK[1]["content"] + END)["input_ids"]
+    served = tokenizer.apply_chat_template(
+        [message.for_template() for message in BOTH[:-1]], add_generation_prompt=True
+    )["input_ids"]
+    answer = tokenizer(ASK[1].content + END)["input_ids"]
 
     assert [*served, *answer] == list(example.input_ids)
     assert tokenizer.decode(list(example.input_ids)) == BOTH_TEXT
@@ -130,7 +132,7 @@ def test_a_served_prompt_is_what_training_put_before_the_answer(tokenizer: Any) 
 
 
 def test_a_batch_is_encoded_as_each_dialogue_alone(tokenizer: Any) -> None:
-    together = list(encode(tokenizer, [BOTH, HELLO, ASK], LONG))
+    together = list(encode(tokenizer, [Dialogue(each) for each in (BOTH, HELLO, ASK)], LONG))
 
     for messages, encoded in zip([BOTH, HELLO, ASK], together, strict=True):
         assert isinstance(encoded, Encoded)
@@ -198,7 +200,7 @@ def test_a_first_turn_that_is_too_long_is_cut_and_counted(qwen: Any) -> None:
 
 @pytest.mark.parametrize("limits", [LONG, Limits(512, source=4096, target=4096)], ids=["today", "2023"])
 def test_an_answer_that_is_not_to_be_trained_is_read_only(qwen: Any, limits: Limits) -> None:
-    untrained: Message = {"role": "assistant", "content": "您好。", "trained": False}
+    untrained: Message = Message("assistant", "您好。", trained=False)
     whole = _encode(qwen, BOTH, limits).example
 
     example = _encode(qwen, [BOTH[0], untrained, *ASK], limits).example
@@ -208,14 +210,14 @@ def test_an_answer_that_is_not_to_be_trained_is_read_only(qwen: Any, limits: Lim
 
 
 def test_a_dialogue_without_an_answer_to_train_is_refused(qwen: Any) -> None:
-    (refused,) = encode(qwen, [[ASK[0], {**ASK[1], "trained": False}]], LONG)
+    (refused,) = encode(qwen, [Dialogue((ASK[0], Message("assistant", ASK[1].content, trained=False)))], LONG)
 
     assert isinstance(refused, RecordError)
     assert refused.reason is Reason.NOTHING_TRAINED
 
 
 def test_the_last_turns_are_kept_below_the_system_text(qwen: Any) -> None:
-    system: Message = {"role": "system", "content": "。"}
+    system: Message = Message("system", "。")
     whole = _encode(qwen, [system, *BOTH]).example
     alone = _encode(qwen, [system, *ASK]).example
 
@@ -240,7 +242,7 @@ def test_the_last_turns_are_kept_below_the_system_text(qwen: Any) -> None:
 def test_a_dialogue_that_can_not_be_cut_to_the_limit_is_rejected_with_the_reason(
     qwen: Any, limits: Limits, reason: str
 ) -> None:
-    (refused,) = encode(qwen, [BOTH], limits)
+    (refused,) = encode(qwen, [Dialogue(BOTH)], limits)
 
     assert isinstance(refused, RecordError)
     assert refused.reason is Reason.TOO_LONG
