@@ -21,6 +21,7 @@ import msgspec
 from tunegate.api import environment
 from tunegate.api.errors import TunegateError
 
+POINTER = b"version https://git-lfs.github.com/spec/"  # what a file begins with that Git LFS did not fetch
 _RACY_SECONDS = 10.0  # a younger file may change again without another size or time; git calls it racy
 _WORTH_KEEPING = 1 << 20  # bytes; what is smaller is read as fast as its kept digest
 

@@ -65,7 +65,7 @@ def test_each_row_has_a_layout_that_is_read() -> None:
     rows = [json.loads(block) for block in blocks("json") if block.count("\n") == 1]
 
     layouts = [recognize(row) for row in rows]
-    assert [layout.formatting for layout in layouts if layout] == ["alpaca", "sharegpt", "openai"]
+    assert [layout.formatting for layout in layouts if layout] == ["alpaca", "sharegpt", "openai", "pairs"]
 
 
 def test_each_reason_for_a_rejected_record_is_in_the_table() -> None:

@@ -79,6 +79,8 @@ def _show(account: Account) -> None:
             for dataset in account.datasets
         ],
     )
+    if read_as := [(data.name, data.read_as) for data in account.datasets if data.read_as]:
+        print_table("Recognized", ("data set", "read as"), read_as)
     rejected = [
         (dataset.name, rejects.count, reason, rejects.first)
         for dataset in account.datasets

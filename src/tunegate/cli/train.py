@@ -227,4 +227,9 @@ def preparing_line(news: Preparing) -> str:
     speed = f"{news.records_per_second:.0f} records/s"
     unread = ", ".join(f"{key} ({count})" for key, count in sorted(news.unread.items()))
     read = f"{news.dataset}  {news.records} records read  {speed}  {news.share:.0%} tokenized"
-    return f"{read}\n{news.dataset}  not trained, with their records: {unread}" if unread else read
+    lines = [read]
+    if news.read_as:
+        lines.append(f"{news.dataset}  read as {news.read_as}")
+    if unread:
+        lines.append(f"{news.dataset}  not trained, with their records: {unread}")
+    return "\n".join(lines)

@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 
 from tunegate.api.errors import ModelError
+from tunegate.files import POINTER
 from tunegate.models.prompt_tuning import PREFIX
 
-_POINTER = b"version https://git-lfs.github.com/spec/"
 _LONGEST_POINTER = 1024  # bytes, by git-lfs's own rule
 _LONGEST_HEADER = 100_000_000  # bytes, by safetensors' own rule
 _CHUNK = 1 << 22  # bytes in memory at once
@@ -69,7 +69,7 @@ def _refuse_pointer(path: Path) -> None:
     if not path.is_file() or path.stat().st_size > _LONGEST_POINTER:
         return
     with path.open("rb") as file:
-        if file.read(len(_POINTER)) == _POINTER:
+        if file.read(len(POINTER)) == POINTER:
             raise ModelError(
                 f"{path} is a Git LFS pointer, not the file itself; fetch it there with `git lfs pull`, or download it."
             )

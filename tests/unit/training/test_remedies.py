@@ -6,11 +6,15 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet as parquet
 import pytest
 from click.testing import CliRunner
 from tokenizers import Tokenizer, models
@@ -324,6 +328,22 @@ def linked(to: str) -> Do:
     return find
 
 
+def hub(*names: str, readme: str = "", **fields: str) -> Do:
+    """Find the data set in a folder that has these files."""
+
+    def find(folder: Path) -> None:
+        shutil.rmtree(folder / "hub", ignore_errors=True)
+        for name in names:
+            (folder / "hub" / name).parent.mkdir(parents=True, exist_ok=True)
+            write_lines(folder / "hub" / name, [ALPACA])
+        if readme:
+            (folder / "hub/README.md").write_text(f"---\n{readme}\n---\n")
+        write_info(folder, shop={"file_name": "hub", **fields})
+        find_datasets(str(folder), ["shop"])
+
+    return find
+
+
 SHOP = '{"shop": {"file_name": "rows.jsonl"}}'
 SHA1 = "7d8d28a9d7c3a2a0a1d8a1ba8a8ba0ae6b0c9b0c"
 DATA_SETS = [
@@ -337,7 +357,7 @@ DATA_SETS = [
     Case(" is not a JSON object: …; correct it".partition("…")[0], info("[]"), info(SHOP)),
     Case("give it as --dataset_dir, and --dataset the name", by_path("FOLDER/data"), by_path("shop")),
     Case(
-        "describe it in a dataset_info.json with formatting and columns",
+        " can't be recognized by its first records, which have ",
         by_path("FOLDER/own.jsonl", '{"q": "Hi", "a": "Hello."}\n'),
         by_path("FOLDER/own.jsonl", json.dumps(ALPACA) + "\n"),
     ),
@@ -361,6 +381,16 @@ DATA_SETS = [
     ),
     Case(
         "leave it out to train the text alone", entry(columns={"prompt": "i", "response": "o", "images": "p"}), entry()
+    ),
+    Case(
+        "formatting is left out; give it sharegpt or openai",
+        entry(file_name="chats.jsonl", columns={"messages": "messages"}),
+        entry(file_name="chats.jsonl", columns={"messages": "messages"}, formatting="openai"),
+    ),
+    Case(
+        "tags say how messages are written; give formatting, too",
+        entry(file_name="chats.jsonl", tags={"role_tag": "role", "content_tag": "content"}),
+        entry(file_name="chats.jsonl", tags={"role_tag": "role", "content_tag": "content"}, formatting="sharegpt"),
     ),
     Case("; correct it.", entry(num_samples="many"), entry(num_samples=1)),
     Case(": there is no key ", entry(num_sample=1), entry(num_samples=1)),
@@ -388,6 +418,44 @@ DATA_SETS = [
         lambda folder: mix((30, 1), Mixture(val_size=1.0)),
     ),
     Case(", data set ", entry(ranking=True), entry()),
+    Case("has no configuration …; leave out subset", hub("a.jsonl", subset="zh"), hub("a.jsonl")),
+    Case(
+        "is a file and has no splits; leave out subset and split",
+        entry(file_name="rows.jsonl", split="test"),
+        entry(file_name="rows.jsonl"),
+    ),
+    Case("which has no splits; leave out split", hub("a.jsonl", split="test"), hub("a.jsonl")),
+    Case(
+        "; write one of its own in dataset_info.json, as ",
+        hub("train_a.jsonl", "test_a.jsonl", split="dev"),
+        hub("train_a.jsonl", "test_a.jsonl", split="test"),
+    ),
+    Case(
+        "one of several configurations is to be named in dataset_info.json",
+        hub("a.jsonl", readme="configs: [{config_name: a, data_files: a.jsonl}, {config_name: b, data_files: b}]"),
+        hub(
+            "a.jsonl",
+            readme="configs: [{config_name: a, data_files: a.jsonl}, {config_name: b, data_files: b}]",
+            subset="a",
+        ),
+    ),
+    Case("are no YAML; repair them", hub("a.jsonl", readme="configs: ["), hub("a.jsonl", readme="configs: []")),
+    Case(
+        "and there is no such file; download it to there",
+        hub("a.jsonl", readme="configs: [{data_files: b.jsonl}]"),
+        hub("a.jsonl", "b.jsonl", readme="configs: [{data_files: b.jsonl}]"),
+    ),
+    Case("; put them into folders of their own, ", hub("a.jsonl", "test.jsonl"), hub("train.jsonl", "test.jsonl")),
+    Case(
+        " is missing beside …; download it, too",
+        hub("train-00000-of-00002.jsonl"),
+        hub("train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl"),
+    ),
+    Case(
+        " is a Git LFS pointer, not the file itself; fetch it there with",
+        by_path("FOLDER/own.jsonl", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"),
+        by_path("FOLDER/own.jsonl", json.dumps(ALPACA)),
+    ),
 ]
 
 
@@ -709,6 +777,25 @@ def test_a_file_is_read_once_it_is_converted_repaired_and_described_as_the_messa
         find_datasets(str(tmp_path), (str(rows),))
     rows.write_text(text)
     assert find_datasets(str(tmp_path), (str(rows),))[0].layout.formatting == "alpaca"
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "words"),
+    [
+        ("rows.parquet", "pyarrow", "Parquet files need pyarrow; install it with"),
+        ("rows.jsonl.zst", "backports.zstd", " needs a package to be read: pip install "),
+    ],
+)
+def test_a_file_is_read_once_the_package_is_there(tmp_path: Path, name: str, package: str, words: str) -> None:
+    parquet.write_table(pyarrow.Table.from_pylist([ALPACA]), tmp_path / "rows.parquet")
+    (tmp_path / "rows.jsonl.zst").write_bytes(import_module("backports.zstd").compress(json.dumps(ALPACA).encode()))
+    with pytest.MonkeyPatch.context() as without:
+        for module in {package, package.partition(".")[0]}:
+            without.setitem(sys.modules, module, None)
+        with refused(words):
+            find_datasets(str(tmp_path), (str(tmp_path / name),))
+
+    assert find_datasets(str(tmp_path), (str(tmp_path / name),))[0].layout.formatting == "alpaca"
 
 
 def test_a_column_is_read_once_it_has_the_name_that_the_message_says(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ class DatasetAccount(Resource, frozen=True, kw_only=True):
     """What became of a data set's records: `examples`, or rejected, by reason.
 
     `cut_dialogues` lost `cut_turns` answers and `cut_tokens` tokens to the limits. `num_samples`: examples to draw.
-    `unread`: keys that hold something which is not trained, each with the number of its records.
+    `unread`: keys that hold something which is not trained, each with the number of its records; `read_as`: layout and
+    split, where they were recognized.
     """
 
     name: str
@@ -67,6 +68,7 @@ class DatasetAccount(Resource, frozen=True, kw_only=True):
     cut_tokens: int
     num_samples: int | None = None
     unread: dict[str, int] = {}
+    read_as: str = ""
 
     @property
     def rejected_records(self) -> int:
@@ -150,6 +152,7 @@ def write_dataset(
         rejected=rejected,
         num_samples=dataset.num_samples,
         unread=dict(unread),
+        read_as=dataset.read_as,
         **counts,
     )
     (folder / _ACCOUNT).write_bytes(to_json(account))

@@ -19,29 +19,46 @@ from tunegate.api.digest import Digest
 from tunegate.api.errors import DataError, UsageError
 from tunegate.files import default_cache, digest_of_files
 from tunegate.store.files import fetch_plain, is_uri
-from tunegate.training.data.layouts import Columns, Formatting, Layout, Tags, layout_of, recognize
-from tunegate.training.data.readers import READERS, RecordError, check_encoding, read_records
+from tunegate.training.data.folders import part_of
+from tunegate.training.data.layouts import (
+    Columns,
+    Formatting,
+    Layout,
+    Tags,
+    advice,
+    entry_of,
+    layout_of,
+    merged,
+    recognize,
+)
+from tunegate.training.data.readers import RecordError, check_encoding, kind_of, read_records
 
 INFO = "dataset_info.json"
-_LOOKED_AT = 100  # records, of which the first readable one says what the layout is
-_FROM_A_HUB = "would load it from a hub; download it, and give file_name instead"
-_PART_OF_A_HUB = "picks a part of what is on a hub; leave it out, and name the file"
+_SAVED = "state.json"  # beside what the package datasets saved, whose dataset_info.json is another
+_LOOKED_AT = 100  # records, of which the readable ones say what the layout is
+_FROM_A_HUB = "would load it from a hub; download it, and give file_name the folder instead"
 # What LLaMA-Factory knows and this does not.
 _UNSUPPORTED = {
     **dict.fromkeys(("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url"), _FROM_A_HUB),
-    **dict.fromkeys(("subset", "folder", "split"), _PART_OF_A_HUB),
     "ranking": "is for pairs of answers, and only --stage sft is done; use other data",
 }
 _UNSUPPORTED_COLUMNS = ("images", "videos", "audios", "tools", "chosen", "rejected", "kto_tag")
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One data set in dataset_info.json; `file_name` is a file, or a folder of files, here or in a bucket."""
+    """One data set in dataset_info.json; `file_name` is a file, or a folder of files, here or in a bucket.
+
+    Of a folder `folder` is a part, `subset` a configuration of its README.md, `split` a split. Where it says neither
+    `formatting` nor `columns`, the records show their layout.
+    """
 
     file_name: str = ""
     cloud_file_name: str = ""
     file_sha1: str | None = None
-    formatting: Formatting = "alpaca"
+    folder: str = ""
+    subset: str | None = None
+    split: str | None = None
+    formatting: Formatting | None = None
     columns: Columns | None = None
     tags: Tags | None = None
     num_samples: int | None = None
@@ -52,7 +69,8 @@ class Entry(msgspec.Struct, frozen=True):
 class DataSet:
     """Files whose records have one layout; `digest`: sha256 of their bytes, `num_samples`: examples to draw.
 
-    named: the columns that an entry names, each of which some record must have.
+    named: the columns that an entry names, each of which some record must have; `read_as`: what nobody said, and was
+    recognized: layout and split.
     """
 
     name: str
@@ -61,6 +79,7 @@ class DataSet:
     digest: str
     num_samples: int | None = None
     named: tuple[str, ...] = ()
+    read_as: str = ""
 
     @property
     def size(self) -> int:
@@ -74,7 +93,7 @@ def find_datasets(folder: str, names: Sequence[str], endpoint_url: str | None = 
     """
     if twice := [name for index, name in enumerate(names) if name in names[:index]]:
         raise UsageError(f"--dataset names {twice[0]} twice; name it once, with a weight in --interleave_probs.")
-    by_name = [name for name in names if "/" not in name and not name.endswith(tuple(READERS))]
+    by_name = [name for name in names if "/" not in name and kind_of(Path(name)) is None]
     where = f"{folder.rstrip('/')}/{INFO}"
     info: dict[str, Any] = {}
     if by_name:
@@ -93,45 +112,63 @@ def find_datasets(folder: str, names: Sequence[str], endpoint_url: str | None = 
         if name not in info:
             there = f"it has: {', '.join(sorted(info))}" if info else "it has none"
             raise UsageError(f"{where} has no data set {name!r}{_nearest(name, info)}; {there}.")
-    found = []
-    for name in names:
-        if name not in info:
-            found.append(_from_path(name, endpoint_url))
-            continue
-        entry = _entry(where, name, info[name])
-        path = _local(folder, entry.cloud_file_name or entry.file_name, endpoint_url, f"The data set {name!r}")
-        files = _files(path, f"The data set {name!r} names")
-        if entry.file_sha1 and (sha1 := _digest(files, "sha1")) != entry.file_sha1.lower():
-            raise DataError(
-                f"{path} has the SHA-1 {sha1}, not {entry.file_sha1} as {INFO} says for {name!r}; "
-                "restore the file, or correct file_sha1."
-            )
-        layout = layout_of(entry.formatting, entry.columns, entry.tags)
-        named = tuple(filter(None, msgspec.structs.astuple(entry.columns))) if entry.columns else ()
-        found.append(DataSet(name, layout, files, str(Digest(_digest(files))), entry.num_samples, named))
-    return tuple(found)
+    return tuple(
+        _from_entry(folder, name, _entry(where, name, info[name]), endpoint_url)
+        if name in info
+        else _from_path(name, endpoint_url)
+        for name in names
+    )
+
+
+def _from_entry(folder: str, name: str, entry: Entry, endpoint_url: str | None) -> DataSet:
+    path = _local(folder, entry.cloud_file_name or entry.file_name, endpoint_url, f"The data set {name!r}")
+    part = part_of(path / entry.folder, f"The data set {name!r} names", subset=entry.subset, split=entry.split)
+    if entry.file_sha1 and (sha1 := _digest(part.files, "sha1")) != entry.file_sha1.lower():
+        raise DataError(
+            f"{path} has the SHA-1 {sha1}, not {entry.file_sha1} as {INFO} says for {name!r}; "
+            "restore the file, or correct file_sha1."
+        )
+    digest = str(Digest(_digest(part.files)))  # first of all, as it reads every file
+    columns, shown = entry.columns, ""
+    layout = layout_of(entry.formatting or "alpaca", columns, entry.tags)
+    if entry.formatting is None and columns is None:
+        layout, shown = _recognized(name, part.files)
+    named = tuple(filter(None, msgspec.structs.astuple(columns))) if columns else ()
+    read_as = "; ".join(filter(None, [shown, part.told]))
+    return DataSet(name, layout, part.files, digest, entry.num_samples, named, read_as)
 
 
 def _from_path(name: str, endpoint_url: str | None) -> DataSet:
     path = _local("", name, endpoint_url, "--dataset")
-    if (path / INFO).is_file():
+    if (path / INFO).is_file() and not (path / _SAVED).is_file():
         raise UsageError(f"{name} holds a {INFO}; give it as --dataset_dir, and --dataset the name of an entry.")
-    files = _files(path, "--dataset names")
+    part = part_of(path, "--dataset names")
+    digest = str(Digest(_digest(part.files)))
+    layout, shown = _recognized(name, part.files)
+    read_as = "; ".join(filter(None, [shown, part.told]))
+    return DataSet(name, layout, part.files, digest, read_as=read_as)
+
+
+def _recognized(name: str, files: Sequence[Path]) -> tuple[Layout, str]:
+    """The layout that the first records show, and what an entry would say.
+
+    Raises DataError, with what to write, where it is none or several.
+    """
     with files[0].open("rb") as stream:
         records = [value for _, value in islice(read_records(files[0], stream), _LOOKED_AT)]
-    record = next((value for value in records if not isinstance(value, RecordError)), None)
-    if record is None:
+    readable = [record for record in records if not isinstance(record, RecordError)]
+    if not readable:
         raise DataError(
             f"None of the first {len(records)} records of {files[0]} can be read; the first is {records[0]}; repair it."
         )
+    record = merged(readable)
     layout = recognize(record)
     if layout is None:
         keys = f"the keys {', '.join(map(str, record))}" if isinstance(record, dict) else "no keys"
         raise DataError(
-            f"The layout of {name} can't be recognized by its first record, which has {keys}; "
-            f"describe it in a {INFO} with formatting and columns."
+            f"The layout of {name} can't be recognized by its first records, which have {keys}; {advice(record)}."
         )
-    return DataSet(name, layout, files, str(Digest(_digest(files))))
+    return layout, entry_of(layout, record)
 
 
 def _local(folder: str, name: str, endpoint_url: str | None, asks: str) -> Path:
@@ -166,12 +203,17 @@ def _entry(info: str, name: str, raw: Any) -> Entry:
         raise UsageError(f"{where}: {error}; correct it.") from None
     if bool(entry.file_name) == bool(entry.cloud_file_name):
         raise UsageError(f"{where}: give it one of file_name and cloud_file_name.")
+    if entry.tags and entry.formatting is None:
+        raise UsageError(f"{where}: tags say how messages are written; give formatting, too: sharegpt or openai.")
     if entry.num_samples is not None and entry.num_samples < 1:
         raise UsageError(f"{where}: num_samples is {entry.num_samples}; give at least 1, or leave it out.")
     columns = entry.columns
-    if columns and entry.formatting == "alpaca" and not (columns.prompt and columns.response):
+    formatting = entry.formatting or "alpaca"
+    if columns and columns.messages and entry.formatting is None:
+        raise UsageError(f"{where}: columns name messages, and formatting is left out; give it sharegpt or openai.")
+    if columns and formatting == "alpaca" and not (columns.prompt and columns.response):
         raise UsageError(f"{where}: columns must name prompt and response; what it leaves out is not read.")
-    if columns and entry.formatting != "alpaca" and not columns.messages:
+    if columns and formatting != "alpaca" and not columns.messages:
         raise UsageError(f"{where}: columns must name messages; what it leaves out is not read.")
     return entry
 
@@ -185,18 +227,6 @@ def _refuse_unknown(where: str, raw: Any, known: Iterable[str]) -> None:
 def _nearest(name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name, known, 1)
     return f", did you mean {near[0]!r}?" if near else ""
-
-
-def _files(path: Path, asks: str) -> tuple[Path, ...]:
-    """The file, or the folder's files in the order of their names; what begins with a dot is no data."""
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if not file.name.startswith("."))
-    if not files or not all(file.is_file() for file in files):
-        raise DataError(f"{asks} {path}, which is no file; correct the name, or put the file there.")
-    if wrong := [file for file in files if file.suffix not in READERS]:
-        raise DataError(f"{wrong[0]} is not one of the kinds that can be read: {', '.join(READERS)}.")
-    return tuple(files)
 
 
 def _digest(paths: Sequence[Path], algorithm: str = "sha256") -> str:

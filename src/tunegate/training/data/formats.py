@@ -5,6 +5,7 @@ A record that is none is refused with a typed reason and a sentence.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -23,9 +24,8 @@ def dialogue_of(record: Any, layout: Layout) -> Dialogue:
         raise record
     if not isinstance(record, dict):
         raise RecordError(Reason.NOT_AN_OBJECT, "the record is not an object")
-    turns = _alpaca if layout.formatting == "alpaca" else _messages
     messages: list[Message] = []
-    for role, said, is_trained in turns(record, layout):
+    for role, said, is_trained in _TURNS[layout.formatting](record, layout):
         turn = "an assistant turn" if role == "assistant" else f"a {role} turn"
         content = _text(said, turn)
         if not content.strip() and role != "system":
@@ -65,13 +65,17 @@ def unread_keys(record: Any, layout: Layout) -> Iterator[str]:
     columns, tags = layout.columns, layout.tags
     read = set(msgspec.structs.astuple(columns))
     yield from (str(key) for key, value in record.items() if key not in read and value not in _NOTHING)
-    messages = record.get(columns.messages) if columns.messages else None
+    lists = [_get(record, column) for column in (columns.messages, columns.response)]
+    messages = [message for each in lists if isinstance(each, list) for message in each]
+    read_of_message = {tags.role_tag, tags.content_tag, *_WEIGHTS}
+    if layout.formatting == "pairs":
+        read_of_message = {tags.user_tag, tags.assistant_tag, tags.system_tag, *_WEIGHTS}
     found = {
         str(key)
-        for message in (messages if isinstance(messages, list) else ())
+        for message in messages
         if isinstance(message, dict)
         for key, value in message.items()
-        if key not in (tags.role_tag, tags.content_tag, *_WEIGHTS) and value not in _NOTHING
+        if key not in read_of_message and value not in _NOTHING
     }
     yield from (f"{columns.messages}[].{key}" for key in sorted(found))
 
@@ -115,7 +119,7 @@ def _alpaca(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[Role, A
             raise _missing(record, layout, f"it has no {column!r}", column)
     if system := _get(record, columns.system):
         yield "system", system, True
-    history = _get(record, columns.history) or []
+    history = _listed(record, columns.history) or []
     for pair in history if isinstance(history, list) else [history]:
         if not isinstance(pair, list) or len(pair) != 2:
             raise RecordError(Reason.BAD_HISTORY, "a turn of the history is not a pair of question and answer")
@@ -129,14 +133,16 @@ def _alpaca(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[Role, A
 def _messages(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[Role, Any, bool]]:
     """The turns of a sharegpt or OpenAI record."""
     columns, tags = layout.columns, layout.tags
-    messages = _get(record, columns.messages)
-    if not isinstance(messages, list):
-        raise _missing(record, layout, f"it has no list of messages under {columns.messages!r}", columns.messages)
+    asked = _list_of_messages(record, layout, columns.messages)
+    messages = asked + (_list_of_messages(record, layout, columns.response) if columns.response else [])
+    untrained = len(asked) if columns.response else 0  # of TRL's prompt and completion the completion alone is trained
     first = messages[0] if messages and isinstance(messages[0], dict) else {}
     if (system := _get(record, columns.system)) and first.get(tags.role_tag) != tags.system_tag:
         yield "system", system, True
     roles: dict[str, Role] = {tags.user_tag: "user", tags.assistant_tag: "assistant", tags.system_tag: "system"}
-    for message in messages:
+    if layout.any_role:
+        roles = _ROLES | roles
+    for place, message in enumerate(messages):
         if isinstance(message, dict) and (calls := message.get("tool_calls") or message.get("function_call")):
             raise RecordError(Reason.TOOL_TURN, f"a message calls tools ({str(calls)[:60]}), and tools are not trained")
         if not isinstance(message, dict) or {tags.role_tag, tags.content_tag} - message.keys():
@@ -146,7 +152,43 @@ def _messages(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[Role,
             raise RecordError(Reason.TOOL_TURN, f"{role!r} is a tool's turn, and tools are not trained")
         if not isinstance(role, str) or role not in roles:
             raise RecordError(Reason.UNKNOWN_ROLE, f"{role!r} is none of the roles {', '.join(roles)}")
-        yield roles[role], message[tags.content_tag], _is_trained(message)
+        yield (
+            roles[role],
+            message[tags.content_tag],
+            _is_trained(message) and place >= untrained,
+        )
+
+
+def _pairs(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[Role, Any, bool]]:
+    """The turns of a list of questions with their answers, the first of which may have a system text beside it."""
+    columns, tags = layout.columns, layout.tags
+    pairs = _list_of_messages(record, layout, columns.messages)
+    first = pairs[0] if pairs and isinstance(pairs[0], dict) else {}
+    if system := _get(first, tags.system_tag) or _get(record, columns.system):
+        yield "system", system, True
+    for pair in pairs:
+        if not isinstance(pair, dict) or {tags.user_tag, tags.assistant_tag} - pair.keys():
+            raise RecordError(Reason.BAD_MESSAGE, f"a turn does not have {tags.user_tag!r} and {tags.assistant_tag!r}")
+        yield "user", pair[tags.user_tag], True
+        yield "assistant", pair[tags.assistant_tag], _is_trained(pair)
+
+
+def _list_of_messages(record: Mapping[str, Any], layout: Layout, column: str | None) -> list[Any]:
+    messages = _listed(record, column)
+    if not isinstance(messages, list):
+        raise _missing(record, layout, f"it has no list of messages under {column!r}", column)
+    return messages
+
+
+def _listed(record: Mapping[str, Any], column: str | None) -> Any:
+    """What a column holds; a list that stands there as its JSON, as in a table of text, is that list."""
+    value = _get(record, column)
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise RecordError(Reason.NOT_JSON, f"the list under {column!r} is not valid JSON: {error}") from None
+    return value
 
 
 def _get(record: Mapping[str, Any], column: str | None) -> Any:
@@ -161,3 +203,11 @@ def _missing(record: Mapping[str, Any], layout: Layout, problem: str, column: st
     elif near := get_close_matches(column or "", [key for key in record if isinstance(key, str)], 1):
         problem += f"; it has {near[0]!r}"
     return RecordError(Reason.COLUMN_MISSING, problem)
+
+
+_ROLES: dict[str, Role] = {
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "model", "bot"), "assistant"),
+    **dict.fromkeys(("system", "developer"), "system"),
+}
+_TURNS = {"alpaca": _alpaca, "sharegpt": _messages, "openai": _messages, "pairs": _pairs}

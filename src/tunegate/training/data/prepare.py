@@ -21,26 +21,28 @@ from tunegate.api.errors import DataError
 from tunegate.files import alone_with, default_cache, digest_of_file, disk_errors_as, new_folder
 from tunegate.models.templates import load_template
 from tunegate.training.config import TrainConfig
-from tunegate.training.data.cache import CachedDataset, collect_rejected, open_dataset, write_dataset
+from tunegate.training.data.cache import CachedDataset, DatasetAccount, collect_rejected, open_dataset, write_dataset
 from tunegate.training.data.datasets import DataSet, find_datasets
 from tunegate.training.data.examples import TrainingData, mixed
 from tunegate.training.data.formats import dialogues_of
 from tunegate.training.data.readers import Record, RecordError, read_records
 from tunegate.training.data.tokenize import Encoded, encode, limits_of, load_tokenizer
 
-_FORMAT = 3  # raise it when the same settings come to other tokens, or lie in other files
+_FORMAT = 4  # raise it when the same settings come to other tokens, or lie in other files
 _BATCH = 256  # dialogues encoded at once
 _REPORT_SECONDS = 1.0
 
 
 class Preparing(Resource, frozen=True, kw_only=True):
-    """How far a data set is tokenized: records read, share of its bytes, and at the end what is not trained."""
+    """How far a data set is tokenized: records read, share of its bytes, and at the end what is not trained, and what
+    layout and split were recognized."""
 
     dataset: str
     records: int
     records_per_second: float
     share: float
     unread: dict[str, int] = {}
+    read_as: str = ""
 
 
 Report = Callable[[Preparing], None]
@@ -101,7 +103,7 @@ def _tokenize(
         write_dataset(partial, dataset, outcomes(), config.max_samples)
     cached = open_dataset(folder)
     assert cached is not None
-    reading.report_share(1.0, cached.account.unread)
+    reading.report_share(1.0, cached.account)
     return cached
 
 
@@ -125,7 +127,7 @@ class _Reading:
                         self.report_share((before + stream.tell()) / size)
             before += path.stat().st_size
 
-    def report_share(self, share: float, unread: dict[str, int] | None = None) -> None:
+    def report_share(self, share: float, account: DatasetAccount | None = None) -> None:
         self._reported = time.monotonic()
         speed = self._records / max(self._reported - self._started, 1e-9)
         if self._report:
@@ -135,7 +137,8 @@ class _Reading:
                     records=self._records,
                     records_per_second=speed,
                     share=share,
-                    unread=unread or {},
+                    unread=account.unread if account else {},
+                    read_as=account.read_as if account else "",
                 )
             )
 

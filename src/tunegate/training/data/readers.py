@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import codecs
 import csv
+import gzip
 import io
 import json
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from tunegate.api.errors import DataError
+from tunegate.files import POINTER
 
 _CHUNK = 1 << 20  # bytes
+_ROWS = 256  # of a table, in memory at once
 _LARGEST_OBJECT = 1 << 28  # bytes of a file that is one object, read to say what it is
 _NEXT = re.compile(r"\}\s*,\s*(?=\{)")  # between two objects of a list, after what can't be read
 
@@ -65,17 +70,64 @@ def read_records(path: Path, stream: BinaryIO) -> Iterator[tuple[int, Any]]:
     An unreadable record comes as a RecordError. Raises DataError where the file can't be read on, or holds no record.
     """
     empty = True
-    check_encoding(path, stream.read(_CHUNK))
-    stream.seek(0)
+    kind = kind_of(path)
+    assert kind is not None, path
     try:
-        for line, record in READERS[path.suffix](stream):
+        _refuse_pointer(path, stream)
+        content = _decompressed(path, stream)
+        if kind not in _BINARY:
+            check_encoding(path, content.read(_CHUNK))
+            content.seek(0)
+        for line, record in _READERS[kind](content):
             empty = False
             yield line, record
-    except (ValueError, csv.Error) as error:
+    except _damages() as error:
         remedy = "repair it, or take it out of the data set"
-        raise DataError(f"{path} can't be read as {path.suffix[1:]}: {error}; {remedy}.") from None
+        raise DataError(f"{path} can't be read as {kind[1:]}: {error}; {remedy}.") from None
     if empty:
         raise DataError(f"{path} holds no records; fill it, or take it out of the data set.")
+
+
+def kind_of(path: Path) -> str | None:
+    """The kind of file that a name says, as `.jsonl` of `rows.jsonl.gz`; None where it can't be read."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in _COMPRESSIONS:
+        suffixes.pop()
+    return suffixes[-1] if suffixes and suffixes[-1] in _READERS else None
+
+
+def _decompressed(path: Path, stream: BinaryIO) -> BinaryIO:
+    suffix = path.suffix.lower()
+    if suffix not in _COMPRESSIONS:
+        return stream
+    return cast(BinaryIO, gzip.GzipFile(fileobj=stream) if suffix == ".gz" else _zstd(path).ZstdFile(stream))
+
+
+def _zstd(path: Path) -> Any:
+    """The module of Python 3.14, or what brings it to an older one."""
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError:
+        raise DataError(f'{path} needs a package to be read: pip install "tunegate[zstd]"') from None
+    return zstd
+
+
+def _damages() -> tuple[type[Exception], ...]:
+    """What reading a damaged file raises."""
+    zstd = sys.modules.get("compression.zstd") or sys.modules.get("backports.zstd")
+    of_zstd = (zstd.ZstdError,) if zstd else ()
+    return (ValueError, csv.Error, EOFError, zlib.error, gzip.BadGzipFile, *of_zstd)
+
+
+def _refuse_pointer(path: Path, stream: BinaryIO) -> None:
+    if stream.read(len(POINTER)) == POINTER:
+        raise DataError(
+            f"{path} is a Git LFS pointer, not the file itself; fetch it there with `git lfs pull`, or download it."
+        )
+    stream.seek(0)
 
 
 def check_encoding(path: Path, head: bytes) -> None:
@@ -208,10 +260,10 @@ def _unreadable(error: Exception) -> RecordError:
     return error if isinstance(error, RecordError) else RecordError(Reason.NOT_JSON, f"not valid JSON: {error}")
 
 
-def _csv(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
+def _csv(stream: BinaryIO, delimiter: str = ",") -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(sys.maxsize)  # a long answer is no mistake
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-    reader = csv.DictReader(text, strict=True)
+    reader = csv.DictReader(text, delimiter=delimiter, strict=True)
     last = 1
     try:
         for record in reader:
@@ -227,5 +279,61 @@ def _csv(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
         text.detach()  # the caller, who opened the file, closes it
 
 
+def _parquet(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
+    """Some rows at a time: a row group may be the whole file."""
+    arrow = _arrow()
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        batches = ParquetFile(stream, buffer_size=_CHUNK).iter_batches(_ROWS)
+        yield from enumerate((_without_nulls(row) for batch in batches for row in batch.to_pylist()), start=1)
+    except (OSError, arrow.ArrowException) as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+
+
+def _arrow_file(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
+    """What `save_to_disk` of the package datasets leaves: a stream of batches; or a file of them."""
+    arrow = _arrow()
+    try:
+        is_file = stream.read(6) == b"ARROW1"
+        stream.seek(0)
+        if is_file:
+            file = arrow.ipc.open_file(stream)
+            batches = (file.get_batch(number) for number in range(file.num_record_batches))
+        else:
+            batches = iter(arrow.ipc.open_stream(stream))
+        yield from enumerate((_without_nulls(row) for batch in batches for row in batch.to_pylist()), start=1)
+    except (OSError, arrow.ArrowException) as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+
+
+def _arrow() -> Any:
+    try:
+        import pyarrow
+    except ImportError:
+        raise DataError('Parquet files need pyarrow; install it with: pip install "tunegate[parquet]"') from None
+    return pyarrow
+
+
+def _without_nulls(value: Any, *, depth: int = 0) -> Any:
+    """A row, whose objects have the keys they were written with: every one of a column comes with the keys of all."""
+    if isinstance(value, list):
+        return [_without_nulls(part, depth=depth + 1) for part in value]
+    if isinstance(value, dict):
+        kept = ((key, part) for key, part in value.items() if depth == 0 or part is not None)
+        return {key: _without_nulls(part, depth=depth + 1) for key, part in kept}
+    return value
+
+
 _OF_ONE_RECORD = ("messages", "conversations", "conversation", "history", "tools", "prompt", "completion")
-READERS: dict[str, Callable[[BinaryIO], Iterator[tuple[int, Any]]]] = {".json": _json, ".jsonl": _json, ".csv": _csv}
+_READERS: dict[str, Callable[[BinaryIO], Iterator[tuple[int, Any]]]] = {
+    ".json": _json,
+    ".jsonl": _json,
+    ".csv": _csv,
+    ".tsv": partial(_csv, delimiter="\t"),
+    ".parquet": _parquet,
+    ".arrow": _arrow_file,
+}
+_BINARY = (".parquet", ".arrow")
+_COMPRESSIONS = (".gz", ".zst")
+KINDS = f"{', '.join(_READERS)}, each also as {' or '.join(_COMPRESSIONS)}"

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import pyarrow
+import pyarrow.parquet as parquet
 import pytest
 
 from tests.unit.training.builders import dialogues, write_dialogues, write_info, write_lines
@@ -70,7 +72,7 @@ def test_a_folder_of_files_is_one_data_set_in_the_order_of_their_names(folder: P
         (folder / "parts" / name).write_text(name)
     (folder / "parts" / ".keep").touch()
 
-    found = _find(folder, file_name="parts")
+    found = _find(folder, file_name="parts", formatting="alpaca")
 
     assert [path.name for path in found.files] == ["a.csv", "b.jsonl"]
     assert found.size == len("a.csvb.jsonl")
@@ -99,8 +101,33 @@ def test_a_folder_needs_no_entry(tmp_path: Path) -> None:
 def test_a_path_whose_first_row_tells_no_layout_is_refused(tmp_path: Path) -> None:
     write_lines(tmp_path / "rows.jsonl", [{"q": "Hi", "a": "Hello."}])
 
-    with pytest.raises(DataError, match=r"has the keys q, a; describe it in a dataset_info\.json"):
+    with pytest.raises(DataError, match=r"have the keys q, a; describe it in dataset_info\.json"):
         find_datasets("nowhere", [str(tmp_path / "rows.jsonl")])
+
+
+def test_an_entry_that_says_no_layout_has_the_one_its_records_show(folder: Path) -> None:
+    write_lines(folder / "rows.jsonl", ["{", {"kind": "QA", "input": "Hi", "target": "Hello."}])
+
+    found = _find(folder, file_name="rows.jsonl")
+
+    assert (found.layout.columns.prompt, found.layout.columns.response) == ("input", "target")
+    assert found.read_as == '{"formatting": "alpaca", "columns": {"prompt": "input", "response": "target"}}'
+
+
+def test_a_folder_as_a_hub_has_it_is_read_by_its_splits(tmp_path: Path) -> None:
+    hub = tmp_path / "hub"
+    for name in ("train_sft", "test_sft"):
+        (hub / "data").mkdir(parents=True, exist_ok=True)
+        table = pyarrow.Table.from_pylist([{"messages": dialogue} for dialogue in dialogues(3)])
+        parquet.write_table(table, hub / f"data/{name}-00000-of-00001.parquet")
+    with pytest.raises(DataError, match='"split": "test_sft"; it has: test_sft, train_sft'):
+        find_datasets("nowhere", [f"{hub}/"])
+
+    found = _find(tmp_path, file_name="hub", split="train_sft")
+
+    assert [path.name for path in found.files] == ["train_sft-00000-of-00001.parquet"]
+    assert found.layout.formatting == "openai"
+    assert found.read_as.endswith("split train_sft, not test_sft")
 
 
 def test_a_folder_with_entries_is_no_data_set(folder: Path) -> None:
@@ -129,7 +156,6 @@ def test_a_name_that_is_not_there_is_refused(folder: Path, names: list[str], sai
         pytest.param({"ms_hub_url": "x", "file_name": "rows.jsonl"}, "ms_hub_url would load", id="another hub"),
         pytest.param({"script_url": "x"}, "script_url would load", id="script"),
         pytest.param({"file_name": "rows.jsonl", "ranking": True}, "ranking is for pairs", id="ranking"),
-        pytest.param({"file_name": "rows.jsonl", "split": "train"}, "split picks a part", id="split"),
         pytest.param(
             {"file_name": "rows.jsonl", "columns": {"prompt": "q", "response": "a", "images": "i"}},
             "the column images can't be trained",
@@ -148,6 +174,8 @@ def test_a_name_that_is_not_there_is_refused(folder: Path, names: list[str], sai
             {"file_name": "rows.jsonl", "formatting": "openai", "columns": {"system": "s"}}, "name messages", id="m"
         ),
         pytest.param({"file_name": "rows.jsonl", "num_samples": 0}, "num_samples is 0", id="no samples"),
+        pytest.param({"file_name": "rows.jsonl", "columns": {"messages": "m"}}, "give it sharegpt or openai", id="f"),
+        pytest.param({"file_name": "rows.jsonl", "tags": {"user_tag": "u"}}, "give formatting, too", id="tags"),
         pytest.param({}, "one of file_name and cloud_file_name", id="no file"),
         pytest.param("rows.jsonl", "not an object", id="a string"),
     ],
@@ -173,11 +201,11 @@ def test_a_missing_info_file_names_the_option(tmp_path: Path) -> None:
     ("name", "said"),
     [
         pytest.param("missing.jsonl", r"missing\.jsonl, which is no file", id="missing"),
-        pytest.param("rows.parquet", r"kinds that can be read: \.json, \.jsonl, \.csv", id="kind"),
+        pytest.param("rows.xlsx", r"kinds that can be read: \.json, \.jsonl, \.csv, .*\.parquet", id="kind"),
     ],
 )
 def test_a_file_that_can_not_be_used_is_named(folder: Path, name: str, said: str) -> None:
-    (folder / "rows.parquet").touch()
+    (folder / "rows.xlsx").touch()
 
     with pytest.raises(DataError, match=said):
         _find(folder, file_name=name)

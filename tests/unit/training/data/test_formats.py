@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tunegate.training.data.formats import dialogue_of, unread_keys
-from tunegate.training.data.layouts import Columns, Formatting, layout_of, recognize
+from tunegate.training.data.layouts import Columns, Formatting, layout_of
 from tunegate.training.data.readers import RecordError
 
 ASK = {"from": "human", "value": "Hi"}
@@ -75,7 +75,9 @@ def test_sharegpt_and_openai_records_become_the_same_dialogue() -> None:
             {"conversations": [ASK, {"from": "gpt", "value": 3}]}, "an assistant turn is a number", id="number"
         ),
         pytest.param({"conversations": [ASK, {"from": "gpt"}]}, "'from' and 'value'", id="no text"),
-        pytest.param({"conversations": [ASK, {"from": "bot", "value": "x"}]}, "'bot' is none of the roles", id="role"),
+        pytest.param(
+            {"conversations": [ASK, {"from": "narrator", "value": "x"}]}, "'narrator' is none of the roles", id="role"
+        ),
         pytest.param({"conversations": [{"from": ["human"], "value": "x"}, TELL]}, "none of the roles", id="roles"),
         pytest.param({"conversations": [ASK, {"from": "function_call", "value": "x"}]}, "tools are not", id="tool"),
         pytest.param(
@@ -154,24 +156,3 @@ def test_keys_that_hold_something_and_are_not_read_are_named() -> None:
     record = {"messages": [USER, answer], "id": 7, "tools": [], "source": "x"}
 
     assert list(unread_keys(record, layout_of("openai"))) == ["id", "source", "messages[].reasoning_content"]
-
-
-@pytest.mark.parametrize(
-    ("record", "formatting"),
-    [
-        pytest.param({"instruction": "Hi", "output": "Hello."}, "alpaca", id="alpaca"),
-        pytest.param({"conversations": [ASK, TELL]}, "sharegpt", id="sharegpt"),
-        pytest.param({"messages": [ASK, TELL]}, "sharegpt", id="sharegpt under messages"),
-        pytest.param({"messages": [USER, ASSISTANT]}, "openai", id="openai"),
-        pytest.param({"conversations": [USER, ASSISTANT]}, "openai", id="openai under conversations"),
-        pytest.param({"prompt": "Hi", "response": "Hello."}, None, id="none"),
-        pytest.param({"instruction": "Hi", "output": "x", "messages": [USER, ASSISTANT]}, None, id="two"),
-        pytest.param(["Hi", "Hello."], None, id="no object"),
-    ],
-)
-def test_a_layout_is_told_from_a_record(record: Any, formatting: str | None) -> None:
-    layout = recognize(record)
-
-    assert (layout.formatting if layout else None) == formatting
-    if layout and layout.formatting != "alpaca":
-        assert len(dialogue_of(record, layout).messages) == 2

@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+import gzip
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet as parquet
 import pytest
 
 from tunegate.api.errors import DataError
 from tunegate.training.data.readers import RecordError, read_records
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 HI = {"instruction": "Hi", "output": "Hello."}
 
@@ -34,6 +43,35 @@ def test_each_kind_of_file_is_read(tmp_path: Path, name: str, text: str) -> None
     (tmp_path / name).write_text(text, encoding="utf-8", newline="")
 
     assert [record for _, record in _read(tmp_path / name)] == [HI]
+
+
+def test_a_compressed_file_is_read_as_what_it_holds(tmp_path: Path) -> None:
+    rows = b"".join(b'{"n": %d}\n' % number for number in range(300_000))
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(rows, compresslevel=1))
+    (tmp_path / "rows.jsonl.zst").write_bytes(zstd.compress(rows))
+    (tmp_path / "rows.tsv.GZ").write_bytes(gzip.compress(b"instruction\toutput\nHi\tHello.\n"))
+
+    for name in ("rows.jsonl.gz", "rows.jsonl.zst"):
+        assert [record["n"] for _, record in _read(tmp_path / name)] == list(range(300_000))
+    assert _read(tmp_path / "rows.tsv.GZ") == [(2, HI)]
+
+
+ROWS = [
+    {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "推荐", "weight": 0}], "n": 1},
+    {"messages": [{"role": "user", "content": "Hi"}], "n": None},
+]
+
+
+def test_a_table_is_read_some_rows_at_a_time_without_the_keys_of_other_rows(tmp_path: Path) -> None:
+    table = pyarrow.Table.from_pylist(ROWS * 1000)
+    parquet.write_table(table, tmp_path / "rows.parquet", row_group_size=700)
+    with pyarrow.ipc.new_stream(tmp_path / "rows.arrow", table.schema) as stream:
+        stream.write_table(table)
+    with pyarrow.ipc.new_file(tmp_path / "file.arrow", table.schema) as file:
+        file.write_table(table)
+
+    for name in ("rows.parquet", "rows.arrow", "file.arrow"):
+        assert _read(tmp_path / name) == list(enumerate(ROWS * 1000, start=1))
 
 
 def test_a_record_has_the_line_it_stands_in(tmp_path: Path) -> None:
@@ -106,6 +144,15 @@ def test_a_long_cell_is_read(tmp_path: Path) -> None:
         pytest.param("rows.json", b"", "holds no records", id="empty json"),
         pytest.param("rows.json", b"[]", "holds no records", id="empty list"),
         pytest.param("rows.jsonl", b"\n\n", "holds no records", id="empty lines"),
+        pytest.param("rows.jsonl.gz", gzip.compress(b"{}\n" * 99)[:-9], "can't be read as jsonl: .*ended", id="cut gz"),
+        pytest.param("rows.jsonl.gz", b'{"a": 1}\n', "Not a gzipped file", id="no gz"),
+        pytest.param("rows.jsonl.zst", b'{"a": 1}\n', "can't be read as jsonl: ", id="no zst"),
+        pytest.param("rows.jsonl.gz", gzip.compress("推荐\n".encode("gbk")), "in GBK", id="gbk in gz"),
+        pytest.param("rows.parquet", b"PAR1 is cut off", "can't be read as parquet: ", id="cut parquet"),
+        pytest.param("rows.arrow", b"ARROW1 is cut off", "can't be read as arrow: ", id="cut arrow"),
+        pytest.param(
+            "rows.parquet", b"version https://git-lfs.github.com/spec/v1\noid", "pointer.*git lfs pull", id="lfs"
+        ),
     ],
 )
 def test_a_file_that_can_not_be_read_is_named(tmp_path: Path, name: str, body: bytes, said: str) -> None:
