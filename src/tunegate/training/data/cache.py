@@ -122,6 +122,7 @@ def write_dataset(
                 lines.write(msgspec.json.encode(reject) + b"\n")
                 continue
             mask = np.asarray(outcome.example.labels) != IGNORED
+            unread.update(outcome.unrendered)
             counts.update(
                 examples=1,
                 tokens=len(mask),

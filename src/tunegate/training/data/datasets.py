@@ -42,7 +42,7 @@ _UNSUPPORTED = {
     **dict.fromkeys(("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url"), _FROM_A_HUB),
     "ranking": "is for pairs of answers, and only --stage sft is done; use other data",
 }
-_UNSUPPORTED_COLUMNS = ("images", "videos", "audios", "tools", "chosen", "rejected", "kto_tag")
+_UNSUPPORTED_COLUMNS = ("images", "videos", "audios", "chosen", "rejected", "kto_tag")
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -190,10 +190,7 @@ def _entry(info: str, name: str, raw: Any) -> Entry:
             raise UsageError(f"{where}: {key} {reason}.")
     for key in _UNSUPPORTED_COLUMNS:
         if isinstance(raw.get("columns"), dict) and key in raw["columns"]:
-            raise UsageError(
-                f"{where}: the column {key} can't be trained; leave it out to train the text alone: "
-                "records with calls of tools are rejected then, as many as --max_rejected allows."
-            )
+            raise UsageError(f"{where}: the column {key} can't be trained; leave it out to train the text alone.")
     _refuse_unknown(where, raw, Entry.__struct_fields__)
     _refuse_unknown(f"{where}, columns", raw.get("columns"), Columns.__struct_fields__)
     _refuse_unknown(f"{where}, tags", raw.get("tags"), Tags.__struct_fields__)
@@ -211,7 +208,7 @@ def _entry(info: str, name: str, raw: Any) -> Entry:
     formatting = entry.formatting or "alpaca"
     if columns and columns.messages and entry.formatting is None:
         raise UsageError(f"{where}: columns name messages, and formatting is left out; give it sharegpt or openai.")
-    if columns and formatting == "alpaca" and not (columns.prompt and columns.response):
+    if columns and formatting == "alpaca" and not (columns.prompt and (columns.response or columns.tool_calls)):
         raise UsageError(f"{where}: columns must name prompt and response; what it leaves out is not read.")
     if columns and formatting != "alpaca" and not columns.messages:
         raise UsageError(f"{where}: columns must name messages; what it leaves out is not read.")

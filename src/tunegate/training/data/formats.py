@@ -6,13 +6,16 @@ A record that is none is refused with a typed reason and a sentence.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from tunegate.models.templates import TURN_END, TURN_START
+from tunegate.training.data.calls import calls_of, glaive_system, glaive_turns, tools_of
 from tunegate.training.data.dialogues import Dialogue, Message, Role
 from tunegate.training.data.layouts import Layout, recognize
 from tunegate.training.data.readers import Reason, Record, RecordError
@@ -24,27 +27,40 @@ def dialogue_of(record: Any, layout: Layout) -> Dialogue:
         raise record
     if not isinstance(record, dict):
         raise RecordError(Reason.NOT_AN_OBJECT, "the record is not an object")
+    tools = tools_of(_get(record, layout.columns.tools))
+    if layout.formatting == "glaive":
+        _, tools = _glaive_system(record, layout)
     messages: list[Message] = []
-    for role, said, is_trained in _TURNS[layout.formatting](record, layout):
-        turn = "an assistant turn" if role == "assistant" else f"a {role} turn"
-        content = _text(said, turn)
-        if not content.strip() and role != "system":
-            raise RecordError(Reason.NO_TEXT, f"{turn} has no text")
-        if TURN_START in content or TURN_END in content:
-            raise RecordError(
-                Reason.RESERVED_TEXT,
-                f"{turn} holds {TURN_START} or {TURN_END}, which belong to the chat template",
-            )
-        messages.append(Message(role, content, trained=is_trained))
-    speakers: list[str] = [message.role for message in messages]
-    if speakers[:1] == ["system"]:
-        speakers = speakers[1:]
-    if not speakers or len(speakers) % 2 or speakers != ["user", "assistant"] * (len(speakers) // 2):
+    for message in _TURNS[layout.formatting](record, layout):
+        _check(message)
+        # Calls that stand one after another were made at once.
+        if message.tool_calls and not message.content and messages and messages[-1].role == "assistant":
+            before = messages.pop()
+            message = msgspec.structs.replace(before, tool_calls=before.tool_calls + message.tool_calls)
+        messages.append(message)
+    _check_turns(messages)
+    return Dialogue(tuple(messages), tools)
+
+
+def _check(message: Message) -> None:
+    turn = "an assistant turn" if message.role == "assistant" else f"a {message.role} turn"
+    if not message.content.strip() and message.role in ("user", "assistant") and not message.tool_calls:
+        raise RecordError(Reason.NO_TEXT, f"{turn} has no text")
+    if TURN_START in message.content or TURN_END in message.content:
         raise RecordError(
-            Reason.NOT_IN_TURN,
-            "user and assistant don't take turns, from a user's question to an assistant's answer",
+            Reason.RESERVED_TEXT,
+            f"{turn} holds {TURN_START} or {TURN_END}, which belong to the chat template",
         )
-    return Dialogue(tuple(messages))
+
+
+def _check_turns(messages: Sequence[Message]) -> None:
+    """Each question is followed by an answer, before which tools may be called, and answer."""
+    spoken = "".join("c" if message.tool_calls else message.role[0] for message in messages)
+    if not _IN_TURN.fullmatch(spoken):
+        problem = "user and assistant don't take turns, from a user's question to an assistant's answer"
+        if "t" in spoken:
+            problem += ", with each tool's turn after the call of it"
+        raise RecordError(Reason.NOT_IN_TURN, problem)
 
 
 def dialogues_of(records: Iterable[Record], layout: Layout) -> list[Dialogue | RecordError]:
@@ -65,19 +81,27 @@ def unread_keys(record: Any, layout: Layout) -> Iterator[str]:
     columns, tags = layout.columns, layout.tags
     read = set(msgspec.structs.astuple(columns))
     yield from (str(key) for key, value in record.items() if key not in read and value not in _NOTHING)
-    lists = [_get(record, column) for column in (columns.messages, columns.response)]
-    messages = [message for each in lists if isinstance(each, list) for message in each]
-    read_of_message = {tags.role_tag, tags.content_tag, *_WEIGHTS}
+    messages = [each for column in (columns.messages, columns.response) for each in _messages_in(record, column)]
+    roles = _roles(layout)
+    always = {tags.role_tag, tags.content_tag, *_WEIGHTS}
     if layout.formatting == "pairs":
-        read_of_message = {tags.user_tag, tags.assistant_tag, tags.system_tag, *_WEIGHTS}
+        always = {tags.user_tag, tags.assistant_tag, tags.system_tag, *_WEIGHTS}
     found = {
         str(key)
         for message in messages
-        if isinstance(message, dict)
         for key, value in message.items()
-        if key not in read_of_message and value not in _NOTHING
+        if key not in always
+        and key not in _READ_OF_ROLES.get(roles.get(str(message.get(tags.role_tag)), ""), ())
+        and value not in _NOTHING
     }
     yield from (f"{columns.messages}[].{key}" for key in sorted(found))
+
+
+def _messages_in(record: Mapping[str, Any], column: str | None) -> list[Mapping[str, Any]]:
+    with suppress(RecordError):
+        found = _listed(record, column)
+        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+    return []
 
 
 def _text(said: Any, turn: str) -> str:
@@ -107,70 +131,112 @@ def _is_trained(message: Mapping[str, Any]) -> bool:
     return all(message.get(key) in (None, 1) for key in _WEIGHTS)
 
 
+_IN_TURN = re.compile("s?(u(ct+)*(a|c$))+")  # system, user, call, tool, assistant
 _WEIGHTS = ("weight", "loss", "loss_weight", "train")  # true and false are 1 and 0
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
 
 
-def _alpaca(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[Role, Any, bool]]:
+def _alpaca(record: Mapping[str, Any], layout: Layout) -> Iterator[Message]:
     """The turns of an alpaca record; an `input` goes on a new line below the `instruction`."""
     columns = layout.columns
-    for column in (columns.prompt, columns.response):
+    for column in (columns.prompt, columns.tool_calls or columns.response):
         if column not in record:
             raise _missing(record, layout, f"it has no {column!r}", column)
-    if system := _get(record, columns.system):
-        yield "system", system, True
+    yield from _system_of(_get(record, columns.system))
     history = _listed(record, columns.history) or []
     for pair in history if isinstance(history, list) else [history]:
         if not isinstance(pair, list) or len(pair) != 2:
             raise RecordError(Reason.BAD_HISTORY, "a turn of the history is not a pair of question and answer")
-        yield "user", pair[0], True
-        yield "assistant", pair[1], True
+        yield from _asked_and_answered(*pair)
     parts = [part for part in (_get(record, columns.prompt), _get(record, columns.query)) if part]
-    yield "user", "\n".join(_text(part, "a user turn") for part in parts), True
-    yield "assistant", _get(record, columns.response), True
+    yield Message("user", "\n".join(_text(part, "a user turn") for part in parts))
+    calls = calls_of(record[columns.tool_calls]) if columns.tool_calls else ()
+    answer = _text(_get(record, columns.response), "an assistant turn")
+    yield Message("assistant", answer, _text(_get(record, columns.reasoning), "the reasoning"), calls)
 
 
-def _messages(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[Role, Any, bool]]:
+def _messages(record: Mapping[str, Any], layout: Layout) -> Iterator[Message]:
     """The turns of a sharegpt or OpenAI record."""
     columns, tags = layout.columns, layout.tags
     asked = _list_of_messages(record, layout, columns.messages)
     messages = asked + (_list_of_messages(record, layout, columns.response) if columns.response else [])
     untrained = len(asked) if columns.response else 0  # of TRL's prompt and completion the completion alone is trained
     first = messages[0] if messages and isinstance(messages[0], dict) else {}
-    if (system := _get(record, columns.system)) and first.get(tags.role_tag) != tags.system_tag:
-        yield "system", system, True
-    roles: dict[str, Role] = {tags.user_tag: "user", tags.assistant_tag: "assistant", tags.system_tag: "system"}
-    if layout.any_role:
-        roles = _ROLES | roles
+    if first.get(tags.role_tag) != tags.system_tag:
+        yield from _system_of(_get(record, columns.system))
+    roles = _roles(layout)
     for place, message in enumerate(messages):
-        if isinstance(message, dict) and (calls := message.get("tool_calls") or message.get("function_call")):
-            raise RecordError(Reason.TOOL_TURN, f"a message calls tools ({str(calls)[:60]}), and tools are not trained")
-        if not isinstance(message, dict) or {tags.role_tag, tags.content_tag} - message.keys():
+        if not isinstance(message, dict) or tags.role_tag not in message:
             raise RecordError(Reason.BAD_MESSAGE, f"a message does not have {tags.role_tag!r} and {tags.content_tag!r}")
         role = message[tags.role_tag]
-        if role in (tags.observation_tag, tags.function_tag):
-            raise RecordError(Reason.TOOL_TURN, f"{role!r} is a tool's turn, and tools are not trained")
         if not isinstance(role, str) or role not in roles:
             raise RecordError(Reason.UNKNOWN_ROLE, f"{role!r} is none of the roles {', '.join(roles)}")
-        yield (
-            roles[role],
-            message[tags.content_tag],
-            _is_trained(message) and place >= untrained,
-        )
+        made = _message(message, roles[role], tags.content_tag)
+        yield made if place >= untrained else msgspec.structs.replace(made, trained=False)
 
 
-def _pairs(record: Mapping[str, Any], layout: Layout) -> Iterator[tuple[Role, Any, bool]]:
+def _roles(layout: Layout) -> dict[str, str]:
+    """What roles are called, and which turns they are; a `call` is an assistant's that is nothing else."""
+    tags = layout.tags
+    named = {tags.user_tag: "user", tags.assistant_tag: "assistant", tags.system_tag: "system"}
+    named |= {tags.observation_tag: "tool", tags.function_tag: "call"}
+    return named | _ROLES if layout.any_role else named
+
+
+def _message(message: Mapping[str, Any], role: str, content_tag: str) -> Message:
+    said, calls = message.get(content_tag), message.get("tool_calls") or message.get("function_call")
+    if content_tag not in message and not calls:
+        raise RecordError(Reason.BAD_MESSAGE, f"a message has no {content_tag!r}")
+    trained = _is_trained(message)
+    if role == "call":
+        return Message("assistant", tool_calls=calls_of(said), trained=trained)
+    if role == "tool":
+        result = said if isinstance(said, str) or _is_of_text(said) else json.dumps(said, ensure_ascii=False)
+        name, call = message.get("name") or "", message.get("tool_call_id") or ""
+        return Message("tool", _text(result, "a tool turn"), name=str(name), tool_call_id=str(call), trained=trained)
+    content = _text(said, "an assistant turn" if role == "assistant" else f"a {role} turn")
+    if role != "assistant":
+        return Message(cast(Role, role), content, trained=trained)
+    reasoning = next((message[key] for key in _REASONING if message.get(key)), "")
+    return Message("assistant", content, _text(reasoning, "the reasoning"), calls_of(calls or []), trained=trained)
+
+
+def _is_of_text(said: Any) -> bool:
+    return isinstance(said, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in said)
+
+
+def _pairs(record: Mapping[str, Any], layout: Layout) -> Iterator[Message]:
     """The turns of a list of questions with their answers, the first of which may have a system text beside it."""
     columns, tags = layout.columns, layout.tags
     pairs = _list_of_messages(record, layout, columns.messages)
     first = pairs[0] if pairs and isinstance(pairs[0], dict) else {}
-    if system := _get(first, tags.system_tag) or _get(record, columns.system):
-        yield "system", system, True
+    yield from _system_of(_get(first, tags.system_tag) or _get(record, columns.system))
     for pair in pairs:
         if not isinstance(pair, dict) or {tags.user_tag, tags.assistant_tag} - pair.keys():
             raise RecordError(Reason.BAD_MESSAGE, f"a turn does not have {tags.user_tag!r} and {tags.assistant_tag!r}")
-        yield "user", pair[tags.user_tag], True
-        yield "assistant", pair[tags.assistant_tag], _is_trained(pair)
+        yield from _asked_and_answered(pair[tags.user_tag], pair[tags.assistant_tag], trained=_is_trained(pair))
+
+
+def _glaive(record: Mapping[str, Any], layout: Layout) -> Iterator[Message]:
+    columns = layout.columns
+    if columns.messages not in record:
+        raise _missing(record, layout, f"it has no {columns.messages!r}", columns.messages)
+    yield from _system_of(_glaive_system(record, layout)[0])
+    yield from glaive_turns(_text(record[columns.messages], "the dialogue"))
+
+
+def _glaive_system(record: Mapping[str, Any], layout: Layout) -> tuple[str, tuple[dict[str, Any], ...]]:
+    return glaive_system(_text(_get(record, layout.columns.system), "the system text"))
+
+
+def _system_of(said: Any) -> Iterator[Message]:
+    if said:
+        yield Message("system", _text(said, "a system turn"))
+
+
+def _asked_and_answered(asked: Any, answered: Any, *, trained: bool = True) -> Iterator[Message]:
+    yield Message("user", _text(asked, "a user turn"))
+    yield Message("assistant", _text(answered, "an assistant turn"), trained=trained)
 
 
 def _list_of_messages(record: Mapping[str, Any], layout: Layout, column: str | None) -> list[Any]:
@@ -205,9 +271,19 @@ def _missing(record: Mapping[str, Any], layout: Layout, problem: str, column: st
     return RecordError(Reason.COLUMN_MISSING, problem)
 
 
-_ROLES: dict[str, Role] = {
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+_READ_OF_ROLES = {"assistant": ("tool_calls", "function_call", *_REASONING), "tool": ("tool_call_id", "name")}
+_ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "model", "bot"), "assistant"),
     **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("tool", "function", "observation", "tool_response", "function_response", "ipython"), "tool"),
+    **dict.fromkeys(("function_call", "tool_call"), "call"),
 }
-_TURNS = {"alpaca": _alpaca, "sharegpt": _messages, "openai": _messages, "pairs": _pairs}
+_TURNS: dict[str, Callable[[Mapping[str, Any], Layout], Iterator[Message]]] = {
+    "alpaca": _alpaca,
+    "sharegpt": _messages,
+    "openai": _messages,
+    "pairs": _pairs,
+    "glaive": _glaive,
+}

@@ -8,11 +8,15 @@ from typing import Any, Literal
 
 import msgspec
 
-Formatting = Literal["alpaca", "sharegpt", "openai", "pairs"]
+Formatting = Literal["alpaca", "sharegpt", "openai", "pairs", "glaive"]
 
 
 class Columns(msgspec.Struct, frozen=True):
-    """Which key of a record holds what. Where an entry names columns, those it leaves out are not read."""
+    """Which key of a record holds what. Where an entry names columns, those it leaves out are not read.
+
+    tools: what may be called, as a list or its JSON; tool_calls: calls that are the answer to `prompt`; reasoning: what
+    was thought before the answer to it.
+    """
 
     prompt: str | None = None
     query: str | None = None
@@ -20,6 +24,9 @@ class Columns(msgspec.Struct, frozen=True):
     history: str | None = None
     system: str | None = None
     messages: str | None = None
+    tools: str | None = None
+    tool_calls: str | None = None
+    reasoning: str | None = None
 
 
 class Tags(msgspec.Struct, frozen=True):
@@ -36,7 +43,10 @@ class Tags(msgspec.Struct, frozen=True):
 
 class Layout(msgspec.Struct, frozen=True):
     """formatting: alpaca has a question and an answer, sharegpt and openai messages, pairs a list of questions with
-    their answers. `any_role`: roles may be called as anybody calls them, as no tags were given."""
+    their answers, glaive a text of all turns.
+
+    any_role: roles may be called as anybody calls them, as no tags were given.
+    """
 
     formatting: Formatting
     columns: Columns
@@ -45,10 +55,11 @@ class Layout(msgspec.Struct, frozen=True):
 
 
 _COLUMNS = {
-    "alpaca": Columns(prompt="instruction", query="input", response="output", history="history", system="system"),
-    "sharegpt": Columns(messages="conversations", system="system"),
-    "openai": Columns(messages="messages"),
-    "pairs": Columns(messages="conversation", system="system"),
+    "alpaca": Columns("instruction", "input", "output", "history", "system", tools="tools"),
+    "sharegpt": Columns(messages="conversations", system="system", tools="tools"),
+    "openai": Columns(messages="messages", tools="tools"),
+    "pairs": Columns(messages="conversation", system="system", tools="tools"),
+    "glaive": Columns(messages="chat", system="system"),
 }
 _TAGS = {
     "openai": Tags("role", "content", "user", "assistant", "system", "tool", "function"),
@@ -82,6 +93,10 @@ def layouts_of(record: Any) -> list[Layout]:
     """Every layout that a record may be of."""
     if not isinstance(record, dict):
         return []
+    if isinstance(record.get("chat"), str) and "USER:" in record["chat"]:
+        return [layout_of("glaive")]
+    if {"query", "answers", "tools"} <= record.keys():  # xlam's, whose answers are calls
+        return [layout_of("alpaca", Columns(prompt="query", tool_calls="answers", tools="tools"))]
     of_messages = [_of_messages(record, column) for column in _MESSAGES]
     return [layout for layout in of_messages if layout] + _of_question_and_answer(record)
 
@@ -127,16 +142,16 @@ def _of_messages(record: Mapping[str, Any], column: str) -> Layout | None:
         return None
     roles = [key for key in _ROLE_TAGS if key in first]
     texts = [key for key in _CONTENT_TAGS if key in first]
-    system = _system(record)
+    system, tools = _system(record), "functions" if "functions" in record and "tools" not in record else "tools"
     if len(roles) == 1 and (texts or "tool_calls" in first):
         tag = Tags(role_tag=roles[0], content_tag=texts[0] if texts else "content")
         if (tag.role_tag, tag.content_tag) == ("role", "content"):
-            return layout_of("openai", Columns(messages=column, system=system))
-        made = layout_of("sharegpt", Columns(messages=column, system=system))
+            return layout_of("openai", Columns(messages=column, system=system, tools=tools))
+        made = layout_of("sharegpt", Columns(messages=column, system=system, tools=tools))
         return msgspec.structs.replace(made, tags=tag)
     for question, answer in _PAIRS:
         if {question, answer} <= first.keys():
-            made = layout_of("pairs", Columns(messages=column, system=system))
+            made = layout_of("pairs", Columns(messages=column, system=system, tools=tools))
             return msgspec.structs.replace(
                 made, tags=msgspec.structs.replace(made.tags, user_tag=question, assistant_tag=answer)
             )
@@ -157,10 +172,10 @@ def _of_question_and_answer(record: Mapping[str, Any]) -> list[Layout]:
 def _of_columns(record: Mapping[str, Any], question: str, answer: str) -> Layout:
     system = _system(record)
     if isinstance(record[question], list) and isinstance(record[answer], list):  # TRL's conversational form
-        return layout_of("openai", Columns(messages=question, response=answer))
+        return layout_of("openai", Columns(messages=question, response=answer, tools="tools"))
     beside = "context" if "context" in record and "input" not in record else "input"
     query = beside if question != "input" else None
-    return layout_of("alpaca", Columns(question, query, answer, "history", system))
+    return layout_of("alpaca", Columns(question, query, answer, "history", system, tools="tools"))
 
 
 def _system(record: Mapping[str, Any]) -> str:

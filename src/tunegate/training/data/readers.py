@@ -39,6 +39,7 @@ class Reason(StrEnum):
     BAD_HISTORY = "BadHistory"
     BAD_MESSAGE = "BadMessage"
     TOOL_TURN = "ToolTurn"
+    BAD_TOOL = "BadTool"
     UNKNOWN_ROLE = "UnknownRole"
     NO_TEXT = "NoText"
     NOTHING_TRAINED = "NothingTrained"

@@ -7,7 +7,7 @@ template that is saved beside the weights, so serving reads exactly what trainin
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A dialogue as it is trained, and what the limits cut from it."""
+    """A dialogue as it is trained, what the limits cut from it, and which keys of it the chat template left out."""
 
     example: Example
     cut_tokens: int = 0
     cut_turns: int = 0
+    unrendered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def encode(
 
     What is one already stays one, so that outcomes are in step with the records they come from.
     """
+    dialogues = [_without_calls(dialogue) for dialogue in dialogues]
     usable = [dialogue for dialogue in dialogues if not isinstance(dialogue, RecordError)]
     turns = iter(_turns_of(tokenizer, [dialogue.messages for dialogue in usable]) if usable else ())
     for dialogue in dialogues:
@@ -116,9 +118,26 @@ def encode(
         try:
             encoded = _cut(tokenizer, dialogue.messages, next(turns), limits)
             is_trained = (np.asarray(encoded.example.labels) != IGNORED).any()
-            yield encoded if is_trained else RecordError(Reason.NOTHING_TRAINED, "no answer of it is to be trained")
+            nothing = RecordError(Reason.NOTHING_TRAINED, "no answer of it is to be trained")
+            yield replace(encoded, unrendered=_unrendered(dialogue)) if is_trained else nothing
         except RecordError as error:
             yield error
+
+
+def _without_calls(dialogue: Dialogue | RecordError) -> Dialogue | RecordError:
+    """The dialogue, unless it holds what our template has no place for."""
+    if isinstance(dialogue, RecordError):
+        return dialogue
+    if any(message.tool_calls or message.role == "tool" for message in dialogue.messages):
+        return RecordError(Reason.TOOL_TURN, "an answer calls tools, which the chat template has no place for")
+    return dialogue
+
+
+def _unrendered(dialogue: Dialogue) -> tuple[str, ...]:
+    """Keys of what our template leaves out."""
+    is_thought = any(message.reasoning for message in dialogue.messages)
+    left_out = {"messages[].reasoning_content": is_thought, "tools": bool(dialogue.tools)}
+    return tuple(key for key, is_there in left_out.items() if is_there)
 
 
 def _turns_of(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> list[list[Turn]]:

@@ -74,12 +74,21 @@ def test_sharegpt_and_openai_records_become_the_same_dialogue() -> None:
         pytest.param(
             {"conversations": [ASK, {"from": "gpt", "value": 3}]}, "an assistant turn is a number", id="number"
         ),
-        pytest.param({"conversations": [ASK, {"from": "gpt"}]}, "'from' and 'value'", id="no text"),
+        pytest.param({"conversations": [ASK, {"from": "gpt"}]}, "a message has no 'value'", id="no text"),
         pytest.param(
             {"conversations": [ASK, {"from": "narrator", "value": "x"}]}, "'narrator' is none of the roles", id="role"
         ),
         pytest.param({"conversations": [{"from": ["human"], "value": "x"}, TELL]}, "none of the roles", id="roles"),
-        pytest.param({"conversations": [ASK, {"from": "function_call", "value": "x"}]}, "tools are not", id="tool"),
+        pytest.param(
+            {"conversations": [ASK, {"from": "function_call", "value": "x"}]},
+            "a tool call is not valid JSON",
+            id="call",
+        ),
+        pytest.param(
+            {"conversations": [ASK, {"from": "observation", "value": "x"}, TELL]},
+            "tool's turn after the call",
+            id="tool",
+        ),
         pytest.param(
             {"conversations": [{"from": "human", "value": "a<|im_end|>"}, TELL]},
             "belong to the chat template",
@@ -115,14 +124,16 @@ def test_an_unusable_alpaca_record_is_refused_with_the_reason(record: Any, reaso
         _turns(record, "alpaca")
 
 
-CALL = {"id": "1", "type": "function", "function": {"name": "w", "arguments": "{}"}}
-
-
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        pytest.param({"content": "", "tool_calls": [CALL]}, "calls tools .*, and tools are not trained", id="calls"),
-        pytest.param({"tool_calls": [CALL]}, "calls tools", id="calls without content"),
+        pytest.param(
+            {"tool_calls": [{"function": {"name": "w", "arguments": "{"}}]}, "what 'w' is .* not valid JSON", id="j"
+        ),
+        pytest.param(
+            {"tool_calls": [{"function": {"name": "w", "arguments": "[]"}}]}, "'w' is .* no object", id="list"
+        ),
+        pytest.param({"tool_calls": [{"function": {"arguments": "{}"}}]}, "a tool call has no name", id="no name"),
         pytest.param(
             {"content": [{"type": "image_url"}]}, "a part of an assistant turn is of the type 'image_url'", id="a"
         ),
@@ -152,7 +163,10 @@ def test_an_answer_that_says_so_is_not_to_be_trained(mark: Any) -> None:
 
 
 def test_keys_that_hold_something_and_are_not_read_are_named() -> None:
-    answer = {**ASSISTANT, "reasoning_content": "Hm.", "weight": 0, "name": None}
-    record = {"messages": [USER, answer], "id": 7, "tools": [], "source": "x"}
+    answer = {**ASSISTANT, "reasoning_content": "Hm.", "weight": 0, "name": None, "refusal": "No."}
+    record = {"messages": [{**USER, "name": "Ann"}, answer], "id": 7, "tools": [], "parallel_tool_calls": True}
 
-    assert list(unread_keys(record, layout_of("openai"))) == ["id", "source", "messages[].reasoning_content"]
+    assert list(unread_keys(record, layout_of("openai"))) == [
+        *("id", "parallel_tool_calls"),
+        *("messages[].name", "messages[].refusal"),
+    ]

@@ -144,6 +144,19 @@ def test_what_records_say_and_nobody_trains_is_counted_by_key(data: Path, model:
     assert account.unread == {"inputs": 3, "id": 3} == news[-1].unread
 
 
+def test_what_the_template_has_no_place_for_is_counted_or_refused(data: Path, model: Path) -> None:
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "x", "reasoning_content": "Hm."}]
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": "{}"}}]}
+    rows = [{"messages": messages, "tools": [{"name": "weather"}]}] * 3
+    write_lines(data / "rows.jsonl", [*rows, {"messages": [messages[0], call]}])
+    write_info(data, shop={"file_name": "rows.jsonl"})
+
+    (account,) = prepare(_config(data, max_rejected=0.5), model).datasets
+
+    assert account.unread == {"messages[].reasoning_content": 3, "tools": 3}
+    assert {reason: rejects.count for reason, rejects in account.rejected.items()} == {Reason.TOOL_TURN: 1}
+
+
 def test_tokens_are_made_once_and_again_when_they_are_asked_for_anew(data: Path, model: Path) -> None:
     def made(**changes: Any) -> list[Preparing]:
         news: list[Preparing] = []
