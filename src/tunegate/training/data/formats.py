@@ -95,6 +95,8 @@ def unread_keys(record: Any, layout: Layout) -> Iterator[str]:
         and value not in _NOTHING
     }
     yield from (f"{columns.messages}[].{key}" for key in sorted(found))
+    if messages and roles.get(str(messages[0].get(tags.role_tag))) == "system" and _get(record, columns.system):
+        yield str(columns.system)  # the first turn has another, which is taken
 
 
 def _messages_in(record: Mapping[str, Any], column: str | None) -> list[Mapping[str, Any]]:
@@ -162,9 +164,9 @@ def _messages(record: Mapping[str, Any], layout: Layout) -> Iterator[Message]:
     messages = asked + (_list_of_messages(record, layout, columns.response) if columns.response else [])
     untrained = len(asked) if columns.response else 0  # of TRL's prompt and completion the completion alone is trained
     first = messages[0] if messages and isinstance(messages[0], dict) else {}
-    if first.get(tags.role_tag) != tags.system_tag:
-        yield from _system_of(_get(record, columns.system))
     roles = _roles(layout)
+    if roles.get(str(first.get(tags.role_tag))) != "system":
+        yield from _system_of(_get(record, columns.system))
     for place, message in enumerate(messages):
         if not isinstance(message, dict) or tags.role_tag not in message:
             raise RecordError(Reason.BAD_MESSAGE, f"a message does not have {tags.role_tag!r} and {tags.content_tag!r}")
@@ -219,7 +221,7 @@ def _pairs(record: Mapping[str, Any], layout: Layout) -> Iterator[Message]:
 
 def _glaive(record: Mapping[str, Any], layout: Layout) -> Iterator[Message]:
     columns = layout.columns
-    if columns.messages not in record:
+    if columns.messages is None or columns.messages not in record:
         raise _missing(record, layout, f"it has no {columns.messages!r}", columns.messages)
     yield from _system_of(_glaive_system(record, layout)[0])
     yield from glaive_turns(_text(record[columns.messages], "the dialogue"))

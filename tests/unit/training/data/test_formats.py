@@ -151,6 +151,7 @@ def test_parts_of_text_are_joined_and_the_first_turn_of_two_systems_is_taken() -
 
     record = {"system": "The column's.", "conversations": [{"from": "system", "value": "The turn's."}, ASK, TELL]}
     assert _turns(record, "sharegpt")[0] == "system: The turn's."
+    assert list(unread_keys(record, layout_of("sharegpt"))) == ["system"]
 
 
 @pytest.mark.parametrize("mark", [{"weight": 0}, {"loss": False}, {"loss_weight": 0.0}, {"train": False}])
