@@ -62,7 +62,8 @@ LOOK = "tunegate_operator_reconcile_seconds"
 @click.option("--keep", is_flag=True, help="Say the operator's process after the crowd came, and wait for Enter.")
 def main(rounds: int, policies: int, promotions: int, idle_seconds: int, as_json: bool, keep: bool) -> None:
     figures: dict[str, dict[str, float]] = {}
-    with _cluster() as (server, cluster, store, folder):
+    with open_cluster() as (server, cluster, running, folder):
+        store = Store.open(running.uri, endpoint_url=running.endpoint_url)
         if rounds:
             with _shop(server, cluster, store, folder / "reaction") as shop:
                 figures |= _reaction(shop, rounds)
@@ -74,18 +75,18 @@ def main(rounds: int, policies: int, promotions: int, idle_seconds: int, as_json
 
 
 @contextmanager
-def _cluster() -> Iterator[tuple[ApiServer, Cluster, Store, Path]]:
+def open_cluster() -> Iterator[tuple[ApiServer, Cluster, EmbeddedStore, Path]]:
+    """An API server and a store, and a folder for more."""
     assets = find_assets()
     if assets is None:
         raise click.UsageError("needs a folder with etcd, kube-apiserver and kubectl in KUBEBUILDER_ASSETS")
     with tempfile.TemporaryDirectory() as scratch, EmbeddedStore.start(Path(scratch, "store")) as running:
         os.environ.update(running.environment)
-        server = ApiServer.start(assets, _new(Path(scratch, "api")))
+        server = ApiServer.start(assets, new_folder(Path(scratch, "api")))
         try:
             server.install_crds([OWN_CRDS, foreign_crds_folder()])
-            store = Store.open(running.uri, endpoint_url=running.endpoint_url)
             with server.client() as client:
-                yield server, operator_cluster(client), store, Path(scratch)
+                yield server, operator_cluster(client), running, Path(scratch)
         finally:
             server.stop()
 
@@ -93,11 +94,11 @@ def _cluster() -> Iterator[tuple[ApiServer, Cluster, Store, Path]]:
 @contextmanager
 def _shop(server: ApiServer, cluster: Cluster, store: Store, folder: Path) -> Iterator[Shop]:
     within = Store.open(f"{store.uri}/{folder.name}", endpoint_url=store.endpoint_url)
-    with open_shop(server, cluster, server.new_namespace(), within, _new(folder)) as shop:
+    with open_shop(server, cluster, server.new_namespace(), within, new_folder(folder)) as shop:
         yield shop
 
 
-def _new(folder: Path) -> Path:
+def new_folder(folder: Path) -> Path:
     folder.mkdir()
     return folder
 
@@ -237,12 +238,12 @@ def _make_crowd(shop: Shop, policies: int, promotions: int) -> None:
         )
         for n, version in enumerate(versions):
             is_active = number < ACTIVE and n == per_policy
-            _record(shop, model, version)
+            record(shop, model, version)
             if n:
-                _attempt(shop, model, version, versions[0], is_active)
+                attempt(shop, model, version, versions[0], is_active)
 
 
-def _record(shop: Shop, policy: str, version: ModelVersion) -> None:
+def record(shop: Shop, policy: str, version: ModelVersion) -> None:
     obj = manifests.model_version(shop.namespace, policy, version, None)
     shop.cluster.apply(obj)
     summary = to_plain(to_summary(make_evaluation(version, score=0.9)))
@@ -250,7 +251,7 @@ def _record(shop: Shop, policy: str, version: ModelVersion) -> None:
     _write_status(shop, obj, status)
 
 
-def _attempt(shop: Shop, policy: str, version: ModelVersion, stable: ModelVersion, is_active: bool) -> None:
+def attempt(shop: Shop, policy: str, version: ModelVersion, stable: ModelVersion, is_active: bool) -> None:
     obj = manifests.promotion(shop.namespace, policy, object_name(version), version)
     shop.cluster.apply(obj)
     now = datetime.now(UTC)
@@ -275,9 +276,9 @@ def _idle(shop: Shop, seconds: int, promotions: int, keep: bool) -> dict[str, fl
     shop.start_prometheus(_prometheus())  # asked for those that are Paused, it knows nothing
     started = time.monotonic()
     shop.start_operator(operator, None, "--log-level", "info", scan_seconds=SCAN_SECONDS)
-    read = _Metrics(f"http://127.0.0.1:{shop.metrics_ports[operator]}/metrics")
+    read = OperatorMetrics(shop.metrics_ports[operator])
     wait_for(read.answers, seconds=60, what="the operator")
-    _serve_all(shop)
+    serve_all(shop)
     wait_for(lambda: _is_settled(shop), seconds=300, what="everything to be served")
     settled = time.monotonic() - started
     wait_for(lambda: read.is_quiet(), seconds=300, what="the operator to have nothing to write")
@@ -305,7 +306,7 @@ def _idle(shop: Shop, seconds: int, promotions: int, keep: bool) -> dict[str, fl
     }
 
 
-def _serve_all(shop: Shop) -> None:
+def serve_all(shop: Shop) -> None:
     """Be KServe and the gateway until everybody serves, in a few passes instead of all the time."""
 
     def once() -> bool:
@@ -331,15 +332,15 @@ def _is_settled(shop: Shop) -> bool:
     return set(phases) <= {"Serving", "Promoting"} and set(active) <= {"Paused"}
 
 
-class _Metrics:
+class OperatorMetrics:
     """The operator's own figures, by name; a histogram's buckets by name and bound."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, port: int) -> None:
+        self._url = f"http://127.0.0.1:{port}"
         self._last: dict[str, float] = {}
 
     def __call__(self) -> dict[str, float]:
-        with urllib.request.urlopen(self._url, timeout=5) as answer:
+        with urllib.request.urlopen(f"{self._url}/metrics", timeout=30) as answer:
             families = text_string_to_metric_families(answer.read().decode())
         found: dict[str, float] = {}
         for sample in (sample for family in families for sample in family.samples):
@@ -356,6 +357,14 @@ class _Metrics:
         except OSError:
             return False
         return True
+
+    def is_ready(self) -> bool:
+        """Whether its copy of the cluster is whole."""
+        try:
+            with urllib.request.urlopen(f"{self._url}/readyz", timeout=30):
+                return True
+        except OSError:  # an answer other than 200 is one
+            return False
 
     def is_quiet(self) -> bool:
         """Whether it has worked on nothing for ten seconds but what comes again and again."""

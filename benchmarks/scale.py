@@ -1,0 +1,246 @@
+"""What grows with what: one operator among ever more policies, and a large checkpoint by several publishers.
+
+    python -m benchmarks.scale operator --policies 10 --policies 100 --policies 1000
+    python -m benchmarks.scale checkpoint
+
+"operator" is the real one, as a process of its own, against a real API server and a real store. Every policy has a model
+of its own with ten versions, the oldest of which serves; all others were tried and are over. Nobody serves: a few passes
+over the objects do what KServe and the gateway would. Then the operator is started again, and measured: until it is
+ready, until it has looked at every policy, and over a while in which nothing happens. Requests are those that the API
+server and the store counted. "reaction" is the time from an edit of a policy to the status that says so.
+
+"checkpoint" publishes one version of 100 small files by 8 publishers at once, and counts requests: what a checkpoint of
+140 GB in 100 parts costs besides its bytes. How fast bytes go is what benchmarks/store.py measures.
+
+From the root of the repository, with what the tests need: KUBEBUILDER_ASSETS, TUNEGATE_TEST_CRDS.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.promotion_operator import LOOK, OperatorMetrics, attempt, new_folder, open_cluster, record, serve_all
+from tests.apiserver import ApiServer
+from tests.operator.running import Shop, open_shop, policy_spec
+from tests.waiting import wait_for
+from tunegate.api.codec import to_json
+from tunegate.api.digest import Digest
+from tunegate.api.versions import MANIFEST, File, Manifest, ModelVersion, Producer, Release, digest_of
+from tunegate.cli.options import print_table
+from tunegate.kube.client import Cluster
+from tunegate.processes import free_port
+from tunegate.store import EmbeddedStore, Store
+from tunegate_operator import kinds
+from tunegate_operator.main import WATCHED
+
+VERSIONS = 10  # of each model
+OTHER_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+START = datetime(2026, 1, 1, tzinfo=UTC)
+MAKERS = 8
+SCAN_SECONDS = 30.0  # the default of --scan-seconds
+
+
+@click.group(help=__doc__.split("\n")[0])
+def main() -> None:
+    pass
+
+
+@main.command()
+@click.option("--policies", "sizes", type=int, multiple=True, default=(10, 100, 1000), show_default=True)
+@click.option("--idle-seconds", default=90, show_default=True)
+@click.option("--edits", default=20, show_default=True, help="Policies edited, one after the other.")
+@click.option("--again", is_flag=True, help="Ask for another round, with what the code is then.")
+@click.option("--json", "as_json", is_flag=True)
+def operator(sizes: tuple[int, ...], idle_seconds: int, edits: int, again: bool, as_json: bool) -> None:
+    """One operator among policies that all serve."""
+    with open_cluster() as (server, cluster, running, folder):
+        count_requests(running)
+        for size in sizes:
+            store = Store.open(f"{running.uri}/{size}", endpoint_url=running.endpoint_url, **running.keys)
+            with open_shop(server, cluster, server.new_namespace(), store, new_folder(folder / str(size))) as shop:
+                shop.hands.close()
+                began = time.monotonic()
+                make_policies(shop, size)
+                click.echo(f"{size} policies made in {time.monotonic() - began:.0f} s", err=True)
+                settle(shop, size)
+                while True:
+                    _report(str(size), _operator_figures(shop, server, running, size, idle_seconds, edits), as_json)
+                    if not again or not click.confirm("Once more?", err=True):
+                        break
+
+
+def make_policies(shop: Shop, size: int) -> None:
+    with ThreadPoolExecutor(MAKERS) as makers:
+        for _ in makers.map(partial(_make_policy, shop), range(size)):
+            pass
+
+
+def _make_policy(shop: Shop, number: int) -> None:
+    """A model with its versions in the store, a policy that serves the oldest, and what became of the others."""
+    model = f"model-{number}"
+    versions = [put_version(shop.store, model, step) for step in range(VERSIONS)]
+    traffic = {"gateway": {"name": "public"}, "hostnames": [f"{model}.example"]}
+    spec = policy_spec(versions[0].uri, model=model, historyLimit=100, traffic=traffic)
+    metadata = {"name": model, "namespace": shop.namespace}
+    policy = {"apiVersion": "tunegate.io/v1alpha1", "kind": "PromotionPolicy", "metadata": metadata, "spec": spec}
+    shop.cluster.apply(policy)
+    for version in versions:
+        record(shop, model, version)
+        if version is not versions[0]:
+            attempt(shop, model, version, versions[0], is_active=False)
+
+
+def put_version(store: Store, model: str, step: int) -> ModelVersion:
+    """A version as publishing leaves it, without its claims: a few small files, and the manifest."""
+    name = f"{model}/run/checkpoint-{step}"
+    files = []
+    for path in OTHER_FILES:
+        body = f"{name} {path}".encode()
+        store.put(f"{name}/{path}", body)
+        files.append(File(path=path, size=len(body), sha256=str(Digest.of_bytes(body)).removeprefix("sha256:")))
+    manifest = Manifest(
+        model=model,
+        name=name,
+        format="huggingface",
+        digest=digest_of(files),
+        files=tuple(files),
+        base=None,
+        producer=Producer(kind="benchmark", run="run", step=step),
+        created=START + timedelta(minutes=step),
+    )
+    store.put(f"{name}/{MANIFEST}", to_json(manifest))
+    return store.version_of(manifest)
+
+
+def settle(shop: Shop, size: int) -> None:
+    """Have a first operator make the servers and routes, and be KServe and the gateway until all serve."""
+    child = shop.start_operator("operator-0", scan_seconds=SCAN_SECONDS)
+    read = OperatorMetrics(shop.metrics_ports["operator-0"])
+    wait_for(read.answers, seconds=120, what="the operator")
+    serve_all(shop)
+    wait_for(read.is_quiet, seconds=600, what="the operator to have nothing to write")
+    child.stop()
+
+
+def _operator_figures(
+    shop: Shop, server: ApiServer, store: EmbeddedStore, size: int, idle_seconds: int, edits: int
+) -> dict[str, float]:
+    name = f"operator-{time.monotonic_ns()}"
+    before_api, before_store, began = api_requests(server), store_requests(store), time.monotonic()
+    child = shop.start_operator(name, None, "--log-level", "info", scan_seconds=SCAN_SECONDS)
+    read = OperatorMetrics(shop.metrics_ports[name])
+    wait_for(read.is_ready, seconds=300, what="the operator to be ready")
+    ready = time.monotonic() - began
+    wait_for(lambda: _looks(read()) >= 2 * size and not read()["tunegate_operator_queue_depth"], seconds=600)
+    looked = time.monotonic() - began
+    busy = read()["process_cpu_seconds_total"]
+    wait_for(lambda: read()["tunegate_operator_store_scan_seconds_count"] >= 1, seconds=600)
+    wait_for(read.is_quiet, seconds=300, what="the operator to have nothing to do")
+    starting = {"start: API requests": total(api_requests(server), before_api)}
+    starting["start: S3 requests"] = total(store_requests(store), before_store)
+    before, before_api, before_store = read(), api_requests(server), store_requests(store)
+    began = time.monotonic()
+    time.sleep(idle_seconds)
+    after, passed = read(), time.monotonic() - began
+    looks = _looks(after) - _looks(before)
+    figures = {
+        "start: ready s": ready,
+        "start: all looked at s": looked,
+        "start: CPU s": busy,
+        **starting,
+        "resident MiB": after["process_resident_memory_bytes"] / 2**20,
+        "CPU %": 100 * (after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]) / passed,
+        "looks/s": looks / passed,
+        "look ms": 1000 * (after[f"{LOOK}_sum"] - before[f"{LOOK}_sum"]) / max(1.0, looks),
+        "API requests/s": total(api_requests(server), before_api) / passed,
+        "S3 requests/s": total(store_requests(store), before_store) / passed,
+    }
+    reactions = [react(shop, number % size, name) for number in range(edits)]
+    figures |= {"reaction p50 ms": 1000 * statistics.median(reactions), "reaction max ms": 1000 * max(reactions)}
+    child.stop()
+    return figures
+
+
+def react(shop: Shop, number: int, label: str) -> float:
+    """Seconds from an edit of a policy to the status that is of that edit."""
+    name = f"model-{number}"
+    limit = 101 + int(label[-1]) + number
+    edited = shop.cluster.merge(kinds.POLICY, shop.namespace, name, {"spec": {"historyLimit": limit}})
+    began = time.monotonic()
+    wanted = edited["metadata"]["generation"]
+    wait_for(lambda: shop.get(kinds.POLICY, name).get("status", {}).get("observedGeneration") == wanted, seconds=120)
+    return time.monotonic() - began
+
+
+def _looks(figures: Mapping[str, float]) -> float:
+    return figures[f"{LOOK}_count"]
+
+
+def api_requests(server: ApiServer) -> Counter[str]:
+    """What the API server has answered, by verb and resource; what it asks itself is of no concern."""
+    with server.client() as client:
+        request = client.param_serialize("GET", "/metrics", auth_settings=["BearerToken"])
+        text = client.call_api(*request).response.data.decode()
+    return _counted(
+        text, "apiserver_request_total", lambda labels: f"{labels['verb']} {labels['resource']}", _is_of_an_operator
+    )
+
+
+def _is_of_an_operator(labels: Mapping[str, str]) -> bool:
+    """The kinds that it works with; its leases, too, which the API server has of its own as well: one in 10 s."""
+    known = {kind.plural for kind in WATCHED} | {"events", "pods", "leases"}
+    return labels["resource"] in known
+
+
+def count_requests(store: EmbeddedStore) -> None:
+    """Have the store count what it is asked."""
+    store._ports["metricsPort"] = free_port()
+    store.restart()
+
+
+def store_requests(store: EmbeddedStore) -> Counter[str]:
+    """What the store has answered, by action."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{store._ports['metricsPort']}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return _counted(text, "SeaweedFS_s3_request_total", lambda labels: labels["type"], lambda labels: True)
+
+
+def _counted(
+    text: str, name: str, key: Callable[[Mapping[str, str]], str], wanted: Callable[[Mapping[str, str]], bool]
+) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == name and wanted(sample.labels):
+                found[key(sample.labels)] += int(sample.value)
+    return found
+
+
+def total(after: Counter[str], before: Counter[str]) -> int:
+    return sum((after - before).values())
+
+
+def _report(title: str, figures: Mapping[str, float], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({title: figures}, indent=2))
+    else:
+        print_table(title, ("What", "Figure"), [(name, f"{value:,.2f}") for name, value in figures.items()])
+
+
+if __name__ == "__main__":
+    main()
