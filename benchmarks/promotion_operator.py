@@ -238,22 +238,30 @@ def _make_crowd(shop: Shop, policies: int, promotions: int) -> None:
         )
         for n, version in enumerate(versions):
             is_active = number < ACTIVE and n == per_policy
-            record(shop, model, version)
+            _record(shop, model, version)
             if n:
-                attempt(shop, model, version, versions[0], is_active)
+                _attempt(shop, model, version, versions[0], is_active)
 
 
-def record(shop: Shop, policy: str, version: ModelVersion) -> None:
-    obj = manifests.model_version(shop.namespace, policy, version, None)
-    shop.cluster.apply(obj)
+def _record(shop: Shop, policy: str, version: ModelVersion) -> None:
+    _write(shop, evaluated_record(shop.namespace, policy, version))
+
+
+def _attempt(shop: Shop, policy: str, version: ModelVersion, stable: ModelVersion, is_active: bool) -> None:
+    _write(shop, ended_attempt(shop.namespace, policy, version, stable, is_active=is_active))
+
+
+def evaluated_record(namespace: str, policy: str, version: ModelVersion) -> Object:
+    """The ModelVersion of one that was measured."""
     summary = to_plain(to_summary(make_evaluation(version, score=0.9)))
     status = {"phase": "Evaluated", "evaluations": [summary], "conditions": []}
-    _write_status(shop, obj, status)
+    return {**manifests.model_version(namespace, policy, version, None), "status": status}
 
 
-def attempt(shop: Shop, policy: str, version: ModelVersion, stable: ModelVersion, is_active: bool) -> None:
-    obj = manifests.promotion(shop.namespace, policy, object_name(version), version)
-    shop.cluster.apply(obj)
+def ended_attempt(
+    namespace: str, policy: str, version: ModelVersion, stable: ModelVersion, *, is_active: bool = False
+) -> Object:
+    """The Promotion of one that was rejected, or is under way."""
     now = datetime.now(UTC)
     ended = Decision(outcome="Rejected", reason="GateFailed", message="score 0.4 is below 0.5", time=now)
     path = ("Verifying", "Evaluating", "Progressing" if is_active else "Rejected")
@@ -262,12 +270,14 @@ def attempt(shop: Shop, policy: str, version: ModelVersion, stable: ModelVersion
         for n, phase in enumerate(path)
     )
     found = PromotionStatus(phase=path[-1], stable=stable, history=history, decision=None if is_active else ended)
-    _write_status(shop, obj, {**to_plain(found), "candidate": to_plain(version), "conditions": []})
+    status = {**to_plain(found), "candidate": to_plain(version), "conditions": []}
+    return {**manifests.promotion(namespace, policy, object_name(version), version), "status": status}
 
 
-def _write_status(shop: Shop, obj: Object, status: Object) -> None:
+def _write(shop: Shop, obj: Object) -> None:
+    shop.cluster.apply({name: value for name, value in obj.items() if name != "status"})
     metadata = {key: obj["metadata"][key] for key in ("name", "namespace")}
-    body = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": metadata, "status": status}
+    body = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": metadata, "status": obj["status"]}
     shop.cluster.apply(body, status=True)
 
 

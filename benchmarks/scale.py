@@ -3,11 +3,11 @@
     python -m benchmarks.scale operator --policies 10 --policies 100 --policies 1000
     python -m benchmarks.scale checkpoint
 
-"operator" is the real one, as a process of its own, against a real API server and a real store. Every policy has a model
-of its own with ten versions, the oldest of which serves; all others were tried and are over. Nobody serves: a few passes
-over the objects do what KServe and the gateway would. Then the operator is started again, and measured: until it is
-ready, until it has looked at every policy, and over a while in which nothing happens. Requests are those that the API
-server and the store counted. "reaction" is the time from an edit of a policy to the status that says so.
+"operator" is the real one, as a process of its own, against a real API server and a real store. Every policy has a
+model of its own with ten versions, the oldest of which serves; all others were tried and are over. Nobody serves: a few
+passes over the objects do what KServe and the gateway would. Then the operator is started again, and measured: until it
+is ready, until it has looked at every policy, and over a while in which nothing happens. Requests are those that the
+API server and the store counted. "reaction" is the time from an edit of a policy to the status that says so.
 
 "checkpoint" publishes one version of 100 small files by 8 publishers at once, and counts requests: what a checkpoint of
 140 GB in 100 parts costs besides its bytes. How fast bytes go is what benchmarks/store.py measures.
@@ -17,39 +17,46 @@ From the root of the repository, with what the tests need: KUBEBUILDER_ASSETS, T
 
 from __future__ import annotations
 
+import base64
+import http.client
 import json
 import statistics
-import tempfile
-import threading
 import time
 import urllib.request
+import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import click
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.promotion_operator import LOOK, OperatorMetrics, attempt, new_folder, open_cluster, record, serve_all
+from benchmarks.promotion_operator import (
+    LOOK,
+    OperatorMetrics,
+    ended_attempt,
+    evaluated_record,
+    new_folder,
+    open_cluster,
+    serve_all,
+)
 from tests.apiserver import ApiServer
 from tests.operator.running import Shop, open_shop, policy_spec
 from tests.waiting import wait_for
 from tunegate.api.codec import to_json
 from tunegate.api.digest import Digest
-from tunegate.api.versions import MANIFEST, File, Manifest, ModelVersion, Producer, Release, digest_of
+from tunegate.api.versions import MANIFEST, File, Manifest, Producer, digest_of
 from tunegate.cli.options import print_table
-from tunegate.kube.client import Cluster
+from tunegate.kube.kinds import Object
 from tunegate.processes import free_port
 from tunegate.store import EmbeddedStore, Store
 from tunegate_operator import kinds
 from tunegate_operator.main import WATCHED
 
 VERSIONS = 10  # of each model
-OTHER_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+OTHER_FILES = ("model.safetensors",)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MAKERS = 8
 SCAN_SECONDS = 30.0  # the default of --scan-seconds
@@ -75,7 +82,7 @@ def operator(sizes: tuple[int, ...], idle_seconds: int, edits: int, again: bool,
             with open_shop(server, cluster, server.new_namespace(), store, new_folder(folder / str(size))) as shop:
                 shop.hands.close()
                 began = time.monotonic()
-                make_policies(shop, size)
+                make_policies(shop, server, running, size)
                 click.echo(f"{size} policies made in {time.monotonic() - began:.0f} s", err=True)
                 settle(shop, size)
                 while True:
@@ -84,47 +91,91 @@ def operator(sizes: tuple[int, ...], idle_seconds: int, edits: int, again: bool,
                         break
 
 
-def make_policies(shop: Shop, size: int) -> None:
+def make_policies(shop: Shop, server: ApiServer, store: EmbeddedStore, size: int) -> None:
+    """Each with a model of its own and versions in the store, the oldest of which it is to serve; of all versions what
+    an operator would have written.
+
+    Documents go past the store's and the API server's doors, which would take an hour: what both answer is the same.
+    """
     with ThreadPoolExecutor(MAKERS) as makers:
-        for _ in makers.map(partial(_make_policy, shop), range(size)):
+        for _ in makers.map(partial(_make_policy, shop, server, store), range(size)):
             pass
 
 
-def _make_policy(shop: Shop, number: int) -> None:
-    """A model with its versions in the store, a policy that serves the oldest, and what became of the others."""
+def _make_policy(shop: Shop, server: ApiServer, store: EmbeddedStore, number: int) -> None:
     model = f"model-{number}"
-    versions = [put_version(shop.store, model, step) for step in range(VERSIONS)]
+    manifests_ = [manifest_of(model, step) for step in range(VERSIONS)]
+    put_in_store(store, shop.store, manifests_)
+    versions = [shop.store.version_of(manifest) for manifest in manifests_]
+    put_in_etcd(
+        server,
+        [
+            *(evaluated_record(shop.namespace, model, version) for version in versions),
+            *(ended_attempt(shop.namespace, model, version, versions[0]) for version in versions[1:]),
+        ],
+    )
     traffic = {"gateway": {"name": "public"}, "hostnames": [f"{model}.example"]}
     spec = policy_spec(versions[0].uri, model=model, historyLimit=100, traffic=traffic)
     metadata = {"name": model, "namespace": shop.namespace}
-    policy = {"apiVersion": "tunegate.io/v1alpha1", "kind": "PromotionPolicy", "metadata": metadata, "spec": spec}
-    shop.cluster.apply(policy)
-    for version in versions:
-        record(shop, model, version)
-        if version is not versions[0]:
-            attempt(shop, model, version, versions[0], is_active=False)
+    shop.cluster.apply(
+        {"apiVersion": "tunegate.io/v1alpha1", "kind": "PromotionPolicy", "metadata": metadata, "spec": spec}
+    )
 
 
-def put_version(store: Store, model: str, step: int) -> ModelVersion:
-    """A version as publishing leaves it, without its claims: a few small files, and the manifest."""
+def manifest_of(model: str, step: int) -> Manifest:
     name = f"{model}/run/checkpoint-{step}"
-    files = []
-    for path in OTHER_FILES:
-        body = f"{name} {path}".encode()
-        store.put(f"{name}/{path}", body)
-        files.append(File(path=path, size=len(body), sha256=str(Digest.of_bytes(body)).removeprefix("sha256:")))
-    manifest = Manifest(
+    files = tuple(
+        File(path=path, size=len(_body(name, path)), sha256=str(Digest.of_bytes(_body(name, path)))[7:])
+        for path in OTHER_FILES
+    )
+    return Manifest(
         model=model,
         name=name,
         format="huggingface",
         digest=digest_of(files),
-        files=tuple(files),
+        files=files,
         base=None,
         producer=Producer(kind="benchmark", run="run", step=step),
         created=START + timedelta(minutes=step),
     )
-    store.put(f"{name}/{MANIFEST}", to_json(manifest))
-    return store.version_of(manifest)
+
+
+def _body(name: str, path: str) -> bytes:
+    return f"{name} {path}".encode()
+
+
+def put_in_store(running: EmbeddedStore, store: Store, manifests_: Sequence[Manifest]) -> None:
+    """Versions as publishing leaves them, by the filer that is behind the store's S3."""
+    connection = http.client.HTTPConnection("127.0.0.1", running._ports["filer.port"], timeout=60)
+    for manifest in manifests_:
+        bodies = {path: _body(manifest.name, path) for path in OTHER_FILES} | {MANIFEST: to_json(manifest)}
+        for path, body in bodies.items():
+            where = f"/buckets/{store.uri.removeprefix('s3://')}/{manifest.name}/{path}"
+            connection.request("PUT", where, body, {"Content-Type": "application/octet-stream"})
+            answer = connection.getresponse()
+            said = answer.read()
+            if answer.status != 201:
+                raise click.ClickException(f"{where}: {answer.status} {said!r}")
+    connection.close()
+
+
+def put_in_etcd(server: ApiServer, objects: Sequence[Object]) -> None:
+    """Objects as the API server keeps them, with their status."""
+    puts = []
+    for obj in objects:
+        metadata, kind = obj["metadata"], kinds.kind_of(obj)
+        metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 1}
+        key = f"/registry/{kind.group}/{kind.plural}/{metadata['namespace']}/{metadata['name']}"
+        puts.append({"requestPut": {"key": _base64(key.encode()), "value": _base64(json.dumps(obj).encode())}})
+    body = json.dumps({"success": puts}).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{server._own._etcd}/v3/kv/txn", body)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        if not json.load(answer).get("succeeded"):
+            raise click.ClickException("etcd did not take the objects")
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()
 
 
 def settle(shop: Shop, size: int) -> None:

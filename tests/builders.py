@@ -11,7 +11,7 @@ import msgspec
 from tunegate.api.evaluation import Evaluation, Metric, Record
 from tunegate.api.feedback import Feedback, FeedbackRecord, Verdict
 from tunegate.api.policy import CanaryStep, ClusterPolicy, FeedbackGuard, Gate, PromotionPolicy
-from tunegate.api.versions import ModelVersion
+from tunegate.api.versions import File, Manifest, ModelVersion, Producer, digest_of
 from tunegate.feedback import ResponseIds
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -27,6 +27,22 @@ def make_version(run: str, *, created: float = 0, model: str = "shop", step: int
     digest = "sha256:" + hashlib.sha256(name.encode()).hexdigest()
     return ModelVersion(
         model=model, name=name, uri=f"s3://models/{name}/", digest=digest, format="huggingface", created=at(created)
+    )
+
+
+def make_manifest(model: str, step: int) -> Manifest:
+    """Of a version of a few bytes."""
+    name, body = f"{model}/run/checkpoint-{step}", f"{model} {step}".encode()
+    files = (File(path="model.safetensors", size=len(body), sha256=hashlib.sha256(body).hexdigest()),)
+    return Manifest(
+        model=model,
+        name=name,
+        format="huggingface",
+        digest=digest_of(files),
+        files=files,
+        base=None,
+        producer=Producer(kind="test", run="run", step=step),
+        created=at(step),
     )
 
 

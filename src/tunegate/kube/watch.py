@@ -13,7 +13,8 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 
 from tunegate.kube.client import TIMEOUT_SECONDS, Cluster, Stream
 from tunegate.kube.errors import ClusterError, MissingError
@@ -39,7 +40,7 @@ class Watches:
     """The objects of `kinds`, each with a label selector ("" for all). Objects are shared: don't change them.
 
     namespaces: none means all. besides: where else to look for some kinds.
-    index: a label by whose values objects are found without a search.
+    index: the values by which an object is found without a search.
     with_managers: the kinds whose managedFields are kept; they are often the larger half of an object.
     """
 
@@ -50,13 +51,13 @@ class Watches:
         namespaces: Collection[str] = (),
         *,
         besides: Mapping[Kind, Collection[str]] | None = None,
-        index: str = "",
+        index: Callable[[Kind, Object], Collection[str]] = lambda kind, obj: (),
         with_managers: Collection[Kind] = (),
         idle_seconds: float = IDLE_SECONDS,
         absent_seconds: float = ABSENT_SECONDS,
     ) -> None:
         self._cluster = cluster
-        self._stores = {kind: _Store(index) for kind in kinds}
+        self._stores = {kind: _Store(partial(index, kind)) for kind in kinds}
         self._listeners: list[OnChange] = []
         self._mirrors = [
             _Mirror(
@@ -104,9 +105,13 @@ class Watches:
     def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         return self._stores[kind].get(namespace, name)
 
-    def list(self, kind: Kind, namespace: str | None = None, label: Mapping[str, str] | None = None) -> Objects:
-        """Those with all of these labels; cheap for a namespace, and for the label of the index."""
-        return self._stores[kind].list(namespace, label or {})
+    def list(self, kind: Kind, namespace: str | None = None) -> Objects:
+        """All, or those of a namespace."""
+        return self._stores[kind].list(namespace)
+
+    def find(self, kind: Kind, value: str, namespace: str | None = None) -> Objects:
+        """Those that have this value in the index; it costs no more when there are many others."""
+        return self._stores[kind].find(value, namespace)
 
     def _tell(self, kind: Kind, old: Object | None, new: Object | None) -> None:
         for listener in self._listeners:
@@ -117,29 +122,25 @@ class Watches:
 
 
 class _Store:
-    """Objects of one kind: by namespace and name, and by namespace and the value of the label `index`."""
+    """Objects of one kind: by namespace and name, and by the values of the index."""
 
-    def __init__(self, index: str) -> None:
+    def __init__(self, index: Callable[[Object], Collection[str]]) -> None:
         self._index = index
         self._lock = threading.Lock()
         self._objects: dict[str, dict[str, Object]] = defaultdict(dict)
-        self._by_label: dict[tuple[str, str], dict[str, Object]] = defaultdict(dict)
+        self._by_value: dict[str, dict[str, dict[str, Object]]] = defaultdict(lambda: defaultdict(dict))
 
     def get(self, namespace: str, name: str) -> Object | None:
         with self._lock:
             return self._objects.get(namespace, {}).get(name)
 
-    def list(self, namespace: str | None, labels: Mapping[str, str]) -> Objects:
+    def list(self, namespace: str | None) -> Objects:
         with self._lock:
-            groups: Iterable[Mapping[str, Object]]
-            if namespace is None:
-                groups = self._objects.values()
-            elif self._index in labels:
-                groups = [self._by_label.get((namespace, labels[self._index]), {})]
-            else:
-                groups = [self._objects.get(namespace, {})]
-            found = [obj for group in groups for obj in group.values()]
-        return [obj for obj in found if labels.items() <= _labels(obj).items()]
+            return _objects_of(self._objects, namespace)
+
+    def find(self, value: str, namespace: str | None) -> Objects:
+        with self._lock:
+            return _objects_of(self._by_value.get(value, {}), namespace)
 
     def names(self, namespace: str | None) -> set[tuple[str, str]]:
         with self._lock:
@@ -156,8 +157,8 @@ class _Store:
         with self._lock:
             old = self._drop(namespace, name)
             self._objects[namespace][name] = obj
-            if value := _labels(obj).get(self._index):
-                self._by_label[namespace, value][name] = obj
+            for value in self._index(obj):
+                self._by_value[value][namespace][name] = obj
         return old
 
     def remove(self, namespace: str, name: str) -> Object | None:
@@ -166,10 +167,12 @@ class _Store:
 
     def _drop(self, namespace: str, name: str) -> Object | None:
         old = self._objects[namespace].pop(name, None)
-        if old and (value := _labels(old).get(self._index)):
-            self._by_label[namespace, value].pop(name)
-            if not self._by_label[namespace, value]:
-                del self._by_label[namespace, value]
+        for value in self._index(old) if old else ():
+            del self._by_value[value][namespace][name]
+            if not self._by_value[value][namespace]:
+                del self._by_value[value][namespace]
+            if not self._by_value[value]:
+                del self._by_value[value]
         if not self._objects[namespace]:
             del self._objects[namespace]
         return old
@@ -305,10 +308,11 @@ class _Mirror(threading.Thread):
         return delay * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
 
 
+def _objects_of(by_namespace: Mapping[str, Mapping[str, Object]], namespace: str | None) -> Objects:
+    """All, or those of one namespace."""
+    groups = by_namespace.values() if namespace is None else [by_namespace.get(namespace, {})]
+    return [obj for group in groups for obj in group.values()]
+
+
 def _key(obj: Object) -> tuple[str, str]:
     return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
-
-
-def _labels(obj: Object) -> Mapping[str, str]:
-    labels: Mapping[str, str] = obj["metadata"].get("labels") or {}
-    return labels

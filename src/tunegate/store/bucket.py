@@ -128,12 +128,13 @@ class Bucket:
                 return
 
     def entries(self, prefix: str) -> list[Entry]:
-        found = []
-        for page in self._pages(prefix):
-            found += [
-                Entry(self._relative(o["Key"]), o["Size"], o["ETag"].strip('"')) for o in page.get("Contents", ())
-            ]
-        return found
+        return [entry for page in self.pages(prefix) for entry in page]
+
+    def pages(self, prefix: str, after: str = "") -> Iterator[list[Entry]]:
+        """What is below `prefix`, sorted behind the key `after`; a request for each page, mostly of 1,000 objects."""
+        start = {"StartAfter": self.location.prefix + after} if after else {}
+        for page in self._pages(prefix, **start):
+            yield [Entry(self._relative(o["Key"]), o["Size"], o["ETag"].strip('"')) for o in page.get("Contents", ())]
 
     def ages(self, prefix: str) -> dict[str, float]:
         """The seconds since each object below `prefix` was written, all by the store's clock."""

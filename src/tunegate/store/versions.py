@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import builtins
 import logging
-import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,16 +15,16 @@ from typing import Any
 from tunegate.api.codec import from_json
 from tunegate.api.digest import Digest, beginning, short
 from tunegate.api.errors import DigestError, NotFoundError, UsageError
-from tunegate.api.names import NAME, require_name
+from tunegate.api.names import require_name
 from tunegate.api.pinned import SCHEME, parse_storage_uri
 from tunegate.api.versions import MANIFEST, Manifest, ModelVersion, Producer, Release, digest_of
 from tunegate.store import fetching, publishing
 from tunegate.store.artifacts import Artifacts
 from tunegate.store.bucket import Bucket, Entry
+from tunegate.store.catalogue import MANIFEST_KEY, Catalogue
 from tunegate.store.client import Location, check, connect, parse_uri
 from tunegate.store.transfer import Progress
 
-_MANIFEST_KEY = re.compile(rf"{NAME.pattern}/{re.escape(MANIFEST)}")
 _READERS = 8
 _LOG = logging.getLogger(__name__)
 
@@ -171,6 +170,10 @@ class Store:
         """The version given as for `manifest`. Raises NotFoundError and DigestError."""
         return self.version_of(self.manifest(version))
 
+    def catalogue(self) -> Catalogue:
+        """The versions, for one who looks again and again."""
+        return Catalogue(self._bucket, self._read, self.version_of)
+
     def artifacts(self, kind: str) -> Artifacts:
         """Folders of this store that are no versions, such as the indexes of `knowledge`."""
         return Artifacts(self._bucket, kind)
@@ -209,7 +212,7 @@ class Store:
     def _complete(self, model: str | None) -> builtins.list[Manifest]:
         models = [model] if model else [name for name in self._bucket.folders("") if not name.startswith(".")]
         entries = [entry for name in models for entry in self._bucket.entries(f"{name}/")]
-        entries = [entry for entry in entries if _MANIFEST_KEY.fullmatch(entry.key)]
+        entries = [entry for entry in entries if MANIFEST_KEY.fullmatch(entry.key)]
         gone = {entry for entry in self._damaged if model in (None, entry.key.split("/")[0])} - set(entries)
         for entry in gone:
             del self._damaged[entry]

@@ -14,19 +14,21 @@ from tests.builders import (
     at,
     make_cluster_policy,
     make_evaluation,
+    make_manifest,
     make_policy,
     make_version,
     make_vote,
     with_answers,
 )
 from tests.waiting import wait_for
+from tunegate.api.codec import to_json
 from tunegate.api.errors import CredentialsError, DigestError, NotFoundError, StoreError, TunegateError
 from tunegate.api.evaluation import ReviewProgress
 from tunegate.api.feedback import Tally, step_tag
 from tunegate.api.promotion import Decision, Promotion, PromotionStatus, Recorded
 from tunegate.api.records import Place
 from tunegate.api.traffic import parse_step
-from tunegate.api.versions import ModelVersion
+from tunegate.api.versions import MANIFEST, ModelVersion
 from tunegate.feedback import VoteWriter
 from tunegate.promotion.counting import Counted, counted
 from tunegate.promotion.desired import desired_step
@@ -66,7 +68,7 @@ def votes_until(source: Source, asked: Counted, done: Callable[[Any], bool]) -> 
 def test_the_log_is_read_in_the_thread_of_the_store_and_news_are_told(store: Store) -> None:
     candidate, stable, told = make_version("run-1").digest, make_version("base").digest, list[str]()
     asked = Counted("shop-run-1", candidate, stable, at(0))
-    source = Source(lambda: store, told.append, lambda seconds: None)
+    source = Source(lambda: store, dict, told.append, lambda seconds: None)
     stop, writer = threading.Event(), VoteWriter(store)
     thread = threading.Thread(target=source.run, args=(stop.is_set,))
     thread.start()
@@ -91,7 +93,7 @@ def test_two_policies_of_one_model_count_beside_each_other(store: Store) -> None
     """Each of a namespace of its own; what one asks must not be news for the other, again and again."""
     told = list[str]()
     one, other = (Counted(f"shop-{run}", make_version(run).digest, make_version("base").digest, at(0)) for run in "ab")
-    source = Source(lambda: store, told.append, lambda seconds: None)
+    source = Source(lambda: store, dict, told.append, lambda seconds: None)
     for asked in (one, other):
         source.votes(asked, "shop", FRESH)
     source._work()
@@ -113,7 +115,7 @@ def test_promotions_of_one_name_in_two_namespaces_count_their_own_votes(store: S
         found = parse_step(desired_step(snapshot, {candidate.digest: 10, base.digest: 90}))
         assert found is not None
         writer.write([make_vote(candidate.digest, step=step_tag(*found)) for _ in range(verdicts)])
-    source = Source(lambda: store, lambda model: None, lambda seconds: None)
+    source = Source(lambda: store, dict, lambda model: None, lambda seconds: None)
     for snapshot, verdicts in zip(seen, (2, 5), strict=True):
         asked = counted(snapshot)
         assert asked is not None
@@ -124,7 +126,7 @@ def test_promotions_of_one_name_in_two_namespaces_count_their_own_votes(store: S
 
 def test_what_nobody_foresaw_ends_no_thread(store: Store, tmp_path: Path) -> None:
     """Else nothing new would be seen until somebody starts the operator again."""
-    source = Source(lambda: store, lambda model: None, lambda seconds: None, tmp_path / "signing.key")
+    source = Source(lambda: store, dict, lambda model: None, lambda seconds: None, tmp_path / "signing.key")
     asked = Counted("shop-a", make_version("a").digest, "no digest", at(0))
     source.votes(asked, "shop", FRESH)
     source.version(3, "shop")  # type: ignore[arg-type]
@@ -139,7 +141,7 @@ def test_the_key_is_known_before_anything_is_signed(store: Store, tmp_path: Path
     """A policy that was deleted and made again says by it whose its earlier records are."""
     key = tmp_path / "signing.key"
     key.write_bytes(new_key())
-    source = Source(lambda: store, lambda model: None, lambda seconds: None, key)
+    source = Source(lambda: store, dict, lambda model: None, lambda seconds: None, key)
     source.run(lambda: True)
     found = source.public_key()
     assert found is not None
@@ -153,7 +155,7 @@ def test_nothing_is_signed_by_a_key_that_the_policy_does_not_know_yet(store: Sto
     status = PromotionStatus(phase="Succeeded", decision=decision)
     promotion = Promotion(name="shop-run-1", created=at(0), candidate=version, status=status)
     asked, told = Unrecorded(promotion, make_policy(), Place(policy="shop", namespace="shop")), list[str]()
-    source = Source(lambda: store, told.append, lambda seconds: None, key)
+    source = Source(lambda: store, dict, told.append, lambda seconds: None, key)
 
     def recorded(*known: str) -> Recorded | None:
         request = RecordRequest(asked, known)
@@ -175,7 +177,7 @@ def test_nothing_is_signed_by_a_key_that_the_policy_does_not_know_yet(store: Sto
     assert found is not None
     assert found.signed_by == second[0]
     key.write_bytes(new_key())  # and again, before anybody could note where the record is
-    again = Source(lambda: store, told.append, lambda seconds: None, key)
+    again = Source(lambda: store, dict, told.append, lambda seconds: None, key)
     request = RecordRequest(asked, (first[1], second[1]))
     again.record(request, "shop")
     again._work()
@@ -190,7 +192,7 @@ def test_nothing_is_signed_by_a_key_that_the_policy_does_not_know_yet(store: Sto
 def test_a_store_that_says_nothing_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread that asks it stands still meanwhile, as there is none here."""
     monkeypatch.setattr(store_watch, "_SILENT_SECONDS", 0.0)
-    source = Source(lambda: pytest.fail("nobody opens it"), lambda model: None, lambda seconds: None)
+    source = Source(lambda: pytest.fail("nobody opens it"), dict, lambda model: None, lambda seconds: None)
     asked = Counted("shop-run-1", make_version("run-1").digest, make_version("base").digest, at(0))
     source.votes(asked, "shop", FRESH)
     found = source.votes(asked, "shop", FRESH)
@@ -204,7 +206,7 @@ def test_what_people_judge_is_asked_for_until_it_is_there_and_only_where_it_is_a
         make_version("run-2"),
         make_cluster_policy(suites=["tone.people"], gates=[]),
     )
-    source, told = Source(lambda: store, lambda model: told.append(model), lambda seconds: None), list[str]()
+    source, told = Source(lambda: store, dict, lambda model: told.append(model), lambda seconds: None), list[str]()
     key = (version.digest, "tone.people")
 
     def found() -> dict[tuple[str, str], EvaluationSummary]:
@@ -250,7 +252,7 @@ def test_two_results_are_compared_by_their_answers_as_they_were_measured(store: 
 
     pair = Pair("quality", "score", measured(stable, 1, 0, 0, 0), measured(candidate, 1, 1, 1, 0))
     measured(candidate, 0, 0, 0, 0, minute=1)
-    source, told = Source(lambda: store, lambda model: told.append(model), lambda seconds: None), list[str]()
+    source, told = Source(lambda: store, dict, lambda model: told.append(model), lambda seconds: None), list[str]()
 
     assert source.difference(pair, "shop") is None
     source._work()
@@ -264,3 +266,42 @@ def test_two_results_are_compared_by_their_answers_as_they_were_measured(store: 
     source.difference(gone, "shop")
     source._work()
     assert source.difference(gone, "shop") == "would have to be in the store, and one is not any more"
+
+
+def test_whoever_asks_does_not_wait_for_manifests_that_are_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new operator reads those of ten thousand versions: a result that a promotion waits for comes before."""
+    monkeypatch.setattr(store_watch, "_LOOKING_SECONDS", 0.0)
+    models = [f"model-{number}" for number in range(5)]
+    for model in models:
+        manifest = make_manifest(model, 1)
+        store.put(f"{manifest.name}/{MANIFEST}", to_json(manifest))
+    told, candidate = list[str](), make_version("run-1")
+    save(store, make_evaluation(candidate, score=0.9))
+    source = Source(lambda: store, lambda: dict.fromkeys(models, 600.0), told.append, lambda seconds: None)
+    source.follow()
+    source._work()
+    assert len(told) == 1, "one model was listed, and others are being read"
+    assert source.result((candidate.digest, "quality", "uid"), "shop") is None
+    source._work()
+    assert "shop" in told
+    assert len(told) == 3
+    for _ in models:
+        source._work()
+    assert sorted(told) == [*models, "shop"]
+    assert all(source.listing(model) for model in models)
+
+
+def test_the_models_to_list_are_asked_for_once_however_many_policies_are_new(store: Store) -> None:
+    asked: list[int] = []
+
+    def wanted() -> dict[str, float]:
+        asked.append(1)
+        return {"shop": 600.0}
+
+    source = Source(lambda: store, wanted, lambda model: None, lambda seconds: None)
+    for _ in range(100):
+        source.follow()
+    source._work()
+    source._work()
+    assert len(asked) == 1
+    assert source.listing("shop") == ()

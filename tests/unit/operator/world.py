@@ -30,6 +30,7 @@ from tunegate_operator.config import Config
 from tunegate_operator.desired import Changes, changes, unready_changes
 from tunegate_operator.feedback_counts import Counts
 from tunegate_operator.gather import Gathered, Gatherer, Last, PolicyProblem
+from tunegate_operator.index import found_by
 from tunegate_operator.kinds import kind_of
 from tunegate_operator.store_watch import RecordKey, RecordRequest
 from tunegate_operator.types import MANAGER, EvaluationSummary, read_version, server_name, to_summary
@@ -139,11 +140,11 @@ class World:
     def has_field(self, kind: Kind, *path: str) -> bool:
         return ".".join(path) not in self.missing_fields
 
-    def list(
-        self, kind: Kind, namespace: str | None = None, label: Mapping[str, str] | None = None
-    ) -> Iterable[Object]:
-        found = [obj for (each, _), obj in self.objects.items() if each == kind.kind]
-        return [obj for obj in found if (label or {}).items() <= obj["metadata"].get("labels", {}).items()]
+    def list(self, kind: Kind, namespace: str | None = None) -> Iterable[Object]:
+        return [obj for (each, _), obj in self.objects.items() if each == kind.kind]
+
+    def find(self, kind: Kind, value: str, namespace: str | None = None) -> Iterable[Object]:
+        return [obj for obj in self.list(kind, namespace) if value in found_by(kind, obj)]
 
     def _counts(self, namespace: str, seen: Any, now: datetime) -> Counts | Problem:
         return self.tallies if isinstance(self.tallies, Problem) else Counts(self.tallies, splits=self.splits)

@@ -61,9 +61,8 @@ class Caches(Protocol):
     """What is read of the watches."""
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object | None: ...
-    def list(
-        self, kind: Kind, namespace: str | None = None, label: Mapping[str, str] | None = None
-    ) -> Iterable[Object]: ...
+    def list(self, kind: Kind, namespace: str | None = None) -> Iterable[Object]: ...
+    def find(self, kind: Kind, value: str, namespace: str | None = None) -> Iterable[Object]: ...
     def installed(self, kind: Kind) -> bool: ...
     def has_field(self, kind: Kind, *path: str) -> bool: ...
 
@@ -80,7 +79,7 @@ class PolicyProblem:
 class PolicyObjects:
     """The objects of the cluster that belong to one policy, by name.
 
-    training_jobs: all of its namespace, whichever model they train.
+    training_jobs: those of its namespace that train its model.
     route: the HTTPRoute or Service users come in by. stale_route: one of the other kind, if it was left.
     """
 
@@ -279,6 +278,9 @@ class Gatherer:
             is_recording=self.config.signing_key is not None,
         )
 
+    def _route_of(self, policy: Object) -> Object | None:
+        return self.caches.get(kinds.HTTP_ROUTE, policy["metadata"]["namespace"], policy["metadata"]["name"])
+
     def _differences(self, snapshot: Snapshot) -> dict[Pair, Difference | str]:
         """What the store's thread made of the wanted pairs so far; the others are asked for."""
         model = snapshot.policy.model
@@ -334,8 +336,7 @@ class Gatherer:
 
     def _promotions(self, namespace: str, policy: str) -> tuple[tuple[Promotion, ...], dict[str, Object]]:
         """All of a policy, oldest first, and their objects by name."""
-        found = self.caches.list(kinds.PROMOTION, namespace)
-        objects = _by_name(promotion for promotion in found if promotion["spec"]["policy"] == policy)
+        objects = _by_name(self.caches.find(kinds.PROMOTION, policy, namespace))
         parsed = filter(None, (self._promotion(namespace, promotion) for promotion in objects.values()))
         return tuple(sorted(parsed, key=lambda promotion: (promotion.created, promotion.name))), objects
 
@@ -358,22 +359,23 @@ class Gatherer:
     ) -> PolicyObjects:
         """With the ModelVersions of these versions, whichever policy made them, and all that this policy made."""
         namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
-        of_policy = {POLICY: name}
         named = (self.caches.get(kind, namespace, name) for kind in (kinds.HTTP_ROUTE, kinds.SERVICE))
         # What has another controller is its own, whatever its labels say.
         ours = ("", obj["metadata"]["uid"])
         route, service = (found if found and controller(found) in ours else None for found in named)
         used, other = (route, service) if policy.traffic.is_shared else (service, route)
         found = (self.caches.get(kinds.MODEL_VERSION, namespace, object_name(version)) for version in versions)
-        own = self.caches.list(kinds.MODEL_VERSION, namespace, of_policy)
+        own = self.caches.find(kinds.MODEL_VERSION, name, namespace)
         return PolicyObjects(
             promotions=promotions,
             model_versions=_by_name((*filter(None, found), *own)),
-            jobs=_by_name(self.caches.list(kinds.JOB, namespace, of_policy)),
-            inference_services=_by_name(self.caches.list(kinds.INFERENCE_SERVICE, namespace, of_policy)),
+            jobs=_by_name(self.caches.find(kinds.JOB, name, namespace)),
+            inference_services=_by_name(self.caches.find(kinds.INFERENCE_SERVICE, name, namespace)),
             route=used,
             stale_route=other if other and other["metadata"].get("labels", {}).get(POLICY) == name else None,
-            training_jobs=tuple(job for kind in kinds.TRAINING for job in self.caches.list(kind, namespace)),
+            training_jobs=tuple(
+                job for kind in kinds.TRAINING for job in self.caches.find(kind, policy.model, namespace)
+            ),
         )
 
     def _records(self, obj: Object, servers: Mapping[str, Object], now: datetime) -> dict[str, ServerRecord]:
@@ -443,9 +445,7 @@ class Gatherer:
         elif state.problem and route:
             yield Problem("TrafficSplit", "RouteNotAccepted", state.problem, is_stuck(obj, state, route, now))
         if policy.traffic.is_shared:
-            routes = self.caches.list(kinds.HTTP_ROUTE, None)
-            by_name = {(found["metadata"]["namespace"], found["metadata"]["name"]): found for found in routes}
-            message, loses = overlap(obj, self.caches.list(kinds.POLICY, None), by_name)
+            message, loses = overlap(obj, partial(self.caches.find, kinds.POLICY), self._route_of)
             if message:
                 yield Problem("TrafficSplit", "RequestsTaken", message, stops=loses)
 

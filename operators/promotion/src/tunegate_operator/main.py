@@ -18,7 +18,6 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from tunegate import logs
-from tunegate.api import labels
 from tunegate.api.labels import MANAGED_BY, MODEL
 from tunegate.kube import lease
 from tunegate.kube.client import Cluster, connect
@@ -28,6 +27,7 @@ from tunegate.kube.watch import Watches
 from tunegate.kube.workqueue import Loop
 from tunegate_operator import __version__
 from tunegate_operator.config import Config
+from tunegate_operator.index import found_by
 from tunegate_operator.kinds import (
     GATEWAY,
     HTTP_ROUTE,
@@ -108,7 +108,7 @@ def join(config: Config, cluster: Cluster, metrics: Metrics) -> Joined:
         WATCHED,
         config.namespaces,
         besides={GATEWAY: config.gateway_namespaces},
-        index=labels.POLICY,
+        index=found_by,
         with_managers=WITH_MANAGERS,
     )
     loop = Loop(observe=metrics.reconciled, noun="policy")

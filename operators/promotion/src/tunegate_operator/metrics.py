@@ -48,9 +48,11 @@ class Metrics:
         """When the version that serves by a policy was measured, by suite; what was said of one before is gone."""
         labels = {(model, version, suite) for suite in when}
         before, self._measured[policy] = self._measured.get(policy, set()), labels
-        others = set().union(*(found for name, found in self._measured.items() if name != policy))
-        for gone in before - labels - others:
-            self._evaluated.remove(*gone)
+        if gone := before - labels:
+            for still in self._measured.values():
+                gone = gone - still
+            for each in gone:
+                self._evaluated.remove(*each)
         for suite, moment in when.items():
             self._evaluated.labels(model, version, suite).set(moment.timestamp())
 

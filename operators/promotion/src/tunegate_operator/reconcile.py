@@ -57,6 +57,7 @@ class Reconciler:
         self._notify = notify
         self._source = Source(
             lambda: Store.open(config.store, endpoint_url=config.endpoint_url),
+            self._intervals,
             self._changed,
             metrics.store_scan_seconds.observe,
             config.signing_key,
@@ -66,7 +67,7 @@ class Reconciler:
 
     def start(self, stop: threading.Event) -> threading.Thread:
         """Watch the store until `stop` is set, in a thread of its own."""
-        self._follow()
+        self._source.follow()
         thread = threading.Thread(target=self._source.run, args=(stop.is_set,), name="store", daemon=True)
         thread.start()
         return thread
@@ -80,12 +81,12 @@ class Reconciler:
         metadata = obj["metadata"]
         namespace, labels = metadata["namespace"], metadata.get("labels", {})
         if kind == kinds.POLICY:
-            self._follow()
+            self._source.follow()
             return [Key(namespace, metadata["name"])]
         if kind == kinds.PROMOTION:
             return [Key(namespace, obj["spec"]["policy"])]
         if kind in kinds.TRAINING:
-            self._follow()
+            self._source.follow()
             self._source.hurry(labels.get(MODEL, ""))
             return self._keys_of(labels.get(MODEL, ""), namespace)
         return [Key(namespace, labels[POLICY])] if POLICY in labels else []
@@ -185,23 +186,17 @@ class Reconciler:
             self._notify(key)
 
     def _keys_of(self, model: str, namespace: str | None = None) -> list[Key]:
-        return [
-            Key(policy["metadata"]["namespace"], policy["metadata"]["name"])
-            for policy in self._policies()
-            if policy["spec"].get("model") == model and namespace in (None, policy["metadata"]["namespace"])
-        ]
+        found = self._caches.find(kinds.POLICY, model, namespace)
+        return [Key(policy["metadata"]["namespace"], policy["metadata"]["name"]) for policy in found]
 
-    def _follow(self) -> None:
-        """Tell the store's thread which models matter, and which of them are being trained now."""
+    def _intervals(self) -> dict[str, float]:
+        """Which models matter to the store's thread, and how often each is to be listed: those in training sooner."""
         training = {
             job["metadata"].get("labels", {}).get(MODEL)
             for kind in kinds.TRAINING
-            for job in self._caches.list(kind, None)
+            for job in self._caches.list(kind)
             if is_training(job)
         }
-        models = {policy["spec"].get("model") for policy in self._policies()} - {None}
+        models = {policy["spec"].get("model") for policy in self._caches.list(kinds.POLICY)} - {None}
         fast = min(TRAINING_SCAN_SECONDS, self._config.scan_seconds)
-        self._source.follow({model: fast if model in training else self._config.scan_seconds for model in models})
-
-    def _policies(self) -> Iterable[Object]:
-        return self._caches.list(kinds.POLICY, None)
+        return {model: fast if model in training else self._config.scan_seconds for model in models}

@@ -6,7 +6,7 @@ named before stay in its status for ever.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -78,28 +78,44 @@ def written_at(obj: Object) -> datetime:
     return max(map(datetime.fromisoformat, (metadata["creationTimestamp"], *times)))
 
 
-def overlap(policy: Object, others: Iterable[Object], routes: Mapping[tuple[str, str], Object]) -> tuple[str, bool]:
+def overlap(
+    policy: Object, asking: Callable[[str], Iterable[Object]], route_of: Callable[[Object], Object | None]
+) -> tuple[str, bool]:
     """Which other policy asks the same gateway for the same requests, as a sentence, and whether it is that which gets
-    them; empty when none does. `routes` are the HTTPRoutes by namespace and name.
+    them; empty when none does. `asking` finds the policies that ask for one of `requests_of`, `route_of` the HTTPRoute
+    of a policy.
 
     Of two routes that match a request equally well, the older one gets it (Gateway API). A host name wins over a
     pattern such as *.example.com, and a longer prefix over a shorter one: those share the requests as they say.
     """
-    mine = _asks(policy)
-    for other in others:
-        if other["metadata"]["uid"] == policy["metadata"]["uid"] or not (same := mine & _asks(other)):
-            continue
-        _, _, host, prefix = min(same)
-        metadata = other["metadata"]
-        requests = f"{host or 'every host'} below {prefix or '/'}"
-        loses = _age(other, routes) < _age(policy, routes)
-        gets = "it gets them" if loses else "this one gets them, and that one none"
-        message = (
-            f"PromotionPolicy {metadata['name']} in namespace {metadata['namespace']} asks the same gateway for the "
-            f"same requests ({requests}), and {gets}; give one of them other traffic.hostnames or traffic.pathPrefix"
-        )
-        return message, loses
+    for requests in requests_of(policy):
+        for other in asking(requests):
+            if other["metadata"]["uid"] == policy["metadata"]["uid"]:
+                continue
+            _, _, host, prefix = requests.split("/", 3)
+            metadata = other["metadata"]
+            said = f"{host or 'every host'} below /{prefix}"
+            loses = _age(other, route_of(other)) < _age(policy, route_of(policy))
+            gets = "it gets them" if loses else "this one gets them, and that one none"
+            message = (
+                f"PromotionPolicy {metadata['name']} in namespace {metadata['namespace']} asks the same gateway for "
+                f"the same requests ({said}), and {gets}; give one of them other traffic.hostnames or "
+                "traffic.pathPrefix"
+            )
+            return message, loses
     return "", False
+
+
+def requests_of(policy: Object) -> list[str]:
+    """What a policy asks gateways for, as `namespace/gateway/host/prefix`, in order; nothing without a gateway."""
+    traffic = policy.get("spec", {}).get("traffic", {})
+    gateway = traffic.get("gateway")
+    if not gateway:
+        return []
+    namespace = gateway.get("namespace") or policy["metadata"]["namespace"]
+    prefix = traffic.get("pathPrefix", "/").rstrip("/")
+    hosts = sorted(traffic.get("hostnames") or (_EVERY_HOST,))
+    return [f"{namespace}/{gateway['name']}/{host}{prefix or '/'}" for host in hosts]
 
 
 def address(policy: ClusterPolicy, route: Object | None, gateway: Object | None) -> str:
@@ -180,19 +196,7 @@ def _key(ref: Object, route: Object) -> tuple[object, ...]:
     )
 
 
-def _asks(policy: Object) -> set[tuple[str, str, str, str]]:
-    """Gateway and its namespace, host and prefix of the requests that a policy asks for; none without a gateway."""
-    traffic = policy["spec"].get("traffic", {})
-    gateway = traffic.get("gateway")
-    if not gateway:
-        return set()
-    namespace = gateway.get("namespace") or policy["metadata"]["namespace"]
-    prefix = traffic.get("pathPrefix", "/").rstrip("/")
-    return {(namespace, gateway["name"], host, prefix) for host in traffic.get("hostnames") or (_EVERY_HOST,)}
-
-
-def _age(policy: Object, routes: Mapping[tuple[str, str], Object]) -> tuple[str, str, str]:
+def _age(policy: Object, route: Object | None) -> tuple[str, str, str]:
     """By which the Gateway API decides: the older route, then the one that is first in the alphabet."""
     metadata = policy["metadata"]
-    obj = routes.get((metadata["namespace"], metadata["name"]), policy)
-    return obj["metadata"]["creationTimestamp"], metadata["namespace"], metadata["name"]
+    return (route or policy)["metadata"]["creationTimestamp"], metadata["namespace"], metadata["name"]

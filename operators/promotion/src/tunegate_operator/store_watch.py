@@ -10,6 +10,7 @@ import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,7 @@ from tunegate.records.signing import Signer, public_pem, read_key, read_pem, rea
 from tunegate.records.writing import Unrecorded, write
 from tunegate.statistics.paired import Difference, paired
 from tunegate.store import Store
+from tunegate.store.catalogue import Catalogue
 from tunegate.store.evaluations import find, find_measured, find_progress
 from tunegate_operator.conditions import Problem
 from tunegate_operator.types import EvaluationSummary, to_summary
@@ -49,6 +51,8 @@ Votes = Mapping[str, Verdicts] | Problem
 _USABLE_SECONDS = 120.0
 # A store that has said nothing for so long is away.
 _SILENT_SECONDS = 20.0
+# For so long the thread reads manifests before it looks at what is asked, so many of a model at a time.
+_LOOKING_SECONDS, _MANIFESTS = 1.0, 64
 # After this time without a question a canary is over.
 _FORGOTTEN_SECONDS = 600.0
 
@@ -107,7 +111,8 @@ class _Seen:
 
 
 class Source:
-    """`changed` hears the model whose versions or results are known anew; it must return at once.
+    """`wanted` says which models are to be listed, and every how many seconds. `changed` hears the model whose versions
+    or results are known anew; it must return at once.
 
     signing_key: the file that is read whenever something is signed, so that it may change; None: nothing is recorded.
     """
@@ -115,15 +120,20 @@ class Source:
     def __init__(
         self,
         open_store: Callable[[], Store],
+        wanted: Callable[[], Mapping[str, float]],
         changed: Callable[[str], None],
         scanned: Callable[[float], None],
         signing_key: Path | None = None,
     ) -> None:
         self._open, self._changed, self._scanned, self._signing_key = open_store, changed, scanned, signing_key
+        self._wanted = wanted
+        self._is_followed = True
         self._store: Store | None = None
+        self._catalogue: Catalogue | None = None
         self._seen = _Seen()
         self._intervals: Mapping[str, float] = {}
         self._due: dict[str, float] = {}
+        self._unread: deque[str] = deque()  # models that were listed, and whose manifests are being read
         self._asked_versions: dict[str, str] = {}
         self._asked_results: dict[ResultKey, str] = {}
         self._asked_pairs: dict[Pair, str] = {}
@@ -133,21 +143,17 @@ class Source:
         self._asked_records: dict[RecordKey, tuple[RecordRequest, str]] = {}
         self._wake = threading.Condition()
 
-    def follow(self, intervals: Mapping[str, float]) -> None:
-        """List these models every so many seconds from now on, and no others."""
+    def follow(self) -> None:
+        """Ask anew which models are to be listed, once for all that call this meanwhile."""
         with self._wake:
-            now = time.monotonic()
-            for model, seconds in intervals.items():
-                self._due[model] = min(self._due.get(model, now), now + seconds)
-            self._intervals = dict(intervals)
+            self._is_followed = False
             self._wake.notify()
 
     def hurry(self, model: str) -> None:
-        """List `model` now: there is news."""
+        """List `model` now, if it is to be listed: there is news."""
         with self._wake:
-            if model in self._intervals:
-                self._due[model] = 0
-                self._wake.notify()
+            self._due[model] = 0
+            self._wake.notify()
 
     def listing(self, model: str) -> tuple[ModelVersion, ...] | None:
         """The complete versions of `model` as last listed; None while that is not known."""
@@ -245,7 +251,9 @@ class Source:
 
     def _pause(self) -> float:
         if (
-            self._asked_results
+            not self._is_followed
+            or self._unread
+            or self._asked_results
             or self._asked_pairs
             or self._asked_votes
             or self._asked_records
@@ -256,11 +264,13 @@ class Source:
         return max(0.0, min(due) - time.monotonic()) if due else 60.0
 
     def _work(self) -> None:
+        """Answer what is asked, and then look for versions for a while: nobody who asks waits for a large store."""
+        for model in sorted(self._answer() | self._look()):
+            self._changed(model)
+
+    def _answer(self) -> set[str]:
+        """What is asked; the models of which there is news."""
         with self._wake:
-            now = time.monotonic()
-            due = [model for model in self._intervals if self._due.get(model, 0) <= now]
-            for model in due:
-                self._due[model] = now + self._intervals[model]
             versions, results, votes = dict(self._asked_versions), dict(self._asked_results), dict(self._asked_votes)
             pairs, records = dict(self._asked_pairs), list(self._asked_records.values())
             for asked in (
@@ -287,19 +297,78 @@ class Source:
                 self._seen.missing.pop(uri, None)
         news |= {model for key, model in results.items() if self._read_result(key, model)}
         news |= {model for pair, model in pairs.items() if self._compare(pair)}
-        news |= {model for request, model in records if self._record(request, model)}
-        for model in due:
-            started = time.monotonic()
-            if self._list(model):
+        return news | {model for request, model in records if self._record(request, model)}
+
+    def _look(self) -> set[str]:
+        """List the models that are due, or read what of their manifests is new; those of which there is news."""
+        self._follow()
+        started = time.monotonic()
+        due = [model for model in self._intervals if self._due.get(model, 0) <= started]
+        if due:
+            with self._wake:
+                self._due |= {model: started + self._intervals[model] for model in due}
+            try:
+                with _told():
+                    self._catalogued().list(due)
+            except TunegateError as error:
+                return {model for model in due if self._know(model, None, problem_of(error))}
+            finally:
+                self._scanned(time.monotonic() - started)
+            self._unread.extend(model for model in due if model not in self._unread)
+        news, started = set(), time.monotonic()
+        while self._unread:
+            model = self._unread.popleft()
+            if self._read_on(model):
                 news.add(model)
-            self._scanned(time.monotonic() - started)
-        for model in sorted(news):
-            self._changed(model)
+            if time.monotonic() - started > _LOOKING_SECONDS:
+                break
+        return news
+
+    def _read_on(self, model: str) -> bool:
+        """Read some new manifests of a model, and wait in line again if there are more; whether there is news of it."""
+        try:
+            with _told():
+                if not self._catalogued().read(model, _MANIFESTS):
+                    self._unread.append(model)
+                    return False
+                found, damaged = self._catalogued().versions(model), self._catalogued().damaged(model)
+        except TunegateError as error:
+            return self._know(model, None, problem_of(error))
+        self._seen.producers |= {each.version.digest: each.producer for each in found}
+        problem = replace(problem_of(damaged[-1]), stops=False) if damaged else None  # the others go on
+        return self._know(model, tuple(each.version for each in found), problem)
+
+    def _know(self, model: str, versions: tuple[ModelVersion, ...] | None, problem: Problem | None) -> bool:
+        """Whether anything is different from before."""
+        before = (self._seen.listings.get(model), self._seen.problems.get(model))
+        self._seen.listings[model] = versions
+        if problem:
+            self._seen.problems[model] = problem
+        else:
+            self._seen.problems.pop(model, None)
+        return before != (versions, problem)
+
+    def _follow(self) -> None:
+        if self._is_followed:
+            return
+        with self._wake:
+            self._is_followed = True
+        wanted, now = self._wanted(), time.monotonic()
+        with self._wake:
+            self._due = {model: min(self._due.get(model, now), now + seconds) for model, seconds in wanted.items()}
+            self._intervals = wanted
+        if self._catalogue:
+            self._catalogue.keep(wanted)
 
     def _opened(self) -> Store:
         if self._store is None:
             self._store = self._open()
         return self._store
+
+    def _catalogued(self) -> Catalogue:
+        if self._catalogue is None:
+            self._catalogue = self._opened().catalogue()
+        return self._catalogue
 
     def _read_result(self, key: ResultKey, model: str) -> bool:
         digest, suite, _ = key
@@ -399,26 +468,6 @@ class Source:
         signer = read_key(read_pem(self._signing_key), str(self._signing_key))
         self._seen.public_key = (signer.public_key.keyid, public_pem(signer).decode())
         return signer
-
-    def _list(self, model: str) -> bool:
-        """List a model; says whether anything is different from before."""
-        before = (self._seen.listings.get(model), self._seen.problems.get(model))
-        try:
-            with _told():
-                store = self._opened()
-                versions = tuple(store.list(model))
-                for version in versions:
-                    if version.digest not in self._seen.producers:
-                        self._seen.producers[version.digest] = store.manifest(version.uri).producer
-        except TunegateError as error:
-            self._seen.listings[model] = None
-            self._seen.problems[model] = problem_of(error)
-        else:
-            self._seen.listings[model] = versions
-            self._seen.problems.pop(model, None)
-            for damaged in store.damaged(model):  # the others go on
-                self._seen.problems[model] = replace(problem_of(damaged), stops=False)
-        return before != (self._seen.listings[model], self._seen.problems.get(model))
 
 
 @contextmanager
