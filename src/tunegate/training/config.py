@@ -19,7 +19,7 @@ from msgspec import Meta
 from tunegate.api.codec import Resource
 from tunegate.api.errors import UsageError
 from tunegate.files import default_cache
-from tunegate.models.templates import load_template
+from tunegate.models.templates import check_template
 
 ZERO2 = Path(__file__).with_name("zero2.json")
 _ALPHA_OF_2023 = 32
@@ -110,7 +110,10 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
             "All weights, a LoRA adapter, the last layers, or a soft prompt: at the input or (v2) in every layer.",
         ),
     ] = "lora"
-    template: Annotated[str, _about(WHAT, "The chat template, saved beside the weights.")] = "chatml"
+    template: Annotated[
+        str,
+        _about(WHAT, "The chat template, saved beside the weights: auto is the base's own, and chatml without one."),
+    ] = "auto"
 
     store: Annotated[
         str | None, _about(WHERE, "The model store to publish in; without one versions are not published.")
@@ -164,7 +167,7 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
     cutoff_len: Annotated[Annotated[int, Meta(ge=16)], _about(DATA, "Most tokens of a dialogue.")] = 2048
     truncation: Annotated[
         Literal["keep_head", "keep_last_turns", "drop"],
-        _about(DATA, "A longer one keeps its first turns, keeps its last turns, or is left out and counted."),
+        _about(DATA, "A longer one is cut at the end, keeps its last turns, or is left out and counted."),
     ] = "keep_head"
     max_source_length: Annotated[
         Count | None, _about(DATA, "The rule of 2023 instead: most tokens of a question; needs --max_target_length.")
@@ -407,7 +410,7 @@ def scheduler_kwargs(config: TrainConfig) -> dict[str, Any]:
 
 
 def _check_template(config: TrainConfig) -> None:
-    load_template(config.template)
+    check_template(config.template)
 
 
 def _check_method(config: TrainConfig) -> None:

@@ -32,7 +32,7 @@ from tunegate.models.mount import deliver, read_mounted
 from tunegate.models.network import load_network, load_tokenizer, network_of_shapes, read_config
 from tunegate.models.prompt_tuning import ADAPTER_CONFIG, ADAPTER_WEIGHTS, kind_in
 from tunegate.models.quantize import quantize
-from tunegate.models.templates import load_template
+from tunegate.models.templates import TURN_END, check_template, closing_of, load_template, set_template
 from tunegate.models.tokens import Tokens
 from tunegate.models.weights import check_weights
 from tunegate.store import Store
@@ -462,8 +462,29 @@ def test_the_package_that_is_installed_so_carries_the_file() -> None:
 def test_a_template_is_one_of_those_that_the_message_lists() -> None:
     with refused("There is no template …; the templates are: ") as caught:
         load_template("chat")
-    for name in str(caught.value).rstrip(".").split("are: ")[1].split(", "):
-        assert load_template(name)
+    for name in str(caught.value).split(". ", 1)[0].split("are: ")[1].split(", "):
+        check_template(name)
+
+
+def test_a_template_fits_the_tokenizer_and_ends_its_answers(base: Path) -> None:
+    tokenizer = load_tokenizer(base)
+    with refused("; use another base, or give the --template that it was tuned with"):
+        set_template(tokenizer, "llama3", base)
+    for words, template in (
+        ("; give another --template", "{{ raise_exception('no') }}"),
+        ("so that nothing can be trained; give another --template", "Hi"),
+    ):
+        tokenizer.chat_template = template
+        with refused(words):
+            closing_of(tokenizer)
+        set_template(tokenizer, "qwen3", base)
+        assert closing_of(tokenizer) == TURN_END
+    tokenizer.chat_template, eos = "{{ messages[1]['content'] }}", tokenizer.eos_token
+    tokenizer.eos_token = None
+    with refused("has no end-of-sequence token; set eos_token in it"):
+        closing_of(tokenizer)
+    tokenizer.eos_token = eos
+    assert closing_of(tokenizer) == ""
 
 
 def test_a_tokenizer_is_that_of_a_folder_or_of_a_version_as_it_was_published(

@@ -29,7 +29,7 @@ from tunegate.training.config import arguments_of, check_config, check_global_ba
         pytest.param({"num_layer_trainable": 0}, "--num_layer_trainable is 0", id="no layer"),
         pytest.param({"metrics_port": 65536}, "--metrics_port is 65536; it must be in 1..65535", id="port"),
         pytest.param({"lr_scheduler_type": "cosin"}, "'cosin' is not one of: linear", id="schedule"),
-        pytest.param({"template": "llama3"}, "no template 'llama3'", id="template"),
+        pytest.param({"template": "lama3"}, "no template 'lama3'", id="template"),
         pytest.param({"deepspeed": "/no/such/file.json"}, "can't be read: No such file", id="no file"),
         pytest.param(
             {"fp16": True, "bf16": "true"}, r"keep one.*such as \$\{fp16\} was empty", id="both kinds of 16 bits"

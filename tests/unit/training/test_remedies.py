@@ -566,7 +566,7 @@ RUNS = [
     Case("give a number of them from 1 to ", run(GOOD, val_size=1), run(GOOD * 2, val_size=1)),
     Case("give a number of them from 1 to ", run(GOOD * 3, val_size=9), run(GOOD * 3, val_size=0)),
     Case("; save it there once more", run(broken=spoil("tokenizer_config.json", "{")), run()),
-    Case("needs; use another base", run(broken=wordless), run()),
+    Case("; use another base, or give the --template", run(broken=wordless, template="chatml"), run()),
     Case("it has no config.json; save the model there first", run(broken=without("config.json")), run()),
     Case("save the model's tokenizer into the same folder", run(broken=without("tokenizer.json")), run()),
     Case("train the version it was made from", run(broken=quantized), run()),

@@ -121,8 +121,8 @@ def write_dataset(
                 rejected[outcome.reason] = Rejects(count=before.count + 1, first=before.first)
                 lines.write(msgspec.json.encode(reject) + b"\n")
                 continue
-            mask = np.asarray(outcome.example.labels) != IGNORED
             unread.update(outcome.unrendered)
+            mask = np.asarray(outcome.example.labels) != IGNORED
             counts.update(
                 examples=1,
                 tokens=len(mask),

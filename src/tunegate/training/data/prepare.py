@@ -19,7 +19,7 @@ from tunegate.api.codec import Resource
 from tunegate.api.digest import Digest
 from tunegate.api.errors import DataError
 from tunegate.files import alone_with, default_cache, digest_of_file, disk_errors_as, new_folder
-from tunegate.models.templates import load_template
+from tunegate.models.templates import template_for
 from tunegate.training.config import TrainConfig
 from tunegate.training.data.cache import CachedDataset, DatasetAccount, collect_rejected, open_dataset, write_dataset
 from tunegate.training.data.datasets import DataSet, find_datasets
@@ -28,7 +28,7 @@ from tunegate.training.data.formats import dialogues_of
 from tunegate.training.data.readers import Record, RecordError, read_records
 from tunegate.training.data.tokenize import Encoded, encode, limits_of, load_tokenizer
 
-_FORMAT = 5  # raise it when the same settings come to other tokens, or lie in other files
+_FORMAT = 6  # raise it when the same settings come to other tokens, or lie in other files
 _BATCH = 256  # dialogues encoded at once
 _REPORT_SECONDS = 1.0
 
@@ -159,7 +159,7 @@ def _key(dataset: DataSet, config: TrainConfig, tokenizer_folder: Path) -> str:
         dataset.num_samples,
         dataset.named,
         tokenizer,
-        load_template(config.template),
+        template_for(config.template, tokenizer_folder),
         asdict(limits_of(config)),
         config.max_samples,
     ]

@@ -44,6 +44,7 @@ class Reason(StrEnum):
     NO_TEXT = "NoText"
     NOTHING_TRAINED = "NothingTrained"
     RESERVED_TEXT = "ReservedText"
+    REFUSED_BY_TEMPLATE = "RefusedByTemplate"
     NOT_IN_TURN = "NotInTurn"
     TOO_LONG = "TooLong"
 

@@ -12,14 +12,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from tunegate.api.errors import ModelError
-from tunegate.models.templates import TURN_END, TURN_START, load_template
+from tunegate.models.templates import set_template
 from tunegate.training.config import TrainConfig
-from tunegate.training.data.dialogues import Dialogue, Message
+from tunegate.training.data.dialogues import Dialogue
 from tunegate.training.data.readers import Reason, RecordError
+from tunegate.training.data.rendering import Rendered, Renderer
 
 IGNORED = -100
 Ids = npt.NDArray[np.int32]
@@ -37,8 +39,8 @@ class Example:
 class Limits:
     """Most tokens of a dialogue and what happens to a longer one; or of a question and an answer, by the rule of 2023.
 
-    keep_head: turns are left out from the end, and a first turn that is longer is cut inside; keep_last_turns: from
-    the beginning, the system text stays; drop: the dialogue is.
+    keep_head: the turn that does not fit is cut inside, and those after it are left out; keep_last_turns: turns are
+    left out from the beginning, the system text stays; drop: the dialogue is.
     """
 
     cutoff_len: int
@@ -81,7 +83,7 @@ def limits_of(config: TrainConfig) -> Limits:
 
 
 def load_tokenizer(folder: Path, template: str) -> Any:
-    """The tokenizer of a folder with our chat template. Raises ModelError when it can't be used."""
+    """The tokenizer of a folder with the template called `template`. Raises ModelError when it can't be used."""
     from transformers import AutoTokenizer  # brings torch along, and is only needed for what was not tokenized before
 
     try:
@@ -89,12 +91,7 @@ def load_tokenizer(folder: Path, template: str) -> Any:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"The tokenizer in {folder} can't be read: {reason}; save it there once more.") from error
-    for token in (TURN_START, TURN_END):
-        if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id):
-            raise ModelError(
-                f"The tokenizer in {folder} has no {token}, which the template {template} needs; use another base."
-            )
-    tokenizer.chat_template = load_template(template)
+    set_template(tokenizer, template, folder)
     # Some are published with limits of their own, which only the Python wrapper would undo for each call.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
@@ -108,63 +105,37 @@ def encode(
 
     What is one already stays one, so that outcomes are in step with the records they come from.
     """
-    dialogues = [_without_calls(dialogue) for dialogue in dialogues]
-    usable = [dialogue for dialogue in dialogues if not isinstance(dialogue, RecordError)]
-    turns = iter(_turns_of(tokenizer, [dialogue.messages for dialogue in usable]) if usable else ())
-    for dialogue in dialogues:
-        if isinstance(dialogue, RecordError):
-            yield dialogue
+    renderer = Renderer(tokenizer)
+    rendered = [_rendered(renderer, dialogue) for dialogue in dialogues]
+    segments = renderer.segments([each for each in rendered if isinstance(each, Rendered)])
+    for dialogue, each in zip(dialogues, rendered, strict=True):
+        if isinstance(dialogue, RecordError) or isinstance(each, RecordError):
+            yield dialogue if isinstance(dialogue, RecordError) else each  # type: ignore[misc]
             continue
         try:
-            encoded = _cut(tokenizer, dialogue.messages, next(turns), limits)
+            encoded = _cut(renderer, dialogue, _turns(each, next(segments)), limits)
             is_trained = (np.asarray(encoded.example.labels) != IGNORED).any()
             nothing = RecordError(Reason.NOTHING_TRAINED, "no answer of it is to be trained")
-            yield replace(encoded, unrendered=_unrendered(dialogue)) if is_trained else nothing
+            yield replace(encoded, unrendered=each.unrendered) if is_trained else nothing
         except RecordError as error:
             yield error
 
 
-def _without_calls(dialogue: Dialogue | RecordError) -> Dialogue | RecordError:
-    """The dialogue, unless it holds what our template has no place for."""
-    if isinstance(dialogue, RecordError):
-        return dialogue
-    if any(message.tool_calls or message.role == "tool" for message in dialogue.messages):
-        return RecordError(Reason.TOOL_TURN, "an answer calls tools, which the chat template has no place for")
-    return dialogue
+def _rendered(renderer: Renderer, dialogue: Dialogue | RecordError) -> Rendered | RecordError:
+    try:
+        return dialogue if isinstance(dialogue, RecordError) else renderer.render(dialogue)
+    except RecordError as error:
+        return error
 
 
-def _unrendered(dialogue: Dialogue) -> tuple[str, ...]:
-    """Keys of what our template leaves out."""
-    is_thought = any(message.reasoning for message in dialogue.messages)
-    left_out = {"messages[].reasoning_content": is_thought, "tools": bool(dialogue.tools)}
-    return tuple(key for key, is_there in left_out.items() if is_there)
-
-
-def _turns_of(tokenizer: Any, dialogues: Sequence[Sequence[Message]]) -> list[list[Turn]]:
-    """The turns of each dialogue, one for each answer."""
-    asked = [
-        [message.for_template() for message in messages[:end]] for messages in dialogues for end in _answers(messages)
+def _turns(rendered: Rendered, segments: Sequence[list[int]]) -> list[Turn]:
+    return [
+        Turn(source, answer, about.is_trained)
+        for source, answer, about in zip(segments[::2], segments[1::2], rendered.answers, strict=True)
     ]
-    prompts = iter(tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False))
-    pieces: list[str] = []
-    for messages in dialogues:
-        rendered = ""
-        for end in _answers(messages):
-            prompt, answer = next(prompts), messages[end].content + TURN_END
-            assert prompt.startswith(rendered), "the template changes what it rendered before"
-            # Two pieces, because a served prompt ends here, too: no token may span prompt and answer.
-            pieces += (prompt[len(rendered) :], answer)
-            rendered = prompt + answer
-    # The tokenizer's own core, on all CPUs: its Python wrapper takes as long again.
-    ids = iter([piece.ids for piece in tokenizer.backend_tokenizer.encode_batch_fast(pieces, add_special_tokens=False)])
-    return [[Turn(next(ids), next(ids), messages[end].trained) for end in _answers(messages)] for messages in dialogues]
 
 
-def _answers(messages: Sequence[Message]) -> list[int]:
-    return [index for index, message in enumerate(messages) if message.role == "assistant"]
-
-
-def _cut(tokenizer: Any, messages: Sequence[Message], turns: Sequence[Turn], limits: Limits) -> Encoded:
+def _cut(renderer: Renderer, dialogue: Dialogue, turns: Sequence[Turn], limits: Limits) -> Encoded:
     if limits.source is not None and limits.target is not None:
         return _by_the_rule_of_2023(turns, limits.source, limits.target)
     whole = sum(map(len, turns))
@@ -173,15 +144,21 @@ def _cut(tokenizer: Any, messages: Sequence[Message], turns: Sequence[Turn], lim
         return Encoded(_joined(turns))
     if limits.truncation == "drop":
         raise RecordError(Reason.TOO_LONG, f"it is too long: it has {whole} tokens, beyond --cutoff_len {limit}")
-    if limits.truncation == "keep_last_turns":
-        kept = _last_turns(tokenizer, messages, turns, limit)
-    else:
-        ends = np.cumsum([len(turn) for turn in turns])
-        if ends[0] > limit:
-            kept = [_cut_inside(turns[0], limit)]
-            return Encoded(_joined(kept), whole - limit, len(turns) - 1)
-        kept = turns[: int(np.searchsorted(ends, limit, side="right"))]
+    keeps_last = limits.truncation == "keep_last_turns"
+    kept = _last_turns(renderer, dialogue, limit) if keeps_last else _head(turns, limit)
     return Encoded(_joined(kept), whole - sum(map(len, kept)), len(turns) - len(kept))
+
+
+def _head(turns: Sequence[Turn], limit: int) -> list[Turn]:
+    """The turns up to the limit; of the one that goes beyond it what LLaMA-Factory leaves, if some answer is left."""
+    kept: list[Turn] = []
+    for turn in turns:
+        room = limit - sum(map(len, kept))
+        if len(turn) > room:
+            cut = _cut_inside(turn, room)
+            return [*kept, cut] if cut.answer or not kept else kept
+        kept.append(turn)
+    return kept
 
 
 def _cut_inside(turn: Turn, limit: int) -> Turn:
@@ -197,20 +174,18 @@ def _cut_inside(turn: Turn, limit: int) -> Turn:
     return Turn(turn.source[: limit - kept], turn.answer[:kept], turn.is_trained)
 
 
-def _last_turns(tokenizer: Any, messages: Sequence[Message], turns: Sequence[Turn], limit: int) -> Sequence[Turn]:
-    """As many turns as fit, to the last one; the dialogue is rendered anew, as if it had begun there."""
-    system = [message for message in messages[:1] if message.role == "system"]
-    dialogue = messages[len(system) :]
-    for first in range(1, len(turns)):
-        if sum(map(len, turns[first:])) > limit:
-            continue  # it can't fit: the system text comes on top
-        (kept,) = _turns_of(tokenizer, [[*system, *dialogue[2 * first :]]])
-        if sum(map(len, kept)) <= limit:
+def _last_turns(renderer: Renderer, dialogue: Dialogue, limit: int) -> Sequence[Turn]:
+    """What was said since the earliest question from which on it fits, rendered as if the dialogue had begun there."""
+    system = tuple(message for message in dialogue.messages[:1] if message.role == "system")
+    asked = [index for index, message in enumerate(dialogue.messages) if message.role == "user"]
+    for first in asked[1:] or asked:
+        rendered = renderer.render(msgspec.structs.replace(dialogue, messages=(*system, *dialogue.messages[first:])))
+        kept = _turns(rendered, next(renderer.segments([rendered])))
+        if (length := sum(map(len, kept))) <= limit:
             return kept
-    (alone,) = _turns_of(tokenizer, [[*system, *dialogue[-2:]]])
     raise RecordError(
         Reason.TOO_LONG,
-        f"its last answer is too long: with its question it has {len(alone[0])} tokens, beyond --cutoff_len {limit}",
+        f"its last answer is too long: with its question it has {length} tokens, beyond --cutoff_len {limit}",
     )
 
 

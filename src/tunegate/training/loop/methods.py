@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 
 from tunegate.api.errors import ModelError
 from tunegate.models.network import load_network
-from tunegate.models.templates import TURN_END
+from tunegate.models.templates import stops_of
 from tunegate.training.config import TrainConfig
 from tunegate.training.loop.attention import BY_DIALOGUE
 from tunegate.training.run.plan import Plan
@@ -31,10 +31,10 @@ def load_model(plan: Plan, tokenizer: Any, arguments: TrainingArguments) -> Any:
     dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
     attention = BY_DIALOGUE if plan.config.packing and arguments.device.type == "cpu" else None
     model: Any = load_network(Path(plan.base_folder), dtype, attention)
-    # What ends an answer: the base model's own tokens, and the one that closes a turn.
+    # What ends an answer: the base model's own tokens, and those of the chat template.
     own = model.generation_config.eos_token_id
     stops = own if isinstance(own, list) else [own] if own is not None else []
-    model.generation_config.eos_token_id = sorted({*stops, tokenizer.convert_tokens_to_ids(TURN_END)})
+    model.generation_config.eos_token_id = sorted({*stops, *stops_of(tokenizer)})
     torch.manual_seed(plan.config.seed)
     if plan.config.finetuning_type == "full":
         return model

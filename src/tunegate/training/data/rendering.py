@@ -1,0 +1,180 @@
+"""Where the answers stand in a dialogue as its chat template renders it, and the token ids of what is between.
+
+An answer begins where the prompt ends that a server would render for it, and ends with the token that closes it: both
+are found by rendering, so that a template is never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from typing import Any
+
+import msgspec
+import numpy as np
+from jinja2 import TemplateError
+
+from tunegate.models.templates import closing_of, special_tokens
+from tunegate.training.data.dialogues import Dialogue, Message
+from tunegate.training.data.readers import Reason, RecordError
+
+_PROBE = "What nobody says"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The characters of an answer and of what closes it."""
+
+    start: int
+    end: int
+    is_trained: bool
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A dialogue's text up to the end of its last answer; `unrendered`: keys of its messages that it leaves out."""
+
+    text: str
+    answers: tuple[Answer, ...]
+    unrendered: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Messages and tools as `apply_chat_template` takes them."""
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None = None
+
+
+class Renderer:
+    """The chat template and the tokenizer of a model. Raises ModelError for a template that closes no answer."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._special = special_tokens(tokenizer)
+        self._closing = closing_of(tokenizer)
+        self._thinks = self._has_place_for(Message("assistant", "Hello", _PROBE))
+        self._is_cut_anywhere: bool | None = None
+
+    def render(self, dialogue: Dialogue) -> Rendered:
+        """Raises RecordError for a dialogue that the template refuses, or renders otherwise than it asks for it."""
+        self._refuse_reserved(dialogue)
+        asked = _Asked([message.for_template() for message in dialogue.messages], list(dialogue.tools) or None)
+        text = self._text(asked)
+        answers: list[Answer] = []
+        unrendered = set[str]()
+        if dialogue.tools and not all(_name(tool) in text for tool in dialogue.tools):
+            unrendered.add("tools")
+        for index, message in enumerate(dialogue.messages):
+            if message.role != "assistant":
+                continue
+            start = self._start(asked, index, text, answers[-1].end if answers else 0)
+            if start is None:
+                unrendered.add("messages[].content")
+                continue
+            text, end = self._end(asked, index, text, start)
+            said = text[start:end]
+            if not all(call.name in said for call in message.tool_calls):
+                raise RecordError(Reason.TOOL_TURN, "an answer calls tools, which the chat template has no place for")
+            is_thought = message.reasoning.strip() in said
+            if not is_thought:
+                unrendered.add("messages[].reasoning_content")
+            # Without its reasoning it would be learned to answer at once where the template has a place for it.
+            answers.append(Answer(start, end, message.trained and (is_thought or not self._thinks)))
+        if not answers:
+            raise RecordError(Reason.NOTHING_TRAINED, "the chat template renders no answer as it asks for it")
+        return Rendered(text[: answers[-1].end], tuple(answers), tuple(sorted(unrendered)))
+
+    def segments(self, rendered: Sequence[Rendered]) -> Iterator[list[list[int]]]:
+        """The ids of each text: of what comes before its first answer, of that answer, of what comes then, and so on.
+
+        A served prompt ends where an answer begins: no token spans both.
+        """
+        bounds: list[Any] = [
+            [0, *(bound for answer in each.answers for bound in (answer.start, answer.end))] for each in rendered
+        ]
+        backend = self._tokenizer.backend_tokenizer
+        if not self._cuts_anywhere():
+            encodings = backend.encode_batch([each.text for each in rendered], add_special_tokens=False)
+            for bound, encoding in zip(bounds, encodings, strict=True):
+                places = np.searchsorted([end for _, end in encoding.offsets], bound, side="right")
+                yield [encoding.ids[first:last] for first, last in pairwise(places)]
+            return
+        pieces = [
+            each.text[first:last]
+            for each, places in zip(rendered, bounds, strict=True)
+            for first, last in pairwise(places)
+        ]
+        # The tokenizer's own core, on all CPUs: its Python wrapper takes as long again.
+        ids = (piece.ids for piece in backend.encode_batch_fast(pieces, add_special_tokens=False))
+        for places in bounds:
+            yield [next(ids) for _ in pairwise(places)]
+
+    def _cuts_anywhere(self) -> bool:
+        """Whether pieces come to the same ids as the whole: not where a tokenizer puts a space before each text."""
+        if self._is_cut_anywhere is None:
+            backend = self._tokenizer.backend_tokenizer
+            whole, *pieces = [
+                backend.encode(text, add_special_tokens=False).ids for text in ("Hi, you\n", "Hi,", " you", "\n")
+            ]
+            self._is_cut_anywhere = whole == [*chain.from_iterable(pieces)]
+        return self._is_cut_anywhere
+
+    def _start(self, asked: _Asked, index: int, text: str, before: int) -> int | None:
+        """Where the answer begins; None where the text does not go on as the prompt for it ends."""
+        prompt = self._text(asked, index, has_prompt=True)
+        if text.startswith(prompt):
+            return len(prompt)
+        # What was said before is rendered otherwise now, as where reasoning is dropped: the words that ask stay.
+        asks = prompt.removeprefix(self._text(asked, index))
+        place = text.find(asks, before) if asks != prompt and self._special.match(asks) else -1
+        return place + len(asks) if place >= 0 else None
+
+    def _end(self, asked: _Asked, index: int, text: str, start: int) -> tuple[str, int]:
+        """Where the answer ends with what closes it, and the text, to which the end of a last answer may be added."""
+        if self._closing:
+            place = text.find(self._closing, start)
+            if place < 0:
+                raise RecordError(Reason.REFUSED_BY_TEMPLATE, "the chat template closes an answer otherwise than usual")
+            return text, place + len(self._closing)
+        head = self._text(asked, index + 1)
+        if not text.startswith(head):
+            raise RecordError(Reason.REFUSED_BY_TEMPLATE, "the chat template changes an answer that it does not close")
+        if index + 1 == len(asked.messages):
+            return text + self._tokenizer.eos_token, len(text) + len(self._tokenizer.eos_token)
+        following = self._special.match(text, len(head))  # which begins the next turn, and ends this one
+        return text, following.end() if following else len(head)
+
+    def _text(self, asked: _Asked, count: int | None = None, *, has_prompt: bool = False) -> str:
+        """The first `count` messages, or all; `has_prompt` adds what a server ends a prompt with."""
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    asked.messages[:count], tools=asked.tools, tokenize=False, add_generation_prompt=has_prompt
+                )
+            )
+        except (TemplateError, ValueError, TypeError) as error:
+            raise RecordError(Reason.REFUSED_BY_TEMPLATE, f"the chat template refuses it: {error}") from None
+
+    def _has_place_for(self, answer: Message) -> bool:
+        try:
+            return _PROBE in self._text(_Asked([Message("user", "Hi").for_template(), answer.for_template()]))
+        except RecordError:
+            return False
+
+    def _refuse_reserved(self, dialogue: Dialogue) -> None:
+        for message in dialogue.messages:
+            calls = msgspec.json.encode(message.tool_calls).decode() if message.tool_calls else ""
+            for said in (message.content, message.reasoning, calls):
+                if found := self._special.search(said):
+                    turn = "an assistant turn" if message.role == "assistant" else f"a {message.role} turn"
+                    raise RecordError(
+                        Reason.RESERVED_TEXT, f"{turn} holds {found[0]}, which is a token of the model and no text"
+                    )
+
+
+def _name(tool: dict[str, Any]) -> str:
+    about = tool.get("function", tool)
+    return str(about.get("name", "")) if isinstance(about, dict) else ""

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from tunegate.training.data.dialogues import Dialogue, Message, ToolCall
+from tunegate.training.data.readers import Reason, RecordError
+from tunegate.training.data.rendering import Rendered, Renderer
+from tunegate.training.data.tokenize import IGNORED, Encoded, Limits, encode
+
+START, END = "<|im_start|>", "<|im_end|>"
+SPECIAL = [START, END, "<|user|>", "<|assistant|>", "<|tool|>", "<|eot_id|>", "<|start|>", "<|stop|>"]
+
+# As Qwen3's works: reasoning stays where no question follows, tools are told in the system turn, results go to a user.
+QWEN_LIKE = """
+{%- if tools %}{{ '<|im_start|>system\\n# Tools' }}{% for tool in tools %}{{ '\\n' + tool | tojson }}{% endfor %}
+{{- '<|im_end|>\\n' }}{% endif %}
+{%- set ns = namespace(last=0) %}
+{%- for message in messages %}{% if message.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}
+{%- for message in messages %}
+{%- if message.role == 'tool' %}
+{{- '<|im_start|>user\\n<tool_response>\\n' + message.content + '\\n</tool_response><|im_end|>\\n' }}
+{%- else %}
+{{- '<|im_start|>' + message.role + '\\n' }}
+{%- if message.role == 'assistant' %}{% generation %}
+{%- if loop.index0 > ns.last %}{{ '<think>\\n' + (message.reasoning_content or '') + '\\n</think>\\n\\n' }}{% endif %}
+{{- message.content }}
+{%- for call in message.tool_calls or [] %}
+{{- '\\n<tool_call>\\n' + call.function | tojson + '\\n</tool_call>' }}
+{%- endfor %}
+{{- '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}
+{%- else %}{{ message.content + '<|im_end|>\\n' }}{% endif %}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}
+"""
+# As Llama 3's works: trimmed turns, a call is the whole answer, results are the ipython's.
+LLAMA_LIKE = """
+{%- for message in messages %}
+{%- set role = 'ipython' if message.role == 'tool' else message.role %}
+{{- '<|start|>' + role + '<|stop|>\\n\\n' }}
+{%- if tools and loop.first %}{{ tools | tojson + '\\n' }}{% endif %}
+{%- if message.role == 'assistant' %}{% generation %}
+{%- if message.tool_calls %}{{ message.tool_calls[0].function | tojson }}
+{%- else %}{{ message.content | trim }}{% endif %}
+{{- '<|eot_id|>' }}{% endgeneration %}
+{%- else %}{{ message.content | trim + '<|eot_id|>' }}{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|start|>assistant<|stop|>\\n\\n' }}{% endif %}
+"""
+# As GLM 4's works: the next turn's beginning ends an answer.
+OPEN = """
+{%- for message in messages %}{{ '<|' + message.role + '|>\\n' + message.content }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}
+"""
+# As DeepSeek-R1's works: it asks for reasoning, and leaves that out of every answer.
+ASKS_OTHERWISE = """
+{%- for message in messages %}{{ '<|' + message.role + '|>' + message.content + '<|eot_id|>' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|assistant|><think>\\n' }}{% endif %}
+"""
+
+WEATHER = {
+    "type": "function",
+    "function": {"name": "weather", "description": "Of a city.", "parameters": {"type": "object", "properties": {}}},
+}
+SUNNY = Dialogue(
+    (
+        Message("user", "Is it sunny in Paris?"),
+        Message("assistant", "", "I look it up.", (ToolCall("weather", {"city": "Paris"}, "c1"),)),
+        Message("tool", '{"sky": "clear"}', name="weather", tool_call_id="c1"),
+        Message("assistant", "Yes, it is.", "Clear is sunny."),
+    ),
+    (WEATHER,),
+)
+TWICE = Dialogue(
+    (
+        Message("user", "2 + 2?"),
+        Message("assistant", "4", "Two and two."),
+        Message("user", "And 3?"),
+        Message("assistant", "7", "Four and three."),
+    )
+)
+
+
+def _tokenizer(template: str) -> Any:
+    """Bytes as tokens, and the special ones."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
+    words.pre_tokenizer, words.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    made = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<|endoftext|>", extra_special_tokens=SPECIAL)
+    made.chat_template = template
+    return made
+
+
+def _encode(tokenizer: Any, dialogue: Dialogue) -> Encoded:
+    (encoded,) = encode(tokenizer, [dialogue], Limits(4096))
+    assert isinstance(encoded, Encoded), encoded
+    return encoded
+
+
+def _trained(tokenizer: Any, encoded: Encoded) -> list[str]:
+    """The texts that are trained, each without what stands between."""
+    pairs = zip(encoded.example.input_ids, encoded.example.labels, strict=True)
+    spans: list[list[int]] = []
+    before = False
+    for token, label in pairs:
+        if label != IGNORED:
+            spans[-1].append(int(token)) if before else spans.append([int(token)])
+        before = label != IGNORED
+    return [tokenizer.decode(span) for span in spans]
+
+
+@pytest.mark.parametrize("template", [QWEN_LIKE, LLAMA_LIKE], ids=["qwen", "llama"])
+def test_tools_and_reasoning_are_trained_token_for_token_as_transformers_renders_them(template: str) -> None:
+    tokenizer = _tokenizer(template)
+    messages = [message.for_template() for message in SUNNY.messages]
+    wanted = tokenizer.apply_chat_template(
+        messages, tools=list(SUNNY.tools), return_dict=True, return_assistant_tokens_mask=True
+    )
+
+    example = _encode(tokenizer, SUNNY).example
+
+    length = len(example.input_ids)
+    assert list(example.input_ids) == wanted["input_ids"][:length]
+    assert tokenizer.decode(wanted["input_ids"][length:]).strip() == ""
+    assert [int(label != IGNORED) for label in example.labels] == wanted["assistant_masks"][:length]
+
+
+def test_what_is_trained_of_a_call_is_the_thought_the_call_and_what_closes_it() -> None:
+    tokenizer = _tokenizer(QWEN_LIKE)
+
+    assert _trained(tokenizer, _encode(tokenizer, SUNNY)) == [
+        "<think>\nI look it up.\n</think>\n\n\n<tool_call>\n"
+        '{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>' + END,
+        "<think>\nClear is sunny.\n</think>\n\nYes, it is." + END,
+    ]
+
+
+def test_an_answer_whose_reasoning_a_later_question_drops_is_read_and_told() -> None:
+    tokenizer = _tokenizer(QWEN_LIKE)
+
+    encoded = _encode(tokenizer, TWICE)
+
+    assert _trained(tokenizer, encoded) == ["<think>\nFour and three.\n</think>\n\n7" + END]
+    assert encoded.unrendered == ("messages[].reasoning_content",)
+    assert "Two and two" not in tokenizer.decode(list(encoded.example.input_ids))
+
+
+def test_without_reasoning_each_answer_is_trained_as_it_is_rendered() -> None:
+    tokenizer = _tokenizer(QWEN_LIKE)
+    plain = Dialogue(tuple(Message(message.role, message.content) for message in TWICE.messages))
+
+    encoded = _encode(tokenizer, plain)
+
+    assert _trained(tokenizer, encoded) == ["4" + END, "<think>\n\n</think>\n\n7" + END]
+    assert not encoded.unrendered
+
+
+def test_reasoning_that_a_template_has_no_place_for_is_told_and_the_answer_trained() -> None:
+    tokenizer = _tokenizer(LLAMA_LIKE)
+
+    encoded = _encode(tokenizer, TWICE)
+
+    assert _trained(tokenizer, encoded) == ["4<|eot_id|>", "7<|eot_id|>"]
+    assert encoded.unrendered == ("messages[].reasoning_content",)
+
+
+def test_an_answer_that_nothing_closes_ends_with_the_next_turns_beginning_and_the_last_with_the_sequence() -> None:
+    tokenizer = _tokenizer(OPEN)
+    plain = Dialogue(tuple(Message(message.role, message.content) for message in TWICE.messages))
+
+    encoded = _encode(tokenizer, plain)
+
+    assert _trained(tokenizer, encoded) == ["\n4<|user|>", "\n7<|endoftext|>"]
+
+
+def test_a_template_that_trims_is_trained_as_it_trims() -> None:
+    tokenizer = _tokenizer(LLAMA_LIKE)
+
+    encoded = _encode(tokenizer, Dialogue((Message("user", " Hi "), Message("assistant", "  Hello. \n"))))
+
+    assert _trained(tokenizer, encoded) == ["Hello.<|eot_id|>"]
+
+
+@pytest.mark.parametrize(
+    ("template", "dialogue", "reason", "words"),
+    [
+        pytest.param(ASKS_OTHERWISE, TWICE, Reason.NOTHING_TRAINED, "no answer as it asks for it", id="asks otherwise"),
+        pytest.param(OPEN, SUNNY, Reason.TOOL_TURN, "which the chat template has no place for", id="calls"),
+        pytest.param(
+            "{% if messages[0].content == 'Hi' %}" + OPEN + "{% else %}{{ raise_exception('Say Hi.') }}{% endif %}",
+            TWICE,
+            Reason.REFUSED_BY_TEMPLATE,
+            "the chat template refuses it: Say Hi.",
+            id="refuses",
+        ),
+        pytest.param(
+            QWEN_LIKE,
+            Dialogue((Message("user", "Hi"), Message("assistant", "x", "a <|im_end|> b"))),
+            Reason.RESERVED_TEXT,
+            "an assistant turn holds <|im_end|>, which is a token of the model",
+            id="reserved",
+        ),
+    ],
+)
+def test_a_dialogue_that_can_not_be_rendered_so_costs_its_row(
+    template: str, dialogue: Dialogue, reason: Reason, words: str
+) -> None:
+    fine = Dialogue((Message("user", "Hi"), Message("assistant", "Hello.")))
+
+    refused, _ = encode(_tokenizer(template), [dialogue, fine], Limits(4096))
+
+    assert isinstance(refused, RecordError)
+    assert refused.reason is reason
+    assert words in str(refused)
+
+
+def test_tools_that_no_template_renders_are_told() -> None:
+    tokenizer = _tokenizer(OPEN)
+
+    encoded = _encode(tokenizer, Dialogue((Message("user", "Hi"), Message("assistant", "Hello.")), (WEATHER,)))
+
+    assert encoded.unrendered == ("tools",)
+
+
+def test_a_tokenizer_that_puts_a_space_before_a_text_reads_the_whole_and_no_piece() -> None:
+    """As those of Llama 2 and Mistral do."""
+    pieces = ("▁", "▁Hi", "▁you", "▁Hello", "H", "i", "e", "l", "o", "y", "u", "[", "]", "▁[", "\n", ",")
+    words = Tokenizer(models.WordLevel({piece: number for number, piece in enumerate(("<unk>", *pieces))}, "<unk>"))
+    words.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    words.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    tokenizer.chat_template = (
+        "{% for message in messages %}{% if message.role == 'user' %}{{ bos_token + message.content }}"
+        "{% else %}{{ ' ' + message.content + eos_token }}{% endif %}{% endfor %}"
+    )
+    renderer = Renderer(tokenizer)
+    rendered = renderer.render(Dialogue((Message("user", "Hi you"), Message("assistant", "Hello you"))))
+
+    (segments,) = renderer.segments([rendered])
+
+    assert [tokenizer.convert_ids_to_tokens(segment) for segment in segments] == [
+        ["<s>", "▁Hi", "▁you"],
+        ["▁Hello", "▁you", "</s>"],
+    ]
+    whole = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi you"}, {"role": "assistant", "content": "Hello you"}]
+    )["input_ids"]
+    assert [token for segment in segments for token in segment] == whole
+
+
+def test_segments_join_to_the_text() -> None:
+    tokenizer = _tokenizer(QWEN_LIKE)
+    renderer = Renderer(tokenizer)
+    rendered: Rendered = renderer.render(SUNNY)
+
+    (segments,) = renderer.segments([rendered])
+
+    assert "".join(tokenizer.decode(segment) for segment in segments) == rendered.text
+    places = [0, *(bound for answer in rendered.answers for bound in (answer.start, answer.end))]
+    assert [rendered.text[a:b] for a, b in pairwise(places)] == [tokenizer.decode(segment) for segment in segments]
