@@ -19,6 +19,7 @@ from tunegate.training.data.calls import calls_of, glaive_system, glaive_turns, 
 from tunegate.training.data.dialogues import Dialogue, Message, Role
 from tunegate.training.data.layouts import Layout, recognize
 from tunegate.training.data.readers import Reason, Record, RecordError
+from tunegate.training.data.texts import turns_of_text
 
 
 def dialogue_of(record: Any, layout: Layout) -> Dialogue:
@@ -54,7 +55,7 @@ def _check(message: Message) -> None:
 
 
 def _check_turns(messages: Sequence[Message]) -> None:
-    """Each question is followed by an answer, before which tools may be called, and answer."""
+    """Each question is followed by an answer or a call, and so is what tools say to one."""
     spoken = "".join("c" if message.tool_calls else message.role[0] for message in messages)
     if not _IN_TURN.fullmatch(spoken):
         problem = "user and assistant don't take turns, from a user's question to an assistant's answer"
@@ -133,7 +134,7 @@ def _is_trained(message: Mapping[str, Any]) -> bool:
     return all(message.get(key) in (None, 1) for key in _WEIGHTS)
 
 
-_IN_TURN = re.compile("s?(u(ct+)*(a|c$))+")  # system, user, call, tool, assistant
+_IN_TURN = re.compile("s?u[ac]((u|t+)[ac])*")  # system, user, assistant, call, tool
 _WEIGHTS = ("weight", "loss", "loss_weight", "train")  # true and false are 1 and 0
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
 
@@ -161,13 +162,16 @@ def _messages(record: Mapping[str, Any], layout: Layout) -> Iterator[Message]:
     """The turns of a sharegpt or OpenAI record."""
     columns, tags = layout.columns, layout.tags
     asked = _list_of_messages(record, layout, columns.messages)
-    messages = asked + (_list_of_messages(record, layout, columns.response) if columns.response else [])
+    messages = asked + (_answer_in(record, layout) if columns.response else [])
     untrained = len(asked) if columns.response else 0  # of TRL's prompt and completion the completion alone is trained
     first = messages[0] if messages and isinstance(messages[0], dict) else {}
     roles = _roles(layout)
     if roles.get(str(first.get(tags.role_tag))) != "system":
         yield from _system_of(_get(record, columns.system))
     for place, message in enumerate(messages):
+        if isinstance(message, str):  # who speaks is not said: they take turns
+            yield Message("assistant" if place % 2 else "user", message)
+            continue
         if not isinstance(message, dict) or tags.role_tag not in message:
             raise RecordError(Reason.BAD_MESSAGE, f"a message does not have {tags.role_tag!r} and {tags.content_tag!r}")
         role = message[tags.role_tag]
@@ -175,6 +179,14 @@ def _messages(record: Mapping[str, Any], layout: Layout) -> Iterator[Message]:
             raise RecordError(Reason.UNKNOWN_ROLE, f"{role!r} is none of the roles {', '.join(roles)}")
         made = _message(message, roles[role], tags.content_tag)
         yield made if place >= untrained else msgspec.structs.replace(made, trained=False)
+
+
+def _answer_in(record: Mapping[str, Any], layout: Layout) -> list[Any]:
+    """The messages of an answer, which may be a text beside a list of what was said before."""
+    column, tags = layout.columns.response, layout.tags
+    if isinstance(answer := _get(record, column), str) and not answer.lstrip().startswith("["):
+        return [{tags.role_tag: tags.assistant_tag, tags.content_tag: answer}]
+    return _list_of_messages(record, layout, column)
 
 
 def _roles(layout: Layout) -> dict[str, str]:
@@ -225,6 +237,13 @@ def _glaive(record: Mapping[str, Any], layout: Layout) -> Iterator[Message]:
         raise _missing(record, layout, f"it has no {columns.messages!r}", columns.messages)
     yield from _system_of(_glaive_system(record, layout)[0])
     yield from glaive_turns(_text(record[columns.messages], "the dialogue"))
+
+
+def _one_text(record: Mapping[str, Any], layout: Layout) -> Iterator[Message]:
+    column = layout.columns.messages
+    if column is None or column not in record:
+        raise _missing(record, layout, f"it has no {column!r}", column)
+    yield from turns_of_text(_text(record[column], "the dialogue"))
 
 
 def _glaive_system(record: Mapping[str, Any], layout: Layout) -> tuple[str, tuple[dict[str, Any], ...]]:
@@ -288,4 +307,5 @@ _TURNS: dict[str, Callable[[Mapping[str, Any], Layout], Iterator[Message]]] = {
     "openai": _messages,
     "pairs": _pairs,
     "glaive": _glaive,
+    "text": _one_text,
 }

@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 import msgspec
 
-Formatting = Literal["alpaca", "sharegpt", "openai", "pairs", "glaive"]
+from tunegate.training.data.texts import has_marks
+
+Formatting = Literal["alpaca", "sharegpt", "openai", "pairs", "glaive", "text"]
 
 
 class Columns(msgspec.Struct, frozen=True):
@@ -43,7 +45,7 @@ class Tags(msgspec.Struct, frozen=True):
 
 class Layout(msgspec.Struct, frozen=True):
     """formatting: alpaca has a question and an answer, sharegpt and openai messages, pairs a list of questions with
-    their answers, glaive a text of all turns.
+    their answers, glaive and text a text of all turns.
 
     any_role: roles may be called as anybody calls them, as no tags were given.
     """
@@ -60,16 +62,17 @@ _COLUMNS = {
     "openai": Columns(messages="messages", tools="tools"),
     "pairs": Columns(messages="conversation", system="system", tools="tools"),
     "glaive": Columns(messages="chat", system="system"),
+    "text": Columns(messages="text"),
 }
 _TAGS = {
     "openai": Tags("role", "content", "user", "assistant", "system", "tool", "function"),
     "pairs": Tags("", "", "human", "assistant", "system", "", ""),
 }
-_MESSAGES = ("messages", "conversations", "conversation", "dialogue", "dialog")
+_MESSAGES = ("messages", "conversations", "conversation", "dialogue", "dialog", "data")
 _ROLE_TAGS = ("from", "role", "speaker")
 _CONTENT_TAGS = ("value", "content", "text")
-_QUESTIONS = ("instruction", "prompt", "query", "question", "problem", "input")
-_ANSWERS = ("output", "completion", "response", "answer", "solution", "target")
+_QUESTIONS = ("instruction", "prompt", "query", "question", "problem", "input", "inputs")
+_ANSWERS = ("output", "completion", "response", "answer", "solution", "target", "targets")
 # Alpaca's, TRL's, ms-swift's and Firefly's, which win over what else looks like a question and an answer.
 _KNOWN = {("instruction", "output"), ("prompt", "completion"), ("query", "response"), ("input", "target")}
 _PAIRS = (
@@ -98,7 +101,9 @@ def layouts_of(record: Any) -> list[Layout]:
     if {"query", "answers", "tools"} <= record.keys():  # xlam's, whose answers are calls
         return [layout_of("alpaca", Columns(prompt="query", tool_calls="answers", tools="tools"))]
     of_messages = [_of_messages(record, column) for column in _MESSAGES]
-    return [layout for layout in of_messages if layout] + _of_question_and_answer(record)
+    found = [layout for layout in of_messages if layout] + _of_question_and_answer(record)
+    is_text = isinstance(record.get("text"), str) and has_marks(record["text"])
+    return found or ([layout_of("text")] if is_text else [])
 
 
 def entry_of(layout: Layout, record: Any) -> str:
@@ -115,7 +120,7 @@ def advice(record: Any) -> str:
     """What to write into dataset_info.json where a record shows no layout, or several."""
     if found := layouts_of(record):
         entries = [entry_of(layout, record) for layout in found]
-        return f"say which of its layouts is meant, in dataset_info.json: {' or '.join(entries)}"
+        return f"say which of its layouts is meant, in its entry of dataset_info.json: {' or '.join(entries)}"
     keys = list(record) if isinstance(record, dict) else []
     for key in keys:
         first = _first(record, key)
@@ -138,6 +143,8 @@ def advice(record: Any) -> str:
 def _of_messages(record: Mapping[str, Any], column: str) -> Layout | None:
     """The layout of a list of messages, or of questions with their answers, by the first of them."""
     first = _first(record, column)
+    if isinstance(first, str):  # who speaks is not said: they take turns
+        return layout_of("sharegpt", Columns(messages=column, system=_system(record)))
     if not isinstance(first, dict):
         return None
     roles = [key for key in _ROLE_TAGS if key in first]
@@ -164,15 +171,15 @@ def _of_question_and_answer(record: Mapping[str, Any]) -> list[Layout]:
         (question, answer)
         for question in questions
         for answer in _ANSWERS
-        if answer in record and (question != "input" or questions == ["input"])
+        if answer in record and (question not in ("input", "inputs") or questions == [question])
     ]
     return [_of_columns(record, *pair) for pair in [pair for pair in found if pair in _KNOWN] or found]
 
 
 def _of_columns(record: Mapping[str, Any], question: str, answer: str) -> Layout:
     system = _system(record)
-    if isinstance(record[question], list) and isinstance(record[answer], list):  # TRL's conversational form
-        return layout_of("openai", Columns(messages=question, response=answer, tools="tools"))
+    if isinstance(record[question], list) and _first(record, question):  # TRL's conversational form
+        return layout_of("openai", Columns(messages=question, response=answer, system=system, tools="tools"))
     beside = "context" if "context" in record and "input" not in record else "input"
     query = beside if question != "input" else None
     return layout_of("alpaca", Columns(question, query, answer, "history", system, tools="tools"))

@@ -127,6 +127,17 @@ def test_calls_one_after_another_were_made_at_once() -> None:
     ]
 
 
+def test_a_call_in_words_of_its_own_is_a_text_that_a_tool_may_answer() -> None:
+    words = {"from": "gpt", "value": "[weather(city=1)]"}
+
+    read = _read({"conversations": [ASK, words, {"from": "tool", "value": "clear"}, TELL]})
+
+    assert [(turn.role, turn.content) for turn in read.messages][1:3] == [
+        ("assistant", "[weather(city=1)]"),
+        ("tool", "clear"),
+    ]
+
+
 def test_what_was_thought_is_read_under_each_of_its_names() -> None:
     for key in ("reasoning_content", "reasoning", "thinking"):
         assert _read({"messages": [OPENAI[0], {**OPENAI[1], key: "Hm."}]}).messages[1].reasoning == "Hm."

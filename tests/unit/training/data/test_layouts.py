@@ -25,6 +25,14 @@ ASK, TELL = {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}
         pytest.param({"query": "Hi", "response": "Hello.", "original_question": "Hi"}, "alpaca", id="metamath"),
         pytest.param({"question": "Hi", "answer": "Hello."}, "alpaca", id="question and answer"),
         pytest.param({"prompt": [USER], "completion": [ASSISTANT]}, "openai", id="trl in messages"),
+        pytest.param({"inputs": "Hi", "targets": "Hello.", "language": "English"}, "alpaca", id="aya"),
+        pytest.param({"input": [USER], "output": "Hello.", "category": "math"}, "openai", id="nemotron"),
+        pytest.param({"id": "0", "data": ["Hi", "Hello."]}, "sharegpt", id="ultrachat"),
+        pytest.param({"text": "### Human: Hi### Assistant: Hello."}, "text", id="guanaco"),
+        pytest.param({"text": "<s>[INST] Hi [/INST] Hello. </s>"}, "text", id="llama 2"),
+        pytest.param(
+            {"text": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello.<|im_end|>\n"}, "text", id="chatml"
+        ),
         pytest.param({"conversations": [ASK, TELL]}, "sharegpt", id="sharegpt"),
         pytest.param({"conversations": [ASK, {**TELL, "from": "assistant"}]}, "sharegpt", id="belle"),
         pytest.param({"messages": [ASK, TELL]}, "sharegpt", id="sharegpt under messages"),
@@ -75,6 +83,7 @@ def test_a_layout_is_recognized_by_the_keys_of_a_record(record: Any, formatting:
             id="no answer",
         ),
         pytest.param(["Hi", "Hello."], '{"messages": ', id="no object"),
+        pytest.param({"text": "The lamp is bright."}, '{"messages": ', id="no dialogue"),
     ],
 )
 def test_what_is_of_no_layout_or_of_several_is_told_what_to_write(record: Any, said: str) -> None:
