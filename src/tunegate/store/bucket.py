@@ -18,6 +18,7 @@ from typing import Any
 import botocore.exceptions
 
 from tunegate.api.errors import StoreError
+from tunegate.store.bodies import Body
 from tunegate.store.client import BROKEN, Location, explain_store_errors, is_missing, status_of
 
 PROBE = ".tunegate/overwrite-probe"
@@ -63,7 +64,10 @@ class Bucket:
                         return None
                     raise
                 try:
-                    return bytes(answer["Body"].read())
+                    if "ContentLength" not in answer:  # gateways may send in chunks what they pack or change
+                        return bytes(answer["Body"].read())
+                    with Body(answer["Body"], answer["ContentLength"], self.client.meta.endpoint_url) as body:
+                        return body.read()
                 except BROKEN:  # the client has asked again for what did not come at all; this was cut in the middle
                     if not left:
                         raise

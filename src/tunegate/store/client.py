@@ -43,6 +43,20 @@ _UNREACHED_ATTEMPTS = 3  # where nobody answers, asking on only keeps a person f
 _LONGEST_PAUSE = 5.0  # seconds
 _LATER = {"SlowDown", "Throttling", "TooManyRequests", "RequestTimeout", "BadDigest"}
 """Refusals of 4xx that say nothing against the request: too many of them, or its body came late or damaged."""
+
+
+class BrokenBodyError(ConnectionError):
+    """A body ended early; `url` is who sent it."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kwargs = {"endpoint_url": url}
+
+
+class StalledBodyError(BrokenBodyError):
+    """A body came so slowly that it might never end."""
+
+
 BROKEN = (
     botocore.exceptions.HTTPClientError,
     botocore.exceptions.ConnectionError,
@@ -276,6 +290,10 @@ def explain_store_errors(where: str) -> Iterator[None]:
             raise StoreError(
                 f"the certificate of {where}{_at(error)} is not trusted here; set AWS_CA_BUNDLE to a PEM file with "
                 "that of the CA which signed it."
+            ) from error
+        if isinstance(error, StalledBodyError):
+            raise UnavailableError(
+                f"{where}{_at(error)} hardly sends anything: {error}; look at the network, and at proxies on the way."
             ) from error
         raise UnavailableError(
             f"{where} can't be reached{_at(error)}; check that the store runs and that {_ENDPOINT} is right."

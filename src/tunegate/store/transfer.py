@@ -14,7 +14,6 @@ import io
 import logging
 import os
 import random
-import socket
 import struct
 import threading
 import time
@@ -31,6 +30,7 @@ import botocore.exceptions
 from tunegate.api.codec import Resource
 from tunegate.api.errors import StoreError
 from tunegate.processes import is_loopback
+from tunegate.store.bodies import Body
 from tunegate.store.bucket import Bucket
 from tunegate.store.client import BROKEN, is_refused
 
@@ -46,10 +46,9 @@ _COPY_PART = 256 << 20
 _SENDERS = 4  # parts in flight; with those that wait for their turn, some 200 MB are in memory at most
 _FILES = 4  # files in flight
 _ATTEMPTS = 6
+_RANGE = 64 << 20  # bytes of one request to a fast store: SeaweedFS works half as long again for 256 MiB at once
 _FAST = 100 << 20  # bytes a second; S3 gives one connection 85 to 90 MB/s
 _TRIAL = 0.5  # seconds that a connection has to show how fast it is
-_WAKE = 192 << 10  # bytes that have come before the thread that reads them is woken
-_SPARE = 1 << 20  # bytes; what is left of a body when its reader is woken for less again
 
 
 class ByteCounter:
@@ -126,6 +125,8 @@ class Transfers:
         self._fast = 0 if is_loopback(bucket.client.meta.endpoint_url) else _FAST
         self._parts = ThreadPoolExecutor(_SENDERS, "tunegate-part")
         self._files = ThreadPoolExecutor(_FILES, "tunegate-file")
+        # Who reads a fast store has a processor's work to do, and more of them wait for the interpreter's lock.
+        self._streams = threading.Semaphore(os.cpu_count() or 1)
         self._failed = threading.Event()
 
     def __enter__(self) -> Transfers:
@@ -207,23 +208,26 @@ class Transfers:
         """Read one file, to its target if it has one; returns the sha256 of what was read."""
         digest = hashlib.sha256()
         with _target(download) as descriptor:
-            start = self._stream(download, descriptor, digest)
+            with self._streams:
+                start = self._stream(download, descriptor, digest)
             self._read_parts(download, start, descriptor, digest)
         return digest.hexdigest()
 
     def _stream(self, download: Download, descriptor: int | None, digest: hashlib._Hash) -> int:
-        """Read the file by one connection for as long as that is fast; returns where it was given up.
+        """Read the file range by range for as long as that is fast; returns where it was given up.
 
         A piece is hashed and written while it is in the processor's cache, which takes half the time of doing so later.
         """
         start, began = 0, time.monotonic()
-        for piece in self._pieces(download.key, 0, download.size):
-            _write(descriptor, start, piece)
-            digest.update(piece)
-            start += len(piece)
-            seconds = time.monotonic() - began
-            if seconds > _TRIAL and start < self._fast * seconds and download.size - start > PART:
-                break
+        buffer = memoryview(bytearray(min(_CHUNK, download.size)))
+        while start < download.size:
+            for piece in self._pieces(download.key, start, min(start + _RANGE, download.size), buffer):
+                _write(descriptor, start, piece)
+                digest.update(piece)
+                start += len(piece)
+                seconds = time.monotonic() - began
+                if seconds > _TRIAL and start < self._fast * seconds and download.size - start > PART:
+                    return start
         return start
 
     def _read_parts(self, download: Download, start: int, descriptor: int | None, digest: hashlib._Hash) -> None:
@@ -237,8 +241,7 @@ class Transfers:
                     end = min(start + PART, download.size)
                     pending.append(self._parts.submit(self._read, download.key, start, end, descriptor))
                 else:
-                    for piece in pending.popleft().result():
-                        digest.update(piece)
+                    digest.update(pending.popleft().result())
 
     def _upload_parts(self, source: SourceFile, file: io.FileIO | io.BytesIO, key: str) -> Finished:
         where = self._bucket.place(key)
@@ -302,41 +305,34 @@ class Transfers:
                 client.abort_multipart_upload(**where, UploadId=upload_id)
             raise
 
-    def _read(self, key: str, start: int, end: int, descriptor: int | None) -> list[bytes]:
-        pieces = []
-        for piece in self._pieces(key, start, end):
+    def _read(self, key: str, start: int, end: int, descriptor: int | None) -> memoryview:
+        part = memoryview(bytearray(end - start))
+        for piece in self._pieces(key, start, end, part):
             _write(descriptor, start, piece)
             start += len(piece)
-            pieces.append(piece)
-        return pieces
+        return part
 
-    def _pieces(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        """A range in pieces; a broken stream is read on from where it broke."""
-        failures = 0
+    def _pieces(self, key: str, start: int, end: int, buffer: memoryview) -> Iterator[memoryview]:
+        """A range in pieces, of which `buffer` has the last ones; a broken stream is read on from where it broke."""
+        at, failures = 0, 0
         while start < end:
+            came = 0
             try:
-                for piece in self._open(key, start, end):
-                    self._raise_if_stopped()
-                    start, failures = start + len(piece), 0
-                    self._counter.add(len(piece))
-                    yield piece
+                with self._open(key, start, end) as body:
+                    while start < end:
+                        self._raise_if_stopped()
+                        piece = body.read_into(buffer[at : at + _CHUNK])
+                        start, came, at = start + len(piece), came + len(piece), (at + len(piece)) % len(buffer)
+                        self._counter.add(len(piece))
+                        yield piece
             except BROKEN as error:
-                failures += 1
+                failures = 1 if came >= _CHUNK else failures + 1
                 self._pause(failures, error)
 
-    def _open(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        span = f"bytes={start}-{end - 1}"
-        with self._bucket.client.get_object(**self._bucket.place(key), Range=span)["Body"] as body:
-            if end - start > _SPARE:
-                _wake_after(body, _WAKE)
-            while start < end:
-                piece = body.read(min(_CHUNK, end - start))
-                if not piece:
-                    raise ConnectionError("the stream ended early")
-                if end - start > _SPARE >= end - start - len(piece):
-                    _wake_after(body, 1)
-                start += len(piece)
-                yield piece
+    def _open(self, key: str, start: int, end: int) -> Body:
+        client, span = self._bucket.client, f"bytes={start}-{end - 1}"
+        answer = client.get_object(**self._bucket.place(key), Range=span)
+        return Body(answer["Body"], end - start, client.meta.endpoint_url)
 
     def _raise_if_stopped(self) -> None:
         if self._failed.is_set():
@@ -378,19 +374,10 @@ def _stamp(file: io.FileIO | io.BytesIO) -> tuple[int, int] | None:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _wake_after(body: Any, count: int) -> None:
-    """Let the thread that reads `body` sleep until so many bytes are there.
-
-    Woken for each packet, a few such threads take three times as long: each time they wait for the interpreter's lock.
-    """
-    with contextlib.suppress(AttributeError):  # TLS within a proxy's TLS is no socket
-        body._raw_stream.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
-
-
-def _write(descriptor: int | None, start: int, piece: bytes) -> None:
+def _write(descriptor: int | None, start: int, piece: memoryview) -> None:
     written = 0
     while descriptor is not None and written < len(piece):
-        written += os.pwrite(descriptor, memoryview(piece)[written:], start + written)
+        written += os.pwrite(descriptor, piece[written:], start + written)
 
 
 @contextlib.contextmanager

@@ -21,12 +21,16 @@ FORBIDS = dict(zip(("oss", "cos"), FORBID_OVERWRITE, strict=True))
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request is answered whose `METHOD path` fits `pattern`; or, with `cut`, so much of the store's own."""
+    """What a request is answered whose `METHOD path` fits `pattern`; or, with `cut`, so much of the store's own.
+
+    trickle: the seconds after which each byte of the store's own is sent, for as long as somebody takes them.
+    """
 
     pattern: str
     status: int
     body: bytes = b""
     cut: int | None = None
+    trickle: float = 0.0
 
 
 def error(pattern: str, status: int, code: str) -> Answer:
@@ -50,6 +54,7 @@ class PickyStore:
         self.answers: list[Answer] = []
         self.allowed: frozenset[str] | None = None
         self.lock = threading.Lock()
+        self.closing = threading.Event()
         self.behind = endpoint_url.removeprefix("http://")
         self.client = connect(parse_uri("s3://any"), endpoint_url)
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"store": self}))
@@ -108,6 +113,7 @@ def picky_store(endpoint_url: str, way: str = "", refused: tuple[str, ...] = ())
     try:
         yield store
     finally:
+        store.closing.set()
         store.server.shutdown()
         thread.join()
         store.server.server_close()
@@ -125,10 +131,10 @@ class _Handler(BaseHTTPRequestHandler):
         names = {name.lower() for name in self.headers}
         self.store.requests.append(f"{self.command} {self.path}")
         if answer := self.store.answer(self.store.requests[-1]):
-            if answer.cut is None:
+            if answer.cut is None and not answer.trickle:
                 self._answer(answer.status, [], answer.body)
             else:
-                self._pass_on(body, answer.cut)
+                self._pass_on(body, answer.cut, answer.trickle)
         elif self.store.refuses(self.command, self.path):
             self._answer(403, [], _error("AccessDenied"))
         elif self.store.way and self.command == "PUT" and names & {*CONDITIONS, *FORBID_OVERWRITE}:
@@ -139,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do  # noqa: N815 - the names that http.server calls
 
-    def _pass_on(self, body: bytes, cut: int | None = None) -> None:
+    def _pass_on(self, body: bytes, cut: int | None = None, trickle: float = 0.0) -> None:
         behind = http.client.HTTPConnection(self.store.behind)
         behind.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
@@ -150,17 +156,22 @@ class _Handler(BaseHTTPRequestHandler):
         data = answer.read()
         kept = [pair for pair in answer.getheaders() if pair[0].lower() not in ("connection", "transfer-encoding")]
         behind.close()
-        self._answer(answer.status, kept, data[:cut])
+        self._answer(answer.status, kept, data[:cut], trickle)
         self.close_connection = cut is not None
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, trickle: float = 0.0) -> None:
         self.send_response_only(status)
         for name, value in headers:
             self.send_header(name, value)
         if status != 204 and "content-length" not in {name.lower() for name, _ in headers}:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
+        if trickle:
+            for byte in body:
+                if self.store.closing.wait(trickle):
+                    break
+                self.wfile.write(bytes([byte]))
+        elif self.command != "HEAD":
             self.wfile.write(body)
 
 

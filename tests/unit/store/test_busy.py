@@ -20,7 +20,7 @@ from tunegate.api.errors import CredentialsError, StoreError, UnavailableError, 
 from tunegate.api.feedback import Feedback, FeedbackRecord, Tally
 from tunegate.api.versions import Producer, Release
 from tunegate.feedback import FeedbackLog, VoteWriter
-from tunegate.store import Store, client
+from tunegate.store import Store, bodies, client, transfer
 
 NAME = "tea/run/checkpoint-1"
 RELEASE, PRODUCER = Release(format="huggingface"), Producer(kind="test")
@@ -112,6 +112,25 @@ def test_a_document_that_was_cut_is_read_again(busy: Store, front: PickyStore, f
 
     assert busy.resolve(NAME) == version
     assert not front.answers
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_body_that_trickles_is_told(
+    times: int, busy: Store, front: PickyStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = busy.publish(folder, NAME, release=RELEASE, producer=PRODUCER)
+    monkeypatch.setattr(bodies, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(transfer, "_ATTEMPTS", 2)
+    for pattern, read in (
+        ("GET .*manifest", lambda: busy.manifest(NAME)),
+        ("GET .*safetensors", lambda: busy.verify(version.uri)),
+    ):
+        front.answers[:] = [Answer(pattern, 206, trickle=0.02)] * times
+        if times == 1:
+            read()
+        else:
+            with pytest.raises(UnavailableError, match=f"at {front.url} hardly sends anything: fewer than 64 KiB"):
+                read()
 
 
 @pytest.mark.parametrize(

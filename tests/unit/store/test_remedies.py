@@ -285,6 +285,7 @@ def test_prompts_that_a_release_names_are_published_with_it(store: Store, model:
 ELSEWHERE = {
     "; set AWS_CA_BUNDLE to a PEM file with that of": "test_busy.py::test_ones_own_ca_is_told_and_can_be_trusted",
     ", which AWS_CA_BUNDLE names; correct the path": "test_busy.py::test_ones_own_ca_is_told_and_can_be_trusted",
+    "; look at the network, and at proxies on the way": "test_busy.py::test_a_body_that_trickles_is_told",
     "; get new ones, with their AWS_SESSION_TOKEN": "test_busy.py::test_a_refusal_is_told_with_who_refused",
     "; set it, for instance by NTP": "test_busy.py::test_a_refusal_is_told_with_who_refused",
     "; set AWS_DEFAULT_REGION to its region, or correct": "test_busy.py::test_a_refusal_is_told_with_who_refused",

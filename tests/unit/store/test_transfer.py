@@ -10,6 +10,8 @@ import pytest
 from tunegate.api.errors import StoreError
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.store import Store, client, transfer
+from tunegate.store.bodies import Body
+from tunegate.store.client import connect, parse_uri
 
 from .conftest import MIB, Proxy
 from .picky import picky_store
@@ -93,6 +95,16 @@ def test_a_fast_store_is_read_by_one_request_a_file_and_a_slow_one_by_parts(
         monkeypatch.setattr(transfer, "_FAST", 1 << 60)
         monkeypatch.setattr(transfer, "_TRIAL", 0)
         assert requests("slow") == 1 + 5
+
+
+@pytest.mark.parametrize("size", [5, 1000, 20_000])
+def test_bytes_that_came_with_the_headers_are_not_lost(size: int, store: Store) -> None:
+    body = os.urandom(100_000)
+    store.put("a", body)
+    client, buffer = connect(parse_uri(store.uri), store.endpoint_url), memoryview(bytearray(size))
+    for _ in range(2):  # the second answer comes by the connection of the first
+        with Body(client.get_object(**store._bucket.place("a"))["Body"], len(body), "") as answer:
+            assert bytes(answer.read_into(buffer)) + answer.read() == body
 
 
 def test_store_that_stays_away_is_told(
