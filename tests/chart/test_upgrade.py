@@ -21,8 +21,10 @@ CRDS = "customresourcedefinitions"
 # A server as the operator of then made it.
 MADE = json.loads((REPOSITORY / "tests/unit/operator/data/objects-2d11983.json").read_text())["InferenceService"]
 SERVER: Object = {**MADE, "metadata": {**MADE["metadata"], "namespace": NAMESPACE}}
+CONTENT = ("spec", "data", "rules", "subjects", "roleRef")
 # Fields of a status that are newer.
 NEW = ("servers", "restored", "rolledOut")
+REUSED: dict[str, Object] = {}  # what an upgrade with --reuse-values made
 RUNTIMES = "/apis/serving.kserve.io/v1alpha1/clusterservingruntimes"
 
 
@@ -38,6 +40,9 @@ def before(cluster: ApiServer) -> Iterator[dict[str, Object]]:
         call(client, "POST", f"/apis/serving.kserve.io/v1beta1/namespaces/{NAMESPACE}/inferenceservices", SERVER)
     found = everything(cluster)
     assert {key.split("/")[0] for key in found} >= {*PLURALS, "InferenceService", "Secret", "CustomResourceDefinition"}
+    # Values of then, with none of a key that is newer; the next upgrade gives today's.
+    helm("upgrade", "tunegate", str(CHART), "--reuse-values", *where(cluster))
+    REUSED.update(released(cluster))
     change(cluster, "upgrade", CHART)
     yield found
     helm("uninstall", "tunegate", *where(cluster))
@@ -96,6 +101,16 @@ def test_the_operator_is_the_one_of_today(cluster: ApiServer, before: dict[str, 
     assert (running["image"], running["args"]) == (pod["image"], pod["args"])
 
 
+def test_values_kept_from_the_earlier_release_make_what_todays_make(
+    cluster: ApiServer, before: dict[str, Object]
+) -> None:
+    today = released(cluster)
+    assert REUSED.keys() == today.keys()
+    for name, obj in today.items():
+        kept = REUSED[name]
+        assert {key: kept.get(key) for key in CONTENT} == {key: obj.get(key) for key in CONTENT}, name
+
+
 def change(cluster: ApiServer, verb: str, chart: Path) -> None:
     words = ["--values", str(VALUES), "--set", f"namespaces={{{NAMESPACE}}}", "--set", "feedback.create=true"]
     helm(verb, "tunegate", str(chart), *words, *where(cluster))
@@ -103,6 +118,16 @@ def change(cluster: ApiServer, verb: str, chart: Path) -> None:
 
 def where(cluster: ApiServer) -> list[str]:
     return ["--kubeconfig", str(cluster.kubeconfig), "--namespace", "tunegate"]
+
+
+def released(cluster: ApiServer) -> dict[str, Object]:
+    """What the release has of what an upgrade changes, as the API server keeps it."""
+    kinds = "deployments,configmaps,services,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,"
+    kinds += "clusterservingruntimes,clusterstoragecontainers,validatingadmissionpolicies"
+    found = cluster.kubectl(
+        "get", kinds, "--all-namespaces", "--output", "json", "-l", "app.kubernetes.io/name=tunegate"
+    )
+    return {f"{obj['kind']}/{obj['metadata']['name']}": obj for obj in json.loads(found.stdout)["items"]}
 
 
 def path_of(plural: str, *more: str) -> str:

@@ -33,6 +33,7 @@ from tunegate.api.feedback import (
     Verdicts,
     promotion_tag,
 )
+from tunegate.feedback.heard import Heard, mark_of
 from tunegate.feedback.redact import redact
 from tunegate.feedback.segments import (
     Documents,
@@ -140,7 +141,7 @@ class FeedbackLog:
         votes = self._lines(key, _LINE.decode)
         return [
             Vote(
-                hash(_mark(line.feedback.response_id)),
+                hash(mark_of(line.feedback.response_id)),
                 line.user and same.setdefault(line.user, line.user),
                 line.answered.timestamp(),
                 line.received.timestamp(),
@@ -217,13 +218,15 @@ class VoteWriter:
         self._open: OrderedDict[tuple[str, date], _Open] = OrderedDict()
         self._numbers: Counter[tuple[str, date]] = Counter()
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._heard = Heard(store)
         self._caps = Caps(_MOST_KNOWN)
 
     def write(self, records: Sequence[FeedbackRecord]) -> list[Outcome | StoreError]:
         """Keep all that say something new: they are in the store, each but those with an error. The caller has checked
         their ids.
 
-        What was said of an answer before is known of those that this writer has heard of, and remembers.
+        What was said of an answer before is known of those that this writer has heard of, and remembers. Of others that
+        are so old that a first vote on them may stand already, the log is asked.
         """
         outcomes: dict[int, Outcome | StoreError] = {}
         places: defaultdict[tuple[str, date], list[int]] = defaultdict(list)
@@ -231,8 +234,13 @@ class VoteWriter:
             places[_folder(record.digest), utc_day(record.answered)].append(number)
         for place, numbers in places.items():
             said, lines = dict[str, _Known](), list[bytes]()  # what is new of each answer
+            try:
+                self._remember(self._known_to_others(place, [records[number] for number in numbers]))
+            except StoreError as unknown:
+                outcomes |= dict.fromkeys(numbers, unknown)
+                continue
             for number in numbers:
-                record, mark = records[number], _mark(records[number].feedback.response_id)
+                record, mark = records[number], mark_of(records[number].feedback.response_id)
                 outcomes[number], known = _judge(said.get(mark) or self._known.get(mark), record)
                 if outcomes[number] in ("counted", "amended"):
                     said[mark] = known
@@ -243,13 +251,31 @@ class VoteWriter:
             error = self._add(*place, lines) if lines else None
             for number in numbers:
                 record = records[number]
-                if error and _mark(record.feedback.response_id) in said:
+                if error and mark_of(record.feedback.response_id) in said:
                     outcomes[number] = error
                 elif outcomes[number] == "counted" and not self._caps.admit(record.user, record.step):
                     outcomes[number] = "kept"
             if not error:
                 self._remember(said)
         return [outcomes[number] for number in range(len(records))]
+
+    def _known_to_others(self, place: tuple[str, date], records: Sequence[FeedbackRecord]) -> dict[str, _Known]:
+        """What the log holds of answers that are too old for every vote on them to be in time, and that this writer
+        knows nothing of, or something else. Raises StoreError."""
+        folder, day = place
+        marks = set()
+        for record in records:
+            mark = mark_of(record.feedback.response_id)
+            known_here = self._known.get(mark)
+            is_old = (record.received - record.answered).total_seconds() > AMEND_SECONDS
+            if is_old and (known_here is None or known_here.verdict != record.feedback.verdict):
+                marks.add(mark)
+        found = self._heard.votes(f"{folder}/{day.isoformat()}/", marks) if marks else {}
+        known = dict[str, _Known]()
+        for mark, votes in found.items():
+            for vote in votes:
+                known[mark] = _judge(known.get(mark), vote)[1]
+        return known
 
     def _add(self, folder: str, day: date, lines: Sequence[bytes]) -> StoreError | None:
         current = self._open.get((folder, day)) or _Open(self._numbers[folder, day], Segment())
@@ -338,14 +364,9 @@ prepare(_Line)
 
 
 def _vote(record: FeedbackRecord) -> Vote:
-    said, mark = record.feedback, hash(_mark(record.feedback.response_id))
+    said, mark = record.feedback, hash(mark_of(record.feedback.response_id))
     times = record.answered.timestamp(), record.received.timestamp()
     return Vote(mark, record.user, *times, said.verdict, record.step)
-
-
-def _mark(response_id: str) -> str:
-    """What tells an id from others: its signature, at its end."""
-    return response_id[-21:]
 
 
 def _folder(digest: str) -> str:

@@ -85,6 +85,51 @@ def test_the_last_verdict_in_time_counts_whichever_servers_heard_of_it(log: Feed
     assert said.feedback.verdict == "up"
 
 
+def test_a_verdict_that_comes_too_late_is_refused_by_servers_that_never_heard_the_first(
+    log: FeedbackLog, store: Documents
+) -> None:
+    first = record("up")
+    assert VoteWriter(store).write([first]) == ["counted"]
+    other = VoteWriter(store)
+    assert other.write([said_again(first, "down", 1)]) == ["late"]
+    assert other.write([said_again(first, "up", 1, comment="It is blue.")]) == ["amended"]
+    assert other.write([said_again(first, "up", 1)]) == ["repeat"]
+    assert log.tally(ONE) == Tally(up=1)
+
+
+def test_the_first_vote_of_all_servers_says_what_is_in_time(log: FeedbackLog, store: Documents) -> None:
+    first, one, other = record("up"), VoteWriter(store), VoteWriter(store)
+    assert one.write([first]) == ["counted"]
+    assert other.write([said_again(first, "up", 0.1)]) == ["counted"], "the answer is too young for one to be late"
+    assert other.write([said_again(first, "down", 0.2)]) == ["late"]
+    assert log.tally(ONE) == Tally(up=1)
+
+
+def test_the_log_is_read_once_for_answers_of_long_ago_and_not_at_all_for_new_ones(store: Documents) -> None:
+    other, writer = VoteWriter(store), VoteWriter(store)
+    other.write([record("up") for _ in range(5)])
+    store.gets = 0
+    assert writer.write([record("up")]) == ["counted"]
+    assert store.gets == 0
+    assert writer.write([record("up", received=1)]) == ["counted"]
+    assert store.gets == 2, "the segment of each writer"
+    assert writer.write([record("up", received=1)]) == ["counted"]
+    assert store.gets == 3, "only its own has changed since"
+
+
+def test_a_late_vote_is_not_taken_while_the_log_cannot_be_read() -> None:
+    first = record("up")
+
+    class Unlisted(Documents):
+        def entries(self, prefix: str) -> list[Any]:
+            raise StoreError("away")
+
+    other = VoteWriter(Unlisted())
+    (outcome, accepted) = other.write([said_again(first, "down", 1), record("up", minute=24 * 60, received=24)])
+    assert isinstance(outcome, StoreError)
+    assert accepted == "counted", "of another day, and too young to be late"
+
+
 def test_what_is_added_later_is_kept_with_the_verdict(log: FeedbackLog, writer: VoteWriter) -> None:
     first = record("down")
     later = [
@@ -128,7 +173,9 @@ def test_what_two_servers_kept_counts_once_as_it_was_first_received(
     first = record("up")
     said = [first, said_again(first, "down", 1)]
     for each in (said[earlier], said[1 - earlier]):
-        assert VoteWriter(store).write([each]) == ["counted"]
+        alone = Documents()  # neither sees what the other writes at the same moment
+        assert VoteWriter(alone).write([each]) == ["counted"]
+        store.bodies |= alone.bodies
     assert log.tally(ONE) == Tally(up=1)
     assert [each.feedback.verdict for each in log.list(ONE)] == ["up"]
 
