@@ -47,6 +47,9 @@ GRACE = "TUNEGATE_GRACE_SECONDS"
 # The namespace in which `tunegate promotions` looks, where the cluster's own configuration shall not say it.
 NAMESPACE = "TUNEGATE_NAMESPACE"
 
+# Whether a model's id without hf:// or ms:// is one of ModelScope, as LLaMA-Factory reads it.
+MODELSCOPE = "USE_MODELSCOPE_HUB"
+
 # The S3 endpoint and region, as all AWS tools read them.
 ENDPOINT_URL = "AWS_ENDPOINT_URL"
 REGION = "AWS_DEFAULT_REGION"

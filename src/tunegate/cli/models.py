@@ -29,8 +29,8 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("folder", type=FOLDER)
-@click.argument("name")
+@click.argument("source", metavar="FOLDER")
+@click.argument("name", required=False)
 @click.option("--base", metavar="VERSION", help="The version that an adapter needs, or that was tuned.")
 @click.option(
     "--format",
@@ -41,18 +41,30 @@ def command() -> None:
 @store_options
 @json_option
 def publish(
-    folder: Path,
-    name: str,
+    source: str,
+    name: str | None,
     base: str | None,
     format_: str | None,
     store_uri: str,
     endpoint_url: str | None,
     as_json: bool,
 ) -> None:
-    """Publish FOLDER as the version NAME; the same bytes again change nothing."""
+    """Publish FOLDER as the version NAME; the same bytes again change nothing.
+
+    FOLDER may also be a model of a hub, hf://ORG/NAME@REVISION or ms://ORG/NAME@REVISION, which is fetched; without a
+    NAME it gets one with its commit.
+    """
+    if source.startswith(("hf://", "ms://")):
+        if base or format_:
+            raise click.UsageError("a hub's model is published as it is: leave out --base and --format")
+        _print_version(_published_from_hub(source, name, store_uri, endpoint_url), as_json)
+        return
     from tunegate.models.fit import require_fit, require_whole
     from tunegate.models.prompt_tuning import format_of
 
+    folder = Path(source)
+    if name is None:
+        raise click.UsageError("name the version: tunegate models publish FOLDER MODEL/RUN/checkpoint-STEP")
     format_ = format_ or format_of(folder)
     if format_ != "huggingface" and base is None:
         raise click.UsageError(f"a {format_} needs its base model: add --base VERSION")
@@ -66,6 +78,15 @@ def publish(
     with transfer_bar(f"Publishing {name}") as progress:
         version = store.publish(folder, name, release=release, producer=Producer(kind="cli"), progress=progress)
     _print_version(version, as_json)
+
+
+def _published_from_hub(source: str, name: str | None, store_uri: str, endpoint_url: str | None) -> ModelVersion:
+    from tunegate.models.hub import parse_hub, publish_from_hub
+
+    model = parse_hub(source)
+    assert model is not None
+    with transfer_bar(f"Publishing {source}") as progress:
+        return publish_from_hub(open_store(store_uri, endpoint_url), model, name, progress)
 
 
 @command.command()

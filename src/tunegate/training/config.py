@@ -43,6 +43,7 @@ _NOT_PART_OF_THE_RUN = {
     "max_rejected",
     "metrics_port",
     "model_name_or_path",
+    "model_revision",
     "nproc_per_node",
     "output_dir",
     "overwrite_cache",
@@ -96,7 +97,17 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
     options read it. A folder or file may be here or, as an s3:// or oss:// URI, in a bucket.
     """
 
-    model_name_or_path: Annotated[str, _about(WHAT, "The base model: a folder or URI, or a version in the store.")]
+    model_name_or_path: Annotated[
+        str,
+        _about(
+            WHAT,
+            "The base model: a folder or URI, a version in the store, or ORG/NAME of a hub (hf://, ms://), which is "
+            "published in the store once.",
+        ),
+    ]
+    model_revision: Annotated[
+        str, _about(WHAT, "Of a hub's model: a branch, a tag or a commit; its main branch if left out.")
+    ] = ""
     dataset_dir: Annotated[str, _about(WHAT, "The folder with dataset_info.json.")] = "data"
     dataset: Annotated[
         tuple[str, ...],

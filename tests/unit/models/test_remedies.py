@@ -7,6 +7,7 @@ import importlib.util
 import json
 import shlex
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,13 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from tests.adapters import make_lora
 from tests.damage import add_tokens, configure, cut_off, point, spoil
+from tests.hub import Hub
 from tests.refusals import call, refused, without_story
 from tunegate.api.codec import to_json
 from tunegate.api.pinned import Pinned, base_of
@@ -27,6 +30,7 @@ from tunegate.models import check_folder, convert_smollm2, materialize, smollm2
 from tunegate.models.adapters import with_adapter
 from tunegate.models.derive import merge_to_folder, merge_version
 from tunegate.models.fit import require_fit, require_whole
+from tunegate.models.hub import HubModel, fetch_from_hub, parse_hub
 from tunegate.models.merge import _require_same, _require_stored, merge_adapter
 from tunegate.models.mount import deliver, read_mounted
 from tunegate.models.network import load_network, load_tokenizer, network_of_shapes, read_config
@@ -367,6 +371,65 @@ def test_a_version_without_a_release_is_published_with_one(
     again = publish(store, base, "again")
     deliver(store, Pinned(again.name, again.digest), tmp_path / "again")
     read_mounted(tmp_path / "again")
+
+
+# What is fetched from a hub.
+
+
+def test_a_model_of_a_hub_is_had_by_what_the_message_says(
+    running_hub: Hub, tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model, repository = HubModel("hf", "shop/tiny"), running_hub.repositories["shop/tiny"]
+    with refused(" is no model of a hub; write hf://ORG/NAME or hf://ORG/NAME@REVISION"):
+        parse_hub("hf://tiny")
+    with refused(" are two revisions; give one of them"):
+        parse_hub("hf://shop/tiny@v1", "v2")
+    with refused(" for you to see; correct the name, or set … where it is private"):
+        fetch_from_hub(HubModel("hf", "shop/tinny"))
+    with refused(" has no revision …; give a branch, a tag or a commit"):
+        fetch_from_hub(HubModel("hf", "shop/tiny", "v9"))
+    repository.refusal = (403, "GatedRepo")
+    with refused(" accept its terms; accept them on its page, and set … to a token of that account"):
+        fetch_from_hub(model)
+    repository.refusal = None
+    whole, repository.files = repository.files, {"config.json": b"{}", "pytorch_model.bin": b"pickled"}
+    with refused("; load it with transformers once, save it with save_pretrained, and give that folder"):
+        fetch_from_hub(model)
+    assert "/shop/tiny/pytorch_model.bin" not in " ".join(running_hub.paths())
+    repository.files = whole
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "another"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with refused(", publish it where the hub can be reached (tunegate models publish …), or set … to a mirror"):
+        fetch_from_hub(model)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    fetch_from_hub(model)
+
+
+def test_modelscope_is_asked_by_the_package_of_the_message(running_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = HubModel("ms", "shop/tiny")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "modelscope_hub", None)
+        with refused(" is fetched by ModelScope's client; install it with: pip install 'tunegate[modelscope]'"):
+            fetch_from_hub(model)
+    pytest.importorskip("modelscope_hub")
+    with refused(" for you to see; correct the name, or set … where it is private"):
+        fetch_from_hub(HubModel("ms", "shop/tinny"))
+    running_hub.repositories["shop/tiny"].refusal = (403, "GatedRepo")
+    with refused(" accept its terms; accept them on its page, and set … to a token of that account"):
+        fetch_from_hub(model)
+    running_hub.repositories["shop/tiny"].refusal = None
+    fetch_from_hub(model)
+
+
+def test_a_hub_s_model_is_kept_where_there_is_room(
+    running_hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "full").symlink_to("/dev/full")  # every write to it says that the disk is full
+    with monkeypatch.context() as full:
+        full.setattr("huggingface_hub.file_download.http_get", lambda *_, **__: (tmp_path / "full").write_text("x"))
+        with refused("; make room, or set HF_HOME and TUNEGATE_CACHE"):
+            fetch_from_hub(HubModel("hf", "shop/tiny"))
+    fetch_from_hub(HubModel("hf", "shop/tiny"))
 
 
 # What is merged and quantized.

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow
 import pyarrow.parquet as parquet
 import pytest
@@ -45,6 +46,7 @@ from tunegate.training.launch.lifecycle import begin
 from tunegate.training.loop.methods import _adapter_config, freeze
 from tunegate.training.loop.metrics import Metrics
 from tunegate.training.loop.trainer_arguments import training_arguments
+from tunegate.training.run.base_model import base_folder
 from tunegate.training.run.checkpoints import begin_checkpoint, fetch_checkpoint, seal
 from tunegate.training.run.curves import read_run
 from tunegate.training.run.layout import hold
@@ -342,6 +344,14 @@ def hub(*names: str, readme: str = "", **fields: str) -> Do:
         find_datasets(str(folder), ["shop"])
 
     return find
+
+
+def test_a_revision_is_left_out_where_the_base_is_a_folder(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path / "model", texts())
+    config = make_config(None, tmp_path, tmp_path / "out", model_name_or_path=str(folder))
+    with refused("--model_revision is for a model of a hub, which … is not; leave it out"):
+        base_folder(msgspec.structs.replace(config, model_revision="v1"), None)
+    assert base_folder(config, None) == (folder, None)
 
 
 SHOP = '{"shop": {"file_name": "rows.jsonl"}}'

@@ -186,7 +186,6 @@ REFUSED = {
     "load_in_8bit": _AFTER,
     "loraplus_lr_ratio": _LORA,
     "loss_type": _LOSS,
-    "model_revision": "nothing is fetched from a hub; download that revision, and name its folder",
     "mask_history": "every answer of a dialogue is trained; split the records where only the last should be",
     "mixture_of_depths": "the base is trained as it is; leave it out",
     "modules_to_save": "an adapter is trained and nothing beside it; leave it out, or give --finetuning_type full",
@@ -260,7 +259,6 @@ FAMILIES = {
 DONE = {
     "dpo_label_smoothing": {"0", "0.0"},
     "label_smoothing_factor": {"0", "0.0"},
-    "model_revision": {"main"},
     "resume_from_checkpoint": {"true", "True"},
     "stage": {"sft"},
 }

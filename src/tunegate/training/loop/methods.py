@@ -16,6 +16,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from tunegate.api.errors import ModelError
+from tunegate.models.hub import parse_hub
 from tunegate.models.network import load_network
 from tunegate.models.templates import stops_of
 from tunegate.training.config import TrainConfig
@@ -77,7 +78,10 @@ def make_servable(folder: Path, model: Any, plan: Plan) -> None:
     if adapter.is_file():
         base = plan.release.base
         settings = msgspec.json.decode(adapter.read_bytes())
-        settings["base_model_name_or_path"] = base.uri if base else Path(plan.base_folder).name
+        of_hub = parse_hub(plan.config.model_name_or_path)
+        settings["base_model_name_or_path"] = (
+            base.uri if base else of_hub.name if of_hub else Path(plan.base_folder).name
+        )
         if isinstance(targets := settings.get("target_modules"), list):
             settings["target_modules"] = sorted(targets)  # of a set, whose order is another in each process
         adapter.write_bytes(msgspec.json.format(msgspec.json.encode(settings)) + b"\n")

@@ -13,6 +13,7 @@ from tunegate.api.digest import Digest
 from tunegate.api.errors import ModelError, UsageError
 from tunegate.api.versions import File, ModelVersion, digest_of
 from tunegate.files import default_cache, digest_of_file, replace_file
+from tunegate.models.hub import fetch_from_hub, parse_hub, publish_from_hub, published
 from tunegate.models.materialize import materialize
 from tunegate.models.prompt_tuning import leading_tokens
 from tunegate.models.weights import check_weights
@@ -29,14 +30,7 @@ def base_folder(config: TrainConfig, store: Store | None) -> tuple[Path, ModelVe
     Raises UsageError or StoreError where there is none, ModelError when no model is in it.
     """
     name = config.model_name_or_path
-    folder, version = Path(name), None
-    if is_uri(name) and not (store and _VERSION.fullmatch(name.removeprefix(f"{store.uri}/"))):
-        folder = fetch_plain(name, default_cache(), endpoint_url=config.endpoint_url)
-    elif not folder.is_dir():
-        if store is None:
-            raise UsageError(f"There is no folder {name}; correct --model_name_or_path, or give --store for a version.")
-        version = store.resolve(name)
-        folder = materialize(store, version)
+    folder, version = _find(config, store)
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is not a model folder: it has no config.json; save the model there first.")
     if not (folder / "tokenizer.json").is_file():
@@ -51,6 +45,27 @@ def base_folder(config: TrainConfig, store: Store | None) -> tuple[Path, ModelVe
     if leading_tokens(folder):
         raise ModelError(f"{name} has a soft prompt, which training would leave out; train from its base instead.")
     return folder, version
+
+
+def _find(config: TrainConfig, store: Store | None) -> tuple[Path, ModelVersion | None]:
+    name = config.model_name_or_path
+    folder = Path(name)
+    model = None if folder.is_dir() else parse_hub(name, config.model_revision)
+    if model is None and config.model_revision:
+        raise UsageError(f"--model_revision is for a model of a hub, which {name} is not; leave it out.")
+    if model and store:
+        version = published(store, model) or publish_from_hub(store, model)
+        return materialize(store, version), version
+    if model:
+        return fetch_from_hub(model).folder, None
+    if is_uri(name) and not (store and _VERSION.fullmatch(name.removeprefix(f"{store.uri}/"))):
+        return fetch_plain(name, default_cache(), endpoint_url=config.endpoint_url), None
+    if folder.is_dir():
+        return folder, None
+    if store is None:
+        raise UsageError(f"There is no folder {name}; correct --model_name_or_path, or give --store for a version.")
+    version = store.resolve(name)
+    return materialize(store, version), version
 
 
 def check_base(folder: Path, digest: str) -> None:

@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 
 import boto3
+import msgspec
 import pytest
+from huggingface_hub import constants
 
 from tests.damage import configure
 from tests.unit.training.builders import make_config, texts
-from tunegate.api.errors import ModelError, NotFoundError, UsageError
+from tunegate.api.errors import ModelError, NotFoundError, UnavailableError, UsageError
 from tunegate.api.versions import Producer, Release
 from tunegate.models import make_tiny
 from tunegate.store import Store
@@ -95,6 +97,22 @@ def test_what_would_not_be_trained_as_it_answers_is_refused(
 
     with pytest.raises(ModelError, match=said):
         base_folder(_config(store, str(folder)), None)
+
+
+def test_a_hub_s_model_comes_from_the_store_without_the_hub(
+    store: Store, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    told = {"source": "hf://shop/tiny", "revision": "5e" * 20, "asked": "v1"}
+    made = Producer(kind="hub", arguments=told)
+    release = Release(format="huggingface")
+    version = store.publish(model, "tiny/hf-5e5e5e5e5e5e/checkpoint-0", release=release, producer=made)
+
+    for name, revision in (("shop/tiny", "v1"), (f"hf://shop/tiny@{'5e' * 20}", ""), ("hf://shop/tiny", "5e" * 20)):
+        config = msgspec.structs.replace(_config(store, name), model_revision=revision)
+        assert base_folder(config, store)[1] == version
+    with pytest.raises(UnavailableError, match=r"hf://shop/tiny can't be fetched"):
+        base_folder(_config(store, "shop/tiny"), store)
 
 
 def test_shapes_that_fitted_once_are_not_looked_at_again(
