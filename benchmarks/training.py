@@ -204,13 +204,13 @@ class Bench:
                     before = _processor_seconds(servers)
                     with _emptied(Path(config.output_dir)) as folder:
                         train(config)
-                        first, *_, last = (one.marker for one in complete_checkpoints(folder))
+                        first, *_, last = complete_checkpoints(folder)
+                        took = (last.cost.seconds or 0.0) - (first.cost.seconds or 0.0)  # the folder goes with them
                     # The upload of a checkpoint goes on beside the epoch after it, so the first epoch is beside none.
-                    epochs = last.epoch - first.epoch
-                    seconds[arm].append((float(last.notes["seconds"]) - float(first.notes["seconds"])) / epochs)
+                    seconds[arm].append(took / (last.marker.epoch - first.marker.epoch))
                     if arm == "published":
-                        busy.append((_processor_seconds(servers) - before) / last.epoch)
-        return Streaming(seconds["kept"], seconds["published"], busy, sum(last.files.values()))
+                        busy.append((_processor_seconds(servers) - before) / last.marker.epoch)
+        return Streaming(seconds["kept"], seconds["published"], busy, sum(last.marker.files.values()))
 
 
 def make_model(into: Path, tokenizer: Path, shape: Shape) -> Path:
@@ -257,14 +257,15 @@ def _gpu(scratch: Path, tokenizer: Path, name: str) -> dict[str, Any]:
     where = {"model_name_or_path": str(model), "output_dir": str(output), "model": "bench", "run": "gpu"}
     train(TrainConfig(**settings, **data, **where))
     steps = [step for step in read_log(output) if step.tokens_per_second is not None][1:]
-    shape = {**SHAPES[name], "parameters": complete_checkpoints(output)[-1].marker.cost.parameters}
+    cost = complete_checkpoints(output)[-1].cost
+    shape = {**SHAPES[name], "parameters": cost.parameters}
     return {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "settings": {**shape, **settings},
         "tokens_per_second": _median(steps, "tokens_per_second"),
         "mfu": _median(steps, "mfu"),
         "padding": _median(steps, "padding"),
-        "peak_memory_gb": (complete_checkpoints(output)[-1].marker.cost.peak_memory_bytes or 0) / 1e9,
+        "peak_memory_gb": (cost.peak_memory_bytes or 0) / 1e9,
     }
 
 

@@ -37,6 +37,7 @@ from tunegate.training.run.plan import (
     record_of,
 )
 from tunegate.training.run.progress import Report, cut_log
+from tunegate.training.run.records import bring_log, keep
 
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
@@ -81,6 +82,7 @@ def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report 
     newest = local[-1] if local else None
     if store and published and (newest is None or step_of(published[-1]) > newest.step):
         newest = fetch_checkpoint(store, published[-1], output_dir)
+        bring_log(store, config.model, config.run, output_dir)
     cut_log(output_dir, newest.step if newest else 0)
     if newest is not None and newest.is_last:
         return PlannedRun(plan, is_complete=True)
@@ -121,6 +123,7 @@ def finish(plan: Plan, output_dir: Path) -> list[ModelVersion]:
     if store:
         for checkpoint in unpublished(store, model, run, output_dir):
             publish_checkpoint(store, checkpoint, f"{model}/{run}", plan.release, plan.producer)
+        keep(store, model, run, output_dir)
     remove_surplus(complete_checkpoints(output_dir), plan.config.kept)
     if store is None:
         check_weights(complete_checkpoints(output_dir)[-1].folder)

@@ -20,7 +20,8 @@ from tunegate.store import Store
 from tunegate.training.data.examples import Account
 from tunegate.training.run.curve import Point, read_curve
 from tunegate.training.run.layout import ACCOUNT, RECORD
-from tunegate.training.run.progress import read_log
+from tunegate.training.run.progress import Progress, read_log
+from tunegate.training.run.records import kept
 
 PAGE = "curves.html"
 _MOST_POINTS = 600
@@ -70,15 +71,17 @@ def read_run(folder: Path) -> Run:
     """The run in a folder. Raises UsageError where none is."""
     if not (folder / RECORD).is_file():
         raise UsageError(f"{folder} is no run's folder; give an --output_dir of `tunegate train`, or MODEL/RUN.")
-    log = [{name: getattr(step, name) for name in step.__struct_fields__} for step in read_log(folder)]
     path = folder / ACCOUNT
     account = from_json(path.read_bytes(), Account, str(path)) if path.is_file() else None
-    return Run(folder.resolve().name, _curves(log, "current_steps"), account)
+    return Run(folder.resolve().name, _curves(_plain(read_log(folder)), "current_steps"), account)
 
 
 def read_stored(store: Store, model: str, run: str) -> Run:
-    """A run as its newest checkpoint in the store has it; raises what `read_curve` raises."""
+    """A run as the store has it; raises what `read_curve` raises."""
     history, points = read_curve(store, model, run)
+    log, account = kept(store, model, run)
+    if log:
+        return Run(f"{model}/{run}", _curves(_plain(log), "current_steps"), account, tuple(points))
     renamed = [{**entry, **{ours: entry.get(name) for ours, name in _IN_HISTORY.items()}} for entry in history]
     return Run(f"{model}/{run}", _curves(renamed, "step"), points=tuple(points))
 
@@ -94,6 +97,10 @@ def render(runs: Sequence[Run]) -> str:
         scores = [tuple((p.step, p.value) for p in run.points if p.suite == suite) for run in runs]
         panels.append(_panel(f"{suite} {metric}", scores))
     return environment.from_string(template).render(runs=runs, panels=[panel for panel in panels if panel])
+
+
+def _plain(log: Iterable[Progress]) -> list[dict[str, Any]]:
+    return [{name: getattr(step, name) for name in step.__struct_fields__} for step in log]
 
 
 def _curves(entries: Iterable[dict[str, Any]], step: str) -> dict[str, Series]:

@@ -24,6 +24,7 @@ from tunegate.training.run.checkpoints import Checkpoint, complete_checkpoints, 
 from tunegate.training.run.curve import Point, Scores
 from tunegate.training.run.layout import STOP
 from tunegate.training.run.plan import Plan
+from tunegate.training.run.records import keep
 
 _LOG = logging.getLogger(__name__)
 PATIENCE = 300.0  # seconds
@@ -108,7 +109,8 @@ def publisher_of(plan: Plan, output_dir: Path, on_published: Callable[[ModelVers
             known.add(name_of(checkpoint))
         published = [checkpoint for checkpoint in complete_checkpoints(output_dir) if name_of(checkpoint) in known]
         remove_surplus(published, config.kept)
-        with suppress(StoreError):  # both are looked for again beside the next checkpoint
+        with suppress(StoreError):  # all of it is done again beside the next checkpoint
+            keep(store, config.model, config.run, output_dir)
             publisher.points = scores.look(version for version in store.list(config.model) if version.run == config.run)
             stop = find_stop(store, config.model, config.run)
             if stop and stop.time > started:  # else it was followed, and a person has the run go on

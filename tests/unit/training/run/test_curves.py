@@ -11,7 +11,9 @@ from tests.chromium import PHONE, browser, needs_browser, opened
 from tests.unit.training.conftest import Run as Trained
 from tests.unit.training.conftest import Shop
 from tunegate.api.errors import UsageError
+from tunegate.api.versions import Release
 from tunegate.cli import root
+from tunegate.store import Store
 from tunegate.training.run.curves import Run, read_run, read_stored, render
 
 __all__ = ["browser"]
@@ -52,12 +54,27 @@ def test_a_page_is_wide_and_narrow_as_its_reader(page: Path, browser: object) ->
             assert all(box["height"] > 100 for box in [svg.bounding_box() for svg in seen.locator("svg").all()])
 
 
-def test_a_run_in_the_store_has_what_its_checkpoint_logged(shop: Shop, full: Trained) -> None:
+def test_a_run_in_the_store_is_shown_as_its_folder_is(shop: Shop, full: Trained) -> None:
     stored, here = read_stored(shop.store, "tiny", "full"), read_run(full.output)
 
     assert stored.name == "tiny/full"
+    assert stored.curves == here.curves
+    assert stored.last("tokens_per_second")
+    assert stored.account == here.account
+
+
+def test_a_run_of_an_earlier_tunegate_has_what_its_checkpoint_logged(
+    shop: Shop, full: Trained, store: Store, tmp_path: Path
+) -> None:
+    version = full.versions[-1]
+    folder = shop.store.fetch(version.name, tmp_path / "checkpoint", include_resume=True)
+    producer = shop.store.manifest(version.name).producer
+    store.publish(folder, version.name, release=Release(format=version.format), producer=producer)
+    stored, here = read_stored(store, "tiny", "full"), read_run(full.output)
+
     assert [step for step, _ in stored.curves["loss"]] == [step for step, _ in here.curves["loss"]]
     assert stored.curves["grad_norm"] == here.curves["grad_norm"] != ()
+    assert stored.account is None
 
 
 def test_names_are_text_and_a_run_without_steps_says_so(full: Trained) -> None:
