@@ -282,12 +282,12 @@ def _csv(stream: BinaryIO, delimiter: str = ",") -> Iterator[tuple[int, Any]]:
 
 
 def _parquet(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
-    """Some rows at a time: a row group may be the whole file."""
+    """Some rows at a time: a row group may be the whole file, and pyarrow would read all of one ahead."""
     arrow = _arrow()
     from pyarrow.parquet import ParquetFile
 
     try:
-        batches = ParquetFile(stream, buffer_size=_CHUNK).iter_batches(_ROWS)
+        batches = ParquetFile(stream, buffer_size=_CHUNK, pre_buffer=False).iter_batches(_ROWS)
         yield from enumerate((_without_nulls(row) for batch in batches for row in batch.to_pylist()), start=1)
     except (OSError, arrow.ArrowException) as error:
         raise ValueError(str(error).splitlines()[0]) from None
