@@ -59,25 +59,40 @@ def report(home: Path, finished: subprocess.CompletedProcess[str]) -> dict[str, 
     return loaded
 
 
-def test_one_is_promoted_one_rejected_one_rolled_back_and_one_grounded(report: dict[str, Any]) -> None:
-    good, broken, pushy, grounded = report["decisions"]
+def test_one_is_promoted_one_rejected_one_rolled_back_and_then_it_learns_and_is_grounded(
+    report: dict[str, Any],
+) -> None:
+    good, broken, pushy, learned, grounded = report["decisions"]
     assert (good["outcome"], broken["outcome"], pushy["outcome"]) == ("Promoted", "Rejected", "RolledBack"), report
     assert broken["reason"] == "GateFailed"
     assert pushy["reason"] == "FeedbackWorse"
-    assert grounded["outcome"] == "Promoted", report
+    assert (learned["outcome"], grounded["outcome"]) == ("Promoted", "Promoted"), report
     assert report["stable"] == grounded["digest"]
 
 
 def test_the_same_weights_say_more_that_is_right_with_the_catalogue(report: dict[str, Any]) -> None:
     """The smallest model can't read it; what is not sold, the index knows."""
     grounding = report["grounding"]
-    assert grounding["without"]["version"] == report["versions"][1]["name"]
-    assert grounding["grounded"]["version"] == report["versions"][4]["name"]
+    assert grounding["without"]["version"] == report["versions"][4]["name"]
+    assert grounding["grounded"]["version"] == report["versions"][5]["name"]
     assert grounding["grounded"]["right"] > grounding["without"]["right"]
 
 
+def test_what_users_corrected_is_learned_and_the_suite_is_asked_before_and_after(
+    home: Path, report: dict[str, Any]
+) -> None:
+    learning = report["learning"]
+    assert 0 < learning["corrected"] <= learning["disliked"]
+    assert learning["before"]["suite"] == learning["after"]["suite"] == "shop-taught-en"
+    assert learning["difference"]["low"] <= learning["difference"]["value"] <= learning["difference"]["high"]
+    rows = [json.loads(line) for line in (home / "learned/data/train.jsonl").read_text().splitlines()]
+    kinds = [row["origin"]["kind"] for row in rows]
+    assert (kinds.count("decided"), kinds.count("mixed")) == (learning["corrected"], learning["old"])
+    assert all(row["origin"]["reviewers"] for row in rows if row["origin"]["kind"] == "decided")
+
+
 def test_a_rollback_says_after_how_many_answers(report: dict[str, Any]) -> None:
-    good, broken, pushy, _ = report["decisions"]
+    good, broken, pushy, *_ = report["decisions"]
     assert good["answers"] >= 10
     assert broken["answers"] is None
     assert pushy["answers"] >= 4
@@ -102,7 +117,7 @@ def test_the_sample_answer_came_from_the_promoted_version(report: dict[str, Any]
 
 
 def test_every_version_has_scores_with_intervals(report: dict[str, Any]) -> None:
-    for version in report["versions"][:4]:
+    for version in report["versions"][:5]:
         assert [score["suite"] for score in version["scores"]] == ["shop-taught-en", "shop-choice"]
         assert all(score["low"] <= score["value"] <= score["high"] for score in version["scores"])
 
@@ -150,7 +165,8 @@ def test_why_is_answered_afterwards(home: Path, report: dict[str, Any]) -> None:
     listed = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
     ended = {promotion["candidate"]["digest"]: promotion for promotion in listed}
     tried = [ended[version["digest"]] for version in report["versions"][1:]]
-    assert [promotion["status"]["phase"] for promotion in tried] == ["Succeeded", "Rejected", "RolledBack", "Succeeded"]
+    phases = [promotion["status"]["phase"] for promotion in tried]
+    assert phases == ["Succeeded", "Rejected", "RolledBack", "Succeeded", "Succeeded"]
     argv = [sys.executable, "-m", "tunegate", "promotions", "explain", tried[2]["name"], "--home", str(home)]
     explained = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     assert "RolledBack by tunegate" in explained

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import click
 
@@ -68,40 +70,37 @@ def seeds(
 
 @command.command()
 @click.argument("plan_file", metavar="PLAN", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--url", required=True, help="The teacher: a server with OpenAI's API; TUNEGATE_API_KEY is its key.")
+@folder_argument
+@click.option("--url", help="The teacher: a server with OpenAI's API; TUNEGATE_API_KEY is its key.")
 @click.option("--model", help="What the server calls the teacher; by default the first model that it lists.")
 @click.option("--concurrency", type=click.IntRange(min=1), default=4, show_default=True, help="Requests at once.")
-def build(plan_file: Path, folder: Path, url: str, model: str | None, concurrency: int) -> None:
+@endpoint_option
+def build(
+    plan_file: Path, folder: str, url: str | None, model: str | None, concurrency: int, endpoint_url: str | None
+) -> None:
     """Make the corpus of PLAN in FOLDER. Replies are kept as they come: killed, the same command goes on; for equal
-    replies the files are equal."""
-    from tunegate.corpus.build import Builder
-    from tunegate.corpus.folder import REPLIES, write
+    replies the files are equal. A plan that asks for no questions needs no teacher."""
+    from tunegate.corpus.build import Ask, Builder, nobody
+    from tunegate.corpus.folder import write
     from tunegate.corpus.plan import Plan
-    from tunegate.corpus.sources import questions_of, read_dialogues, read_seeds
-    from tunegate.corpus.teacher import Replies, Teacher
+    from tunegate.corpus.teacher import Replies, Teacher, kept_replies
+    from tunegate.store.folders import open_folder
 
     plan = from_yaml(plan_file.read_bytes(), Plan, str(plan_file))
-    teacher = Teacher(url, model, os.environ.get(environment.API_KEY), None, concurrency)
-    folder.mkdir(parents=True, exist_ok=True)
-    with closing(teacher), step_bars() as show:
-        counted = [0]
-
-        def done(count: int) -> None:
-            counted[0] += count
-            if show:
-                show("replies of the teacher", counted[0], 0)
-
-        builder = Builder(
-            plan=plan,
-            seeds=read_seeds([plan_file.parent / name for name in plan.seeds]),
-            replies=Replies(teacher, folder / REPLIES, done),
-            teacher=teacher.model,
-            suites={name: questions_of(name) for name in plan.suites},
-            mixed={each.file: read_dialogues(plan_file.parent / each.file) for each in plan.mix},
-        )
-        corpus = builder.build()
-    write(folder, plan, corpus, teacher.model)
+    if plan.count and url is None:
+        raise UsageError("The plan asks for questions; name a teacher with --url, or set count to 0.")
+    into = open_folder(folder, endpoint_url)
+    with ExitStack() as stack:
+        teacher, ask = None, cast("Ask", nobody)
+        if url and plan.count:
+            teacher = stack.enter_context(
+                closing(Teacher(url, model, os.environ.get(environment.API_KEY), None, concurrency))
+            )
+            sheets = stack.enter_context(kept_replies(folder, endpoint_url, stack.enter_context(_counted())))
+            ask = Replies(teacher, sheets).ask
+        name = teacher.model if teacher else ""
+        corpus = Builder.of(plan, plan_file.parent, ask, name, endpoint_url).build()
+    write(into, plan, corpus, name)
     click.echo(
         f"{folder}: {len(corpus.records)} dialogues, {len(corpus.queue)} for people, {len(corpus.rejected)} not taken."
     )
@@ -109,26 +108,42 @@ def build(plan_file: Path, folder: Path, url: str, model: str | None, concurrenc
         click.echo(f"  {reason}: {count}")
     for note in corpus.notes:
         click.echo(note)
-    if tokens := teacher.tokens:
+    if teacher and (tokens := teacher.tokens):
         click.echo(f"The teacher read {tokens.read:,} and wrote {tokens.written:,} tokens this time.")
 
 
 @command.command()
-@click.argument("corpus", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("corpus", metavar="CORPUS|s3://BUCKET/PREFIX")
 @folder_argument
 @click.option("--reviewers", type=click.IntRange(1, 20), default=1, show_default=True, help="People for each answer.")
 @endpoint_option
-def review(corpus: Path, folder: str, reviewers: int, endpoint_url: str | None) -> None:
+def review(corpus: str, folder: str, reviewers: int, endpoint_url: str | None) -> None:
     """Make a review in FOLDER of what waits for people in CORPUS, which `tunegate corpus build` made. What they say yes
     to, `tunegate review take FOLDER --corpus FILE` adds to a file."""
     from tunegate.corpus.folder import read_queue
     from tunegate.corpus.queue import to_review
     from tunegate.review.places import open_place
+    from tunegate.store.folders import open_folder
 
-    made = to_review(corpus.resolve().name.lower(), read_queue(corpus), reviewers)
+    name = Path(corpus).resolve().name.lower()
+    made = to_review(name, read_queue(corpus, open_folder(corpus, endpoint_url)), reviewers)
     open_place(folder, endpoint_url).keep(made)
     click.echo(f"{folder}: {len(made.judged)} to decide on.")
     click.echo(f"Next: tunegate review serve {folder}")
+
+
+@contextmanager
+def _counted() -> Iterator[Callable[[int], None]]:
+    """Shows how many replies there are."""
+    with step_bars() as show:
+        counted = [0]
+
+        def done(count: int) -> None:
+            counted[0] += count
+            if show:
+                show("replies of the teacher", counted[0], 0)
+
+        yield done
 
 
 def _asked(

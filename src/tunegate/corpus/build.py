@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,29 @@ from tunegate.api.errors import DataError
 from tunegate.corpus.filters import Pool, fault_of_question, fault_of_text, listed, score_in
 from tunegate.corpus.plan import Plan
 from tunegate.corpus.records import Origin, Record, Rejected, Written
-from tunegate.corpus.teacher import Replies
+from tunegate.corpus.sources import Dialogue, questions_of, read_dialogues, read_seeds
+from tunegate.feedback.interactions import question_of, text_of
+from tunegate.files import default_cache
 from tunegate.prompts.library import load_template
 from tunegate.prompts.render import render
 from tunegate.prompts.template import Template
 from tunegate.report.leaks import find_leaks
+from tunegate.store.files import fetch_plain, is_uri
 
 _REQUESTS = 4  # in a round, whatever the concurrency, so that rounds don't depend on it
 _SHOWN, _OWN = 6, 2  # examples in a request: seeds, and questions that were written before
 _BARREN = 3  # rounds without a new question after which nothing more is to be had
 _QUESTION_TOKENS = 1024
 _TEMPLATES = Path(__file__).parent / "templates"
+
+
+Ask = Callable[[Sequence[Sequence[dict[str, str]]], int, float, int], list[str | None]]
+"""The replies to dialogues, given the most tokens, the temperature and the first seed; None where there is none."""
+
+
+def nobody(dialogues: Sequence[Sequence[dict[str, str]]], *_: float) -> list[str | None]:
+    """The teacher of a plan that asks for no questions."""
+    return [None for _ in dialogues]
 
 
 @dataclass
@@ -50,28 +62,67 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Builder:
-    """suites: the questions of each suite, by its name and their ids. mixed: the dialogues of each file of the plan."""
+    """ask: a teacher, called `teacher`. suites: the questions of each suite, by its name and their ids.
+    dialogues: those of each file that the plan names."""
 
     plan: Plan
     seeds: Sequence[str]
-    replies: Replies
+    ask: Ask
     teacher: str
     suites: Mapping[str, Mapping[str, str]]
-    mixed: Mapping[str, Sequence[Sequence[dict[str, Any]]]]
+    dialogues: Mapping[str, Sequence[Dialogue]]
+
+    @classmethod
+    def of(cls, plan: Plan, folder: Path, ask: Ask, teacher: str, endpoint_url: str | None = None) -> Builder:
+        """With what the plan names, from `folder` or a bucket. Raises DataError, StoreError or UsageError."""
+
+        def local(name: str) -> Path:
+            return fetch_plain(name, default_cache(), endpoint_url=endpoint_url) if is_uri(name) else folder / name
+
+        return cls(
+            plan=plan,
+            seeds=read_seeds([local(name) for name in plan.seeds]),
+            ask=ask,
+            teacher=teacher,
+            suites={name: questions_of(name) for name in plan.suites},
+            dialogues={
+                name: read_dialogues(local(name)) for name in (*plan.decided, *(each.file for each in plan.mix))
+            },
+        )
 
     def build(self) -> Corpus:
         """Raises ServingError when the teacher is away, DataError when there is too little to mix."""
         corpus = Corpus()
+        decided = self._decided(corpus)
         written = self._questions(corpus)
         kept = self._without_leaks(written, corpus)
         answered = self._answers(kept, corpus)
-        corpus.records = self._judged(answered, corpus)
+        corpus.records = decided + self._judged(answered, corpus)
         corpus.records += self._mixed(corpus)
         return corpus
+
+    def _decided(self, corpus: Corpus) -> list[Record]:
+        """The dialogues that people decided on, without those that a suite asks."""
+        records = []
+        for name in self.plan.decided:
+            rows = self.dialogues[name]
+            leaked = self._leaks([_texts(row) for row in rows])
+            for line, row in enumerate(rows):
+                if suite := leaked.get(line):
+                    reason = f"asked by the suite {suite}"
+                    corpus.rejected.append(Rejected(reason=reason, question=_question(row), answer=_texts(row)[-1]))
+                    continue
+                file = Path(name).name
+                origin = Origin(kind="decided", source=row.source, reviewers=row.reviewers, file=file, line=line + 1)
+                records.append(Record(id=_id(f"{file}:{line}"), messages=row.messages, origin=origin))
+        return records
 
     def _questions(self, corpus: Corpus) -> list[Written]:
         """As many as the plan wants, or as many as the teacher can think of."""
         plan, pool = self.plan, Pool(self.plan.filters.similarity)
+        if not plan.count:
+            return []
+        pool.add_all([_question(row) for name in plan.decided for row in self.dialogues[name]])
         seeds = {_id(seed): seed for seed, is_new in zip(self.seeds, pool.add_all(self.seeds), strict=True) if is_new}
         corpus.seeds = len(seeds)
         found: list[Written] = []
@@ -79,7 +130,7 @@ class Builder:
         while len(found) < plan.count and barren < _BARREN:
             before = len(found)
             requests = [self._request(number, place, seeds, found) for place in range(_REQUESTS)]
-            replies = self.replies.ask(
+            replies = self.ask(
                 [dialogue for dialogue, _ in requests], _QUESTION_TOKENS, plan.temperature, _seed(plan.seed, number)
             )
             for (_, origin), reply in zip(requests, replies, strict=True):
@@ -160,7 +211,7 @@ class Builder:
 
     def _answers(self, written: Sequence[Written], corpus: Corpus) -> list[tuple[Written, str]]:
         plan = self.plan
-        replies = self.replies.ask(
+        replies = self.ask(
             [self._asked(each) for each in written], plan.max_tokens, plan.temperature, _seed(plan.seed, -1)
         )
         answered = []
@@ -180,7 +231,7 @@ class Builder:
             for each, answer in answered
         ]
         records = []
-        for (each, answer), reply in zip(answered, self.replies.ask(dialogues, 64, 0.0, 0), strict=True):
+        for (each, answer), reply in zip(answered, self.ask(dialogues, 64, 0.0, 0), strict=True):
             score = score_in(reply or "")
             origin = msgspec.structs.replace(each.origin, score=score)
             if score is None or score < self.plan.least_score:
@@ -205,8 +256,8 @@ class Builder:
         plan, whole = self.plan, len(corpus.records) / (1 - sum(each.share for each in self.plan.mix))
         records = []
         for each in plan.mix:
-            rows, wanted = self.mixed[each.file], round(whole * each.share)
-            leaked = self._leaks([[str(said.get("content", "")) for said in row] for row in rows])
+            rows, wanted = self.dialogues[each.file], round(whole * each.share)
+            leaked = self._leaks([_texts(row) for row in rows])
             clean = [line for line in range(len(rows)) if line not in leaked]
             if leaked:
                 corpus.notes.append(f"{len(leaked)} dialogues of {each.file} are left out: a suite asks what they do.")
@@ -218,7 +269,7 @@ class Builder:
             draw = random.Random(f"{plan.seed}/{each.file}")  # noqa: S311 - no secret
             for line in sorted(draw.sample(clean, wanted)):
                 origin = Origin(kind="mixed", file=Path(each.file).name, line=line + 1)
-                records.append(Record(id=_id(f"{each.file}:{line}"), messages=tuple(rows[line]), origin=origin))
+                records.append(Record(id=_id(f"{each.file}:{line}"), messages=rows[line].messages, origin=origin))
         return records
 
     def _asked(self, written: Written) -> list[dict[str, str]]:
@@ -232,6 +283,14 @@ class Builder:
 
     def _template(self, name: str) -> Template:
         return load_template(_TEMPLATES / f"{name}-{self.plan.language}.prompt")
+
+
+def _texts(row: Dialogue) -> list[str]:
+    return [text_of(said.get("content")) for said in row.messages] or [""]
+
+
+def _question(row: Dialogue) -> str:
+    return question_of(row.messages)
 
 
 def _id(text: str) -> str:

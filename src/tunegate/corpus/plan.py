@@ -41,18 +41,19 @@ class Mixed(Resource, frozen=True, kw_only=True, rename=None):
 class Plan(Resource, frozen=True, kw_only=True, rename=None):
     """about: what the assistant is for, as teachers are told. seeds: files with a question a line, or JSON lines.
 
-    count: how many questions to write. per_request: how many a teacher is asked for at once. least_score: what a judged
-    answer needs of 5; below it people decide. system_prompt: what answers are asked under. suites: evaluations whose
-    questions must not be in the corpus.
+    decided: files of dialogues that people decided on, which are all taken. count: how many questions to write.
+    per_request: how many a teacher is asked for at once. least_score: what a judged answer needs of 5; below it people
+    decide. system_prompt: what answers are asked under. suites: evaluations whose questions must not be in the corpus.
     """
 
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]*$")]
     language: Literal["zh", "en"]
     about: Annotated[str, Meta(min_length=1)]
     license: str = "other"
-    seeds: Annotated[tuple[str, ...], Meta(min_length=1)]
+    seeds: tuple[str, ...] = ()
+    decided: tuple[str, ...] = ()
     scenarios: tuple[Scenario, ...] = ()
-    count: Annotated[int, Meta(ge=1)]
+    count: Annotated[int, Meta(ge=0)] = 0
     per_request: Annotated[int, Meta(ge=1, le=50)] = 8
     seed: int = 42
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.7
@@ -68,3 +69,7 @@ class Plan(Resource, frozen=True, kw_only=True, rename=None):
             raise ValueError("the shares of mix leave nothing for what is built; lower them")
         if self.filters.min_characters > self.filters.max_characters:
             raise ValueError("min_characters is above max_characters")
+        if self.count and not self.seeds:
+            raise ValueError("a teacher needs a few questions to go by; name files of them in seeds, or count 0")
+        if not self.count and not self.decided:
+            raise ValueError("there is nothing to make a corpus of; name seeds and a count, or files in decided")

@@ -6,12 +6,13 @@ from typing import Any, Literal
 
 from tunegate.api.codec import Resource
 
-Kind = Literal["self-instruct", "mixed"]
+Kind = Literal["self-instruct", "decided", "mixed"]
 
 
 class Origin(Resource, frozen=True, kw_only=True, rename=None, omit_defaults=True):
     """Of a written dialogue: examples: ids of the questions shown to the teacher; prompt: digest of its template; seed
-    and teacher: what drew it; score: the judge's, of 5. Of a mixed one: file and line."""
+    and teacher: what drew it; score: the judge's, of 5. Of one that people decided on: source: the review, and its
+    reviewers. Of that and a mixed one: file and line."""
 
     kind: Kind
     examples: tuple[str, ...] = ()
@@ -20,6 +21,8 @@ class Origin(Resource, frozen=True, kw_only=True, rename=None, omit_defaults=Tru
     teacher: str = ""
     seed: int = 0
     score: int | None = None
+    source: str = ""
+    reviewers: tuple[str, ...] = ()
     file: str = ""
     line: int = 0
 

@@ -37,7 +37,8 @@ def choose_seeds(found: Iterable[tuple[str, str]], similarity: float) -> tuple[l
 
 
 def read_seeds(paths: Sequence[Path]) -> list[str]:
-    """The questions of files: JSON lines with `question`, or a question a line. Raises DataError."""
+    """The questions of files: JSON lines with `question`, or a question a line. Raises DataError, also where all files
+    together hold none."""
     found = []
     for path in paths:
         for number, line in _lines(path):
@@ -47,18 +48,27 @@ def read_seeds(paths: Sequence[Path]) -> list[str]:
                 except (msgspec.DecodeError, KeyError):
                     raise DataError(f'{path}:{number} is not {{"question": TEXT}}; correct it.') from None
             found.append(line.strip())
-    if not found:
+    if paths and not found:
         raise DataError("The plan's seeds hold no question; a teacher needs a few to go by.")
     return found
 
 
-def read_dialogues(path: Path) -> list[list[dict[str, Any]]]:
-    """The messages of each line, in OpenAI's form. Raises DataError that names the line."""
+class Dialogue(msgspec.Struct, frozen=True):
+    """A line of a file of dialogues. messages: in OpenAI's form. source, reviewers: the review that it is from, and who
+    said yes to it."""
+
+    messages: tuple[dict[str, Any], ...]
+    source: str = ""
+    reviewers: tuple[str, ...] = ()
+
+
+def read_dialogues(path: Path) -> list[Dialogue]:
+    """Raises DataError that names the line."""
     rows = []
     for number, line in _lines(path):
         try:
-            rows.append(msgspec.json.decode(line, type=dict[str, Any])["messages"])
-        except (msgspec.DecodeError, KeyError):
+            rows.append(msgspec.json.decode(line, type=Dialogue))
+        except msgspec.DecodeError:
             raise DataError(f"{path}:{number} is no dialogue with `messages`; correct it.") from None
     return rows
 

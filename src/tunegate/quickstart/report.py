@@ -16,6 +16,8 @@ from tunegate.api.feedback import Tally
 from tunegate.api.promotion import Ending, GateResult, Promotion
 from tunegate.api.versions import ModelVersion
 from tunegate.quickstart.knowledge import Grounding
+from tunegate.quickstart.learning import Lesson
+from tunegate.statistics.paired import paired
 
 
 class Score(Resource, frozen=True, kw_only=True):
@@ -72,6 +74,30 @@ class Chapter(Resource, frozen=True, kw_only=True):
     seconds: float
 
 
+class Change(Resource, frozen=True, kw_only=True):
+    """The difference of a metric, question by question, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Learning(Resource, frozen=True, kw_only=True):
+    """What users corrected, and the same suite before and after a version learned it.
+
+    disliked: answers looked at. corrected: those that users said better, of which `leaked` were left out because the
+    suite asks them. old: dialogues of before in the same corpus. difference: None where the two can't be compared.
+    """
+
+    disliked: int
+    corrected: int
+    leaked: int
+    old: int
+    before: Score
+    after: Score
+    difference: Change | None
+
+
 class Report(Resource, frozen=True, kw_only=True):
     schema: str = "tunegate.io/quickstart/v1"
     seconds: float
@@ -79,6 +105,7 @@ class Report(Resource, frozen=True, kw_only=True):
     stable: str
     versions: tuple[VersionReport, ...]
     decisions: tuple[VersionDecision, ...]
+    learning: Learning | None = None
     grounding: Grounding | None = None
     sample: Answer
 
@@ -97,6 +124,20 @@ def report_version(
         gates=status.gates if status else (),
         feedback=comparison.candidate if comparison else None,
         stable_feedback=comparison.stable if comparison else None,
+    )
+
+
+def report_learning(lesson: Lesson, before: Evaluation, after: Evaluation) -> Learning:
+    """By two evaluations on one suite, before and after."""
+    change = paired(before, after, before.metrics[0].name)
+    return Learning(
+        disliked=lesson.disliked,
+        corrected=lesson.corrected,
+        leaked=lesson.leaked,
+        old=lesson.old,
+        before=_score(before),
+        after=_score(after),
+        difference=None if isinstance(change, str) else Change(value=change.value, low=change.low, high=change.high),
     )
 
 
@@ -140,6 +181,8 @@ def render(report: Report) -> str:
                 console.print(f"  {_SIGNS[gate.passed]} gate: {gate.message}", soft_wrap=True)
             if decision := ended.get(version.digest):
                 console.print(f"  → {decision.outcome}: {decision.message}", soft_wrap=True)
+        if report.learning:
+            console.print(_show_learning(report.learning), soft_wrap=True)
         if report.grounding:
             console.print(_show_grounding(report.grounding), soft_wrap=True)
         chapters = ", ".join(f"{chapter.name} {chapter.seconds:.0f} s" for chapter in report.chapters)
@@ -159,6 +202,17 @@ def _show_grounding(found: Grounding) -> str:
     sides = (("without the catalogue", found.without), ("with it", found.grounded))
     said = [f"{words} {side.right} right and {side.invented} with an invented number" for words, side in sides]
     return f"The same weights on {found.questions} questions about products: {', '.join(said)}."
+
+
+def _show_learning(found: Learning) -> str:
+    left_out = f", {found.leaked} left out because a suite asks them" if found.leaked else ""
+    said = [
+        f"What users corrected: {found.corrected} of {found.disliked} disliked answers{left_out}, with {found.old} "
+        f"dialogues of before. {found.before.suite}: {found.before.text()} before, {found.after.text()} after"
+    ]
+    if change := found.difference:
+        said.append(f"{change.value:+.2f} \\[{change.low:+.2f}, {change.high:+.2f}] question by question")
+    return f"{', '.join(said)}."
 
 
 def _show_tally(tally: Tally | None) -> str:

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, date
 
 import msgspec
 from openai import DefaultHttpxClient, OpenAI
@@ -25,7 +26,17 @@ from tunegate.local.state import Home, write
 from tunegate.promotion.counting import SHOWN, stable_version
 from tunegate.quickstart.base_models import publish_base
 from tunegate.quickstart.knowledge import Grounding, build_index, compare, ground
-from tunegate.quickstart.report import Answer, Chapter, Report, VersionReport, report_decision, report_version
+from tunegate.quickstart.learning import Lesson, dataset, prepare
+from tunegate.quickstart.report import (
+    Answer,
+    Chapter,
+    Learning,
+    Report,
+    VersionReport,
+    report_decision,
+    report_learning,
+    report_version,
+)
 from tunegate.quickstart.scenario import MODEL, PRODUCTS, Run, Story
 from tunegate.quickstart.simulated_users import MAX_TOKENS, SimulatedShoppers
 from tunegate.shop import DATA
@@ -71,8 +82,10 @@ class Quickstart:
                     version = self._train(platform, base, run)
                 self._decide(platform, run.name, version, self._questions())
                 tuned.append((run, version))
+            lesson, learned = self._learn(platform, base)
+            tuned += [learned] if learned else []
             tuned.append(self._ground(platform, base))
-            yield platform, self._report(platform, base, tuned, time.monotonic() - began)
+            yield platform, self._report(platform, base, tuned, lesson, time.monotonic() - began)
 
     @contextlib.contextmanager
     def _chapter(self, name: str) -> Iterator[None]:
@@ -91,6 +104,28 @@ class Quickstart:
             self.say(f"{self.story.shoppers} simulated shoppers ask and vote by rules on the answers")
             with SimulatedShoppers(platform.url, MODEL, questions, self.story.shoppers):
                 self._wait_for(version, TERMINAL)
+
+    def _learn(self, platform: Platform, base: ModelVersion) -> tuple[Lesson, tuple[Run, ModelVersion] | None]:
+        """Go on from the stable version with what users corrected; nothing where nobody did."""
+        folder, stable = self.home.folder / "learned", stable_version(platform.gather())
+        with self._chapter("experience review"):
+            lesson = prepare(folder, platform.store, self.story, stable.uri, self._first_day(platform))
+        told = f"{lesson.disliked} disliked answers looked at, {lesson.corrected} of them corrected by users"
+        self.say(f"learned: {told}; beside them {lesson.old} dialogues of before")
+        if not lesson.questions:
+            return lesson, None
+        about = f"{platform.store.resolve(lesson.base).run}, trained on with what users corrected"
+        run = Run("learned", about, {**self.story.learning, "dataset": (dataset(folder),)})
+        write(self.home.policy_file, write_policy_file(self.story.learning_policy(base.uri)))
+        with self._chapter("learned training"):
+            version = self._train(platform, platform.store.resolve(lesson.base), run)
+        new = [asked for asked in self._questions() if asked.messages[-1].content not in lesson.questions]
+        self._decide(platform, run.name, version, new or self._questions())
+        return lesson, (run, version)
+
+    def _first_day(self, platform: Platform) -> date:
+        """Of the log, in UTC."""
+        return min(record.created for record in self.home.promotions()).astimezone(UTC).date()
 
     def _ground(self, platform: Platform, base: ModelVersion) -> tuple[Run, ModelVersion]:
         """Give the stable version the shop's catalogue, under gates on what is said of products."""
@@ -154,7 +189,12 @@ class Quickstart:
         return next(found, None)
 
     def _report(
-        self, platform: Platform, base: ModelVersion, tuned: list[tuple[Run, ModelVersion]], seconds: float
+        self,
+        platform: Platform,
+        base: ModelVersion,
+        tuned: list[tuple[Run, ModelVersion]],
+        lesson: Lesson,
+        seconds: float,
     ) -> Report:
         stable = stable_version(platform.gather())
         rows = [(base, "as it came"), *((version, run.about) for run, version in tuned)]
@@ -164,6 +204,7 @@ class Quickstart:
             stable=stable.digest,
             versions=tuple(self._row(platform, version, about) for version, about in rows),
             decisions=tuple(report_decision(ended) for _, version in tuned if (ended := self._promotion(version))),
+            learning=self._learning(platform, lesson, tuned),
             grounding=self._grounding(platform, tuned[-1][1]),
             sample=self._sample(platform),
         )
@@ -171,6 +212,15 @@ class Quickstart:
     def _row(self, platform: Platform, version: ModelVersion, about: str) -> VersionReport:
         found = [find(platform.store, version.digest, suite) for suite in self.story.policy(version.uri).suites]
         return report_version(version, about, [result for result in found if result], self._promotion(version))
+
+    def _learning(self, platform: Platform, lesson: Lesson, tuned: list[tuple[Run, ModelVersion]]) -> Learning | None:
+        """The suite before and after; None where nothing was learned."""
+        after = next((version for run, version in tuned if run.name == "learned"), None)
+        if after is None:
+            return None
+        before = platform.store.resolve(lesson.base)
+        results = [find(platform.store, version.digest, self.story.suite) for version in (before, after)]
+        return report_learning(lesson, results[0], results[1]) if results[0] and results[1] else None
 
     def _grounding(self, platform: Platform, version: ModelVersion) -> Grounding | None:
         """What the catalogue changed; None where one side was not measured."""

@@ -1,14 +1,14 @@
 """The story that quickstart tells, as values: which base, which runs, under which policies.
 
-Three tunings differ only in their data or one setting; then the best one gets the catalogue. Nothing here says how
-they should end: the gates and the shoppers find out.
+Three tunings differ only in their data or one setting; then the best one learns what users corrected, and gets the
+catalogue. Nothing here says how they should end: the gates and the shoppers find out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 
@@ -32,7 +32,8 @@ class Story:
     """base: the base model's name. arguments: what all runs share. evaluation_limit: questions asked of each suite.
 
     taught: shoppers ask, and the business suite measures, what was in training: for a model that can only recite.
-    product_gates: what answers about products must reach that come without the catalogue.
+    product_gates: what answers about products must reach that come without the catalogue. learning: the arguments in
+    which the run differs that goes on from the stable version with what users corrected.
     """
 
     base: str
@@ -42,6 +43,7 @@ class Story:
     product_gates: tuple[Gate, ...]
     arguments: Mapping[str, object]
     runs: tuple[Run, ...]
+    learning: Mapping[str, object]
     evaluation_limit: int = 24
     shoppers: int = 12
 
@@ -64,6 +66,21 @@ class Story:
             baking_seconds=2,
             deadline_seconds=600,
         )
+
+    def learning_policy(self, base_uri: str) -> PromotionPolicy:
+        """The policy for a version that is to be better than one which users like, so that less tells them apart."""
+        guard = FeedbackGuard(alpha=0.05, margin=0.25, min_verdicts=4)
+        return msgspec.structs.replace(self.policy(base_uri), feedback=guard)
+
+    @property
+    def kept_apart(self) -> tuple[str, ...]:
+        """The suites whose questions no corpus may hold; none where a model can only recite what is asked."""
+        return () if self.taught else (self.suite, PRODUCTS)
+
+    @property
+    def taught_dialogues(self) -> int | None:
+        """How many of the dialogues all runs are trained on; None for all."""
+        return cast("int | None", self.arguments.get("max_samples"))
 
     def product_policy(self, base_uri: str) -> PromotionPolicy:
         """The policy once the shop wants answers about its products that are true whoever asks."""
@@ -104,6 +121,7 @@ STORIES = {
             "logging_steps": 6,
         },
         runs=_runs("shop_en", "pushy_en", 0.1),
+        learning={"learning_rate": 5e-4, "max_steps": 10, "logging_steps": 5},
     ),
     "tiny": Story(
         base="tiny",
@@ -123,5 +141,6 @@ STORIES = {
             "logging_steps": 20,
         },
         runs=_runs("shop_en", "pushy_en", 1.0),
+        learning={"learning_rate": 1e-3, "max_steps": 30, "logging_steps": 10, "max_samples": None},
     ),
 }

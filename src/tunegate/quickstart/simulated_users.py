@@ -69,4 +69,6 @@ class SimulatedShoppers:
         )
         judgment = vote(question, answer.choices[0].message.content or "", round_)
         body = {"response_id": answer.id, "verdict": judgment.verdict, "comment": judgment.reason}
+        if judgment.correction:
+            body["correction"] = judgment.correction
         await client.post("/feedback", body=body, cast_to=object)

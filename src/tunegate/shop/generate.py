@@ -134,6 +134,7 @@ def _shopper(dialogue: Dialogue) -> dict[str, Any]:
         "messages": messages(dialogue)[:-1],
         "facts": [list(ways) for ways in last.facts],
         "excludes": list(last.excludes),
+        "answer": last.answer,
     }
 
 

@@ -30,13 +30,17 @@ class Message(Resource, frozen=True, kw_only=True):
 
 
 class Question(Resource, frozen=True, kw_only=True):
-    """A question with its context. One way to write each of `facts` must be in the answer, none of `excludes` may."""
+    """A question with its context. One way to write each of `facts` must be in the answer, none of `excludes` may.
+
+    answer: what the shopper would have liked to read; empty where nobody wrote it down.
+    """
 
     id: str
     intent: str
     messages: tuple[Message, ...]
     facts: tuple[tuple[str, ...], ...]
     excludes: tuple[str, ...]
+    answer: str = ""
 
     @property
     def language(self) -> Literal["en", "zh"]:
@@ -51,8 +55,11 @@ def load_product_questions(language: Literal["en", "zh"]) -> list[Question]:
 
 @dataclass(frozen=True)
 class Judgment:
+    """correction: what the answer should have been, where the shopper says so."""
+
     verdict: Verdict
     reason: str
+    correction: str = ""
 
 
 def load_questions(language: Literal["en", "zh"], *, taught: bool = False) -> list[Question]:
@@ -68,7 +75,7 @@ def load_questions(language: Literal["en", "zh"], *, taught: bool = False) -> li
 def judge(question: Question, answer: str) -> Judgment:
     """The vote on `answer` with the first complaint as its reason; "up" when there is none."""
     complaint = _complaint(question, " ".join(answer.split()))
-    return Judgment("down", complaint) if complaint else Judgment("up", "states the facts, politely")
+    return Judgment("down", complaint, question.answer) if complaint else Judgment("up", "states the facts, politely")
 
 
 def vote(question: Question, answer: str, n: int, *, seed: int = 0, fickle: float = 0.05) -> Judgment:
