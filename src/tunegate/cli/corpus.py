@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import click
+import yaml
 
 from tunegate.api import environment
 from tunegate.api.codec import from_yaml
@@ -130,6 +131,39 @@ def review(corpus: str, folder: str, reviewers: int, endpoint_url: str | None) -
     open_place(folder, endpoint_url).keep(made)
     click.echo(f"{folder}: {len(made.judged)} to decide on.")
     click.echo(f"Next: tunegate review serve {folder}")
+
+
+@command.command()
+@click.argument("corpus", metavar="CORPUS|s3://BUCKET/PREFIX")
+@click.option(
+    "--job",
+    "job_file",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A PyTorchJob, in which ${CORPUS} stands for the data and ${RUN} for the name of the run.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the job instead of applying it.")
+@endpoint_option
+def submit(corpus: str, job_file: Path, dry_run: bool, endpoint_url: str | None) -> None:
+    """Start a training job of your cluster on CORPUS. The run is named after the data: the same corpus again starts
+    nothing new, nor does an empty one."""
+    from tunegate.corpus.folder import fill_in, keep_for_run
+    from tunegate.corpus.sources import read_text
+    from tunegate.store.folders import open_folder
+
+    run, data = keep_for_run(corpus, open_folder(corpus, endpoint_url))
+    if not run:
+        click.echo(f"{corpus} holds no dialogues, so nothing is trained.")
+        return
+    job = fill_in(read_text(job_file), str(job_file), run, data)
+    if dry_run:
+        click.echo(yaml.safe_dump(job, sort_keys=False), nl=False)
+        return
+    from tunegate.cli.cluster import apply_training_job
+
+    apply_training_job(job)
+    name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
+    click.echo(f"pytorchjob/{name} is in {namespace}; follow it: kubectl -n {namespace} get pods -w")
 
 
 @contextmanager

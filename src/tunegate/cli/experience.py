@@ -16,12 +16,15 @@ from tunegate.cli.review import folder_argument
 from tunegate.files import disk_errors_as, replace_file
 
 if TYPE_CHECKING:
-    from tunegate.experience.contents import Experience
+    from tunegate.experience.contents import Experience, Period
 
 SAVED = ".tunegate/experience"
 _WEEK = timedelta(days=7)
 
 since_option = click.option("--since", type=DAY, help="The first day in UTC; by default a week before --until.")
+last_week_option = click.option(
+    "--last-week", is_flag=True, help="The last whole week, Monday to Sunday, in place of --since and --until."
+)
 until_option = click.option("--until", type=DAY, help="The last day; by default yesterday.")
 version_option = click.option("--version", help="Only what this version answered (name, URI or digest).")
 
@@ -34,6 +37,7 @@ def command() -> None:
 @command.command()
 @since_option
 @until_option
+@last_week_option
 @version_option
 @click.option(
     "--html", type=click.Path(dir_okay=False, path_type=Path), help="Where to write the page: one file, no network."
@@ -44,6 +48,7 @@ def command() -> None:
 def report(
     since: datetime | None,
     until: datetime | None,
+    last_week: bool,
     version: str | None,
     html: Path | None,
     json_file: Path | None,
@@ -55,7 +60,7 @@ def report(
     conversations that say most. Texts come from the log of answers, which redacts them."""
     from tunegate.experience.page import render, summary
 
-    experience = _look(since, until, version, store_uri, endpoint_url)
+    experience = _look(_period(since, until, last_week), version, store_uri, endpoint_url)
     page, body = render(experience).encode(), to_json(experience)
     for path, written in ((html, page), (json_file, body)):
         if path:
@@ -77,6 +82,7 @@ def report(
 @folder_argument
 @since_option
 @until_option
+@last_week_option
 @version_option
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="So many answers at most.")
 @click.option("--reviewers", type=click.IntRange(1, 20), default=1, show_default=True, help="People for each answer.")
@@ -85,6 +91,7 @@ def review(
     folder: str,
     since: datetime | None,
     until: datetime | None,
+    last_week: bool,
     version: str | None,
     limit: int,
     reviewers: int,
@@ -96,35 +103,44 @@ def review(
     from tunegate.experience.proposals import to_review
     from tunegate.review.places import open_place
 
-    made = to_review(_look(since, until, version, store_uri, endpoint_url, limit), reviewers)
+    made = to_review(_look(_period(since, until, last_week), version, store_uri, endpoint_url, limit), reviewers)
     open_place(folder, endpoint_url).keep(made)
     click.echo(f"{folder}: {len(made.judged)} to decide on.")
+    if not made.judged:
+        click.echo("No disliked answer of this period has its texts in the log.")
+        return
     click.echo(f"Next: tunegate review serve {folder}")
 
 
-def _look(
-    since: datetime | None,
-    until: datetime | None,
-    version: str | None,
-    store_uri: str,
-    endpoint_url: str | None,
-    limit: int = 100,
-) -> Experience:
+def _period(since: datetime | None, until: datetime | None, last_week: bool) -> Period:
     from tunegate.experience.contents import Period
-    from tunegate.experience.gather import experience_of
-    from tunegate.feedback.history import judged
 
-    last = until.date() if until else datetime.now(UTC).date() - timedelta(days=1)
+    today = datetime.now(UTC).date()
+    if last_week:
+        if since or until:
+            raise UsageError("--last-week says which days; leave out --since and --until.")
+        monday = today - timedelta(days=today.weekday())
+        return Period(since=monday - _WEEK, until=monday - timedelta(days=1))
+    last = until.date() if until else today - timedelta(days=1)
     first = since.date() if since else last - _WEEK + timedelta(days=1)
     if first > last:
         raise UsageError(f"--since {first} is after --until {last}; name an earlier day.")
+    return Period(since=first, until=last)
+
+
+def _look(
+    period: Period, version: str | None, store_uri: str, endpoint_url: str | None, limit: int = 100
+) -> Experience:
+    from tunegate.experience.gather import experience_of
+    from tunegate.feedback.history import judged
+
     store, damaged = open_store(store_uri, endpoint_url), list[str]()
     digest = store.resolve(version).digest if version else None
 
     def read(begin: date, end: date) -> Any:
         return judged(store, begin, end, digest, damaged)
 
-    experience = experience_of(read, Period(since=first, until=last), limit)
+    experience = experience_of(read, period, limit)
     for key in dict.fromkeys(damaged):
         click.echo(f"{key} in the store is cut; what is whole of it was counted.", err=True)
     return experience

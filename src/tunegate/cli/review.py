@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import time
 from contextlib import closing, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 LABEL_STUDIO = "label-studio"
 
 _SHOWN = 20
+_PATIENCE = 600.0  # seconds that a store may be away while people are waited for
+_FILE = "FILE|s3://BUCKET/KEY"
 
 folder_argument = click.argument("folder", metavar="FOLDER|s3://BUCKET/PREFIX")
 endpoint_option = click.option(
@@ -311,18 +314,49 @@ def import_(folder: str, file: Path, people: tuple[str, ...], endpoint_url: str 
 @command.command()
 @folder_argument
 @click.option(
+    "--every",
+    type=click.FloatRange(0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Seconds between two looks.",
+)
+@click.option("--at-most", type=click.FloatRange(min=0), metavar="SECONDS", help="Then go on with what is decided.")
+@endpoint_option
+def wait(folder: str, every: float, at_most: float | None, endpoint_url: str | None) -> None:
+    """Wait until people are done with the review in FOLDER, and say how far they are."""
+    from tunegate.review.marks import latest
+    from tunegate.review.places import open_place
+    from tunegate.review.queue import judged, progress
+    from tunegate.store.patience import patiently
+
+    place = open_place(folder, endpoint_url)
+    review = patiently(_PATIENCE, place.review)
+    told, began = None, time.monotonic()
+    while True:
+        lines = patiently(_PATIENCE, lambda: place.lines("marks"))
+        so_far = progress(review, judged(review, latest(lines)))
+        if so_far != told:
+            told = so_far
+            click.echo(f"{folder}: {so_far.done} of {so_far.total} decided on.")
+        if so_far.done == so_far.total:
+            return
+        if at_most is not None and time.monotonic() - began >= at_most:
+            click.echo(f"It was waited for {at_most:.0f} s; what is decided counts.")
+            return
+        time.sleep(every)
+
+
+@command.command()
+@folder_argument
+@click.option(
     "--suite",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="The folder of a business suite whose answers people judge: the questions are added to it.",
 )
-@click.option(
-    "--corpus", type=click.Path(dir_okay=False, path_type=Path), help="JSON lines to train on: dialogues are added."
-)
-@click.option(
-    "--pairs", type=click.Path(dir_okay=False, path_type=Path), help="JSON lines of preferences: chosen and rejected."
-)
+@click.option("--corpus", metavar=_FILE, help="JSON lines to train on: dialogues are added.")
+@click.option("--pairs", metavar=_FILE, help="JSON lines of preferences: chosen and rejected.")
 @endpoint_option
-def take(folder: str, suite: Path | None, corpus: Path | None, pairs: Path | None, endpoint_url: str | None) -> None:
+def take(folder: str, suite: Path | None, corpus: str | None, pairs: str | None, endpoint_url: str | None) -> None:
     """Put what reviewers in FOLDER said yes to into a suite, a corpus and pairs. What is there already stays as it is,
     so the same command again adds only what was decided since."""
     from tunegate.evaluation.business import QUESTIONS
@@ -337,11 +371,11 @@ def take(folder: str, suite: Path | None, corpus: Path | None, pairs: Path | Non
     if suite:
         _check_judged(suite)
         questions = [msgspec.to_builtins(question) for question in taken.questions]
-        _add(suite / QUESTIONS, [{key: value for key, value in each.items() if value} for each in questions])
+        _add(str(suite / QUESTIONS), None, [{key: value for key, value in each.items() if value} for each in questions])
     if corpus:
-        _add(corpus, taken.rows)
+        _add(corpus, endpoint_url, taken.rows)
     if pairs:
-        _add(pairs, taken.pairs)
+        _add(pairs, endpoint_url, taken.pairs)
     if taken.unanswered:
         click.echo(f"{len(taken.unanswered)} are to be learned and nobody wrote how: {', '.join(taken.unanswered)}.")
     if taken.disputed:
@@ -436,17 +470,18 @@ def _check_judged(suite: Path) -> None:
         )
 
 
-def _add(path: Path, found: Sequence[dict[str, Any]]) -> None:
-    """Add the lines that the file lacks, by id; it is written again as a whole, or not at all."""
+def _add(name: str, endpoint_url: str | None, found: Sequence[dict[str, Any]]) -> None:
+    """Add the lines that the file, here or in a bucket, lacks, by id; it is written again as a whole, or not at all."""
     from tunegate.review.decisions import new_lines
+    from tunegate.store.folders import open_file
 
-    with disk_errors_as(UsageError, path, "name another file."):
-        body = path.read_bytes() if path.exists() else b""
-        try:
-            kept = [msgspec.json.decode(line, type=dict[str, Any]) for line in body.splitlines() if line.strip()]
-        except msgspec.DecodeError as error:
-            raise UsageError(f"{path} is not a file of JSON lines ({error}); mend it, or name another file.") from None
-        added = new_lines(kept, found)
-        lines = b"".join(msgspec.json.encode(each) + b"\n" for each in added)
-        replace_file(path, body + (b"\n" if body and not body.endswith(b"\n") else b"") + lines)
-    click.echo(f"{path}: {len(added)} added, {len(found) - len(added)} were there.")
+    folder, file = open_file(name, endpoint_url)
+    body = folder.get(file) or b""
+    try:
+        kept = [msgspec.json.decode(line, type=dict[str, Any]) for line in body.splitlines() if line.strip()]
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{name} is not a file of JSON lines ({error}); mend it, or name another file.") from None
+    added = new_lines(kept, found)
+    lines = b"".join(msgspec.json.encode(each) + b"\n" for each in added)
+    folder.put(file, body + (b"\n" if body and not body.endswith(b"\n") else b"") + lines)
+    click.echo(f"{name}: {len(added)} added, {len(found) - len(added)} were there.")

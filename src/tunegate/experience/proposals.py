@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tunegate.api.errors import UsageError
 from tunegate.evaluation.business import Message
 from tunegate.experience.contents import Disliked, Experience
 from tunegate.feedback.interactions import text_of
@@ -12,9 +11,7 @@ _ROLES = ("system", "user", "assistant")
 
 
 def to_review(experience: Experience, reviewers: int = 1) -> Review:
-    """The proposals as items of a review. Raises UsageError where there are none."""
-    if not experience.proposals:
-        raise UsageError("There is nothing to propose: no disliked answer of this period has its texts in the log.")
+    """The proposals as items of a review, which has none in a week without disliked answers."""
     digests = list(dict.fromkeys(each.digest for each in experience.proposals))
     items = tuple(_item(each, digests.index(each.digest)) for each in experience.proposals)
     return Review(

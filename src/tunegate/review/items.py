@@ -81,7 +81,7 @@ class Review(Document, frozen=True, kw_only=True):
     criteria: Annotated[tuple[Criterion, ...], Meta(min_length=1)]
     reviewers: Annotated[int, Meta(ge=1, le=20)] = 2
     share: Annotated[float, Meta(ge=0, le=1)] = 0.2
-    items: Annotated[tuple[Item, ...], Meta(min_length=1)]
+    items: tuple[Item, ...]
 
     @property
     def judged(self) -> dict[str, Item]:
