@@ -15,12 +15,14 @@ from tests.apiserver import REPOSITORY
 from tests.docs.test_experience import decide
 from tests.unit.corpus.test_build import Teacher
 from tests.unit.experience.logs import keep_in
+from tunegate.api.codec import from_yaml
 from tunegate.cli import root
+from tunegate.corpus.plan import Plan
 from tunegate.store import Store
 
 PAGE = (REPOSITORY / "docs/corpus.md").read_text()
 COMMANDS = re.findall(r"^\$ (.*)$", PAGE, re.MULTILINE)
-(PLAN,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+PLAN, CORRECTED = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 def test_the_plan_and_the_commands_make_a_corpus(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +47,10 @@ def test_the_plan_and_the_commands_make_a_corpus(store: Store, tmp_path: Path, m
     decided = Path("corpus/data/decided.jsonl").read_text().splitlines()
     assert (len(built), len(decided)) == (11, 1)
     assert {row["origin"]["scenario"] for row in built} == {"price", "returns"}
+
+
+def test_the_other_plan_is_one() -> None:
+    assert from_yaml(CORRECTED.encode(), Plan, "page").decided
 
 
 @pytest.mark.parametrize("link", re.findall(r"(?:\]\(|src=\")([^)\"#:]+)", PAGE))

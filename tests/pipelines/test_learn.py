@@ -11,11 +11,9 @@ import msgspec
 import pytest
 import yaml
 
-from tests.apiserver import ApiServer, foreign_crds_folder, new_api_server
 from tests.docs.test_experience import decide
 from tests.pipelines.test_pipelines import PIPELINES, parse
 from tests.refusals import call
-from tests.unit.cli.test_submit import use
 from tests.unit.experience.logs import DELIVERY, MONDAY, PRICE, answered
 from tunegate.cli.train import config_of
 from tunegate.evaluation import load_suite
@@ -27,7 +25,7 @@ from tunegate.shop import DATA
 from tunegate.store import Store
 from tunegate.training.config import check_config
 
-CONFIG, *RIGHTS, CRON = yaml.safe_load_all((PIPELINES / "70-learn.yaml").read_text())
+CONFIG, *_, CRON = yaml.safe_load_all((PIPELINES / "70-learn.yaml").read_text())
 POD = CRON["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 LAST_WEEK = (datetime.now(UTC).date() - MONDAY).days // 7 - 1
 
@@ -35,7 +33,9 @@ LAST_WEEK = (datetime.now(UTC).date() - MONDAY).days // 7 - 1
 def keep_week(store: Store, *found: Judged) -> None:
     """The log of last week."""
     rows = [msgspec.json.encode(each.interaction) for each in found]
-    store.put(segment_key(FOLDER, MONDAY + timedelta(weeks=LAST_WEEK), "a" * 12, 0), Segment().with_lines(rows).to_bytes())
+    store.put(
+        segment_key(FOLDER, MONDAY + timedelta(weeks=LAST_WEEK), "a" * 12, 0), Segment().with_lines(rows).to_bytes()
+    )
     VoteWriter(store).write([each.vote for each in found if each.vote])
 
 
@@ -70,7 +70,7 @@ def pod(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
 
 
 def test_last_weeks_corrections_become_a_job_that_can_begin(
-    pod: dict[str, list[str]], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pod: dict[str, list[str]], store: Store, tmp_path: Path
 ) -> None:
     asked = load_suite("shop-en").questions[0].messages[-1].content  # type: ignore[union-attr]
     keep_week(
@@ -113,21 +113,3 @@ def test_a_week_in_which_nobody_disliked_anything_trains_nothing(pod: dict[str, 
     for step in ("take", "build"):
         call(*pod[step])
     assert "so nothing is trained" in call(*pod["submit"])
-
-
-def test_its_rights_are_enough_to_start_the_job_once(
-    pod: dict[str, list[str]], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:  # fmt: skip
-    store.put("corpora/shop/data/train.jsonl", b'{"messages": []}\n')
-    with new_api_server(tmp_path_factory.mktemp("learn-api"), [foreign_crds_folder()]) as cluster:
-        cluster.kubectl("create", "namespace", "shop")
-        for each in RIGHTS:
-            cluster.kubectl("apply", "-f", "-", stdin=json.dumps(each))
-        use(cluster.kubeconfig_as("shop", "learn", tmp_path), monkeypatch)
-        for _ in range(2):
-            said = call(*pod["submit"])
-        name = said.partition(" ")[0]
-        assert said.startswith("pytorchjob/learned-")
-        listed = cluster.kubectl("-n", "shop", "get", "pytorchjobs", "-o", "name").stdout.split()
-        assert listed == [name.replace("pytorchjob/", "pytorchjob.kubeflow.org/")]

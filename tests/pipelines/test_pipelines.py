@@ -17,9 +17,12 @@ import yaml
 
 from tests.apiserver import OWN_CRDS, ApiServer, foreign_crds_folder, new_api_server
 from tests.chart.rendering import check_against_crd, read_yaml
+from tests.refusals import call
+from tests.unit.cli.test_submit import use
 from tunegate.cli import root
 from tunegate.cli.train import config_of
 from tunegate.shop import DATA
+from tunegate.store import Store
 from tunegate.training.compat.pai import read_line
 from tunegate.training.compat.pytorchjob import JobSettings, training_job
 from tunegate.training.config import TrainConfig, check_config
@@ -73,6 +76,13 @@ CONTAINERS = [
     for container in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
 ]
 CONTAINER = {"PyTorchJob": "pytorch", "TrainJob": "node"}  # by which name a controller finds the one that trains
+CONFIGURED = {
+    name: text
+    for path in FILES
+    for each in objects(path)
+    if each["kind"] == "ConfigMap"
+    for name, text in each["data"].items()
+}
 TUNEGATE = [param for param in CONTAINERS if "args" in param.values[0]]
 
 
@@ -150,15 +160,42 @@ def test_a_container_takes_what_a_company_sets_and_needs_none_of_it(container: O
 
 
 @pytest.mark.parametrize("container", TUNEGATE)
-def test_tunegate_understands_the_words_of_a_container(container: Object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tunegate_understands_the_words_of_a_container(
+    container: Object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in CONFIGURED.items():
+        (tmp_path / name).write_text(text)
     for variable in container["env"]:
         monkeypatch.setenv(variable["name"], variable.get("value", "from a Secret"))
 
     # what the image has there is what this checkout has
-    context = parse([word.replace("/opt/shop", str(DATA)).replace("/etc/learn", str(learn)) for word in container["args"]])
+    where = {"/opt/shop": DATA, "/etc/learn": tmp_path}
+    context = parse([re.sub("|".join(where), lambda found: str(where[found[0]]), word) for word in container["args"]])
 
     assert context.params.get("store_uri", "s3://tunegate") == "s3://tunegate"  # others name their bucket themselves
     assert context.params["endpoint_url"].startswith("http://tunegate-storage.")
+
+
+def test_the_weekly_pod_may_start_a_job_once_and_nothing_else(
+    cluster: ApiServer, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint_url or "")
+    store.put("corpora/shop/data/train.jsonl", b'{"messages": []}\n')
+    config, *rights, cron = objects(PIPELINES / "70-learn.yaml")
+    (tmp_path / "job.yaml").write_text(config["data"]["job.yaml"])
+    cluster.kubectl("apply", "-f", str(FILES[0]))
+    for each in rights:
+        cluster.kubectl("apply", "-f", "-", stdin=json.dumps(each))
+    use(cluster.kubeconfig_as("shop", "learn", tmp_path), monkeypatch)
+    (container,) = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    words = [
+        word.replace("s3://tunegate", store.uri).replace("/etc/learn", str(tmp_path)) for word in container["args"]
+    ]
+    for _ in range(2):
+        said = call(*words)
+    name = said.partition(" ")[0].removeprefix("pytorchjob/")
+    listed = cluster.kubectl("-n", "shop", "get", "pytorchjobs", "-l", f"tunegate.io/run={name}", "-o", "name").stdout
+    assert listed.split() == [f"pytorchjob.kubeflow.org/{name}"]
 
 
 def test_a_word_that_tunegate_does_not_know_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,11 +36,11 @@ _QUESTION_TOKENS = 1024
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-Ask = Callable[[Sequence[Sequence[dict[str, str]]], int, float, int], list[str | None]]
+Ask = Callable[[Sequence[list[dict[str, str]]], int, float, int], list[str | None]]
 """The replies to dialogues, given the most tokens, the temperature and the first seed; None where there is none."""
 
 
-def nobody(dialogues: Sequence[Sequence[dict[str, str]]], *_: float) -> list[str | None]:
+def nobody(dialogues: Sequence[list[dict[str, str]]], *_: float) -> list[str | None]:
     """The teacher of a plan that asks for no questions."""
     return [None for _ in dialogues]
 

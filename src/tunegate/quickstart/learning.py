@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 from tunegate.api.codec import Resource, from_json, to_json
 from tunegate.corpus.build import Builder, nobody
@@ -94,7 +95,7 @@ def _review(store: Store, since: date) -> Review:
     return to_review(experience_of(read, Period(since=since, until=datetime.now(UTC).date())))
 
 
-def _decide(review: Review, folder: Path) -> tuple[dict[str, object], ...]:
+def _decide(review: Review, folder: Path) -> tuple[dict[str, Any], ...]:
     """What a reviewer says yes to who learns each correction and asks nothing more: the answers that were better."""
     place = open_place(str(folder), None)
     place.keep(review)

@@ -181,6 +181,87 @@ def test_other_data_has_its_share_of_the_whole(teacher: Any, tmp_path: Path) -> 
         build(plan(tmp_path, mix=[{"file": "safety.jsonl", "share": 0.6}]), tmp_path / "out", url)
 
 
+def test_what_people_decided_is_taken_without_a_teacher(tmp_path: Path) -> None:
+    asked = load_suite("shop-zh").questions[0].messages[-1].content  # type: ignore[union-attr]
+    decided = [
+        {
+            "id": str(n),
+            "source": "experience-2026-03-02",
+            "reviewers": ["ann"],
+            "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "99 元。"}],
+        }
+        for n, question in enumerate(("电水壶多少钱？", asked, "双肩包多少钱？"))
+    ]
+    (tmp_path / "decided.jsonl").write_text("".join(json.dumps(row) + "\n" for row in decided))
+    mix = [{"file": "safety.jsonl", "share": 0.5}]
+    words = {"seeds": [], "count": 0, "decided": ["decided.jsonl"], "mix": mix, "suites": ["shop-zh"]}
+    path = plan(tmp_path, **words)
+    said = call("corpus", "build", path, tmp_path / "out")
+    assert "4 dialogues, 0 for people, 1 not taken" in said
+    assert "asked by the suite shop-zh: 1" in said
+    found = rows(tmp_path / "out/data/train.jsonl")
+    assert [row["origin"]["kind"] for row in found] == ["decided", "decided", "mixed", "mixed"]
+    origin = found[1]["origin"]
+    assert (origin["source"], origin["reviewers"], origin["line"]) == ("experience-2026-03-02", ["ann"], 3)
+    card = (tmp_path / "out/README.md").read_text("utf-8")
+    assert "2 were decided on by people, in experience-2026-03-02." in card
+    assert "teacher" not in yaml.safe_load(card.split("---")[1])["tunegate"]
+
+
+def test_what_people_decided_is_not_asked_of_the_teacher_again(teacher: Any, tmp_path: Path) -> None:
+    scripted, url, _ = teacher
+    scripted.questions = lambda number: f"1. 电水壶现在多少钱？\n2. {GOODS[number % 8]}{ASKED[number % 6]}？"
+    row = {"messages": [{"role": "user", "content": "电水壶现在多少钱"}, {"role": "assistant", "content": "99 元。"}]}
+    (tmp_path / "decided.jsonl").write_text(json.dumps(row) + "\n")
+    build(plan(tmp_path, decided=["decided.jsonl"], count=3), tmp_path / "out", url)
+    answers = [each["messages"][-1]["content"] for each in rows(tmp_path / "out/data/train.jsonl")]
+    assert answers == ["99 元。", *[scripted.answer] * 3]
+
+
+def test_replies_in_a_bucket_are_not_asked_for_again(teacher: Any, tmp_path: Path, store: Store) -> None:
+    scripted, url, asked = teacher
+    where = ["--endpoint-url", store.endpoint_url, "--url", url, "--concurrency", "1"]
+    path = plan(tmp_path)
+    assert "12 dialogues" in call("corpus", "build", path, f"{store.uri}/corpus", *where)
+    once = len(asked)
+    assert "12 dialogues" in call("corpus", "build", path, f"{store.uri}/corpus", *where)
+    assert len(asked) == once
+    scripted.written = 0
+    build(path, tmp_path / "here", url)
+    assert store.get("corpus/data/train.jsonl") == (tmp_path / "here/data/train.jsonl").read_bytes()
+
+
+def test_a_plan_that_asks_for_questions_needs_a_teacher(tmp_path: Path) -> None:
+    with refused("The plan asks for questions; name a teacher with --url"):
+        call("corpus", "build", plan(tmp_path), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"seeds": []}, "a teacher needs a few questions to go by"),
+        ({"count": 0}, "there is nothing to make a corpus of"),
+    ],
+)
+def test_a_plan_of_nothing_is_refused(tmp_path: Path, words: dict[str, Any], message: str) -> None:
+    done = CliRunner().invoke(root, ["corpus", "build", str(plan(tmp_path, **words)), str(tmp_path / "out")])
+    assert message in str(done.exception)
+
+
+def test_a_job_names_its_run_and_its_data(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("kind: PyTorchJob\nmetadata: {name: '${RUN}', namespace: shop}\n")
+    with refused("make the corpus with: tunegate corpus build PLAN"):
+        call("corpus", "submit", tmp_path / "none", "--job", tmp_path / "job.yaml")
+    (tmp_path / "out/data").mkdir(parents=True)
+    (tmp_path / "out/data/train.jsonl").write_text("{}\n")
+    with refused("is no PyTorchJob with a namespace that names its run and its data") as caught:
+        call("corpus", "submit", tmp_path / "out", "--job", tmp_path / "job.yaml", "--dry-run")
+    assert "${CORPUS} is missing" in str(caught.value)
+    (tmp_path / "job.yaml").write_text("kind: [")
+    with refused("is not YAML ("):
+        call("corpus", "submit", tmp_path / "out", "--job", tmp_path / "job.yaml")
+
+
 def test_seeds_differ_and_tell_nobody(tmp_path: Path, store: Store) -> None:
     (tmp_path / "sug.txt").write_text(
         "电水壶多少钱？\n电水壶多少钱呢？\n我叫张伟，电话13812345678，几天到？\n\n！！\n", "utf-8"

@@ -105,9 +105,8 @@ def test_another_kind_of_review_is_refused(review: Review) -> None:
         take(replace(review, criteria=(Criterion(name="quality"),)), {})
 
 
-def test_without_proposals_there_is_no_review() -> None:
-    with refused("There is nothing to propose"):
-        to_review(experience_of(log(), WEEK))
+def test_without_proposals_there_is_nothing_to_decide_on() -> None:
+    assert not to_review(experience_of(log(), WEEK)).judged
 
 
 def test_both_are_questions_with_no_and_yes() -> None:
