@@ -45,3 +45,9 @@ def test_what_is_taken_goes_where_it_was_said(where: list[str], tmp_path: Path) 
     assert corpus.read_text() == "no json"
     said = call("review", "take", folder, "--corpus", tmp_path / "new.jsonl")
     assert "2 are not decided yet" in said
+
+
+def test_the_last_week_says_which_days(where: list[str]) -> None:
+    with refused("--last-week says which days; leave out --since and --until"):
+        call("experience", "report", "--last-week", *DAYS, *where)
+    assert "Nothing was answered in this period" in call("experience", "report", "--last-week", *where)

@@ -299,6 +299,8 @@ ELSEWHERE = {
     "The log is in the store; name it with --store or ": "unit/corpus/test_build.py",
     " is no business suite, whose questions could be looked for": "unit/corpus/test_build.py",
     " holds no corpus; make one with: ": "unit/corpus/test_build.py",
+    "The plan asks for questions; name a teacher with --url": "unit/corpus/test_build.py",
+    "--last-week says which days; leave out --since and --until": "unit/cli/test_experience.py",
     ' is not {"question": TEXT}; correct it': "unit/corpus/test_build.py",
     "The plan's seeds hold no question": "unit/corpus/test_build.py",
     " is no dialogue with `messages`; correct it": "unit/corpus/test_build.py",
