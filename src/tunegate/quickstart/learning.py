@@ -22,8 +22,8 @@ from tunegate.feedback.history import judged
 from tunegate.feedback.interactions import Judged
 from tunegate.files import replace_file
 from tunegate.quickstart.scenario import Story
-from tunegate.review.decisions import CORPUS, SUITE, take
-from tunegate.review.items import Review
+from tunegate.review.decisions import take
+from tunegate.review.items import CORPUS, SUITE, Review
 from tunegate.review.marks import Mark, latest
 from tunegate.review.places import open_place
 from tunegate.shop import DATA as SHOP
