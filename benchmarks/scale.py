@@ -1,6 +1,7 @@
 """What grows with what: one operator among ever more policies, and a large checkpoint by several publishers.
 
     python -m benchmarks.scale operator --policies 10 --policies 100 --policies 1000
+    python -m benchmarks.scale store
     python -m benchmarks.scale checkpoint
 
 "operator" is the real one, as a process of its own, against a real API server and a real store. Every policy has a
@@ -8,6 +9,9 @@ model of its own with ten versions, the oldest of which serves; all others were 
 passes over the objects do what KServe and the gateway would. Then the operator is started again, and measured: until it
 is ready, until it has looked at every policy, and over a while in which nothing happens. Requests are those that the
 API server and the store counted. "reaction" is the time from an edit of a policy to the status that says so.
+
+"store" looks for the versions of many models as the operator does, and one model after the other, as a process that
+knows none of them and once more: requests, CPU time and memory.
 
 "checkpoint" publishes one version of 100 small files by 8 publishers at once, and counts requests: what a checkpoint of
 140 GB in 100 parts costs besides its bytes. How fast bytes go is what benchmarks/store.py measures.
@@ -21,14 +25,16 @@ import base64
 import http.client
 import json
 import statistics
+import tempfile
 import time
 import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import click
 from prometheus_client.parser import text_string_to_metric_families
@@ -43,11 +49,11 @@ from benchmarks.promotion_operator import (
     serve_all,
 )
 from tests.apiserver import ApiServer
+from tests.builders import make_manifest
 from tests.operator.running import Shop, open_shop, policy_spec
 from tests.waiting import wait_for
 from tunegate.api.codec import to_json
-from tunegate.api.digest import Digest
-from tunegate.api.versions import MANIFEST, File, Manifest, Producer, digest_of
+from tunegate.api.versions import MANIFEST, Manifest, Producer, Release
 from tunegate.cli.options import print_table
 from tunegate.kube.kinds import Object
 from tunegate.processes import free_port
@@ -56,9 +62,7 @@ from tunegate_operator import kinds
 from tunegate_operator.main import WATCHED
 
 VERSIONS = 10  # of each model
-OTHER_FILES = ("model.safetensors",)
-START = datetime(2026, 1, 1, tzinfo=UTC)
-MAKERS = 8
+MAKERS = 2  # more, and a busy API server lets requests time out
 SCAN_SECONDS = 30.0  # the default of --scan-seconds
 
 
@@ -91,6 +95,91 @@ def operator(sizes: tuple[int, ...], idle_seconds: int, edits: int, again: bool,
                         break
 
 
+@main.command()
+@click.option("--models", "sizes", type=int, multiple=True, default=(10, 100, 1000), show_default=True)
+def store(sizes: tuple[int, ...]) -> None:
+    """Looking for versions, ten of each model."""
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch, EmbeddedStore.start(Path(scratch)) as running:
+        for size in sizes:
+            found = Store.open(f"{running.uri}/{size}", endpoint_url=running.endpoint_url, **running.keys)
+            models = [f"model-{number}" for number in range(size)]
+            for model in models:
+                put_in_store(running, found, [make_manifest(model, step) for step in range(VERSIONS)])
+            requests = count_calls(found)
+            for way, look in (("in one pass", _pass_over), ("one by one", _one_by_one)):
+                again = look(found, models)
+                for time_ in ("first", "again"):
+                    requests.clear()
+                    began, memory = time.process_time(), resident_mib()
+                    again()
+                    grown, busy = resident_mib() - memory, time.process_time() - began
+                    lists, gets = requests["ListObjectsV2"], requests["GetObject"]
+                    rows.append((size, way, time_, lists, gets, f"{busy:.2f}", f"{grown:.1f}"))
+    print_table("Looking for versions", ("Models", "How", "When", "LIST", "GET", "CPU s", "MiB more"), rows)
+
+
+def _pass_over(store: Store, models: Sequence[str]) -> Callable[[], None]:
+    catalogue = store.catalogue()
+
+    def look() -> None:
+        catalogue.list(models)
+        for model in models:
+            while not catalogue.read(model, 64):
+                pass
+
+    return look
+
+
+def _one_by_one(store: Store, models: Sequence[str]) -> Callable[[], None]:
+    def look() -> None:
+        for model in models:
+            store.list(model)
+
+    return look
+
+
+@main.command()
+@click.option("--files", default=100, show_default=True)
+@click.option("--publishers", default=8, show_default=True)
+def checkpoint(files: int, publishers: int) -> None:
+    """One version of many files, by several publishers at once."""
+    with tempfile.TemporaryDirectory() as scratch, EmbeddedStore.start(Path(scratch, "store")) as running:
+        folder = new_folder(Path(scratch, "model"))
+        for number in range(files):
+            (folder / f"model-{number:05}.safetensors").write_bytes(f"{number}".encode())
+        stores = [Store.open(running.uri, endpoint_url=running.endpoint_url, **running.keys) for _ in range(publishers)]
+        requests = [count_calls(each) for each in stores]
+
+        def publish(one: Store) -> str:
+            release, producer = Release(format="huggingface"), Producer(kind="benchmark")
+            return one.publish(folder, "shop/run/checkpoint-1", release=release, producer=producer).digest
+
+        with ThreadPoolExecutor(publishers) as all_at_once:
+            digests = set(all_at_once.map(publish, stores))
+        if len(digests) != 1:
+            raise click.ClickException(f"they published {len(digests)} versions")
+        names = sorted({name for each in requests for name in each})
+        rows = [(name, sum(each[name] for each in requests), max(each[name] for each in requests)) for name in names]
+        print_table(f"{files} files, {publishers} publishers", ("Request", "All", "Most of one publisher"), rows)
+
+
+def count_calls(store: Store) -> Counter[str]:
+    """What a store's client asks from now on, by operation."""
+    found: Counter[str] = Counter()
+
+    def seen(model: Any, **rest: Any) -> None:
+        found[model.name] += 1
+
+    store._bucket.client.meta.events.register("before-call.s3", seen)
+    return found
+
+
+def resident_mib() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
 def make_policies(shop: Shop, server: ApiServer, store: EmbeddedStore, size: int) -> None:
     """Each with a model of its own and versions in the store, the oldest of which it is to serve; of all versions what
     an operator would have written.
@@ -104,7 +193,7 @@ def make_policies(shop: Shop, server: ApiServer, store: EmbeddedStore, size: int
 
 def _make_policy(shop: Shop, server: ApiServer, store: EmbeddedStore, number: int) -> None:
     model = f"model-{number}"
-    manifests_ = [manifest_of(model, step) for step in range(VERSIONS)]
+    manifests_ = [make_manifest(model, step) for step in range(VERSIONS)]
     put_in_store(store, shop.store, manifests_)
     versions = [shop.store.version_of(manifest) for manifest in manifests_]
     put_in_etcd(
@@ -122,33 +211,11 @@ def _make_policy(shop: Shop, server: ApiServer, store: EmbeddedStore, number: in
     )
 
 
-def manifest_of(model: str, step: int) -> Manifest:
-    name = f"{model}/run/checkpoint-{step}"
-    files = tuple(
-        File(path=path, size=len(_body(name, path)), sha256=str(Digest.of_bytes(_body(name, path)))[7:])
-        for path in OTHER_FILES
-    )
-    return Manifest(
-        model=model,
-        name=name,
-        format="huggingface",
-        digest=digest_of(files),
-        files=files,
-        base=None,
-        producer=Producer(kind="benchmark", run="run", step=step),
-        created=START + timedelta(minutes=step),
-    )
-
-
-def _body(name: str, path: str) -> bytes:
-    return f"{name} {path}".encode()
-
-
 def put_in_store(running: EmbeddedStore, store: Store, manifests_: Sequence[Manifest]) -> None:
     """Versions as publishing leaves them, by the filer that is behind the store's S3."""
     connection = http.client.HTTPConnection("127.0.0.1", running._ports["filer.port"], timeout=60)
     for manifest in manifests_:
-        bodies = {path: _body(manifest.name, path) for path in OTHER_FILES} | {MANIFEST: to_json(manifest)}
+        bodies = {file.path: b"weights" for file in manifest.files} | {MANIFEST: to_json(manifest)}
         for path, body in bodies.items():
             where = f"/buckets/{store.uri.removeprefix('s3://')}/{manifest.name}/{path}"
             connection.request("PUT", where, body, {"Content-Type": "application/octet-stream"})
