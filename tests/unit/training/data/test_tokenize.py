@@ -198,6 +198,14 @@ def test_a_first_turn_that_is_too_long_is_cut_and_counted(qwen: Any) -> None:
     assert (encoded.cut_tokens, encoded.cut_turns) == (22, 1)
 
 
+def test_a_later_turn_that_goes_beyond_the_limit_is_cut_inside_and_counted(qwen: Any) -> None:
+    encoded = _encode(qwen, BOTH, Limits(33))
+
+    assert len(encoded.example.input_ids) == 33
+    assert _loss(qwen, encoded.example) == "·" * 20 + "您好。<|im_end|>" + "·" * 8 + "推荐A"
+    assert (encoded.cut_tokens, encoded.cut_turns) == (11, 0)
+
+
 @pytest.mark.parametrize("limits", [LONG, Limits(512, source=4096, target=4096)], ids=["today", "2023"])
 def test_an_answer_that_is_not_to_be_trained_is_read_only(qwen: Any, limits: Limits) -> None:
     untrained: Message = Message("assistant", "您好。", trained=False)
