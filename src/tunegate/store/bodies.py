@@ -77,6 +77,16 @@ class Body:
             at += len(self.read_into(whole[at:]))
         return bytes(whole)
 
+    def skip(self, count: int) -> None:
+        """Read so many bytes for nothing. Raises as `read_into`, and ends the answer then."""
+        buffer = memoryview(bytearray(min(count, 256 << 10)))
+        try:
+            while count:
+                count -= len(self.read_into(buffer[:count]))
+        except BaseException:
+            self._stream.close()
+            raise
+
     def _fill(self, buffer: memoryview, began: float) -> int:
         if self._socket and self._is_drained:
             count = self._socket.recv_into(buffer, len(buffer), socket.MSG_WAITALL)

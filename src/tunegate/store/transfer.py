@@ -128,6 +128,7 @@ class Transfers:
         # Who reads a fast store has a processor's work to do, and more of them wait for the interpreter's lock.
         self._streams = threading.Semaphore(os.cpu_count() or 1)
         self._failed = threading.Event()
+        self._knows_ranges = True
 
     def __enter__(self) -> Transfers:
         return self
@@ -221,12 +222,14 @@ class Transfers:
         start, began = 0, time.monotonic()
         buffer = memoryview(bytearray(min(_CHUNK, download.size)))
         while start < download.size:
-            for piece in self._pieces(download.key, start, min(start + _RANGE, download.size), buffer):
+            end = min(start + _RANGE, download.size) if self._knows_ranges else download.size
+            for piece in self._pieces(download.key, start, end, buffer):
                 _write(descriptor, start, piece)
                 digest.update(piece)
                 start += len(piece)
                 seconds = time.monotonic() - began
-                if seconds > _TRIAL and start < self._fast * seconds and download.size - start > PART:
+                is_slow = seconds > _TRIAL and start < self._fast * seconds and self._knows_ranges
+                if is_slow and download.size - start > PART:
                     return start
         return start
 
@@ -330,9 +333,15 @@ class Transfers:
                 self._pause(failures, error)
 
     def _open(self, key: str, start: int, end: int) -> Body:
+        """A range of a file; of what a gateway sends as a whole, as some do, the bytes before it are read and left."""
         client, span = self._bucket.client, f"bytes={start}-{end - 1}"
         answer = client.get_object(**self._bucket.place(key), Range=span)
-        return Body(answer["Body"], end - start, client.meta.endpoint_url)
+        if "ContentRange" in answer:
+            return Body(answer["Body"], end - start, client.meta.endpoint_url)
+        self._knows_ranges = False
+        body = Body(answer["Body"], end, client.meta.endpoint_url)
+        body.skip(start)
+        return body
 
     def _raise_if_stopped(self) -> None:
         if self._failed.is_set():

@@ -27,7 +27,7 @@ class Copy:
             raise ClientError({"Error": {"Code": "NoSuchKey"}, "ResponseMetadata": {"HTTPStatusCode": 404}}, "Get")
         first, _, last = Range.removeprefix("bytes=").partition("-")
         part = body[int(first) : int(last) + 1 if last else None]
-        return {"Body": io.BytesIO(part), "ContentLength": len(part)}
+        return {"Body": io.BytesIO(part), "ContentLength": len(part), "ContentRange": f"bytes {first}-/{len(body)}"}
 
     def get_paginator(self, _: str) -> Copy:
         return self

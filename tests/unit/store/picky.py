@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import re
 import threading
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class PickyStore:
 
     `answers` are given, one after the other, to the requests that their pattern fits, instead of asking the store.
     `allowed` are the S3 actions that these credentials have a right to, all where it is None.
+    `whole`: it sends whole files, whatever range is asked for.
     `refused` are methods, or parts of a query, that these credentials have no right to. `requests` are those that came.
     """
 
@@ -53,6 +55,7 @@ class PickyStore:
         self.requests: list[str] = []
         self.answers: list[Answer] = []
         self.allowed: frozenset[str] | None = None
+        self.whole = False
         self.lock = threading.Lock()
         self.closing = threading.Event()
         self.behind = endpoint_url.removeprefix("http://")
@@ -71,6 +74,12 @@ class PickyStore:
             if FORBIDS.get(self.way) in names and self._is_there(bucket, key):
                 return 409, "FileAlreadyExists", ""
             return 200, "", self.client.put_object(Bucket=bucket, Key=key, Body=body)["ETag"]
+
+    def sign(self, path: str) -> str:
+        """The path with a query that gets the whole object."""
+        bucket, key = urllib.parse.unquote(path.partition("?")[0]).lstrip("/").split("/", 1)
+        url: str = self.client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": key})
+        return url.removeprefix(f"http://{self.behind}")
 
     def answer(self, request: str) -> Answer | None:
         """The next answer for `METHOD path`, which then is used up."""
@@ -147,9 +156,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self, body: bytes, cut: int | None = None, trickle: float = 0.0) -> None:
         behind = http.client.HTTPConnection(self.store.behind)
-        behind.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        whole = self.store.whole and "Range" in self.headers  # which the signature covers
+        path = self.store.sign(self.path) if whole else self.path
+        behind.putrequest(self.command, path, skip_host=not whole, skip_accept_encoding=True)
         for name, value in self.headers.items():
-            if name.lower() not in ("connection", "expect"):
+            if name.lower() not in ("connection", "expect") and not whole:
                 behind.putheader(name, value)
         behind.endheaders(body)
         answer = behind.getresponse()

@@ -14,7 +14,7 @@ from tunegate.store.bodies import Body
 from tunegate.store.client import connect, parse_uri
 
 from .conftest import MIB, Proxy
-from .picky import picky_store
+from .picky import Answer, picky_store
 
 NAME = "tea/run/checkpoint-1"
 
@@ -95,6 +95,21 @@ def test_a_fast_store_is_read_by_one_request_a_file_and_a_slow_one_by_parts(
         monkeypatch.setattr(transfer, "_FAST", 1 << 60)
         monkeypatch.setattr(transfer, "_TRIAL", 0)
         assert requests("slow") == 1 + 5
+
+
+@pytest.mark.usefixtures("connection")
+def test_a_gateway_that_ignores_ranges_sends_whole_files(
+    store: Store, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after a connection that broke."""
+    monkeypatch.setattr(transfer, "_RANGE", 5 * MIB)
+    publish(store, large)
+    with picky_store(store.endpoint_url or "") as front:
+        front.whole = True
+        front.answers.append(Answer("GET .*safetensors", 200, cut=3 * MIB))
+        Store.open(store.uri, endpoint_url=front.url).fetch(NAME, tmp_path / "out")
+        assert sum("safetensors" in request for request in front.requests) == 3
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (large / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("size", [5, 1000, 20_000])
