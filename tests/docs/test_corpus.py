@@ -43,6 +43,8 @@ def test_the_plan_and_the_commands_make_a_corpus(store: Store, tmp_path: Path, m
             one_by_one = ["--concurrency", "1"] if words[1:3] == ["corpus", "build"] else []  # as the teacher counts
             done = CliRunner().invoke(root, [*words[1:], *one_by_one], catch_exceptions=False)
             assert done.exit_code == 0, (line, done.output)
+            if words[1:3] == ["review", "export"]:  # as Label Studio gives it back, with what was said
+                Path("doubts/label-studio.json").rename("export.json")
     built = [json.loads(line) for line in Path("corpus/data/train.jsonl").read_text().splitlines()]
     decided = Path("corpus/data/decided.jsonl").read_text().splitlines()
     assert (len(built), len(decided)) == (11, 1)
