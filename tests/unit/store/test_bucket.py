@@ -127,8 +127,7 @@ def test_a_verdict_counts_once_where_conditions_are_refused(behind: Behind) -> N
         )
         for day, verdict in enumerate(get_args(Verdict), 2)
     )
-    for record in (up, down):
-        assert VoteWriter(store).write([record]) == ["counted"]  # by two servers
+    assert [VoteWriter(store).write([record]) for record in (up, down)] == [["counted"], ["late"]], "by two servers"
     assert FeedbackLog(store).tally(digest) == Tally(up=1)
 
 
