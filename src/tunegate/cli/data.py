@@ -90,7 +90,8 @@ def _show(account: Account) -> None:
         print_table("Rejected", ("data set", "records", "reason", "the first of them"), rejected)
     if unread := [(data.name, key, count) for data in account.datasets for key, count in sorted(data.unread.items())]:
         print_table("Not trained", ("data set", "key", "records"), unread)
+    packed = "" if account.padding_packed is None else f", or {account.padding_packed:.1%} with --packing"
     click.echo(
         f"{account.train_examples} examples are trained on, {account.validation_examples} are the validation split; "
-        f"padding {account.padding:.1%}, or {account.padding_packed:.1%} with --packing."
+        f"padding {account.padding:.1%}{packed}."
     )

@@ -214,6 +214,9 @@ def _report(news: Preparing | Progress | ModelVersion) -> None:
         measured = (
             (news.loss, "loss {:.4f}"),
             (news.eval_loss, "validation loss {:.4f}"),
+            (news.rewards_accuracies, "{:.0%} of pairs right"),
+            (news.rewards_margins, "margin {:.3f}"),
+            (news.eval_rewards_accuracies, "{:.0%} of pairs right"),
             (news.tokens_per_second, "{:.0f} tokens/s"),
             (news.padding, "{:.0%} padding"),
             (news.mfu, "MFU {:.0%}"),

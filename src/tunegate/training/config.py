@@ -33,7 +33,9 @@ _ADDED = {
     "adam_epsilon": 1e-08,
     "lr_scheduler_kwargs": "",
     "optim": "adamw_torch",
+    "stage": "sft",
 }
+_OF_PAIRS = ("pref_beta", "pref_ftx")  # no part of a run that learns from given answers
 
 # What may differ when a run is resumed: where things lie, and what is only shown.
 _NOT_PART_OF_THE_RUN = {
@@ -114,6 +116,10 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
         _about(WHAT, "Data sets named there, or files and folders by path or URI; several with commas."),
     ]
     output_dir: Annotated[str, _about(WHAT, "Where the run keeps its checkpoints and its log.")]
+    stage: Annotated[
+        Literal["sft", "dpo"],
+        _about(WHAT, "Learn from given answers (sft), or from pairs of a better and a worse one (dpo)."),
+    ] = "sft"
     finetuning_type: Annotated[
         Literal["full", "lora", "freeze", "p_tuning", "p_tuning_v2"],
         _about(
@@ -211,6 +217,12 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
     max_rejected: Annotated[Share, _about(DATA, "Largest share of unusable records before the run is refused.")] = 0.01
     overwrite_cache: Annotated[bool, _about(DATA, "Tokenize again, even where the tokens are in the cache.")] = False
 
+    pref_beta: Annotated[
+        Positive, _about(METHOD, "dpo: how strongly the model is held to what it was; smaller lets it go farther.")
+    ] = 0.1
+    pref_ftx: Annotated[
+        NotNegative, _about(METHOD, "dpo: weight of the loss that sft has on the chosen answers, added to the pairs'.")
+    ] = 0.0
     lora_rank: Annotated[Count, _about(METHOD, "Width of a LoRA adapter.")] = 16
     lora_alpha: Annotated[
         Count | None,
@@ -356,7 +368,10 @@ def problems_of(config: TrainConfig) -> list[str]:
     """What can't work, a sentence for each. A setting's own limits first: what settings say together needs them."""
     if problems := [str(error) for error in _errors(_each(config))]:
         return problems
-    together = (_check_precision, _check_steps, _check_template, _check_data, _check_deepspeed, _check_method)
+    together = (
+        *(_check_precision, _check_steps, _check_template, _check_data, _check_deepspeed),
+        *(_check_method, _check_stage),
+    )
     return [str(error) for error in _errors(partial(check, config) for check in together)]
 
 
@@ -435,6 +450,17 @@ def _check_method(config: TrainConfig) -> None:
         raise UsageError(f"{method} keeps its prompts in a cache, which --gradient_checkpointing drops; leave it out.")
 
 
+def _check_stage(config: TrainConfig) -> None:
+    if config.stage == "dpo" and config.packing:
+        raise UsageError(
+            "--stage dpo has its two answers in rows of their own, which --packing would mix; leave it out."
+        )
+    defaults = {setting.name: setting.default for setting in settings()}
+    for name in _OF_PAIRS if config.stage == "sft" else ():
+        if getattr(config, name) != defaults[name]:
+            raise UsageError(f"--{name} is about pairs of answers; give --stage dpo, or leave it out.")
+
+
 def load_deepspeed(config: TrainConfig) -> dict[str, Any]:
     """The DeepSpeed configuration. Raises UsageError when it can't be read.
 
@@ -461,7 +487,8 @@ def check_global_batch(config: TrainConfig, processes: int) -> None:
 def arguments_of(config: TrainConfig) -> dict[str, Any]:
     """The settings that decide what a run computes: the same ones are needed to resume it."""
     settings: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(config))  # as it will be read back
-    kept = {name: value for name, value in settings.items() if name not in _NOT_PART_OF_THE_RUN}
+    left_out = {*_NOT_PART_OF_THE_RUN, *(_OF_PAIRS if config.stage == "sft" else ())}
+    kept = {name: value for name, value in settings.items() if name not in left_out}
     added = {name for name, default in _ADDED.items() if kept.get(name) == default}  # they leave old runs as they are
     kept = {name: value for name, value in kept.items() if name not in added}
     return {**kept, "lora_alpha": config.alpha, "deepspeed": load_deepspeed(config)}

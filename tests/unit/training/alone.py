@@ -40,10 +40,10 @@ def make_shop(folder: Path, rows: int) -> Path:
     return folder
 
 
-def config_of(folder: Path, name: str, method: str, stage: int, **changes: Any) -> TrainConfig:
+def config_of(folder: Path, name: str, method: str, zero: int, **changes: Any) -> TrainConfig:
     """A run of one epoch by `method` under a stage of ZeRO, with a checkpoint after each third step."""
-    deepspeed = folder / f"zero{stage}.json"
-    deepspeed.write_text(json.dumps({"zero_optimization": {"stage": stage}, "zero_allow_untested_optimizer": True}))
+    deepspeed = folder / f"zero{zero}.json"
+    deepspeed.write_text(json.dumps({"zero_optimization": {"stage": zero}, "zero_allow_untested_optimizer": True}))
     settings = {
         "model_name_or_path": str(folder / "model"),
         "finetuning_type": method,

@@ -71,3 +71,18 @@ def make_config(store_uri: str, data: Path, output: Path, **changes: Any) -> Tra
         "cutoff_len": 512,
     }
     return TrainConfig(**{**settings, **changes})
+
+
+def write_pairs(folder: Path, count: int) -> Path:
+    """Preferences called "pairs", as `tunegate review take` writes them, each answer of its own length."""
+    made = []
+    for number in range(count):
+        goods = GOODS[number % len(GOODS)]
+        asked = [{"role": "user", "content": f"How much is the {goods}?" + " Tell me." * (number % 3)}]
+        chosen = [{"role": "assistant", "content": f"It costs ${number + 10}."}]
+        rejected = [{"role": "assistant", "content": "It is new." + " Yes, it is new." * (number % 4)}]
+        made.append({"id": f"q{number}", "prompt": asked, "chosen": chosen, "rejected": rejected})
+    columns = {"messages": "prompt", "chosen": "chosen", "rejected": "rejected"}
+    write_info(folder, pairs={"file_name": "pairs.jsonl", "formatting": "openai", "ranking": True, "columns": columns})
+    write_lines(folder / "pairs.jsonl", made)
+    return folder

@@ -94,6 +94,12 @@ SETTINGS = [
         settings(finetuning_type="p_tuning"),
     ),
     Case(
+        "in rows of their own, which --packing would mix; leave it out",
+        settings(stage="dpo", packing=True),
+        settings(stage="dpo"),
+    ),
+    Case("is about pairs of answers; give --stage dpo", settings(pref_beta=0.5), settings(stage="dpo", pref_beta=0.5)),
+    Case(
         "use ZeRO-2, or leave out --deepspeed",
         settings(finetuning_type="p_tuning_v2", file='{"zero_optimization": {"stage": 3}}'),
         settings(finetuning_type="p_tuning_v2", file='{"zero_optimization": {"stage": 2}}'),
@@ -274,16 +280,20 @@ FILES = [
 ]
 
 
-def entry(name: str = "shop", **fields: Any) -> Do:
+def entry(name: str = "shop", *, ranked: bool = False, **fields: Any) -> Do:
     """Find a data set that dataset_info.json describes so."""
 
     def find(folder: Path) -> None:
         write_lines(folder / "rows.jsonl", [ALPACA])
         write_lines(folder / "chats.jsonl", [MESSAGES])
         write_info(folder, shop=fields.get("raw", {"file_name": "rows.jsonl", **fields}))
-        find_datasets(str(folder), [name])
+        find_datasets(str(folder), [name], ranked=ranked)
 
     return find
+
+
+RANKED: dict[str, Any] = {"ranked": True, "ranking": True}
+PAIR = json.dumps({"prompt": "Hi", "chosen": "Hello.", "rejected": "What?"})
 
 
 def by_path(name: str, content: str = "") -> Do:
@@ -372,6 +382,21 @@ DATA_SETS = [
         by_path("FOLDER/own.jsonl", json.dumps(ALPACA) + "\n"),
     ),
     Case("use s3://, oss:// or a path", by_path("hf://shop/rows.jsonl"), by_path("FOLDER/data/rows.jsonl")),
+    Case(
+        "has pairs of answers; give --stage dpo to learn",
+        by_path("FOLDER/own.jsonl", PAIR + "\n"),
+        by_path("FOLDER/own.jsonl", json.dumps(ALPACA) + "\n"),
+    ),
+    Case(
+        "columns must name chosen and rejected, for it has ranking",
+        entry(**RANKED, columns={"prompt": "instruction", "chosen": "output"}),
+        entry(**RANKED, columns={"prompt": "instruction", "chosen": "output", "rejected": "input"}),
+    ),
+    Case(
+        "columns must name prompt; what it leaves out is not read",
+        entry(**RANKED, columns={"chosen": "output", "rejected": "input"}),
+        entry(**RANKED, columns={"prompt": "instruction", "chosen": "output", "rejected": "input"}),
+    ),
     Case("an entry has at least a file_name", entry(raw="rows.jsonl"), entry()),
     Case(
         "give it one of file_name and cloud_file_name",

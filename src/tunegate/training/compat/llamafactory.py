@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 SAME = {
+    "beta": "pref_beta",
     "data_path": "dataset",
+    "dpo_beta": "pref_beta",
+    "dpo_ftx": "pref_ftx",
     "freeze_trainable_layers": "num_layer_trainable",
     "freeze_trainable_modules": "name_module_trainable",
     "lora_modules": "lora_target",
@@ -24,6 +27,7 @@ SAME = {
     "neat_packing": "packing",
     "pre_seq_len": "num_virtual_tokens",
     "pure_bf16": "bf16",
+    "rlhf_type": "stage",
     "run_name": "run",  # the only one under torchrun, which takes --run for a short form of its own --run-path
     "sft_type": "finetuning_type",
     "target_modules": "lora_target",
@@ -148,7 +152,10 @@ _ADAPTER = "merge the adapter with `tunegate merge`, and give the result to --mo
 _AFTER = "train in bfloat16, and make a smaller version afterwards with `tunegate quantize`"
 _GPU = "a GPU is used where there is one; hide it with CUDA_VISIBLE_DEVICES=''"
 _LORA = "LoRA is trained as in its first paper; leave it out"
-_LOSS = "the loss is cross-entropy over the answers; leave it out"
+_LOSS = "the loss is cross-entropy over the answers, and over pairs DPO's sigmoid; leave it out"
+_PAIRS = "the loss over pairs is DPO's, sigmoid; leave it out"
+_REFERENCE = "the reference is the base that training begins with; leave it out"
+_STAGE = "tunegate trains on given answers (--stage sft), or on pairs of them (--stage dpo)"
 _OPTIM = "it needs whole matrices, which DeepSpeed cuts into flat parts; choose another --optim"
 _SHARED = "DeepSpeed shares the weights out; give --deepspeed a file of ZeRO-3"
 _STARTED = "start processes with --nproc_per_node, torchrun, or a PyTorchJob; leave it out"
@@ -168,8 +175,8 @@ REFUSED = {
     "default_system": _TURN,
     "do_predict": "measure a version with `tunegate evaluate`",
     "double_quantization": _AFTER,
-    "dpo_beta": _LOSS,
-    "dpo_label_smoothing": _LOSS,
+    "dpo_label_smoothing": _PAIRS,
+    "dpo_loss": _PAIRS,
     "early_stopping_steps": "a policy ends a run whose checkpoints get worse (docs/evaluation.md); leave it out",
     "eval_data_path": "make a validation split with --val_size",
     "eval_dataset": "make a validation split with --val_size",
@@ -179,9 +186,9 @@ REFUSED = {
     "fsdp_transformer_layer_cls_to_wrap": _SHARED,
     "hf_hub_token": _HUB,
     "hub_token": _HUB,
-    "kto_chosen_weight": "tunegate trains on given answers only (--stage sft); leave it out",
+    "kto_chosen_weight": f"{_STAGE}; leave it out",
     "label_smoothing_factor": _LOSS,
-    "ld_alpha": _LOSS,
+    "ld_alpha": _PAIRS,
     "load_in_4bit": _AFTER,
     "load_in_8bit": _AFTER,
     "loraplus_lr_ratio": _LORA,
@@ -196,24 +203,24 @@ REFUSED = {
     "optim_target_modules": _OPTIM,
     "oft_rank": "give --finetuning_type lora",
     "pissa_init": _LORA,
-    "ppo_epochs": "tunegate trains on given answers only (--stage sft); leave it out",
-    "ppo_score_norm": "tunegate trains on given answers only (--stage sft); leave it out",
+    "ppo_epochs": f"{_STAGE}; leave it out",
+    "ppo_score_norm": f"{_STAGE}; leave it out",
     "predict_with_generate": "measure a version with `tunegate evaluate`",
-    "pref_beta": _LOSS,
-    "pref_ftx": _LOSS,
-    "pref_loss": _LOSS,
+    "pref_bco_weight": _PAIRS,
+    "pref_loss": _PAIRS,
     "push_to_hub": "versions are published in --store; leave it out",
     "q_lora": _AFTER,
     "quantization_bit": _AFTER,
     "quantization_method": _AFTER,
     "quantization_type": _AFTER,
-    "ref_model": "the reference is the base that training begins with; leave it out",
+    "ref_model": _REFERENCE,
+    "ref_model_adapters": _REFERENCE,
     "resume_from_checkpoint": f"{_RESUMES}; to train on from a version give it as --model_name_or_path",
-    "reward_model": "tunegate trains on given answers only (--stage sft); leave it out",
+    "reward_model": f"{_STAGE}; leave it out",
     "rope_scaling": "write it into the config.json of the base model",
     "shift_attn": f"{_ATTENTION}; leave it out",
-    "simpo_gamma": _LOSS,
-    "stage": "tunegate trains on given answers only; give --stage sft",
+    "simpo_gamma": _PAIRS,
+    "stage": f"{_STAGE}; give one of these",
     "split": "name the file of the split in dataset_info.json",
     "system": _TURN,
     "system_prompt": _TURN,
@@ -258,9 +265,13 @@ FAMILIES = {
 
 DONE = {
     "dpo_label_smoothing": {"0", "0.0"},
+    "dpo_loss": {"sigmoid"},
     "label_smoothing_factor": {"0", "0.0"},
+    "loss_type": {"sigmoid"},
+    "pref_bco_weight": {"0", "0.0"},
+    "pref_loss": {"sigmoid"},
     "resume_from_checkpoint": {"true", "True"},
-    "stage": {"sft"},
+    "stage": {"sft", "dpo"},
 }
 """Values of those above that tunegate does anyway, and accepts silently; as it does False."""
 
@@ -301,6 +312,8 @@ def translate(arguments: Sequence[str], known: frozenset[str]) -> Translation:
             notes |= {f"--report_to {other} has no effect: {_ELSEWHERE}.": None for other in others}
         elif ours is not None:
             kept += ours
+        elif SAME.get(flag, flag) == "stage" and value not in DONE["stage"]:
+            refused[f"--{flag} {value} is not supported: {REFUSED['stage']}."] = None
         elif flag in known:
             kept += [f"--{flag}"] if value is None else [f"--{flag}={value}"]
         elif flag in SAME:

@@ -27,7 +27,8 @@ from tunegate.training.data.formats import unread_keys
 from tunegate.training.data.readers import Reason, Record, RecordError
 from tunegate.training.data.tokenize import IGNORED, Encoded, Example, Ids
 
-_IDS, _TRAINED, _ENDS, _REJECTED, _ACCOUNT = "ids.bin", "trained.bin", "ends.bin", "rejected.jsonl", "account.json"
+_IDS, _TRAINED, _ENDS, _MIDDLES = "ids.bin", "trained.bin", "ends.bin", "middles.bin"
+_REJECTED, _ACCOUNT = "rejected.jsonl", "account.json"
 
 
 class Rejected(Resource, frozen=True, kw_only=True):
@@ -54,7 +55,7 @@ class DatasetAccount(Resource, frozen=True, kw_only=True):
 
     `cut_dialogues` lost `cut_turns` answers and `cut_tokens` tokens to the limits. `num_samples`: examples to draw.
     `unread`: keys that hold something which is not trained, each with the number of its records; `read_as`: layout and
-    split, where they were recognized.
+    split, where they were recognized. `pairs`: whether an example is a pair, with the tokens of both its sides.
     """
 
     name: str
@@ -69,6 +70,7 @@ class DatasetAccount(Resource, frozen=True, kw_only=True):
     num_samples: int | None = None
     unread: dict[str, int] = {}
     read_as: str = ""
+    pairs: bool = False
 
     @property
     def rejected_records(self) -> int:
@@ -81,18 +83,42 @@ class DatasetAccount(Resource, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class CachedDataset:
-    """The folder of a data set, mapped into memory. Example N has the ids up to `ends[N]`."""
+    """The folder of a data set, mapped into memory. Example N has the ids up to `ends[N]`; of a pair those up to
+    `middles[N]` are the chosen side. There are none where examples are no pairs."""
 
     folder: Path
     account: DatasetAccount
     ids: Ids
     trained: npt.NDArray[np.bool_]
     ends: npt.NDArray[np.int64]
+    middles: npt.NDArray[np.int64]
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each example; of a pair those of its longer side."""
+        if not self.account.pairs:
+            return np.diff(self.ends, prepend=0)
+        lengths: npt.NDArray[np.int64] = np.maximum(self.middles - self._starts, self.ends - self.middles)
+        return lengths
 
     def example(self, index: int) -> Example:
-        span = slice(self.ends[index - 1] if index else 0, self.ends[index])
-        ids = self.ids[span]
-        return Example(ids, np.where(self.trained[span], ids, np.int32(IGNORED)))
+        return self._between(self._start(index), self.ends[index])
+
+    def pair(self, index: int) -> tuple[Example, Example]:
+        """The chosen side and the rejected one."""
+        middle = self.middles[index]
+        return self._between(self._start(index), middle), self._between(middle, self.ends[index])
+
+    @property
+    def _starts(self) -> npt.NDArray[np.int64]:
+        return np.concatenate([np.zeros(1, np.int64), self.ends[:-1]])
+
+    def _start(self, index: int) -> np.int64:
+        return self.ends[index - 1] if index else np.int64(0)
+
+    def _between(self, start: np.int64, end: np.int64) -> Example:
+        ids = self.ids[start:end]
+        return Example(ids, np.where(self.trained[start:end], ids, np.int32(IGNORED)))
 
 
 def write_dataset(
@@ -107,8 +133,8 @@ def write_dataset(
     rejected: dict[Reason, Rejects] = {}
     counts = Counter(examples=0, tokens=0, trained_tokens=0, cut_dialogues=0, cut_turns=0, cut_tokens=0)
     with ExitStack() as files:
-        ids, trained, ends, lines = [
-            files.enter_context((folder / name).open("wb")) for name in (_IDS, _TRAINED, _ENDS, _REJECTED)
+        ids, trained, ends, middles, lines = [
+            files.enter_context((folder / name).open("wb")) for name in (_IDS, _TRAINED, _ENDS, _MIDDLES, _REJECTED)
         ]
         for record, outcome in outcomes:
             unread.update(unread_keys(record.value, dataset.layout))
@@ -122,21 +148,24 @@ def write_dataset(
                 lines.write(msgspec.json.encode(reject) + b"\n")
                 continue
             unread.update(outcome.unrendered)
-            mask = np.asarray(outcome.example.labels) != IGNORED
             counts.update(
                 examples=1,
-                tokens=len(mask),
-                trained_tokens=int(mask.sum()),
                 cut_dialogues=int(outcome.cut_tokens > 0),
                 cut_turns=outcome.cut_turns,
                 cut_tokens=outcome.cut_tokens,
             )
-            ids.write(np.asarray(outcome.example.input_ids, np.int32).tobytes())
-            trained.write(mask.tobytes())
+            sides = (outcome.example,) if outcome.rejected is None else (outcome.example, outcome.rejected)
+            for place, side in enumerate(sides):
+                mask = np.asarray(side.labels) != IGNORED
+                ids.write(np.asarray(side.input_ids, np.int32).tobytes())
+                trained.write(mask.tobytes())
+                if place:
+                    middles.write(counts["tokens"].to_bytes(8, sys.byteorder))
+                counts.update(tokens=len(mask), trained_tokens=int(mask.sum()))
             ends.write(counts["tokens"].to_bytes(8, sys.byteorder))
             if counts["examples"] == max_samples:
                 break
-        for file in (ids, trained, ends, lines):
+        for file in (ids, trained, ends, middles, lines):
             file.flush()
             os.fsync(file.fileno())
     if unseen and counts["examples"]:
@@ -154,6 +183,7 @@ def write_dataset(
         num_samples=dataset.num_samples,
         unread=dict(unread),
         read_as=dataset.read_as,
+        pairs=dataset.layout.is_ranked,
         **counts,
     )
     (folder / _ACCOUNT).write_bytes(to_json(account))
@@ -177,6 +207,7 @@ def open_dataset(folder: Path) -> CachedDataset | None:
             ids=mapped(_IDS, account.tokens, np.int32),
             trained=mapped(_TRAINED, account.tokens, np.bool_),
             ends=mapped(_ENDS, account.examples, np.int64),
+            middles=mapped(_MIDDLES, account.examples if account.pairs else 0, np.int64),
         )
     except FileNotFoundError:
         return None

@@ -31,6 +31,7 @@ from tunegate.training.data.layouts import (
     merged,
     recognize,
 )
+from tunegate.training.data.ranked import layout_of_ranked, recognize_ranked
 from tunegate.training.data.readers import RecordError, check_encoding, kind_of, read_records
 
 INFO = "dataset_info.json"
@@ -40,9 +41,8 @@ _FROM_A_HUB = "would load it from a hub; download it, and give file_name the fol
 # What LLaMA-Factory knows and this does not.
 _UNSUPPORTED = {
     **dict.fromkeys(("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url"), _FROM_A_HUB),
-    "ranking": "is for pairs of answers, and only --stage sft is done; use other data",
 }
-_UNSUPPORTED_COLUMNS = ("images", "videos", "audios", "chosen", "rejected", "kto_tag")
+_UNSUPPORTED_COLUMNS = ("images", "videos", "audios", "kto_tag")
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -86,9 +86,12 @@ class DataSet:
         return sum(path.stat().st_size for path in self.files)
 
 
-def find_datasets(folder: str, names: Sequence[str], endpoint_url: str | None = None) -> tuple[DataSet, ...]:
+def find_datasets(
+    folder: str, names: Sequence[str], endpoint_url: str | None = None, *, ranked: bool = False
+) -> tuple[DataSet, ...]:
     """Find what --dataset names: entries of `folder`/dataset_info.json, or files and folders by their path or URI.
 
+    ranked: each record has two answers to one prompt, as --stage dpo needs.
     Raises UsageError for what is not there or not described right, DataError for a file that can't be used.
     """
     if twice := [name for index, name in enumerate(names) if name in names[:index]]:
@@ -113,9 +116,9 @@ def find_datasets(folder: str, names: Sequence[str], endpoint_url: str | None = 
             there = f"it has: {', '.join(sorted(info))}" if info else "it has none"
             raise UsageError(f"{where} has no data set {name!r}{_nearest(name, info)}; {there}.")
     return tuple(
-        _from_entry(folder, name, _entry(where, name, info[name]), endpoint_url)
+        _from_entry(folder, name, _checked(where, name, _entry(where, name, info[name]), ranked=ranked), endpoint_url)
         if name in info
-        else _from_path(name, endpoint_url)
+        else _from_path(name, endpoint_url, ranked=ranked)
         for name in names
     )
 
@@ -130,26 +133,38 @@ def _from_entry(folder: str, name: str, entry: Entry, endpoint_url: str | None) 
         )
     digest = str(Digest(_digest(part.files)))  # first of all, as it reads every file
     columns, shown = entry.columns, ""
-    layout = layout_of(entry.formatting or "alpaca", columns, entry.tags)
+    layout = (layout_of_ranked if entry.ranking else layout_of)(entry.formatting or "alpaca", columns, entry.tags)
     if entry.formatting is None and columns is None:
-        layout, shown = _recognized(name, part.files)
+        layout, shown = _recognized(name, part.files, ranked=entry.ranking)
     named = tuple(filter(None, msgspec.structs.astuple(columns))) if columns else ()
     read_as = "; ".join(filter(None, [shown, part.told]))
     return DataSet(name, layout, part.files, digest, entry.num_samples, named, read_as)
 
 
-def _from_path(name: str, endpoint_url: str | None) -> DataSet:
+def _checked(where: str, name: str, entry: Entry, *, ranked: bool) -> Entry:
+    """The entry. Raises UsageError for pairs where dialogues are trained, and the other way round."""
+    if entry.ranking and not ranked:
+        raise UsageError(f"{where}, data set {name!r}: ranking says that it has pairs of answers; give --stage dpo.")
+    if ranked and not entry.ranking:
+        raise UsageError(
+            f"{where}, data set {name!r}: --stage dpo needs pairs of answers; where it has some, write "
+            '"ranking": true, and the columns chosen and rejected.'
+        )
+    return entry
+
+
+def _from_path(name: str, endpoint_url: str | None, *, ranked: bool) -> DataSet:
     path = _local("", name, endpoint_url, "--dataset")
     if (path / INFO).is_file() and not (path / _SAVED).is_file():
         raise UsageError(f"{name} holds a {INFO}; give it as --dataset_dir, and --dataset the name of an entry.")
     part = part_of(path, "--dataset names")
     digest = str(Digest(_digest(part.files)))
-    layout, shown = _recognized(name, part.files)
+    layout, shown = _recognized(name, part.files, ranked=ranked)
     read_as = "; ".join(filter(None, [shown, part.told]))
     return DataSet(name, layout, part.files, digest, read_as=read_as)
 
 
-def _recognized(name: str, files: Sequence[Path]) -> tuple[Layout, str]:
+def _recognized(name: str, files: Sequence[Path], *, ranked: bool) -> tuple[Layout, str]:
     """The layout that the first records show, and what an entry would say.
 
     Raises DataError, with what to write, where it is none or several.
@@ -162,7 +177,16 @@ def _recognized(name: str, files: Sequence[Path]) -> tuple[Layout, str]:
             f"None of the first {len(records)} records of {files[0]} can be read; the first is {records[0]}; repair it."
         )
     record = merged(readable)
-    layout = recognize(record)
+    layout = recognize_ranked(record) if ranked else recognize(record)
+    if layout is None and ranked:
+        is_kto = isinstance(record, dict) and {"label", "kto_tag"} & record.keys()
+        what = "single answers with a verdict, as for KTO" if is_kto else "no pairs of answers"
+        raise DataError(
+            f"{name} has {what}, and --stage dpo needs two answers to a prompt: give its records the keys prompt, "
+            f"chosen and rejected, or describe it in a {INFO} with ranking and columns."
+        )
+    if layout is None and recognize_ranked(record):
+        raise DataError(f"{name} has pairs of answers; give --stage dpo to learn from them.")
     if layout is None:
         keys = f"the keys {', '.join(map(str, record))}" if isinstance(record, dict) else "no keys"
         raise DataError(
@@ -208,11 +232,23 @@ def _entry(info: str, name: str, raw: Any) -> Entry:
     formatting = entry.formatting or "alpaca"
     if columns and columns.messages and entry.formatting is None:
         raise UsageError(f"{where}: columns name messages, and formatting is left out; give it sharegpt or openai.")
+    if columns and entry.ranking:
+        _check_ranked(where, formatting, columns)
+        return entry
+    if columns and (columns.chosen or columns.rejected):
+        raise UsageError(f'{where}: chosen and rejected are columns of pairs; write "ranking": true, too.')
     if columns and formatting == "alpaca" and not (columns.prompt and (columns.response or columns.tool_calls)):
         raise UsageError(f"{where}: columns must name prompt and response; what it leaves out is not read.")
     if columns and formatting != "alpaca" and not columns.messages:
         raise UsageError(f"{where}: columns must name messages; what it leaves out is not read.")
     return entry
+
+
+def _check_ranked(where: str, formatting: Formatting, columns: Columns) -> None:
+    if not (columns.chosen and columns.rejected):
+        raise UsageError(f"{where}: columns must name chosen and rejected, for it has ranking.")
+    if formatting == "alpaca" and not columns.prompt:
+        raise UsageError(f"{where}: columns must name prompt; what it leaves out is not read.")
 
 
 def _refuse_unknown(where: str, raw: Any, known: Iterable[str]) -> None:

@@ -28,11 +28,16 @@ class Examples(Sequence[Example]):
         self._datasets = datasets
         self._indices = indices
         self._firsts = np.cumsum([0, *(len(dataset.ends) for dataset in datasets)])
-        every = np.concatenate([np.diff(dataset.ends, prepend=0) for dataset in datasets])
-        self.lengths: Lengths = every[indices]
+        self.lengths: Lengths = np.concatenate([dataset.lengths for dataset in datasets])[indices]
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    @property
+    def tokens(self) -> Lengths:
+        """Of each example, of a pair those of both sides."""
+        every: Lengths = np.concatenate([np.diff(dataset.ends, prepend=0) for dataset in self._datasets])
+        return every[self._indices]
 
     @overload
     def __getitem__(self, index: int) -> Example: ...
@@ -41,9 +46,32 @@ class Examples(Sequence[Example]):
     def __getitem__(self, index: int | slice) -> Example | Examples:
         if isinstance(index, slice):
             return Examples(self._datasets, self._indices[index])
+        dataset, place = self._find(index)
+        return dataset.example(place)
+
+    def pair(self, index: int) -> tuple[Example, Example]:
+        """The sides of an example that is a pair, chosen and rejected."""
+        dataset, place = self._find(index)
+        return dataset.pair(place)
+
+    def _find(self, index: int) -> tuple[CachedDataset, int]:
         example = self._indices[index]
         dataset = int(np.searchsorted(self._firsts, example, side="right")) - 1
-        return self._datasets[dataset].example(int(example - self._firsts[dataset]))
+        return self._datasets[dataset], int(example - self._firsts[dataset])
+
+
+class Pairs(Sequence[tuple[Example, Example]]):
+    """The same examples by their two sides, chosen and rejected; `lengths`: of the longer ones."""
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+        self.lengths = examples.lengths
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> tuple[Example, Example]:  # type: ignore[override]
+        return self._examples.pair(index)
 
 
 @dataclass(frozen=True)
@@ -59,14 +87,14 @@ class TrainingData:
 
 class Account(Resource, frozen=True, kw_only=True):
     """What a run trains on. `shares`: of each data set in the examples trained on; `padding`: share of positions
-    without a token that is to be expected, as examples are batched and as they would be packed."""
+    without a token that is to be expected, as examples are batched and as they would be packed; pairs are not."""
 
     datasets: tuple[DatasetAccount, ...]
     shares: dict[str, float]
     train_examples: int
     validation_examples: int
     padding: float
-    padding_packed: float
+    padding_packed: float | None
 
 
 def open_training_data(config: TrainConfig, folders: Sequence[Path]) -> TrainingData:
@@ -107,16 +135,23 @@ def account_of(data: TrainingData, config: TrainConfig) -> Account:
     lengths = data.train.lengths
     limit, batch, shuffled = limits_of(config).longest, config.per_device_train_batch_size, config.is_shuffle
     global_batch = batch * config.gradient_accumulation_steps * config.nproc_per_node
-    packed = pack(lengths, limit, config.seed, shuffled=shuffled).lengths(lengths)
 
     def padding(lengths: Lengths) -> float:
         return padding_share(lengths, order_of(lengths, global_batch, config.seed, 0, shuffled=shuffled), batch)
+
+    if config.stage == "dpo":
+        # Of two rows as long as a pair's longer side, the other one fills a part.
+        filled = float(data.train.tokens.sum()) / float(2 * lengths.sum())
+        alone, packed = 1 - (1 - padding(lengths)) * filled, None
+    else:
+        packs = pack(lengths, limit, config.seed, shuffled=shuffled)
+        alone, packed = padding(lengths), padding(packs.lengths(lengths))
 
     return Account(
         datasets=data.datasets,
         shares=data.shares,
         train_examples=len(data.train),
         validation_examples=len(data.validation),
-        padding=padding(lengths),
-        padding_packed=padding(packed),
+        padding=alone,
+        padding_packed=packed,
     )

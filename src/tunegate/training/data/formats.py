@@ -144,7 +144,7 @@ def _alpaca(record: Mapping[str, Any], layout: Layout) -> Iterator[Message]:
     columns = layout.columns
     for column in (columns.prompt, columns.tool_calls or columns.response):
         if column not in record:
-            raise _missing(record, layout, f"it has no {column!r}", column)
+            raise missing(record, layout, f"it has no {column!r}", column)
     yield from _system_of(_get(record, columns.system))
     history = _listed(record, columns.history) or []
     for pair in history if isinstance(history, list) else [history]:
@@ -234,7 +234,7 @@ def _pairs(record: Mapping[str, Any], layout: Layout) -> Iterator[Message]:
 def _glaive(record: Mapping[str, Any], layout: Layout) -> Iterator[Message]:
     columns = layout.columns
     if columns.messages is None or columns.messages not in record:
-        raise _missing(record, layout, f"it has no {columns.messages!r}", columns.messages)
+        raise missing(record, layout, f"it has no {columns.messages!r}", columns.messages)
     yield from _system_of(_glaive_system(record, layout)[0])
     yield from glaive_turns(_text(record[columns.messages], "the dialogue"))
 
@@ -242,7 +242,7 @@ def _glaive(record: Mapping[str, Any], layout: Layout) -> Iterator[Message]:
 def _one_text(record: Mapping[str, Any], layout: Layout) -> Iterator[Message]:
     column = layout.columns.messages
     if column is None or column not in record:
-        raise _missing(record, layout, f"it has no {column!r}", column)
+        raise missing(record, layout, f"it has no {column!r}", column)
     yield from turns_of_text(_text(record[column], "the dialogue"))
 
 
@@ -263,7 +263,7 @@ def _asked_and_answered(asked: Any, answered: Any, *, trained: bool = True) -> I
 def _list_of_messages(record: Mapping[str, Any], layout: Layout, column: str | None) -> list[Any]:
     messages = _listed(record, column)
     if not isinstance(messages, list):
-        raise _missing(record, layout, f"it has no list of messages under {column!r}", column)
+        raise missing(record, layout, f"it has no list of messages under {column!r}", column)
     return messages
 
 
@@ -282,7 +282,7 @@ def _get(record: Mapping[str, Any], column: str | None) -> Any:
     return record.get(column) if column else None
 
 
-def _missing(record: Mapping[str, Any], layout: Layout, problem: str, column: str | None) -> RecordError:
+def missing(record: Mapping[str, Any], layout: Layout, problem: str, column: str | None) -> RecordError:
     """`problem`, with what the record may be instead: of another layout, or with a key spelled otherwise."""
     other = recognize(record)
     if other is not None and other.formatting != layout.formatting:

@@ -29,6 +29,8 @@ class Columns(msgspec.Struct, frozen=True):
     tools: str | None = None
     tool_calls: str | None = None
     reasoning: str | None = None
+    chosen: str | None = None
+    rejected: str | None = None
 
 
 class Tags(msgspec.Struct, frozen=True):
@@ -54,6 +56,11 @@ class Layout(msgspec.Struct, frozen=True):
     columns: Columns
     tags: Tags
     any_role: bool = True
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether a record has two answers to one prompt, a better and a worse."""
+        return self.columns.rejected is not None
 
 
 _COLUMNS = {

@@ -25,6 +25,7 @@ from tunegate.training.data.cache import CachedDataset, DatasetAccount, collect_
 from tunegate.training.data.datasets import DataSet, find_datasets
 from tunegate.training.data.examples import TrainingData, mixed
 from tunegate.training.data.formats import dialogues_of
+from tunegate.training.data.pairs import encode_pairs, pairs_of
 from tunegate.training.data.readers import Record, RecordError, read_records
 from tunegate.training.data.tokenize import Encoded, encode, limits_of, load_tokenizer
 
@@ -59,7 +60,7 @@ def prepare(
     """
     datasets = []
     tokenizer: Any = None
-    for dataset in find_datasets(config.dataset_dir, config.dataset, config.endpoint_url):
+    for dataset in find_datasets(config.dataset_dir, config.dataset, config.endpoint_url, ranked=config.stage == "dpo"):
         folder = default_cache() / "tokens" / _key(dataset, config, tokenizer_folder)
         with disk_errors_as(DataError, folder, "make room, or set TUNEGATE_CACHE."), alone_with(folder):
             cached = None if config.overwrite_cache else open_dataset(folder)
@@ -96,8 +97,11 @@ def _tokenize(
     def outcomes() -> Iterator[tuple[Record, Encoded | RecordError]]:
         records = reading.records()
         while batch := list(islice(records, _BATCH)):
-            dialogues = dialogues_of(batch, dataset.layout)
-            yield from zip(batch, encode(tokenizer, dialogues, limits_of(config)), strict=True)
+            if dataset.layout.is_ranked:
+                encoded = encode_pairs(tokenizer, pairs_of(batch, dataset.layout), limits_of(config))
+            else:
+                encoded = encode(tokenizer, dialogues_of(batch, dataset.layout), limits_of(config))
+            yield from zip(batch, encoded, strict=True)
 
     with new_folder(folder) as partial:
         write_dataset(partial, dataset, outcomes(), config.max_samples)

@@ -47,6 +47,8 @@ class Reason(StrEnum):
     REFUSED_BY_TEMPLATE = "RefusedByTemplate"
     NOT_IN_TURN = "NotInTurn"
     TOO_LONG = "TooLong"
+    SAME_ANSWERS = "SameAnswers"
+    OTHER_PROMPTS = "OtherPrompts"
 
 
 class RecordError(Exception):

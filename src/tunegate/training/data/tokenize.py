@@ -58,12 +58,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A dialogue as it is trained, what the limits cut from it, and which keys of it the chat template left out."""
+    """A dialogue as it is trained, what the limits cut from it, and which keys of it the chat template left out.
+
+    Of a pair: its chosen side as `example`, and the rejected one.
+    """
 
     example: Example
     cut_tokens: int = 0
     cut_turns: int = 0
     unrendered: tuple[str, ...] = ()
+    rejected: Example | None = None
 
 
 @dataclass(frozen=True)
@@ -162,16 +166,21 @@ def _head(turns: Sequence[Turn], limit: int) -> list[Turn]:
 
 
 def _cut_inside(turn: Turn, limit: int) -> Turn:
-    """The heads of question and answer, by LLaMA-Factory's rule: a short one stays whole, else both in proportion."""
-    source, answer = len(turn.source), len(turn.answer)
+    """The heads of question and answer."""
+    kept = kept_of_answer(len(turn.source), len(turn.answer), limit)
+    return Turn(turn.source[: limit - kept], turn.answer[:kept], turn.is_trained)
+
+
+def kept_of_answer(source: int, answer: int, limit: int) -> int:
+    """How many tokens of an answer stay, by LLaMA-Factory's rule: of question and answer a short one stays whole, else
+    both are cut in proportion."""
     if answer * 2 < limit:
         most = limit
     elif source * 2 < limit:
         most = limit - source
     else:
         most = int(limit * answer / (source + answer))
-    kept = min(most, answer)
-    return Turn(turn.source[: limit - kept], turn.answer[:kept], turn.is_trained)
+    return min(most, answer)
 
 
 def _last_turns(renderer: Renderer, dialogue: Dialogue, limit: int) -> Sequence[Turn]:

@@ -109,3 +109,11 @@ class Collator:
         begins = (positions.flatten() == 0).nonzero().flatten()
         ends = torch.tensor([positions.numel()])
         return {**batch, "position_ids": positions, "cu_seq_lens_q": torch.cat([begins, ends]).int()}
+
+
+class PairCollator(Collator):
+    """The same for pairs: the chosen answers in the first half of the rows, and in the same order the rejected."""
+
+    def __call__(self, batch_rows: Sequence[tuple[Example, Example] | None]) -> dict[str, torch.Tensor]:  # type: ignore[override]
+        pairs = [pair for pair in batch_rows if pair is not None] or [(_UNTRAINED, _UNTRAINED)]
+        return super().__call__([pair[side] for side in (0, 1) for pair in pairs])

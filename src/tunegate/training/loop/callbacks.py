@@ -23,6 +23,7 @@ from tunegate.training.loop.batches import Order
 from tunegate.training.loop.methods import count_parameters, make_servable
 from tunegate.training.loop.metrics import Metrics
 from tunegate.training.loop.mfu import flops_per_token, peak_flops, reading_of, work_of
+from tunegate.training.loop.preferences import REWARDS
 from tunegate.training.run.checkpoints import complete_checkpoints, remove_surplus, seal
 from tunegate.training.run.layout import LOG, PICTURE
 from tunegate.training.run.plan import Plan, identity_of
@@ -30,6 +31,7 @@ from tunegate.training.run.progress import Progress, append, clock
 from tunegate.training.run.publisher import Publisher
 
 _SAMPLED_ROWS = 500
+_REWARDS = (*REWARDS, "eval_rewards/accuracies")
 
 
 class CountingTrainer(Protocol):
@@ -174,6 +176,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             elapsed_time=clock(elapsed),
             remaining_time=clock(elapsed / done * (state.max_steps - state.global_step)),
             **speed,
+            **{name.replace("/", "_"): value for name, value in logs.items() if name in _REWARDS},
         )
 
 

@@ -29,7 +29,7 @@ _LAYER = re.compile(r"\.(?P<layer>\d+)\.(?P<rest>.+)")
 
 def load_model(plan: Plan, tokenizer: Any, arguments: TrainingArguments) -> Any:
     """The model to train, the same in every process. Raises ModelError when it lacks what the method trains."""
-    dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
+    dtype = dtype_of(arguments)
     attention = BY_DIALOGUE if plan.config.packing and arguments.device.type == "cpu" else None
     model: Any = load_network(Path(plan.base_folder), dtype, attention)
     # What ends an answer: the base model's own tokens, and those of the chat template.
@@ -43,6 +43,11 @@ def load_model(plan: Plan, tokenizer: Any, arguments: TrainingArguments) -> Any:
         freeze(model, plan.config.num_layer_trainable, plan.config.name_module_trainable)
         return model
     return get_peft_model(model, _adapter_config(model, plan.config))
+
+
+def dtype_of(arguments: TrainingArguments) -> torch.dtype:
+    """What the model is read and computed in."""
+    return torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
 
 
 def freeze(model: nn.Module, layers: int, modules: str) -> None:

@@ -17,15 +17,16 @@ from transformers.utils.logging import disable_progress_bar
 
 from tunegate.api.errors import Preempted, TrainingError
 from tunegate.api.versions import ModelVersion
-from tunegate.training.data.examples import open_training_data
+from tunegate.training.data.examples import Pairs, open_training_data
 from tunegate.training.data.packing import pack
 from tunegate.training.data.tokenize import IGNORED, limits_of, load_tokenizer
-from tunegate.training.loop.batches import Collator, Order, Packed, WithFiller
+from tunegate.training.loop.batches import Collator, Order, Packed, PairCollator, WithFiller
 from tunegate.training.loop.callbacks import RunCallback
-from tunegate.training.loop.loss import TrainedPositions
+from tunegate.training.loop.loss import AnswerLoss, Objective
 from tunegate.training.loop.methods import load_model
 from tunegate.training.loop.metrics import Metrics, host_for
 from tunegate.training.loop.preemption import PreemptionCallback
+from tunegate.training.loop.preferences import PreferenceLoss, frozen_reference
 from tunegate.training.loop.resume import Start, agree_on_start, for_ranks
 from tunegate.training.loop.trainer_arguments import training_arguments
 from tunegate.training.loop.universal import UniversalCheckpointCallback, load_universal
@@ -81,17 +82,24 @@ def _make_trainer(plan: Plan, arguments: TrainingArguments) -> FineTuningTrainer
     tokenizer = load_tokenizer(Path(plan.base_folder), config.template)
     prepared = open_training_data(config, [Path(folder) for folder in plan.tokens])
     rows: Any = prepared.train
+    held_out: Any = prepared.validation
+    model, padding = load_model(plan, tokenizer, arguments), tokenizer.pad_token_id or 0  # its value is never read
+    objective, collator = None, Collator(padding, apart=config.packing)
     if config.packing:
         packs = pack(rows.lengths, limits_of(config).longest, config.seed, shuffled=config.is_shuffle)
         rows = Packed(prepared.train, packs)
+    if config.stage == "dpo":
+        rows, held_out, collator = Pairs(rows), Pairs(held_out), PairCollator(padding)
+        frozen = frozen_reference(model, plan, arguments)
+        objective = PreferenceLoss(model, frozen, config.pref_beta, config.pref_ftx)
     trainer = FineTuningTrainer(
-        model=load_model(plan, tokenizer, arguments),
+        model=model,
         args=arguments,
         train_dataset=WithFiller(rows),
-        eval_dataset=prepared.validation if config.val_size else None,
+        eval_dataset=held_out if config.val_size else None,
         is_shuffle=config.is_shuffle,
-        # a padded position's value is never read
-        data_collator=Collator(tokenizer.pad_token_id or 0, apart=config.packing),
+        objective=objective,
+        data_collator=collator,
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)  # the log says the same, in lines that can be read again
@@ -128,21 +136,28 @@ def _train(
 
 
 class FineTuningTrainer(Trainer):  # type: ignore[misc]
-    """Trainer with our order of examples, our loss, and a validation loss that depends on no number of processes."""
+    """Trainer with our order of examples, our losses, and a validation loss that depends on no number of processes."""
 
-    def __init__(self, *, model: Any, is_shuffle: bool, **options: Any) -> None:
-        self._trained = TrainedPositions(model)
+    def __init__(self, *, model: Any, is_shuffle: bool, objective: Objective | None = None, **options: Any) -> None:
+        self._objective = objective or AnswerLoss(model)
         self._is_shuffle = is_shuffle
         self._tokens: list[torch.Tensor] = []
         self._positions = 0
-        super().__init__(model=model, compute_loss_func=self._trained.loss, **options)
+        super().__init__(model=model, compute_loss_func=self._objective.loss, **options)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
         inputs = {**inputs, "use_cache": False}
         self._tokens.append(inputs.pop("tokens"))
         self._positions += inputs["input_ids"].numel()
-        self._trained.expect(inputs["labels"])
+        self._objective.begin(model, inputs)
         return super().compute_loss(model, inputs, *arguments, **options)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        items = sum((self._objective.items(batch["labels"]) for batch in batch_samples), torch.tensor(0))
+        return self.accelerator.gather(items.to(device)).sum()
+
+    def log(self, logs: dict[str, float], *arguments: Any) -> None:
+        super().log({**logs, **(self._objective.logs() if "loss" in logs else {})}, *arguments)
 
     def count(self) -> tuple[int, int]:
         """Tokens read, and positions computed for them, in this rank since the last call."""
@@ -153,26 +168,30 @@ class FineTuningTrainer(Trainer):  # type: ignore[misc]
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Log and return the mean loss of all trained tokens that were held out.
+        """Log and return the mean loss of all trained tokens, or pairs, that were held out.
 
         Every process does as many batches as the others: under ZeRO-3 each needs all of them for a layer.
         """
         model, examples = self.model_wrapped, self.eval_dataset
         model.eval()
         rows, first = self.args.per_device_train_batch_size, self.args.process_index
-        total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        sums: list[torch.Tensor] = []
         for start in range(0, len(examples), rows * self.args.world_size):
             begin = start + first * rows
             mine = [examples[index] for index in range(begin, min(begin + rows, len(examples)))]
             batch = self._prepare_inputs(self.data_collator(mine or [examples[0]]))
             batch.pop("tokens")
-            labels = batch.pop("labels") if mine else torch.full_like(batch.pop("labels"), IGNORED)
-            self._trained.expect(labels)
+            batch["labels"] = labels = batch["labels"] if mine else torch.full_like(batch["labels"], IGNORED)
+            batch["use_cache"] = False
+            self._objective.begin(model, batch)
+            batch.pop("labels")
             with self.compute_loss_context_manager():
-                outputs = model(**batch, use_cache=False)
-            total += torch.stack([self._trained.loss(outputs, labels, 1).double(), (labels[:, 1:] != IGNORED).sum()])
+                outputs = model(**batch)
+            measured = self._objective.measured(outputs, labels)
+            sums.append(torch.stack([*(value.double() for value in measured.values()), self._objective.items(labels)]))
+        total = torch.stack(sums).sum(dim=0)
         torch.distributed.all_reduce(total)
-        metrics = {"eval_loss": float(total[0] / total[1])}
+        metrics = {f"eval_{name}": float(value / total[-1]) for name, value in zip(measured, total, strict=False)}
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -31,8 +31,16 @@ _PANELS = (
     ("lr", "Learning rate"),
     ("grad_norm", "Gradient norm"),
     ("tokens_per_second", "Tokens/s"),
+    ("rewards_accuracies", "Pairs whose chosen answer is rewarded more"),
+    ("eval_rewards_accuracies", "The same of the validation split"),
+    ("rewards_margins", "Margin between the rewards"),
+    ("rewards_chosen", "Reward of chosen answers"),
+    ("rewards_rejected", "Reward of rejected answers"),
 )
-_IN_HISTORY = {"lr": "learning_rate"}  # where the trainer's own log calls it otherwise
+# Where the trainer's own log calls it otherwise.
+_IN_HISTORY = {"lr": "learning_rate"} | {
+    name: name.replace("rewards_", "rewards/") for name, _ in _PANELS if "rewards_" in name
+}
 Series = tuple[tuple[int, float], ...]
 
 

@@ -23,6 +23,8 @@ T = TypeVar("T", bound=Resource)
 class Progress(Resource, frozen=True, kw_only=True, rename=None, omit_defaults=True):
     """One logging step, or one evaluation of the validation split; what is None has no place in the line.
 
+    rewards_...: of pairs since the last logging step, in nats, and the share in which the chosen answer has the higher.
+
     loss: mean over the trained tokens since the last logging step.
     eval_loss: mean over the trained tokens that were held out.
     grad_norm: length of the gradient at the last step, before it was clipped.
@@ -45,6 +47,11 @@ class Progress(Resource, frozen=True, kw_only=True, rename=None, omit_defaults=T
     tokens_per_second: float | None = None
     padding: float | None = None
     mfu: float | None = None
+    rewards_chosen: float | None = msgspec.field(default=None, name="rewards/chosen")
+    rewards_rejected: float | None = msgspec.field(default=None, name="rewards/rejected")
+    rewards_accuracies: float | None = msgspec.field(default=None, name="rewards/accuracies")
+    rewards_margins: float | None = msgspec.field(default=None, name="rewards/margins")
+    eval_rewards_accuracies: float | None = msgspec.field(default=None, name="eval_rewards/accuracies")
 
 
 Report = Callable[[Preparing | Progress | ModelVersion], None]

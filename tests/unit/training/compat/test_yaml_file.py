@@ -120,6 +120,32 @@ def test_an_example_is_read_or_all_that_is_refused_is_named(folder: Path, name: 
     assert (config.lora_rank, config.alpha) == (8, 16)
 
 
+DPO = "stage: dpo\npref_beta: 0.2\npref_loss: sigmoid  # choices: [sigmoid (dpo), orpo, simpo]\n"
+
+
+def test_its_example_of_pairs_is_read(folder: Path) -> None:
+    config = asked(COMMON.replace("stage: sft\n", DPO) + LORA, "pref_ftx=0.1")
+
+    assert (config.stage, config.pref_beta, config.pref_ftx, config.finetuning_type) == ("dpo", 0.2, 0.1, "lora")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("stage: dpo\npref_loss: orpo", "--pref_loss orpo is not supported: the loss over", id="loss"),
+        pytest.param("stage: dpo\npacking: true", "its two answers in rows of their own", id="packing"),
+        pytest.param("stage: dpo\nref_model: other", "the reference is the base", id="reference"),
+        pytest.param("stage: kto", "--stage kto is not supported: tunegate trains on given", id="another stage"),
+        pytest.param("stage: sft\npref_beta: 0.2", "--pref_beta is about pairs of answers", id="not of pairs"),
+    ],
+)
+def test_what_is_not_done_with_pairs_is_named(folder: Path, text: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        asked(COMMON.replace("stage: sft", text) + LORA)
+
+    assert said in str(caught.value)
+
+
 def test_flags_after_a_file_win(folder: Path) -> None:
     config = asked(COMMON + LORA, "learning_rate=2e-5", "--num_train_epochs", "1", "--dataset=shop", "--bf16", "false")
 

@@ -155,7 +155,7 @@ def test_a_name_that_is_not_there_is_refused(folder: Path, names: list[str], sai
         pytest.param({"hf_hub_url": "x"}, "hf_hub_url would load it from a hub; download it", id="hub"),
         pytest.param({"ms_hub_url": "x", "file_name": "rows.jsonl"}, "ms_hub_url would load", id="another hub"),
         pytest.param({"script_url": "x"}, "script_url would load", id="script"),
-        pytest.param({"file_name": "rows.jsonl", "ranking": True}, "ranking is for pairs", id="ranking"),
+        pytest.param({"file_name": "rows.jsonl", "ranking": True}, "ranking says that it has pairs", id="ranking"),
         pytest.param(
             {"file_name": "rows.jsonl", "columns": {"prompt": "q", "response": "a", "images": "i"}},
             "the column images can't be trained",
