@@ -286,8 +286,9 @@ def kserve_app(served: Served) -> ASGIApp:
     server = kserve.ModelServer(enable_grpc=False)
     server.register_model(served)
     plane = _DataPlane(model_registry=server.registered_models)
+    # KServe has one for the whole process, which would go on with the routes of a server before.
+    app = kserve.model_server.app = FastAPI(title="KServe ModelServer", docs_url=None, redoc_url=None)
     RESTServer("kserve.model_server:app", plane, server.model_repository_extension, 0).create_application()
-    app: FastAPI = kserve.model_server.app
     app.add_exception_handler(ServerNotReady, _not_ready)  # KServe's own logs a traceback for each probe
     app.add_exception_handler(ModelNotReady, _not_ready)
     return app

@@ -89,6 +89,14 @@ def test_only_health_metadata_and_metrics_of_kserve_are_reachable(client: TestCl
     assert MODEL in client.get("/v2/models").json()["models"]
 
 
+def test_a_second_server_in_a_process_does_not_answer_for_the_first() -> None:
+    with TestClient(kserve_app(Served("before"))) as before:
+        assert before.get("/v2/models/before/ready").status_code == 503
+    with TestClient(kserve_app(Served("after"))) as after:
+        assert after.get("/v2/models/after/ready").status_code == 503
+        assert after.get("/v2/models/before/ready").status_code == 404
+
+
 def test_readiness_follows_the_model(client: TestClient, application: tuple[Served, Any]) -> None:
     application[0].ready = False
 
