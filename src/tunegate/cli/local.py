@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +14,7 @@ import click
 
 from tunegate.api import environment
 from tunegate.api.codec import to_json
-from tunegate.api.errors import TunegateError
+from tunegate.api.errors import TunegateError, UsageError
 from tunegate.api.policy import read_policy_file
 from tunegate.cli.options import home_option, json_option, print_table
 
@@ -112,3 +115,19 @@ def ask(question: str, home: Home, system: str) -> None:
     for text in ask_platform(home, question, system):
         click.echo(text, nl=False)
     click.echo()
+
+
+@command.command("exec", context_settings={"ignore_unknown_options": True})
+@home_option
+@click.argument("words", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(home: Home, words: tuple[str, ...]) -> None:
+    """Run a command whose store is the platform's, such as `tunegate experience report`; the embedded store is started
+    for it where no platform runs."""
+    from tunegate.local.records import store_environment
+
+    with store_environment(home) as told:
+        try:
+            done = subprocess.run(words, env={**os.environ, **told}, check=False)
+        except OSError as error:
+            raise UsageError(f"{words[0]} can't be run ({error.strerror}); name a command, as in a shell.") from None
+    sys.exit(done.returncode)

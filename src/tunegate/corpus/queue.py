@@ -10,6 +10,7 @@ import msgspec
 from tunegate.api.errors import UsageError
 from tunegate.corpus.records import Rejected
 from tunegate.evaluation.business import Message
+from tunegate.knowledge.words import is_chinese
 from tunegate.review.items import CORPUS, Answer, Item, Review, Reviewed, digest_of
 
 
@@ -22,7 +23,7 @@ def to_review(name: str, queue: Sequence[Rejected], reviewers: int = 1) -> Revie
         Item(
             question=hashlib.sha256(each.question.encode()).hexdigest()[:16],
             messages=(*_system(each), Message(role="user", content=each.question)),
-            context=each.reason if each.score is None else f"{each.reason}: {each.score} of 5",
+            context=_why(each),
             reference=each.answer,
             answers=(Answer(version=0, text=each.answer),),
             digest=digest_of("corpus", each.system, each.question, each.answer),
@@ -45,3 +46,10 @@ def to_review(name: str, queue: Sequence[Rejected], reviewers: int = 1) -> Revie
 
 def _system(each: Rejected) -> tuple[Message, ...]:
     return (Message(role="system", content=each.system),) if each.system else ()
+
+
+def _why(each: Rejected) -> str:
+    """Why it waits, in the language of the question."""
+    if is_chinese(each.question):
+        return "打分时没有给出分数" if each.score is None else f"打分偏低：{each.score} / 5"
+    return each.reason if each.score is None else f"{each.reason}: {each.score} of 5"

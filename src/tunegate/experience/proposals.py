@@ -5,6 +5,7 @@ from __future__ import annotations
 from tunegate.evaluation.business import Message
 from tunegate.experience.contents import Disliked, Experience
 from tunegate.feedback.interactions import text_of
+from tunegate.knowledge.words import is_chinese
 from tunegate.review.items import CORPUS, SUITE, Answer, Item, Review, Reviewed, digest_of
 
 _ROLES = ("system", "user", "assistant")
@@ -33,16 +34,28 @@ def _item(disliked: Disliked, version: int) -> Item:
         for said in disliked.messages[: last + 1]
         if said.get("role") in _ROLES and text_of(said.get("content"))
     )
-    said = [f"Topic: {disliked.topic}"]
-    said += [f"Rated {disliked.rating} of 5"] if disliked.rating else []
-    said += [f"Tags: {', '.join(disliked.tags)}"] if disliked.tags else []
-    said += [f"The user said: {disliked.comment}"] if disliked.comment else []
     return Item(
         question=disliked.id,
         messages=messages,
-        context="\n".join(said),
+        context=_context(disliked, is_chinese(messages[-1].content)),
         reference=disliked.correction,
         answers=(Answer(version=version, text=disliked.answer),),
         digest=digest_of("experience", disliked.id, disliked.answer),
         origin={"kind": "experience", "version": disliked.digest, "topic": disliked.topic, "prompt": disliked.prompt},
     )
+
+
+def _context(disliked: Disliked, chinese: bool) -> str:
+    """What is known of the answer, a line each, in the language of the question."""
+    topic, rated, tags, comment = (
+        ("话题：{}", "评分：{} / 5", "标签：{}", "用户说：{}")
+        if chinese
+        else ("Topic: {}", "Rated {} of 5", "Tags: {}", "The user said: {}")
+    )
+    told = (
+        (topic, disliked.topic),
+        (rated, disliked.rating),
+        (tags, ", ".join(disliked.tags)),
+        (comment, disliked.comment),
+    )
+    return "\n".join(text.format(value) for text, value in told if value)

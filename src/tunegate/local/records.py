@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from tunegate.api import environment
 from tunegate.api.errors import DecisionRecordError, UsageError
 from tunegate.api.policy import PromotionPolicy
 from tunegate.api.promotion import Promotion, Recorded
@@ -67,12 +68,29 @@ def opened_store(home: Home) -> Iterator[Store]:
 
     Raises StoreError.
     """
+    with _addressed(home) as (uri, endpoint_url, keys):
+        yield Store.open(uri, endpoint_url=endpoint_url, **keys)
+
+
+@contextlib.contextmanager
+def store_environment(home: Home) -> Iterator[dict[str, str]]:
+    """What another process needs to use that store while this lasts. Raises StoreError."""
+    with _addressed(home) as (uri, endpoint_url, keys):
+        told = {environment.STORE: uri, environment.ENDPOINT_URL: endpoint_url or ""}
+        named = {"region_name": environment.REGION}
+        told |= {named.get(name, name.upper()): value for name, value in keys.items()}
+        yield {name: value for name, value in told.items() if value}
+
+
+@contextlib.contextmanager
+def _addressed(home: Home) -> Iterator[tuple[str, str | None, dict[str, str]]]:
+    """Its URI, endpoint and keys; there are none for a store that is not embedded."""
     running = home.running()
     if running:
         keys = EmbeddedStore.keys_of(home.store) if running.store == EmbeddedStore.URI else {}
-        yield Store.open(running.store, endpoint_url=running.endpoint_url or None, **keys)
+        yield running.store, running.endpoint_url or None, keys
         return
     if not home.store.exists():
         raise UsageError(f"{home.folder} has no store of its own; name the one it used with --store.")
     with home.hold(), EmbeddedStore.start(home.store) as embedded:
-        yield Store.open(embedded.uri, endpoint_url=embedded.endpoint_url, **embedded.keys)
+        yield embedded.uri, embedded.endpoint_url, embedded.keys

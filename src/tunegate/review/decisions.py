@@ -48,7 +48,7 @@ def take(review: Review, marks: Marks) -> Taken:
             undecided += 1
             continue
         yes = {criterion.name for criterion in review.criteria if fmean(said[criterion.name].values()) > 0.5}
-        written = _better(said)
+        written = _better(item, said)
         if yes and len(written) > 1:
             disputed.append(item.question)
             continue
@@ -73,11 +73,12 @@ def _said(review: Review, marks: Marks, digest: str) -> dict[str, dict[str, Any]
     return {name: {mark.reviewer: mark.value for mark in own if mark.criterion == name} for name in names}
 
 
-def _better(said: dict[str, dict[str, Any]]) -> list[str]:
-    """The different answers that were written by reviewers who said yes to something."""
+def _better(item: Item, said: dict[str, dict[str, Any]]) -> list[str]:
+    """The different answers that reviewers wrote who said yes to something; not those that they left as they were."""
+    known = {item.reference.strip(), item.answers[0].text.strip(), ""}
     agreed = {who for name, given in said.items() if name != COMMENT for who, value in given.items() if value}
     texts = (str(text).strip() for who, text in said[COMMENT].items() if who in agreed)
-    return list(dict.fromkeys(filter(None, texts)))
+    return [text for text in dict.fromkeys(texts) if text not in known]
 
 
 def _learned(review: Review, item: Item, better: str, reviewers: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:

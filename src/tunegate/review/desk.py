@@ -102,8 +102,9 @@ class Desk:
             {"name": each.name, "question": each.question, "values": list(each.values), "labels": each.labels}
             for each in self._review.criteria
         ]
+        about = {"reviewer": reviewer, "mode": self._review.mode, "decides": self._review.is_of_decisions}
         with self._lock:
-            return {"reviewer": reviewer, "mode": self._review.mode, "criteria": criteria, **self._progress(reviewer)}
+            return {**about, "criteria": criteria, **self._progress(reviewer)}
 
     def next(self, reviewer: str) -> dict[str, Any]:
         """The next item for this reviewer; None when nothing is left."""
@@ -204,7 +205,7 @@ class Desk:
             "digest": digest,
             "messages": item.messages,
             "context": item.context,
-            "reference": item.reference,
+            "reference": "" if item.reference in texts else item.reference,
             "answers": texts[left:] + texts[:left],
             "marks": marks,
         }

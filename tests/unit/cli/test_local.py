@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from tests.builders import make_policy
+from tests.refusals import call, refused
 from tunegate.api.errors import NotFoundError, TunegateError, UsageError
 from tunegate.api.policy import write_policy_file
 from tunegate.cli.local import command
@@ -63,3 +65,16 @@ def test_the_status_says_why_the_policy_file_is_not_in_use(home: Home) -> None:
         home.report_problems({"InvalidPolicy": "policy.yaml is not a valid PromotionPolicy."})
         output = CliRunner().invoke(command, ["status", "--home", str(home.folder)]).output
     assert "InvalidPolicy: policy.yaml is not a valid PromotionPolicy." in output
+
+
+def test_a_command_gets_the_store_of_the_platform_that_runs(home: Home, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    names = "os.environ['TUNEGATE_STORE'] + ' ' + os.environ['AWS_ENDPOINT_URL']"
+    script = f"import os; open({str(told)!r}, 'w').write({names}); raise SystemExit(3)"
+    with home.hold():
+        home.announce("http://127.0.0.1:1", "s3://shop", "http://s")
+        words = ["exec", "--home", str(home.folder), "--", sys.executable, "-c", script]
+        assert CliRunner().invoke(command, words).exit_code == 3
+        assert told.read_text() == "s3://shop http://s"
+        with refused("; name a command, as in a shell"):
+            call("local", "exec", "--home", home.folder, "tunegat", "experience")

@@ -46,7 +46,7 @@ def test_reviewers_see_what_was_asked_said_and_wanted(review: Review) -> None:
     assert item.answers[0].text == "免费。"
     assert item.reference == "99 元。"
     assert "不对" in item.context
-    assert "1 of 5" in item.context
+    assert "评分：1 / 5" in item.context
 
 
 def test_what_most_said_yes_to_is_taken(review: Review) -> None:
@@ -86,12 +86,12 @@ def test_better_answers_that_differ_are_named_and_not_chosen_from(review: Review
     said = [mark(review, 0, name, 1, who) for name in ("suite", "corpus") for who in ("ann", "bo", "cy")]
     said[-1] = mark(review, 0, "corpus", 0, "cy")
     said[-4] = mark(review, 0, "suite", 0, "cy")
-    written = [mark(review, 0, COMMENT, text, who) for who, text in (("ann", "99 元。"), ("bo", "九十九。"))]
+    written = [mark(review, 0, COMMENT, text, who) for who, text in (("ann", "98 元。"), ("bo", "九十八。"))]
     alone = mark(review, 0, COMMENT, "不学。", "cy")  # said no, so it is no better answer
     taken = take(review, latest([*said, *written, alone]))
     assert (taken.disputed, taken.rows, taken.questions) == ((review.items[0].question,), (), ())
-    agreed = take(review, latest([*said, written[0], mark(review, 0, COMMENT, "99 元。 ", "bo"), alone]))
-    assert (agreed.disputed, agreed.rows[0]["messages"][-1]["content"]) == ((), "99 元。")
+    agreed = take(review, latest([*said, written[0], mark(review, 0, COMMENT, "98 元。 ", "bo"), alone]))
+    assert (agreed.disputed, agreed.rows[0]["messages"][-1]["content"]) == ((), "98 元。")
 
 
 def test_nothing_is_added_twice() -> None:

@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.chromium import DESKTOP, PHONE, needs_browser, opened
+from tests.unit.experience.logs import PRICE, WEEK, answered, log
 from tests.unit.review.builders import CRITERIA, build_review
 from tests.unit.review.conftest import Serve, process
 from tests.waiting import wait_for
+from tunegate.corpus.queue import to_review
+from tunegate.corpus.records import Rejected
 from tunegate.evaluation.criteria import Criterion
-from tunegate.review.marks import Mark, read
+from tunegate.experience.gather import experience_of
+from tunegate.experience.proposals import to_review as proposals
+from tunegate.review.decisions import take
+from tunegate.review.marks import Mark, latest, read
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -76,6 +82,48 @@ def test_pairs_are_shown_blind_and_judged_by_side(browser: Browser, serve: Serve
     values = [value for _, value in marks(tmp_path)]
     assert values[0] in ("first", "second")
     assert values[1:] == ["tie", "both_bad"]
+
+
+def test_a_hundred_answers_are_annotated_by_the_keyboard_alone(browser: Browser, serve: Serve, tmp_path: Path) -> None:
+    doubts = [Rejected(reason="not judged", question=f"{n}号水壶多少钱？", answer=f"{n}元。") for n in range(100)]
+    review = to_review("shop", doubts)
+    at = "done => document.querySelector('.progress span').textContent === `${done} / 100`"
+    fresh = at + " && !document.querySelector('[aria-pressed=true]') && document.querySelector('.judge')"
+    with opened(browser, serve(review), locale="zh-CN") as page:
+        page.keyboard.press("Tab")  # past the other language
+        page.keyboard.press("Tab")
+        page.keyboard.type("小林")
+        page.keyboard.press("Enter")
+        for done in range(100):
+            page.wait_for_function(fresh, arg=done)
+            if done % 10 == 5:
+                page.keyboard.press("e")
+                page.keyboard.type("包邮。")
+                page.keyboard.press("Escape")
+            page.keyboard.press("n" if done % 10 == 9 else "y")
+            page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="您的任务已全部完成")).to_be_visible()
+    taken = take(review, latest(read(tmp_path / "marks.jsonl")[0]))
+    answers = [row["messages"][-1]["content"] for row in taken.rows]
+    assert (len(answers), taken.undecided, len(taken.pairs)) == (90, 0, 10)
+    assert sum(answer.endswith("元。包邮。") for answer in answers) == 10
+
+
+def test_what_users_disliked_is_decided_on_in_both_languages(browser: Browser, serve: Serve) -> None:
+    found = log(answered(1, PRICE[0], "down", answer="免费。", correction="99 元。", comment="不对", rating=1))
+    url = serve(proposals(experience_of(found, WEEK)))
+    for locale, name, texts in (
+        ("en-US", "Your name", ("Learn from this?", "Proposed instead", "A better answer (optional)")),
+        ("zh-CN", "您的姓名", ("把这条用于训练吗？", "建议改为", "更好的回答（可不填）")),
+    ):
+        with opened(browser, url, locale=locale) as page:
+            page.get_by_label(name).fill(locale)
+            page.keyboard.press("Enter")
+            for text in texts:
+                expect(page.get_by_text(text)).to_be_visible()
+            page.keyboard.press("e")
+            expect(page.locator("#comment")).to_have_value("99 元。")
+            expect(page.locator("#comment")).to_be_focused()
 
 
 def test_an_earlier_mark_is_changed_with_a_reason(browser: Browser, serve: Serve, tmp_path: Path) -> None:

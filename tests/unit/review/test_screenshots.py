@@ -17,7 +17,7 @@ from tests.unit.review.builders import DIGESTS, SUITE_DIGEST
 from tests.unit.review.conftest import Serve
 from tunegate.evaluation.business import Message
 from tunegate.evaluation.criteria import Criterion
-from tunegate.review.items import Answer, Item, Mode, Review, Reviewed
+from tunegate.review.items import CORPUS, SUITE, Answer, Item, Mode, Review, Reviewed
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -38,6 +38,7 @@ class Picture:
     name: str
     keys: str
     comment: str
+    reference: str = ""
 
 
 PICTURES = {
@@ -73,6 +74,29 @@ PICTURES = {
         "y",
         "",
     ),
+    "decisions": Picture(
+        DESKTOP,
+        "single",
+        (SUITE, CORPUS),
+        "Is the Serin kettle quiet enough for an office at night?",
+        "Topic: how loud is the kettle\nRated 1 of 5\nThe user said: that is no answer",
+        ("It is a great kettle! Buy it today, only a few are left.",),
+        "Ana",
+        "y",
+        "",
+        "It boils at 65 dB, about as loud as talking, and stops by itself after three minutes.",
+    ),
+    "annotation": Picture(
+        {**PHONE, "viewport": {"width": 390, "height": 844}, "locale": "zh-CN", "device_scale_factor": 2},
+        "single",
+        (CORPUS,),
+        "买两个双肩包能便宜多少？",
+        "打分偏低：2 / 5",
+        ("两个一起买有优惠，具体以页面为准。",),
+        "小林",
+        "y",
+        "同款买两个打九五折，结算时自动减；两个双肩包一共 284 元。",
+    ),
 }
 
 
@@ -82,6 +106,7 @@ def make(picture: Picture) -> Review:
             question=f"q{number}",
             messages=(Message(role="user", content=picture.question),),
             context=picture.context,
+            reference=picture.reference,
             answers=tuple(Answer(version=place, text=text) for place, text in enumerate(picture.answers)),
             digest=f"sha256:{number:064x}",
         )
@@ -111,7 +136,7 @@ def test_a_picture_of_the_docs_is_small(browser: Browser, serve: Serve, tmp_path
         expect(page.locator("[aria-pressed=true]")).to_have_count(0)
         for key in picture.keys:
             page.keyboard.press(key)
-        page.get_by_text("Saved" if name == "desktop" else "已保存").wait_for()
+        page.get_by_text("已保存" if "locale" in picture.options else "Saved").wait_for()
         if picture.comment:
             page.locator("#comment").fill(picture.comment)
         page.screenshot(path=folder / f"{name}.png")

@@ -82,13 +82,15 @@ export function Item({ about, texts, onLost }) {
     ${item && html`
       <main class="desk" key=${item.digest}>
         <div class="shown" tabindex="0" role="region" aria-label=${texts.item}>
-          <${Asked} item=${item} texts=${texts} />
+          <${Asked} item=${item} texts=${texts} shows=${!about.decides} />
           <div class="answers ${item.answers.length === 2 ? "two" : ""}">
             ${item.answers.map((answer, place) => html`
               <article aria-label=${answerName(item, place, texts)}>
                 <h2>${answerName(item, place, texts)}</h2>
                 <${Text} text=${answer} empty=${texts.empty} />
               </article>`)}
+            ${about.decides && item.reference && html`
+              <article aria-label=${texts.proposed}><h2>${texts.proposed}</h2><${Text} text=${item.reference} /></article>`}
           </div>
         </div>
         <${Judge} about=${about} item=${item} texts=${texts} again=${back !== null} first=${progress.own.length === 0 || back === 0}
@@ -103,14 +105,15 @@ function state({ waiting, away }, texts) {
   return waiting ? texts.saving : texts.saved;
 }
 
-function Asked({ item, texts }) {
+/** shows: whether the reference is folded here; where people decide about it, it stands beside the answer. */
+function Asked({ item, texts, shows }) {
   return html`
     <section class="asked" aria-label=${texts.asked}>
       ${item.context && html`<p class="context"><b>${texts.context}</b> ${item.context}</p>`}
       ${item.messages.map(({ role, content }) => role === "system"
         ? html`<${Fold} name="told" title=${texts.system} text=${content} />`
         : html`<p class=${role === "user" ? "question" : "earlier"} dir="auto">${content}</p>`)}
-      ${item.reference && html`<${Fold} name="reference" title=${texts.reference} text=${item.reference} />`}
+      ${shows && item.reference && html`<${Fold} name="reference" title=${texts.reference} text=${item.reference} />`}
     </section>`;
 }
 

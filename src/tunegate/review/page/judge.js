@@ -7,9 +7,9 @@ const PAIR = [["left", "a"], ["right", "b"], ["tie", "t"], ["both_bad", "x"]];
 const YES_NO = [[1, "y"], [0, "n"]];
 
 /** What a criterion may be given, each with its key and its words. */
-function optionsOf(criterion, mode, texts) {
+function optionsOf(criterion, { mode, decides }, texts) {
   if (mode === "pairs") return PAIR.map(([value, key]) => ({ value, key, label: texts.pair[value] }));
-  const label = (value, place) => criterion.labels[place] ?? "";
+  const label = (value, place) => (decides ? "" : criterion.labels[place] ?? "");
   if (criterion.values.length === 2) return YES_NO.map(([value, key]) => ({ value, key, label: label(value, value) || texts.yesNo[value] }));
   return criterion.values.map((value, place) => ({ value, key: String(value), label: label(value, place) }));
 }
@@ -21,6 +21,7 @@ export function Judge({ about, item, texts, again, first, onMark, onNext, onPrev
   const [comment, setComment] = useDraft(item);
   const [change, setChange] = useState(null); // {criterion, value}: waits for its reason
   const nextButton = useRef();
+  const field = useRef(); // of the comment, or of the better answer
   const given = (name) => item.marks[name]?.value;
   const missing = about.criteria.filter(({ name }) => given(name) === undefined);
   const [chosen, setChosen] = useState(null); // the criterion that keys answer, where it isn't the first without a mark
@@ -50,6 +51,10 @@ export function Judge({ about, item, texts, again, first, onMark, onNext, onPrev
     keepComment();
     if (!again || comment.trim() === (given("comment") ?? "")) onNext();
   };
+  const edit = () => {
+    if (!comment.trim()) setComment(item.reference || item.answers[0]);
+    field.current.focus();
+  };
   const step = (by) => {
     const place = about.criteria.findIndex(({ name }) => name === current) + by;
     setChosen(about.criteria[Math.max(0, Math.min(place, about.criteria.length - 1))].name);
@@ -61,10 +66,11 @@ export function Judge({ about, item, texts, again, first, onMark, onNext, onPrev
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.tagName === "TEXTAREA") goOn();
       if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
       const criterion = about.criteria.find(({ name }) => name === current);
-      const option = optionsOf(criterion, about.mode, texts).find(({ key }) => key === event.key.toLowerCase());
+      const option = optionsOf(criterion, about, texts).find(({ key }) => key === event.key.toLowerCase());
       const own = /^(BUTTON|SUMMARY|A)$/.test(event.target.tagName); // they have an Enter of their own
       const acts = {
-        c: () => document.getElementById("comment").focus(),
+        c: () => field.current.focus(),
+        ...(about.decides && { e: edit }),
         ArrowLeft: onPrevious,
         ArrowRight: goOn,
         ...(about.criteria.length > 1 && { ArrowUp: () => step(-1), ArrowDown: () => step(1) }),
@@ -82,9 +88,9 @@ export function Judge({ about, item, texts, again, first, onMark, onNext, onPrev
     <section class="judge" aria-label=${texts.judge}>
       ${about.criteria.map((criterion) => html`
         <fieldset id="criterion-${criterion.name}" class=${criterion.name === current ? "current" : ""} key=${criterion.name}>
-          <legend>${criterion.question || texts.questions[criterion.name] || criterion.name}</legend>
+          <legend>${(about.decides && texts.decisions[criterion.name]) || criterion.question || texts.questions[criterion.name] || criterion.name}</legend>
           <div class="options ${isBare(criterion, about.mode) ? "scale" : about.mode === "pairs" ? "pair" : ""}">
-            ${optionsOf(criterion, about.mode, texts).map(({ value, key, label }) => html`
+            ${optionsOf(criterion, about, texts).map(({ value, key, label }) => html`
               <button type="button" aria-pressed=${given(criterion.name) === value} onClick=${() => say(criterion.name, value)}>
                 <kbd>${key.toUpperCase()}</kbd>${label && html` <span>${label}</span>`}
               </button>`)}
@@ -93,8 +99,9 @@ export function Judge({ about, item, texts, again, first, onMark, onNext, onPrev
         </fieldset>`)}
       ${change && html`<${Reason} texts=${texts} onCancel=${() => setChange(null)}
         onGiven=${(reason) => { onMark(change.criterion, change.value, reason); setChange(null); }} />`}
-      <label>${texts.comment} <kbd>C</kbd>
-        <textarea id="comment" rows="2" maxlength="10000" value=${comment} onInput=${(event) => setComment(event.target.value)} onBlur=${keepComment} />
+      ${about.decides && html`<button type="button" class="edit" onClick=${edit}><kbd>E</kbd> ${texts.edit}</button>`}
+      <label>${about.decides ? texts.better : texts.comment} <kbd>C</kbd>
+        <textarea id="comment" ref=${field} rows=${about.decides ? 5 : 2} maxlength="10000" value=${comment} onInput=${(event) => setComment(event.target.value)} onBlur=${keepComment} />
       </label>
       <div class="ways">
         <button type="button" disabled=${first} onClick=${onPrevious}><kbd>←</kbd> ${texts.back}</button>
