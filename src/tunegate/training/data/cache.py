@@ -128,65 +128,83 @@ def write_dataset(
 
     Raises DataError for a column that its entry names and no record has.
     """
-    unread: Counter[str] = Counter()
-    unseen, keys = set(dataset.named), set[str]()
-    rejected: dict[Reason, Rejects] = {}
-    counts = Counter(examples=0, tokens=0, trained_tokens=0, cut_dialogues=0, cut_turns=0, cut_tokens=0)
+    counted = _Counted(dataset)
     with ExitStack() as files:
         ids, trained, ends, middles, lines = [
             files.enter_context((folder / name).open("wb")) for name in (_IDS, _TRAINED, _ENDS, _MIDDLES, _REJECTED)
         ]
         for record, outcome in outcomes:
-            unread.update(unread_keys(record.value, dataset.layout))
-            if isinstance(record.value, dict):
-                unseen -= record.value.keys()
-                keys.update(map(str, record.value))
+            counted.record(record)
             if isinstance(outcome, RecordError):
-                reject = Rejected(file=record.file, line=record.line, reason=outcome.reason, message=str(outcome))
-                before = rejected.get(outcome.reason, Rejects(count=0, first=reject))
-                rejected[outcome.reason] = Rejects(count=before.count + 1, first=before.first)
-                lines.write(msgspec.json.encode(reject) + b"\n")
+                lines.write(msgspec.json.encode(counted.rejection(record, outcome)) + b"\n")
                 continue
-            unread.update(outcome.unrendered)
-            counts.update(
-                examples=1,
-                cut_dialogues=int(outcome.cut_tokens > 0),
-                cut_turns=outcome.cut_turns,
-                cut_tokens=outcome.cut_tokens,
-            )
+            counted.example(outcome)
             sides = (outcome.example,) if outcome.rejected is None else (outcome.example, outcome.rejected)
             for place, side in enumerate(sides):
                 mask = np.asarray(side.labels) != IGNORED
                 ids.write(np.asarray(side.input_ids, np.int32).tobytes())
                 trained.write(mask.tobytes())
                 if place:
-                    middles.write(counts["tokens"].to_bytes(8, sys.byteorder))
-                counts.update(tokens=len(mask), trained_tokens=int(mask.sum()))
-            ends.write(counts["tokens"].to_bytes(8, sys.byteorder))
-            if counts["examples"] == max_samples:
+                    middles.write(counted.counts["tokens"].to_bytes(8, sys.byteorder))
+                counted.counts.update(tokens=len(mask), trained_tokens=int(mask.sum()))
+            ends.write(counted.counts["tokens"].to_bytes(8, sys.byteorder))
+            if counted.counts["examples"] == max_samples:
                 break
         for file in (ids, trained, ends, middles, lines):
             file.flush()
             os.fsync(file.fileno())
-    if unseen and counts["examples"]:
-        column = min(unseen)
-        near = get_close_matches(column, keys, 1)
-        did_you_mean = f", did you mean {near[0]!r}?" if near else ""
-        raise DataError(
-            f"The data set {dataset.name!r} names the column {column!r}, which no record has{did_you_mean}; they have: "
-            f"{', '.join(sorted(keys))}."
+    (folder / _ACCOUNT).write_bytes(to_json(counted.account()))
+
+
+class _Counted:
+    """What became of the records so far."""
+
+    def __init__(self, dataset: DataSet) -> None:
+        self.counts = Counter(examples=0, tokens=0, trained_tokens=0, cut_dialogues=0, cut_turns=0, cut_tokens=0)
+        self._dataset = dataset
+        self._unread = Counter[str]()
+        self._unseen, self._keys = set(dataset.named), set[str]()
+        self._rejected: dict[Reason, Rejects] = {}
+
+    def record(self, record: Record) -> None:
+        self._unread.update(unread_keys(record.value, self._dataset.layout))
+        if isinstance(record.value, dict):
+            self._unseen -= record.value.keys()
+            self._keys.update(map(str, record.value))
+
+    def rejection(self, record: Record, error: RecordError) -> Rejected:
+        reject = Rejected(file=record.file, line=record.line, reason=error.reason, message=str(error))
+        before = self._rejected.get(error.reason, Rejects(count=0, first=reject))
+        self._rejected[error.reason] = Rejects(count=before.count + 1, first=before.first)
+        return reject
+
+    def example(self, encoded: Encoded) -> None:
+        """All but its tokens."""
+        self._unread.update(encoded.unrendered)
+        cut = {"cut_turns": encoded.cut_turns, "cut_tokens": encoded.cut_tokens}
+        self.counts.update(examples=1, cut_dialogues=int(encoded.cut_tokens > 0), **cut)
+
+    def account(self) -> DatasetAccount:
+        """Raises DataError for a column that the data set's entry names and no record has."""
+        dataset = self._dataset
+        if self._unseen and self.counts["examples"]:
+            column = min(self._unseen)
+            near = get_close_matches(column, self._keys, 1)
+            did_you_mean = f", did you mean {near[0]!r}?" if near else ""
+            raise DataError(
+                f"The data set {dataset.name!r} names the column {column!r}, which no record has{did_you_mean}; they "
+                f"have: {', '.join(sorted(self._keys))}."
+            )
+        return DatasetAccount(
+            name=dataset.name,
+            digest=dataset.digest,
+            rejected=self._rejected,
+            num_samples=dataset.num_samples,
+            unread=dict(self._unread),
+            read_as=dataset.read_as,
+            pairs=dataset.layout.is_ranked,
+            **self.counts,
         )
-    account = DatasetAccount(
-        name=dataset.name,
-        digest=dataset.digest,
-        rejected=rejected,
-        num_samples=dataset.num_samples,
-        unread=dict(unread),
-        read_as=dataset.read_as,
-        pairs=dataset.layout.is_ranked,
-        **counts,
-    )
-    (folder / _ACCOUNT).write_bytes(to_json(account))
 
 
 def open_dataset(folder: Path) -> CachedDataset | None:
