@@ -128,6 +128,8 @@ def test_an_api_server_takes_them_in_their_order(cluster: ApiServer) -> None:
 @each_file
 def test_pods_pass_pod_security_restricted(path: Path, cluster: ApiServer) -> None:
     namespace = cluster.new_namespace({"pod-security.kubernetes.io/enforce": "restricted"})
+    for account in {pod["spec"]["serviceAccountName"] for pod in pods(path) if "serviceAccountName" in pod["spec"]}:
+        cluster.kubectl("create", "-n", namespace, "serviceaccount", account)
     for pod in [*pods(path), *pods_of_trainer(path)]:
         spec = {"restartPolicy": "Never", **pod["spec"]}
         made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "pod-"}, "spec": spec}

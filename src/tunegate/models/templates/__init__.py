@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from jinja2 import TemplateError
 
 from tunegate.api.errors import ModelError, UsageError
 
@@ -125,6 +124,8 @@ def closing_of(tokenizer: Any) -> str:
     Found by rendering a dialogue. Raises ModelError for a template that can't be rendered, or closes no answer where
     the tokenizer has no end-of-sequence token either.
     """
+    from jinja2 import TemplateError  # not in the image that only brings versions to servers
+
     asked = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": _ANSWER}]
     try:
         text = str(tokenizer.apply_chat_template(asked, tokenize=False))
