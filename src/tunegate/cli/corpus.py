@@ -114,13 +114,13 @@ def build(
 
 
 @command.command()
-@click.argument("corpus", metavar="CORPUS|s3://BUCKET/PREFIX")
+@click.argument("corpus", metavar="CORPUS")
 @folder_argument
 @click.option("--reviewers", type=click.IntRange(1, 20), default=1, show_default=True, help="People for each answer.")
 @endpoint_option
 def review(corpus: str, folder: str, reviewers: int, endpoint_url: str | None) -> None:
-    """Make a review in FOLDER of what waits for people in CORPUS, which `tunegate corpus build` made. What they say yes
-    to, `tunegate review take FOLDER --corpus FILE` adds to a file."""
+    """Make a review in FOLDER of what waits for people in CORPUS, a folder or s3:// URI of `tunegate corpus build`.
+    What they say yes to, `tunegate review take FOLDER --corpus FILE` adds to a file."""
     from tunegate.corpus.folder import read_queue
     from tunegate.corpus.queue import to_review
     from tunegate.review.places import open_place

@@ -76,7 +76,7 @@ def test_yaml_repeats_itself_instead_of_pointing_elsewhere() -> None:
     ("words", "reason"),
     [
         pytest.param("--learning_rat 1", "did you mean --learning_rate?", id="misspelled"),
-        pytest.param("--stage dpo", "--stage dpo is not supported", id="stage"),
+        pytest.param("--stage kto", "--stage kto is not supported", id="stage"),
         pytest.param("--fp16 --bf16 True", "keep one of them", id="an empty variable"),
         pytest.param("--packing --finetuning_type p_tuning", "--packing has no place for", id="settings"),
     ],
