@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import UnionType
 from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 
@@ -54,6 +54,11 @@ def prepare(*kinds: type) -> None:
 def to_json(value: Any) -> bytes:
     """The indented UTF-8 JSON of `value`, ending in a newline."""
     return msgspec.json.format(msgspec.json.encode(_with_unknown(value)), indent=2) + b"\n"
+
+
+def to_json_lines(values: Sequence[Any]) -> bytes:
+    """JSON lines, each ending in a newline; nothing of no values."""
+    return msgspec.json.Encoder().encode_lines(values)
 
 
 def to_yaml(value: Any) -> bytes:

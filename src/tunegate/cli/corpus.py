@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import cast
 
 import click
 import yaml
 
 from tunegate.api import environment
-from tunegate.api.codec import from_yaml
+from tunegate.api.codec import from_yaml, to_json_lines
 from tunegate.api.errors import UsageError
 from tunegate.cli.feedback import DAY
 from tunegate.cli.options import open_store, optional_store_options, step_bars
@@ -52,7 +51,6 @@ def seeds(
 ) -> None:
     """Write the questions of users that differ from each other to OUTPUT, one a line as JSON: from lists of
     suggestions, and from the log of answers. Names, numbers and addresses of people are taken out."""
-    from tunegate.corpus.folder import lines
     from tunegate.corpus.sources import choose_seeds, read_text
 
     if not files and not (since or until):
@@ -64,7 +62,7 @@ def seeds(
         found += _asked(store_uri, endpoint_url, since, until)
     rows, counts = choose_seeds(found, similarity)
     with disk_errors_as(UsageError, output, "name another file."):
-        replace_file(output, lines(rows))
+        replace_file(output, to_json_lines(rows))
     told = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
     click.echo(f"{output}: {len(rows)} seeds of {len(found)} questions{f' ({told})' if told else ''}.")
 
@@ -92,7 +90,8 @@ def build(
         raise UsageError("The plan asks for questions; name a teacher with --url, or set count to 0.")
     into = open_folder(folder, endpoint_url)
     with ExitStack() as stack:
-        teacher, ask = None, cast("Ask", nobody)
+        teacher: Teacher | None = None
+        ask: Ask = nobody
         if url and plan.count:
             teacher = stack.enter_context(
                 closing(Teacher(url, model, os.environ.get(environment.API_KEY), None, concurrency))

@@ -17,7 +17,7 @@ import click
 import msgspec
 
 from tunegate.api import environment
-from tunegate.api.codec import to_json
+from tunegate.api.codec import to_json, to_json_lines
 from tunegate.api.errors import EvaluationError, NotFoundError, UsageError
 from tunegate.cli.options import json_option, open_store, optional_store_options, print_table, step_bars, store_options
 from tunegate.files import disk_errors_as, replace_file
@@ -482,6 +482,5 @@ def _add(name: str, endpoint_url: str | None, found: Sequence[dict[str, Any]]) -
     except msgspec.DecodeError as error:
         raise UsageError(f"{name} is not a file of JSON lines ({error}); mend it, or name another file.") from None
     added = new_lines(kept, found)
-    lines = b"".join(msgspec.json.encode(each) + b"\n" for each in added)
-    folder.put(file, body + (b"\n" if body and not body.endswith(b"\n") else b"") + lines)
+    folder.put(file, body + (b"\n" if body and not body.endswith(b"\n") else b"") + to_json_lines(added))
     click.echo(f"{name}: {len(added)} added, {len(found) - len(added)} were there.")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import yaml
 
-from tunegate.api.codec import from_json
+from tunegate.api.codec import from_json, to_json_lines
 from tunegate.api.digest import Digest
 from tunegate.api.errors import UsageError
 from tunegate.corpus.build import Corpus
@@ -23,11 +22,11 @@ _QUEUE = "queue.jsonl"
 
 def write(folder: Folder, plan: Plan, corpus: Corpus, teacher: str) -> None:
     """Each file whole, in place of an older one. Raises UsageError or StoreError where it can't be written."""
-    body = lines(corpus.records)
+    body = to_json_lines(corpus.records)
     digests = {"plan": str(Digest.of_bytes(msgspec.json.encode(plan))), "data": str(Digest.of_bytes(body))}
     folder.put(DATA, body)
-    folder.put(_QUEUE, lines(corpus.queue))
-    folder.put("rejected.jsonl", lines(corpus.rejected))
+    folder.put(_QUEUE, to_json_lines(corpus.queue))
+    folder.put("rejected.jsonl", to_json_lines(corpus.rejected))
     folder.put("README.md", card(plan, corpus, teacher, digests).encode())
 
 
@@ -63,8 +62,3 @@ def fill_in(text: str, file: str, run: str, data: str) -> dict[str, Any]:
         what = f"; {' and '.join(missing)} is missing" if missing else ""
         raise UsageError(f"{file} is no PyTorchJob with a namespace that names its run and its data{what}.")
     return job
-
-
-def lines(rows: Sequence[Any]) -> bytes:
-    """Values as lines of JSON."""
-    return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from tunegate.api.codec import to_json_lines
 from tunegate.api.errors import EvaluationError
 from tunegate.evaluation.models import Dialogue
 from tunegate.evaluation.models.remote import RemoteModel
@@ -54,7 +55,7 @@ class Kept:
         """Put into the bucket what waits. Raises StoreError."""
         self._put = time.monotonic()
         if self._waiting:
-            body = b"".join(msgspec.json.encode(line) + b"\n" for line in self._waiting)
+            body = to_json_lines(self._waiting)
             self._store.put(f"{self._folder}/{self._number:06}.jsonl", body)
             self._number, self._waiting = self._number + 1, []
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from tunegate.api.codec import to_json_lines
 from tunegate.api.errors import EvaluationError
 from tunegate.files import disk_errors_as
 
@@ -111,7 +112,7 @@ class Sheets:
             remedy = "free space or name another TUNEGATE_CACHE."
             with disk_errors_as(EvaluationError, self._path, remedy):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                body = self._start + b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+                body = self._start + to_json_lines(lines)
                 descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
                 try:
                     os.write(descriptor, body)

@@ -11,9 +11,9 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from tunegate.api.codec import Resource, from_json, to_json
+from tunegate.api.codec import Resource, from_json, to_json, to_json_lines
 from tunegate.corpus.build import Builder, nobody
-from tunegate.corpus.folder import DATA, lines, write
+from tunegate.corpus.folder import DATA, write
 from tunegate.corpus.plan import Mixed, Plan
 from tunegate.experience.contents import Period
 from tunegate.experience.gather import experience_of
@@ -56,7 +56,7 @@ def prepare(folder: Path, store: Store, story: Story, base: str, since: date) ->
         return from_json((folder / _LESSON).read_bytes(), Lesson, str(folder / _LESSON))
     review = _review(store, since)
     rows = _decide(review, folder)
-    replace_file(folder / _CORRECTIONS, lines(rows))
+    replace_file(folder / _CORRECTIONS, to_json_lines(rows))
     old = (SHOP / f"dialogues_{story.language}.jsonl").read_bytes().splitlines(keepends=True)
     replace_file(folder / _BEFORE, b"".join(old[: story.taught_dialogues]))
     plan = Plan(

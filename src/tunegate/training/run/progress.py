@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from tunegate.api.codec import Resource, from_json
+from tunegate.api.codec import Resource, from_json, to_json_lines
 from tunegate.api.versions import ModelVersion
 from tunegate.training.data.prepare import Preparing
 from tunegate.training.run.layout import LOG
@@ -78,7 +78,7 @@ def read_log(output_dir: Path) -> list[Progress]:
 def cut_log(output_dir: Path, step: int) -> None:
     """Forget what was logged after `step`: the run is about to compute it again."""
     kept = [progress for progress in read_log(output_dir) if progress.current_steps <= step]
-    (output_dir / LOG).write_bytes(b"".join(msgspec.json.encode(progress) + b"\n" for progress in kept))
+    (output_dir / LOG).write_bytes(to_json_lines(kept))
 
 
 class Follower(Generic[T]):
