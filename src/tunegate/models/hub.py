@@ -144,7 +144,9 @@ def _from_huggingface(model: HubModel) -> tuple[Path, str]:
     refusals: _Refusals = {
         errors.GatedRepoError: lambda: _gated(model, "HF_TOKEN"),
         errors.RepositoryNotFoundError: lambda: _unknown(model, "HF_TOKEN"),
-        errors.RevisionNotFoundError: lambda: _unknown_revision(model),
+        errors.RevisionNotFoundError: lambda: NotFoundError(
+            f"{model.uri} has no revision {model.revision or 'main'}; give a branch, a tag or a commit."
+        ),
     }
     with _explained(model, refusals, "HF_ENDPOINT"):
         folder = huggingface_hub.snapshot_download(
@@ -217,10 +219,6 @@ def _unknown(model: HubModel, token: str) -> NotFoundError:
     return NotFoundError(
         f"The hub has no {_named(model)} for you to see; correct the name, or set {token} where it is private."
     )
-
-
-def _unknown_revision(model: HubModel) -> NotFoundError:
-    return NotFoundError(f"{model.uri} has no revision {model.revision or 'main'}; give a branch, a tag or a commit.")
 
 
 def _named(model: HubModel) -> str:

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, date
+from datetime import UTC
 
 import msgspec
 from openai import DefaultHttpxClient, OpenAI
@@ -108,8 +108,9 @@ class Quickstart:
     def _learn(self, platform: Platform, base: ModelVersion) -> tuple[Lesson, tuple[Run, ModelVersion] | None]:
         """Go on from the stable version with what users corrected; nothing where nobody did."""
         folder, stable = self.home.folder / "learned", stable_version(platform.gather())
+        since = min(promotion.created for promotion in self.home.promotions()).astimezone(UTC).date()  # days of the log
         with self._chapter("experience review"):
-            lesson = prepare(folder, platform.store, self.story, stable.uri, self._first_day(platform))
+            lesson = prepare(folder, platform.store, self.story, stable.uri, since)
         told = f"{lesson.disliked} disliked answers looked at, {lesson.corrected} of them corrected by users"
         self.say(f"learned: {told}; beside them {lesson.old} dialogues of before")
         if not lesson.questions:
@@ -122,10 +123,6 @@ class Quickstart:
         new = [asked for asked in self._questions() if asked.messages[-1].content not in lesson.questions]
         self._decide(platform, run.name, version, new or self._questions())
         return lesson, (run, version)
-
-    def _first_day(self, platform: Platform) -> date:
-        """Of the log, in UTC."""
-        return min(record.created for record in self.home.promotions()).astimezone(UTC).date()
 
     def _ground(self, platform: Platform, base: ModelVersion) -> tuple[Run, ModelVersion]:
         """Give the stable version the shop's catalogue, under gates on what is said of products."""

@@ -278,9 +278,6 @@ class Gatherer:
             is_recording=self.config.signing_key is not None,
         )
 
-    def _route_of(self, policy: Object) -> Object | None:
-        return self.caches.get(kinds.HTTP_ROUTE, policy["metadata"]["namespace"], policy["metadata"]["name"])
-
     def _differences(self, snapshot: Snapshot) -> dict[Pair, Difference | str]:
         """What the store's thread made of the wanted pairs so far; the others are asked for."""
         model = snapshot.policy.model
@@ -445,7 +442,11 @@ class Gatherer:
         elif state.problem and route:
             yield Problem("TrafficSplit", "RouteNotAccepted", state.problem, is_stuck(obj, state, route, now))
         if policy.traffic.is_shared:
-            message, loses = overlap(obj, partial(self.caches.find, kinds.POLICY), self._route_of)
+
+            def route_of(other: Object) -> Object | None:
+                return self.caches.get(kinds.HTTP_ROUTE, other["metadata"]["namespace"], other["metadata"]["name"])
+
+            message, loses = overlap(obj, partial(self.caches.find, kinds.POLICY), route_of)
             if message:
                 yield Problem("TrafficSplit", "RequestsTaken", message, stops=loses)
 

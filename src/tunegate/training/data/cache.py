@@ -98,7 +98,8 @@ class CachedDataset:
         """Tokens of each example; of a pair those of its longer side."""
         if not self.account.pairs:
             return np.diff(self.ends, prepend=0)
-        lengths: npt.NDArray[np.int64] = np.maximum(self.middles - self._starts, self.ends - self.middles)
+        starts = np.concatenate([np.zeros(1, np.int64), self.ends[:-1]])
+        lengths: npt.NDArray[np.int64] = np.maximum(self.middles - starts, self.ends - self.middles)
         return lengths
 
     def example(self, index: int) -> Example:
@@ -108,10 +109,6 @@ class CachedDataset:
         """The chosen side and the rejected one."""
         middle = self.middles[index]
         return self._between(self._start(index), middle), self._between(middle, self.ends[index])
-
-    @property
-    def _starts(self) -> npt.NDArray[np.int64]:
-        return np.concatenate([np.zeros(1, np.int64), self.ends[:-1]])
 
     def _start(self, index: int) -> np.int64:
         return self.ends[index - 1] if index else np.int64(0)

@@ -39,7 +39,11 @@ class Message(msgspec.Struct, frozen=True):
         if self.reasoning:
             found["reasoning_content"] = self.reasoning
         if self.tool_calls:
-            found["tool_calls"] = [_call_for_template(call) for call in self.tool_calls]
+            found["tool_calls"] = [
+                ({"id": call.id} if call.id else {})
+                | {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in self.tool_calls
+            ]
         if self.name:
             found["name"] = self.name
         if self.tool_call_id:
@@ -52,11 +56,6 @@ class Dialogue(msgspec.Struct, frozen=True):
 
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
-
-
-def _call_for_template(call: ToolCall) -> dict[str, Any]:
-    made: dict[str, Any] = {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-    return {"id": call.id, **made} if call.id else made
 
 
 prepare(Dialogue)

@@ -161,15 +161,12 @@ def _last_turns(tokenizer: Any, pair: Pair, limit: int) -> tuple[Example, Exampl
     begin = int(messages[0].role == "system")
     asked = [index for index, message in enumerate(messages) if message.role == "user"]
     for first in asked[1:] or asked:
-        shorter = Pair(*(_without(side, begin, first) for side in (pair.chosen, pair.rejected)))
+        sides = (pair.chosen, pair.rejected)
+        shorter = Pair(*(replace(side, messages=side.messages[:begin] + side.messages[first:]) for side in sides))
         chosen, rejected = _examples(next(_encode_sides(tokenizer, [shorter])))
         if _longest(chosen, rejected) <= limit:
             break
     return chosen, rejected, sum(message.role == "assistant" for message in messages[begin:first])
-
-
-def _without(dialogue: Dialogue, start: int, end: int) -> Dialogue:
-    return replace(dialogue, messages=(*dialogue.messages[:start], *dialogue.messages[end:]))
 
 
 def _examples(sides: Sides) -> tuple[Example, Example]:

@@ -37,7 +37,7 @@ from tunegate.training.run.plan import (
     record_of,
 )
 from tunegate.training.run.progress import Report, cut_log
-from tunegate.training.run.records import bring_log, keep
+from tunegate.training.run.stored_log import bring_log, keep
 
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5

@@ -21,7 +21,7 @@ from tunegate.training.data.examples import Account
 from tunegate.training.run.curve import Point, read_curve
 from tunegate.training.run.layout import ACCOUNT, RECORD
 from tunegate.training.run.progress import Progress, read_log
-from tunegate.training.run.records import kept
+from tunegate.training.run.stored_log import kept
 
 PAGE = "curves.html"
 _MOST_POINTS = 600

@@ -24,7 +24,7 @@ from tunegate.training.run.checkpoints import Checkpoint, complete_checkpoints, 
 from tunegate.training.run.curve import Point, Scores
 from tunegate.training.run.layout import STOP
 from tunegate.training.run.plan import Plan
-from tunegate.training.run.records import keep
+from tunegate.training.run.stored_log import keep
 
 _LOG = logging.getLogger(__name__)
 PATIENCE = 300.0  # seconds

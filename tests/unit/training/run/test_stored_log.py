@@ -9,7 +9,7 @@ from tunegate.training.data.examples import Account
 from tunegate.training.data.readers import Reason
 from tunegate.training.run.layout import ACCOUNT, LOG
 from tunegate.training.run.progress import Progress, append, read_log
-from tunegate.training.run.records import bring_log, keep, kept
+from tunegate.training.run.stored_log import bring_log, keep, kept
 
 STEP = Progress(
     current_steps=1, total_steps=2, epoch=0.5, percentage=50.0, elapsed_time="0:00:01", remaining_time="0:00:01"
