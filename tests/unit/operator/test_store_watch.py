@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -239,6 +239,23 @@ def test_what_people_judge_is_asked_for_until_it_is_there_and_only_where_it_is_a
         stop.set()
         source.wake()
         thread.join()
+
+
+def test_a_result_that_is_asked_for_again_while_it_is_read_is_told_once(store: Store) -> None:
+    version, told = make_version("run-1"), list[str]()
+    save(store, make_evaluation(version, "tone", score=0.9))
+    key = (version.digest, "tone", "")
+
+    class Asking:
+        def __getattr__(self, name: str) -> Any:
+            source.result(key, "shop")
+            return getattr(store, name)
+
+    source = Source(lambda: cast("Store", Asking()), dict, told.append, lambda seconds: None)
+    source.result(key, "shop")
+    source.run(iter([False, False, False, False, True]).__next__)
+
+    assert told == ["shop"]
 
 
 def test_two_results_are_compared_by_their_answers_as_they_were_measured(store: Store) -> None:

@@ -371,6 +371,8 @@ class Source:
         return self._catalogue
 
     def _read_result(self, key: ResultKey, model: str) -> bool:
+        if key in self._seen.results:  # it was asked for again while it was being read
+            return False
         digest, suite, _ = key
         try:
             with _told():
