@@ -56,6 +56,7 @@ def test_a_change_of_a_source_file_leaves_the_store_alone(tilt: Tilt) -> None:
 
 def test_an_object_of_a_kind_with_an_image_is_no_other_resources_object(vendor: Path, tmp_path: Path) -> None:
     """What the check is for: Tilt takes such an object for a workload, and ends."""
+    need_helm()
     grouped = "k8s_resource(new_name='serving', objects=['tunegate:clusterstoragecontainer'])\n"
     changed = TILTFILE.read_text().replace("# --- the loop", grouped + "# --- the loop")
     (tmp_path / "Tiltfile").write_text(changed)
