@@ -188,13 +188,13 @@ class Platform:
     def _tell(
         self, before: dict[str, str], problems: dict[str, str], report: Callable[[Event], None]
     ) -> dict[str, str]:
-        """Report what is new, and keep it for `status`."""
+        """Keep it for `status`, and report what is new: who reads of a problem finds it there."""
         if problems == before:
             return before
+        self.config.home.report_problems(problems)
         for reason, message in problems.items():
             if message != before.get(reason):
                 report(Event("", reason, message))
-        self.config.home.report_problems(problems)
         return problems
 
     def tick(self, now: datetime) -> Plan:

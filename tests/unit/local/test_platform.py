@@ -228,6 +228,14 @@ def test_it_is_said_to_answer_when_it_does_and_not_before(platform: Platform, mo
         assert "503" in found.problems["NotReady"]
 
 
+def test_who_is_told_of_a_problem_finds_it_in_the_status(platform: Platform) -> None:
+    found: list[str] = []
+    with platform.config.home.hold():
+        platform.config.home.announce(platform.url, platform.store.uri, "")
+        platform._tell({}, {"InvalidPolicy": "cut"}, lambda event: found.append(problem(platform)))
+    assert found == ["cut"]
+
+
 def test_a_platform_goes_on_with_the_route_of_before_it_stopped(platform: Platform, base: ModelVersion) -> None:
     """It names versions whose servers are gone, and no others run yet."""
     before = Backend(version=base.digest, url=f"http://127.0.0.1:{free_port()}", weight=100)
