@@ -107,10 +107,16 @@ class Child:
 
 
 def free_port() -> int:
-    """A loopback TCP port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A loopback TCP port that the kernel gives to nobody who doesn't ask for it, for a minute.
+
+    A connection that has ended keeps its port that long (TIME_WAIT): who takes any port, or connects from one, gets
+    another. Servers that name this one listen on it all the same, as they do when they start again.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = int(server.getsockname()[1])
+        with socket.create_connection(("127.0.0.1", port)):
+            server.accept()[0].close()
+        return port
 
 
 def is_loopback(url: str) -> bool:

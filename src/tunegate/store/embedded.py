@@ -9,6 +9,7 @@ import contextlib
 import json
 import secrets
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from tunegate.processes import Child, answers, free_port
 from tunegate.store.client import connect, explain_store_errors, parse_uri
 
 BUCKET = "tunegate"
-_START_SECONDS = 30.0
+_START_SECONDS = 120.0
 _STOP_SECONDS = 15.0
 
 
@@ -155,8 +156,18 @@ def _free_ports() -> dict[str, int]:
     }
     # seaweedfs 4.48: the maintenance worker looks for the admin server's gRPC 10,000 above its HTTP port, whatever
     # admin.port.grpc says.
-    admin = next(port for port in iter(free_port, None) if port < 55_000 and port + 10_000 not in ports.values())
+    # Both outside of what the kernel gives to those who ask for any port: nobody takes one before it is listened on.
+    numbers = iter(lambda: 10_000 + secrets.randbelow(12_000), None)
+    admin = next(port for port in numbers if _is_free(port) and _is_free(port + 10_000))
     return ports | {"admin.port": admin, "admin.port.grpc": admin + 10_000}
+
+
+def _is_free(port: int) -> bool:
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            return True
+    except OSError:
+        return False
 
 
 def _write_options(folder: Path, ports: Mapping[str, int]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from tests.unit.training.forked import Forks
 from tunegate.api.codec import to_json
 from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
 from tunegate.models import make_tiny
+from tunegate.processes import free_port
 from tunegate.training import TrainConfig
 from tunegate.training.data.prepare import prepare
 from tunegate.training.launch.lifecycle import begin, finish
@@ -121,7 +121,7 @@ def world_of_one() -> Iterator[pytest.MonkeyPatch]:
     """The processes' group stays when a run ends: DeepSpeed keeps parts of the first one for as long as it lives."""
     before = dict(os.environ)
     place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-    os.environ.update({**place, "MASTER_PORT": str(_free_port()), "GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1"})
+    os.environ.update({**place, "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1"})
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
         with pytest.MonkeyPatch.context() as patch:
@@ -131,10 +131,3 @@ def world_of_one() -> Iterator[pytest.MonkeyPatch]:
         unset_hf_deepspeed_config()
         os.environ.clear()
         os.environ.update(before)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
