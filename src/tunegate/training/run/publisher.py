@@ -40,7 +40,7 @@ class Publisher:
 
     def __init__(self, publish: Callable[[Checkpoint], None]) -> None:
         self._publish = publish
-        self._thread = ThreadPoolExecutor(1, "publish")
+        self._thread = ThreadPoolExecutor(1, "publish", initializer=_step_back)
         self._futures: dict[str, Future[None]] = {}
         self._deadline = float("inf")
         self.points: Sequence[Point] = ()  # what published checkpoints were measured at, as last seen
@@ -48,9 +48,6 @@ class Publisher:
 
     def submit(self, checkpoint: Checkpoint) -> None:
         def publish() -> None:
-            if sys.platform == "linux":  # elsewhere threads have no priority of their own
-                # Training goes first. What this thread starts inherits its priority.
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
             pause = _SHORTEST_PAUSE
             while True:
                 try:
@@ -86,6 +83,14 @@ class Publisher:
         """Give up what has not begun; the next start of the run publishes it."""
         self._flushing.set()
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _step_back() -> None:
+    """Let training go before this thread, and before what it starts, wherever the process itself stands."""
+    if sys.platform == "linux":  # elsewhere threads have no priority of their own
+        thread = threading.get_native_id()
+        lower = min(19, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS)
+        os.setpriority(os.PRIO_PROCESS, thread, lower)
 
 
 def publisher_of(plan: Plan, output_dir: Path, on_published: Callable[[ModelVersion], None]) -> Publisher | None:
