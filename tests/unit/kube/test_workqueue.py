@@ -148,9 +148,9 @@ class Recorder:
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
         try:
-            assert self.go.wait(30)
-            if self.error:
-                raise self.error
+            assert self.go.wait(100)
+            if error := self.error:  # once: a test may take it back meanwhile
+                raise error
             return self.answer
         finally:
             with self._lock:
@@ -234,9 +234,10 @@ def test_stopping_finishes_the_work_and_starts_no_other(loop: Loop, recorder: Re
     wait_for(lambda: recorder.at_once == 2)
     stopping = threading.Thread(target=loop.stop)
     stopping.start()
+    wait_for(lambda: loop._stopping, what="the word to stop, before a worker is free")
     assert stopping.is_alive()
     recorder.go.set()
-    stopping.join(30)
+    stopping.join()
     assert (recorder.at_once, len(recorder.calls)) == (0, 2)
 
 
