@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import stat
@@ -26,9 +27,10 @@ def weed_pid(folder: Path) -> int:
     """The server that was started in a folder (not the guard that stands before it)."""
     options = f"-options={folder}/weed.options".encode()
     for process in Path("/proc").glob("[0-9]*"):
-        words = (process / "cmdline").read_bytes().split(b"\0")
-        if options in words and b"tunegate.processes" not in words:
-            return int(process.name)
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if options in words and b"tunegate.processes" not in words:
+                return int(process.name)
     raise AssertionError(f"no weed runs in {folder}")
 
 
