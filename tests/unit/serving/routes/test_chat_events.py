@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 
@@ -60,15 +59,6 @@ def test_usage_has_a_chunk_of_its_own_where_it_was_asked_for(client: openai.Open
     assert server.count("tunegate_time_to_first_token_seconds_count") == 1
 
 
-def test_the_engine_stops_for_a_client_that_waited_for_the_whole_answer(server: Server) -> None:
-    body = {"model": MODEL, "messages": asking("go on")}
-    with pytest.raises(httpx2.ReadTimeout):
-        httpx2.post(f"{server.url}/v1/chat/completions", json=body, timeout=1)
-
-    assert server.engine.ended.wait(20)
-    assert server.count("tunegate_answers_total") == 0
-
-
 @pytest.mark.parametrize(("text", "status"), [("fail", 502), ("report", 502), ("break off", 502), ("refuse", 400)])
 def test_a_failure_before_the_answer_has_its_status(client: openai.OpenAI, text: str, status: int) -> None:
     with pytest.raises(openai.APIStatusError, match="engine") as caught:
@@ -94,7 +84,7 @@ def test_a_stop_string_ends_the_answer_and_the_engines_work(client: openai.OpenA
         server.engine.ended.clear()
         said = ask_with_stop(client, "go on", 'model":', stream=stream)
         assert said == ('a "', "stop")
-        assert server.engine.ended.wait(20)
+        assert server.engine.ended.wait(100)
     assert ask_with_stop(client, "hi", "夏夏", stream=True) == (SAID, "stop")
     assert server.count("tunegate_answers_total") == 3
 
