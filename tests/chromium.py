@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DESKTOP = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {"viewport": {"width": 375, "height": 720}, "has_touch": True, "is_mobile": True}
-DEADLINE_MILLISECONDS = 20_000
+DEADLINE_MILLISECONDS = 100_000
 
 
 def needs_browser() -> Any:

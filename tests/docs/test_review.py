@@ -70,7 +70,7 @@ def test_the_commands_make_serve_and_keep_a_review(
                 assert child.stdout is not None
                 url, _, token = child.stdout.readline().strip().partition("#token=")
                 assert bool(token) is ("--host" in argv)
-                with urllib.request.urlopen(url, timeout=20) as page:
+                with urllib.request.urlopen(url, timeout=100) as page:
                     assert b"tunegate review" in page.read()
             finally:
                 child.kill()

@@ -154,9 +154,9 @@ def test_the_last_lines_lead_to_the_playground(
         try:
             wait_for(lambda: answers(f"{url}/v2/health/ready"), seconds=120, what="the promoted version to serve")
             asking = urllib.request.Request(f"{url}/", headers={"accept": "text/html"})
-            with urllib.request.urlopen(asking, timeout=20) as page:
+            with urllib.request.urlopen(asking, timeout=100) as page:
                 assert b"playground/app.js" in page.read()
-            with urllib.request.urlopen(f"{url}/v1/models", timeout=20) as listing:
+            with urllib.request.urlopen(f"{url}/v1/models", timeout=100) as listing:
                 assert json.load(listing)["data"][0]["digest"] == report["stable"]
         finally:
             platform.send_signal(signal.SIGINT)

@@ -20,7 +20,7 @@ from tunegate.api import environment
 from tunegate.api.errors import ProcessError
 from tunegate.processes import Child, answers, free_port, is_loopback, open_url, without_proxy_to_loopback
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 100.0
 
 # Starts a grandchild that would outlive it, and writes who both are.
 FAMILY = """

@@ -375,7 +375,7 @@ class Proxy:
         argv = [sys.executable, "-m", "tunegate.local.proxy", "--port", port, "--route", str(home.route_file)]
         self._child = Child.start("the proxy", argv, log=home.logs / "proxy.log")
         try:
-            self._child.wait_until(lambda: answers(f"http://127.0.0.1:{port}/_tunegate/route"), seconds=30)
+            self._child.wait_until(lambda: answers(f"http://127.0.0.1:{port}/_tunegate/route"), seconds=120)
         except BaseException:
             self.stop()
             raise

@@ -108,9 +108,9 @@ def test_prompts_and_knowledge_answer_unmodified_clients(
         assert answer.output["search_info"]["search_results"][0]["index"] == 1
         close_shared_sync_session()
 
-        with urllib.request.urlopen(f"{url}/v2/models/shop", timeout=20) as reply:
+        with urllib.request.urlopen(f"{url}/v2/models/shop", timeout=100) as reply:
             parts = json.loads(reply.read())["parameters"]
-        with urllib.request.urlopen(f"{url}/metrics", timeout=20) as reply:
+        with urllib.request.urlopen(f"{url}/metrics", timeout=100) as reply:
             metrics = reply.read().decode()
     assert set(parts) == {"prompts", "knowledge"}
     assert f'tunegate_knowledge_misses_total{{model_version="{grounded.digest[7:19]}",step=""}} 1.0' in metrics

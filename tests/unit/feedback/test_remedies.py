@@ -111,14 +111,14 @@ def test_a_vote_that_finds_too_many_waiting_is_sent_again(store: Store, monkeypa
 
     def slow(key: str, body: bytes) -> None:
         begun.set()
-        gate.wait(20)
+        gate.wait(100)
         put(key, body)
 
     monkeypatch.setattr(store, "put", slow)
     monkeypatch.setattr(commits, "_MOST_WAITING", 2)
     waiting = Commits(writer, lambda record: None)
     sent = [waiting.submit(vote())]
-    assert begun.wait(20)
+    assert begun.wait(100)
     sent += [waiting.submit(vote()), waiting.submit(vote())]
     with refused("Too many votes wait for the store; send it again in a moment"):
         waiting.submit(vote())

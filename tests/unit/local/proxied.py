@@ -20,7 +20,7 @@ from tunegate.local.route import Backend, Route
 from tunegate.processes import Child, answers, free_port
 
 CHAT = "/v1/chat/completions"
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 100.0
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 digests = (f"sha256:{number:012x}{0:052}" for number in itertools.count(1))

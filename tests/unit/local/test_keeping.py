@@ -52,7 +52,7 @@ def test_a_proxy_that_is_killed_listens_again_on_its_port(tmp_path: Path, guard:
     with Proxy.start(Home(tmp_path), port) as proxy, kept("the proxy", proxy) as said:
         kill(proxy._child, guard=guard)
         wait_for(lambda: said[-1:] == ["StartedAgain"], what="the proxy to be started again")
-        assert answers(f"http://127.0.0.1:{port}/_tunegate/route")
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/_tunegate/route"), what="its answer")
         assert said[0] == "Ended"
 
 

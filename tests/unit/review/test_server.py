@@ -37,7 +37,7 @@ class Client:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}api/{path}", data, sent)
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=100) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -248,11 +248,11 @@ def test_only_this_machine_is_loopback(host: str, value: bool) -> None:
 def test_the_files_of_the_page_come_with_a_policy_and_are_not_sent_twice(serve: Serve) -> None:
     url = serve(build_review()).rstrip("/")
     for path in FILES:
-        with urllib.request.urlopen(url + path, timeout=20) as answer:
+        with urllib.request.urlopen(url + path, timeout=100) as answer:
             assert "default-src 'self'" in answer.headers["content-security-policy"]
             tag = answer.headers["etag"]
         with pytest.raises(urllib.error.HTTPError, match="304"):
-            urllib.request.urlopen(urllib.request.Request(url + path, headers={"if-none-match": tag}), timeout=20)
+            urllib.request.urlopen(urllib.request.Request(url + path, headers={"if-none-match": tag}), timeout=100)
     assert Client(url + "/").ask("../page/../server.py")[0] == 404
 
 

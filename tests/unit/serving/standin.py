@@ -184,11 +184,11 @@ def in_thread(main: Callable[[asyncio.Event, Callable[[], None]], Coroutine[Any,
 
     thread = threading.Thread(target=work)
     thread.start()
-    assert started.wait(20)
+    assert started.wait(100)
 
     def end() -> None:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(20)
+        thread.join(100)
         assert not thread.is_alive()
 
     return end

@@ -108,7 +108,9 @@ def test_an_answer_that_fails_is_logged_with_the_reason(server: Server, question
 
 def test_an_answer_that_nobody_reads_to_its_end_is_logged_as_far_as_it_came(server: Server) -> None:
     body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "go on"}], "stream": True}).encode()
-    with urllib.request.urlopen(urllib.request.Request(f"{server.url}/v1/chat/completions", body), timeout=20) as reply:
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{server.url}/v1/chat/completions", body), timeout=100
+    ) as reply:
         reply.readline()
     (found,) = logged(server.store)
     assert found.finish == "disconnect"

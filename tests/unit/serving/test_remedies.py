@@ -361,7 +361,7 @@ def test_json_that_is_nested_too_deeply_is_asked_for_again(server: Server) -> No
         body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "response_format": asked}
         request = urllib.request.Request(f"{server.url}/v1/chat/completions", json.dumps(body).encode())
         try:
-            with urllib.request.urlopen(request, timeout=20) as reply:
+            with urllib.request.urlopen(request, timeout=100) as reply:
                 return reply.status, reply.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -23,7 +23,7 @@ def request_to(path: str, **fields: Any) -> dict[str, Any]:
 
 
 def post(server: Server, path: str, body: bytes, **headers: str) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=100)
     connection.request("POST", path, body, headers)
     response = connection.getresponse()
     said = json.loads(response.read())
@@ -122,7 +122,7 @@ def test_an_engine_that_dies_within_a_stream_is_told_of_in_the_last_event(server
     asked = json.dumps(request_to(path, **({} if path == GENERATION_PATH else {"stream": True}))).replace(
         '"hi"', f'"{how}"'
     )
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=100)
     connection.request("POST", path, asked.encode(), {"X-DashScope-SSE": "enable"})
     response = connection.getresponse()
     body = response.read()

@@ -164,4 +164,4 @@ def test_a_client_that_goes_ends_the_engines_work(server: Server) -> None:
     next(stream)
     stream.close()
 
-    assert server.engine.ended.wait(20)
+    assert server.engine.ended.wait(100)

@@ -36,7 +36,7 @@ def limits() -> Embedded:
 
 @pytest.mark.parametrize("program", BODIES)
 def test_it_is_answered(server: Server, program: str) -> None:
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=100)
     connection.request("POST", "/v1/chat/completions", json.dumps(BODIES[program] | {"model": MODEL}), HEADERS)
     response = connection.getresponse()
     body = response.read()
@@ -66,7 +66,7 @@ def test_no_engine_refuses_what_asks_for_nothing(
 
 def test_models_are_found_as_these_programs_look_for_them(server: Server) -> None:
     for path in ("/v1/models", f"/v1/models/{MODEL}", "/openai/v1/models", "/v1/models/"):
-        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=100)
         connection.request("GET", path, headers=HEADERS)
         assert connection.getresponse().status == 200, path
         connection.close()

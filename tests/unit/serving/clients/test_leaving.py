@@ -26,7 +26,7 @@ def leave(server: Server, path: str, *, stream: bool, **fields: Any) -> None:
     """Ask, and be gone as soon as the engine works."""
     asked: dict[str, Any] = {"messages": MESSAGES} if "chat" in path else {"prompt": "go on"}
     body = {"model": MODEL, "input": asked} if path == GENERATION_PATH else {"model": MODEL, "stream": stream, **asked}
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=100)
     connection.request("POST", path, json.dumps(body | fields), {"X-DashScope-SSE": "enable" if stream else "disable"})
     wait_for(lambda: server.engine.asked, what="the engine to be asked")
     connection.close()
@@ -37,7 +37,7 @@ def leave(server: Server, path: str, *, stream: bool, **fields: Any) -> None:
 def test_the_engine_stops(server: Server, path: str, stream: bool) -> None:
     leave(server, path, stream=stream)
 
-    assert server.engine.ended.wait(20)
+    assert server.engine.ended.wait(100)
     wait_for(lambda: server.count("tunegate_answer_errors_total", reason="disconnect"), what="the leave to be counted")
     assert server.count("tunegate_answers_total") == 0
 
@@ -47,12 +47,12 @@ def test_the_engine_stops(server: Server, path: str, stream: bool) -> None:
 def test_the_engine_stops_with_all_choices(server: Server, stream: bool) -> None:
     leave(server, CHAT_PATH, stream=stream, n=3)
 
-    assert server.engine.ended.wait(20)
+    assert server.engine.ended.wait(100)
 
 
 def test_the_engine_is_not_asked_for_json_again(server: Server) -> None:
     leave(server, CHAT_PATH, stream=False, response_format={"type": "json_object"})
 
-    assert server.engine.ended.wait(20)
+    assert server.engine.ended.wait(100)
     wait_for(lambda: server.count("tunegate_answer_errors_total", reason="disconnect"), what="the leave to be counted")
     assert len(server.engine.asked) == 1

@@ -81,5 +81,5 @@ def test_the_pages_curl_is_answered(server: Server) -> None:
     headers = dict(header.split(": ") for header in (authorization, content_type))
     request = urllib.request.Request(url.replace("http://localhost:8080", server.url), body.encode(), headers)
 
-    with urllib.request.urlopen(request, timeout=20) as response:
+    with urllib.request.urlopen(request, timeout=100) as response:
         assert response.read().endswith(b"data: [DONE]\n\n")

@@ -202,7 +202,7 @@ def test_the_engine_stops_for_a_client_that_leaves(server: Server, client: opena
     next(chunk for chunk in stream if chunk.choices[0].delta.content)
     stream.close()
 
-    assert server.engine.ended.wait(20)
+    assert server.engine.ended.wait(100)
     assert server.count("tunegate_answers_total") == 0
 
 

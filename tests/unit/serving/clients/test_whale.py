@@ -68,7 +68,7 @@ def test_a_header_tells_what_changes_nothing(server: Server) -> None:
     body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "generate_config": OURS}
     request = urllib.request.Request(server.url + WHALE_CHAT_PATH, json.dumps(body).encode())
 
-    with urllib.request.urlopen(request, timeout=20) as response:
+    with urllib.request.urlopen(request, timeout=100) as response:
         assert response.headers["x-tunegate-notice"] == (
             "generate_config.do_sample is false, so these change nothing: temperature, top_k, top_p."
         )

@@ -31,7 +31,7 @@ def v1(server: Server) -> Iterator[openai.OpenAI]:
 
 
 def post(server: Server, body: bytes) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=100)
     connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
     return connection, connection.getresponse()
 
@@ -97,7 +97,7 @@ def test_a_client_that_goes_ends_the_engines_work(v1: openai.OpenAI, server: Ser
     next(stream)
     stream.close()
 
-    assert server.engine.ended.wait(20)
+    assert server.engine.ended.wait(100)
     assert server.count("tunegate_answers_total") == 0
 
 
@@ -194,6 +194,6 @@ def test_answers_are_given_side_by_side(server: Server, v1: openai.OpenAI) -> No
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(100)
 
     assert server.count("tunegate_answers_total") == 20

@@ -28,7 +28,7 @@ def admission(tmp_path: Path) -> Admission:
 
 
 def send(server: Server, method: str, origin: str, body: str | None = None, **headers: str) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=100)
     connection.request(method, "/v1/chat/completions", body, {"Origin": origin, **headers})
     response = connection.getresponse()
     response.read()

@@ -20,7 +20,7 @@ from tunegate.feedback.segments import read_lines
 
 def call(url: str, body: bytes | None = None) -> tuple[int, Any]:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=20) as reply:
+        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=100) as reply:
             return reply.status, json.load(reply)
     except urllib.error.HTTPError as error:
         text = error.read()
@@ -73,7 +73,7 @@ def test_a_verdict_before_the_answer_ends_counts_once(server: Server) -> None:
     body = {"model": MODEL, "messages": [{"role": "user", "content": "go on"}], "stream": True}
     body |= {"stream_options": {"include_usage": True}}
     request = urllib.request.Request(f"{server.url}/v1/chat/completions", json.dumps(body).encode())
-    with urllib.request.urlopen(request, timeout=20) as stream:
+    with urllib.request.urlopen(request, timeout=100) as stream:
         answer = json.loads(stream.readline().removeprefix(b"data: "))["id"]
         assert judge(server, answer, "down") == (202, {"status": "accepted"})
         assert server.count("tunegate_feedback_total", verdict="down") == 1
@@ -89,9 +89,9 @@ def test_a_verdict_before_the_answer_ends_counts_once(server: Server) -> None:
 def test_a_verdict_on_an_answer_that_nobody_reads_to_its_end_counts(server: Server) -> None:
     body = {"model": MODEL, "messages": [{"role": "user", "content": "go on"}], "stream": True}
     request = urllib.request.Request(f"{server.url}/v1/chat/completions", json.dumps(body).encode())
-    with urllib.request.urlopen(request, timeout=20) as stream:
+    with urllib.request.urlopen(request, timeout=100) as stream:
         answer = json.loads(stream.readline().removeprefix(b"data: "))["id"]
-    server.engine.ended.wait(20)
+    server.engine.ended.wait(100)
     assert judge(server, answer, "down") == (202, {"status": "accepted"})
     assert FeedbackLog(server.store).tally(DIGEST) == Tally(down=1)
 

@@ -40,7 +40,7 @@ def client(server: Server) -> Iterator[Clients]:
 
 
 def request(server: Server, method: str, path: str, **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=100)
     connection.request(method, path, headers=headers)
     response = connection.getresponse()
     body = response.read()
@@ -109,7 +109,7 @@ def test_a_full_server_refuses_before_it_reads_the_body(client: Clients, server:
     streams = [client(KEY).chat.completions.create(model=MODEL, messages=GO_ON, stream=True) for _ in range(2)]
     for stream in streams:
         next(stream)
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=100)
     connection.putrequest("POST", "/v1/chat/completions")
     for name, value in (("Authorization", KEY), ("Content-Length", "1000000")):
         connection.putheader(name, value)

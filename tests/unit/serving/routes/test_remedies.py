@@ -189,7 +189,7 @@ def limits() -> Embedded | None:
 
 
 def send(server: Server, method: str, path: str, body: bytes = b"", key: str | None = None) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=100)
     connection.request(method, path, body, {"Authorization": f"Bearer {key}"} if key else {})
     response = connection.getresponse()
     said = response.status, response.read().decode()
