@@ -304,7 +304,7 @@ def _post(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
     import urllib.request
 
     request = urllib.request.Request(url, json.dumps(body).encode())
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
         return dict(json.loads(answer.read()))
 
 

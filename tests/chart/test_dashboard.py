@@ -105,7 +105,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         argv = [program, *words, f"--web.listen-address=127.0.0.1:{port}"]
         with Child.start("prometheus", argv, log=folder / "prometheus.log") as child:
             url = f"http://127.0.0.1:{port}"
-            child.wait_until(lambda: answers(f"{url}/-/ready"), seconds=30)
+            child.wait_until(lambda: answers(f"{url}/-/ready"), seconds=120)
 
             def happened() -> bool:
                 use(predictor)
@@ -152,7 +152,7 @@ def test_a_real_prometheus_answers_every_query_of_a_panel(prometheus: str, title
         found[:] = ask(prometheus, filled(expression))
         return any(each["value"][1] != "NaN" for each in found)
 
-    wait_for(answered, seconds=15, what=f"an answer to {title}")
+    wait_for(answered, what=f"an answer to {title}")
 
 
 @pytest.mark.parametrize("namespace", ["idle", "old", "nowhere"])
@@ -179,7 +179,7 @@ def test_a_real_prometheus_answers_the_choices_at_the_top(prometheus: str) -> No
 def test_a_real_prometheus_keeps_what_is_recorded(prometheus: str) -> None:
     for rule in (rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]):
         if "record" in rule:
-            wait_for(lambda name=rule["record"]: ask(prometheus, name), seconds=15, what=rule["record"])
+            wait_for(lambda name=rule["record"]: ask(prometheus, name), what=rule["record"])
 
 
 # The rules of grafana/dashboard-linter, each with what it asks. Left out are those for logs (Loki), and the two that

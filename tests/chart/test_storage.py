@@ -100,7 +100,7 @@ def _running(folder: Path) -> Iterator[tuple[Object, str]]:
         url = f"http://127.0.0.1:{ports['s3.port']}"
         try:
             probe = f"{url}{container['readinessProbe']['httpGet']['path']}"
-            wait_for(lambda: answers(probe) or store.poll() is not None, seconds=60, what=probe)
+            wait_for(lambda: answers(probe) or store.poll() is not None, what=probe)
             assert store.poll() is None, (folder / "log").read_text()
             yield container, url
         finally:

@@ -257,7 +257,7 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path, engine_url: str) -> None:
     write(home.policy_file, write_policy_file(make_policy()))
     port = engine_url.rsplit(":", 1)[1]
     argv = [sys.executable, "-m", "tunegate", "local", "up", "--home", str(home.folder), "--port", port]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 2
     assert done.stderr.startswith(f"tunegate: Port {port} can't be used")
     assert len(done.stderr.strip().splitlines()) == 1

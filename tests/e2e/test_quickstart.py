@@ -152,7 +152,7 @@ def test_the_last_lines_lead_to_the_playground(
     argv = [sys.executable, "-m", "tunegate", *shlex.split(line)]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as platform:
         try:
-            wait_for(lambda: answers(f"{url}/v2/health/ready"), seconds=120, what="the promoted version to serve")
+            wait_for(lambda: answers(f"{url}/v2/health/ready"), what="the promoted version to serve")
             asking = urllib.request.Request(f"{url}/", headers={"accept": "text/html"})
             with urllib.request.urlopen(asking, timeout=100) as page:
                 assert b"playground/app.js" in page.read()
@@ -222,4 +222,4 @@ def vote(url: str, *, dislikes: str) -> None:
 
 def post(url: str, body: dict[str, Any]) -> Any:
     headers = {"content-type": "application/json"}
-    return urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=60)
+    return urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=120)

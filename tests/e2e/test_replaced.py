@@ -56,7 +56,7 @@ class Pods:
                 [sys.executable, "-m", "tunegate", *words], env={**os.environ, **given}, stdout=log, stderr=log
             )
         url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: answers(f"{url}/v2/health/ready"), seconds=120, what="the server to be ready")
+        wait_for(lambda: answers(f"{url}/v2/health/ready"), what="the server to be ready")
         return process, url
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
@@ -151,8 +151,8 @@ def test_five_replacements_cost_no_answer(version: ModelVersion, tmp_path: Path)
                 pods.end(old)
                 if number == 1:
                     engine.go_on.set()  # what began before the first replacement ends now
-            wait_for(lambda: len(pods.exit_codes) == REPLACEMENTS, seconds=90, what="the old pods to end")
-            wait_for(lambda: clients.answered + len(clients.failures) >= REQUESTS, seconds=90, what="the requests")
+            wait_for(lambda: len(pods.exit_codes) == REPLACEMENTS, what="the old pods to end")
+            wait_for(lambda: clients.answered + len(clients.failures) >= REQUESTS, what="the requests")
         pods.end(process)
         pods.kubelet.shutdown()
     assert clients.failures == []

@@ -141,7 +141,7 @@ def test_what_happened_after_kill_9_of_the_api_server_is_caught_up_with(own_serv
             cluster.delete(LEASE, namespace, "two")
             assert _holders(watches, namespace) == {"one": "a", "two": "a"}
             cut_off.away = False
-            wait_for(lambda: _holders(watches, namespace) == {"one": "b"}, seconds=60)
+            wait_for(lambda: _holders(watches, namespace) == {"one": "b"})
             wait_for(lambda: changes[2:] == [("a", "b"), ("a", None)])
             cluster.apply(_lease(namespace, "one", holder="c"))
             wait_for(lambda: _holders(watches, namespace) == {"one": "c"})

@@ -220,7 +220,7 @@ class Shop:
         self.prometheus = child
         self._stack.callback(child.stop)
         self.prometheus_url = f"http://127.0.0.1:{port}"
-        child.wait_until(lambda: answers(f"{self.prometheus_url}/-/ready"), seconds=30)
+        child.wait_until(lambda: answers(f"{self.prometheus_url}/-/ready"), seconds=120)
 
     def show(self, version: ModelVersion) -> None:
         """Have Prometheus scrape a server of this version, too, from now on."""
@@ -310,14 +310,14 @@ class Shop:
         found = self.promotion(version)
         return str(found.get("status", {}).get("phase", "")) if found else ""
 
-    def until(self, version: ModelVersion, *phases: str, seconds: float = 150) -> Object:
-        wait_for(lambda: self.phase(version) in phases, seconds=seconds, what=f"{version.name} to be {phases}")
+    def until(self, version: ModelVersion, *phases: str) -> Object:
+        wait_for(lambda: self.phase(version) in phases, seconds=300, what=f"{version.name} to be {phases}")
         found = self.promotion(version)
         assert found is not None
         return found
 
     def until_serving(self) -> None:
-        wait_for(lambda: self.policy_phase() == "Serving", seconds=60, what="the policy to serve")
+        wait_for(lambda: self.policy_phase() == "Serving", what="the policy to serve")
 
     def policy_phase(self) -> str:
         found = self.cluster.get(kinds.POLICY, self.namespace, POLICY_NAME)
@@ -340,7 +340,7 @@ class Shop:
         def found() -> bool:
             return bool(self.condition(kind, name, about).get("reason") == reason)
 
-        wait_for(found, seconds=60, what=f"{about} to be {reason}, not {self.condition(kind, name, about)}")
+        wait_for(found, what=f"{about} to be {reason}, not {self.condition(kind, name, about)}")
         return self.condition(kind, name, about)
 
     def events(self) -> list[tuple[str, str]]:

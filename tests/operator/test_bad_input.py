@@ -177,7 +177,7 @@ def test_one_of_several_replicas_that_loads_slowly_is_no_server_that_is_away(
     shop.hands.status(server, {"conditions": [{**condition, "lastTransitionTime": now}], "modelStatus": model})
     stop = keep_voting(shop, lambda: (shop.vote(version, up=10), shop.vote(shop.base, up=10)))  # type: ignore[func-returns-value]
     try:
-        shop.until(version, "Succeeded", "RolledBack", "Failed", seconds=90)
+        shop.until(version, "Succeeded", "RolledBack", "Failed")
     finally:
         stop()
     assert shop.phase(version) == "Succeeded"
@@ -204,7 +204,7 @@ def test_kinds_that_are_installed_later_are_used_as_soon_as_they_are_there(
             shop.until_condition("TrafficSplit", "GatewayApiMissing")
             server.install_crds([foreign])
             # What is not there is looked for once a minute.
-            wait_for(lambda: shop.policy_phase() == "Serving", seconds=180, what="the policy to serve")
+            wait_for(lambda: shop.policy_phase() == "Serving", what="the policy to serve")
 
 
 def test_a_route_whose_backends_are_not_found_moves_nothing_and_can_be_aborted(shop: Shop) -> None:
@@ -294,5 +294,5 @@ def test_an_older_version_may_be_promoted_by_hand(shop: Shop) -> None:
         found = shop.get(kinds.PROMOTION, "by-hand").get("status", {})
         return bool(found.get("phase") == "Rejected")
 
-    wait_for(ended, seconds=60, what="the gates to hold for a person, too")
+    wait_for(ended, what="the gates to hold for a person, too")
     assert shop.weights() == {shop.server_of(shop.base): 100}

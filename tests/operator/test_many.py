@@ -15,7 +15,7 @@ from tunegate_operator import kinds, manifests
 from tunegate_operator.types import object_name, to_plain
 
 MANY = 1000
-READY_SECONDS = 60
+READY_SECONDS = 240
 
 
 def make_ended(shop: Shop, number: int) -> None:
@@ -35,7 +35,7 @@ def make_ended(shop: Shop, number: int) -> None:
 
 def is_ready(shop: Shop, operator: str) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{shop.metrics_ports[operator]}/readyz", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{shop.metrics_ports[operator]}/readyz", timeout=60) as answer:
             return bool(answer.status == 200)
     except (OSError, http.client.HTTPException):
         return False

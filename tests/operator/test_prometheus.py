@@ -74,7 +74,7 @@ def scraping(program: str, folder: Path, targets: dict[str, str], jobs: int = 1)
     url = f"http://127.0.0.1:{port}"
     argv = [program, *words, f"--web.listen-address=127.0.0.1:{port}"]
     with Child.start("prometheus", argv, log=folder / "prometheus.log") as child:
-        child.wait_until(lambda: answers(f"{url}/-/ready"), seconds=30)
+        child.wait_until(lambda: answers(f"{url}/-/ready"), seconds=120)
         yield url
 
 

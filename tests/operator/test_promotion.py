@@ -40,7 +40,7 @@ def test_a_good_checkpoint_is_evaluated_shown_and_promoted(shop: Shop, prometheu
     shop.start_operator()
     stop = keep_voting(shop, lambda: (shop.vote(good, up=4), shop.vote(shop.base, up=4)))  # type: ignore[func-returns-value]
     try:
-        done = shop.until(good, "Succeeded", seconds=90)
+        done = shop.until(good, "Succeeded")
     finally:
         stop()
     assert history(done) == [*PHASES, "Succeeded"]
@@ -123,7 +123,7 @@ def test_a_training_job_whose_checkpoints_get_worse_is_suspended_once(
             found = found.get(part, {})
         return found is True
 
-    wait_for(is_suspended, seconds=60, what="the job to be suspended")
+    wait_for(is_suspended, what="the job to be suspended")
     why = shop.get(kind, name)["metadata"]["annotations"]["tunegate.io/stopped"]
     assert "0.3 at checkpoint-60, 0.2 at checkpoint-120, all worse than the 95 % interval of the stable" in why
     told = shop.until_condition("Training", "TrainingStopped")
@@ -148,7 +148,7 @@ def test_a_disliked_canary_is_rolled_back_and_the_stable_keeps_everybody(shop: S
     shop.start_operator()
     stop = keep_voting(shop, lambda: (shop.vote(bad, down=5), shop.vote(shop.base, up=5)))  # type: ignore[func-returns-value]
     try:
-        ended = shop.until(bad, "RolledBack", "Succeeded", seconds=90)
+        ended = shop.until(bad, "RolledBack", "Succeeded")
     finally:
         stop()
     assert ended["status"]["phase"] == "RolledBack"
@@ -185,7 +185,7 @@ def test_an_operator_killed_in_any_phase_goes_on_from_the_status(shop: Shop, pro
     up = 0 if phase == "RollingBack" else 10
     stop = keep_voting(shop, lambda: (shop.vote(version, up=up), shop.vote(shop.base, up=10)))  # type: ignore[func-returns-value]
     try:
-        ended = shop.until(version, "Succeeded", "RolledBack", seconds=90)
+        ended = shop.until(version, "Succeeded", "RolledBack")
     finally:
         stop()
     assert ended["status"]["phase"] == ("RolledBack" if phase == "RollingBack" else "Succeeded")
@@ -203,7 +203,7 @@ def test_a_second_replica_takes_over_when_the_leader_is_killed(shop: Shop, prome
     shop.kill_operator("operator-0")
     shop.vote(version, up=60)
     shop.vote(shop.base, up=60)
-    shop.until(version, "Succeeded", seconds=90)
+    shop.until(version, "Succeeded")
     assert history(shop.promotion(version) or {}).count("Promoting") == 1
 
 
@@ -217,7 +217,7 @@ def test_a_persons_edit_stops_the_promotion_and_is_left_alone(shop: Shop, promet
     shop.server.kubectl(
         "-n", shop.namespace, "patch", "httproute", POLICY_NAME, "--type=json", "-p", patch, "--field-manager=ada"
     )
-    ended = shop.until(version, "Failed", seconds=30)
+    ended = shop.until(version, "Failed")
     assert ended["status"]["decision"]["reason"] == "TargetModified"
     assert "ada changed spec.rules[0].backendRefs[1].weight" in ended["status"]["decision"]["message"]
     assert shop.weights()[shop.server_of(version)] == 0
@@ -239,7 +239,7 @@ def test_an_abort_works_with_store_and_prometheus_down(shop: Shop, prometheus: s
     shop.server.kubectl(
         "-n", shop.namespace, "patch", "promotion", object_name(version), "--type=merge", "-p", json.dumps(abort)
     )
-    ended = shop.until(version, "Aborted", seconds=30)
+    ended = shop.until(version, "Aborted")
     assert ended["status"]["decision"]["actor"] == "ada"
     assert shop.weights() == {shop.server_of(shop.base): 100}
 
@@ -259,7 +259,7 @@ def test_what_prometheus_overcounts_is_decided_by_the_log(shop: Shop, prometheus
         status = (shop.promotion(version) or {}).get("status", {})
         return status.get("comparison", {}).get("candidate"), "3 of 5 verdicts" in status.get("waiting", "")
 
-    wait_for(lambda: verdicts() == ({"up": 0, "down": 3}, True), what="the count of the log", seconds=60)
+    wait_for(lambda: verdicts() == ({"up": 0, "down": 3}, True), what="the count of the log")
 
     def is_counted() -> bool:
         return bool(shop.condition(kinds.POLICY, POLICY_NAME, "FeedbackReadable")["status"] == "True")
@@ -267,7 +267,7 @@ def test_what_prometheus_overcounts_is_decided_by_the_log(shop: Shop, prometheus
     wait_for(is_counted, what="the first scrape; until then the log alone is asked")
     assert verdicts() == ({"up": 0, "down": 3}, True)
     shop.vote(version, down=60, metrics=False)
-    ended = shop.until(version, "RolledBack", seconds=60)
+    ended = shop.until(version, "RolledBack")
     assert ended["status"]["comparison"]["candidate"] == {"up": 0, "down": 63}
 
 
@@ -287,7 +287,7 @@ def test_without_the_log_nothing_grows_and_the_worse_is_taken_back(
     shop.vote(shop.base, up=60)
     shop.vote(version, **{verdict: 60})
     if verdict == "down":
-        assert shop.until(version, "RolledBack", seconds=60)["status"]["decision"]["reason"] == "FeedbackWorse"
+        assert shop.until(version, "RolledBack")["status"]["decision"]["reason"] == "FeedbackWorse"
         return
     found = shop.until_condition("FeedbackReadable", "LogUnreadable")
     assert "nothing grows and nobody is promoted" in found["message"]
@@ -296,7 +296,7 @@ def test_without_the_log_nothing_grows_and_the_worse_is_taken_back(
     abort = {"spec": {"abort": {"actor": "ada", "message": "enough"}}}
     patch = ("patch", "promotion", object_name(version), "--type=merge", "-p", json.dumps(abort))
     shop.server.kubectl("-n", shop.namespace, *patch)
-    shop.until(version, "Aborted", seconds=30)
+    shop.until(version, "Aborted")
 
 
 def test_a_failed_evaluation_says_why_and_deleting_the_job_tries_again(shop: Shop) -> None:
@@ -331,7 +331,7 @@ def test_a_promotion_that_waits_for_people_says_how_far_they_are(shop: Shop) -> 
         found = shop.promotion(version)
         return str(found.get("status", {}).get("waiting", "")) if found else ""
 
-    wait_for(lambda: f"tone.people on {version.name} ({said})" in waiting(), what="the message", seconds=60)
+    wait_for(lambda: f"tone.people on {version.name} ({said})" in waiting(), what="the message")
     save(shop.store, msgspec.structs.replace(make_evaluation(version, score=0.9), suite="tone.people"))
     shop.until(version, "Progressing", "Promoting", "Baking", "Succeeded")
 
@@ -383,7 +383,7 @@ def test_an_api_server_that_is_gone_for_a_while_loses_nothing(shop: Shop, promet
     shop.vote(shop.base, up=60)
     wait_for(lambda: UNREACHABLE in operator.log.read_text(), what="the operator to meet a server that is not there")
     shop.server.restart()
-    ended = shop.until(version, "Succeeded", seconds=120)
+    ended = shop.until(version, "Succeeded")
     assert history(ended).count("Promoting") == 1
 
 
@@ -397,7 +397,7 @@ def test_somebody_elses_object_of_the_same_name_is_left_alone_and_told_of(shop: 
     service = shop.get(kinds.SERVICE, POLICY_NAME)
     assert service["spec"]["ports"][0]["targetPort"] == 9999
     shop.server.kubectl("-n", shop.namespace, "delete", "service", POLICY_NAME)
-    wait_for(lambda: shop.policy_phase() == "Serving", seconds=90, what="the policy to serve")
+    wait_for(lambda: shop.policy_phase() == "Serving", what="the policy to serve")
 
 
 def test_without_prometheus_the_log_alone_decides(shop: Shop) -> None:
@@ -408,6 +408,6 @@ def test_without_prometheus_the_log_alone_decides(shop: Shop) -> None:
     shop.until(version, "Paused")
     shop.vote(shop.base, up=60, metrics=False)
     shop.vote(version, down=60, metrics=False)
-    ended = shop.until(version, "RolledBack", seconds=120)
+    ended = shop.until(version, "RolledBack")
     assert ended["status"]["comparison"]["candidate"] == {"up": 0, "down": 60}
     assert ended["status"]["decision"]["reason"] == "FeedbackWorse"

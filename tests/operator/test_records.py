@@ -44,7 +44,7 @@ def test_a_promotion_is_recorded_verified_and_leaves(
     shop.until(first, "Paused")
     shop.vote(first, up=60)
     shop.vote(shop.base, up=60)
-    shop.until(first, "Succeeded", seconds=120)
+    shop.until(first, "Succeeded")
 
     def record(version: ModelVersion) -> dict[str, str]:
         found = shop.promotion(version)

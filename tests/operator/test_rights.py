@@ -80,13 +80,13 @@ def test_a_promotion_and_a_rollback_need_no_more_rights_than_the_chart_gives(
     shop.until(good, "Paused")
     shop.vote(shop.base, up=60)
     shop.vote(good, up=60)
-    shop.until(good, "Succeeded", seconds=90)
+    shop.until(good, "Succeeded")
     bad = shop.publish("run-2")
     shop.show(bad)
-    shop.until(bad, "Paused", seconds=90)
+    shop.until(bad, "Paused")
     shop.vote(good, up=60)
     shop.vote(bad, down=60)
-    shop.until(bad, "RolledBack", seconds=90)
+    shop.until(bad, "RolledBack")
     assert shop.weights() == {shop.server_of(good): 100}
     assert {"Baked", "FeedbackWorse"} <= {reason for reason, _ in shop.events()}
     log = operator.log.read_text()

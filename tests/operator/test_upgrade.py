@@ -135,7 +135,7 @@ def test_a_live_canary_of_before_is_promoted_and_no_server_is_touched(
         assert shop.weights() == {base: 90, candidate: 10}
         stop = keep_voting(shop, lambda: (shop.vote(good, up=4), shop.vote(shop.base, up=4)))  # type: ignore[func-returns-value]
         try:
-            done = shop.until(good, "Succeeded", "Failed", "RolledBack", seconds=90)
+            done = shop.until(good, "Succeeded", "Failed", "RolledBack")
         finally:
             stop()
         assert done["status"]["phase"] == "Succeeded", done["status"]["decision"]

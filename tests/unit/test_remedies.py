@@ -42,7 +42,7 @@ def test_the_log_that_a_message_names_says_what_a_program_lacks(
     assert f"{needed} is missing" in Path(log).read_text()
     needed.touch()
     with start() as child:
-        child.wait_until(lambda: child.tail() == "ready", seconds=20)
+        child.wait_until(lambda: child.tail() == "ready", seconds=120)
 
 
 @pytest.mark.parametrize("room", ["processes", "files", "logs"])

@@ -82,10 +82,10 @@ PAGES = {
 @pytest.mark.parametrize(("words", "asked"), PAGES.items(), ids=PAGES)
 def test_another_page_is_read(words: str, asked: tuple[str, Answer | None], monkeypatch: pytest.MonkeyPatch) -> None:
     path, answer = asked
-    monkeypatch.setattr("tunegate.agent.fetch.SECONDS", 0.5)
     with site({"/a/other": TEXT} | ({f"/a{path}": answer} if answer else {})) as shop:
         tool = fetch.tool(Allowed.read([f"{shop.url}/a"]))
-        with refused(words):
+        with refused(words), monkeypatch.context() as patched:
+            patched.setattr("tunegate.agent.fetch.SECONDS", 0.2 if answer and answer.hangs else 100)
             call(tool, f"{shop.url}/a{path}")
         assert call(tool, f"{shop.url}/a/other")[0].text == TEXT.body
 
@@ -131,7 +131,7 @@ ENGINES = {
 @pytest.mark.parametrize(("words", "answer"), ENGINES.items(), ids=ENGINES)
 def test_an_engine_that_was_mended_is_searched(words: str, answer: Answer) -> None:
     with site({"/search": answer}) as searxng, refused(words):
-        asyncio.run(search.search(Engine(searxng.url), "tower", seconds=0.5))
+        asyncio.run(search.search(Engine(searxng.url), "tower", seconds=0.2 if answer.hangs else 100))
     with site({"/search": results([TALLEST])}) as searxng:
         assert asyncio.run(search.search(Engine(searxng.url), "tower"))
 

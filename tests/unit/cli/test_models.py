@@ -146,7 +146,7 @@ def test_bad_input_is_one_sentence_and_a_status(
 @pytest.mark.usefixtures("published")
 def test_a_refusal_is_no_traceback() -> None:
     argv = [sys.executable, "-m", "tunegate", "models", "show", "coffee/run/checkpoint-1"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr.startswith("tunegate: ")
     assert (len(done.stderr.splitlines()), done.stdout) == (1, "")

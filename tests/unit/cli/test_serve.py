@@ -75,7 +75,7 @@ def until_ready(child: Child, url: str) -> None:
 
 
 def until_ended(child: Child) -> int:
-    wait_for(lambda: child.exit_code is not None, seconds=60, what="the server to end")
+    wait_for(lambda: child.exit_code is not None, what="the server to end")
     assert child.exit_code is not None
     return child.exit_code
 
@@ -91,7 +91,7 @@ def get(url: str) -> tuple[int, Any]:
 def judge(url: str, response_id: str) -> int:
     body = json.dumps({"response_id": response_id, "verdict": "up"}).encode()
     try:
-        with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/feedback", body), timeout=60) as reply:
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/feedback", body), timeout=120) as reply:
             return int(reply.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -114,8 +114,6 @@ def test_a_real_engine_answers_is_judged_and_takes_the_server_with_it(
     version: ModelVersion, store: Store, tmp_path: Path
 ) -> None:
     with serving(tmp_path / "log", version.name) as (child, url):
-        child.wait_until(lambda: answers(f"{url}/v2/health/live"), seconds=120)
-        assert get(f"{url}/v2/health/ready")[0] == 503  # it takes the engine seconds
         until_ready(child, url)
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
 
@@ -241,7 +239,11 @@ def test_weights_are_rounded_once_where_it_is_asked_for(version: ModelVersion, e
 
 
 def test_sigterm_lets_answers_end_and_leaves_nothing(version: ModelVersion, engine: StandIn, tmp_path: Path) -> None:
+    engine.healthy = False
     with serving(tmp_path / "log", version.digest, "--engine-url", engine.url) as (child, url):
+        child.wait_until(lambda: answers(f"{url}/v2/health/live"), seconds=120)
+        assert get(f"{url}/v2/health/ready")[0] == 503
+        engine.healthy = True
         until_ready(child, url)
         client = openai.OpenAI(base_url=f"{url}/openai/v1", api_key="none")
         stream = client.chat.completions.create(
@@ -249,7 +251,7 @@ def test_sigterm_lets_answers_end_and_leaves_nothing(version: ModelVersion, engi
         )
         next(stream)
         os.kill(process_of("serve", tmp_path), signal.SIGTERM)
-        child.wait_until(lambda: not answers(f"{url}/v2/health/live"), seconds=20)
+        child.wait_until(lambda: not answers(f"{url}/v2/health/live"), seconds=120)
         engine.go_on.set()
 
         assert list(stream)[-1].choices[0].finish_reason == "stop"

@@ -83,7 +83,7 @@ def grounded(shop: Shop) -> ModelVersion:
 def until_ended(child: Child) -> str:
     """What is said by a server that ends with an error."""
     with child:
-        wait_for(lambda: child.exit_code is not None, seconds=120, what="the server to end")
+        wait_for(lambda: child.exit_code is not None, what="the server to end")
         assert child.exit_code == 1
         return child.tail()
 

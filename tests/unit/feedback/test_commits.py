@@ -76,7 +76,7 @@ def test_while_the_store_is_away_votes_are_refused_and_what_is_sent_again_counts
     proxy.cut = lambda _: cut[0]
     commits = Commits(VoteWriter(Store.open(store.uri, endpoint_url=proxy.url)), lambda record: None)
     votes = [make_vote(DIGEST, "up") for _ in range(30)]
-    assert commits.submit(votes[0]).result(20) == "counted"
+    assert commits.submit(votes[0]).result(100) == "counted"
 
     cut[0] = True
     waiting = [commits.submit(vote) for vote in votes]
@@ -85,7 +85,7 @@ def test_while_the_store_is_away_votes_are_refused_and_what_is_sent_again_counts
     assert all(isinstance(outcome, StoreError) for outcome in outcomes[1:])
 
     cut[0] = False
-    assert [commits.submit(vote).result(60) for vote in votes] == ["repeat"] + ["counted"] * 29
+    assert [commits.submit(vote).result(100) for vote in votes] == ["repeat"] + ["counted"] * 29
     commits.close()
     proxy.close()
     assert FeedbackLog(store).tally(DIGEST) == Tally(up=30)
@@ -98,7 +98,7 @@ def test_a_vote_that_breaks_the_writer_is_refused_and_the_next_one_is_written(st
     commits = Commits(VoteWriter(store), lambda record: None)
     broken = msgspec.structs.replace(make_vote(DIGEST, "up"), answered="never")
     assert isinstance(commits.submit(broken).exception(20), StoreError)
-    assert commits.submit(make_vote(DIGEST, "up")).result(20) == "counted"
+    assert commits.submit(make_vote(DIGEST, "up")).result(100) == "counted"
     commits.close()
 
 

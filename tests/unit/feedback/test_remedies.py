@@ -123,8 +123,8 @@ def test_a_vote_that_finds_too_many_waiting_is_sent_again(store: Store, monkeypa
     with refused("Too many votes wait for the store; send it again in a moment"):
         waiting.submit(vote())
     gate.set()
-    assert [each.result(20) for each in sent] == ["counted"] * 3
-    assert waiting.submit(vote()).result(20) == "counted"
+    assert [each.result(100) for each in sent] == ["counted"] * 3
+    assert waiting.submit(vote()).result(100) == "counted"
     waiting.close()
 
 
@@ -140,8 +140,8 @@ def test_a_vote_that_was_written_in_vain_is_sent_again(store: Store, monkeypatch
     monkeypatch.setattr(store, "put", broken_once)
     writing, one = Commits(VoteWriter(store), lambda record: None), vote()
     with refused("The votes were not written: …; send them again, and see the server's log"):
-        writing.submit(one).result(20)
-    assert writing.submit(one).result(20) == "counted"
+        writing.submit(one).result(100)
+    assert writing.submit(one).result(100) == "counted"
     writing.close()
 
 

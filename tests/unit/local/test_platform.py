@@ -292,4 +292,4 @@ def test_a_promotion_that_waits_for_people_says_how_far_they_are(
     with running(platform):
         wait_for(lambda: any(str(said) in each.status.waiting for each in home.promotions()), what="the message")
         save(store, msgspec.structs.replace(make_evaluation(version, score=0.9), suite="tone.people"))
-        wait_for(lambda: home.promotions()[0].status.phase == "Progressing", seconds=30, what="the result")
+        wait_for(lambda: home.promotions()[0].status.phase == "Progressing", what="the result")

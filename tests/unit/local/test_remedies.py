@@ -82,7 +82,7 @@ def test_a_platform_that_runs_is_stopped_by_the_command_that_the_message_names(h
             pass
         done = CliRunner().invoke(root, command_in(str(caught.value)))
         assert done.exit_code == 0, done.output
-        running.wait(30)
+        running.wait(100)
     with home.hold():
         pass
 

@@ -37,7 +37,7 @@ def pod(uri: str, end: int = signal.SIGKILL) -> Iterator[tuple[str, list[str]]]:
             yield printed[0].partition("#")[0].replace("0.0.0.0", "127.0.0.1"), printed  # noqa: S104
         finally:
             child.send_signal(end)
-            printed.append(child.communicate(timeout=30)[0])
+            printed.append(child.communicate(timeout=100)[0])
 
 
 @pytest.fixture

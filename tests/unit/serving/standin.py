@@ -45,7 +45,7 @@ class StandIn:
     `script`, where there is one, is sent instead as it is, in these pieces; each of `says`, too, is the text of one
     answer, or its deltas, or WAITs for `go_on`. `refusal` is the status of every answer, and an `endless` one goes on
     as that to "go on". `own_ids` makes it name answers itself and end with [DONE], as vLLM does; with `usage_at_finish`
-    the last chunk with a choice has the usage, as in `transformers serve`.
+    the last chunk with a choice has the usage, as in `transformers serve`. It is not `healthy` while it loads.
     """
 
     url: str = ""
@@ -59,6 +59,7 @@ class StandIn:
     usage_at_finish: bool = False
     refusal: int | None = None
     endless: bool = False
+    healthy: bool = True
     ended: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
 
@@ -70,7 +71,7 @@ class StandIn:
         return app
 
     async def health(self, request: web.Request) -> web.Response:
-        return web.json_response({})
+        return web.json_response({}, status=200 if self.healthy else 503)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

@@ -63,7 +63,7 @@ def test_an_answer_in_one_piece_is_logged_with_its_numbers_and_texts(server: Ser
     assert (found.step, found.user) == (step_tag("shop-run-7", 1), read.user)
     assert found.conversation == server.ids.tag_of_conversation("c-1")
     assert (found.input_tokens, found.output_tokens) == (USAGE["prompt_tokens"], USAGE["completion_tokens"])
-    assert (found.finish, found.first_text_seconds, 0 < found.seconds < 20) == ("stop", None, True)
+    assert (found.finish, found.first_text_seconds, found.seconds > 0) == ("stop", None, True)
     assert found.content
     assert found.content.messages == ({"role": "user", "content": "hi"},)
     assert found.content.answer == "Blue."

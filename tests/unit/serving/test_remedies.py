@@ -284,8 +284,8 @@ def test_an_engine_answers_for_the_model_and_key_that_it_knows() -> None:
 
 
 def test_an_engine_that_was_started_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "START_SECONDS", 0.1)
-    with refused("did not come up within "):
+    with refused("did not come up within "), monkeypatch.context() as patched:
+        patched.setattr(remote, "START_SECONDS", 0.1)
         warm(Engine(f"http://127.0.0.1:{free_port()}", MODEL))
     with run_engine() as engine:
         warm(Engine(engine.url, engine.model))
@@ -340,9 +340,10 @@ signal.pause()
     with run_engine(Ill() if how == "broke down" else StandIn()) as running:
         with started(tmp_path / "log", program) as child:
             pulse = Pulse("/health", lambda body: Progress(1, 1))
-            child.wait_until(lambda: "missing" in child.tail() or child.exit_code is not None, seconds=20)
+            child.wait_until(lambda: "missing" in child.tail() or child.exit_code is not None, seconds=120)
+            stall_seconds = 0.1 if how == "did nothing" else 100
             with refused(words[how]) as caught:
-                watched(Engine(running.url, running.model, child, pulse=pulse, stall_seconds=0.1))
+                watched(Engine(running.url, running.model, child, pulse=pulse, stall_seconds=stall_seconds))
         (log,) = re.findall(r"\(log: (.+?)\)", str(caught.value))
         assert "needed is missing" in Path(log).read_text()
     needed.touch()

@@ -120,7 +120,8 @@ def test_a_body_that_trickles_is_told(
 ) -> None:
     version = busy.publish(folder, NAME, release=RELEASE, producer=PRODUCER)
     monkeypatch.setattr(bodies, "STALL_SECONDS", 0.05)
-    monkeypatch.setattr(transfer, "_ATTEMPTS", 2)
+    if times > 1:  # else a busy machine may be as slow as a store that trickles
+        monkeypatch.setattr(transfer, "_ATTEMPTS", 2)
     for pattern, read in (
         ("GET .*manifest", lambda: busy.manifest(NAME)),
         ("GET .*safetensors", lambda: busy.verify(version.uri)),

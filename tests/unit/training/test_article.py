@@ -78,7 +78,7 @@ class Desk:
             capture_output=True,
             text=True,
             check=False,
-            timeout=200,
+            timeout=400,
         )
 
     @property

@@ -57,7 +57,7 @@ def wait_beside(process: subprocess.Popen[str], done: Callable[[], bool]) -> Non
         assert process.poll() is None, "it ended too early"
         return False
 
-    wait_for(is_done, seconds=120)
+    wait_for(is_done)
 
 
 def ranks_of(output: Path, rank: str) -> list[int]:
@@ -79,7 +79,7 @@ def held(pids: Sequence[int]) -> Iterator[None]:
         os.kill(pid, signal.SIGSTOP)
     yield
     for pid in pids:
-        wait_for(partial(_waits, pid, signal.SIGTERM), seconds=60, what=f"SIGTERM for {pid}")
+        wait_for(partial(_waits, pid, signal.SIGTERM), what=f"SIGTERM for {pid}")
         os.kill(pid, signal.SIGCONT)
 
 

@@ -68,7 +68,7 @@ def printed(server: Server, title: str) -> str:
     program = PROGRAMS[title].replace("http://localhost:8080", server.url)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "docs/examples")}
     ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=100, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=200, check=False
     )
 
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -239,7 +239,7 @@ def test_several_processes_may_ask_at_once(data: Path, model: Path, tmp_path: Pa
         subprocess.Popen([sys.executable, script, config, model], stdout=subprocess.PIPE, env=environment)
         for _ in range(3)
     ]
-    told = sorted(process.communicate(timeout=120)[0].split() for process in asking)
+    told = sorted(process.communicate(timeout=300)[0].split() for process in asking)
 
     assert [one[0] for one in told] == [b"0", b"0", b"1"]
     assert len({tuple(one[1:]) for one in told}) == 1

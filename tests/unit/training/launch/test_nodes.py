@@ -64,14 +64,15 @@ class Job:
     def lose(self, node: int, checkpoint: Path) -> None:
         """End a node as a failure of its machine would, once there is a checkpoint."""
         complete = checkpoint / "resume" / "complete.json"
-        wait_for(complete.exists, seconds=120, what=f"{complete}, see {self._folder}/pod-*.log")
+        wait_for(complete.exists, what=f"{complete}, see {self._folder}/pod-*.log")
         mark = f"TUNEGATE_CACHE={self._folder}/cache-{node}\0".encode()
         for pid in _processes_with(mark):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended with its guard
+                os.kill(pid, signal.SIGKILL)
         self.pods[node].wait()
 
     def wait(self, node: int) -> int:
-        return self.pods[node].wait(200)
+        return self.pods[node].wait(300)
 
     def said(self, node: int) -> str:
         return (self._folder / f"pod-{node}.log").read_text()
@@ -83,7 +84,7 @@ class Job:
         for pod in self.pods.values():
             pod.kill()
             pod.wait()
-        wait_for(lambda: not processes_about(self._folder), seconds=60, what="its processes to be gone")
+        wait_for(lambda: not processes_about(self._folder), what="its processes to be gone")
 
 
 def _processes_with(mark: bytes) -> list[int]:
@@ -151,7 +152,7 @@ def test_a_node_stays_until_the_first_has_published_what_is_left(
     config = replace(full.config, store=elsewhere.uri, nproc_per_node=1)
     job = stack.enter_context(Job(config, tmp_path, fixed(free_port())))
     job.start(1)
-    wait_for(lambda: "waiting until the first node has finished" in job.said(1), seconds=120)
+    wait_for(lambda: "waiting until the first node has finished" in job.said(1))
     job.start(0)
 
     assert job.wait(1) == 0, job.said(1)

@@ -36,7 +36,7 @@ def _interrupted(launched: subprocess.Popen[str], output: Path, pids: Callable[[
         wait_beside(launched, lambda: bool(read_log(output)))
         for pid in pids():
             os.kill(pid, signal.SIGTERM)
-        _, said = launched.communicate(timeout=120)
+        _, said = launched.communicate(timeout=300)
     finally:
         launched.kill()
         launched.communicate()
@@ -69,7 +69,7 @@ def test_a_run_is_stopped_for_its_numbers_with_everything_published(shop: Shop) 
         wait_beside(launched, lambda: (output / VERSIONS).is_file())
         word = RunStop(message="score is 0.4, worse than 0.6", time=datetime.now(UTC))
         stop_run(shop.store, "tiny", "worse", word)
-        _, said = launched.communicate(timeout=120)
+        _, said = launched.communicate(timeout=300)
     finally:
         launched.kill()
         launched.communicate()
@@ -97,7 +97,7 @@ def test_ranks_that_are_all_asked_agree_on_a_step(shop: Shop, forks: Forks) -> N
     plan.write_bytes(to_json(prepared_plan(config, 2)))
 
     ranks = forks.start(plan, 2)
-    wait_for(lambda: read_log(output), seconds=60, what=f"steps, see {ranks.log}")
+    wait_for(lambda: read_log(output), what=f"steps, see {ranks.log}")
     for pid in ranks.pids:
         os.kill(pid, signal.SIGTERM)
 
