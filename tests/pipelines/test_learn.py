@@ -27,15 +27,17 @@ from tunegate.training.config import check_config
 
 CONFIG, *_, CRON = yaml.safe_load_all((PIPELINES / "70-learn.yaml").read_text())
 POD = CRON["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-LAST_WEEK = (datetime.now(UTC).date() - MONDAY).days // 7 - 1
 
 
-def keep_week(store: Store, *found: Judged) -> None:
-    """The log of last week."""
+def last_week() -> int:
+    """Which one it is now, counted from the first of the logs."""
+    return (datetime.now(UTC).date() - MONDAY).days // 7 - 1
+
+
+def keep_week(store: Store, week: int, *found: Judged) -> None:
+    """The log of a week."""
     rows = [msgspec.json.encode(each.interaction) for each in found]
-    store.put(
-        segment_key(FOLDER, MONDAY + timedelta(weeks=LAST_WEEK), "a" * 12, 0), Segment().with_lines(rows).to_bytes()
-    )
+    store.put(segment_key(FOLDER, MONDAY + timedelta(weeks=week), "a" * 12, 0), Segment().with_lines(rows).to_bytes())
     VoteWriter(store).write([each.vote for each in found if each.vote])
 
 
@@ -73,12 +75,14 @@ def test_last_weeks_corrections_become_a_job_that_can_begin(
     pod: dict[str, list[str]], store: Store, tmp_path: Path
 ) -> None:
     asked = load_suite("shop-en").questions[0].messages[-1].content  # type: ignore[union-attr]
+    week = last_week()
     keep_week(
         store,
-        answered(1, PRICE[0], "down", week=LAST_WEEK, correction="99 元。"),
-        answered(2, DELIVERY[0], "down", week=LAST_WEEK),
-        answered(3, asked, "down", week=LAST_WEEK, correction="It costs $22."),
-        answered(4, PRICE[1], "down", week=LAST_WEEK - 1, correction="older"),
+        week,
+        answered(1, PRICE[0], "down", week=week, correction="99 元。"),
+        answered(2, DELIVERY[0], "down", week=week),
+        answered(3, asked, "down", week=week, correction="It costs $22."),
+        answered(4, PRICE[1], "down", week=week - 1, correction="older"),
     )
     assert "3 to decide on" in call(*pod["review"])
     assert "0 of 3 decided on" in call(*pod["wait"][:-1], "--at-most=0")
@@ -107,7 +111,8 @@ def test_last_weeks_corrections_become_a_job_that_can_begin(
 
 
 def test_a_week_in_which_nobody_disliked_anything_trains_nothing(pod: dict[str, list[str]], store: Store) -> None:
-    keep_week(store, answered(1, PRICE[0], "up", week=LAST_WEEK))
+    week = last_week()
+    keep_week(store, week, answered(1, PRICE[0], "up", week=week))
     assert "No disliked answer" in call(*pod["review"])
     assert call(*pod["wait"]).endswith("0 of 0 decided on.\n")
     for step in ("take", "build"):

@@ -171,7 +171,8 @@ def test_changed_file_is_read_again_also_with_its_old_size_and_time(weights: Pat
     assert digest_of_file(weights, cache=tmp_path / "digests") != before
 
 
-def test_file_of_the_last_seconds_is_not_kept(weights: Path, tmp_path: Path) -> None:
+def test_file_of_the_last_seconds_is_not_kept(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunegate.files._RACY_SECONDS", 1000.0)
     digest_of_file(weights, cache=tmp_path / "digests")
 
     assert not (tmp_path / "digests").exists()

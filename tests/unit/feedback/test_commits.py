@@ -80,7 +80,7 @@ def test_while_the_store_is_away_votes_are_refused_and_what_is_sent_again_counts
 
     cut[0] = True
     waiting = [commits.submit(vote) for vote in votes]
-    outcomes = [future.exception(60) or future.result() for future in waiting]
+    outcomes = [future.exception(200) or future.result() for future in waiting]
     assert outcomes[0] == "repeat"
     assert all(isinstance(outcome, StoreError) for outcome in outcomes[1:])
 
@@ -97,7 +97,7 @@ def test_a_vote_that_breaks_the_writer_is_refused_and_the_next_one_is_written(st
     """Whatever it breaks by: a thread that ended would keep every later vote waiting for ever."""
     commits = Commits(VoteWriter(store), lambda record: None)
     broken = msgspec.structs.replace(make_vote(DIGEST, "up"), answered="never")
-    assert isinstance(commits.submit(broken).exception(20), StoreError)
+    assert isinstance(commits.submit(broken).exception(100), StoreError)
     assert commits.submit(make_vote(DIGEST, "up")).result(100) == "counted"
     commits.close()
 

@@ -75,10 +75,10 @@ def test_the_log_is_read_in_the_thread_of_the_store_and_news_are_told(store: Sto
     try:
         assert source.votes(asked, "shop", FRESH) is None
         assert votes_until(source, asked, bool) == {candidate: {}, stable: {}}
-        assert told == ["shop"]
+        wait_for(lambda: told == ["shop"], what="the news, which come after what they are about")
         writer.write([make_vote(candidate, step=step_tag("shop-run-1", 0)) for _ in range(3)])
         votes_until(source, asked, lambda votes: votes == {candidate: {0: Tally(down=3)}, stable: {}})
-        assert told == ["shop"] * 2
+        wait_for(lambda: told == ["shop"] * 2, what="the news")
         (key,) = store.keys(".tunegate/votes/")
         store.put(key, b"cut")
         problem = votes_until(source, asked, lambda votes: isinstance(votes, Problem))
@@ -225,7 +225,7 @@ def test_what_people_judge_is_asked_for_until_it_is_there_and_only_where_it_is_a
         save_progress(store, with_mark)
         found()
         wait_for(lambda: source.progress(*key) != "")
-        assert told == ["shop"], "so that the promotion's status says it"
+        wait_for(lambda: told == ["shop"], what="the news, so that the promotion's status says it")
         told.clear()
         (state,) = evaluation_states(policy, [version, other], found(), source.progress).values()
         assert (state.result, state.message) == (None, "1 of 3 items marked, by Li (1); 1 of 4 judgements")
@@ -234,7 +234,7 @@ def test_what_people_judge_is_asked_for_until_it_is_there_and_only_where_it_is_a
         wait_for(lambda: key in found(), what="the result of the people")
         assert found().keys() == {key}
         assert found()[key].metrics[0].value == 0.9
-        assert told == ["shop"]
+        wait_for(lambda: told == ["shop"], what="the news")
     finally:
         stop.set()
         source.wake()
