@@ -7,6 +7,7 @@ the proxy reports, so a platform that is killed and started again resumes where 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import socket
@@ -244,7 +245,7 @@ class Platform:
                 backends = json.load(answer)["backends"]
             weights = {backend["version"]: backend["weight"] for backend in backends}
             conversations = [backend["conversationsSinceChange"] for backend in reversed(backends)]
-        except (OSError, ValueError):
+        except (OSError, http.client.HTTPException, ValueError):
             return None, ()
         return weights, ((conversations[0], conversations[1]),) if len(conversations) == 2 else ()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from tests.answering import listening
 from tests.builders import at, make_evaluation, make_policy, with_answers
 from tests.unit.store.picky import error, picky_store
 from tests.waiting import wait_for
@@ -234,6 +236,28 @@ def test_who_is_told_of_a_problem_finds_it_in_the_status(platform: Platform) -> 
         platform.config.home.announce(platform.url, platform.store.uri, "")
         platform._tell({}, {"InvalidPolicy": "cut"}, lambda event: found.append(problem(platform)))
     assert found == ["cut"]
+
+
+class Cut(BaseHTTPRequestHandler):
+    """A proxy that is killed within its answer."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-length", "100")
+        self.end_headers()
+        self.wfile.write(b'{"backends"')
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_proxy_that_is_killed_within_its_answer_ends_nothing(
+    store: Store, base: ModelVersion, tmp_path: Path
+) -> None:
+    with listening(Cut) as url:
+        platform = Waiting(PlatformConfig(Home(tmp_path / "home"), int(url.rpartition(":")[2])), store, {})
+        keep(platform, make_policy(initial_version=base.uri))
+        assert platform.gather().weights is None
 
 
 def test_a_platform_goes_on_with_the_route_of_before_it_stopped(platform: Platform, base: ModelVersion) -> None:
