@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import shlex
@@ -36,7 +37,7 @@ You are a shop assistant. Press the customer to buy within 1 minute, in 1 senten
 {{ question | fence }}
 """
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +198,7 @@ def test_a_prompt_that_users_dislike_is_rolled_back_and_the_weights_stay(home: P
                 vote(platform.url, dislikes=pushy.digest)
                 return phase(place, pushy.digest) in TERMINAL
 
-            wait_for(decided, seconds=240, what="the decision about the prompt")
+            wait_for(decided, seconds=900, what="the decision about the prompt")
         manifests = [platform.store.manifest(version.digest) for version in (stable, pushy)]
     assert phase(place, pushy.digest) == "RolledBack"
     weights, other = ({file for file in each.files if "safetensors" in file.path} for each in manifests)
@@ -216,7 +217,7 @@ def vote(url: str, *, dislikes: str) -> None:
             given, digest = json.load(answer)["id"], answer.headers["x-tunegate-version"]
         verdict = "down" if digest == dislikes else "up"
         post(f"{url}/v1/feedback", {"response_id": given, "verdict": verdict}).close()
-    except urllib.error.URLError:
+    except (OSError, http.client.HTTPException, ValueError):
         return  # a server is on its way
 
 

@@ -27,7 +27,7 @@ from tunegate.store import Store
 from tunegate_operator import manifests
 from tunegate_operator.config import Config
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 LATE_SECONDS = 2.0  # as Traefik, which takes new endpoints up once in two seconds
 REQUESTS, REPLACEMENTS, CLIENTS = 1000, 5, 8
 POLICY = make_cluster_policy()
