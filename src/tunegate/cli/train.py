@@ -100,7 +100,7 @@ def _with_file(args: list[str]) -> list[str]:
     try:
         text = Path(name).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        reason = getattr(error, "strerror", None) or "it is not UTF-8, as which it is to be saved"
         raise UsageError(f"{name} can't be read: {reason}; give the path of a file of settings.") from None
     pairs = [f"--{word}" if re.match(r"\w+=", word) else word for word in rest]
     return [*arguments_of_file(text, name), *pairs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import socket
@@ -191,13 +192,21 @@ LINES = [
         pai(line("--output_dir /data/oss_bucket_2/x")),
         pai(line("--output_dir /data/oss_bucket_2/x").replace("oss://a/,", "oss://a/,oss://c/,")),
     ),
+    Case(
+        " in the pai line; keep one", pai(line() + "-DworkerCount=2 -DworkerCount=3"), pai(line() + "-DworkerCount=2")
+    ),
+    Case(
+        "; the folder of the first one is ",
+        pai(line("--output_dir /data/oss_bucket0/x")),
+        pai(line("--output_dir /data/oss_bucket_0/x")),
+    ),
     Case("give the whole command, with pai -name in front", pai("-DworkerCount=2"), pai(line())),
     Case("tunegate submits pai -name pytorch", pai(line().replace("pytorch112z", "tensorflow")), pai(line())),
     Case(" not known and has no meaning here; leave it out", pai(line() + "-Dtables=a"), pai(line())),
     Case(
         "; a job has one endpoint: keep one of them",
-        pai(line() + "-DossHost=h1 -Dbuckets=oss://a/?host=h2"),
-        pai(line() + "-DossHost=h1 -Dbuckets=oss://a/?host=h1"),
+        pai(line().replace("oss://a/,", "oss://a/?host=h2,") + "-DossHost=h1"),
+        pai(line().replace("oss://a/,", "oss://a/?host=h1,") + "-DossHost=h1"),
     ),
     Case("There are several `pai` lines; give one", pai(f"{line()};{line()}"), pai(f"{line()};")),
     Case(
@@ -240,7 +249,8 @@ FILES = [
     Case("; correct it there.", yaml_file("a: ["), yaml_file("seed: 7")),
     Case("; write one a line, such as", yaml_file("seed"), yaml_file("seed: 7")),
     Case(" twice; keep one of them.", yaml_file("seed: 7\nseed: 8"), yaml_file("seed: 7")),
-    Case(" layout; write its older keys, such as", yaml_file("peft_config: {}"), yaml_file("finetuning_type: lora")),
+    Case(" layout; write the keys of LLaMA-Fac", yaml_file("peft_config: {}"), yaml_file("finetuning_type: lora")),
+    Case(" has settings below ", yaml_file("train:\n  seed: 7"), yaml_file("seed: 7")),
     Case(
         "; give a whole number of steps, or their share",
         settings(save_strategy="steps", save_steps=1.5),
@@ -428,6 +438,7 @@ DATA_SETS = [
         entry(file_name="chats.jsonl", tags={"role_tag": "role", "content_tag": "content"}, formatting="sharegpt"),
     ),
     Case("; correct it.", entry(num_samples="many"), entry(num_samples=1)),
+    Case(": there is no formatting ", entry(formatting="Alpaca"), entry(formatting="alpaca")),
     Case(": there is no key ", entry(num_sample=1), entry(num_samples=1)),
     Case("correct the name, or put the file there", entry(file_name="no.jsonl"), entry(file_name="rows.jsonl")),
     Case(
@@ -807,6 +818,11 @@ def test_a_file_is_read_once_it_is_converted_repaired_and_described_as_the_messa
     rows.write_bytes(text.encode("gbk"))
     with refused("; save it as UTF-8, or convert it: iconv -f "):
         find_datasets(str(tmp_path), (str(rows),))
+    with refused(" is not what its name says: it ") as caught:
+        rows.write_bytes(gzip.compress(text.encode()))
+        find_datasets(str(tmp_path), (str(rows),))
+    assert "add .gz to its name" in str(caught.value)
+    assert find_datasets(str(tmp_path), (str(rows.rename(f"{rows}.gz")),))[0].layout.formatting == "alpaca"
     rows.write_text('{"a"')
     with refused(" records of … can be read; the first is …; repair it"):
         find_datasets(str(tmp_path), (str(rows),))

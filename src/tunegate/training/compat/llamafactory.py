@@ -13,6 +13,7 @@ from difflib import get_close_matches
 
 SAME = {
     "beta": "pref_beta",
+    "dev_ratio": "val_size",
     "data_path": "dataset",
     "dpo_beta": "pref_beta",
     "dpo_ftx": "pref_ftx",
@@ -26,10 +27,12 @@ SAME = {
     "model_max_length": "cutoff_len",
     "neat_packing": "packing",
     "pre_seq_len": "num_virtual_tokens",
+    "prompt_template": "template",
     "pure_bf16": "bf16",
     "rlhf_type": "stage",
     "run_name": "run",  # the only one under torchrun, which takes --run for a short form of its own --run-path
     "sft_type": "finetuning_type",
+    "split_dataset_ratio": "val_size",
     "target_modules": "lora_target",
     "train_type": "finetuning_type",
     "tuner_type": "finetuning_type",
@@ -44,6 +47,7 @@ OPPOSITE = {
 """A name, and ours for its opposite."""
 
 _ALWAYS = "what it asks for always happens"
+_ANSWERS = "answers are trained, and nothing else"
 _ATTENTION = "the fastest attention that the machine has is used"
 _ELSEWHERE = "metrics go to trainer_log.jsonl, to --metrics_port, and with --report_to tensorboard to TensorBoard"
 _EVERY = "each checkpoint is kept, and a gate chooses among them"
@@ -56,12 +60,14 @@ _RESUMES = "a run resumes from its newest complete checkpoint by itself"
 _SERVING = "it is for generating; give it to `tunegate evaluate` or to the server"
 _WITH_CHECKPOINTS = "the validation split (--val_size) is measured with each checkpoint"
 WITHOUT_EFFECT = {
+    "assistant_only_loss": _ANSWERS,
     "attn_implementation": _ATTENTION,
     "attn_impl": _ATTENTION,
     "audio_sampling_rate": _NO_IMAGES,
     "average_tokens_across_devices": _ALWAYS,
     "bf16_full_eval": "the validation split is measured as training computes",
     "buffer_size": "tokens are read from disk, in any order",
+    "completion_only_loss": _ANSWERS,
     "compute_accuracy": "measure a version with `tunegate evaluate`",
     "data_seed": "the order of the data follows --seed",
     "data_shared_file_system": "tokens are made once on each node",
@@ -79,15 +85,18 @@ WITHOUT_EFFECT = {
     "do_train": "",
     "enable_liger_kernel": _FUSED,
     "enable_thinking": "what the records say is trained",
+    "eos_token": "an answer ends as the chat template closes it",
     "eval_accumulation_steps": _WITH_CHECKPOINTS,
     "eval_on_start": _WITH_CHECKPOINTS,
     "eval_steps": _WITH_CHECKPOINTS,
     "eval_strategy": _WITH_CHECKPOINTS,
     "evaluation_strategy": _WITH_CHECKPOINTS,
     "flash_attn": _ATTENTION,
+    "freeze_aligner": _NO_IMAGES,
     "freeze_language_model": _NO_IMAGES,
     "freeze_multi_modal_projector": _NO_IMAGES,
     "freeze_vision_tower": _NO_IMAGES,
+    "freeze_vit": _NO_IMAGES,
     "full_determinism": _ALWAYS,
     "gradient_checkpointing_kwargs": "the kind of checkpointing follows from the method",
     "greater_is_better": _EVERY,
@@ -102,6 +111,7 @@ WITHOUT_EFFECT = {
     "lazy_preprocess": _ONCE,
     "lazy_tokenize": _ONCE,
     "load_best_model_at_end": _EVERY,
+    "load_from_cache_file": "tokens are kept by the digest of the data; --overwrite_cache makes them anew",
     "local_rank": "",
     "log_level": "what the processes say is in train.log",
     "log_on_each_node": "only the first node reports",
@@ -116,7 +126,10 @@ WITHOUT_EFFECT = {
     "model_name": "a version is known by its name",
     "model_type": "the base model says what it is",
     "ms_hub_token": "modelscope reads its own",
+    "num_proc": _ONCE,
     "overwrite_output_dir": "no run deletes another: what is there is resumed, or refused if it is another's",
+    "packing_strategy": "--packing fills rows as they fit best",
+    "padding_free": "--packing leaves padding out",
     "padding_side": "it makes no difference to what is trained",
     "per_device_eval_batch_size": "they are measured in batches of --per_device_train_batch_size",
     "plot_loss": "",
@@ -135,19 +148,24 @@ WITHOUT_EFFECT = {
     "top_k": _SERVING,
     "top_p": _SERVING,
     "trust_remote_code": _NO_CODE,
+    "tuner_backend": "adapters are peft's",
     "upcast_layernorm": "norms are computed in float32 by the model itself",
     "use_cache": "no answer is generated",
     "use_fast_tokenizer": "every tokenizer is a fast one",
+    "use_hf": "the name of the model says the hub: hf://ORG/NAME or ms://ORG/NAME",
+    "use_kernels": _FUSED,
     "use_reentrant_gc": "the kind of checkpointing follows from the method",
     "use_swanlab": _ELSEWHERE,
     "use_unsloth_gc": "--gradient_checkpointing saves the same memory",
     "video_fps": _NO_IMAGES,
+    "vit_lr": _NO_IMAGES,
     "video_max_pixels": _NO_IMAGES,
     "video_maxlen": _NO_IMAGES,
     "video_min_pixels": _NO_IMAGES,
 }
 """Accepted, and why nothing comes of it; the empty reason goes without saying."""
 
+_MEASURED = "measure a version with `tunegate evaluate`"
 _ADAPTER = "merge the adapter with `tunegate merge`, and give the result to --model_name_or_path"
 _AFTER = "train in bfloat16, and make a smaller version afterwards with `tunegate quantize`"
 _GPU = "a GPU is used where there is one; hide it with CUDA_VISIBLE_DEVICES=''"
@@ -162,30 +180,35 @@ _STARTED = "start processes with --nproc_per_node, torchrun, or a PyTorchJob; le
 _HUB = "the hub's own client reads it; set HF_TOKEN in the environment"
 _TURN = "write it into the records of the data set, as their system turn"
 REFUSED = {
+    "activation_offloading": "give --gradient_checkpointing true",
     "adapter_name_or_path": _ADAPTER,
     "add_special_tokens": "no token is added to the vocabulary; leave it out",
     "add_tokens": "no token is added to the vocabulary; leave it out",
     "additional_target": "an adapter is trained and nothing beside it; leave it out, or give --finetuning_type full",
-    "assistant_only_loss": "only answers are trained, always; leave it out",
     "auto_find_batch_size": "give --per_device_train_batch_size",
+    "batch_size": "give --per_device_train_batch_size",
     "cache_dir": "set TUNEGATE_CACHE in the environment instead",
+    "chat_template_path": "save it as chat_template.jinja in the folder of the base",
     "checkpoint_dir": _ADAPTER,
     "create_new_adapter": _LORA,
     "dataset_name": "give --dataset the path of its files, or of an entry in dataset_info.json",
+    "dataset_text_field": "name the columns of the data set in its entry of dataset_info.json",
     "default_system": _TURN,
-    "do_predict": "measure a version with `tunegate evaluate`",
+    "do_predict": _MEASURED,
     "double_quantization": _AFTER,
     "dpo_label_smoothing": _PAIRS,
     "dpo_loss": _PAIRS,
     "early_stopping_steps": "a policy ends a run whose checkpoints get worse (docs/evaluation.md); leave it out",
     "eval_data_path": "make a validation split with --val_size",
     "eval_dataset": "make a validation split with --val_size",
+    "freeze_llm": "choose what is trained by --finetuning_type",
     "freeze_extra_modules": "name the modules in --name_module_trainable",
     "fsdp": _SHARED,
     "fsdp_config": _SHARED,
     "fsdp_transformer_layer_cls_to_wrap": _SHARED,
     "hf_hub_token": _HUB,
     "hub_token": _HUB,
+    "infer_backend": "give the version to `tunegate serve`",
     "kto_chosen_weight": f"{_STAGE}; leave it out",
     "label_smoothing_factor": _LOSS,
     "ld_alpha": _PAIRS,
@@ -193,9 +216,11 @@ REFUSED = {
     "load_in_8bit": _AFTER,
     "loraplus_lr_ratio": _LORA,
     "loss_type": _LOSS,
+    "lang": _MEASURED,
     "mask_history": "every answer of a dialogue is trained; split the records where only the last should be",
     "mixture_of_depths": "the base is trained as it is; leave it out",
     "modules_to_save": "an adapter is trained and nothing beside it; leave it out, or give --finetuning_type full",
+    "n_shot": _MEASURED,
     "neftune_noise_alpha": "no noise is added, so that equal runs are equal; leave it out",
     "new_special_tokens_config": "no token is added to the vocabulary; leave it out",
     "no_cuda": _GPU,
@@ -205,7 +230,7 @@ REFUSED = {
     "pissa_init": _LORA,
     "ppo_epochs": f"{_STAGE}; leave it out",
     "ppo_score_norm": f"{_STAGE}; leave it out",
-    "predict_with_generate": "measure a version with `tunegate evaluate`",
+    "predict_with_generate": _MEASURED,
     "pref_bco_weight": _PAIRS,
     "pref_loss": _PAIRS,
     "push_to_hub": "versions are published in --store; leave it out",
@@ -221,9 +246,11 @@ REFUSED = {
     "shift_attn": f"{_ATTENTION}; leave it out",
     "simpo_gamma": _PAIRS,
     "stage": f"{_STAGE}; give one of these",
+    "source_prefix": _TURN,
     "split": "name the file of the split in dataset_info.json",
     "system": _TURN,
     "system_prompt": _TURN,
+    "task": _MEASURED,
     "tokenized_path": "tokens are kept under TUNEGATE_CACHE by the digest of the data; leave it out",
     "torch_compile": "nothing is compiled; leave it out",
     "train_from_scratch": "training begins with the weights of the base; leave it out",
@@ -341,6 +368,8 @@ def _in_our_words(flag: str, value: str | None) -> list[str] | None:
         return [f"--finetuning_type={'full' if _is_false(value) else 'lora'}"]
     if flag in ("dtype", "torch_dtype") and (value or "").removeprefix("torch.") in _DTYPES:
         return list(_DTYPES[(value or "").removeprefix("torch.")])
+    if flag == "deepspeed" and value == "zero2":  # ms-swift's name for what is the default here
+        return []
     if flag == "save_strategy" and _is_false(value):
         return ["--save_strategy=no"]
     if flag == "optim" and value == "adamw_hf":  # torch's, by the name of transformers' own, which is gone

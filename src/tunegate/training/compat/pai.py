@@ -39,6 +39,7 @@ _PACKAGE_FILES = ("dataset_dir", "deepspeed")
 # As it is pasted from pages and chats: quotes that a word processor bent, spaces that don't break, Windows' line ends.
 _TYPED = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "\u00a0": " ", "；": ";", "\r": None})
 _HOST = re.compile(r"((?:oss|s3)://[^./?]+)\.(oss-[a-z0-9-]+\.aliyuncs\.com)")
+_PROMPT = re.compile(r"^[ \t]*(?:[!%$>]|odps@[^>\n]*>)[ \t]*(?=(?:pai|set|use)\b)", re.IGNORECASE | re.MULTILINE)
 _CONTINUED = re.compile(r"\\[ \t]*\n")
 _COMMENT = re.compile(r"(?:#|--(?=\s|$)).*?(?=\n|$)")
 
@@ -114,10 +115,12 @@ class _Line:
         self._missing: dict[str, None] = {}
         while rest:
             part = rest.pop(0)
-            if part in ("-name", "-project") and rest:
-                self._options[part[1:]] = rest.pop(0)
+            if part.lower() in ("-name", "-project") and rest:
+                self._options[part[1:].lower()] = rest.pop(0)
             elif part.startswith("-D") and "=" in part:
                 name, _, value = part[2:].partition("=")
+                if self._options.get(name, value) != value:
+                    raise UsageError(f"-D{name} is {self._options[name]!r} and {value!r} in the pai line; keep one.")
                 self._options[name] = value
             else:
                 raise UsageError(f"{part!r} in the pai line is not an option; they are -name, -project and -DX=Y.")
@@ -186,7 +189,7 @@ class _Line:
 def _statement(text: str) -> tuple[list[str], list[str]]:
     """The words before the `pai` line, and those of it, up to the ';' that ends it; comments are left out."""
     statements, spaced = [], ""  # with a space before each option, outside quotes: a copied line may have lost them
-    for piece in _pieces(_CONTINUED.sub(" ", text.translate(_TYPED))):
+    for piece in _pieces(_PROMPT.sub("", _CONTINUED.sub(" ", text.translate(_TYPED)))):
         if piece == ";":
             statements.append(spaced)
             spaced = ""
@@ -277,6 +280,8 @@ def _arguments(
 def _in_a_bucket(path: str, buckets: tuple[str, ...]) -> str:
     """The URI of what was mounted; another path as it is."""
     mount = _MOUNT.fullmatch(path)
+    if not mount and path.startswith("/data/oss_bucket"):
+        raise UsageError(f"{path} is in no bucket; the folder of the first one is /data/oss_bucket_0/.")
     if not mount:
         return path
     number, rest = int(mount[1]), (mount[2] or "").strip("/")

@@ -16,7 +16,18 @@ SUFFIXES = (".yaml", ".yml", ".json")
 
 # What its settings mean where a file leaves them out, and ours don't.
 DEFAULTS = {"lr_scheduler_type": "linear", "lora_rank": 8}
-_OTHER_LAYOUT = {"model_class", "train_dataset", "dist_config", "kernel_config", "peft_config", "quant_config"}
+_OTHER_LAYOUTS = {
+    "LLaMA-Factory's v1": {
+        "model_class",
+        "train_dataset",
+        "dist_config",
+        "kernel_config",
+        "peft_config",
+        "quant_config",
+    },
+    "Axolotl's": {"base_model", "datasets", "sequence_len", "micro_batch_size", "adapter"},
+}
+_OF_OBJECTS = ("_kwargs", "_args", "_config", "_scaling")  # how settings end that may have settings of their own
 
 
 def arguments_of_file(text: str, name: str) -> list[str]:
@@ -36,11 +47,18 @@ def arguments_of_file(text: str, name: str) -> list[str]:
     keys = [key.value for key, _ in node.value]
     if twice := [key for index, key in enumerate(keys) if key in keys[:index]]:
         raise UsageError(f"{name} has {twice[0]} twice; keep one of them.")
-    if other := sorted(_OTHER_LAYOUT & loaded.keys()):
-        raise UsageError(
-            f"{name} has {', '.join(other)}, of LLaMA-Factory's v1 layout; write its older keys, such as "
-            "model_name_or_path, dataset, finetuning_type."
+    for layout, keys_of_it in _OTHER_LAYOUTS.items():
+        if other := sorted(keys_of_it & loaded.keys()):
+            raise UsageError(
+                f"{name} has {', '.join(other)}, of {layout} layout; write the keys of LLaMA-Factory's examples, "
+                "such as model_name_or_path, dataset, finetuning_type."
+            )
+    nested = [key for key, value in loaded.items() if isinstance(value, dict) and not key.endswith(_OF_OBJECTS)]
+    if nested:
+        remedy = (
+            "write them into a file of its own, and its path here" if nested == ["deepspeed"] else "write them flat"
         )
+        raise UsageError(f"{name} has settings below {', '.join(nested)}; {remedy}.")
     settings = {**DEFAULTS, **loaded}
     return [f"--{key}={_text(value)}" for key, value in settings.items() if value is not None]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -215,9 +215,14 @@ def _entry(info: str, name: str, raw: Any) -> Entry:
     for key in _UNSUPPORTED_COLUMNS:
         if isinstance(raw.get("columns"), dict) and key in raw["columns"]:
             raise UsageError(f"{where}: the column {key} can't be trained; leave it out to train the text alone.")
+    raw = _with_tags(raw)
     _refuse_unknown(where, raw, Entry.__struct_fields__)
     _refuse_unknown(f"{where}, columns", raw.get("columns"), Columns.__struct_fields__)
     _refuse_unknown(f"{where}, tags", raw.get("tags"), Tags.__struct_fields__)
+    if raw.get("formatting") not in (None, *get_args(Formatting)):
+        near = _nearest(str(raw["formatting"]).lower(), get_args(Formatting))
+        known = ", ".join(get_args(Formatting))
+        raise UsageError(f"{where}: there is no formatting {raw['formatting']!r}{near}; give one of: {known}.")
     try:
         entry = msgspec.convert(raw, Entry)
     except msgspec.ValidationError as error:
@@ -242,6 +247,17 @@ def _entry(info: str, name: str, raw: Any) -> Entry:
     if columns and formatting != "alpaca" and not columns.messages:
         raise UsageError(f"{where}: columns must name messages; what it leaves out is not read.")
     return entry
+
+
+def _with_tags(raw: dict[str, Any]) -> dict[str, Any]:
+    """The entry with its tags among its tags: LLaMA-Factory of 2023 had `role` and `content` among the columns."""
+    columns = raw.get("columns")
+    if not isinstance(columns, dict):
+        return raw
+    names = {"role": "role_tag", "content": "content_tag"} | {tag: tag for tag in Tags.__struct_fields__}
+    moved = {names[key]: value for key, value in columns.items() if key in names}
+    rest = {key: value for key, value in columns.items() if key not in names}
+    return {**raw, "columns": rest, "tags": {**moved, **(raw.get("tags") or {})}} if moved else raw
 
 
 def _check_ranked(where: str, formatting: Formatting, columns: Columns) -> None:

@@ -6,7 +6,6 @@ A record that is none is refused with a typed reason and a sentence.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -56,12 +55,21 @@ def _check(message: Message) -> None:
 
 def _check_turns(messages: Sequence[Message]) -> None:
     """Each question is followed by an answer or a call, and so is what tools say to one."""
-    spoken = "".join("c" if message.tool_calls else message.role[0] for message in messages)
-    if not _IN_TURN.fullmatch(spoken):
-        problem = "user and assistant don't take turns, from a user's question to an assistant's answer"
-        if "t" in spoken:
-            problem += ", with each tool's turn after the call of it"
-        raise RecordError(Reason.NOT_IN_TURN, problem)
+    before = ""
+    for place, message in enumerate(messages, start=1):
+        speaker = "call" if message.tool_calls else message.role
+        if speaker not in _AFTER[before]:
+            expected = " or ".join(_TURN_OF[each] for each in _AFTER[before])
+            turn = f"turn {place} is {_TURN_OF[speaker]}" + (f", after {_TURN_OF[before]}" if before else "")
+            raise RecordError(
+                Reason.NOT_IN_TURN, f"user and assistant don't take turns: {turn}, where {expected} belongs"
+            )
+        before = speaker
+    if before not in ("assistant", "call"):
+        ends = f"the last turn is {_TURN_OF[before]}" if before else "there is none"
+        raise RecordError(
+            Reason.NOT_IN_TURN, f"user and assistant don't take turns: {ends}, where {_TURN_OF['assistant']} belongs"
+        )
 
 
 def dialogues_of(records: Iterable[Record], layout: Layout) -> list[Dialogue | RecordError]:
@@ -113,6 +121,8 @@ def _text(said: Any, turn: str) -> str:
         return said or ""
     if not isinstance(said, list):
         raise RecordError(Reason.NO_TEXT, f"{turn} is {_kind(said)}, not a text")
+    if said and all(isinstance(part, str) for part in said):
+        raise RecordError(Reason.NO_TEXT, f"{turn} is a list of {len(said)} texts, not one; give each a record")
     for part in said:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind != "text":
@@ -134,7 +144,21 @@ def _is_trained(message: Mapping[str, Any]) -> bool:
     return all(message.get(key) in (None, 1) for key in _WEIGHTS)
 
 
-_IN_TURN = re.compile("s?u[ac]((u|t+)[ac])*")  # system, user, assistant, call, tool
+_AFTER = {
+    "": ("system", "user"),
+    "system": ("user",),
+    "user": ("assistant", "call"),
+    "assistant": ("user", "tool"),
+    "call": ("user", "tool"),
+    "tool": ("tool", "assistant", "call"),
+}
+_TURN_OF = {
+    "system": "a system text",
+    "user": "a user's",
+    "assistant": "an assistant's",
+    "call": "a call of tools",
+    "tool": "a tool's",
+}
 _WEIGHTS = ("weight", "loss", "loss_weight", "train")  # true and false are 1 and 0
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
 
@@ -173,7 +197,10 @@ def _messages(record: Mapping[str, Any], layout: Layout) -> Iterator[Message]:
             yield Message("assistant" if place % 2 else "user", message)
             continue
         if not isinstance(message, dict) or tags.role_tag not in message:
-            raise RecordError(Reason.BAD_MESSAGE, f"a message does not have {tags.role_tag!r} and {tags.content_tag!r}")
+            keys = f"; it has {', '.join(map(repr, message))}" if isinstance(message, dict) and message else ""
+            raise RecordError(
+                Reason.BAD_MESSAGE, f"a message does not have {tags.role_tag!r} and {tags.content_tag!r}{keys}"
+            )
         role = message[tags.role_tag]
         if not isinstance(role, str) or role not in roles:
             raise RecordError(Reason.UNKNOWN_ROLE, f"{role!r} is none of the roles {', '.join(roles)}")

@@ -80,6 +80,8 @@ _ROLE_TAGS = ("from", "role", "speaker")
 _CONTENT_TAGS = ("value", "content", "text")
 _QUESTIONS = ("instruction", "prompt", "query", "question", "problem", "input", "inputs")
 _ANSWERS = ("output", "completion", "response", "answer", "solution", "target", "targets")
+# What the same is called elsewhere: told in advice, and not taken without being asked.
+_CHINESE_QUESTIONS, _CHINESE_ANSWERS = ("指令", "问题", "提问", "输入"), ("输出", "回答", "答案", "回复")
 # Alpaca's, TRL's, ms-swift's and Firefly's, which win over what else looks like a question and an answer.
 _KNOWN = {("instruction", "output"), ("prompt", "completion"), ("query", "response"), ("input", "target")}
 _PAIRS = (
@@ -105,6 +107,8 @@ def layouts_of(record: Any) -> list[Layout]:
         return []
     if isinstance(record.get("chat"), str) and "USER:" in record["chat"]:
         return [layout_of("glaive")]
+    if {"input", "reasoning_content", "content"} <= record.keys():  # what was asked of DeepSeek's API
+        return [layout_of("alpaca", Columns(prompt="input", response="content", reasoning="reasoning_content"))]
     if {"query", "answers", "tools"} <= record.keys():  # xlam's, whose answers are calls
         return [layout_of("alpaca", Columns(prompt="query", tool_calls="answers", tools="tools"))]
     of_messages = [_of_messages(record, column) for column in _MESSAGES]
@@ -137,8 +141,9 @@ def advice(record: Any) -> str:
             tags = Tags(role_tag=roles[0], content_tag=texts[0])
             layout = layout_of("sharegpt", Columns(messages=str(key)), tags)
             return f"describe it in dataset_info.json: {entry_of(layout, record)}"
-    question = next((key for key in _QUESTIONS if key in keys), "KEY")
-    answer = next((key for key in _ANSWERS if key in keys), "KEY")
+    by_name = {str(key).strip().lower(): str(key) for key in reversed(keys)}
+    question = next((by_name[key] for key in (*_QUESTIONS, *_CHINESE_QUESTIONS) if key in by_name), "KEY")
+    answer = next((by_name[key] for key in (*_ANSWERS, *_CHINESE_ANSWERS) if key in by_name), "KEY")
     layout = layout_of("alpaca", Columns(prompt=question, response=answer))
     return (
         f"describe it in dataset_info.json, with the keys that are meant: {entry_of(layout, record)}; where "
@@ -185,7 +190,7 @@ def _of_question_and_answer(record: Mapping[str, Any]) -> list[Layout]:
 
 def _of_columns(record: Mapping[str, Any], question: str, answer: str) -> Layout:
     system = _system(record)
-    if isinstance(record[question], list) and _first(record, question):  # TRL's conversational form
+    if isinstance(_first(record, question), dict):  # TRL's conversational form
         return layout_of("openai", Columns(messages=question, response=answer, system=system, tools="tools"))
     beside = "context" if "context" in record and "input" not in record else "input"
     query = beside if question != "input" else None

@@ -72,6 +72,8 @@ def _side_of_messages(record: Mapping[str, Any], layout: Layout, column: str | N
     if column and column not in record:
         raise missing(record, layout, f"it has no {column!r}", column)
     prompt = record.get(columns.messages or "")
+    if isinstance(prompt, dict) and "messages" in prompt:  # OpenAI's, where tools stand beside them
+        record, prompt = {**record, "tools": prompt.get("tools") or record.get("tools")}, prompt["messages"]
     before = [] if prompt is None else _messages(prompt, tags, tags.user_tag)
     own = _messages(record[column], tags, tags.assistant_tag) if column else []
     is_whole = bool(own) and isinstance(own[0], dict) and own[0].get(tags.role_tag) != tags.assistant_tag

@@ -22,6 +22,9 @@ def recognize_ranked(record: Any) -> Layout | None:
     """The layout of a record with two answers, by its keys; None where it has none."""
     if not isinstance(record, dict):
         return None
+    if {"input", "preferred_output", "non_preferred_output"} <= record.keys():  # OpenAI's
+        columns = Columns(messages="input", tools="tools", chosen="preferred_output", rejected="non_preferred_output")
+        return layout_of("openai", columns)
     rejected = next((key for key in ("rejected", "rejected_response", "rejected_messages") if key in record), None)
     if rejected is None or (rejected == "rejected" and "chosen" not in record):
         return None

@@ -27,6 +27,16 @@ _CHUNK = 1 << 20  # bytes
 _ROWS = 256  # of a table, in memory at once
 _LARGEST_OBJECT = 1 << 28  # bytes of a file that is one object, read to say what it is
 _NEXT = re.compile(r"\}\s*,\s*(?=\{)")  # between two objects of a list, after what can't be read
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a character that JSON writes as two, or all of one
+# What a file is by its first bytes, whatever it is called, and what to do with it.
+_MAGIC = {
+    b"\x1f\x8b": "is compressed by gzip; add .gz to its name",
+    b"\x28\xb5\x2f\xfd": "is compressed by zstd; add .zst to its name",
+    b"PK\x03\x04": "is a zip archive or a workbook of Excel; unpack it, or save the sheet as CSV in UTF-8",
+    b"PAR1": "is a Parquet file; call it .parquet",
+    b"ARROW1": "is an Arrow file; call it .arrow",
+    b"<": "is a page of HTML or XML and no data; download the file itself",
+}
 
 
 class Reason(StrEnum):
@@ -80,7 +90,9 @@ def read_records(path: Path, stream: BinaryIO) -> Iterator[tuple[int, Any]]:
         _refuse_pointer(path, stream)
         content = _decompressed(path, stream)
         if kind not in _BINARY:
-            check_encoding(path, content.read(_CHUNK))
+            head = content.read(_CHUNK)
+            _refuse_other_kind(path, head)
+            check_encoding(path, head)
             content.seek(0)
         for line, record in _READERS[kind](content):
             empty = False
@@ -104,6 +116,10 @@ def _decompressed(path: Path, stream: BinaryIO) -> BinaryIO:
     suffix = path.suffix.lower()
     if suffix not in _COMPRESSIONS:
         return stream
+    first = stream.read(1)
+    stream.seek(0)
+    if first in (b"{", b"["):
+        raise ValueError(f"it is not compressed; call it {path.stem}")
     return cast(BinaryIO, gzip.GzipFile(fileobj=stream) if suffix == ".gz" else _zstd(path).ZstdFile(stream))
 
 
@@ -134,23 +150,50 @@ def _refuse_pointer(path: Path, stream: BinaryIO) -> None:
     stream.seek(0)
 
 
+def _refuse_other_kind(path: Path, head: bytes) -> None:
+    for magic, what in _MAGIC.items():
+        if head.startswith(magic):
+            raise DataError(f"{path} is not what its name says: it {what}.")
+
+
 def check_encoding(path: Path, head: bytes) -> None:
     """Raise DataError, with the command that converts it, where a text that begins so is not UTF-8.
 
     A few bytes that are none in a text that is UTF-8 otherwise cost their records only.
     """
     lines = [line for line in head.splitlines()[: -1 if len(head) == _CHUNK else None] if not line.isascii()]
-    encoding = ""
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in head[:2]:
-        encoding = "UTF-16"
-    elif lines and not any(_decodes(line, "utf-8") for line in lines):
-        encoding = "GB18030" if all(_decodes(line, "gb18030") for line in lines) else "ENCODING"
+    encoding = _wide_encoding(head)
+    if not encoding and lines and not any(_decodes(line, "utf-8") for line in lines):
+        encoding = _encoding_of(lines)
     if encoding:
         found = "not in UTF-8" if encoding == "ENCODING" else f"in {encoding.replace('GB18030', 'GBK')}, not in UTF-8"
         raise DataError(
             f"{path} is {found}; save it as UTF-8, or convert it: "
             f"iconv -f {encoding} -t UTF-8 {path.name} > utf8-{path.name}"
         )
+
+
+def _wide_encoding(head: bytes) -> str:
+    """UTF-32 or UTF-16 by its mark, or by the zeros of a text that begins with ASCII; else nothing."""
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "UTF-32"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    zeros = "".join("0" if byte == 0 else "1" for byte in head[:2])
+    return {"01": "UTF-16BE", "10": "UTF-16LE", "00": "UTF-32BE"}.get(zeros, "")
+
+
+def _encoding_of(lines: list[bytes]) -> str:
+    """What lines that are no UTF-8 most likely are: the bytes of one East Asian encoding are mostly valid in others.
+
+    Nearly all characters of a Chinese text in GBK are also those of the older GB 2312, which the others' rarely are.
+    """
+    text = b"".join(lines)
+    strange = text.decode("gb2312", "replace").count("\ufffd")
+    if all(_decodes(line, "gb18030") for line in lines) and strange * 20 <= len(text):
+        return "GB18030"
+    likely = (("big5", "BIG5"), ("cp932", "CP932"), ("gb18030", "GB18030"))
+    return next((name for codec, name in likely if all(_decodes(line, codec) for line in lines)), "ENCODING")
 
 
 def _decodes(line: bytes, encoding: str) -> bool:
@@ -227,6 +270,7 @@ def _list(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
             return
         try:
             value, end = _DECODER.raw_decode(text)
+            _refuse_halves(value, text[:end])
             if end == len(text) and not at_end:
                 text += more()  # a number may go on
                 continue
@@ -257,7 +301,36 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=lambda _: 
 
 
 def _record(text: str) -> Any:
-    return _DECODER.decode(text)
+    try:
+        value = _DECODER.decode(text)
+    except ValueError as error:
+        raise RecordError(Reason.NOT_JSON, f"not valid JSON: {error}{_habit(text)}") from None
+    _refuse_halves(value, text)
+    return value
+
+
+def _habit(text: str) -> str:
+    """What a line that is no JSON looks like instead, where that is known."""
+    line = text.strip()
+    if "\r" in line:
+        return "; its lines end with a carriage return alone, as on old Macs: convert them with tr '\\r' '\\n'"
+    if line.endswith("},"):
+        return "; take the comma at the end of each line away, or put the lines between [ and ]"
+    if re.match(r"\{\s*'", line):
+        return "; it is written by Python's print or str: write it with json.dumps"
+    return ""
+
+
+def _refuse_halves(value: Any, text: str) -> None:
+    """Raise RecordError for half a character, as where an escaped emoji was cut: no tokenizer takes it."""
+    if _HALF.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start].encode("unicode_escape").decode()
+            raise RecordError(
+                Reason.NOT_JSON, f"it has half a character ({half}), as of an emoji that was cut"
+            ) from None
 
 
 def _unreadable(error: Exception) -> RecordError:
@@ -267,7 +340,12 @@ def _unreadable(error: Exception) -> RecordError:
 def _csv(stream: BinaryIO, delimiter: str = ",") -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(sys.maxsize)  # a long answer is no mistake
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    names = text.readline()
+    text.seek(0)
+    if delimiter not in names:  # where a comma is the decimal mark, Excel writes CSV with semicolons
+        delimiter = next((mark for mark in ";\t" if mark in names), delimiter)
     reader = csv.DictReader(text, delimiter=delimiter, strict=True)
+    reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
     last = 1
     try:
         for record in reader:

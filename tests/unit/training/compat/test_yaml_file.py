@@ -183,7 +183,10 @@ def test_each_kind_of_value_becomes_a_word(text: str, arguments: list[str]) -> N
         pytest.param("model\n", "sft.yaml is no list of settings", id="no settings"),
         pytest.param("", "sft.yaml is no list of settings", id="empty"),
         pytest.param("seed: 1\nseed: 2", "has seed twice; keep one", id="twice"),
-        pytest.param(yaml.dump({"model": "x", "peft_config": {}}), "v1 layout; write its older keys", id="v1"),
+        pytest.param(yaml.dump({"model": "x", "peft_config": {}}), "v1 layout; write the keys of LLaMA", id="v1"),
+        pytest.param("base_model: x\ndatasets: []", "base_model, datasets, of Axolotl's layout; write", id="axolotl"),
+        pytest.param("model:\n  seed: 1", "settings below model; write them flat", id="in groups"),
+        pytest.param("deepspeed:\n  stage: 2", "below deepspeed; write them into a file", id="deepspeed"),
     ],
 )
 def test_what_is_no_file_of_settings_is_refused(text: str, said: str) -> None:

@@ -13,6 +13,7 @@ from tests.unit.training.builders import dialogues, write_dialogues, write_info,
 from tunegate.api.errors import DataError, NotFoundError, UsageError
 from tunegate.store import Store
 from tunegate.training.data.datasets import DataSet, find_datasets
+from tunegate.training.data.layouts import Columns
 
 ALPACA = {"instruction": "Hi", "output": "Hello."}
 SHA1 = hashlib.sha1(b'{"instruction": "Hi", "output": "Hello."}\n', usedforsecurity=False).hexdigest()
@@ -166,7 +167,10 @@ def test_a_name_that_is_not_there_is_refused(folder: Path, names: list[str], sai
             {"file_name": "rows.jsonl", "columns": {"promt": "q"}}, "columns: .*'promt', did you mean 'prompt'", id="c"
         ),
         pytest.param({"file_name": "rows.jsonl", "tags": {"role": "q"}}, "tags: .*'role', did you mean", id="tag"),
-        pytest.param({"file_name": "rows.jsonl", "formatting": "vicuna"}, "vicuna", id="format"),
+        pytest.param({"file_name": "rows.jsonl", "formatting": "vicuna"}, "no formatting 'vicuna'; give", id="format"),
+        pytest.param(
+            {"file_name": "rows.jsonl", "formatting": "ShareGPT"}, "'ShareGPT', did you mean 'sharegpt'", id="capitals"
+        ),
         pytest.param(
             {"file_name": "rows.jsonl", "columns": {"prompt": "q"}}, "name prompt and response", id="response"
         ),
@@ -231,3 +235,21 @@ def test_what_is_not_in_a_bucket_is_named(store: Store) -> None:
 
     with pytest.raises(NotFoundError, match=r"nothing at s3://.*/row\.jsonl"):
         find_datasets("nowhere", [f"{uri}/row.jsonl"], store.endpoint_url)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param({"columns": {"messages": "talk", "role": "who", "content": "said"}}, id="as in 2023"),
+        pytest.param({"columns": {"messages": "talk", "role_tag": "who"}, "tags": {"content_tag": "said"}}, id="mixed"),
+        pytest.param({"columns": {"messages": "talk"}, "tags": {"role_tag": "who", "content_tag": "said"}}, id="today"),
+    ],
+)
+def test_how_messages_are_written_may_stand_among_the_columns(tmp_path: Path, entry: Any) -> None:
+    (tmp_path / "talk.jsonl").write_text('{"talk": []}\n')
+    write_info(tmp_path, talk={"file_name": "talk.jsonl", "formatting": "sharegpt", **entry})
+
+    (found,) = find_datasets(str(tmp_path), ["talk"])
+
+    assert found.layout.columns == Columns(messages="talk")
+    assert (found.layout.tags.role_tag, found.layout.tags.content_tag) == ("who", "said")

@@ -66,7 +66,14 @@ def test_sharegpt_and_openai_records_become_the_same_dialogue() -> None:
             {"conversation": [ASK, TELL]}, "under 'conversations'; it has 'conversation'", id="misspelled key"
         ),
         pytest.param({"conversations": [ASK]}, "don't take turns", id="no answer"),
-        pytest.param({"conversations": [TELL, ASK]}, "don't take turns", id="wrong order"),
+        pytest.param({"conversations": [TELL, ASK]}, "turn 1 is an assistant's, where a system", id="wrong order"),
+        pytest.param({"conversations": [ASK, TELL, ASK]}, "the last turn is a user's, where an assist", id="no end"),
+        pytest.param(
+            {"conversations": [ASK, ASK, TELL]},
+            "turn 2 is a user's, after a user's, where an assistant's or a call of tools belongs",
+            id="two questions",
+        ),
+        pytest.param({"conversations": [{"role": "user", "text": "Hi"}]}, "it has 'role', 'text'", id="other tags"),
         pytest.param({"conversations": []}, "don't take turns", id="empty"),
         pytest.param(
             {"conversations": [ASK, {"from": "gpt", "value": " "}]}, "an assistant turn has no text", id="blank"
@@ -86,7 +93,7 @@ def test_sharegpt_and_openai_records_become_the_same_dialogue() -> None:
         ),
         pytest.param(
             {"conversations": [ASK, {"from": "observation", "value": "x"}, TELL]},
-            "tool's turn after the call",
+            "turn 2 is a tool's, after a user's",
             id="tool",
         ),
         pytest.param(
@@ -114,6 +121,7 @@ def test_an_unusable_sharegpt_record_is_refused_with_the_reason(record: Any, rea
         pytest.param(
             {"instruction": "Hi", "input": 3, "output": "x"}, "a user turn is a number .3., not a text", id="number"
         ),
+        pytest.param({"instruction": ["Hi", "Ho"], "output": ["a", "b"]}, "a list of 2 texts, not one", id="columns"),
         pytest.param({"instruction": "Hi", "output": "x", "history": [["a"]]}, "not a pair", id="history"),
         pytest.param({"instruction": "Hi", "output": "x", "history": 5}, "not a pair", id="no history"),
         pytest.param({"conversations": [ASK, TELL]}, "it looks like sharegpt, in a data set of alpaca", id="layout"),

@@ -82,6 +82,14 @@ def test_a_layout_is_recognized_by_the_keys_of_a_record(record: Any, formatting:
             '"columns": {"prompt": "question", "response": "KEY"}}; where that can\'t say it, write',
             id="no answer",
         ),
+        pytest.param(
+            {"Question": "Hi", "Response": "Hello."},
+            '"columns": {"prompt": "Question", "response": "Response"}}',
+            id="in capitals",
+        ),
+        pytest.param(
+            {"问题": "你好", "回答": "您好。"}, '"columns": {"prompt": "问题", "response": "回答"}}', id="in Chinese"
+        ),
         pytest.param(["Hi", "Hello."], '{"messages": ', id="no object"),
         pytest.param({"text": "The lamp is bright."}, '{"messages": ', id="no dialogue"),
     ],

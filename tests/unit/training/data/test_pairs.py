@@ -47,6 +47,7 @@ LAYOUTS: dict[str, Any] = {
         "chosen": f"\n\nHuman: {ASK['content']}\n\nAssistant: {GOOD['content']}",
         "rejected": f"\n\nHuman: {ASK['content']}\n\nAssistant: {BAD['content']}",
     },
+    "OpenAI": {"input": {"messages": [ASK], "tools": []}, "preferred_output": [GOOD], "non_preferred_output": [BAD]},
     "what a review took": {"id": "q", "source": "s", "prompt": [ASK], "chosen": [GOOD], "rejected": [BAD]},
 }
 

@@ -37,6 +37,9 @@ def _read(path: Path) -> list[tuple[int, Any]]:
         pytest.param("rows.csv", 'instruction,output\nHi,"Hello."\n', id="csv"),
         pytest.param("rows.csv", "\ufeffinstruction,output\r\nHi,Hello.\r\n", id="csv of Windows"),
         pytest.param("rows.jsonl", '\ufeff{"instruction": "Hi", "output": "Hello."}\r\n\n', id="jsonl of Windows"),
+        pytest.param("rows.csv", "instruction;output\nHi;Hello.\n", id="csv with semicolons"),
+        pytest.param("rows.csv", "instruction\toutput\nHi\tHello.\n", id="csv with tabs"),
+        pytest.param("rows.csv", "instruction, output\nHi,Hello.\n", id="csv with spaces in its first line"),
     ],
 )
 def test_each_kind_of_file_is_read(tmp_path: Path, name: str, text: str) -> None:
@@ -135,6 +138,16 @@ def test_a_long_cell_is_read(tmp_path: Path) -> None:
         pytest.param("rows.jsonl", '{"a": "推荐"}\n'.encode("gbk"), "in GBK, .*iconv -f GB18030 -t UTF-8", id="gbk"),
         pytest.param("rows.jsonl", '{"a": 1}\n'.encode("utf-16"), "in UTF-16, .*iconv -f UTF-16 -t", id="utf-16"),
         pytest.param("rows.csv", b"a\n1\n2\xe9\n", "not in UTF-8; .*iconv -f ENCODING", id="latin"),
+        pytest.param("rows.jsonl", '{"a": "推薦一款洗面乳"}\n'.encode("big5"), "in BIG5, .*iconv -f BIG5", id="big5"),
+        pytest.param("rows.jsonl", '{"a": "おすすめはこれ"}\n'.encode("cp932"), "iconv -f CP932", id="shift-jis"),
+        pytest.param("rows.jsonl", '{"a": 1}\n'.encode("utf-16-be"), "iconv -f UTF-16BE", id="utf-16 without a mark"),
+        pytest.param("rows.jsonl", '{"a": 1}\n'.encode("utf-16-le"), "iconv -f UTF-16LE", id="the other utf-16"),
+        pytest.param("rows.jsonl", '{"a": 1}\n'.encode("utf-32"), "in UTF-32, .*iconv -f UTF-32", id="utf-32"),
+        pytest.param("rows.jsonl", gzip.compress(b'{"a": 1}\n'), "compressed by gzip; add .gz to its name", id="gzip"),
+        pytest.param("rows.jsonl", zstd.compress(b'{"a": 1}\n'), "by zstd; add .zst to its name", id="zstd"),
+        pytest.param("rows.csv", b"PK\x03\x04..", "workbook of Excel; .*save the sheet as CSV", id="excel"),
+        pytest.param("rows.json", b"PAR1..", "is a Parquet file; call it .parquet", id="parquet called json"),
+        pytest.param("rows.json", b"<!DOCTYPE html>", "page of HTML or XML and no data; download", id="html"),
         pytest.param("rows.json", b'"text"', "neither a list nor one object a line", id="no list"),
         pytest.param("rows.csv", b"instruction\n\xff\n", "not in UTF-8", id="not utf-8"),
         pytest.param(
@@ -145,7 +158,7 @@ def test_a_long_cell_is_read(tmp_path: Path) -> None:
         pytest.param("rows.json", b"[]", "holds no records", id="empty list"),
         pytest.param("rows.jsonl", b"\n\n", "holds no records", id="empty lines"),
         pytest.param("rows.jsonl.gz", gzip.compress(b"{}\n" * 99)[:-9], "can't be read as jsonl: .*ended", id="cut gz"),
-        pytest.param("rows.jsonl.gz", b'{"a": 1}\n', "Not a gzipped file", id="no gz"),
+        pytest.param("rows.jsonl.gz", b'{"a": 1}\n', "not compressed; call it rows.jsonl$|rows.jsonl;", id="no gz"),
         pytest.param("rows.jsonl.zst", b'{"a": 1}\n', "can't be read as jsonl: ", id="no zst"),
         pytest.param("rows.jsonl.gz", gzip.compress("推荐\n".encode("gbk")), "in GBK", id="gbk in gz"),
         pytest.param("rows.parquet", b"PAR1 is cut off", "can't be read as parquet: ", id="cut parquet"),
@@ -160,3 +173,29 @@ def test_a_file_that_can_not_be_read_is_named(tmp_path: Path, name: str, body: b
 
     with pytest.raises(DataError, match=rf"rows\..*{said}"):
         _read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        pytest.param(
+            "rows.jsonl", '{"a": 1}\n{"a": "\\ud83d"}\n{"a": "\\ud83d\\ude00"}\n', r"half .*\\ud83d", id="half"
+        ),
+        pytest.param(
+            "rows.json", '[{"a": 1}, {"a": "\\uDE00 x"}, {"a": "😀"}]', r"half .*\\ude00", id="half in a list"
+        ),
+        pytest.param("rows.jsonl", '{"a": 1}\n{"a": 2},\n{"a": 3}\n', "take the comma .* away", id="comma"),
+        pytest.param("rows.jsonl", '{"a": 1}\n{\'a\': 2}\n{"a": 3}\n', "json.dumps", id="python"),
+        pytest.param("rows.jsonl", '{"a": 1}\n{"a": 2}\r{"a": 2}\n{"a": 3}\n', "carriage return", id="old mac"),
+    ],
+)
+def test_a_record_that_can_not_be_read_costs_itself_and_is_told_why(
+    tmp_path: Path, name: str, text: str, said: str
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+
+    records = [record for _, record in _read(tmp_path / name)]
+
+    assert [type(record) for record in records] == [dict, RecordError, dict]
+    with pytest.raises(RecordError, match=said):
+        raise records[1]
