@@ -20,6 +20,7 @@ from tunegate.training.data.dialogues import Dialogue, Message
 from tunegate.training.data.readers import Reason, RecordError
 
 _PROBE = "What nobody says"
+_ELSEWHERE = "; --template auto is the base's own, and those of Qwen have one (qwen2.5, qwen3)"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ class Renderer:
             text, end = self._end(asked, index, text, start)
             said = text[start:end]
             if not all(call.name in said for call in message.tool_calls):
-                raise RecordError(Reason.TOOL_TURN, "an answer calls tools, which the chat template has no place for")
+                raise RecordError(
+                    Reason.TOOL_TURN, f"an answer calls tools, which the chat template has no place for{_ELSEWHERE}"
+                )
             is_thought = message.reasoning.strip() in said
             if not is_thought:
                 unrendered.add("messages[].reasoning_content")

@@ -4,9 +4,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from tunegate.models.templates import load_template
 from tunegate.training.data.dialogues import Dialogue, Message, ToolCall
 from tunegate.training.data.readers import Reason, RecordError
 from tunegate.training.data.rendering import Rendered, Renderer
@@ -128,6 +130,42 @@ def test_tools_and_reasoning_are_trained_token_for_token_as_transformers_renders
     assert list(example.input_ids) == wanted["input_ids"][:length]
     assert tokenizer.decode(wanted["input_ids"][length:]).strip() == ""
     assert [int(label != IGNORED) for label in example.labels] == wanted["assistant_masks"][:length]
+
+
+def test_the_templates_of_qwen_render_tools_as_qwen_does() -> None:
+    tokenizer = _tokenizer(load_template("qwen2.5"))
+    plain = Dialogue(tuple(replace(message, reasoning="") for message in SUNNY.messages), SUNNY.tools)
+
+    encoded = _encode(tokenizer, plain)
+
+    text = tokenizer.decode(list(encoded.example.input_ids))
+    assert text.startswith(
+        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.\n\n# To"
+    )
+    assert '<tools>\n{"type": "function", "function": {"name": "weather", "description": "Of a city."' in text
+    assert '\n<tool_response>\n{"sky": "clear"}\n</tool_response>' + END + "\n<|im_start|>assistant\nYes" in text
+    assert text.count("<|im_start|>system") == 1
+    assert _trained(tokenizer, encoded) == [
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>' + END,
+        "Yes, it is." + END,
+    ]
+
+
+@pytest.mark.parametrize("name", ["qwen2.5", "qwen3", "qwen3_nothink"])
+def test_a_served_prompt_is_what_training_read_before_the_answer(name: str) -> None:
+    tokenizer = _tokenizer(load_template(name))
+
+    example = _encode(tokenizer, SUNNY).example
+
+    served = tokenizer.apply_chat_template(
+        [message.for_template() for message in SUNNY.messages[:3]],
+        tools=list(SUNNY.tools),
+        add_generation_prompt=True,
+        return_dict=True,
+    )["input_ids"]
+    assert list(example.input_ids[: len(served)]) == served
+    assert example.labels[len(served) - 1] == IGNORED
+    assert example.labels[len(served)] != IGNORED
 
 
 def test_what_is_trained_of_a_call_is_the_thought_the_call_and_what_closes_it() -> None:
