@@ -190,7 +190,7 @@ def _encoding_of(lines: list[bytes]) -> str:
     """
     text = b"".join(lines)
     strange = text.decode("gb2312", "replace").count("\ufffd")
-    if all(_decodes(line, "gb18030") for line in lines) and strange * 20 <= len(text):
+    if all(_decodes(line, "gb18030") for line in lines) and strange * 20 <= sum(byte > 127 for byte in text):
         return "GB18030"
     likely = (("big5", "BIG5"), ("cp932", "CP932"), ("gb18030", "GB18030"))
     return next((name for codec, name in likely if all(_decodes(line, codec) for line in lines)), "ENCODING")

@@ -87,7 +87,11 @@ class Renderer:
             # Without its reasoning it would be learned to answer at once where the template has a place for it.
             answers.append(Answer(start, end, message.trained and (is_thought or not self._thinks)))
         if not answers:
-            raise RecordError(Reason.NOTHING_TRAINED, "the chat template renders no answer as it asks for it")
+            raise RecordError(
+                Reason.NOTHING_TRAINED,
+                "the chat template renders no answer as it asks for it, as where it takes reasoning out of answers; "
+                "give another --template (deepseek3 for DeepSeek's), or a base whose own keeps it",
+            )
         return Rendered(text[: answers[-1].end], tuple(answers), tuple(sorted(unrendered)))
 
     def segments(self, rendered: Sequence[Rendered]) -> Iterator[list[list[int]]]:

@@ -139,6 +139,12 @@ def test_a_long_cell_is_read(tmp_path: Path) -> None:
         pytest.param("rows.jsonl", '{"a": 1}\n'.encode("utf-16"), "in UTF-16, .*iconv -f UTF-16 -t", id="utf-16"),
         pytest.param("rows.csv", b"a\n1\n2\xe9\n", "not in UTF-8; .*iconv -f ENCODING", id="latin"),
         pytest.param("rows.jsonl", '{"a": "推薦一款洗面乳"}\n'.encode("big5"), "in BIG5, .*iconv -f BIG5", id="big5"),
+        pytest.param(
+            "rows.jsonl",
+            '{"instruction": "推薦洗面乳", "input": "", "output": "推薦A款"}\n'.encode("big5"),
+            "iconv -f BIG5",
+            id="big5 among ASCII",
+        ),
         pytest.param("rows.jsonl", '{"a": "おすすめはこれ"}\n'.encode("cp932"), "iconv -f CP932", id="shift-jis"),
         pytest.param("rows.jsonl", '{"a": 1}\n'.encode("utf-16-be"), "iconv -f UTF-16BE", id="utf-16 without a mark"),
         pytest.param("rows.jsonl", '{"a": 1}\n'.encode("utf-16-le"), "iconv -f UTF-16LE", id="the other utf-16"),
