@@ -31,11 +31,14 @@ MERGED = "-merged-2"  # 1 changed both of head and embeddings where only one was
 _NOT_OF_THE_BASE = (MANIFEST, RELEASE)
 
 
-def materialize(store: Store, version: ModelVersion, cache: Path | None = None, *, whole: bool = True) -> Path:
+def materialize(
+    store: Store, version: ModelVersion, cache: Path | None = None, *, whole: bool = True, chats: bool = True
+) -> Path:
     """A folder with the config, weights, tokenizer and chat template of `version`; an adapter comes merged.
 
     The folder belongs to the cache: read it, never write to it. With `whole` False it may also be the base model with
-    a prefix beside it (`prompt_tuning.has_prefix`), which a loader that knows nothing of prefixes leaves out.
+    a prefix beside it (`prompt_tuning.has_prefix`), which a loader that knows nothing of prefixes leaves out; with
+    `chats` False it may lack a chat template, as a base that training gives one.
     Raises StoreError or DigestError from the store, ModelError when the folder can't be used for chat.
     """
     cache = cache or default_cache()
@@ -44,18 +47,18 @@ def materialize(store: Store, version: ModelVersion, cache: Path | None = None, 
         target = folder.with_name(f"{folder.name}{MERGED}")
         if whole:
             refuse_prefix(kind_in(folder, version.name), version.name)
-        folder = on_base(folder, target, lambda: materialize(store, resolve_base(store, version), cache))
-    check_folder(folder)
+        folder = on_base(folder, target, lambda: materialize(store, resolve_base(store, version), cache, chats=False))
+    check_folder(folder, chats=chats)
     return folder
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, *, chats: bool = True) -> None:
     """Raise ModelError unless `folder` has what an engine needs to chat: config, tokenizer, chat template, weights."""
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is not a model folder: config.json is missing; save the model there first.")
     if not (folder / "tokenizer.json").is_file():
         raise ModelError(f"{folder} has no tokenizer.json; save the model's tokenizer into the same folder.")
-    if not template_of(folder):
+    if chats and not template_of(folder):
         raise ModelError(f"{folder} has no {TEMPLATE_FILE}; save the chat template it was trained with beside it.")
     check_weights(folder)
 

@@ -55,7 +55,7 @@ def _find(config: TrainConfig, store: Store | None) -> tuple[Path, ModelVersion 
         raise UsageError(f"--model_revision is for a model of a hub, which {name} is not; leave it out.")
     if model and store:
         version = published(store, model) or publish_from_hub(store, model)
-        return materialize(store, version), version
+        return materialize(store, version, chats=False), version
     if model:
         return fetch_from_hub(model).folder, None
     if is_uri(name) and not (store and _VERSION.fullmatch(name.removeprefix(f"{store.uri}/"))):
@@ -65,7 +65,7 @@ def _find(config: TrainConfig, store: Store | None) -> tuple[Path, ModelVersion 
     if store is None:
         raise UsageError(f"There is no folder {name}; correct --model_name_or_path, or give --store for a version.")
     version = store.resolve(name)
-    return materialize(store, version), version
+    return materialize(store, version, chats=False), version
 
 
 def check_base(folder: Path, digest: str) -> None:

@@ -14,8 +14,11 @@ from tests.unit.training.builders import make_config, texts
 from tunegate.api.errors import ModelError, NotFoundError, UnavailableError, UsageError
 from tunegate.api.versions import Producer, Release
 from tunegate.models import make_tiny
+from tunegate.models.materialize import materialize
+from tunegate.models.templates import load_template
 from tunegate.store import Store
 from tunegate.training import TrainConfig
+from tunegate.training.data.tokenize import load_tokenizer
 from tunegate.training.run.base_model import base_digest, base_folder, check_base
 
 
@@ -97,6 +100,22 @@ def test_what_would_not_be_trained_as_it_answers_is_refused(
 
     with pytest.raises(ModelError, match=said):
         base_folder(_config(store, str(folder)), None)
+
+
+def test_a_version_without_a_chat_template_is_trained_with_the_one_that_is_asked_for(
+    store: Store, model: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    (folder / "chat_template.jinja").unlink()
+    made = Producer(kind="test")
+    version = store.publish(folder, "tiny/bare/checkpoint-0", release=Release(format="huggingface"), producer=made)
+
+    found, base = base_folder(_config(store, version.name), store)
+
+    assert base == version
+    assert load_tokenizer(found, "chatml").chat_template == load_template("chatml")
+    with pytest.raises(ModelError, match=r"has no chat_template\.jinja"):
+        materialize(store, version)
 
 
 def test_a_hub_s_model_comes_from_the_store_without_the_hub(
