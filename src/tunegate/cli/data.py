@@ -33,7 +33,8 @@ def command() -> None:
 def prepare(flags: tuple[str, ...], rejects: Path | None, as_json: bool) -> None:
     """Tokenize the data sets of a `tunegate train` command, and say what became of every record.
 
-    Give the flags of that command; the run that is started with them finds the tokens in the cache (TUNEGATE_CACHE).
+    Give the flags of that command, or its file of settings; the run that is started with them finds the tokens in the
+    cache (TUNEGATE_CACHE).
     """
     from tunegate.api.codec import to_json
     from tunegate.cli.train import command as train
@@ -44,7 +45,7 @@ def prepare(flags: tuple[str, ...], rejects: Path | None, as_json: bool) -> None
     from tunegate.training.data.prepare import prepare as tokenize
     from tunegate.training.run.base_model import base_folder
 
-    context = train.make_context("tunegate data prepare", [*_UNUSED, *flags])
+    context = train.make_context("tunegate data prepare", [*flags, *_UNUSED])
     config = config_of({name: value for name, value in context.params.items() if name != "as_json"})
     check_config(config)
     store = Store.open(config.store, endpoint_url=config.endpoint_url) if config.store else None

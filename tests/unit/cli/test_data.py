@@ -55,6 +55,14 @@ def test_the_account_is_json_for_scripts(flags: list[str]) -> None:
     assert shop["rejected"]["NotInTurn"]["first"]["line"] == 20
 
 
+def test_a_file_of_settings_is_taken_as_train_takes_it(flags: list[str], tmp_path: Path) -> None:
+    names, values = (flags[start::2] for start in (0, 1))
+    settings = {name[2:]: value for name, value in zip(names, values, strict=True)}
+    (tmp_path / "sft.json").write_text(json.dumps({**settings, "output_dir": "out"}))
+
+    assert "18 examples are trained on" in _run(str(tmp_path / "sft.json"))
+
+
 def test_the_tokens_are_there_for_the_run(flags: list[str]) -> None:
     _run(*flags)
 
