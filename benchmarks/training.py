@@ -1,19 +1,23 @@
-"""How fast ours trains, against plain transformers and TRL, on this machine's CPUs; and alone on a GPU.
+"""How fast ours trains, against plain transformers, TRL and LLaMA-Factory, on this machine's CPUs; and alone on a GPU.
 
 On CPUs all train the same model (a real vocabulary, 28 M parameters) on the same dialogues of the corpus that
 tunegate ships, with the same optimizer, in the same arithmetic, one after the other in turns; the median of the rounds
-counts. Tokens are those of the dialogues, without padding, over the seconds of the steps, without start-up:
+counts. Tokens are those of the dialogues, without padding, over the seconds of the steps, without start-up, saving and
+uploads: of the wall's clock, and of the CPUs, which with `--threads 1` say the same on a machine that does other work:
 
   transformers   Trainer, each batch padded to its longest row
   trl            SFTTrainer, the same, and packed
-  tunegate       `tunegate train`, the same, and packed
+  llamafactory   its own command's trainer, the same with its chatml template, and packed (neat_packing)
+  tunegate       the rank of `tunegate train`, batches of like lengths, and packed
   streaming      `tunegate train` with a store and without: what publishing a checkpoint costs the steps beside it; the
                  store runs on the same CPUs, which it doesn't elsewhere, so its own time is told too
 
-    python benchmarks/training.py --trl /path/to/venv/bin/python [--bf16]
+    python benchmarks/training.py --trl /path/to/venv/bin/python --llamafactory /path/to/another/bin/python [--bf16]
 
-TRL is left out when it is not installed; it may have a venv of its own: pip install trl==1.16.0. Where CUDA is there, a
-shape of 1 to 7 billion parameters is trained in bfloat16 instead; `--gpu-shape tiny` tries that path on CPUs.
+A peer that is not installed is left out; each may have a venv of its own: pip install trl==1.16.0, and after the same
+torch llamafactory==0.9.5, without a torchvision and a torchaudio of another build (only images and sounds need them; an
+empty package called torchaudio is enough). Where CUDA is there, a shape of 1 to 7 billion parameters is trained in
+bfloat16 instead; `--gpu-shape tiny` tries that path on CPUs.
 """
 
 from __future__ import annotations
@@ -28,10 +32,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import psutil
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
@@ -63,13 +69,23 @@ FILLS = {"tiny": (2, 1), "1b": (4, 4), "3b": (2, 8), "7b": (2, 8)}
 @click.command(help=__doc__.split("\n")[0])
 @click.option("--dialogues", default=96, show_default=True, help="How many of the corpus.")
 @click.option("--rounds", default=3, show_default=True)
-@click.option("--processes", default=1, show_default=True, help="Processes of `tunegate train`.")
+@click.option("--threads", default=os.cpu_count() or 1, show_default=True, help="Of each arm.")
 @click.option("--bf16", is_flag=True, help="All in bfloat16 instead of float32.")
 @click.option("--trl", default=sys.executable, help="The Python that has TRL.")
+@click.option("--llamafactory", default=sys.executable, help="The Python that has LLaMA-Factory.")
+@click.option("--uploads/--no-uploads", default=True, help="Whether to measure what publishing costs, too.")
 @click.option("--gpu-shape", type=click.Choice(list(SHAPES)), help="Only this shape; 3b where CUDA is there.")
 @click.option("--json", "as_json", is_flag=True)
 def main(
-    dialogues: int, rounds: int, processes: int, bf16: bool, trl: str, gpu_shape: str | None, as_json: bool
+    dialogues: int,
+    rounds: int,
+    threads: int,
+    bf16: bool,
+    trl: str,
+    llamafactory: str,
+    uploads: bool,
+    gpu_shape: str | None,
+    as_json: bool,
 ) -> None:
     gpu_shape = gpu_shape or ("3b" if torch.cuda.is_available() else None)
     if gpu_shape is None:
@@ -83,14 +99,23 @@ def main(
         if gpu_shape:
             _report_gpu(_gpu(scratch, tokenizer, gpu_shape), as_json)
             return
-        bench = Bench(scratch, tokenizer, dialogues, processes=processes, bf16=bf16)
-        arms = bench.arms(trl)
-        speeds: dict[str, list[float]] = {arm: [] for arm in arms}
-        for _ in range(rounds):
+        bench = Bench(scratch, tokenizer, dialogues, threads=threads, bf16=bf16)
+        arms = bench.arms(trl, llamafactory)
+        speeds: dict[str, list[Speed]] = {arm: [] for arm in arms}
+        for number in range(rounds):
             for arm, run in arms.items():
                 speeds[arm].append(run())
-        streaming = bench.streaming(rounds)
+                click.echo(f"round {number + 1}, {arm}: {speeds[arm][-1].wall:.0f} tokens/s", err=True)
+        streaming = bench.streaming(rounds) if uploads else None
     _report(bench, speeds, streaming, as_json)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens read for each second of the steps: on the wall, and of a CPU."""
+
+    wall: float
+    processor: float
 
 
 @dataclass(frozen=True)
@@ -112,11 +137,11 @@ class Streaming:
 
 
 class Bench:
-    """The model and the data, and how each contender trains it; a run gives its tokens a second."""
+    """The model and the data, and how each contender trains it."""
 
-    def __init__(self, scratch: Path, tokenizer: Path, dialogues: int, *, processes: int, bf16: bool) -> None:
+    def __init__(self, scratch: Path, tokenizer: Path, dialogues: int, *, threads: int, bf16: bool) -> None:
         self.scratch = scratch
-        self.processes = processes
+        self.threads = threads
         self.bf16 = bf16
         self.model = make_model(scratch / "model", tokenizer, SMALL)
         self.base = self.config("unused", max_samples=dialogues)
@@ -137,8 +162,8 @@ class Bench:
             "model": "bench",
             "run": "run",
             "finetuning_type": "full",
-            "per_device_train_batch_size": ROWS // self.processes,
-            "nproc_per_node": self.processes,
+            "per_device_train_batch_size": ROWS,
+            "nproc_per_node": 1,
             "num_train_epochs": 1,
             "learning_rate": 1e-4,
             "bf16": "true" if self.bf16 else "false",
@@ -146,32 +171,30 @@ class Bench:
         }
         return TrainConfig(**{**settings, **changes})
 
-    def arms(self, trl: str) -> dict[str, Callable[[], float]]:
-        arms: dict[str, Callable[[], float]] = {"transformers": lambda: self.other(sys.executable, "transformers")}
-        if subprocess.run([trl, "-c", "import trl"], capture_output=True).returncode == 0:
-            arms["trl"] = lambda: self.other(trl, "trl")
-            arms["trl, packed"] = lambda: self.other(trl, "trl", packed_length=self.packed_length)
-        else:
-            click.echo("TRL is not installed, so it is left out; see --trl.", err=True)
-        arms["tunegate"] = self.ours
-        arms["tunegate, packed"] = lambda: self.ours(
-            packing=True, cutoff_len=self.packed_length, per_device_train_batch_size=1
-        )
+    def arms(self, trl: str, llamafactory: str) -> dict[str, Callable[[], Speed]]:
+        pythons = {"transformers": sys.executable, "trl": trl, "llamafactory": llamafactory, "tunegate": sys.executable}
+        arms: dict[str, Callable[[], Speed]] = {}
+        for name, python in pythons.items():
+            found = subprocess.run([python, "-c", f"import importlib.util as u; exit(not u.find_spec('{name}'))"])
+            if found.returncode:
+                click.echo(f"{name} is not installed, so it is left out; see --{name}.", err=True)
+                continue
+            arms[name] = partial(self.run, python, name)
+            if name != "transformers":
+                arms[f"{name}, packed"] = partial(self.run, python, name, packed_length=self.packed_length)
         return arms
 
-    def ours(self, **changes: Any) -> float:
-        config = self.config("ours", max_samples=self.base.max_samples, **changes)
-        with _emptied(Path(config.output_dir)) as folder:
-            train(config)
-            speed = read_log(folder)[-1].tokens_per_second
-        assert speed is not None
-        return speed
-
-    def other(self, python: str, name: str, packed_length: int = 0) -> float:
+    def run(self, python: str, name: str, packed_length: int = 0) -> Speed:
+        output = self.scratch / "output"
+        packing = {"packing": True, "cutoff_len": packed_length, "per_device_train_batch_size": 1}
+        config = self.config("output", max_samples=self.base.max_samples, **(packing if packed_length else {}))
         wish = {
             "model": str(self.model),
             "examples": str(self.scratch / "examples.json"),
-            "output_dir": str(self.scratch / "other"),
+            "output_dir": str(output),
+            "dataset_dir": str(DATA),
+            "dataset": "shop_en",
+            "max_samples": self.base.max_samples,
             "rows": ROWS,
             "packed_rows": 1,
             "packed_length": packed_length,
@@ -179,15 +202,18 @@ class Bench:
             "learning_rate": 1e-4,
             "seed": 42,
             "bf16": self.bf16,
+            "config": msgspec.to_builtins(config),
         }
         program = str(Path(__file__).with_name("trainers.py"))
-        environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count()), "HF_HUB_OFFLINE": "1"}
+        own = {"OMP_NUM_THREADS": str(self.threads), "HF_HUB_OFFLINE": "1", "HF_HOME": str(self.scratch / "hf")}
         done = subprocess.run(
-            [python, program, name, json.dumps(wish)], env=environment, capture_output=True, text=True, check=False
+            [python, program, name, json.dumps(wish)], env={**os.environ, **own}, capture_output=True, text=True
         )
         if done.returncode:
             raise click.ClickException(f"{name} failed: {done.stderr[-2000:]}")
-        return self.tokens / float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+        shutil.rmtree(output, ignore_errors=True)
+        took = json.loads(done.stdout.splitlines()[-1])
+        return Speed(took["tokens"] / took["seconds"], took["tokens"] / took["processor_seconds"])
 
     def streaming(self, rounds: int) -> Streaming:
         """The same run with a checkpoint after each of three epochs, published to a store on this machine and not."""
@@ -284,23 +310,39 @@ def _emptied(folder: Path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def _report(bench: Bench, speeds: dict[str, list[float]], streaming: Streaming, as_json: bool) -> None:
-    median = {arm: statistics.median(all_) for arm, all_ in speeds.items()}
-    ratios = {
-        f"{ours} against {other}": median[ours] / median[other]
-        for ours in median
-        if ours.startswith("tunegate")
-        for other in median
-        if not other.startswith("tunegate")
-    }
+def _report(bench: Bench, speeds: dict[str, list[Speed]], streaming: Streaming | None, as_json: bool) -> None:
+    ours = [arm for arm in speeds if arm.startswith("tunegate")]
+    pairs = [(mine, other) for mine in ours for other in speeds if other not in ours or other < mine]
+    ratios = {f"{mine} / {other}": _ratios(speeds[mine], speeds[other]) for mine, other in pairs}
     if as_json:
-        click.echo(json.dumps({"speeds": speeds, "streaming": asdict(streaming), "ratios": ratios}, indent=2))
+        all_ = {arm: [asdict(speed) for speed in rounds] for arm, rounds in speeds.items()}
+        told = asdict(streaming) if streaming else None
+        click.echo(json.dumps({"speeds": all_, "streaming": told, "ratios": ratios}, indent=2))
         return
     arithmetic = "bfloat16" if bench.bf16 else "float32"
-    title = f"{bench.tokens} tokens, {bench.trained} of them trained, {arithmetic}, {os.cpu_count()} cores"
-    rows = [(arm, f"{median[arm]:.0f}", _rounds(all_, 0)) for arm, all_ in speeds.items()]
-    print_table(title, ("Who", "Tokens/s", "Rounds"), rows)
-    print_table("ratios", ("", "Ratio"), [(name, f"{ratio:.2f}") for name, ratio in ratios.items()])
+    threads = f"{bench.threads} of {os.cpu_count()} cores"
+    rows = [
+        (arm, _rounds([each.wall for each in rounds], 0), _rounds([each.processor for each in rounds], 0))
+        for arm, rounds in speeds.items()
+    ]
+    title = f"{bench.tokens} tokens, {bench.trained} of them trained, {arithmetic}, {threads}"
+    print_table(title, ("Who", "Tokens/s", "Tokens for each CPU second"), rows)
+    print_table(
+        "ratios within each round, of CPU seconds",
+        ("", "Median", "Rounds"),
+        [(name, f"{statistics.median(all_):.2f}", _rounds(all_, 2)) for name, all_ in ratios.items()],
+    )
+    if streaming:
+        _report_streaming(streaming)
+    click.echo(f"Load after: {' '.join(f'{load:.2f}' for load in os.getloadavg())}", err=True)
+
+
+def _ratios(mine: list[Speed], others: list[Speed]) -> list[float]:
+    """Of each round, whose runs had the same neighbors."""
+    return [one.processor / other.processor for one, other in zip(mine, others, strict=True)]
+
+
+def _report_streaming(streaming: Streaming) -> None:
     print_table(
         f"a checkpoint of {streaming.size / 1e6:.0f} MB after each epoch",
         ("", "Seconds for each"),
@@ -312,7 +354,6 @@ def _report(bench: Bench, speeds: dict[str, list[float]], streaming: Streaming, 
             (f"the same, where one is due every {DUE // 60} minutes", f"{streaming.cost / DUE:.1%}"),
         ],
     )
-    click.echo(f"Load after: {' '.join(f'{load:.2f}' for load in os.getloadavg())}", err=True)
 
 
 def _rounds(values: list[float], digits: int) -> str:
