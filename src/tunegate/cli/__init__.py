@@ -20,6 +20,7 @@ VERBS = {
     "quickstart": ("tunegate.cli.quickstart", "The whole story on this machine, from a base model to a rollback."),
     "train": ("tunegate.cli.train", "Fine-tune a model and publish its checkpoints."),
     "runs": ("tunegate.cli.runs", "How training runs went: their curves, over one another, as a page."),
+    "plan": ("tunegate.cli.plan", "What training or serving takes: memory, time and money."),
     "data": ("tunegate.cli.data", "Tokenize data sets, and say what became of every row."),
     "submit": ("tunegate.cli.submit", "Turn a `pai` command into a training job of your cluster."),
     "evaluate": ("tunegate.cli.evaluate", "Measure versions on suites."),

@@ -32,9 +32,10 @@ class Footprint:
     heads: int
 
     @classmethod
-    def of(cls, folder: Path) -> Footprint:
-        """Raises ModelError when the folder's config.json does not say."""
-        weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    def of(cls, folder: Path, weights: int | None = None) -> Footprint:
+        """`weights`: their bytes, where no files are there. Raises ModelError when config.json does not say."""
+        if weights is None:
+            weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         try:
             config = msgspec.json.decode((folder / "config.json").read_bytes(), type=dict[str, Any])
             text: dict[str, Any] = config.get("text_config", config)
@@ -76,8 +77,7 @@ def check(model: Footprint, gpus: Sequence[int], parallel: int) -> str:
     if parallel > len(gpus):
         raise ServingError(f"--tensor-parallel-size {parallel} needs as many GPUs; there are {len(gpus)}: lower it.")
     least = min(sorted(gpus, reverse=True)[:parallel])
-    left = least * USED_SHARE - WORK_BYTES - weights
-    tokens = int(left / (model.token / parallel))
+    tokens = room_for(model, least, parallel)
     text = f"{text} with {_gib(least)}"
     if tokens < LEAST_TOKENS:
         raise ServingError(
@@ -85,6 +85,11 @@ def check(model: Footprint, gpus: Sequence[int], parallel: int) -> str:
             "spread it over more GPUs (--tensor-parallel-size), or make it smaller (--quantization int4)."
         )
     return f"{text}, which leaves room for conversations of about {tokens:,} tokens in all"
+
+
+def room_for(model: Footprint, memory: int, parallel: int) -> int:
+    """Tokens of conversations that a model over `parallel` GPUs of `memory` bytes has room for; below 0 for none."""
+    return int((memory * USED_SHARE - WORK_BYTES - model.weights / parallel) / (model.token / parallel))
 
 
 def _gib(size: float) -> str:

@@ -6,6 +6,7 @@ Whatever the method, only the parameters it needs have gradients.
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,19 @@ def load_model(plan: Plan, tokenizer: Any, arguments: TrainingArguments) -> Any:
     stops = own if isinstance(own, list) else [own] if own is not None else []
     model.generation_config.eos_token_id = sorted({*stops, *stops_of(tokenizer)})
     torch.manual_seed(plan.config.seed)
-    if plan.config.finetuning_type == "full":
+    return add_method(model, plan.config)
+
+
+def add_method(model: Any, config: TrainConfig) -> Any:
+    """`model` with what the method of fine-tuning adds, and gradients where it trains. Raises ModelError as above."""
+    if config.finetuning_type == "full":
         return model
-    if plan.config.finetuning_type == "freeze":
-        freeze(model, plan.config.num_layer_trainable, plan.config.name_module_trainable)
+    if config.finetuning_type == "freeze":
+        freeze(model, config.num_layer_trainable, config.name_module_trainable)
         return model
-    return get_peft_model(model, _adapter_config(model, plan.config))
+    with warnings.catch_warnings():  # peft asks transformers by a name that it gives up
+        warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
+        return get_peft_model(model, _adapter_config(model, config))
 
 
 def dtype_of(arguments: TrainingArguments) -> torch.dtype:

@@ -16,23 +16,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from tunegate.models.cards import known_card
 from tunegate.training.data.tokenize import IGNORED, Example
 
 _LAYER = re.compile(r"\.(\d+)\.")
 _MATRIX = 1024
-
-# FLOP/s in bfloat16 and float16, dense, as NVIDIA's data sheets give them; the first row whose words all occur.
-_PEAKS = (
-    (("B200",), 2250e12),
-    (("H200", "NVL"), 836e12),
-    (("H200",), 989e12),
-    (("H100", "PCIe"), 756e12),
-    (("H100", "NVL"), 835e12),
-    (("H100",), 989e12),
-    (("A100",), 312e12),
-    (("L40S",), 362e12),
-    (("A10",), 125e12),
-)
 
 
 @dataclass(frozen=True)
@@ -117,14 +105,10 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
             matrix @ matrix
             seconds.append(time.perf_counter() - start)
         return 2 * _MATRIX**3 / min(seconds)
-    is_half = dtype in (torch.bfloat16, torch.float16)
-    return published_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" and is_half else None
-
-
-def published_peak(name: str) -> float | None:
-    """FLOP/s in 16 bits of the GPU that calls itself `name`."""
-    words = set(re.split(r"[ -]", name))
-    return next((peak for wanted, peak in _PEAKS if words.issuperset(wanted)), None)
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return None
+    card = known_card(torch.cuda.get_device_name(device))
+    return card.flops if card else None
 
 
 def _layer(name: str) -> int:

@@ -13,7 +13,6 @@ from tunegate.training.loop.mfu import (
     Work,
     flops_per_token,
     peak_flops,
-    published_peak,
     reading_of,
     work_of,
 )
@@ -105,27 +104,6 @@ def test_a_long_dialogue_weighs_by_its_tokens() -> None:
 
     assert reading_of([short, long]) == Reading(context=25.0, trained=17 / 40)
     assert reading_of([(short, long)]) == Reading(context=25.0, trained=17 / 40), "packed"
-
-
-@pytest.mark.parametrize(
-    ("name", "peak"),
-    [
-        ("NVIDIA A10", 125e12),
-        ("NVIDIA A10G", None),
-        ("NVIDIA A100-SXM4-80GB", 312e12),
-        ("NVIDIA A100 80GB PCIe", 312e12),
-        ("NVIDIA L40S", 362e12),
-        ("NVIDIA H100 80GB HBM3", 989e12),
-        ("NVIDIA H100 PCIe", 756e12),
-        ("NVIDIA H100 NVL", 835e12),
-        ("NVIDIA H200", 989e12),
-        ("NVIDIA H200 NVL", 836e12),
-        ("NVIDIA B200", 2250e12),
-        ("NVIDIA GeForce RTX 4090", None),
-    ],
-)
-def test_what_a_gpu_can_do(name: str, peak: float | None) -> None:
-    assert published_peak(name) == peak
 
 
 def test_what_a_cpu_can_do_is_measured() -> None:
