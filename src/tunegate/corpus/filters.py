@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
@@ -25,6 +26,7 @@ _REFUSALS = re.compile(  # of a model, not of a shop: 抱歉，这款没有货 i
     r"|\bI can(?:no|')t (?:assist|comply|fulfill|help with)",
     re.IGNORECASE,
 )
+_BLOCK, _CHOICES = 512, 1 << 15  # texts that are compared at once: scores of 64 MiB
 _REPEATED = re.compile(r"(.{2,40}?)\1{4,}", re.DOTALL)
 
 
@@ -74,36 +76,71 @@ def normal(text: str) -> str:
 
 
 class Pool:
-    """Questions that are different from each other."""
+    """Questions that are different from each other.
+
+    What decides is the Indel similarity of two texts. In front of it stands that of their folded texts, which is never
+    lower and compares several at once, so it leaves out only what is different for sure.
+    """
 
     def __init__(self, similarity: float) -> None:
         self._similarity = similarity
         self._texts: list[str] = []
+        self._folded: list[bytes] = []
 
     def __len__(self) -> int:
         return len(self._texts)
 
     def add(self, text: str) -> bool:
         """Whether nothing like it was there; then it is."""
-        plain = normal(text)
-        if self._texts and process.extractOne(
-            plain, self._texts, scorer=Indel.normalized_similarity, score_cutoff=self._similarity
-        ):
-            return False
-        self._texts.append(plain)
-        return True
+        return self.add_all([text])[0]
 
-    def add_all(self, texts: Sequence[str]) -> list[bool]:
-        """As `add`, one after the other, and faster."""
-        plain = [normal(text) for text in texts]
-        near = np.zeros(len(plain), dtype=bool)
-        if self._texts and plain:
-            likest = process.cdist(
-                plain, self._texts, scorer=Indel.normalized_similarity, score_cutoff=self._similarity, dtype=np.float32
-            )
-            near = likest.max(axis=1) >= self._similarity
-        taken, new = [], Pool(self._similarity)
-        for text, is_near in zip(plain, near, strict=True):
-            taken.append(not is_near and new.add(text))
-        self._texts += new._texts
-        return taken
+    def add_all(self, texts: Sequence[str], compared: Callable[[int], None] = lambda count: None) -> list[bool]:
+        """As `add`, one after the other, and faster. compared: gets how many more were."""
+        new: list[bool] = []
+        for start in range(0, len(texts), _BLOCK):
+            block = [normal(text) for text in texts[start : start + _BLOCK]]
+            new += self._add_block(block)
+            compared(len(block))
+        return new
+
+    def _add_block(self, texts: Sequence[str]) -> list[bool]:
+        folded = [_fold(text) for text in texts]
+        near = np.zeros(len(texts), dtype=bool)
+        for start in range(0, len(self._texts), _CHOICES):
+            there = slice(start, start + _CHOICES)
+            rest = np.flatnonzero(~near)
+            scores = self._scores([folded[place] for place in rest], self._folded[there])
+            near[rest] = [
+                self._is_near(texts[place], row, self._texts[there]) for place, row in zip(rest, scores, strict=True)
+            ]
+        rest = np.flatnonzero(~near)
+        asked = [folded[place] for place in rest]
+        scores = self._scores(asked, asked[:])  # a list beside itself is compared one pair at a time
+        new: list[int] = []
+        for number, place in enumerate(rest):
+            if not self._is_near(texts[place], scores[number, new], [texts[rest[other]] for other in new]):
+                new.append(number)
+        self._texts += [texts[rest[number]] for number in new]
+        self._folded += [asked[number] for number in new]
+        kept = {int(rest[number]) for number in new}
+        return [place in kept for place in range(len(texts))]
+
+    def _scores(self, some: Sequence[bytes], others: Sequence[bytes]) -> npt.NDArray[np.float32]:
+        """Of each with each, 0 below the pool's similarity."""
+        if not (some and others):
+            return np.zeros((len(some), len(others)), dtype=np.float32)
+        scorer, dtype = Indel.normalized_similarity, np.float32
+        return process.cdist(some, others, scorer=scorer, score_cutoff=self._similarity, dtype=dtype, workers=-1)
+
+    def _is_near(self, text: str, scores: npt.NDArray[np.float32], others: Sequence[str]) -> bool:
+        """Whether it is like one of the others whose folded texts are."""
+        return any(
+            Indel.normalized_similarity(text, others[place], score_cutoff=self._similarity)
+            for place in np.flatnonzero(scores)
+        )
+
+
+def _fold(text: str) -> bytes:
+    """The low byte of each character. Equal characters stay equal, so no two texts become less similar; rapidfuzz
+    compares bytes three times as fast as Chinese."""
+    return text.encode("utf-32-le")[::4]

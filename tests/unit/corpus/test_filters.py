@@ -5,8 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
+from rapidfuzz import process
+from rapidfuzz.distance import Indel
 
-from tunegate.corpus.filters import Pool, fault_of_question, fault_of_text, listed, score_in
+from tunegate.corpus import filters
+from tunegate.corpus.filters import Pool, fault_of_question, fault_of_text, listed, normal, score_in
 from tunegate.corpus.plan import Filters
 
 RULES = Filters(min_characters=4, max_characters=40, blocked=("竞品",))
@@ -68,10 +71,35 @@ def test_near_duplicates_are_found_in_chinese() -> None:
     assert len(pool) == 2
 
 
-def test_all_at_once_is_as_one_by_one() -> None:
-    draw = random.Random(1)  # noqa: S311 - no secret
-    texts = ["".join(draw.choices("电水壶多少钱快递几天到", k=draw.randrange(3, 9))) for _ in range(300)]
-    one, other = Pool(0.7), Pool(0.7)
-    expected = [one.add(text) for text in texts]
-    assert other.add_all(texts[:100]) + other.add_all(texts[100:]) == expected
-    assert 20 < sum(expected) < 280
+def one_by_one(texts: list[str], similarity: float) -> list[bool]:
+    """The rule itself: each text beside each that was kept before it."""
+    kept: list[str] = []
+    taken = []
+    for text in map(normal, texts):
+        taken.append(not process.extractOne(text, kept, scorer=Indel.normalized_similarity, score_cutoff=similarity))
+        kept += [text] * taken[-1]
+    return taken
+
+
+@pytest.mark.parametrize("similarity", [0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+@pytest.mark.parametrize(
+    ("characters", "most"),
+    [
+        ("电水壶多少钱快递几天到", 9),
+        ("aeinorst 电水壶", 30),
+        ("abcde", 90),  # longer than what is compared several at once
+        ("aᅡ\u4e61\u4f61\U0001f961", 8),  # folded, these are all the same
+    ],
+)
+def test_what_is_new_is_what_the_rule_says(
+    similarity: float, characters: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filters, "_BLOCK", 32)
+    monkeypatch.setattr(filters, "_CHOICES", 48)
+    draw = random.Random(most)  # noqa: S311 - no secret
+    texts = ["".join(draw.choices(characters, k=draw.randrange(most))) for _ in range(150)]
+    texts += ["".join(draw.sample(text, len(text))) if draw.random() < 0.3 else text[1:] for text in texts]
+    pool, expected = Pool(similarity), one_by_one(texts, similarity)
+    assert pool.add_all(texts[:90]) + [pool.add(text) for text in texts[90:95]] + pool.add_all(texts[95:]) == expected
+    assert len(pool) == sum(expected)
+    assert 2 < sum(expected) < len(texts)
