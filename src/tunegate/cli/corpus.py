@@ -6,7 +6,9 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import yaml
@@ -18,6 +20,11 @@ from tunegate.cli.feedback import DAY
 from tunegate.cli.options import open_store, optional_store_options, step_bars
 from tunegate.cli.review import endpoint_option, folder_argument
 from tunegate.files import disk_errors_as, replace_file
+
+if TYPE_CHECKING:
+    from tunegate.corpus.build import Builder, Corpus
+    from tunegate.corpus.plan import Plan
+    from tunegate.corpus.teacher import Teacher
 
 
 @click.group()
@@ -60,7 +67,8 @@ def seeds(
         if not store_uri:
             raise UsageError(f"The log is in the store; name it with --store or {environment.STORE}.")
         found += _asked(store_uri, endpoint_url, since, until)
-    rows, counts = choose_seeds(found, similarity)
+    with _counted("questions compared", len(found)) as compared:
+        rows, counts = choose_seeds(found, similarity, compared)
     with disk_errors_as(UsageError, output, "name another file."):
         replace_file(output, to_json_lines(rows))
     told = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
@@ -73,41 +81,47 @@ def seeds(
 @click.option("--url", help="The teacher: a server with OpenAI's API; TUNEGATE_API_KEY is its key.")
 @click.option("--model", help="What the server calls the teacher; by default the first model that it lists.")
 @click.option("--concurrency", type=click.IntRange(min=1), default=4, show_default=True, help="Requests at once.")
+@click.option(
+    "--part", type=click.IntRange(min=0), help="Write this part of the plan's alone, from 0; the last merges them all."
+)
 @endpoint_option
 def build(
-    plan_file: Path, folder: str, url: str | None, model: str | None, concurrency: int, endpoint_url: str | None
+    plan_file: Path,
+    folder: str,
+    url: str | None,
+    model: str | None,
+    concurrency: int,
+    part: int | None,
+    endpoint_url: str | None,
 ) -> None:
     """Make the corpus of PLAN in FOLDER. Replies are kept as they come: killed, the same command goes on; for equal
-    replies the files are equal. A plan that asks for no questions needs no teacher."""
-    from tunegate.corpus.build import Ask, Builder, nobody
+    replies the files are equal. A plan that asks for no questions needs no teacher, nor does one whose parts are all
+    there."""
+    from tunegate.corpus.build import Builder
     from tunegate.corpus.folder import write
+    from tunegate.corpus.parts import Parts
     from tunegate.corpus.plan import Plan
-    from tunegate.corpus.teacher import Replies, Teacher, kept_replies
+    from tunegate.corpus.teacher import Teacher
     from tunegate.store.folders import open_folder
 
     plan = from_yaml(plan_file.read_bytes(), Plan, str(plan_file))
-    if plan.count and url is None:
-        raise UsageError("The plan asks for questions; name a teacher with --url, or set count to 0.")
+    _check(plan, url, part)
     into = open_folder(folder, endpoint_url)
     with ExitStack() as stack:
-        teacher: Teacher | None = None
-        ask: Ask = nobody
+        teacher = None
         if url and plan.count:
-            teacher = stack.enter_context(
-                closing(Teacher(url, model, os.environ.get(environment.API_KEY), None, concurrency))
-            )
-            sheets = stack.enter_context(kept_replies(folder, endpoint_url, stack.enter_context(_counted())))
-            ask = Replies(teacher, sheets).ask
-        name = teacher.model if teacher else ""
-        corpus = Builder.of(plan, plan_file.parent, ask, name, endpoint_url).build()
-    write(into, plan, corpus, name)
-    click.echo(
-        f"{folder}: {len(corpus.records)} dialogues, {len(corpus.queue)} for people, {len(corpus.rejected)} not taken."
-    )
-    for reason, count in corpus.reasons.most_common():
-        click.echo(f"  {reason}: {count}")
-    for note in corpus.notes:
-        click.echo(note)
+            key = os.environ.get(environment.API_KEY)
+            teacher = stack.enter_context(closing(Teacher(url, model, key, None, concurrency)))
+        builder = Builder.of(plan, plan_file.parent, teacher.model if teacher else "", endpoint_url)
+        done = stack.enter_context(_counted("replies of the teacher"))
+        ask = partial(_write, builder, teacher, folder, endpoint_url, done) if teacher else None
+        made = Parts(folder, into, builder).build(ask, part)
+    if made:
+        corpus, name = made
+        write(into, plan, corpus, name)
+        _tell(folder, corpus)
+    else:
+        click.echo(f"{folder}: part {part} of {plan.parts} is there; the last of the others makes the corpus.")
     if teacher and (tokens := teacher.tokens):
         click.echo(f"The teacher read {tokens.read:,} and wrote {tokens.written:,} tokens this time.")
 
@@ -165,16 +179,49 @@ def submit(corpus: str, job_file: Path, dry_run: bool, endpoint_url: str | None)
     click.echo(f"pytorchjob/{name} is in {namespace}; follow it: kubectl -n {namespace} get pods -w")
 
 
+def _check(plan: Plan, url: str | None, part: int | None) -> None:
+    """Raises UsageError where the plan and what was said to do do not go together."""
+    if part is not None and part >= plan.parts:
+        raise UsageError(f"The plan has {plan.parts} parts, from 0, and no {part}; set parts in it, or name another.")
+    if plan.count and url is None and (plan.parts == 1 or part is not None):
+        raise UsageError("The plan asks for questions; name a teacher with --url, or set count to 0.")
+
+
+def _write(
+    builder: Builder,
+    teacher: Teacher,
+    folder: str,
+    endpoint_url: str | None,
+    done: Callable[[int], None],
+    part: int,
+) -> Corpus:
+    """What the teacher writes of a part, its replies so far beside those of other parts."""
+    from tunegate.corpus.teacher import Replies, kept_replies
+
+    with kept_replies(folder, endpoint_url, done, str(part) if builder.plan.parts > 1 else "") as sheets:
+        return builder.write(Replies(teacher, sheets).ask, part)
+
+
+def _tell(folder: str, corpus: Corpus) -> None:
+    click.echo(
+        f"{folder}: {len(corpus.records)} dialogues, {len(corpus.queue)} for people, {len(corpus.rejected)} not taken."
+    )
+    for reason, count in corpus.reasons.most_common():
+        click.echo(f"  {reason}: {count}")
+    for note in corpus.notes:
+        click.echo(note)
+
+
 @contextmanager
-def _counted() -> Iterator[Callable[[int], None]]:
-    """Shows how many replies there are."""
+def _counted(what: str, total: int = 0) -> Iterator[Callable[[int], None]]:
+    """Shows how many there are of something, of so many where that is known."""
     with step_bars() as show:
         counted = [0]
 
         def done(count: int) -> None:
             counted[0] += count
             if show:
-                show("replies of the teacher", counted[0], 0)
+                show(what, counted[0], total)
 
         yield done
 

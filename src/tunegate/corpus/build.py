@@ -1,7 +1,7 @@
-"""A corpus from its plan: questions in rounds, answers, scores, leaks, other data, and the card.
+"""A corpus from its plan: questions in rounds, answers, scores, leaks and other data.
 
 Everything follows from the plan, the seeds and what the teacher replied: equal replies give equal files, whatever was
-killed meanwhile.
+killed meanwhile, and however many processes wrote a part of it each.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from tunegate.api.digest import Digest
 from tunegate.api.errors import DataError
 from tunegate.corpus.filters import Pool, fault_of_question, fault_of_text, listed, score_in
 from tunegate.corpus.plan import Plan
@@ -35,19 +36,15 @@ _BARREN = 3  # rounds without a new question after which nothing more is to be h
 _QUESTION_TOKENS = 1024
 _TEMPLATES = Path(__file__).parent / "templates"
 
-
+T = TypeVar("T")
 Ask = Callable[[Sequence[list[dict[str, str]]], int, float, int], list[str | None]]
 """The replies to dialogues, given the most tokens, the temperature and the first seed; None where there is none."""
 
 
-def nobody(dialogues: Sequence[list[dict[str, str]]], *_: float) -> list[str | None]:
-    """The teacher of a plan that asks for no questions."""
-    return [None for _ in dialogues]
-
-
 @dataclass
 class Corpus:
-    """What came of it. queue: dialogues that people decide on, since the judge gave too little or said nothing."""
+    """What came of it, or of a part. queue: dialogues that people decide on, since the judge gave too little or said
+    nothing."""
 
     records: list[Record] = field(default_factory=list)
     queue: list[Rejected] = field(default_factory=list)
@@ -62,18 +59,17 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Builder:
-    """ask: a teacher, called `teacher`. suites: the questions of each suite, by its name and their ids.
+    """teacher: what the model is called. suites: the questions of each suite, by its name and their ids.
     dialogues: those of each file that the plan names."""
 
     plan: Plan
     seeds: Sequence[str]
-    ask: Ask
     teacher: str
     suites: Mapping[str, Mapping[str, str]]
     dialogues: Mapping[str, Sequence[Dialogue]]
 
     @classmethod
-    def of(cls, plan: Plan, folder: Path, ask: Ask, teacher: str, endpoint_url: str | None = None) -> Builder:
+    def of(cls, plan: Plan, folder: Path, teacher: str = "", endpoint_url: str | None = None) -> Builder:
         """With what the plan names, from `folder` or a bucket. Raises DataError, StoreError or UsageError."""
 
         def local(name: str) -> Path:
@@ -82,7 +78,6 @@ class Builder:
         return cls(
             plan=plan,
             seeds=read_seeds([local(name) for name in plan.seeds]),
-            ask=ask,
             teacher=teacher,
             suites={name: questions_of(name) for name in plan.suites},
             dialogues={
@@ -90,16 +85,53 @@ class Builder:
             },
         )
 
-    def build(self) -> Corpus:
-        """Raises ServingError when the teacher is away, DataError when there is too little to mix."""
+    @property
+    def made_of(self) -> Digest:
+        """Of all that decides what a teacher writes, but its replies. The shares of other data are not of it."""
+        plan, templates = msgspec.structs.replace(self.plan, mix=()), ("questions", "judge")
+        decided = [self.dialogues[name] for name in plan.decided]
+        digests = [self._template(name).digest for name in templates]
+        return Digest.of_bytes(msgspec.json.encode((plan, self.seeds, self.suites, decided, digests)))
+
+    def write(self, ask: Ask, part: int = 0) -> Corpus:
+        """What the teacher writes of one part, beside no other. Raises ServingError when it is away."""
         corpus = Corpus()
-        decided = self._decided(corpus)
-        written = self._questions(corpus)
+        written = self._questions(ask, part, corpus)
         kept = self._without_leaks(written, corpus)
-        answered = self._answers(kept, corpus)
-        corpus.records = decided + self._judged(answered, corpus)
+        answered = self._answers(ask, part, kept, corpus)
+        corpus.records = self._judged(ask, answered, corpus)
+        return corpus
+
+    def merge(self, parts: Sequence[Corpus]) -> Corpus:
+        """All parts, in their order, with what people decided and other data. Of questions of several parts that are
+        like each other the first stays, those with a good answer before those that wait for people.
+
+        Raises DataError when there is too little to mix.
+        """
+        corpus = Corpus(seeds=max((part.seeds for part in parts), default=0))
+        decided = self._decided(corpus)
+        for number, part in enumerate(parts):
+            corpus.rejected += part.rejected
+            corpus.notes += [f"Part {number}: {note}" if len(parts) > 1 else note for note in part.notes]
+        records = [record for part in parts for record in part.records]
+        queue = [waiting for part in parts for waiting in part.queue]
+        if len(parts) > 1:
+            pool = Pool(self.plan.filters.similarity)
+            records = self._first_of_each(pool, records, [question_of(record.messages) for record in records], corpus)
+            queue = self._first_of_each(pool, queue, [waiting.question for waiting in queue], corpus)
+        corpus.records, corpus.queue = decided + records, queue
         corpus.records += self._mixed(corpus)
         return corpus
+
+    def _first_of_each(self, pool: Pool, found: Sequence[T], questions: Sequence[str], corpus: Corpus) -> list[T]:
+        new = pool.add_all(questions)
+        reason = "near-duplicate of another part"
+        corpus.rejected += [
+            Rejected(reason=reason, question=question)
+            for question, is_new in zip(questions, new, strict=True)
+            if not is_new
+        ]
+        return [each for each, is_new in zip(found, new, strict=True) if is_new]
 
     def _decided(self, corpus: Corpus) -> list[Record]:
         """The dialogues that people decided on, without those that a suite asks."""
@@ -117,42 +149,44 @@ class Builder:
                 records.append(Record(id=_id(f"{file}:{line}"), messages=row.messages, origin=origin))
         return records
 
-    def _questions(self, corpus: Corpus) -> list[Written]:
-        """As many as the plan wants, or as many as the teacher can think of."""
+    def _questions(self, ask: Ask, part: int, corpus: Corpus) -> list[Written]:
+        """As many as the plan wants of this part, or as many as the teacher can think of."""
         plan, pool = self.plan, Pool(self.plan.filters.similarity)
-        if not plan.count:
+        wanted = plan.count // plan.parts + (part < plan.count % plan.parts)
+        if not wanted:
             return []
         pool.add_all([_question(row) for name in plan.decided for row in self.dialogues[name]])
-        seeds = {_id(seed): seed for seed, is_new in zip(self.seeds, pool.add_all(self.seeds), strict=True) if is_new}
+        new = pool.add_all(self.seeds)
+        seeds = sorted((_id(seed), seed) for seed, is_new in zip(self.seeds, new, strict=True) if is_new)
         corpus.seeds = len(seeds)
         found: list[Written] = []
         barren = number = 0
-        while len(found) < plan.count and barren < _BARREN:
+        while len(found) < wanted and barren < _BARREN:
             before = len(found)
-            requests = [self._request(number, place, seeds, found) for place in range(_REQUESTS)]
-            replies = self.ask(
-                [dialogue for dialogue, _ in requests], _QUESTION_TOKENS, plan.temperature, _seed(plan.seed, number)
-            )
+            requests = [self._request(part, number, place, seeds, found) for place in range(_REQUESTS)]
+            first = _seed(self._drawn_by(part), number)
+            replies = ask([dialogue for dialogue, _ in requests], _QUESTION_TOKENS, plan.temperature, first)
             for (_, origin), reply in zip(requests, replies, strict=True):
                 found += self._new(reply, origin, pool, corpus)
             barren = 0 if len(found) > before else barren + 1
             number += 1
-        if len(found) < plan.count:
+        if len(found) < wanted:
             reasons = ", ".join(f"{reason} {count}" for reason, count in corpus.reasons.most_common())
             corpus.notes.append(
-                f"{len(found)} of {plan.count} questions: the teacher wrote nothing new in {_BARREN} rounds "
+                f"{len(found)} of {wanted} questions: the teacher wrote nothing new in {_BARREN} rounds "
                 f"({reasons or 'no replies'}); give it more seeds or scenarios, or another teacher."
             )
-        return found[: plan.count]
+        return found[:wanted]
 
     def _request(
-        self, number: int, place: int, seeds: Mapping[str, str], found: Sequence[Written]
+        self, part: int, number: int, place: int, seeds: Sequence[tuple[str, str]], found: Sequence[Written]
     ) -> tuple[list[dict[str, str]], Origin]:
         """One request of a round: a scenario in turn, and examples by chance, which the plan's seed decides."""
         asking = self._template("questions")
-        plan, draw = self.plan, random.Random(f"{self.plan.seed}/{number}/{place}")  # noqa: S311 - no secret
+        plan, by = self.plan, self._drawn_by(part)
+        draw = random.Random(f"{by}/{number}/{place}")  # noqa: S311 - no secret
         own = {written.id: written.question for written in draw.sample(found, min(_OWN, len(found)))}
-        shown = draw.sample(sorted(seeds.items()), min(_SHOWN + _OWN - len(own), len(seeds)))
+        shown = draw.sample(seeds, min(_SHOWN + _OWN - len(own), len(seeds)))
         examples = [*shown, *own.items()]
         draw.shuffle(examples)
         scenario = plan.scenarios[(number * _REQUESTS + place) % len(plan.scenarios)] if plan.scenarios else None
@@ -168,7 +202,7 @@ class Builder:
             scenario=scenario.name if scenario else "",
             prompt=asking.digest,
             teacher=self.teacher,
-            seed=_seed(plan.seed, number) + place,
+            seed=_seed(by, number) + place,
         )
         return self._dialogue(asking, given), origin
 
@@ -179,10 +213,10 @@ class Builder:
             corpus.rejected.append(
                 Rejected(reason="no reply" if reply is None else "no list", question=(reply or "")[:200])
             )
-        for question in questions:
-            reason = fault_of_question(question, self.plan.language, self.plan.filters)
-            if reason is None and not pool.add(question):
-                reason = "near-duplicate"
+        faults = [fault_of_question(question, self.plan.language, self.plan.filters) for question in questions]
+        new = iter(pool.add_all([question for question, fault in zip(questions, faults, strict=True) if not fault]))
+        for question, fault in zip(questions, faults, strict=True):
+            reason = fault or (None if next(new) else "near-duplicate")
             if reason:
                 corpus.rejected.append(Rejected(reason=reason, question=question))
             else:
@@ -209,11 +243,9 @@ class Builder:
                 leaked |= dict.fromkeys(sorted(hits), suite)
         return leaked
 
-    def _answers(self, written: Sequence[Written], corpus: Corpus) -> list[tuple[Written, str]]:
-        plan = self.plan
-        replies = self.ask(
-            [self._asked(each) for each in written], plan.max_tokens, plan.temperature, _seed(plan.seed, -1)
-        )
+    def _answers(self, ask: Ask, part: int, written: Sequence[Written], corpus: Corpus) -> list[tuple[Written, str]]:
+        plan, first = self.plan, _seed(self._drawn_by(part), -1)
+        replies = ask([self._asked(each) for each in written], plan.max_tokens, plan.temperature, first)
         answered = []
         for each, reply in zip(written, replies, strict=True):
             reason = "no answer" if reply is None else fault_of_text(reply, plan.filters)
@@ -223,7 +255,7 @@ class Builder:
                 answered.append((each, reply or ""))
         return answered
 
-    def _judged(self, answered: Sequence[tuple[Written, str]], corpus: Corpus) -> list[Record]:
+    def _judged(self, ask: Ask, answered: Sequence[tuple[Written, str]], corpus: Corpus) -> list[Record]:
         """The dialogues whose answer the judge finds good; the others wait for people."""
         judging = self._template("judge")
         dialogues = [
@@ -231,7 +263,7 @@ class Builder:
             for each, answer in answered
         ]
         records = []
-        for (each, answer), reply in zip(answered, self.ask(dialogues, 64, 0.0, 0), strict=True):
+        for (each, answer), reply in zip(answered, ask(dialogues, 64, 0.0, 0), strict=True):
             score = score_in(reply or "")
             origin = msgspec.structs.replace(each.origin, score=score)
             if score is None or score < self.plan.least_score:
@@ -272,6 +304,10 @@ class Builder:
                 records.append(Record(id=_id(f"{each.file}:{line}"), messages=rows[line].messages, origin=origin))
         return records
 
+    def _drawn_by(self, part: int) -> str:
+        """What decides the chances of a part; the first has those of a corpus of one."""
+        return f"{self.plan.seed}.{part}" if part else str(self.plan.seed)
+
     def _asked(self, written: Written) -> list[dict[str, str]]:
         system = [{"role": "system", "content": self.plan.system_prompt}] if self.plan.system_prompt else []
         return [*system, {"role": "user", "content": written.question}]
@@ -297,6 +333,6 @@ def _id(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _seed(seed: int, number: int) -> int:
+def _seed(seed: str, number: int) -> int:
     """For the requests of a round, a few for each; the answers have the round -1."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:3])

@@ -42,6 +42,7 @@ class Plan(Resource, frozen=True, kw_only=True, rename=None):
     """about: what the assistant is for, as teachers are told. seeds: files with a question a line, or JSON lines.
 
     decided: files of dialogues that people decided on, which are all taken. count: how many questions to write.
+    parts: how many processes may write at once, each its share of count without knowing of the others'.
     per_request: how many a teacher is asked for at once. least_score: what a judged answer needs of 5; below it people
     decide. system_prompt: what answers are asked under. suites: evaluations whose questions must not be in the corpus.
     """
@@ -54,6 +55,7 @@ class Plan(Resource, frozen=True, kw_only=True, rename=None):
     decided: tuple[str, ...] = ()
     scenarios: tuple[Scenario, ...] = ()
     count: Annotated[int, Meta(ge=0)] = 0
+    parts: Annotated[int, Meta(ge=1, le=1000)] = 1
     per_request: Annotated[int, Meta(ge=1, le=50)] = 8
     seed: int = 42
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.7
@@ -71,5 +73,7 @@ class Plan(Resource, frozen=True, kw_only=True, rename=None):
             raise ValueError("min_characters is above max_characters")
         if self.count and not self.seeds:
             raise ValueError("a teacher needs a few questions to go by; name files of them in seeds, or count 0")
+        if self.parts > max(self.count, 1):
+            raise ValueError("there are more parts than questions; lower parts")
         if not self.count and not self.decided:
             raise ValueError("there is nothing to make a corpus of; name seeds and a count, or files in decided")

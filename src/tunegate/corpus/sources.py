@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,24 @@ from tunegate.feedback.redact import redact
 from tunegate.files import disk_errors_as
 
 
-def choose_seeds(found: Iterable[tuple[str, str]], similarity: float) -> tuple[list[dict[str, str]], Counter[str]]:
+def choose_seeds(
+    found: Iterable[tuple[str, str]], similarity: float, compared: Callable[[int], None] = lambda count: None
+) -> tuple[list[dict[str, str]], Counter[str]]:
     """The questions that differ from each other, each with its source, and how many others there were, by why not.
 
-    found: sources and texts. What tells who somebody is is taken out first.
+    found: sources and texts. What tells who somebody is is taken out first. compared: gets how many more were.
     """
-    pool, left_out, rows = Pool(similarity), Counter[str](), []
+    left_out, plain = Counter[str](), list[tuple[str, str]]()
     for source, text in found:
-        plain = redact(text.strip())
-        reason = fault_of_text(plain, Filters()) or ("" if normal(plain) else "empty")
-        if not reason and not pool.add(plain):
-            reason = "near-duplicate"
-        if reason:
+        question = redact(text.strip())
+        if reason := fault_of_text(question, Filters()) or ("" if normal(question) else "empty"):
             left_out[reason] += 1
         else:
-            rows.append({"question": plain, "source": source})
+            plain.append((source, question))
+    new = Pool(similarity).add_all([question for _, question in plain], compared)
+    if near := new.count(False):
+        left_out["near-duplicate"] = near
+    rows = [{"question": text, "source": source} for (source, text), is_new in zip(plain, new, strict=True) if is_new]
     return rows, left_out
 
 

@@ -70,7 +70,8 @@ def kept_replies(
     """
     # nothing is another process's: a sheet whose questions may stay without an answer is what this makes of it
     if not is_uri(folder):
-        yield Sheets(Path(folder) / REPLIES, done, is_ours=lambda: True)
+        name = f"replies-{part}.jsonl" if part else REPLIES
+        yield Sheets(Path(folder) / name, done, is_ours=lambda: True)
         return
     kept = Kept(Store.open(folder, endpoint_url=endpoint_url), "/".join(filter(None, ("replies", part))))
     try:
@@ -101,9 +102,10 @@ class Replies:
             try:
                 for future in as_completed(waiting):
                     try:
-                        sheet.put({waiting[future]: future.result()})
+                        reply = future.result()
                     except EvaluationError:
                         continue
+                    sheet.put({waiting[future]: reply})
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise

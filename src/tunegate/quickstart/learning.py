@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tunegate.api.codec import Resource, from_json, to_json, to_json_lines
-from tunegate.corpus.build import Builder, nobody
+from tunegate.corpus.build import Builder
 from tunegate.corpus.folder import DATA, write
 from tunegate.corpus.plan import Mixed, Plan
 from tunegate.experience.contents import Period
@@ -68,7 +68,7 @@ def prepare(folder: Path, store: Store, story: Story, base: str, since: date) ->
         suites=story.kept_apart,
         license="Apache-2.0",
     )
-    corpus = Builder.of(plan, folder, nobody, "").build()
+    corpus = Builder.of(plan, folder).merge([])
     write(open_folder(str(folder), None), plan, corpus, "")
     kinds = [record.origin.kind for record in corpus.records]
     lesson = Lesson(

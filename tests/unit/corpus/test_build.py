@@ -268,7 +268,7 @@ def test_seeds_differ_and_tell_nobody(tmp_path: Path, store: Store) -> None:
     )
     said = call("corpus", "seeds", tmp_path / "seeds.jsonl", "--file", tmp_path / "sug.txt")
     found = rows(tmp_path / "seeds.jsonl")
-    assert "2 seeds of 4 questions (near-duplicate 1, empty 1)" in said
+    assert "2 seeds of 4 questions (empty 1, near-duplicate 1)" in said
     assert "138" not in str(found)
     assert found[0] == {"question": "电水壶多少钱？", "source": "sug.txt"}
 
@@ -345,4 +345,5 @@ def test_without_a_corpus_or_a_doubt_there_is_no_review(teacher: Any, tmp_path: 
 
 
 def test_every_message_has_its_story() -> None:
-    assert without_story("corpus", Path(__file__)) == []
+    files = (Path(__file__), Path(__file__).with_name("test_parts.py"))
+    assert set.intersection(*(set(without_story("corpus", file)) for file in files)) == set()
