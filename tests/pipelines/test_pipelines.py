@@ -171,8 +171,9 @@ def test_tunegate_understands_the_words_of_a_container(
         monkeypatch.setenv(variable["name"], variable.get("value", "from a Secret"))
 
     # what the image has there is what this checkout has
-    where = {"/opt/shop": DATA, "/etc/learn": tmp_path}
-    context = parse([re.sub("|".join(where), lambda found: str(where[found[0]]), word) for word in container["args"]])
+    where = {"/opt/shop": DATA, "/etc/learn": tmp_path, "/etc/corpus": tmp_path}
+    words = [re.sub("|".join(where), lambda found: str(where[found[0]]), word) for word in container["args"]]
+    context = parse([word.replace("$(JOB_COMPLETION_INDEX)", "3") for word in words])
 
     assert context.params.get("store_uri", "s3://tunegate") == "s3://tunegate"  # others name their bucket themselves
     assert context.params["endpoint_url"].startswith("http://tunegate-storage.")

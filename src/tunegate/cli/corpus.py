@@ -19,7 +19,6 @@ from tunegate.api.errors import UsageError
 from tunegate.cli.feedback import DAY
 from tunegate.cli.options import open_store, optional_store_options, step_bars
 from tunegate.cli.review import endpoint_option, folder_argument
-from tunegate.files import disk_errors_as, replace_file
 
 if TYPE_CHECKING:
     from tunegate.corpus.build import Builder, Corpus
@@ -33,7 +32,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("output")
 @click.option(
     "--file",
     "files",
@@ -48,7 +47,7 @@ def command() -> None:
 )
 @optional_store_options
 def seeds(
-    output: Path,
+    output: str,
     files: tuple[Path, ...],
     since: datetime | None,
     until: datetime | None,
@@ -56,9 +55,10 @@ def seeds(
     store_uri: str | None,
     endpoint_url: str | None,
 ) -> None:
-    """Write the questions of users that differ from each other to OUTPUT, one a line as JSON: from lists of
-    suggestions, and from the log of answers. Names, numbers and addresses of people are taken out."""
+    """Write the questions of users that differ from each other to OUTPUT, a file or s3:// URI, one a line as JSON:
+    from lists of suggestions, and from the log of answers. Names, numbers and addresses of people are taken out."""
     from tunegate.corpus.sources import choose_seeds, read_text
+    from tunegate.store.folders import open_file
 
     if not files and not (since or until):
         raise UsageError("There is nothing to collect from; give --file, --since or both.")
@@ -69,8 +69,8 @@ def seeds(
         found += _asked(store_uri, endpoint_url, since, until)
     with _counted("questions compared", len(found)) as compared:
         rows, counts = choose_seeds(found, similarity, compared)
-    with disk_errors_as(UsageError, output, "name another file."):
-        replace_file(output, to_json_lines(rows))
+    into, name = open_file(output, endpoint_url)
+    into.put(name, to_json_lines(rows))
     told = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
     click.echo(f"{output}: {len(rows)} seeds of {len(found)} questions{f' ({told})' if told else ''}.")
 
