@@ -296,6 +296,7 @@ def test_an_index_has_a_place_and_a_server_a_models_name(tmp_path: Path, monkeyp
 ELSEWHERE = {
     " is no folder with a config.json; put the model's there": "unit/cli/test_plan.py",
     "Nothing holds … conversations of … tokens on ": "unit/cli/test_plan.py",
+    "; set parts in it, or name another": "unit/corpus/test_parts.py",
     "; name a command, as in a shell": "unit/cli/test_local.py",
     "can't be asked which version it serves (": "unit/cli/test_cluster.py",
     "There is nothing to collect from; give --file": "unit/corpus/test_build.py",
