@@ -108,12 +108,12 @@ class Pool:
         near = np.zeros(len(texts), dtype=bool)
         for start in range(0, len(self._texts), _CHOICES):
             there = slice(start, start + _CHOICES)
-            rest = np.flatnonzero(~near)
+            rest = np.flatnonzero(~near).tolist()
             scores = self._scores([folded[place] for place in rest], self._folded[there])
             near[rest] = [
                 self._is_near(texts[place], row, self._texts[there]) for place, row in zip(rest, scores, strict=True)
             ]
-        rest = np.flatnonzero(~near)
+        rest = np.flatnonzero(~near).tolist()
         asked = [folded[place] for place in rest]
         scores = self._scores(asked, asked[:])  # a list beside itself is compared one pair at a time
         new: list[int] = []
@@ -122,7 +122,7 @@ class Pool:
                 new.append(number)
         self._texts += [texts[rest[number]] for number in new]
         self._folded += [asked[number] for number in new]
-        kept = {int(rest[number]) for number in new}
+        kept = {rest[number] for number in new}
         return [place in kept for place in range(len(texts))]
 
     def _scores(self, some: Sequence[bytes], others: Sequence[bytes]) -> npt.NDArray[np.float32]:
@@ -136,7 +136,7 @@ class Pool:
         """Whether it is like one of the others whose folded texts are."""
         return any(
             Indel.normalized_similarity(text, others[place], score_cutoff=self._similarity)
-            for place in np.flatnonzero(scores)
+            for place in np.flatnonzero(scores).tolist()
         )
 
 
