@@ -328,7 +328,7 @@ def serve_all(shop: Shop) -> None:
                 shop.hands.accept(route)
         return _is_settled(shop)
 
-    wait_for(once, seconds=600, what="everything to be served")
+    wait_for(once, seconds=3600, what="everything to be served")
 
 
 def _is_settled(shop: Shop) -> bool:

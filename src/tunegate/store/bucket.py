@@ -7,6 +7,7 @@ there already tells. Nothing here needs the right to delete.
 
 from __future__ import annotations
 
+import io
 import logging
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import botocore.exceptions
 
 from tunegate.api.errors import StoreError
 from tunegate.store.bodies import Body
-from tunegate.store.client import BROKEN, Location, explain_store_errors, is_missing, status_of
+from tunegate.store.client import BROKEN, Location, explain_store_errors, is_missing, is_refused, status_of
 
 PROBE = ".tunegate/overwrite-probe"
 """A document that is there for good, to try on whether a store refuses to overwrite it."""
@@ -36,6 +37,11 @@ class Entry:
     key: str
     size: int
     etag: str
+
+
+def in_pieces(body: bytes) -> io.BytesIO:
+    """A body as urllib3 sends it piece by piece: as a whole, it would have to leave within the time for connecting."""
+    return io.BytesIO(body)
 
 
 class Bucket:
@@ -60,7 +66,7 @@ class Bucket:
                 try:
                     answer = self.client.get_object(**self.place(key))
                 except botocore.exceptions.ClientError as error:
-                    if is_missing(error):
+                    if is_missing(error) or (is_refused(error) and not self._is_listed(key)):
                         return None
                     raise
                 try:
@@ -73,9 +79,19 @@ class Bucket:
                         raise
         raise AssertionError("the last reading returns or raises")
 
+    def _is_listed(self, key: str) -> bool:
+        """Whether an object that can't be read is there: a missing one is forbidden, too, for who may not list all."""
+        try:
+            page = self.client.list_objects_v2(
+                Bucket=self.location.bucket, Prefix=self.location.prefix + key, MaxKeys=1
+            )
+        except botocore.exceptions.ClientError:
+            return True
+        return any(found["Key"] == self.location.prefix + key for found in page.get("Contents", ()))
+
     def put(self, key: str, body: bytes) -> None:
         with explain_store_errors(self.location.uri):
-            self.client.put_object(**self.place(key), Body=body)
+            self.client.put_object(**self.place(key), Body=in_pieces(body))
 
     def put_new(self, key: str, body: bytes) -> bool:
         """Put unless there is one. False: there was.
@@ -88,7 +104,7 @@ class Bucket:
             return False
         with explain_store_errors(self.location.uri):
             try:
-                self.client.put_object(**self.place(key), Body=body, **way)
+                self.client.put_object(**self.place(key), Body=in_pieces(body), **way)
             except botocore.exceptions.ClientError as error:
                 if status_of(error) not in _EXISTS:
                     raise
@@ -158,9 +174,29 @@ class Bucket:
         return found
 
     def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
+        where = {"Bucket": self.location.bucket, "Prefix": self.location.prefix + prefix, **options}
+        list_, first = self.client.list_objects_v2, ""
         with explain_store_errors(self.location.uri):
-            lister = self.client.get_paginator("list_objects_v2")
-            yield from lister.paginate(Bucket=self.location.bucket, Prefix=self.location.prefix + prefix, **options)
+            while True:
+                page = list_(**where)
+                keys = [o["Key"] for o in page.get("Contents", ())] + [
+                    o["Prefix"] for o in page.get("CommonPrefixes", ())
+                ]
+                if first and keys and min(keys) == first:
+                    raise StoreError(
+                        f"{self.location.uri} gives the same page of its listing again; look for a gateway before it "
+                        "that drops continuation tokens."
+                    )
+                yield page
+                if not page.get("IsTruncated") or not keys:
+                    return
+                first = min(keys)
+                if token := page.get("NextContinuationToken"):
+                    where["ContinuationToken"] = token
+                else:  # older stores know the first version of this call, whatever they are asked
+                    list_ = self.client.list_objects
+                    where.pop("StartAfter", "")
+                    where["Marker"] = page.get("NextMarker") or max(keys)
 
     def _relative(self, key: str) -> str:
         return key[len(self.location.prefix) :]

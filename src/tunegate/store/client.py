@@ -11,16 +11,18 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.exceptions
 import botocore.loaders
+import botocore.parsers
 import botocore.session
 import urllib3.exceptions
 from botocore.config import Config
@@ -32,6 +34,9 @@ from tunegate.api.errors import CredentialsError, StoreError, UnavailableError, 
 from tunegate.processes import is_loopback
 
 CONNECTIONS = 32
+_CONNECT_SECONDS = 5.0
+_BY_HOST = (".aliyuncs.com", ".myqcloud.com", ".volces.com")
+"""Stores that know a bucket by its host name only; of others' endpoints a path is what all know."""
 FORBID_OVERWRITE = ("x-oss-forbid-overwrite", "x-cos-forbid-overwrite")
 """What Alibaba Cloud's OSS and Tencent Cloud's COS call it; each ignores the other's."""
 PATIENCE_SECONDS = 60.0
@@ -67,6 +72,8 @@ BROKEN = (
     TimeoutError,
 )
 """What a lost connection raises, at whatever moment it was lost."""
+UNREACHED = botocore.exceptions.ConnectionError
+"""Of these, what is raised where there was no connection at all."""
 _NOT_ALLOWED = {"AccessDenied", "403", "MethodNotAllowed"}
 _ENDPOINT = "--endpoint-url (AWS_ENDPOINT_URL)"
 _LOG = logging.getLogger(__name__)
@@ -98,18 +105,16 @@ def parse_uri(uri: str) -> Location:
 def connect(location: Location, endpoint_url: str | None, ending: threading.Event | None = None, **keys: str) -> Any:
     """An S3 client for the location, safe to share between threads.
 
-    oss:// is Alibaba Cloud's S3 interface, which only knows virtual-hosted addresses; other endpoints of one's own
-    are reached by path. ending: once it is set, no call waits for a busy store any more. `keys` are for boto3's session
-    where its own ways of finding credentials won't do.
+    ending: once it is set, no call waits for a busy store any more. `keys` are for boto3's session where its own ways
+    of finding credentials won't do.
     Raises UsageError or StoreError when no such client can be made.
     """
-    addressing = "virtual" if location.scheme == "oss" else "path" if endpoint_url else "auto"
     config = Config(
-        connect_timeout=5,
+        connect_timeout=_CONNECT_SECONDS,
         read_timeout=60,
         max_pool_connections=CONNECTIONS,
         retries={"mode": "standard", "total_max_attempts": 1},  # _pause says what is tried again
-        s3={"addressing_style": addressing, "payload_signing_enabled": False},
+        s3={"payload_signing_enabled": False},
         # Bodies are covered by what transfer.py sends along; botocore's own would be computed a second time.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
@@ -125,15 +130,46 @@ def connect(location: Location, endpoint_url: str | None, ending: threading.Even
                 )
             session = boto3.session.Session(botocore_session=found, **keys)
             client = session.client("s3", endpoint_url=endpoint_url, config=config)
-            if is_loopback(client.meta.endpoint_url):  # the environment may have named it, so it is known only now
-                direct = config.merge(Config(proxies={}))
-                client = session.client("s3", endpoint_url=endpoint_url, config=direct)
+            # The environment or a profile may have named the endpoint, so it is known only now.
+            fitting = config.merge(_fitting(client.meta.endpoint_url, location, found.get_scoped_config()))
+            client = session.client("s3", endpoint_url=endpoint_url, config=fitting)
         except ValueError as error:
             raise UsageError(f"{endpoint_url!r} is not an endpoint; write http://HOST:PORT or https://HOST.") from error
     client.meta.events.register("before-parameter-build.s3.PutObject", _take_forbid_overwrite)
     client.meta.events.register("before-call.s3.PutObject", _send_forbid_overwrite)
     client.meta.events.register_first("needs-retry.s3", partial(_pause, ending or threading.Event()))
+    client.meta.events.register("after-call.s3", partial(_require_answer_of_s3, location.uri))
     return client
+
+
+def _fitting(url: str, location: Location, profile: Mapping[str, Any]) -> Config:
+    """How this endpoint is spoken to: with a bucket in the path or the host, past proxies where it is on loopback."""
+    host = urlsplit(url).hostname or ""
+    own = (profile.get("s3") or {}).get("addressing_style")
+    by_host = location.scheme == "oss" or host.endswith(_BY_HOST)
+    usual = "virtual" if by_host else "auto" if ".amazonaws.com" in host else "path"
+    style = {"addressing_style": own or usual, "payload_signing_enabled": False}
+    return Config(s3=style, **({"proxies": {}} if is_loopback(url) else {}))
+
+
+def _require_answer_of_s3(uri: str, http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
+    """Raises StoreError for a page of HTML, or nothing, with 200: a gateway's, and no word that anything was done."""
+    if http_response.status_code < 300 and not _SAID.get(model.name, parsed.keys()) & parsed.keys():
+        host = parsed["ResponseMetadata"].get("Endpoint", "")
+        raise _foreign(f"{uri} at {host}", model.name, http_response.status_code)
+
+
+_SAID = {
+    "ListObjectsV2": {"Name", "IsTruncated", "Contents", "KeyCount"},
+    "ListObjects": {"Name", "IsTruncated", "Contents"},
+    "PutObject": {"ETag"},
+    "UploadPart": {"ETag"},
+    "CreateMultipartUpload": {"UploadId"},
+    "CompleteMultipartUpload": {"ETag"},
+    "CopyObject": {"CopyObjectResult"},
+    "UploadPartCopy": {"CopyPartResult"},
+}
+"""What a store says of a call that it did, one of these at least."""
 
 
 def _check_certificates(bundle: str | None) -> None:
@@ -192,28 +228,37 @@ def _pause(
     caught_exception: Exception | None,
     endpoint: Any,
     request_dict: Any,
+    operation: Any,
     **_: Any,
 ) -> float | None:
     """The seconds after which a call is made again; None when what came is its answer.
 
-    A store that is busy is asked for PATIENCE_SECONDS, at growing intervals, of which a random part
+    A store that is busy or hangs up is asked for PATIENCE_SECONDS, at growing intervals, of which a random part
     spreads many clients; one that is not reached, _UNREACHED_ATTEMPTS times.
     """
+    context, says = request_dict["context"], ""
+    if operation.name == "HeadBucket":  # botocore's own, to learn a region; it would follow its redirects for ever
+        context.setdefault("s3_redirect", {})["redirected"] = True
     if response is not None:
         response[1].setdefault("ResponseMetadata", {})["Endpoint"] = endpoint.host
     seconds: float = random.uniform(0.5, 1) * min(_LONGEST_PAUSE, 0.25 * 2**attempts)  # noqa: S311 - no secret
     if caught_exception is not None:
-        is_lost = isinstance(caught_exception, BROKEN) and not _is_untrusted(caught_exception)
-        return seconds if is_lost and attempts < _UNREACHED_ATTEMPTS else None
-    status, code = response[0].status_code, str(response[1].get("Error", {}).get("Code", ""))
-    if not may_pass(status, code) or ending.is_set():
-        return None
-    began: float = request_dict["context"].setdefault("tunegate_began", time.monotonic())
-    if time.monotonic() + seconds - began > PATIENCE_SECONDS:
+        if not isinstance(caught_exception, BROKEN) or _is_untrusted(caught_exception):
+            return None
+        if isinstance(caught_exception, UNREACHED):
+            return seconds if attempts < _UNREACHED_ATTEMPTS else None
+        says = "breaks off"
+    else:
+        # S3 may say 200 before it has done its work; the answer that was read has the status that it means.
+        status = int(response[1]["ResponseMetadata"].get("HTTPStatusCode", response[0].status_code))
+        code = str(response[1].get("Error", {}).get("Code", ""))
+        if may_pass(status, code):
+            says = f"answers {code or status}"
+    began: float = context.setdefault("tunegate_began", time.monotonic())
+    if not says or ending.is_set() or time.monotonic() + seconds - began > PATIENCE_SECONDS:
         return None
     if attempts == 1:
-        says = "%s answers %s: it is asked again for up to %d s"
-        _LOG.info(says, endpoint.host, code or status, PATIENCE_SECONDS)
+        _LOG.info("%s %s: it is asked again for up to %d s", endpoint.host, says, PATIENCE_SECONDS)
     return seconds
 
 
@@ -286,6 +331,11 @@ def explain_store_errors(where: str) -> Iterator[None]:
     except botocore.exceptions.PartialCredentialsError as error:
         raise CredentialsError(f"the credentials for {where} are incomplete; set both halves of the key.") from error
     except BROKEN as error:
+        if _is_of_sts(error):
+            raise UnavailableError(
+                f"no role for {where}: STS can't be reached{_at(error)}; check AWS_ENDPOINT_URL_STS, and that the way "
+                "there is open."
+            ) from error
         if _is_untrusted(error):
             raise StoreError(
                 f"the certificate of {where}{_at(error)} is not trusted here; set AWS_CA_BUNDLE to a PEM file with "
@@ -297,6 +347,14 @@ def explain_store_errors(where: str) -> Iterator[None]:
             ) from error
         raise UnavailableError(
             f"{where} can't be reached{_at(error)}; check that the store runs and that {_ENDPOINT} is right."
+        ) from error
+    except botocore.parsers.ResponseParserError as error:
+        raise _foreign(where, "a call", 200) from error
+    except FileNotFoundError as error:
+        if not error.filename or error.filename != os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"):
+            raise
+        raise CredentialsError(
+            f"no role for {where}: there is no {error.filename}, which AWS_WEB_IDENTITY_TOKEN_FILE names; mount it."
         ) from error
     except botocore.exceptions.BotoCoreError as error:
         raise StoreError(f"{where} can't be used: {error}".rstrip(".") + ".") from error
@@ -310,6 +368,18 @@ def _at(error: Exception) -> str:
     return f" at {'/'.join(url.split('/')[:3])}" if url else ""
 
 
+def _is_of_sts(error: Exception) -> bool:
+    """Whether it is not the store that was not reached, but who gives a pod its role there."""
+    host = (urlsplit(getattr(error, "kwargs", {}).get("endpoint_url") or "").netloc) or "none"
+    own = urlsplit(os.environ.get("AWS_ENDPOINT_URL_STS", "")).netloc
+    return "AWS_ROLE_ARN" in os.environ and (host == own or host.startswith("sts."))
+
+
+def _foreign(where: str, operation: str, status: int | str) -> StoreError:
+    foreign = f"{where} answers {operation} with {status} and not as S3 does"
+    return StoreError(f"{foreign}; correct {_ENDPOINT}, or what stands before the store.")
+
+
 def _is_untrusted(error: Exception) -> bool:
     """Whether it is for the certificate, and not for the network, that no connection was made."""
     return isinstance(error, botocore.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
@@ -319,6 +389,12 @@ def _explain_answer(where: str, error: botocore.exceptions.ClientError) -> Store
     code, operation = code_of(error), error.operation_name
     host: str = error.response.get("ResponseMetadata", {}).get("Endpoint", "")
     at = f" at {host}" if host else ""
+    if operation.startswith("AssumeRole"):
+        said = error.response.get("Error", {}).get("Message") or "no reason given"
+        return (UnavailableError if may_pass(status_of(error), code) else CredentialsError)(
+            f"no role for {where}: STS answers {operation} with {code} ({said.rstrip('.')}); check AWS_ROLE_ARN, "
+            "AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ENDPOINT_URL_STS."
+        )
     if refusal := _explain_refusal(code, operation, where, at):
         return refusal
     message = error.response.get("Error", {}).get("Message") or "no reason given"
@@ -347,7 +423,7 @@ def _explain_refusal(code: str, operation: str, where: str, at: str) -> StoreErr
         case "RequestTimeTooSkewed" | "RequestExpired":
             wrong = f"{where}{at} says that the clock of this machine is wrong ({code})"
             return StoreError(f"{wrong}; set it, for instance by NTP.")
-        case "PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed" | "301" | "307":
+        case "PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed" | "301" | "302" | "307" | "308":
             moved = f"bucket {bucket} is in another region or place than asked{at} ({code})"
             return StoreError(f"{moved}; set AWS_DEFAULT_REGION to its region, or correct {_ENDPOINT}.")
         case "KeyTooLongError":
@@ -357,6 +433,5 @@ def _explain_refusal(code: str, operation: str, where: str, at: str) -> StoreErr
             large = f"what stands before {where}{at} refuses {operation} for its size (413)"
             return StoreError(f"{large}; let it pass bodies of 16 MiB.")
         case _ if code.isdecimal() and code.startswith("4") and code != "429":
-            foreign = f"{where}{at} answers {operation} with {code} and not as S3 does"
-            return StoreError(f"{foreign}; correct {_ENDPOINT}, or what stands before the store.")
+            return _foreign(f"{where}{at}", operation, code)
     return None

@@ -31,8 +31,8 @@ from tunegate.api.codec import Resource
 from tunegate.api.errors import StoreError
 from tunegate.processes import is_loopback
 from tunegate.store.bodies import Body
-from tunegate.store.bucket import Bucket
-from tunegate.store.client import BROKEN, is_refused
+from tunegate.store.bucket import Bucket, in_pieces
+from tunegate.store.client import BROKEN, UNREACHED, code_of, is_refused
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -166,7 +166,7 @@ class Transfers:
                 body = file.read(source.size + 1)
                 crc, where = _crc32(body), self._bucket.place(key)
                 answer = self._with_retries(
-                    lambda: self._bucket.client.put_object(**where, Body=body, ChecksumCRC32=crc)
+                    lambda: self._bucket.client.put_object(**where, Body=in_pieces(body), ChecksumCRC32=crc)
                 )
                 self._counter.add(len(body))
                 etag = answer["ETag"].strip('"')
@@ -195,14 +195,16 @@ class Transfers:
             answer = client.copy_object(**where, CopySource=origin)
             return str(answer["CopyObjectResult"]["ETag"]).strip('"')
 
+        part_size = max(_COPY_PART, -(-size // _MAX_PARTS))
+
         def copy_part(number: int, start: int) -> dict[str, Any]:
-            span = f"bytes={start}-{min(start + _COPY_PART, size) - 1}"
+            span = f"bytes={start}-{min(start + part_size, size) - 1}"
             part = {**where, "UploadId": upload_id, "PartNumber": number}
             answer = client.upload_part_copy(**part, CopySource=origin, CopySourceRange=span)
             return {"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]}
 
         with self._multipart(where) as (upload_id, finish):
-            futures = [self._parts.submit(copy_part, n, i) for n, i in enumerate(range(0, size, _COPY_PART), 1)]
+            futures = [self._parts.submit(copy_part, n, i) for n, i in enumerate(range(0, size, part_size), 1)]
             return finish([future.result() for future in futures])
 
     def download(self, download: Download) -> str:
@@ -272,7 +274,9 @@ class Transfers:
         # The store checks CRC32 of every body before it answers. Measured on one core: CRC32 1.4 GiB/s, MD5 (which
         # checking its ETags would take) 0.5 GiB/s, and a second sha256 0.8 GiB/s.
         crc = _crc32(body)
-        answer = self._with_retries(lambda: self._bucket.client.upload_part(**part, Body=body, ChecksumCRC32=crc))
+        answer = self._with_retries(
+            lambda: self._bucket.client.upload_part(**part, Body=in_pieces(body), ChecksumCRC32=crc)
+        )
         self._counter.add(len(body))
         return {"PartNumber": part["PartNumber"], "ETag": answer["ETag"], "ChecksumCRC32": crc}
 
@@ -297,7 +301,15 @@ class Transfers:
         upload_id = client.create_multipart_upload(**where, **options)["UploadId"]
 
         def finish(parts: list[dict[str, Any]]) -> str:
-            answer = client.complete_multipart_upload(**where, UploadId=upload_id, MultipartUpload={"Parts": parts})
+            try:
+                answer = client.complete_multipart_upload(**where, UploadId=upload_id, MultipartUpload={"Parts": parts})
+            except botocore.exceptions.ClientError as error:
+                if code_of(error) != "NoSuchUpload":
+                    raise
+                # A call whose answer was lost ended the upload, which its repetition does not find any more.
+                answer = client.head_object(**where)
+                if answer["ETag"].strip('"') != _joined_etag(parts):
+                    raise
             return str(answer["ETag"]).strip('"')
 
         try:
@@ -348,12 +360,12 @@ class Transfers:
             raise _StoppedError
 
     def _with_retries(self, call: Callable[[], T]) -> T:
-        """Call until it works: broken connections cost a pause, up to a point; the client waits for a busy store."""
+        """Call until it works: a store that is gone costs a pause, up to a point; the client waits for a busy one."""
         failures = 0
         while True:
             try:
                 return call()
-            except BROKEN as error:
+            except UNREACHED as error:
                 failures += 1
                 self._pause(failures, error)
 
@@ -370,6 +382,12 @@ class _StoppedError(Exception):
 
 def _changed(source: SourceFile) -> StoreError:
     return StoreError(f"{source.path} changed while it was published; publish when nothing writes to it.")
+
+
+def _joined_etag(parts: list[dict[str, Any]]) -> str:
+    """The ETag of what these parts make together."""
+    digests = b"".join(bytes.fromhex(part["ETag"].strip('"')) for part in parts)
+    return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"
 
 
 def _crc32(body: bytes) -> str:

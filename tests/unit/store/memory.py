@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,15 +29,12 @@ class Copy:
         part = body[int(first) : int(last) + 1 if last else None]
         return {"Body": io.BytesIO(part), "ContentLength": len(part), "ContentRange": f"bytes {first}-/{len(body)}"}
 
-    def get_paginator(self, _: str) -> Copy:
-        return self
-
-    def paginate(self, *, Bucket: str, Prefix: str, Delimiter: str = "") -> Iterator[dict[str, Any]]:  # noqa: N803
+    def list_objects_v2(self, *, Bucket: str, Prefix: str, Delimiter: str = "") -> dict[str, Any]:  # noqa: N803
         found = {self.prefix + key: body for key, body in self.objects.items()}
         found = {key: body for key, body in found.items() if key.startswith(Prefix)}
         rests = [key.removeprefix(Prefix) for key in found]
         folders = {rest.partition("/")[0] for rest in rests if "/" in rest}
-        yield {
+        return {
             "Contents": [{"Key": key, "Size": len(body), "ETag": f'"{hash(body)}"'} for key, body in found.items()],
             "CommonPrefixes": [{"Prefix": f"{Prefix}{folder}/"} for folder in folders],
         }

@@ -25,6 +25,7 @@ class Answer:
     """What a request is answered whose `METHOD path` fits `pattern`; or, with `cut`, so much of the store's own.
 
     trickle: the seconds after which each byte of the store's own is sent, for as long as somebody takes them.
+    lost: the store does it, and its answer never comes. flipped: one bit of it is another one.
     """
 
     pattern: str
@@ -32,6 +33,8 @@ class Answer:
     body: bytes = b""
     cut: int | None = None
     trickle: float = 0.0
+    lost: bool = False
+    flipped: bool = False
 
 
 def error(pattern: str, status: int, code: str) -> Answer:
@@ -45,7 +48,9 @@ class PickyStore:
 
     `answers` are given, one after the other, to the requests that their pattern fits, instead of asking the store.
     `allowed` are the S3 actions that these credentials have a right to, all where it is None.
-    `whole`: it sends whole files, whatever range is asked for.
+    `whole`: it sends whole files, whatever range is asked for. `slowly`: the seconds in which it reads a MiB of a body.
+    `lister`: "v1" lists as S3 did at first, whatever it is asked, "deaf" lists from the beginning each time; both in
+    pages of three.
     `refused` are methods, or parts of a query, that these credentials have no right to. `requests` are those that came.
     """
 
@@ -56,6 +61,8 @@ class PickyStore:
         self.answers: list[Answer] = []
         self.allowed: frozenset[str] | None = None
         self.whole = False
+        self.slowly = 0.0
+        self.lister = ""
         self.lock = threading.Lock()
         self.closing = threading.Event()
         self.behind = endpoint_url.removeprefix("http://")
@@ -136,14 +143,16 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._read_body(int(self.headers.get("Content-Length") or 0))
         names = {name.lower() for name in self.headers}
         self.store.requests.append(f"{self.command} {self.path}")
         if answer := self.store.answer(self.store.requests[-1]):
-            if answer.cut is None and not answer.trickle:
+            if answer.cut is None and not (answer.trickle or answer.lost or answer.flipped):
                 self._answer(answer.status, [], answer.body)
             else:
-                self._pass_on(body, answer.cut, answer.trickle)
+                self._pass_on(body, answer)
+        elif self.store.lister and self.command == "GET" and "prefix=" in self.path:
+            self._list()
         elif self.store.refuses(self.command, self.path):
             self._answer(403, [], _error("AccessDenied"))
         elif self.store.way and self.command == "PUT" and names & {*CONDITIONS, *FORBID_OVERWRITE}:
@@ -154,7 +163,34 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do  # noqa: N815 - the names that http.server calls
 
-    def _pass_on(self, body: bytes, cut: int | None = None, trickle: float = 0.0) -> None:
+    def _read_body(self, size: int) -> bytes:
+        pieces = []
+        while size:
+            pieces.append(self.rfile.read(min(size, 1 << 20)))
+            size -= len(pieces[-1])
+            self.store.closing.wait(self.store.slowly)
+        return b"".join(pieces)
+
+    def _list(self) -> None:
+        asked = dict(urllib.parse.parse_qsl(self.path.partition("?")[2]))
+        where = {"Bucket": self.path.partition("?")[0].strip("/"), "Prefix": asked["prefix"], "MaxKeys": 3}
+        where |= {"Delimiter": asked["delimiter"]} if "delimiter" in asked else {}
+        deaf = self.store.lister == "deaf"
+        page = self.store.client.list_objects(**where, Marker="" if deaf else asked.get("marker", ""))
+        rows = [
+            f"<Contents><Key>{o['Key']}</Key><Size>{o['Size']}</Size><ETag>{o['ETag']}</ETag>"
+            f"<LastModified>{o['LastModified']:%Y-%m-%dT%H:%M:%S.000Z}</LastModified></Contents>"
+            for o in page.get("Contents", ())
+        ]
+        rows += [
+            f"<CommonPrefixes><Prefix>{o['Prefix']}</Prefix></CommonPrefixes>" for o in page.get("CommonPrefixes", ())
+        ]
+        rows += [f"<NextContinuationToken>{len(self.store.requests)}</NextContinuationToken>"] if deaf else []
+        rows += [f"<IsTruncated>{str(page['IsTruncated']).lower()}</IsTruncated>"]
+        body = f"<ListBucketResult><Name>{where['Bucket']}</Name>{''.join(rows)}</ListBucketResult>".encode()
+        self._answer(200, [("Date", self.date_time_string())], body)
+
+    def _pass_on(self, body: bytes, answer_: Answer = Answer("", 0)) -> None:
         behind = http.client.HTTPConnection(self.store.behind)
         whole = self.store.whole and "Range" in self.headers  # which the signature covers
         path = self.store.sign(self.path) if whole else self.path
@@ -167,8 +203,11 @@ class _Handler(BaseHTTPRequestHandler):
         data = answer.read()
         kept = [pair for pair in answer.getheaders() if pair[0].lower() not in ("connection", "transfer-encoding")]
         behind.close()
-        self._answer(answer.status, kept, data[:cut], trickle)
-        self.close_connection = cut is not None
+        if answer_.flipped:
+            data = bytes([data[0] ^ 1]) + data[1:]
+        if not answer_.lost:
+            self._answer(answer.status, kept, data[: answer_.cut], answer_.trickle)
+        self.close_connection = answer_.lost or answer_.cut is not None
 
     def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, trickle: float = 0.0) -> None:
         self.send_response_only(status)

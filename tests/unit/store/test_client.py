@@ -94,7 +94,9 @@ def test_what_may_work_later_is_told_from_what_is_refused(status: int, code: str
 def test_answer_that_is_not_s3s_is_told() -> None:
     answer = {"ResponseMetadata": {"HTTPStatusCode": 405}}
     with (
-        pytest.raises(StoreError, match="answers AssumeRoleWithWebIdentity with 405 and not as S3 does; correct"),
+        pytest.raises(
+            StoreError, match=r"STS answers AssumeRoleWithWebIdentity with 405 .no reason given.; check AWS_ROLE_ARN"
+        ),
         explain_store_errors("s3://m"),
     ):
         raise ClientError(answer, "AssumeRoleWithWebIdentity")

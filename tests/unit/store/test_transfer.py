@@ -125,7 +125,7 @@ def test_bytes_that_came_with_the_headers_are_not_lost(size: int, store: Store) 
 def test_store_that_stays_away_is_told(
     proxied: Store, proxy: Proxy, large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "_ATTEMPTS", 2)
+    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.3)
     proxy.cut = lambda proxy: proxy.sent > 6 * MIB
     with pytest.raises(StoreError, match="can't be reached"):
         publish(proxied, large)
