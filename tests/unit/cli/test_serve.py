@@ -71,7 +71,7 @@ def serving(log: Path, *words: str, port: int | None = None, env: Mapping[str, s
 
 
 def until_ready(child: Child, url: str) -> None:
-    child.wait_until(lambda: answers(f"{url}/v2/health/ready"), seconds=120)
+    child.wait_until(lambda: answers(f"{url}/v2/health/ready"), seconds=300)
 
 
 def until_ended(child: Child) -> int:

@@ -160,6 +160,8 @@ def test_no_question_hides_behind_the_buttons(browser: Browser, serve: Serve, de
             page.locator(f"#criterion-{criterion.name}").get_by_role("button", name="yes").click()
         page.get_by_role("button", name="Next").click()
         page.get_by_role("button", name="Back").click()
+        # Until the question is there with its marks, none is taken.
+        expect(page.locator("[aria-pressed=true]")).to_have_count(len(criteria))
         page.locator("#criterion-c3").get_by_role("button", name="never").click()
         expect(page.get_by_label("Why do you change it?")).to_be_focused()
         below = "(element) => element.getBoundingClientRect().bottom"

@@ -57,7 +57,7 @@ def wait_beside(process: subprocess.Popen[str], done: Callable[[], bool]) -> Non
         assert process.poll() is None, "it ended too early"
         return False
 
-    wait_for(is_done)
+    wait_for(is_done, seconds=300)
 
 
 def ranks_of(output: Path, rank: str) -> list[int]:
