@@ -45,7 +45,7 @@ _URI = re.compile(r"(?P<scheme>s3|oss)://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z
 _REREAD_SECONDS = 300
 _ADVISORY_SECONDS = 900  # before credentials expire botocore asks for new ones
 _UNREACHED_ATTEMPTS = 3  # where nobody answers, asking on only keeps a person from the reason
-_LONGEST_PAUSE = 5.0  # seconds
+_LONGEST_PAUSE = 2.0  # seconds: one call is made some thirty times before patience ends
 _LATER = {"SlowDown", "Throttling", "TooManyRequests", "RequestTimeout", "BadDigest"}
 """Refusals of 4xx that say nothing against the request: too many of them, or its body came late or damaged."""
 

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
+import botocore.endpoint
 import pytest
 import trustme
 
@@ -66,6 +68,28 @@ def test_every_call_waits_for_a_busy_store(busy: Store, front: PickyStore, folde
         front.answers[:] = BUSY * 3
         call()
         assert not front.answers
+
+
+def test_one_call_outlasts_thirty_refusals(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that only pauses move on."""
+    clock = [0.0]
+
+    def pause(seconds: float) -> None:
+        clock[0] += seconds
+
+    monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=pause))
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(client, "random", SimpleNamespace(uniform=max))
+    store.put("a", b"1")
+    with picky_store(store.endpoint_url or "") as front:
+        busy = Store.open(store.uri, endpoint_url=front.url)
+        front.answers[:] = [error("GET .*/a", 503, "SlowDown")] * 30
+
+        assert busy.get("a") == b"1"
+
+        front.answers[:] = [error("GET .*/a", 503, "SlowDown")] * 40
+        with pytest.raises(UnavailableError):
+            busy.get("a")
 
 
 def test_every_call_of_publishing_waits(busy: Store, front: PickyStore, folder: Path) -> None:
