@@ -23,7 +23,8 @@ PLACES = {
         f"pipelines/{name}.yaml": r"image: tunegate/trainer:"
         for name in (
             *("05-base-model", "10-train", "11-train-full", "12-train-elastic", "13-train-trainjob"),
-            *("30-evaluate-by-hand", "41-knowledge", "50-feedback-retention", "51-experience", "60-review", "70-learn"),
+            *("30-evaluate-by-hand", "41-knowledge", "50-feedback-retention", "51-experience", "52-corpus"),
+            *("60-review", "70-learn"),
         )
     },
 }

@@ -28,6 +28,7 @@ from tunegate.api.pinned import Pinned, base_of
 from tunegate.api.versions import BaseModel, Format, ModelVersion, Producer, Release, digest_of
 from tunegate.models import check_folder, convert_smollm2, materialize, smollm2
 from tunegate.models.adapters import with_adapter
+from tunegate.models.cards import read_card
 from tunegate.models.derive import merge_to_folder, merge_version
 from tunegate.models.fit import require_fit, require_whole
 from tunegate.models.hub import HubModel, fetch_from_hub, parse_hub
@@ -561,6 +562,14 @@ def test_a_tokenizer_is_that_of_a_folder_or_of_a_version_as_it_was_published(
     with refused(" is not what was published; publish it again under another name"):
         Tokens.of(published.name, store)
     Tokens.of(publish(store, base, "again").name, store)
+
+
+def test_a_card_without_figures_is_given_by_its_memory() -> None:
+    with refused("; give its memory, such as 24GiB, or one of: ") as caught:
+        read_card("RTX 4090")
+    for name in str(caught.value).rstrip(".").split("one of: ")[1].split(", "):
+        assert read_card(name).name == name
+    assert read_card("24GiB").memory == 24 * 2**30
 
 
 def test_every_message_has_its_story() -> None:
