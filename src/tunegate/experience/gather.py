@@ -206,7 +206,10 @@ def _chance(counts: _Counts) -> float:
 def _notes(groups: Sequence[Group], found: Sequence[Disliked], unlogged: int) -> Iterator[str]:
     whole = next((group for group in groups if group.kind == "all"), None)
     if whole is None or not whole.answers:
-        yield "Nothing was answered in this period, as far as the store knows; check --store and --since."
+        yield (
+            "Nothing was answered in this period, as far as the store knows; give other days, with today as --until "
+            "for answers of today, or check --store."
+        )
         return
     if whole.share is None:
         yield "Nobody judged an answer in this period."
