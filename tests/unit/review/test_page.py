@@ -87,9 +87,10 @@ def test_pairs_are_shown_blind_and_judged_by_side(browser: Browser, serve: Serve
 def test_a_hundred_answers_are_annotated_by_the_keyboard_alone(browser: Browser, serve: Serve, tmp_path: Path) -> None:
     doubts = [Rejected(reason="not judged", question=f"{n}号水壶多少钱？", answer=f"{n}元。") for n in range(100)]
     review = to_review("shop", doubts)
-    at = "done => document.querySelector('.progress span').textContent === `${done} / 100`"
+    at = "done => document.querySelector('.progress span')?.textContent === `${done} / 100`"
     fresh = at + " && !document.querySelector('[aria-pressed=true]') && document.querySelector('.judge')"
     with opened(browser, serve(review), locale="zh-CN") as page:
+        page.get_by_label("您的姓名").wait_for()
         page.keyboard.press("Tab")  # past the other language
         page.keyboard.press("Tab")
         page.keyboard.type("小林")
@@ -159,6 +160,7 @@ def test_no_question_hides_behind_the_buttons(browser: Browser, serve: Serve, de
         for criterion in criteria:
             page.locator(f"#criterion-{criterion.name}").get_by_role("button", name="yes").click()
         page.get_by_role("button", name="Next").click()
+        expect(page.locator("[aria-pressed=true]")).to_have_count(0)
         page.get_by_role("button", name="Back").click()
         # Until the question is there with its marks, none is taken.
         expect(page.locator("[aria-pressed=true]")).to_have_count(len(criteria))
