@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import sys
 import urllib.error
@@ -58,7 +59,7 @@ def send(url: str, **given: Any) -> None:
             status = json.load(reply)["status"]
     except urllib.error.HTTPError as error:
         raise _refusal(error.code, error.read()) from None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
         raise FeedbackError(f"{target} can't be reached ({error}); start the server or give its --url.") from None
     said = {
         "repeat": "This was said before; nothing changed.",

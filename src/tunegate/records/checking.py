@@ -4,6 +4,7 @@ that serve now. The first link that does not hold ends the chain, as nothing aft
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -143,7 +144,7 @@ def served_by(url: str, model: str) -> dict[str, str]:
     except urllib.error.HTTPError as error:
         error.close()
         raise ServingError(f"{asked} answers with status {error.code}; see its log, and that --url is right.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
         remedy = "start it, or give the address that can be reached from here with --url"
         raise ServingError(f"{asked} can't be asked which version serves ({error}); {remedy}.") from None
     return {url: digest}

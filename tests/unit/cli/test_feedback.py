@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from tests.answering import listening
 from tests.unit.serving.conftest import admission, documents, engine, limits, origins, parts, server
 from tests.unit.serving.standin import DIGEST, KEY, MODEL, Server, now
 from tunegate.api.feedback import Feedback, FeedbackRecord
@@ -148,3 +150,26 @@ def test_feedback_is_listed(store: Store, tmp_path: Path, capsys: pytest.Capture
     assert run("list", version.digest, "--json") == 0
     (listed,) = json.loads(capsys.readouterr().out)
     assert listed["feedback"]["comment"] == "[b]x"
+
+
+class Cut(BaseHTTPRequestHandler):
+    """Ends within its answer."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", "100")
+        self.end_headers()
+        self.wfile.write(b'{"status"')
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_that_ends_within_its_answer_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with listening(Cut) as url, pytest.raises(SystemExit):
+        main(["feedback", "send", "response-1", "up", "--url", url])
+
+    assert (
+        "can't be reached (IncompleteRead(9 bytes read, 91 more expected)); start the server" in capsys.readouterr().err
+    )
