@@ -16,11 +16,13 @@ from typing import Any
 import msgspec
 
 from tunegate.api.errors import ModelError, ServingError
+from tunegate.models.cards import Card
 
 USED_SHARE = 0.9  # of a GPU: vLLM's --gpu-memory-utilization
 WORK_BYTES = 1.5 * 2**30  # for activations and CUDA graphs
 LEAST_TOKENS = 2048  # for which there must be room: one conversation
-_VALUE_BYTES = 2  # of each number in keys and values: half precision
+_VALUE_BYTES = 2  # of each number in keys and values, and of each weight that is not quantized: half precision
+_QUANTIZED = {"none": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.52}  # bytes of a weight, with its share of the scales
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,68 @@ def check(model: Footprint, gpus: Sequence[int], parallel: int) -> str:
 def room_for(model: Footprint, memory: int, parallel: int) -> int:
     """Tokens of conversations that a model over `parallel` GPUs of `memory` bytes has room for; below 0 for none."""
     return int((memory * USED_SHARE - WORK_BYTES - model.weights / parallel) / (model.token / parallel))
+
+
+@dataclass(frozen=True)
+class Server:
+    """A way to serve on so many cards. tensor_parallel: cards of one server. weights: bytes on each card.
+
+    streams: how many conversations fit on all servers. first_token: seconds from a prompt of half the length.
+    tokens_per_second: of one of the streams asked for. The last two are None where the card's speed is not known.
+    """
+
+    tensor_parallel: int
+    quantization: str
+    weights: float
+    streams: int
+    first_token: float | None
+    tokens_per_second: float | None
+
+
+@dataclass(frozen=True)
+class Load:
+    """streams: conversations at a time. length: tokens of each, with its answer.
+
+    mfu, mbu: shares of a card's FLOP/s and of its memory bandwidth that are reached.
+    """
+
+    streams: int
+    length: int
+    mfu: float
+    mbu: float
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How many a model has, in its body, which quantization rounds, and in its head."""
+
+    parameters: int
+    body: int
+    head: int
+
+
+def estimate_servers(folder: Path, weights: Weights, card: Card, cards: int, load: Load) -> list[Server]:
+    """Each way to round the weights of the model in `folder` and to spread it over `cards`.
+
+    Writing reads all weights and all keys and values for each token, half of each conversation on average. Raises
+    ModelError when config.json does not say how large the model is.
+    """
+    others, flops = (weights.parameters - weights.body) * _VALUE_BYTES, 2 * (weights.body + weights.head)
+    found = []
+    for quantization, size in _QUANTIZED.items():
+        model = Footprint.of(folder, int(weights.body * size + others))
+        for parallel in (count for count in range(1, cards + 1) if not (model.heads % count or cards % count)):
+            copies = cards // parallel
+            each = max(room_for(model, card.memory, parallel), 0) // load.length
+            first = speed = None
+            if card.flops and card.bandwidth and each:
+                writers = min(-(-load.streams // copies), each)
+                flops_each, bytes_each = card.flops * load.mfu * parallel, card.bandwidth * load.mbu * parallel
+                read = model.weights + writers * load.length / 2 * model.token
+                first = flops * load.length / 2 / flops_each
+                speed = 1 / max(read / bytes_each, writers * flops / flops_each)
+            found.append(Server(parallel, quantization, model.weights / parallel, each * copies, first, speed))
+    return found
 
 
 def _gib(size: float) -> str:

@@ -1,0 +1,77 @@
+"""Whether a run fits on cards and how fast it is there, as it is asked for and by other settings: arithmetic alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+from transformers import PretrainedConfig
+
+from tunegate.models.cards import Card
+from tunegate.training.config import TrainConfig, load_deepspeed
+from tunegate.training.loop.memory import Memory, Traced, Zero, memory_of, trace
+from tunegate.training.loop.mfu import Reading, flops_per_token
+from tunegate.training.loop.trainer_arguments import recomputes_layers
+
+_OWN = 1.5 * 2**30  # of each card: CUDA's context and kernels, NCCL's buffers
+_USABLE = 0.95  # of the rest: what the allocator can't put together is lost
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What decides over a run's memory, and changes nothing that it computes."""
+
+    zero: Zero
+    recomputes: bool
+
+    def __str__(self) -> str:
+        offloaded = {"optimizer": self.zero.offloads_optimizer, "weights": self.zero.offloads_weights}
+        parts = [f"ZeRO-{self.zero.stage}"]
+        if names := [name for name, is_offloaded in offloaded.items() if is_offloaded]:
+            parts.append(f"{' and '.join(names)} in the host's memory")
+        return ", ".join([*parts, *(["layers recomputed"] if self.recomputes else [])])
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """rows: how many fit on a card at a time. tokens_per_second: of all cards, None where no card's speed is known."""
+
+    setting: Setting
+    memory: Memory
+    fits: bool
+    rows: int
+    tokens_per_second: float | None
+
+    @classmethod
+    def of(cls, setting: Setting, traced: Traced, card: Card, cards: int, config: TrainConfig, mfu: float) -> Self:
+        memory = memory_of(traced, setting.zero, cards, config, recomputes=setting.recomputes)
+        each = (traced.recomputed if setting.recomputes else traced.kept) / config.per_device_train_batch_size
+        fits, left = memory.card <= usable(card), usable(card) - (memory.card - memory.step)
+        speed = None
+        if card.flops:
+            work, reading = traced.work, Reading(context=config.cutoff_len, trained=1)
+            again = 2 * work.body + 2 * work.attention * reading.context if setting.recomputes else 0
+            speed = cards * card.flops * mfu / (flops_per_token(work, reading) + again)
+        return cls(setting, memory, fits, max(int(left / each), 0) if fits else 0, speed)
+
+
+def usable(card: Card) -> float:
+    """Bytes of a card that a run may take."""
+    return (card.memory - _OWN) * _USABLE
+
+
+def estimates(
+    config: TrainConfig, shape: PretrainedConfig, card: Card, cards: int, mfu: float
+) -> tuple[Traced, list[Estimate]]:
+    """The run on so many cards: first as `config` asks for it, then with what could be asked for instead, the fastest
+    first. Raises ModelError as `trace` does."""
+    traced = trace(config, shape)
+    zero = Zero.of(load_deepspeed(config))
+    asked = Setting(zero, recomputes_layers(config, on_cpu=False))
+    stages = [
+        replace(zero, stage=stage, offloads_optimizer=offloads, offloads_weights=False)
+        for stage, offloads in ((2, False), (3, False), (3, True))
+    ]
+    others = [Setting(stage, recomputes) for stage in stages for recomputes in (False, True)]
+    settings = [asked, *(other for other in others if other != asked)]
+    return traced, [Estimate.of(setting, traced, card, cards, config, mfu) for setting in settings]
