@@ -1,4 +1,4 @@
-"""Folders to publish, and a TCP proxy that counts what passes and cuts connections."""
+"""Folders to publish, and what stands before a store: a TCP proxy that counts and cuts, an HTTP one that answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tunegate.store import EmbeddedStore, Store
+from tests.unit.store.picky import PickyStore, picky_store
+from tunegate.store import EmbeddedStore, Store, client
 
 MIB = 1 << 20
 
@@ -95,3 +96,25 @@ def proxy(embedded_store: EmbeddedStore) -> Iterator[Proxy]:
 def proxied(store: Store, proxy: Proxy) -> Store:
     """The same store, reached through the proxy."""
     return Store.open(store.uri, endpoint_url=proxy.url)
+
+
+@pytest.fixture
+def front(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[PickyStore]:
+    """What stands before the store and answers in its place; nobody pauses for long."""
+    monkeypatch.setattr(client, "_LONGEST_PAUSE", 0.01)
+    with picky_store(store.endpoint_url or "") as front:
+        yield front
+
+
+@pytest.fixture
+def fronted(store: Store, front: PickyStore) -> Store:
+    """The same store, reached through what stands before it."""
+    return Store.open(store.uri, endpoint_url=front.url)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One to publish, of one file in two parts."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(os.urandom(11 * MIB))
+    return tmp_path / "model"

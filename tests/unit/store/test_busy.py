@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
 import threading
@@ -28,25 +27,6 @@ NAME = "tea/run/checkpoint-1"
 RELEASE, PRODUCER = Release(format="huggingface"), Producer(kind="test")
 
 
-@pytest.fixture
-def front(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[PickyStore]:
-    monkeypatch.setattr(client, "_LONGEST_PAUSE", 0.01)
-    with picky_store(store.endpoint_url or "") as front:
-        yield front
-
-
-@pytest.fixture
-def busy(store: Store, front: PickyStore) -> Store:
-    return Store.open(store.uri, endpoint_url=front.url)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model.safetensors").write_bytes(os.urandom(9 << 20))  # two parts
-    return tmp_path / "model"
-
-
 BUSY = [
     error("", 503, "SlowDown"),
     error("", 500, "InternalError"),
@@ -55,14 +35,14 @@ BUSY = [
 ]
 
 
-def test_every_call_waits_for_a_busy_store(busy: Store, front: PickyStore, folder: Path, tmp_path: Path) -> None:
-    busy.publish(folder, NAME, release=RELEASE, producer=PRODUCER)
+def test_every_call_waits_for_a_busy_store(fronted: Store, front: PickyStore, folder: Path, tmp_path: Path) -> None:
+    fronted.publish(folder, NAME, release=RELEASE, producer=PRODUCER)
     calls: tuple[Callable[[], object], ...] = (
-        lambda: busy.fetch(NAME, tmp_path / "fetched"),
-        lambda: busy.verify(NAME),
-        lambda: busy.list(),
-        lambda: busy.get(f"{NAME}/manifest.json"),
-        lambda: busy.put("a", b"1"),
+        lambda: fronted.fetch(NAME, tmp_path / "fetched"),
+        lambda: fronted.verify(NAME),
+        lambda: fronted.list(),
+        lambda: fronted.get(f"{NAME}/manifest.json"),
+        lambda: fronted.put("a", b"1"),
     )
     for call in calls:
         front.answers[:] = BUSY * 3
@@ -82,73 +62,73 @@ def test_one_call_outlasts_thirty_refusals(store: Store, monkeypatch: pytest.Mon
     monkeypatch.setattr(client, "random", SimpleNamespace(uniform=max))
     store.put("a", b"1")
     with picky_store(store.endpoint_url or "") as front:
-        busy = Store.open(store.uri, endpoint_url=front.url)
+        fronted = Store.open(store.uri, endpoint_url=front.url)
         front.answers[:] = [error("GET .*/a", 503, "SlowDown")] * 30
 
-        assert busy.get("a") == b"1"
+        assert fronted.get("a") == b"1"
 
         front.answers[:] = [error("GET .*/a", 503, "SlowDown")] * 40
         with pytest.raises(UnavailableError):
-            busy.get("a")
+            fronted.get("a")
 
 
-def test_every_call_of_publishing_waits(busy: Store, front: PickyStore, folder: Path) -> None:
+def test_every_call_of_publishing_waits(fronted: Store, front: PickyStore, folder: Path) -> None:
     requests = ("POST .*uploads", "PUT .*partNumber", "POST .*uploadId", "PUT .*manifest")
     front.answers[:] = [error(pattern, 503, "SlowDown") for pattern in requests * 6]
 
-    busy.publish(folder, NAME, release=RELEASE, producer=PRODUCER)
+    fronted.publish(folder, NAME, release=RELEASE, producer=PRODUCER)
 
     assert not front.answers
-    busy.verify(NAME)
+    fronted.verify(NAME)
 
 
-def test_a_body_that_was_damaged_on_the_way_is_sent_again(busy: Store, front: PickyStore, folder: Path) -> None:
+def test_a_body_that_was_damaged_on_the_way_is_sent_again(fronted: Store, front: PickyStore, folder: Path) -> None:
     front.answers[:] = [error("PUT .*partNumber", 400, "BadDigest")] * 2
 
-    busy.publish(folder, NAME, release=RELEASE, producer=PRODUCER)
+    fronted.publish(folder, NAME, release=RELEASE, producer=PRODUCER)
 
     assert not front.answers
 
 
 def test_a_store_that_stays_busy_is_told(
-    busy: Store, front: PickyStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    fronted: Store, front: PickyStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.05)
     front.answers[:] = [error("GET", 503, "SlowDown")] * 1000
 
     with pytest.raises(UnavailableError, match=f"at {front.url} failed at GetObject: SlowDown"):
-        busy.get("a")
+        fronted.get("a")
 
 
-def test_what_is_not_implemented_is_asked_once(busy: Store, front: PickyStore) -> None:
+def test_what_is_not_implemented_is_asked_once(fronted: Store, front: PickyStore) -> None:
     front.requests.clear()
     front.answers[:] = [error("PUT .*/a$", 501, "NotImplemented")] * 9
 
     with pytest.raises(StoreError, match="NotImplemented"):
-        busy.put("a", b"1")
+        fronted.put("a", b"1")
 
     assert len(front.answers) == 8
 
 
-def test_a_document_that_was_cut_is_read_again(busy: Store, front: PickyStore, folder: Path) -> None:
-    version = busy.publish(folder, NAME, release=RELEASE, producer=PRODUCER)
+def test_a_document_that_was_cut_is_read_again(fronted: Store, front: PickyStore, folder: Path) -> None:
+    version = fronted.publish(folder, NAME, release=RELEASE, producer=PRODUCER)
     front.answers[:] = [Answer("GET .*manifest", 200, cut=20)] * 2
 
-    assert busy.resolve(NAME) == version
+    assert fronted.resolve(NAME) == version
     assert not front.answers
 
 
 @pytest.mark.parametrize("times", [1, 9])
 def test_a_body_that_trickles_is_told(
-    times: int, busy: Store, front: PickyStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    times: int, fronted: Store, front: PickyStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = busy.publish(folder, NAME, release=RELEASE, producer=PRODUCER)
+    version = fronted.publish(folder, NAME, release=RELEASE, producer=PRODUCER)
     monkeypatch.setattr(bodies, "STALL_SECONDS", 0.05)
     if times > 1:  # else a busy machine may be as slow as a store that trickles
         monkeypatch.setattr(transfer, "_ATTEMPTS", 2)
     for pattern, read in (
-        ("GET .*manifest", lambda: busy.manifest(NAME)),
-        ("GET .*safetensors", lambda: busy.verify(version.uri)),
+        ("GET .*manifest", lambda: fronted.manifest(NAME)),
+        ("GET .*safetensors", lambda: fronted.verify(version.uri)),
     ):
         front.answers[:] = [Answer(pattern, 206, trickle=0.02)] * times
         if times == 1:
@@ -177,13 +157,13 @@ def test_a_body_that_trickles_is_told(
     ],
 )
 def test_a_refusal_is_told_with_who_refused(
-    answer: Answer, sentence: str, busy: Store, front: PickyStore, monkeypatch: pytest.MonkeyPatch
+    answer: Answer, sentence: str, fronted: Store, front: PickyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.0)
     front.answers[:] = [answer] * 3
 
     with pytest.raises(StoreError, match=sentence) as caught:
-        busy.get("a")
+        fronted.get("a")
 
     assert front.url in str(caught.value)
     assert isinstance(caught.value, CredentialsError) == (sentence.startswith(("have", "refuses the", "does not")))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,47 +20,30 @@ NAME, OTHER = "tea/run/checkpoint-1", "tea/run/checkpoint-2"
 HTML = b"<html><body>Welcome</body></html>"
 
 
-@pytest.fixture
-def front(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[PickyStore]:
-    monkeypatch.setattr(client, "_LONGEST_PAUSE", 0.01)
-    with picky_store(store.endpoint_url or "") as front:
-        yield front
-
-
-@pytest.fixture
-def odd(store: Store, front: PickyStore) -> Store:
-    return Store.open(store.uri, endpoint_url=front.url)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model.safetensors").write_bytes(os.urandom(11 << 20))  # two parts
-    return tmp_path / "model"
-
-
 def publish(store: Store, folder: Path, name: str = NAME) -> ModelVersion:
     return store.publish(folder, name, release=Release(format="huggingface"), producer=Producer(kind="test"))
 
 
 @pytest.mark.parametrize("status", [301, 308])
-def test_a_redirect_without_a_region_is_told(status: int, odd: Store, front: PickyStore) -> None:
+def test_a_redirect_without_a_region_is_told(status: int, fronted: Store, front: PickyStore) -> None:
     """botocore asks for the region by HeadBucket, whose answer is a redirect, too."""
     front.answers[:] = [error("", status, "PermanentRedirect" if status == 301 else "")] * 400
 
     with pytest.raises(StoreError, match=r"is in another region or place than asked at .*; set AWS_DEFAULT_REGION"):
-        odd.get("a")
+        fronted.get("a")
 
 
-def test_an_answer_that_is_not_of_s3_is_never_taken_for_success(odd: Store, front: PickyStore, folder: Path) -> None:
+def test_an_answer_that_is_not_of_s3_is_never_taken_for_success(
+    fronted: Store, front: PickyStore, folder: Path
+) -> None:
     refused = f"at {front.url} answers .* with 200 and not as S3 does; correct --endpoint-url"
     calls: tuple[tuple[str, Callable[[], object]], ...] = (
-        ("GET .*list-type", lambda: odd.list()),
-        ("GET .*list-type", lambda: Store.open(odd.uri, endpoint_url=front.url)),
-        ("PUT .*/a$", lambda: odd.put("a", b"1")),
-        ("PUT .*partNumber", lambda: publish(odd, folder)),
-        ("POST .*uploads", lambda: publish(odd, folder)),
-        ("POST .*uploadId", lambda: publish(odd, folder)),
+        ("GET .*list-type", lambda: fronted.list()),
+        ("GET .*list-type", lambda: Store.open(fronted.uri, endpoint_url=front.url)),
+        ("PUT .*/a$", lambda: fronted.put("a", b"1")),
+        ("PUT .*partNumber", lambda: publish(fronted, folder)),
+        ("POST .*uploads", lambda: publish(fronted, folder)),
+        ("POST .*uploadId", lambda: publish(fronted, folder)),
     )
     for pattern, call in calls:
         front.answers[:] = [Answer(pattern, 200, HTML)] * 9
@@ -70,100 +52,102 @@ def test_an_answer_that_is_not_of_s3_is_never_taken_for_success(odd: Store, fron
 
 
 @pytest.mark.parametrize("request_", ["POST .*uploadId", "PUT .*checkpoint-2.*safetensors"])
-def test_an_error_after_200_is_waited_for(request_: str, odd: Store, front: PickyStore, folder: Path) -> None:
+def test_an_error_after_200_is_waited_for(request_: str, fronted: Store, front: PickyStore, folder: Path) -> None:
     """S3 says 200 before it has joined parts or copied, and what went wrong afterwards."""
     if "PUT" in request_:
-        publish(odd, folder)
+        publish(fronted, folder)
     front.answers[:] = [error(request_, 200, "InternalError"), error(request_, 200, "SlowDown")]
 
-    publish(odd, folder, OTHER)
+    publish(fronted, folder, OTHER)
 
     assert not front.answers
-    odd.verify(OTHER)
+    fronted.verify(OTHER)
 
 
 def test_parts_that_are_copied_are_waited_for(
-    odd: Store, front: PickyStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    fronted: Store, front: PickyStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish(odd, folder)
+    publish(fronted, folder)
     monkeypatch.setattr(transfer, "_COPY_PART", 5 << 20)
     front.answers[:] = [error("PUT .*partNumber", status, "SlowDown") for status in (503, 200, 503)]
 
-    publish(odd, folder, OTHER)
+    publish(fronted, folder, OTHER)
 
     assert not front.answers
-    odd.verify(OTHER)
+    fronted.verify(OTHER)
 
 
 def test_a_copy_has_no_more_parts_than_s3_allows(
-    odd: Store, front: PickyStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    fronted: Store, front: PickyStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish(odd, folder)
+    publish(fronted, folder)
     monkeypatch.setattr(transfer, "_COPY_PART", 1 << 20)
     monkeypatch.setattr(transfer, "_MAX_PARTS", 2)
     front.requests.clear()
 
-    publish(odd, folder, OTHER)
+    publish(fronted, folder, OTHER)
 
     assert len([line for line in front.requests if "partNumber" in line]) == 2
 
 
-def test_an_upload_whose_end_was_answered_to_nobody_is_complete(odd: Store, front: PickyStore, folder: Path) -> None:
+def test_an_upload_whose_end_was_answered_to_nobody_is_complete(
+    fronted: Store, front: PickyStore, folder: Path
+) -> None:
     front.answers[:] = [Answer("POST .*uploadId", 200, lost=True), error("POST .*uploadId", 404, "NoSuchUpload")]
 
-    publish(odd, folder)
+    publish(fronted, folder)
 
     assert not front.answers
     assert len([line for line in front.requests if "partNumber" in line]) == 2
-    odd.verify(NAME)
+    fronted.verify(NAME)
 
 
 def test_a_file_that_was_damaged_on_the_way_is_read_again(
-    odd: Store, front: PickyStore, folder: Path, tmp_path: Path
+    fronted: Store, front: PickyStore, folder: Path, tmp_path: Path
 ) -> None:
-    publish(odd, folder)
+    publish(fronted, folder)
     front.answers[:] = [Answer("GET .*safetensors", 206, flipped=True)]
 
-    odd.fetch(NAME, tmp_path / "out")
+    fronted.fetch(NAME, tmp_path / "out")
 
     assert not front.answers
     there = (tmp_path / "out/model.safetensors").read_bytes()
     assert hashlib.sha256(there).digest() == hashlib.sha256((folder / "model.safetensors").read_bytes()).digest()
 
 
-def test_a_store_that_hangs_up_is_asked_as_long_as_a_busy_one(odd: Store, front: PickyStore) -> None:
-    odd.put("a", b"1")
+def test_a_store_that_hangs_up_is_asked_as_long_as_a_busy_one(fronted: Store, front: PickyStore) -> None:
+    fronted.put("a", b"1")
     front.answers[:] = [Answer("", 0, lost=True)] * 9
 
-    assert odd.get("a") == b"1"
-    assert odd.keys("a") == ["a"]
-    odd.put("a", b"2")
+    assert fronted.get("a") == b"1"
+    assert fronted.keys("a") == ["a"]
+    fronted.put("a", b"2")
 
 
-def test_a_missing_document_may_be_called_forbidden(odd: Store, front: PickyStore) -> None:
+def test_a_missing_document_may_be_called_forbidden(fronted: Store, front: PickyStore) -> None:
     """As S3 does where the right to list is for some prefixes only."""
     front.answers[:] = [error("GET .*/a$", 403, "AccessDenied")] * 2
-    assert odd.get("a") is None
-    odd.put("a", b"1")
+    assert fronted.get("a") is None
+    fronted.put("a", b"1")
     with pytest.raises(StoreError, match="does not allow GetObject"):
-        odd.get("a")
+        fronted.get("a")
 
 
 @pytest.mark.parametrize("lister", ["v1", "deaf"])
-def test_listings_of_older_stores_end_and_are_whole(lister: str, odd: Store, front: PickyStore) -> None:
+def test_listings_of_older_stores_end_and_are_whole(lister: str, fronted: Store, front: PickyStore) -> None:
     """ "v1" knows nothing of continuation tokens, "deaf" gives new ones and begins anew each time."""
     keys = [f"d/{number}" for number in range(7)]
     for key in keys:
-        odd.put(key, b"")
+        fronted.put(key, b"")
     front.lister = lister
 
     if lister == "deaf":
         with pytest.raises(StoreError, match=r"gives the same page of its listing again; .* a gateway"):
-            odd.keys("d/")
+            fronted.keys("d/")
         return
-    assert odd.keys("d/") == keys
-    assert odd.folders("") == ["d"]
-    assert list(odd.ages("d/")) == keys
+    assert fronted.keys("d/") == keys
+    assert fronted.folders("") == ["d"]
+    assert list(fronted.ages("d/")) == keys
 
 
 def test_names_of_all_kinds_travel(store: Store, tmp_path: Path) -> None:
@@ -204,18 +188,18 @@ def test_a_whole_version_comes_over_tls(
 
 
 def test_a_part_may_take_longer_than_a_connection(
-    odd: Store, front: PickyStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    fronted: Store, front: PickyStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """urllib3 lets the time for connecting hold for sending a body, too."""
     monkeypatch.setattr(client, "_CONNECT_SECONDS", 0.5)
     front.slowly = 0.1  # 11 MiB in pieces of 1 MiB: twice as long as a connection may take
-    odd = Store.open(odd.uri, endpoint_url=front.url)
+    fronted = Store.open(fronted.uri, endpoint_url=front.url)
     large = (folder / "model.safetensors").read_bytes()
 
-    odd.put("large", large)  # no attempt would end in that time
-    publish(odd, folder)
+    fronted.put("large", large)  # no attempt would end in that time
+    publish(fronted, folder)
 
-    assert odd.get("large") == large
+    assert fronted.get("large") == large
 
 
 def test_who_gives_the_role_is_told(
