@@ -81,13 +81,12 @@ class Bucket:
 
     def _is_listed(self, key: str) -> bool:
         """Whether an object that can't be read is there: a missing one is forbidden, too, for who may not list all."""
+        whole = self.location.prefix + key
         try:
-            page = self.client.list_objects_v2(
-                Bucket=self.location.bucket, Prefix=self.location.prefix + key, MaxKeys=1
-            )
+            page = self.client.list_objects_v2(Bucket=self.location.bucket, Prefix=whole, MaxKeys=1)
         except botocore.exceptions.ClientError:
             return True
-        return any(found["Key"] == self.location.prefix + key for found in page.get("Contents", ()))
+        return any(found["Key"] == whole for found in page.get("Contents", ()))
 
     def put(self, key: str, body: bytes) -> None:
         with explain_store_errors(self.location.uri):
@@ -175,13 +174,12 @@ class Bucket:
 
     def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
         where = {"Bucket": self.location.bucket, "Prefix": self.location.prefix + prefix, **options}
-        list_, first = self.client.list_objects_v2, ""
+        ask, first = self.client.list_objects_v2, ""
         with explain_store_errors(self.location.uri):
             while True:
-                page = list_(**where)
-                keys = [o["Key"] for o in page.get("Contents", ())] + [
-                    o["Prefix"] for o in page.get("CommonPrefixes", ())
-                ]
+                page = ask(**where)
+                keys = [found["Key"] for found in page.get("Contents", ())]
+                keys += [found["Prefix"] for found in page.get("CommonPrefixes", ())]
                 if first and keys and min(keys) == first:
                     raise StoreError(
                         f"{self.location.uri} gives the same page of its listing again; look for a gateway before it "
@@ -194,7 +192,7 @@ class Bucket:
                 if token := page.get("NextContinuationToken"):
                     where["ContinuationToken"] = token
                 else:  # older stores know the first version of this call, whatever they are asked
-                    list_ = self.client.list_objects
+                    ask = self.client.list_objects
                     where.pop("StartAfter", "")
                     where["Marker"] = page.get("NextMarker") or max(keys)
 
