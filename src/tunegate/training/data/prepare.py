@@ -29,7 +29,7 @@ from tunegate.training.data.pairs import encode_pairs, pairs_of
 from tunegate.training.data.readers import Record, RecordError, read_records
 from tunegate.training.data.tokenize import Encoded, encode, limits_of, load_tokenizer
 
-_FORMAT = 6  # raise it when the same settings come to other tokens, or lie in other files
+_FORMAT = 7  # raise it when the same settings come to other tokens, or lie in other files
 _BATCH = 256  # dialogues encoded at once
 _REPORT_SECONDS = 1.0
 

@@ -1,11 +1,14 @@
 """Where the answers stand in a dialogue as its chat template renders it, and the token ids of what is between.
 
 An answer begins where the prompt ends that a server would render for it, and ends with the token that closes it: both
-are found by rendering, so that a template is never guessed.
+are found by rendering, so that a template is never guessed. Where the prompt opens a thought that the template takes
+out of what was said, as DeepSeek-R1's does, the last answer is what the model would write: the thought, what closes it,
+and the answer as it is rendered.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -20,6 +23,8 @@ from tunegate.training.data.dialogues import Dialogue, Message
 from tunegate.training.data.readers import Reason, RecordError
 
 _PROBE = "What nobody says"
+_OPENED = re.compile(r"<think>\s*$")  # how a prompt may end
+_THOUGHT = re.compile(r"\s*(?:<think>)?(?P<thought>.*?)</think>\s*", re.DOTALL)  # how an answer may begin
 _ELSEWHERE = "; --template auto is the base's own, and those of Qwen have one (qwen2.5, qwen3)"
 
 
@@ -57,13 +62,16 @@ class Renderer:
         self._special = special_tokens(tokenizer)
         self._closing = closing_of(tokenizer)
         self._thinks = self._has_place_for(Message("assistant", "Hello", _PROBE))
+        self._strips = not self._has_place_for(Message("assistant", f"<think>\n{_PROBE}\n</think>\n\nHello"))
+        self._opens = bool(_OPENED.search(self._text(_Asked([{"role": "user", "content": "Hi"}]), has_prompt=True)))
         self._is_cut_anywhere: bool | None = None
 
     def render(self, dialogue: Dialogue) -> Rendered:
         """Raises RecordError for a dialogue that the template refuses, or renders otherwise than it asks for it."""
         self._refuse_reserved(dialogue)
         asked = _Asked([message.for_template() for message in dialogue.messages], list(dialogue.tools) or None)
-        text = self._text(asked)
+        text = self._as_generated(asked, dialogue.messages[-1])
+        starts = self._starts(asked, text)
         answers: list[Answer] = []
         unrendered = set[str]()
         if dialogue.tools and not all(_name(tool) in text for tool in dialogue.tools):
@@ -71,26 +79,26 @@ class Renderer:
         for index, message in enumerate(dialogue.messages):
             if message.role != "assistant":
                 continue
-            start = self._start(asked, index, text, answers[-1].end if answers else 0)
-            if start is None:
-                unrendered.add("messages[].content")
-                continue
-            text, end = self._end(asked, index, text, start)
-            said = text[start:end]
+            text, span = self._span(asked, index, text, starts)
+            said = text[slice(*span)] if span else ""
             if not all(call.name in said for call in message.tool_calls):
                 raise RecordError(
                     Reason.TOOL_TURN, f"an answer calls tools, which the chat template has no place for{_ELSEWHERE}"
                 )
-            is_thought = message.reasoning.strip() in said
+            if not span:
+                unrendered.add("messages[].content")
+                continue
+            is_thought = _thought(message).strip() in said
             if not is_thought:
                 unrendered.add("messages[].reasoning_content")
-            # Without its reasoning it would be learned to answer at once where the template has a place for it.
-            answers.append(Answer(start, end, message.trained and (is_thought or not self._thinks)))
+            # Without its reasoning it would be learned to answer at once where the model is to think.
+            knows = self._thinks or self._strips
+            answers.append(Answer(*span, message.trained and (is_thought or not knows)))
         if not answers:
             raise RecordError(
                 Reason.NOTHING_TRAINED,
-                "the chat template renders no answer as it asks for it, as where it takes reasoning out of answers; "
-                "give another --template (deepseek3 for DeepSeek's), or a base whose own keeps it",
+                "the chat template renders no answer as it asks for it; give another --template, or a base whose own "
+                "does",
             )
         return Rendered(text[: answers[-1].end], tuple(answers), tuple(sorted(unrendered)))
 
@@ -129,30 +137,62 @@ class Renderer:
             self._is_cut_anywhere = whole == [*chain.from_iterable(pieces)]
         return self._is_cut_anywhere
 
-    def _start(self, asked: _Asked, index: int, text: str, before: int) -> int | None:
-        """Where the answer begins; None where the text does not go on as the prompt for it ends."""
-        prompt = self._text(asked, index, has_prompt=True)
-        if text.startswith(prompt):
-            return len(prompt)
-        # What was said before is rendered otherwise now, as where reasoning is dropped: the words that ask stay.
-        asks = prompt.removeprefix(self._text(asked, index))
-        place = text.find(asks, before) if asks != prompt and self._special.match(asks) else -1
-        return place + len(asks) if place >= 0 else None
+    def _as_generated(self, asked: _Asked, last: Message) -> str:
+        """The text of all messages, with the thought of the last answer where the template takes that out."""
+        text, thought = self._text(asked), _thought(last)
+        if not (self._opens or (self._strips and thought)):
+            return text
+        prompt = self._text(asked, len(asked.messages) - 1, has_prompt=True)
+        opened = _OPENED.search(prompt)
+        before = prompt[: opened.start()] if opened else prompt
+        if not text.startswith(before) or (text.startswith(prompt) and thought.strip() in text[len(prompt) :]):
+            return text
+        rest = text[len(before) :].lstrip()
+        start = opened[0] if opened else "<think>\n"
+        inline = None if last.reasoning else _THOUGHT.match(last.content)
+        written = _without(start, inline[0].lstrip()) if inline else f"{thought}\n</think>\n\n"
+        kept = _without(start, rest) if inline and rest.startswith(inline[0].strip()) else written + rest
+        return before + start + kept
 
-    def _end(self, asked: _Asked, index: int, text: str, start: int) -> tuple[str, int]:
-        """Where the answer ends with what closes it, and the text, to which the end of a last answer may be added."""
+    def _starts(self, asked: _Asked, text: str) -> dict[int, int]:
+        """Where each answer begins with which the text goes on as the prompt for it ends, by the answer's place."""
+        found: dict[int, int] = {}
+        bound = len(text)
+        for index in reversed(range(len(asked.messages))):
+            if asked.messages[index]["role"] != "assistant":
+                continue
+            prompt = self._text(asked, index, has_prompt=True)
+            start = len(prompt) if text.startswith(prompt) else None
+            if start is None:
+                # What was said before is rendered otherwise now, as where reasoning is dropped: what asks stays.
+                asks = prompt.removeprefix(self._text(asked, index))
+                place = text.rfind(asks, 0, bound) if asks != prompt and self._special.match(asks) else -1
+                start = place + len(asks) if place >= 0 else None
+            if start is not None:
+                found[index], bound = start, start - 1
+        return found
+
+    def _span(self, asked: _Asked, index: int, text: str, starts: dict[int, int]) -> tuple[str, tuple[int, int] | None]:
+        """Where an answer begins and ends, with what closes it, and the text, to which the end of a last one is added.
+
+        None where it is not rendered as it would be asked for, or closed as it would end.
+        """
+        start, is_last = starts.get(index), index + 1 == len(asked.messages)
+        if start is None:
+            return text, None
         if self._closing:
-            place = text.find(self._closing, start)
-            if place < 0:
+            bound = min((place for place in starts.values() if place > start), default=len(text))
+            place = text.find(self._closing, start, bound)
+            if place < 0 and is_last:
                 raise RecordError(Reason.REFUSED_BY_TEMPLATE, "the chat template closes an answer otherwise than usual")
-            return text, place + len(self._closing)
+            return text, (start, place + len(self._closing)) if place >= 0 else None
+        if is_last:
+            return text + self._tokenizer.eos_token, (start, len(text) + len(self._tokenizer.eos_token))
         head = self._text(asked, index + 1)
         if not text.startswith(head):
             raise RecordError(Reason.REFUSED_BY_TEMPLATE, "the chat template changes an answer that it does not close")
-        if index + 1 == len(asked.messages):
-            return text + self._tokenizer.eos_token, len(text) + len(self._tokenizer.eos_token)
         following = self._special.match(text, len(head))  # which begins the next turn, and ends this one
-        return text, following.end() if following else len(head)
+        return text, (start, following.end() if following else len(head))
 
     def _text(self, asked: _Asked, count: int | None = None, *, has_prompt: bool = False) -> str:
         """The first `count` messages, or all; `has_prompt` adds what a server ends a prompt with."""
@@ -180,6 +220,19 @@ class Renderer:
                     raise RecordError(
                         Reason.RESERVED_TEXT, f"{turn} holds {found[0]}, which is a token of the model and no text"
                     )
+
+
+def _thought(message: Message) -> str:
+    """What was thought before an answer, which may stand in its text; empty where nothing was."""
+    if message.reasoning or "</think>" not in message.content:
+        return message.reasoning.strip("\n")
+    inline = _THOUGHT.match(message.content)
+    return inline["thought"].strip("\n") if inline else ""
+
+
+def _without(start: str, text: str) -> str:
+    """The text after the beginning of a thought, which the prompt may have in full."""
+    return text.removeprefix(start).removeprefix("<think>")
 
 
 def _name(tool: dict[str, Any]) -> str:

@@ -59,10 +59,39 @@ OPEN = """
 {%- for message in messages %}{{ '<|' + message.role + '|>\\n' + message.content }}{% endfor %}
 {%- if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}
 """
-# As DeepSeek-R1's works: it asks for reasoning, and leaves that out of every answer.
-ASKS_OTHERWISE = """
-{%- for message in messages %}{{ '<|' + message.role + '|>' + message.content + '<|eot_id|>' }}{% endfor %}
+# As DeepSeek-R1's works: the prompt begins a thought, and what was thought is left out of what was said.
+OPENS_A_THOUGHT = """
+{{- bos_token }}
+{%- for message in messages %}
+{%- if message.role == 'assistant' %}
+{{- '<|assistant|>' + message.content.split('</think>')[-1] + '<|eot_id|>' }}
+{%- else %}{{ '<|' + message.role + '|>' + message.content }}{% endif %}
+{%- endfor %}
 {%- if add_generation_prompt %}{{ '<|assistant|><think>\\n' }}{% endif %}
+"""
+# As that of R1 of May 2025 works: the thought is the model's to begin.
+DROPS_THOUGHTS = OPENS_A_THOUGHT.replace("<think>\\n", "")
+# As QwQ's and Qwen3-Thinking's work: the last answer keeps its thought, those before lose it.
+KEEPS_THE_LAST = """
+{%- for message in messages %}
+{{- '<|im_start|>' + message.role + '\\n' }}
+{%- if message.role == 'assistant' and not loop.last %}{{ message.content.split('</think>')[-1].lstrip('\\n') }}
+{%- elif message.role == 'assistant' and message.reasoning_content %}
+{{- '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' + message.content }}
+{%- else %}{{ message.content }}{% endif %}
+{{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}
+"""
+# What nobody knows: it asks for what it then leaves out.
+ASKS_OTHERWISE = OPENS_A_THOUGHT.replace("<think>", "<plan>")
+# As that of gpt-oss works: the last answer is closed otherwise than those before.
+CLOSES_THE_LAST = """
+{%- for message in messages %}
+{{- '<|start|>' + message.role + '<|stop|>' + message.content }}
+{{- '<|eot_id|>' if loop.last and message.role == 'assistant' else '<|im_end|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|start|>assistant<|stop|>' }}{% endif %}
 """
 
 WEATHER = {
@@ -196,6 +225,91 @@ def test_without_reasoning_each_answer_is_trained_as_it_is_rendered() -> None:
 
     assert _trained(tokenizer, encoded) == ["4" + END, "<think>\n\n</think>\n\n7" + END]
     assert not encoded.unrendered
+
+
+@pytest.mark.parametrize(
+    ("answer", "written"),
+    [
+        pytest.param(Message("assistant", "7", "Four and three."), "Four and three.\n</think>\n\n7", id="by its key"),
+        pytest.param(
+            Message("assistant", "<think>\nFour and three.\n\n</think>\n\n7"),
+            "Four and three.\n\n</think>\n\n7",
+            id="in the text",
+        ),
+        pytest.param(
+            Message("assistant", "Four and three.\n</think>\n\n7"), "Four and three.\n</think>\n\n7", id="as written"
+        ),
+        pytest.param(Message("assistant", "<think>Four.</think>7"), "Four.</think>7", id="without lines"),
+        pytest.param(Message("assistant", "7"), "\n</think>\n\n7", id="none"),
+        pytest.param(Message("assistant", "<think>\n\n</think>\n\n7"), "\n</think>\n\n7", id="empty"),
+    ],
+)
+@pytest.mark.parametrize("template", [OPENS_A_THOUGHT, KEEPS_THE_LAST], ids=["R1", "QwQ"])
+def test_a_thought_that_the_prompt_begins_is_trained_as_the_model_would_go_on(
+    template: str, answer: Message, written: str
+) -> None:
+    tokenizer = _tokenizer(template)
+    asked = (*TWICE.messages[:2], Message("user", "And 3?"))
+
+    example = _encode(tokenizer, Dialogue((*asked, answer))).example
+
+    prompt = tokenizer.apply_chat_template(
+        [message.for_template() for message in asked], add_generation_prompt=True, return_dict=True
+    )["input_ids"]
+    closing = END if template == KEEPS_THE_LAST else "<|eot_id|>"
+    answered = tokenizer(written + closing, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(prompt).endswith("<think>\n")
+    assert list(example.input_ids) == [*prompt, *answered]
+    assert list(example.labels) == [IGNORED] * len(prompt) + answered
+
+
+def test_a_thought_that_the_model_begins_itself_is_trained_with_its_beginning() -> None:
+    tokenizer = _tokenizer(DROPS_THOUGHTS)
+
+    assert _trained(tokenizer, _encode(tokenizer, TWICE)) == ["<think>\nFour and three.\n</think>\n\n7<|eot_id|>"]
+    plain = Dialogue((Message("user", "2 + 2?"), Message("assistant", "4")))
+    assert _trained(tokenizer, _encode(tokenizer, plain)) == ["4<|eot_id|>"]
+
+
+@pytest.mark.parametrize("template", [OPENS_A_THOUGHT, KEEPS_THE_LAST, CLOSES_THE_LAST], ids=["R1", "QwQ", "gpt-oss"])
+def test_an_answer_that_is_rendered_otherwise_than_the_model_would_write_it_is_read_and_told(template: str) -> None:
+    tokenizer = _tokenizer(template)
+    plain = Dialogue(tuple(Message(message.role, message.content) for message in TWICE.messages))
+
+    encoded = _encode(tokenizer, plain)
+
+    (trained,) = _trained(tokenizer, encoded)
+    assert trained.removesuffix(END).removesuffix("<|eot_id|>").endswith("7")
+    assert "4" not in trained
+    assert "4<|" in tokenizer.decode(list(encoded.example.input_ids))
+    assert encoded.unrendered == ("messages[].content",)
+
+
+def test_a_thought_in_the_text_stays_where_the_template_knows_of_none() -> None:
+    tokenizer = _tokenizer(LLAMA_LIKE)
+    thought = Dialogue((Message("user", "2 + 2?"), Message("assistant", "<think>\nTwo.\n</think>\n\n4")))
+
+    encoded = _encode(tokenizer, thought)
+
+    assert _trained(tokenizer, encoded) == ["<think>\nTwo.\n</think>\n\n4<|eot_id|>"]
+    assert not encoded.unrendered
+
+
+def test_a_thought_in_the_text_that_a_later_question_drops_is_not_learned_to_be_left_out() -> None:
+    tokenizer = _tokenizer(DROPS_THOUGHTS)
+    thoughts = Dialogue(
+        tuple(
+            Message(message.role, f"<think>\n{message.reasoning}\n</think>\n\n{message.content}")
+            if message.reasoning
+            else message
+            for message in TWICE.messages
+        )
+    )
+
+    encoded = _encode(tokenizer, thoughts)
+
+    assert _trained(tokenizer, encoded) == ["<think>\nFour and three.\n</think>\n\n7<|eot_id|>"]
+    assert encoded.unrendered == ("messages[].reasoning_content",)
 
 
 def test_reasoning_that_a_template_has_no_place_for_is_told_and_the_answer_trained() -> None:
