@@ -18,6 +18,10 @@ class Page(Exception):  # noqa: N818
     """And for one that gets a page of HTML."""
 
 
+class Cut(str):
+    """What the function answers where a model comes to its most tokens."""
+
+
 @contextmanager
 def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     """The URL of an HTTP server on loopback whose requests this handles."""
@@ -69,13 +73,15 @@ def answering(answer: Callable[[str], str], *, stops: bool = True) -> Iterator[t
                 )
                 return
             try:
-                message = {"role": "assistant", "content": answer(body["messages"][-1]["content"])}
+                said = answer(body["messages"][-1]["content"])
             except Refusal as refusal:
                 self.reply(400, {"error": {"message": str(refusal), "type": "invalid_request_error", "code": "x"}})
             except Page as page:
                 self.reply(200, str(page), "text/html")
             else:
-                choice = {"index": 0, "finish_reason": "stop", "message": message}
+                finish = "length" if isinstance(said, Cut) else "stop"
+                message = {"role": "assistant", "content": said}
+                choice = {"index": 0, "finish_reason": finish, "message": message}
                 about = {"id": "1", "object": "chat.completion", "created": 1, "model": "shop"}
                 self.reply(200, {**about, "choices": [choice]})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from tunegate.corpus.build import Builder, Corpus
     from tunegate.corpus.plan import Plan
     from tunegate.corpus.teacher import Teacher
+
+_SHOWN = 3  # reasons for which requests have no reply
 
 
 @click.group()
@@ -104,7 +107,7 @@ def build(
     from tunegate.corpus.teacher import Teacher
     from tunegate.store.folders import open_folder
 
-    plan = from_yaml(plan_file.read_bytes(), Plan, str(plan_file))
+    plan, failed = from_yaml(plan_file.read_bytes(), Plan, str(plan_file)), Counter[str]()
     _check(plan, url, part)
     into = open_folder(folder, endpoint_url)
     with ExitStack() as stack:
@@ -114,7 +117,7 @@ def build(
             teacher = stack.enter_context(closing(Teacher(url, model, key, None, concurrency)))
         builder = Builder.of(plan, plan_file.parent, teacher.model if teacher else "", endpoint_url)
         done = stack.enter_context(_counted("replies of the teacher"))
-        ask = partial(_write, builder, teacher, folder, endpoint_url, done) if teacher else None
+        ask = partial(_write, builder, teacher, folder, endpoint_url, done, failed) if teacher else None
         made = Parts(folder, into, builder).build(ask, part)
     if made:
         corpus, name = made
@@ -122,6 +125,10 @@ def build(
         _tell(folder, corpus)
     else:
         click.echo(f"{folder}: part {part} of {plan.parts} is there; the last of the others makes the corpus.")
+    for words, count in failed.most_common(_SHOWN):
+        click.echo(f"{count} without a reply: {words}", err=True)
+    if more := sum(failed.values()) - sum(count for _, count in failed.most_common(_SHOWN)):
+        click.echo(f"{more} without a reply for other reasons.", err=True)
     if teacher and (tokens := teacher.tokens):
         click.echo(f"The teacher read {tokens.read:,} and wrote {tokens.written:,} tokens this time.")
 
@@ -193,13 +200,14 @@ def _write(
     folder: str,
     endpoint_url: str | None,
     done: Callable[[int], None],
+    failed: Counter[str],
     part: int,
 ) -> Corpus:
     """What the teacher writes of a part, its replies so far beside those of other parts."""
     from tunegate.corpus.teacher import Replies, kept_replies
 
     with kept_replies(folder, endpoint_url, done, str(part) if builder.plan.parts > 1 else "") as sheets:
-        return builder.write(Replies(teacher, sheets).ask, part)
+        return builder.write(Replies(teacher, sheets, failed).ask, part)
 
 
 def _tell(folder: str, corpus: Corpus) -> None:

@@ -26,6 +26,8 @@ _REFUSALS = re.compile(  # of a model, not of a shop: 抱歉，这款没有货 i
     r"|\bI can(?:no|')t (?:assist|comply|fulfill|help with)",
     re.IGNORECASE,
 )
+CUT = "[…]"
+"""Stands behind a reply that was cut off at its most tokens."""
 _BLOCK, _CHOICES = 512, 1 << 15  # texts that are compared at once: scores of 64 MiB
 _REPEATED = re.compile(r"(.{2,40}?)\1{4,}", re.DOTALL)
 
@@ -57,6 +59,8 @@ def fault_of_text(text: str, filters: Filters) -> str | None:
     """Why no text of a corpus may be like this, question or answer."""
     if not text.strip():
         return "empty"
+    if text.endswith(CUT):
+        return "cut off"
     if any(word in text for word in filters.blocked):
         return "blocked"
     if "\ufffd" in text or any(

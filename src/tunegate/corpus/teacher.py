@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
+from openai import APIConnectionError, APITimeoutError, InternalServerError, RateLimitError
 
 from tunegate.api.codec import to_json_lines
-from tunegate.api.errors import EvaluationError
+from tunegate.api.errors import EvaluationError, ServingError
+from tunegate.corpus.filters import CUT
 from tunegate.evaluation.models import Dialogue
 from tunegate.evaluation.models.remote import RemoteModel
 from tunegate.evaluation.sheets import Line, Sheets
@@ -21,17 +25,38 @@ from tunegate.store.files import is_uri
 REPLIES = "replies.jsonl"
 
 
+class LateError(EvaluationError):
+    """A request that the teacher did not reply to in its time."""
+
+
 class Teacher(RemoteModel):
     """Draws its answers, each with a seed of its own; greedy where it judges."""
 
     remedy = "lower max_tokens in the plan, or name a teacher with a longer context"
+    seconds = 600.0  # for one reply
 
     def write(self, dialogue: Dialogue, max_tokens: int, temperature: float, seed: int) -> str:
-        """Raises EvaluationError for what the server refuses, ServingError when it is away."""
-        create = self._patient.chat.completions.with_raw_response.create
+        """The reply, and CUT behind one that did not come to its end within `max_tokens`.
+
+        Raises EvaluationError for what the server refuses, LateError for what it does not reply to, ServingError when
+        it is away.
+        """
         drawn = {"temperature": temperature} if temperature == 0 else {"temperature": temperature, "seed": seed}
-        reply = self._read(create, model=self.model, messages=dialogue, max_tokens=max_tokens, **drawn)
-        return str(reply.choices[0].message.content or "").strip()
+        reply = self._read(self._create, model=self.model, messages=dialogue, max_tokens=max_tokens, **drawn)
+        choice = reply.choices[0]
+        text = str(choice.message.content or "").strip()
+        return f"{text} {CUT}" if choice.finish_reason == "length" else text
+
+    def _create(self, **options: Any) -> Any:
+        """A busy server is asked again, a slow one is not: it may be writing the reply to this still."""
+        once = self._client.with_options(timeout=self.seconds, max_retries=0)
+        try:
+            return once.chat.completions.with_raw_response.create(**options)
+        except APITimeoutError:
+            remedy = "give the same command again later, or lower --concurrency"
+            raise LateError(f"{self._url} gave no reply within {self.seconds:.0f} s; {remedy}.") from None
+        except (APIConnectionError, InternalServerError, RateLimitError):
+            return self._patient.chat.completions.with_raw_response.create(**options)
 
 
 class Kept:
@@ -81,17 +106,19 @@ def kept_replies(
 
 
 class Replies:
-    """Asks a teacher for what has no reply yet."""
+    """Asks a teacher for what has no reply yet. failed: gets why a request has none, in the server's own words."""
 
-    def __init__(self, teacher: Teacher, sheets: Sheets) -> None:
-        self._teacher, self._sheets = teacher, sheets
+    def __init__(self, teacher: Teacher, sheets: Sheets, failed: Counter[str]) -> None:
+        self._teacher, self._sheets, self._failed = teacher, sheets, failed
 
     def ask(self, dialogues: Sequence[Dialogue], max_tokens: int, temperature: float, seed: int) -> list[str | None]:
-        """The replies, in the order of the dialogues; None for one that the teacher's server refuses.
+        """The replies, in the order of the dialogues; None for one that the teacher's server refuses, or does not reply
+        to in its time.
 
-        Raises ServingError when it is away: asked again, it goes on from there.
+        Raises ServingError when it is away, which it also is when it replies to none: asked again, this goes on from
+        there.
         """
-        teacher = self._teacher
+        teacher, late = self._teacher, 0  # in a row
         sheet = self._sheets.sheet(teacher.model, max_tokens, temperature, seed, questions=list(enumerate(dialogues)))
         with ThreadPoolExecutor(teacher.concurrency) as pool:
             waiting = {
@@ -103,8 +130,13 @@ class Replies:
                 for future in as_completed(waiting):
                     try:
                         reply = future.result()
-                    except EvaluationError:
+                    except EvaluationError as error:
+                        self._failed[str(error)] += 1
+                        late = late + 1 if isinstance(error, LateError) else 0
+                        if late >= 2 * teacher.concurrency or (late == len(waiting) and not sheet.answered):
+                            raise ServingError(f"The teacher replies to nothing: {error}") from None
                         continue
+                    late = 0
                     sheet.put({waiting[future]: reply})
             except BaseException:
                 pool.shutdown(cancel_futures=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,11 +14,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from tests.answering import Refusal, answering
+from tests.answering import Cut, Refusal, answering
 from tests.builders import at
 from tests.refusals import call, refused, without_story
 from tunegate.api.codec import from_json
 from tunegate.cli import root
+from tunegate.corpus import teacher as server
 from tunegate.evaluation import load_suite
 from tunegate.review.items import Review
 from tunegate.review.marks import Mark, MarkFile
@@ -152,6 +155,70 @@ def test_what_the_server_refuses_is_counted_and_not_kept(teacher: Any, tmp_path:
     scripted.score, before = (lambda asked: "分数：4"), len(asked)
     assert "12 dialogues, 0 for people" in build(plan(tmp_path), tmp_path / "out", url)
     assert len(asked) - before == 12
+
+
+def test_the_servers_own_words_are_shown(teacher: Any, tmp_path: Path) -> None:
+    scripted, url, _ = teacher
+
+    def refuse(_: int) -> str:
+        raise Refusal("This model takes no seed.")
+
+    scripted.questions = refuse
+    done = CliRunner().invoke(root, ["corpus", "build", str(plan(tmp_path)), str(tmp_path / "out"), "--url", url])
+    assert "no reply: 12" in done.stdout
+    assert f"12 without a reply: {url}/v1 refuses a question: This model takes no seed; lower max_tokens" in done.stderr
+
+
+def test_a_late_reply_is_named_and_asked_for_another_time(
+    teacher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted, url, asked = teacher
+    written = threading.Event()
+
+    def slow(asked: str) -> str:
+        if "几天送到" in asked:
+            written.wait(120)
+        return "分数：4"
+
+    scripted.score = slow
+    monkeypatch.setattr(server.Teacher, "seconds", 3.0)
+    words = ["corpus", "build", str(plan(tmp_path)), str(tmp_path / "out"), "--url", url, "--concurrency", "1"]
+    done = CliRunner().invoke(root, words)
+    assert "not judged" in str(rows(tmp_path / "out/queue.jsonl"))
+    assert (named := re.search(r"(\d+) without a reply: .* gave no reply within 3 s", done.stderr))
+    monkeypatch.undo()
+    written.set()
+    before = len(asked)
+    assert "12 dialogues, 0 for people" in call(*words)
+    assert len(asked) - before == int(named[1]), "what was kept is not asked again"
+
+
+def test_a_teacher_that_replies_to_nothing_is_away(
+    teacher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted, url, _ = teacher
+    written = threading.Event()
+
+    def slow(number: int) -> str:
+        written.wait(120)
+        return f"1. {GOODS[number % 8]}{ASKED[number % 6]}？\n2. {GOODS[number % 8]}能用几年？"
+
+    scripted.questions = slow
+    monkeypatch.setattr(server.Teacher, "seconds", 0.2)
+    with refused("The teacher replies to nothing: "):
+        build(plan(tmp_path, count=4), tmp_path / "out", url)
+    assert not (tmp_path / "out/data").exists()
+    monkeypatch.undo()
+    written.set()
+    assert "4 dialogues" in build(plan(tmp_path, count=4), tmp_path / "out", url)
+
+
+def test_what_was_cut_off_is_not_learned(teacher: Any, tmp_path: Path) -> None:
+    scripted, url, _ = teacher
+    scripted.answer = Cut("这款 99 元，三天")
+    said = build(plan(tmp_path), tmp_path / "out", url)
+    assert "0 dialogues" in said
+    assert "answer: cut off: 12" in said
 
 
 def test_what_a_suite_asks_is_left_out_wherever_it_is_from(teacher: Any, tmp_path: Path) -> None:

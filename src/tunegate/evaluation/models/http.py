@@ -16,6 +16,7 @@ from tunegate.prompts import Message
 from tunegate.prompts.template import Limits
 
 _SECONDS = 120.0
+_SHOWN = 300  # characters of what a server says
 _CHECK = f"check --url, the model's name and the key in {API_KEY}"
 
 
@@ -66,8 +67,8 @@ class HttpModel:
                 self._stops = False  # an engine that can't: what comes after is cut off by `reply`
                 return self._message(dialogue, limits, **more)
             if error.status_code in (401, 403, 404):
-                raise ServingError(f"{self._url} refuses: {_reason(error).rstrip('.')}; {_CHECK}.") from None
-            raise EvaluationError(_reason(error)) from None
+                raise ServingError(f"{self._url} refuses: {reason_of(error).rstrip('.')}; {_CHECK}.") from None
+            raise EvaluationError(reason_of(error)) from None
         except APIConnectionError as error:
             raise self._unreachable(error) from None
         except (AttributeError, IndexError, TypeError):  # whatever it is that a page or another protocol became
@@ -81,7 +82,7 @@ class HttpModel:
             return self._client.models.list().data[0].id
         except APIStatusError as error:
             raise ServingError(
-                f"{self._url} refuses to list its models: {_reason(error).rstrip('.')}; {_CHECK}."
+                f"{self._url} refuses to list its models: {reason_of(error).rstrip('.')}; {_CHECK}."
             ) from None
         except APIConnectionError as error:
             raise self._unreachable(error) from None
@@ -94,7 +95,10 @@ class HttpModel:
         )
 
 
-def _reason(error: APIStatusError) -> str:
-    """What the server says, without what the client puts around it."""
-    body: Any = error.body
-    return str(body["message"]) if isinstance(body, dict) and "message" in body else f"status {error.status_code}."
+def reason_of(error: APIStatusError) -> str:
+    """What the server says, without what the client puts around it; of a page of HTML its status alone."""
+    said: Any = error.body
+    if isinstance(said, dict):  # FastAPI says `detail`, others a text as `error`
+        said = next((said[key] for key in ("message", "detail", "error") if said.get(key)), None)
+    text = " ".join(str(said or "").split())
+    return text[:_SHOWN] if text and not text.startswith("<") else f"status {error.status_code}."

@@ -12,7 +12,7 @@ from openai import APIConnectionError, APIStatusError
 from tunegate.api.environment import API_KEY
 from tunegate.api.errors import EvaluationError, ServingError
 from tunegate.evaluation.models import Dialogue, Tokens
-from tunegate.evaluation.models.http import HttpModel
+from tunegate.evaluation.models.http import HttpModel, reason_of
 from tunegate.evaluation.sheets import Sheet
 
 _SECONDS, _RETRIES = 600.0, 6  # a busy server is asked again for about a minute
@@ -85,10 +85,11 @@ class RemoteModel(HttpModel):
             reply.choices[0]
         except APIStatusError as error:
             if error.status_code in (401, 403, 404) or error.status_code >= 500 or error.status_code == 429:
-                raise ServingError(f"{self._url} does not answer: {error.message}; {_RETRY}.") from None
+                raise ServingError(f"{self._url} does not answer: {reason_of(error).rstrip('.')}; {_RETRY}.") from None
             if "logprobs" in options and "logprobs" in error.message:
                 raise self._without_logprobs() from None
-            raise EvaluationError(f"{self._url} refuses a question: {error.message}; {self.remedy}.") from None
+            reason = reason_of(error).rstrip(".")
+            raise EvaluationError(f"{self._url} refuses a question: {reason}; {self.remedy}.") from None
         except APIConnectionError as error:
             raise self._unreachable(error) from None
         except (AttributeError, IndexError, TypeError, ValueError):
