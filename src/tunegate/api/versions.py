@@ -19,12 +19,17 @@ PROMPTS = "prompts"
 KNOWLEDGE = "knowledge"
 
 
-class File(Resource, frozen=True, kw_only=True):
-    """One file of a version: path relative to the version's folder ('/' separated), size in bytes, hex sha256."""
+class File(Resource, frozen=True, kw_only=True, omit_defaults=True):
+    """One file of a version: path relative to the version's folder ('/' separated), size in bytes, hex sha256.
+
+    states: what sha256 has come to after each 256 MiB but the last, so that several can read a large file at once.
+    They are no part of its identity: who follows them arrives at the sha256, or knows that they are wrong.
+    """
 
     path: str
     size: int
     sha256: str
+    states: tuple[str, ...] = ()
 
 
 class BaseModel(Resource, frozen=True, kw_only=True):

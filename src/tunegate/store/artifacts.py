@@ -57,7 +57,7 @@ class Artifacts:
         if not _NAME.fullmatch(name):
             raise UsageError(f"{name!r} can't be a name; write lower-case letters, digits, '-' and '.'.")
         sources = files_of(folder)
-        files = tuple(File(path=source.path, size=source.size, sha256=source.sha256()) for source in sources)
+        files = tuple(map(_listed, sources))
         digest = digest_of(files)
         artifact = Artifact(name=f".{self._kind}/{name}/{Digest.parse(digest).pinned}", digest=digest, files=files)
         manifest = f"{artifact.name}/{MANIFEST}"
@@ -137,4 +137,9 @@ def files_of(folder: Path) -> list[SourceFile]:
 
 def digest_of_folder(folder: Path) -> str:
     """The digest that `folder` has as an artifact."""
-    return digest_of(File(path=it.path, size=it.size, sha256=it.sha256()) for it in files_of(folder))
+    return digest_of(map(_listed, files_of(folder)))
+
+
+def _listed(source: SourceFile) -> File:
+    hashed = source.hashed()
+    return File(path=source.path, size=source.size, sha256=hashed.sha256, states=hashed.states)

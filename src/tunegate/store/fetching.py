@@ -16,6 +16,7 @@ from tunegate.api.versions import File
 from tunegate.files import disk_errors_as, partial_folder, put_in_place
 from tunegate.store.bucket import Bucket
 from tunegate.store.client import explain_store_errors
+from tunegate.store.sha256 import Hashed, Segment
 from tunegate.store.transfer import ByteCounter, Download, Progress, SourceFile, Transfers
 
 RESUME = "resume/"
@@ -70,29 +71,36 @@ def _download(
 ) -> None:
     sizes = {entry.key: entry.size for entry in bucket.entries(f"{manifest.name}/")}
 
-    def get(file: File) -> None:
+    def get(part: tuple[File, Segment | None]) -> None:
+        file, segment = part
         key = f"{manifest.name}/{file.path}"
         target = folder / file.path if folder else None
         where = f"{bucket.location.uri}/{key}"
         if key not in sizes:
             raise DigestError(f"{where} is missing from the store; publish the version again under another name.")
         for _ in range(_READS if sizes[key] == file.size else 0):
-            if transfers.download(Download(key, file.size, target)) == file.sha256:
+            if transfers.download(Download(key, file.size, target, segment)) == (
+                segment.after if segment else file.sha256
+            ):
                 return
-            counter.add(-file.size)
+            counter.add(segment.start - segment.end if segment else -file.size)
         if target:
             target.unlink(missing_ok=True)
         raise DigestError(f"{where} differs from its manifest; publish the version again under another name.")
 
+    parts: list[tuple[File, Segment | None]] = []
+    for file in sorted(files, key=lambda file: -file.size):
+        segments = Hashed(file.sha256, file.states).segments(file.size)
+        parts += [(file, segment) for segment in segments or (None,)]
     with explain_store_errors(bucket.location.uri), Transfers(bucket, counter) as transfers:
-        transfers.for_each(get, sorted(files, key=lambda file: -file.size))
+        transfers.for_each(get, parts)
 
 
 def _is_right(folder: Path, file: File) -> bool:
     path = folder / file.path
     if not path.is_file() or path.stat().st_size != file.size:
         return False
-    return SourceFile(file.path, file.size, path).sha256() == file.sha256
+    return SourceFile(file.path, file.size, path).hashed().sha256 == file.sha256
 
 
 def _take_over(into: Path, partial: Path, file: File) -> bool:

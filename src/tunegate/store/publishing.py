@@ -24,6 +24,7 @@ from tunegate.store.bucket import Bucket
 from tunegate.store.claims import Claim, claimed
 from tunegate.store.client import explain_store_errors
 from tunegate.store.fetching import RESUME
+from tunegate.store.sha256 import Hashed
 from tunegate.store.transfer import ByteCounter, Finished, Held, Progress, SourceFile, Transfers
 
 _LOG = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def carried(origin: Manifest, release: Release, prompts: Path | None) -> tuple[S
     """
     left = (RESUME,) if release.prompts else (RESUME, f"{PROMPTS}/")
     sources = [
-        SourceFile(file.path, file.size, Held(origin.name, file.sha256))
+        SourceFile(file.path, file.size, Held(origin.name, Hashed(file.sha256, file.states)))
         for file in origin.files
         if file.path != RELEASE and not file.path.startswith(left)
     ]
@@ -169,17 +170,18 @@ def _store(
         key = f"{name}/{source.path}"
         claim.require()
         # Reading a file twice is cheaper than sending it, but only worth it where its size is known in the store.
-        sha256 = source.sha256() if source.size in sizes else ""
+        hashed = source.hashed() if source.size in sizes else None
         done = kept.get(source.path)
-        if done is not None and done.sha256 == sha256:
+        if done is not None and hashed is not None and done.sha256 == hashed.sha256:
             counter.add(source.size)
-        elif sha256 and (there_already := origin(source, sha256)):
-            done = Finished(size=source.size, sha256=sha256, etag=transfers.copy(there_already, key, source.size))
+        elif hashed is not None and (there_already := origin(source, hashed.sha256)):
+            etag = transfers.copy(there_already, key, source.size)
+            done = Finished(size=source.size, sha256=hashed.sha256, etag=etag)
             counter.add(source.size)
         else:
-            done = transfers.upload(source, key)
+            done, hashed = transfers.upload(source, key)
         claim.note(source.path, done)
-        files[source.path] = File(path=source.path, size=done.size, sha256=done.sha256)
+        files[source.path] = File(path=source.path, size=done.size, sha256=done.sha256, states=hashed.states)
 
     transfers.for_each(place, sorted(sources, key=lambda source: -source.size))
     # An interrupted attempt had other files; a version's folder holds the version.
@@ -207,13 +209,13 @@ def _require_same(
     written: dict[str, Any] = msgspec.yaml.decode(to_yaml(release))
     text = msgspec.yaml.encode({name: value for name, value in written.items() if name != "schema"})
     older = SourceFile(RELEASE, len(text), text)
-    if any(file.path == RELEASE and file.sha256 == older.sha256() for file in existing.files):
+    if any(file.path == RELEASE and file.sha256 == older.hashed().sha256 for file in existing.files):
         sources = tuple(older if source.path == RELEASE else source for source in sources)
     if {file.path: file.size for file in existing.files} != {source.path: source.size for source in sources}:
         raise StoreError(taken)
     expected = {file.path: file.sha256 for file in existing.files}
     for source in sources:
-        if source.sha256() != expected[source.path]:
+        if source.hashed().sha256 != expected[source.path]:
             raise StoreError(taken)
         counter.add(source.size)
     return existing

@@ -1,8 +1,8 @@
 """Bytes between files and the store: several files at a time, hashed in order while they pass.
 
-sha256 can't be computed in parallel within a file, so a driver thread per file reads, hashes and hands parts to a
-shared pool. Downloading, it does all by itself unless the connection is slow, and then takes parts from the pool in
-order. It knows keys and paths, not versions.
+sha256 goes on from byte to byte, so a driver thread per file reads, hashes and hands parts to a shared pool.
+Downloading, it has a file, or a segment of one whose states are known (sha256.py); it does all by itself unless the
+connection is slow, and then takes parts from the pool in order. It knows keys and paths, not versions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import botocore.exceptions
 
@@ -33,15 +33,18 @@ from tunegate.processes import is_loopback
 from tunegate.store.bodies import Body
 from tunegate.store.bucket import Bucket, in_pieces
 from tunegate.store.client import BROKEN, UNREACHED, code_of, is_refused
+from tunegate.store.sha256 import Hashed, Hasher, Segment, Sha256, hash_file
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
+_Digest: TypeAlias = "Sha256 | hashlib._Hash"
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all, from any thread, never twice at once."""
 
 PART = 8 << 20  # bytes; files above 80 GB have larger ones, S3 allows 10,000 a file
 _MAX_PARTS = 10_000
-_CHUNK = 256 << 10  # bytes read at once: written and hashed without another copy, while they are in the cache
+_CHUNK = 1 << 20  # bytes read at once: written and hashed without another copy, while they are in the cache
+_HEADWAY = 256 << 10  # bytes after which a connection that breaks is a new mishap, and not the same again
 _COPY_PART = 256 << 20
 _SENDERS = 4  # parts in flight; with those that wait for their turn, some 200 MB are in memory at most
 _FILES = 4  # files in flight
@@ -73,7 +76,7 @@ class Held:
     """A file that a version in the store has, and what it was when that was complete."""
 
     version: str
-    sha256: str
+    hashed: Hashed
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,11 @@ class SourceFile:
             raise StoreError(f"{changed}, so it is not copied; check it: tunegate models verify {self.origin.version}")
         return io.BytesIO(self.origin) if isinstance(self.origin, bytes) else io.FileIO(self.origin)
 
-    def sha256(self) -> str:
+    def hashed(self) -> Hashed:
         if isinstance(self.origin, Held):
-            return self.origin.sha256
+            return self.origin.hashed
         with self.open() as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return hash_file(file, self.size)
 
 
 class Finished(Resource, frozen=True, kw_only=True):
@@ -108,11 +111,19 @@ class Finished(Resource, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Download:
-    """A file to download: key in the store, size in bytes, and where to write it; nowhere when it is only verified."""
+    """A file to download: key in the store, size in bytes, and where to write it; nowhere when it is only verified.
+
+    segment: which part of it, in a target that holds nothing else yet than other parts.
+    """
 
     key: str
     size: int
     target: Path | None
+    segment: Segment | None = None
+
+    @property
+    def end(self) -> int:
+        return self.segment.end if self.segment else self.size
 
 
 class Transfers:
@@ -156,12 +167,12 @@ class Transfers:
         for error in sorted(errors, key=lambda error: isinstance(error, _StoppedError)):
             raise error
 
-    def upload(self, source: SourceFile, key: str) -> Finished:
+    def upload(self, source: SourceFile, key: str) -> tuple[Finished, Hashed]:
         """Send one file. Raises StoreError when it changes meanwhile or the store fails."""
         with source.open() as file:
             before = _stamp(file)
             if source.size > PART:
-                sent = self._upload_parts(source, file, key)
+                sent, hashed = self._upload_parts(source, file, key)
             else:
                 body = file.read(source.size + 1)
                 crc, where = _crc32(body), self._bucket.place(key)
@@ -170,10 +181,11 @@ class Transfers:
                 )
                 self._counter.add(len(body))
                 etag = answer["ETag"].strip('"')
-                sent = Finished(size=len(body), sha256=hashlib.sha256(body).hexdigest(), etag=etag)
+                hashed = Hashed(hashlib.sha256(body).hexdigest())
+                sent = Finished(size=len(body), sha256=hashed.sha256, etag=etag)
             if sent.size != source.size or _stamp(file) != before:
                 raise _changed(source)
-        return sent
+        return sent, hashed
 
     def abort_uploads(self, prefix: str) -> None:
         """Drop the parts that killed publishers left under a prefix; they are invisible, but they take room."""
@@ -208,50 +220,59 @@ class Transfers:
             return finish([future.result() for future in futures])
 
     def download(self, download: Download) -> str:
-        """Read one file, to its target if it has one; returns the sha256 of what was read."""
-        digest = hashlib.sha256()
+        """Read one file or segment, to its target if it has one.
+
+        Returns the sha256 of what was read; of a segment with others behind it, the state that it led to.
+        """
+        part = download.segment
+        digest = Sha256(part.before, part.start) if part else hashlib.sha256()
         with _target(download) as descriptor:
             with self._streams:
                 start = self._stream(download, descriptor, digest)
             self._read_parts(download, start, descriptor, digest)
+        if isinstance(digest, Sha256) and download.end < download.size:
+            return digest.state()
         return digest.hexdigest()
 
-    def _stream(self, download: Download, descriptor: int | None, digest: hashlib._Hash) -> int:
-        """Read the file range by range for as long as that is fast; returns where it was given up.
+    def _stream(self, download: Download, descriptor: int | None, digest: _Digest) -> int:
+        """Read range by range for as long as that is fast; returns where it was given up.
 
         A piece is hashed and written while it is in the processor's cache, which takes half the time of doing so later.
         """
-        start, began = 0, time.monotonic()
-        buffer = memoryview(bytearray(min(_CHUNK, download.size)))
-        while start < download.size:
-            end = min(start + _RANGE, download.size) if self._knows_ranges else download.size
+        first = start = download.segment.start if download.segment else 0
+        last, began = download.end, time.monotonic()
+        buffer = memoryview(bytearray(min(_CHUNK, last - start)))
+        while start < last:
+            end = min(start + _RANGE, last) if self._knows_ranges else last
             for piece in self._pieces(download.key, start, end, buffer):
                 _write(descriptor, start, piece)
                 digest.update(piece)
                 start += len(piece)
                 seconds = time.monotonic() - began
-                is_slow = seconds > _TRIAL and start < self._fast * seconds and self._knows_ranges
-                if is_slow and download.size - start > PART:
+                is_slow = seconds > _TRIAL and start - first < self._fast * seconds and self._knows_ranges
+                if is_slow and last - start > PART:
                     return start
         return start
 
-    def _read_parts(self, download: Download, start: int, descriptor: int | None, digest: hashlib._Hash) -> None:
-        """Read the rest of the file by several connections."""
+    def _read_parts(self, download: Download, start: int, descriptor: int | None, digest: _Digest) -> None:
+        """Read the rest by several connections."""
         with self._pending_parts() as pending:
-            starts = deque(range(start, download.size, PART))
+            starts = deque(range(start, download.end, PART))
             while starts or pending:
                 self._raise_if_stopped()
                 if starts and len(pending) <= _SENDERS:
                     start = starts.popleft()
-                    end = min(start + PART, download.size)
+                    end = min(start + PART, download.end)
                     pending.append(self._parts.submit(self._read, download.key, start, end, descriptor))
                 else:
                     digest.update(pending.popleft().result())
 
-    def _upload_parts(self, source: SourceFile, file: io.FileIO | io.BytesIO, key: str) -> Finished:
+    def _upload_parts(self, source: SourceFile, file: io.FileIO | io.BytesIO, key: str) -> tuple[Finished, Hashed]:
         where = self._bucket.place(key)
-        digest, size = hashlib.sha256(), 0
-        part_size = max(PART, -(-source.size // _MAX_PARTS))
+        hasher, size = Hasher(source.size), 0
+        part_size = PART
+        while part_size * _MAX_PARTS < source.size:
+            part_size *= 2  # so that segments end where parts end
         parts: list[dict[str, Any]] = []
         with (
             self._multipart(where, ChecksumAlgorithm="CRC32") as (upload_id, finish),
@@ -259,7 +280,7 @@ class Transfers:
         ):
             while body := file.read(part_size):
                 self._raise_if_stopped()
-                digest.update(body)
+                hasher.update(body)
                 size += len(body)
                 part = {**where, "UploadId": upload_id, "PartNumber": len(parts) + len(pending) + 1}
                 pending.append(self._parts.submit(self._send, part, body))
@@ -268,7 +289,8 @@ class Transfers:
             parts += [future.result() for future in pending]
             if size != source.size:  # a file that grew has a short part amid the others, which the store would refuse
                 raise _changed(source)
-            return Finished(size=size, sha256=digest.hexdigest(), etag=finish(parts))
+            hashed = hasher.hashed()
+            return Finished(size=size, sha256=hashed.sha256, etag=finish(parts)), hashed
 
     def _send(self, part: dict[str, Any], body: bytes) -> dict[str, Any]:
         # The store checks CRC32 of every body before it answers. Measured on one core: CRC32 1.4 GiB/s, MD5 (which
@@ -341,7 +363,7 @@ class Transfers:
                         self._counter.add(len(piece))
                         yield piece
             except BROKEN as error:
-                failures = 1 if came >= _CHUNK else failures + 1
+                failures = 1 if came >= _HEADWAY else failures + 1
                 self._pause(failures, error)
 
     def _open(self, key: str, start: int, end: int) -> Body:
@@ -413,7 +435,8 @@ def _target(download: Download) -> Iterator[int | None]:
         yield None
         return
     download.target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(download.target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    emptied = 0 if download.segment else os.O_TRUNC
+    descriptor = os.open(download.target, os.O_WRONLY | os.O_CREAT | emptied, 0o644)
     try:
         yield descriptor
     finally:

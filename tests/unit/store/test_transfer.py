@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from tunegate.api.errors import StoreError
-from tunegate.api.versions import ModelVersion, Producer, Release
-from tunegate.store import Store, client, transfer
+from tunegate.api.errors import DigestError, StoreError
+from tunegate.api.versions import Manifest, ModelVersion, Producer, Release
+from tunegate.store import Store, client, sha256, transfer
 from tunegate.store.bodies import Body
 from tunegate.store.client import connect, parse_uri
 
@@ -77,6 +78,70 @@ def test_fetch_survives_connections_that_break(
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == (large / "model.safetensors").read_bytes()
     assert calls[-1] == store.manifest(NAME).size
     assert proxy.received < 1.5 * store.manifest(NAME).size
+
+
+@pytest.fixture
+def segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As large a file as `large` is in five of them."""
+    if sha256._LIBCRYPTO is None:
+        pytest.skip("this Python's hashlib has no libcrypto of its own, so files are read as a whole")
+    monkeypatch.setattr(sha256, "SEGMENT", 5 * MIB)
+
+
+@pytest.mark.usefixtures("connection", "segments")
+def test_segments_of_a_file_come_on_their_own_and_make_the_whole(
+    store: Store, proxied: Store, proxy: Proxy, large: Path, tmp_path: Path
+) -> None:
+    publish(store, large)
+    proxy.cut = cut_each(2.3, times=4)
+
+    proxied.fetch(NAME, tmp_path / "out")
+
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (large / "model.safetensors").read_bytes()
+    assert proxied.verify(NAME).digest == store.manifest(NAME).digest
+
+
+@pytest.mark.usefixtures("segments")
+def test_a_file_has_its_states_however_it_came_into_the_store(
+    store: Store, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def states(name: str, origin: Path | Manifest) -> tuple[str, ...]:
+        store.publish(origin, name, release=Release(format="huggingface"), producer=Producer(kind="test"))
+        return next(file.states for file in store.manifest(name).files if file.path == "model.safetensors")
+
+    sent = states(NAME, large)
+    assert len(sent) == 4
+    assert states("tea/run/checkpoint-2", large) == sent  # copied in the store, since it is there
+    assert states("tea/run/checkpoint-3", store.manifest(NAME)) == sent
+    monkeypatch.setattr(sha256, "SEGMENT", 1 << 30)
+    states("milk/run/checkpoint-1", large)  # as it was published before there were states
+    assert store.manifest("milk/run/checkpoint-1").digest == store.manifest(NAME).digest
+    assert b"states" not in (store.get("milk/run/checkpoint-1/manifest.json") or b"states")
+
+
+@pytest.mark.usefixtures("segments")
+@pytest.mark.parametrize("damage", ["byte", "state"])
+def test_a_segment_that_leads_elsewhere_is_told_and_nothing_is_put_in_place(
+    damage: str, store: Store, large: Path, tmp_path: Path
+) -> None:
+    publish(store, large)
+    manifest = store.manifest(NAME)
+    if damage == "byte":
+        body = bytearray((large / "model.safetensors").read_bytes())
+        body[12 * MIB] ^= 1
+        store.put(f"{NAME}/model.safetensors", bytes(body))
+    else:
+        files = [
+            msgspec.structs.replace(file, states=(file.states[0], file.sha256, *file.states[2:]))
+            if file.states
+            else file
+            for file in manifest.files
+        ]
+        manifest = msgspec.structs.replace(manifest, files=tuple(files))
+
+    with pytest.raises(DigestError, match=r"model.safetensors differs from its manifest"):
+        store.fetch(manifest, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_fast_store_is_read_by_one_request_a_file_and_a_slow_one_by_parts(
