@@ -116,7 +116,7 @@ def test_families_of_one_form_differ_in_the_system_text_that_they_add(any_base: 
         ("chatml", "<|im_end|>", ["<|im_end|>"]),
         ("llama3", "<|eot_id|>", ["<|eot_id|>"]),
         ("mistral", "</s>", ["</s>"]),
-        ("glm4", "", ["</s>", "<|user|>"]),
+        ("glm4", "", ["</s>", "<|observation|>", "<|user|>"]),
         ("baichuan2", "", ["</s>", "<reserved_106>"]),
     ],
 )

@@ -35,7 +35,7 @@ class _Named:
 
 
 _CHATML = (TURN_START, TURN_END)
-_GLM = ("<|user|>", "<|assistant|>")
+_GLM = ("<|user|>", "<|assistant|>", "<|observation|>")
 _QWEN = {"default_system": "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."}
 _NAMED = {
     "baichuan2": _Named("baichuan2.jinja", ("<reserved_106>", "<reserved_107>")),
@@ -149,8 +149,22 @@ def stops_of(tokenizer: Any) -> set[int]:
     """The ids that end an answer by the tokenizer's chat template. Raises ModelError as `closing_of` does."""
     stops = {closing_of(tokenizer)}
     if stops == {""}:
-        asked = [{"role": role, "content": text} for role, text in (("user", "Hi"), ("assistant", _ANSWER))]
-        rest = str(tokenizer.apply_chat_template([*asked, *asked], tokenize=False)).split(_ANSWER)[1]
-        following = special_tokens(tokenizer).match(rest)
-        stops = {tokenizer.eos_token, *([following[0]] if following else [])}
+        asked, answered = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": _ANSWER}
+        call = {"type": "function", "function": {"name": "call", "arguments": {}}}
+        called = {"role": "assistant", "content": "", "tool_calls": [call]}
+        after = _following(tokenizer, [asked, answered], asked)
+        after |= _following(tokenizer, [asked, called], {"role": "tool", "content": "{}"})
+        stops = {tokenizer.eos_token} | after
     return {tokenizer.convert_tokens_to_ids(token) for token in stops}
+
+
+def _following(tokenizer: Any, said: list[dict[str, Any]], turn: dict[str, Any]) -> set[str]:
+    """The special token with which a turn begins after others; none where the template has no place for it."""
+    from jinja2 import TemplateError
+
+    try:
+        head, text = (str(tokenizer.apply_chat_template(each, tokenize=False)) for each in (said, [*said, turn]))
+    except (TemplateError, ValueError, TypeError):
+        return set()
+    found = special_tokens(tokenizer).match(text, len(head)) if text.startswith(head) else None
+    return {found[0]} if found else set()

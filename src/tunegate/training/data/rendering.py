@@ -25,7 +25,7 @@ from tunegate.training.data.readers import Reason, RecordError
 _PROBE = "What nobody says"
 _OPENED = re.compile(r"<think>\s*$")  # how a prompt may end
 _THOUGHT = re.compile(r"\s*(?:<think>)?(?P<thought>.*?)</think>\s*", re.DOTALL)  # how an answer may begin
-_ELSEWHERE = "; --template auto is the base's own, and those of Qwen have one (qwen2.5, qwen3)"
+_ELSEWHERE = "; --template auto is the base's own, and chatglm3, glm4, llama3, mistral, yi and those of Qwen have one"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Renderer:
     def render(self, dialogue: Dialogue) -> Rendered:
         """Raises RecordError for a dialogue that the template refuses, or renders otherwise than it asks for it."""
         self._refuse_reserved(dialogue)
-        asked = _Asked([message.for_template() for message in dialogue.messages], list(dialogue.tools) or None)
+        asked = self._asked(dialogue)
         text = self._as_generated(asked, dialogue.messages[-1])
         starts = self._starts(asked, text)
         answers: list[Answer] = []
@@ -88,6 +88,10 @@ class Renderer:
             if not span:
                 unrendered.add("messages[].content")
                 continue
+            if (
+                message.content.rpartition("</think>")[2].strip() not in said
+            ):  # as beside a call, where some have no place
+                unrendered.add("messages[].content")
             is_thought = _thought(message).strip() in said
             if not is_thought:
                 unrendered.add("messages[].reasoning_content")
@@ -136,6 +140,29 @@ class Renderer:
             ]
             self._is_cut_anywhere = whole == [*chain.from_iterable(pieces)]
         return self._is_cut_anywhere
+
+    def _asked(self, dialogue: Dialogue) -> _Asked:
+        """What is asked for, with ids of nine digits where there are calls whose ids the template refuses.
+
+        Mistral's own takes no others, and most data sets have none.
+        """
+        tools = list(dialogue.tools) or None
+        asked = _Asked([message.for_template() for message in dialogue.messages], tools)
+        if not any(message.tool_calls for message in dialogue.messages) or self._is_taken(asked):
+            return asked
+        numbered = _Asked([message.for_template() for message in _with_ids(dialogue.messages)], tools)
+        try:
+            self._text(numbered)
+        except RecordError as error:
+            raise RecordError(Reason.TOOL_TURN, f"{error}{_ELSEWHERE}") from None
+        return numbered
+
+    def _is_taken(self, asked: _Asked) -> bool:
+        try:
+            self._text(asked)
+        except RecordError:
+            return False
+        return True
 
     def _as_generated(self, asked: _Asked, last: Message) -> str:
         """The text of all messages, with the thought of the last answer where the template takes that out."""
@@ -228,6 +255,23 @@ def _thought(message: Message) -> str:
         return message.reasoning.strip("\n")
     inline = _THOUGHT.match(message.content)
     return inline["thought"].strip("\n") if inline else ""
+
+
+def _with_ids(messages: Sequence[Message]) -> Iterator[Message]:
+    """The messages with their calls numbered; what tools say is given to the calls before it in turn."""
+    number = answered = 0
+    ids: dict[str, str] = {}
+    for message in messages:
+        calls = []
+        for call in message.tool_calls:
+            number += 1
+            ids[call.id] = f"{number:09}"
+            calls.append(msgspec.structs.replace(call, id=f"{number:09}"))
+        if message.role == "tool":
+            answered += 1
+            given = ids.get(message.tool_call_id, f"{answered:09}")
+            message = msgspec.structs.replace(message, tool_call_id=given)
+        yield msgspec.structs.replace(message, tool_calls=tuple(calls))
 
 
 def _without(start: str, text: str) -> str:

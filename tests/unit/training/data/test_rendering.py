@@ -8,14 +8,17 @@ from msgspec.structs import replace
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tunegate.models.templates import load_template
+from tunegate.models.templates import TEMPLATES, load_template
 from tunegate.training.data.dialogues import Dialogue, Message, ToolCall
 from tunegate.training.data.readers import Reason, RecordError
 from tunegate.training.data.rendering import Rendered, Renderer
 from tunegate.training.data.tokenize import IGNORED, Encoded, Limits, encode
 
 START, END = "<|im_start|>", "<|im_end|>"
-SPECIAL = [START, END, "<|user|>", "<|assistant|>", "<|tool|>", "<|eot_id|>", "<|start|>", "<|stop|>"]
+SPECIAL = [
+    *(START, END, "<|user|>", "<|assistant|>", "<|tool|>", "<|observation|>", "<|eot_id|>", "<|start|>", "<|stop|>"),
+    *("<|start_header_id|>", "<|end_header_id|>"),
+]
 
 # As Qwen3's works: reasoning stays where no question follows, tools are told in the system turn, results go to a user.
 QWEN_LIKE = """
@@ -195,6 +198,88 @@ def test_a_served_prompt_is_what_training_read_before_the_answer(name: str) -> N
     assert list(example.input_ids[: len(served)]) == served
     assert example.labels[len(served) - 1] == IGNORED
     assert example.labels[len(served)] != IGNORED
+
+
+TOOLS = {
+    "chatglm3": (
+        "<|system|>\nBe brief.你是一个名为 ChatGLM 的人工智能助手。",
+        'weather\n{"city": "Paris"}<|observation|>',
+        '\n{"sky": "clear"}<|assistant|>\nYes, it is.',
+    ),
+    "llama3": (
+        "<|start_header_id|>system<|end_header_id|>\n\nEnvironment: ipython\nCutting Knowledge Date: December 2023\n",
+        '{"name": "weather", "parameters": {"city": "Paris"}}<|eot_id|>',
+        '<|start_header_id|>ipython<|end_header_id|>\n\n{"sky": "clear"}<|eot_id|><|start_header_id|>assistant',
+    ),
+    "mistral": (
+        '[AVAILABLE_TOOLS] [{"type": "function", "function": {"name": "weather", "description": "Of a city."',
+        '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Paris"}}]<|endoftext|>',
+        '[TOOL_RESULTS] {"content": {"sky": "clear"}}[/TOOL_RESULTS] Yes, it is.',
+    ),
+}
+TOOLS["glm4"] = TOOLS["chatglm3"]
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_a_named_template_renders_tools_as_its_model_family_was_tuned(name: str) -> None:
+    tokenizer = _tokenizer(load_template(name))
+    system = Message("system", "Be brief.")
+    messages = (system, *(replace(message, reasoning="") for message in SUNNY.messages))
+
+    encoded = _encode(tokenizer, Dialogue(messages, SUNNY.tools))
+
+    text = tokenizer.decode(list(encoded.example.input_ids))
+    begins, call, result = TOOLS[name]
+    assert begins in text.split("Is it sunny")[0]
+    assert "Be brief." in text.split("Is it sunny")[0]
+    assert _trained(tokenizer, encoded)[0] == call
+    assert result in text
+    assert not encoded.unrendered
+
+
+@pytest.mark.parametrize("name", TEMPLATES[1:])
+def test_the_refusal_of_a_call_names_the_templates_that_have_a_place_for_it(name: str) -> None:
+    plain = Dialogue(tuple(replace(message, reasoning="") for message in SUNNY.messages), SUNNY.tools)
+
+    (encoded,) = encode(_tokenizer(load_template(name)), [plain], Limits(4096))
+
+    named = {*TOOLS, "yi", *(each for each in TEMPLATES if each.startswith("qwen"))}
+    assert isinstance(encoded, Encoded) == (name in named)
+    if isinstance(encoded, RecordError):
+        assert encoded.reason in (Reason.TOOL_TURN, Reason.REFUSED_BY_TEMPLATE)
+        assert all(word in str(encoded) for word in ("chatglm3", "glm4", "llama3", "mistral", "yi", "those of Qwen"))
+
+
+def test_text_beside_a_call_that_a_template_has_no_place_for_is_told() -> None:
+    tokenizer = _tokenizer(load_template("llama3"))
+    asked, called, *rest = (replace(message, reasoning="") for message in SUNNY.messages)
+
+    encoded = _encode(tokenizer, Dialogue((asked, replace(called, content="I look."), *rest), SUNNY.tools))
+
+    assert encoded.unrendered == ("messages[].content",)
+
+
+@pytest.mark.parametrize("given", ["", "call_abc"])
+def test_calls_get_ids_where_the_template_takes_those_of_nine_characters_alone(given: str) -> None:
+    """As Mistral's own template, while data sets have none or OpenAI's."""
+    tokenizer = _tokenizer(
+        "{% for message in messages %}{% if message.tool_calls %}"
+        "{% if message.tool_calls[0].id | length != 9 %}{{ raise_exception('IDs have length 9!') }}{% endif %}"
+        "{{ message.tool_calls[0].function.name + message.tool_calls[0].id }}"
+        "{% elif message.role == 'tool' %}{{ message.tool_call_id + message.content }}"
+        "{% else %}{{ message.content }}{% endif %}"
+        "{% if message.role == 'assistant' %}{{ '<|eot_id|>' }}{% endif %}{% endfor %}"
+    )
+    asked, called, told, answered = SUNNY.messages
+    messages = (
+        *(asked, replace(called, reasoning="", tool_calls=(replace(called.tool_calls[0], id=given),))),
+        *(replace(told, tool_call_id=given), replace(answered, reasoning="")),
+    )
+
+    encoded = _encode(tokenizer, Dialogue(messages))
+
+    assert _trained(tokenizer, encoded) == ["weather000000001<|eot_id|>", "Yes, it is.<|eot_id|>"]
+    assert '000000001{"sky": "clear"}' in tokenizer.decode(list(encoded.example.input_ids))
 
 
 def test_what_is_trained_of_a_call_is_the_thought_the_call_and_what_closes_it() -> None:
