@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
-from tunegate.api.errors import TrainingError, UsageError
+from tunegate.api.errors import UsageError
 from tunegate.cli.options import json_option, print_table
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def train(
     --cutoff_len long, with each token trained. Exits with 1 where that does not fit, and shows settings that do.
     """
     from tunegate.models.cards import read_card
-    from tunegate.training.loop.estimate import estimates, usable
+    from tunegate.training.loop.estimate import check_cards, estimates, usable
 
     card, config = read_card(card_name), _config_of(arguments)
     traced, found = estimates(config, _shape(config.model_name_or_path), card, cards, mfu)
@@ -90,11 +90,7 @@ def train(
         click.echo(
             f"{tokens * config.num_train_epochs:,.0f} tokens take {hours:,.1f} hours with {chosen.setting}{cost}"
         )
-    if not asked.fits:
-        said = f"It does not fit: each card needs {_gib(asked.memory.card)} GiB, and {card.name} leaves "
-        smaller = "a smaller --per_device_train_batch_size or --cutoff_len, or --finetuning_type lora"
-        remedy = f"{chosen.setting} does" if chosen else f"give more cards, {smaller}"
-        raise TrainingError(f"{said}{_gib(usable(card))}; {remedy}.")
+    check_cards(found, card)
 
 
 def _config_of(arguments: Sequence[str]) -> TrainConfig:

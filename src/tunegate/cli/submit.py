@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tunegate import __version__
 from tunegate.api import environment
+from tunegate.api.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from tunegate.training.compat.pai import PaiJob
+    from tunegate.training.config import TrainConfig
 
 
 @click.command(short_help="Turn a `pai` command into a training job of your cluster.")
@@ -32,8 +35,11 @@ if TYPE_CHECKING:
 @click.option(
     "--endpoint-url", envvar=environment.ENDPOINT_URL, show_envvar=True, help="The S3 endpoint, as pods reach it."
 )
+@click.option(
+    "--card", "card_name", help="A GPU of the pods, such as H100 or 24GiB: what can't fit on them is refused."
+)
 @click.option("--dry-run", is_flag=True, help="Print the job instead of applying it.")
-def command(line: str, dry_run: bool, store_uri: str | None, **given: Any) -> None:
+def command(line: str, card_name: str | None, dry_run: bool, store_uri: str | None, **given: Any) -> None:
     """Turn `pai -name pytorch... -D...` into a PyTorchJob that trains the same, and apply it.
 
     Variables such as ${params} are taken from lines before it (params="...") or from the environment. Folders under
@@ -46,7 +52,7 @@ def command(line: str, dry_run: bool, store_uri: str | None, **given: Any) -> No
     pai_job = read_line(text, os.environ)
     settings = JobSettings(store=store_uri, **given)
     job = training_job(pai_job, settings)
-    for note in (*pai_job.notes, *_check(pai_job, job)):
+    for note in (*pai_job.notes, *_check(pai_job, job, card_name)):
         click.echo(note, err=True)
     if dry_run:
         import yaml
@@ -61,10 +67,11 @@ def command(line: str, dry_run: bool, store_uri: str | None, **given: Any) -> No
     click.echo(f"pytorchjob/{settings.name} is in {namespace}; follow it: kubectl -n {namespace} get pods -w")
 
 
-def _check(pai_job: PaiJob, job: dict[str, Any]) -> tuple[str, ...]:
-    """What of the arguments has no effect.
+def _check(pai_job: PaiJob, job: dict[str, Any], card_name: str | None) -> tuple[str, ...]:
+    """What of the arguments has no effect, and what is not known of their memory.
 
-    Raises UsageError or click's for what training would refuse in the pod, as far as that is known here.
+    Raises UsageError or click's for what training would refuse in the pod, TrainingError for what can't fit there, as
+    far as that is known here.
     """
     from msgspec.structs import replace
 
@@ -81,4 +88,37 @@ def _check(pai_job: PaiJob, job: dict[str, Any]) -> tuple[str, ...]:
         notes: tuple[str, ...] = context.meta["notes"]
     is_there = config.deepspeed and (pai_job.package or is_uri(config.deepspeed))  # and not here
     check_config(replace(config, deepspeed=None) if is_there else config)
-    return notes
+    if is_there:
+        return (*notes, f"Whether it fits is not known: {config.deepspeed} is read in the pods.")
+    return (*notes, *_check_memory(pai_job, config, card_name))
+
+
+def _check_memory(pai_job: PaiJob, config: TrainConfig, card_name: str | None) -> Iterable[str]:
+    """What is not known of a run's memory. Raises TrainingError where what is known says that it can't fit."""
+    if pai_job.gpus and card_name is None:
+        return ("Whether it fits on its GPUs is not known; name one with --card.",)
+    if card_name and not pai_job.gpus:
+        raise UsageError("--card is for pods with GPUs, and the line asks for none; leave it out.")
+    if not pai_job.gpus and pai_job.memory is None:
+        return ()
+    from tunegate.models.cards import read_card
+    from tunegate.training.run.base_model import config_folder
+
+    card = read_card(card_name) if card_name else None
+    try:
+        folder = config_folder(config)
+    except StoreError as error:
+        return (f"Whether it fits is not known: {error}",)
+    if folder is None:
+        return (f"Whether it fits is not known: the config.json of {config.model_name_or_path} can't be read here.",)
+    from kubernetes.utils.quantity import parse_quantity
+
+    from tunegate.models.network import read_config
+    from tunegate.training.loop.estimate import check_cards, check_host, estimates
+
+    shape = read_config(folder)
+    if card:
+        check_cards(estimates(config, shape, card, pai_job.workers * pai_job.processes)[1], card)
+    elif limit := pai_job.memory:
+        check_host(config, shape, pai_job.processes, pai_job.workers, int(parse_quantity(limit)))
+    return ()

@@ -295,7 +295,7 @@ def test_an_index_has_a_place_and_a_server_a_models_name(tmp_path: Path, monkeyp
 # What a cluster refuses, on a real API server, and what needs answers that are stored.
 ELSEWHERE = {
     " is no folder with a config.json; put the model's there": "unit/cli/test_plan.py",
-    "It does not fit: each card needs ": "unit/cli/test_plan.py",
+    "--card is for pods with GPUs, and the line asks for none": "unit/cli/test_submit.py",
     "Nothing holds … conversations of … tokens on ": "unit/cli/test_plan.py",
     "; set parts in it, or name another": "unit/corpus/test_parts.py",
     "; name a command, as in a shell": "unit/cli/test_local.py",

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from transformers import Qwen2Config
 
 from tests.apiserver import ApiServer, call, foreign_crds_folder, new_api_server
 from tests.chart.rendering import check_against_crd
 from tests.unit.training.article import COMMAND, VARIABLES
-from tunegate.api.errors import TunegateError, UsageError
+from tunegate.api.errors import TrainingError, TunegateError, UsageError
 from tunegate.cli.submit import command
 from tunegate.kube.kinds import Kind
 
@@ -167,3 +168,73 @@ def test_what_has_no_effect_is_said_beside_the_job() -> None:
 
     assert "-Dpython has no effect: " in result.stderr
     assert "--flash_attn has no effect: " in result.stderr
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 0.14 G parameters without its weights."""
+    folder = tmp_path_factory.mktemp("base")
+    shape = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 16, "vocab_size": 40_000}
+    Qwen2Config(**shape, num_attention_heads=16, num_key_value_heads=8, tie_word_embeddings=False).save_pretrained(
+        folder
+    )
+    return folder
+
+
+def line_for(base: str, resources: str, deepspeed: str = "") -> str:
+    run = "--finetuning_type=full --cutoff_len=512 --per_device_train_batch_size=1"
+    parameters = f"{BASE} {run} {deepspeed}".replace("=b ", f"={base} ", 1)
+    cluster = f"'{{\"worker\":{{{resources}}}}}'"
+    return f'pai -name pytorch112z -Dbuckets=oss://team/ -Dcluster={cluster} -DuserDefinedParameters="{parameters}"'
+
+
+def test_what_can_not_fit_on_the_cards_is_refused_before_anything_is_queued(base: Path) -> None:
+    line = line_for(str(base), '"gpu":800')
+
+    refused = submit(line, "--card", "2GiB")  # there is no cluster either: nothing was asked of one
+    assert isinstance(refused.exception, TrainingError)
+    assert "GiB, and 2GiB leaves 0.5; give more cards, a smaller" in str(refused.exception)
+    assert "not known" not in submit(line, "--card", "A10", "--dry-run").stderr
+    with pytest.raises(UsageError, match="There is no figure for the card 'GTX'"):
+        CliRunner().invoke(command, ["--pai", line, "--name", "x", "--card", "GTX"], catch_exceptions=False)
+
+
+def test_what_can_not_fit_in_the_memory_of_a_pod_without_cards_is_refused(base: Path) -> None:
+    refused = submit(line_for(str(base), '"memory":1024'))
+
+    assert isinstance(refused.exception, TrainingError)
+    assert "a pod's 1 process need" in str(refused.exception)
+    assert "its memory ends at 1.0; give it more" in str(refused.exception)
+    printed(line_for(str(base), '"memory":16384'))
+
+
+@pytest.mark.parametrize(
+    ("name", "resources", "words", "told"),
+    [
+        ("b", '"gpu":100', (), "Whether it fits on its GPUs is not known; name one with --card."),
+        ("b", '"gpu":100', ("--card", "A10"), "the config.json of b can't be read here."),
+        ("s3://models/b", '"gpu":100', ("--card", "A10", "--endpoint-url", "http://127.0.0.1:1"), "is not known: "),
+    ],
+)
+def test_what_is_not_known_is_told_and_not_refused(
+    name: str, resources: str, words: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+
+    result = submit(line_for(name, resources), "--dry-run", *words)
+
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert told in result.stderr
+
+
+def test_a_deepspeed_file_of_the_pods_leaves_open_whether_it_fits(base: Path) -> None:
+    line = line_for(str(base), '"gpu":100', "--deepspeed=/data/oss_bucket_0/ds.json")
+
+    assert "Whether it fits is not known: oss://team/ds.json is read in the pods." in submit(line, "--dry-run").stderr
+
+
+def test_a_card_for_pods_without_any_is_refused(base: Path) -> None:
+    result = submit(line_for(str(base), '"memory":2048'), "--card", "A10")
+
+    assert "the line asks for none; leave it out" in str(result.exception)

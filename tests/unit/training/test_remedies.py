@@ -776,6 +776,9 @@ def test_what_the_message_says_is_taken(case: Case, tmp_path: Path) -> None:
 
 # Messages whose way out other tests take, or that only a node with a GPU, or several nodes, can be led out of.
 ELSEWHERE = {
+    "It does not fit: each card needs ": "../cli/test_plan.py::test_a_run_that_does_not_fit_is_refused_with_what_does",
+    "It does not fit: a pod's ": "../cli/test_submit.py::"
+    "test_what_can_not_fit_in_the_memory_of_a_pod_without_cards_is_refused",
     "A training process was ended from outside; run the same command again": "launch/test_torchrun.py::"
     "test_a_run_whose_launcher_was_killed_goes_on_to_the_same_end",
     "Training failed: ": "launch/test_torchrun.py::"

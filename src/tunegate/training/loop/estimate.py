@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 from transformers import PretrainedConfig
 
+from tunegate.api.errors import TrainingError
 from tunegate.models.cards import Card
 from tunegate.training.config import TrainConfig, load_deepspeed
 from tunegate.training.loop.memory import Memory, Traced, Zero, memory_of, trace
@@ -61,7 +63,7 @@ def usable(card: Card) -> float:
 
 
 def estimates(
-    config: TrainConfig, shape: PretrainedConfig, card: Card, cards: int, mfu: float
+    config: TrainConfig, shape: PretrainedConfig, card: Card, cards: int, mfu: float = 0.35
 ) -> tuple[Traced, list[Estimate]]:
     """The run on so many cards: first as `config` asks for it, then with what could be asked for instead, the fastest
     first. Raises ModelError as `trace` does."""
@@ -75,3 +77,35 @@ def estimates(
     others = [Setting(stage, recomputes) for stage in stages for recomputes in (False, True)]
     settings = [asked, *(other for other in others if other != asked)]
     return traced, [Estimate.of(setting, traced, card, cards, config, mfu) for setting in settings]
+
+
+def check_cards(found: Sequence[Estimate], card: Card) -> None:
+    """Raises TrainingError, with what does fit, where the first of these estimates doesn't."""
+    asked, chosen = found[0], next((estimate for estimate in found if estimate.fits), None)
+    if asked.fits:
+        return
+    said = f"It does not fit: each card needs {_gib(asked.memory.card)} GiB, and {card.name} leaves "
+    smaller = "a smaller --per_device_train_batch_size or --cutoff_len, or --finetuning_type lora"
+    remedy = f"{chosen.setting} does" if chosen else f"give more cards, {smaller}"
+    raise TrainingError(f"{said}{_gib(usable(card))}; {remedy}.")
+
+
+def check_host(config: TrainConfig, shape: PretrainedConfig, processes: int, pods: int, limit: int) -> None:
+    """Whether a pod without cards that may take `limit` bytes holds its `processes`, as many in each of `pods`.
+
+    Half precision is counted unless `config` says otherwise, and no library: what is refused is sure not to fit.
+    Raises TrainingError then, ModelError as `trace` does.
+    """
+    traced, zero = trace(config, shape), Zero.of(load_deepspeed(config))
+    memory = memory_of(traced, zero, processes * pods, config, recomputes=recomputes_layers(config, on_cpu=True))
+    needed = processes * (memory.card + memory.host)
+    if needed > limit:
+        counted = f"{processes} process{'es' if processes > 1 else ''}"
+        raise TrainingError(
+            f"It does not fit: a pod's {counted} need {_gib(needed)} GiB, and its memory ends at {_gib(limit)}; "
+            "give it more, or a smaller --per_device_train_batch_size or --cutoff_len, or --finetuning_type lora."
+        )
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f}"

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from tunegate.api.digest import Digest
-from tunegate.api.errors import ModelError, UsageError
+from tunegate.api.errors import ModelError, NotFoundError, UsageError
 from tunegate.api.versions import File, ModelVersion, digest_of
 from tunegate.files import default_cache, digest_of_file, replace_file
 from tunegate.models.hub import fetch_from_hub, parse_hub, publish_from_hub, published
@@ -66,6 +66,26 @@ def _find(config: TrainConfig, store: Store | None) -> tuple[Path, ModelVersion 
         raise UsageError(f"There is no folder {name}; correct --model_name_or_path, or give --store for a version.")
     version = store.resolve(name)
     return materialize(store, version, chats=False), version
+
+
+def config_folder(config: TrainConfig) -> Path | None:
+    """A folder with the base's config.json, where that is here, in a bucket or of a version in the store; only that
+    file is fetched. None for a model of a hub, a name that nobody knows here, and a version without such a file.
+
+    Raises StoreError when the store can't be read, UsageError for a name that is no version's.
+    """
+    name = config.model_name_or_path
+    if (Path(name) / "config.json").is_file():
+        return Path(name)
+    uri = name
+    if not is_uri(name):
+        if config.store is None or not _VERSION.fullmatch(name):
+            return None
+        uri = Store.open(config.store, endpoint_url=config.endpoint_url).resolve(name).uri
+    try:
+        return fetch_plain(f"{uri.rstrip('/')}/config.json", default_cache(), endpoint_url=config.endpoint_url).parent
+    except NotFoundError:
+        return None
 
 
 def check_base(folder: Path, digest: str) -> None:
