@@ -248,6 +248,6 @@ def _asked(
         for each in judged(store, since and since.date(), until and until.date(), None, damaged)
         if each.interaction and each.interaction.content
     ]
-    for key in damaged:
-        click.echo(f"{key} in the store is cut; what is whole of it was read.", err=True)
+    for told in damaged:
+        click.echo(told, err=True)
     return [(origin, question) for origin, question in found if question]

@@ -141,6 +141,6 @@ def _look(
         return judged(store, begin, end, digest, damaged)
 
     experience = experience_of(read, period, limit)
-    for key in dict.fromkeys(damaged):
-        click.echo(f"{key} in the store is cut; what is whole of it was counted.", err=True)
+    for told in dict.fromkeys(damaged):
+        click.echo(told, err=True)
     return experience

@@ -142,8 +142,8 @@ def export(
             with output.open("wb") if output else nullcontext(sys.stdout.buffer) as file:
                 count = sum(file.write(line + b"\n") > 0 for line in lines)
     click.echo(f"{count} written.", err=True)
-    for key in damaged:
-        click.echo(f"{key} in the store is cut; what is whole of it was written.", err=True)
+    for told in damaged:
+        click.echo(told, err=True)
 
 
 @command.command()

@@ -15,7 +15,7 @@ def judged(
 ) -> Iterator[Judged]:
     """The answers of the days from `since` to `until`, with their votes, and the votes on answers that nobody logged.
 
-    digest: of one version alone. The keys of segments of which a part is gone are added to `damaged`.
+    digest: of one version alone. What can't be read is told in `damaged`, in sentences.
     """
     log = FeedbackLog(store)
     for day in sorted({*days(store), *log.days()}):

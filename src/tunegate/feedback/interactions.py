@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from tunegate.api.codec import Document, Resource, from_json, prepare
-from tunegate.api.errors import StoreError, UsageError
+from tunegate.api.codec import Document, Resource, prepare
 from tunegate.api.feedback import FeedbackRecord, StepTag
 from tunegate.feedback.redact import redact
-from tunegate.feedback.segments import Documents, days_in, read_lines
+from tunegate.feedback.segments import Documents, days_in, records_in
 
 FOLDER = ".tunegate/interactions"
 
@@ -103,16 +102,10 @@ def days(store: Documents) -> list[date]:
 
 
 def read_day(store: Documents, day: date, damaged: list[str]) -> Iterator[Interaction]:
-    """The answers of a UTC day, each once; the keys of segments of which a part is gone are added to `damaged`."""
+    """The answers of a UTC day, each once. What can't be read is told in `damaged`, in sentences."""
     seen = set[str]()
     for entry in store.entries(f"{FOLDER}/{day.isoformat()}/"):
-        lines, is_whole = read_lines(store.get(entry.key) or b"")
-        damaged += [] if is_whole else [entry.key]
-        for line in lines:
-            try:
-                interaction = from_json(line, Interaction, entry.key)
-            except UsageError as error:
-                raise StoreError(f"{entry.key} in the store is not a log of answers: {error} Delete it.") from None
+        for interaction in records_in(entry.key, store.get(entry.key) or b"", Interaction, damaged):
             if interaction.id not in seen:
                 seen.add(interaction.id)
                 yield interaction

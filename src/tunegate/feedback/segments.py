@@ -9,11 +9,16 @@ from __future__ import annotations
 import re
 import secrets
 import zlib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from tunegate.api.codec import Resource, from_json
+from tunegate.api.errors import UsageError
+
+T = TypeVar("T", bound=Resource)
 _GZIP = 31  # zlib's windowBits for gzip's header and checksum
 _KEY = re.compile(r".*/(?P<day>\d{4}-\d\d-\d\d)/[0-9a-f]{12}-\d{6,}\.jsonl\.gz")
 
@@ -71,6 +76,22 @@ def read_lines(body: bytes) -> tuple[list[bytes], bool]:
         text = _until_damage(body)
     *lines, tail = text.split(b"\n")
     return [line for line in lines if line], is_whole and not tail
+
+
+def records_in(key: str, body: bytes, kind: type[T], damaged: list[str]) -> Iterator[T]:
+    """The records of a segment. Whether a part of it is gone, and how many lines are no such record and why, is added
+    to `damaged` in sentences."""
+    lines, is_whole = read_lines(body)
+    damaged += [] if is_whole else [f"{key} in the store is cut; what is whole of it was read."]
+    faults = Counter[str]()
+    for line in lines:
+        try:
+            record = from_json(line, kind, key)
+        except UsageError as error:
+            faults[str(error)] += 1
+        else:
+            yield record
+    damaged += [f"{count} of {len(lines)} lines left out: {fault}" for fault, count in faults.most_common()]
 
 
 def _until_damage(body: bytes) -> bytes:

@@ -43,6 +43,7 @@ from tunegate.feedback.segments import (
     days_in,
     new_writer,
     read_lines,
+    records_in,
     segment_key,
     utc_day,
 )
@@ -78,14 +79,12 @@ class FeedbackLog:
         return [*joined(record for each in found for record in each).values()]
 
     def of_day(self, day: date, damaged: builtins.list[str]) -> dict[str, FeedbackRecord]:
-        """The votes on the answers of a UTC day, by response id, of all versions; the keys of segments of which a part
-        is gone are added to `damaged`. What 0.1.0 kept is not by day: `list` has it."""
+        """The votes on the answers of a UTC day, by response id, of all versions; what can't be read is told in
+        `damaged`, in sentences. What 0.1.0 kept is not by day: `list` has it."""
         found: builtins.list[FeedbackRecord] = []
         for folder in self._store.folders(f"{FOLDER}/"):
             for entry in self._store.entries(f"{FOLDER}/{folder}/{day.isoformat()}/"):
-                lines, is_whole = read_lines(self._store.get(entry.key) or b"")
-                damaged += [] if is_whole else [entry.key]
-                found += [from_json(line, FeedbackRecord, entry.key) for line in lines]
+                found += records_in(entry.key, self._store.get(entry.key) or b"", FeedbackRecord, damaged)
         return joined(found)
 
     def days(self) -> builtins.list[date]:

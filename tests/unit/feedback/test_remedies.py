@@ -7,7 +7,6 @@ import shlex
 import subprocess
 import sys
 import threading
-from datetime import date
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from tunegate.feedback import FeedbackLog, ResponseIds, VoteWriter, commits
 from tunegate.feedback.commits import Commits
 from tunegate.feedback.export import write_parquet
 from tunegate.feedback.ids import parse_keys
-from tunegate.feedback.interactions import read_day
 from tunegate.feedback.segments import Segment
 from tunegate.store import Store
 
@@ -84,15 +82,6 @@ def test_a_segment_that_is_something_else_is_deleted(store: Store) -> None:
         FeedbackLog(store).tally(DIGEST)
     store.delete(key)
     assert FeedbackLog(store).tally(DIGEST) == Tally()
-
-
-def test_a_segment_of_answers_that_is_something_else_is_deleted(store: Store) -> None:
-    key = ".tunegate/interactions/2026-01-01/0123456789ab-000000.jsonl.gz"
-    store.put(key, Segment().with_lines([b"{}"]).to_bytes())
-    with refused("in the store is not a log of answers"):
-        [*read_day(store, date(2026, 1, 1), [])]
-    store.delete(key)
-    assert [*read_day(store, date(2026, 1, 1), [])] == []
 
 
 def test_parquet_needs_the_extra_that_the_message_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
