@@ -17,6 +17,7 @@ from tunegate.files import disk_errors_as, replace_file
 
 if TYPE_CHECKING:
     from tunegate.experience.contents import Experience, Period
+    from tunegate.store import Store
 
 SAVED = ".tunegate/experience"
 _WEEK = timedelta(days=7)
@@ -25,7 +26,9 @@ since_option = click.option("--since", type=DAY, help="The first day in UTC; by 
 last_week_option = click.option(
     "--last-week", is_flag=True, help="The last whole week, Monday to Sunday, in place of --since and --until."
 )
-until_option = click.option("--until", type=DAY, help="The last day; by default yesterday.")
+until_option = click.option(
+    "--until", type=DAY, help="The last day; by default yesterday, or today where the log begins today."
+)
 version_option = click.option("--version", help="Only what this version answered (name, URI or digest).")
 
 
@@ -60,7 +63,9 @@ def report(
     conversations that say most. Texts come from the log of answers, which redacts them."""
     from tunegate.experience.page import render, summary
 
-    experience = _look(_period(since, until, last_week), version, store_uri, endpoint_url)
+    store = open_store(store_uri, endpoint_url)
+    today_alone = not save and _begins_today(store)  # what is kept is of whole days
+    experience = _look(_period(since, until, last_week, today_alone), version, store)
     page, body = render(experience).encode(), to_json(experience)
     for path, written in ((html, page), (json_file, body)):
         if path:
@@ -68,7 +73,7 @@ def report(
                 replace_file(path, written)
             click.echo(f"{path}: written.")
     if save:
-        store, name = open_store(store_uri, endpoint_url), f"{SAVED}/{experience.period.until}"
+        name = f"{SAVED}/{experience.period.until}"
         store.put(f"{name}.json", body)
         store.put(f"{name}.html", page)
         click.echo(f"{name}.html and .json: in the store.")
@@ -103,7 +108,9 @@ def review(
     from tunegate.experience.proposals import to_review
     from tunegate.review.places import open_place
 
-    made = to_review(_look(_period(since, until, last_week), version, store_uri, endpoint_url, limit), reviewers)
+    store = open_store(store_uri, endpoint_url)
+    period = _period(since, until, last_week, _begins_today(store))
+    made = to_review(_look(period, version, store, limit), reviewers)
     open_place(folder, endpoint_url).keep(made)
     click.echo(f"{folder}: {len(made.judged)} to decide on.")
     if not made.judged:
@@ -112,29 +119,40 @@ def review(
     click.echo(f"Next: tunegate review serve {folder}")
 
 
-def _period(since: datetime | None, until: datetime | None, last_week: bool) -> Period:
+def _begins_today(store: Store) -> bool:
+    """Whether the log has today alone, as after a quickstart."""
+    from tunegate.feedback import interactions
+    from tunegate.feedback.votes import FeedbackLog
+
+    found = {*interactions.days(store), *FeedbackLog(store).days()}
+    return bool(found) and min(found) == _today()
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+def _period(since: datetime | None, until: datetime | None, last_week: bool, today_alone: bool) -> Period:
     from tunegate.experience.contents import Period
 
-    today = datetime.now(UTC).date()
+    today = _today()
     if last_week:
         if since or until:
             raise UsageError("--last-week says which days; leave out --since and --until.")
         monday = today - timedelta(days=today.weekday())
         return Period(since=monday - _WEEK, until=monday - timedelta(days=1))
-    last = until.date() if until else today - timedelta(days=1)
+    last = until.date() if until else today - timedelta(days=0 if today_alone else 1)
     first = since.date() if since else last - _WEEK + timedelta(days=1)
     if first > last:
         raise UsageError(f"--since {first} is after --until {last}; name an earlier day.")
     return Period(since=first, until=last)
 
 
-def _look(
-    period: Period, version: str | None, store_uri: str, endpoint_url: str | None, limit: int = 100
-) -> Experience:
+def _look(period: Period, version: str | None, store: Store, limit: int = 100) -> Experience:
     from tunegate.experience.gather import experience_of
     from tunegate.feedback.history import judged
 
-    store, damaged = open_store(store_uri, endpoint_url), list[str]()
+    damaged = list[str]()
     digest = store.resolve(version).digest if version else None
 
     def read(begin: date, end: date) -> Any:

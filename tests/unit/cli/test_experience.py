@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.refusals import call, refused
-from tests.unit.experience.logs import keep_in
+from tests.unit.experience.logs import MONDAY, PRICE, answered, keep_in
+from tunegate.cli import experience
+from tunegate.feedback import VoteWriter
+from tunegate.feedback.interactions import FOLDER
+from tunegate.feedback.segments import Segment, segment_key
 from tunegate.store import Store
 
 DAYS = ("--since", "2026-03-02", "--until", "2026-03-08")
@@ -51,3 +57,25 @@ def test_the_last_week_says_which_days(where: list[str]) -> None:
     with refused("--last-week says which days; leave out --since and --until"):
         call("experience", "report", "--last-week", *DAYS, *where)
     assert "Nothing was answered in this period" in call("experience", "report", "--last-week", *where)
+
+
+@pytest.mark.parametrize(
+    ("days", "more", "words"),
+    [
+        ([0], [], "2026-02-24 to 2026-03-02: 1 answers"),
+        ([0], ["--save"], "Nothing was answered in this period"),
+        ([1, 0], [], "2026-02-23 to 2026-03-01: 1 answers"),
+    ],
+    ids=["today alone", "kept", "days before"],
+)
+def test_today_is_looked_at_where_the_log_begins_today(
+    days: list[int], more: list[str], words: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day that is not over is better than nothing; what is kept, and what has days before it, is of whole days."""
+    monkeypatch.setattr(experience, "_today", lambda: MONDAY)
+    found = [answered(1 - 1440 * day, PRICE[0], "down") for day in days]
+    for day, each in zip(days, found, strict=True):
+        key = segment_key(FOLDER, MONDAY - timedelta(days=day), "a" * 12, 0)
+        store.put(key, Segment().with_lines([msgspec.json.encode(each.interaction)]).to_bytes())
+    VoteWriter(store).write([each.vote for each in found if each.vote])
+    assert words in call("experience", "report", *more, "--store", store.uri, "--endpoint-url", store.endpoint_url)
