@@ -61,13 +61,15 @@ def wait_beside(process: subprocess.Popen[str], done: Callable[[], bool]) -> Non
 
 
 def ranks_of(output: Path, rank: str) -> list[int]:
+    """Those that we forked by their name, those that torchrun started by their environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            words, around = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+            name, words = (process / "comm").read_text(), (process / "cmdline").read_bytes()
+            is_rank = name == f"rank{rank}\n" or f"\0RANK={rank}\0".encode() in (process / "environ").read_bytes()
         except OSError:
             continue
-        if str(output).encode() in words and f"\0RANK={rank}\0".encode() in around:
+        if str(output).encode() in words and is_rank:
             found.append(int(process.name))
     return found
 

@@ -66,8 +66,7 @@ def _run(plan: Plan, node: Node, output_dir: Path, report: Report, stop: StopReq
     rendezvous = ["--standalone", "--local-addr", "127.0.0.1"] if node.is_alone else []
     # Ranks write to this process's log; without a --log-dir torchrun leaves an empty folder in /tmp each time.
     options = [*rendezvous, "--nproc-per-node", str(plan.config.nproc_per_node), "--log-dir", os.devnull]
-    worker = ["-m", "tunegate.training.launch.worker", str(path)]
-    command = [sys.executable, "-m", "torch.distributed.run", *options, *worker]
+    command = [sys.executable, "-m", "tunegate.training.launch.agent", *options, str(path)]
     log = log_path(output_dir, node.index)
     with Child.start("training", command, log=log, env=_environment(plan, node)) as child:
         stop.is_training = running = True
