@@ -5,7 +5,6 @@ A row of 2,048 positions that holds twenty dialogues needs a twentieth of the pr
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -32,14 +31,16 @@ def attend_by_dialogue(
     """
     whole = AttentionInterface()["sdpa"]
     rows, _, positions, _ = query.shape
+    lengths = cu_seq_lens_q.diff().tolist()
+    # Split at once: a slice's gradient is as large as what it was cut from, and there would be one for each dialogue.
+    flat = (tensor.transpose(0, 1).flatten(1, 2)[None] for tensor in (query, key, value))
+    split = [torch.split(tensor, lengths, dim=2) for tensor in flat]
     answers = []
-    for start, end in pairwise(cu_seq_lens_q.tolist()):
-        row, first = divmod(start, positions)
-        here = slice(row, row + 1), slice(None), slice(first, first + end - start)
-        length, mask = end - start, None  # faster where a position sees all before it
+    for length, *part in zip(lengths, *split, strict=True):
+        mask = None  # faster where a position sees all before it
         if sliding_window is not None and length > sliding_window:
             mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril().triu(1 - sliding_window)
-        answers.append(whole(module, query[here], key[here], value[here], mask, **options)[0])
+        answers.append(whole(module, *part, mask, **options)[0])
     return torch.cat(answers, dim=1).view(rows, positions, *answers[0].shape[2:]), None
 
 
