@@ -65,10 +65,12 @@ class Training(Resource, frozen=True, kw_only=True):
 
     method: the finetuning_type. base: the digest of the weights it began with, also where no version has them.
     global_batch: dialogues to a step. total_steps: where the run ends; None before it is known.
+    resumed_from: the version that it trained further; one that was only a folder has no URI.
     """
 
     method: str = ""
     base: str = ""
+    resumed_from: BaseModel | None = None
     global_batch: int = 0
     total_steps: int | None = None
     cost: Cost | None = None

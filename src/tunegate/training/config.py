@@ -35,6 +35,7 @@ _ADDED = {
     "optim": "adamw_torch",
     "stage": "sft",
 }
+ADAPTER_METHODS = ("lora", "p_tuning", "p_tuning_v2")
 _OF_PAIRS = ("pref_beta", "pref_ftx")  # no part of a run that learns from given answers
 
 # What may differ when a run is resumed: where things lie, and what is only shown.
@@ -51,6 +52,7 @@ _NOT_PART_OF_THE_RUN = {
     "overwrite_cache",
     "report_to",
     "resume",
+    "resume_from",  # by its digest instead
     "save_total_limit",
     "store",
 }
@@ -109,6 +111,14 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
     ]
     model_revision: Annotated[
         str, _about(WHAT, "Of a hub's model: a branch, a tag or a commit; its main branch if left out.")
+    ] = ""
+    resume_from: Annotated[
+        str,
+        _about(
+            WHAT,
+            "A version, or a checkpoint's folder, to train further in a new run, on more data or for more epochs; its "
+            "optimizer starts anew.",
+        ),
     ] = ""
     dataset_dir: Annotated[str, _about(WHAT, "The folder with dataset_info.json.")] = "data"
     dataset: Annotated[
@@ -454,6 +464,11 @@ def _check_stage(config: TrainConfig) -> None:
     if config.stage == "dpo" and config.packing:
         raise UsageError(
             "--stage dpo has its two answers in rows of their own, which --packing would mix; leave it out."
+        )
+    if config.stage == "dpo" and config.resume_from and config.finetuning_type in ADAPTER_METHODS:
+        raise UsageError(
+            "--stage dpo counts from the model without its adapter, which would leave out what --resume_from has "
+            "learned; merge that with `tunegate merge`, and give the result as --model_name_or_path."
         )
     defaults = {setting.name: setting.default for setting in settings()}
     for name in _OF_PAIRS if config.stage == "sft" else ():

@@ -88,6 +88,7 @@ SETTINGS = [
     Case(" is not one of: ", settings(truncation="keep_tail"), settings(truncation="keep_last_turns")),
     Case("; it must be ", settings(learning_rate=0.0), settings(learning_rate=1e-5)),
     Case("give at least 1, or -1 to train for", settings(max_steps=0), settings(max_steps=-1)),
+    Case("merge that with `tunegate merge`", settings(stage="dpo", resume_from="a/b/c"), settings(stage="dpo")),
     Case("keep one of them", settings(fp16=True, bf16="true"), settings(fp16=False, bf16="true")),
     Case(
         "which --packing has no place for; leave it out",
@@ -783,6 +784,13 @@ ELSEWHERE = {
     "test_a_run_whose_launcher_was_killed_goes_on_to_the_same_end",
     "Training failed: ": "launch/test_torchrun.py::"
     "test_a_run_whose_rank_was_killed_says_what_to_do_and_leaves_no_process",
+    "where the flags say": "run/test_forerunner.py::test_a_run_begins_where_the_version_it_names_stood",
+    "give that base": "run/test_forerunner.py::test_a_run_begins_where_the_version_it_names_stood",
+    "correct --resume_from, or give --store": "run/test_forerunner.py::test_a_folder_of_a_run_is_gone_on_from",
+    "start from the base without --resume_from": "run/test_forerunner.py::test_a_folder_of_a_run_is_gone_on_from",
+    "and give --resume_from that version": "run/test_forerunner.py::"
+    "test_an_adapter_of_another_trainer_is_published_with_its_base_and_gone_on_from",
+    "is on other modules; give its own": "loop/test_methods.py::test_an_adapter_goes_on_on_the_modules_that_it_is_on",
     "The same command has it go on, and nothing stops it again": "run/test_publisher.py::"
     "test_word_to_stop_is_followed_beside_the_next_checkpoint_unless_it_is_older_than_the_start",
     "see what it has: tunegate models list ": "run/test_curve.py::"

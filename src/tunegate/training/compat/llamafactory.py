@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 SAME = {
+    "adapter_name_or_path": "resume_from",
     "beta": "pref_beta",
     "dev_ratio": "val_size",
+    "checkpoint_dir": "resume_from",
     "data_path": "dataset",
     "dpo_beta": "pref_beta",
     "dpo_ftx": "pref_ftx",
@@ -166,7 +168,6 @@ WITHOUT_EFFECT = {
 """Accepted, and why nothing comes of it; the empty reason goes without saying."""
 
 _MEASURED = "measure a version with `tunegate evaluate`"
-_ADAPTER = "merge the adapter with `tunegate merge`, and give the result to --model_name_or_path"
 _AFTER = "train in bfloat16, and make a smaller version afterwards with `tunegate quantize`"
 _GPU = "a GPU is used where there is one; hide it with CUDA_VISIBLE_DEVICES=''"
 _LORA = "LoRA is trained as in its first paper; leave it out"
@@ -181,7 +182,6 @@ _HUB = "the hub's own client reads it; set HF_TOKEN in the environment"
 _TURN = "write it into the records of the data set, as their system turn"
 REFUSED = {
     "activation_offloading": "give --gradient_checkpointing true",
-    "adapter_name_or_path": _ADAPTER,
     "add_special_tokens": "no token is added to the vocabulary; leave it out",
     "add_tokens": "no token is added to the vocabulary; leave it out",
     "additional_target": "an adapter is trained and nothing beside it; leave it out, or give --finetuning_type full",
@@ -189,7 +189,6 @@ REFUSED = {
     "batch_size": "give --per_device_train_batch_size",
     "cache_dir": "set TUNEGATE_CACHE in the environment instead",
     "chat_template_path": "save it as chat_template.jinja in the folder of the base",
-    "checkpoint_dir": _ADAPTER,
     "create_new_adapter": _LORA,
     "dataset_name": "give --dataset the path of its files, or of an entry in dataset_info.json",
     "dataset_text_field": "name the columns of the data set in its entry of dataset_info.json",
@@ -240,7 +239,7 @@ REFUSED = {
     "quantization_type": _AFTER,
     "ref_model": _REFERENCE,
     "ref_model_adapters": _REFERENCE,
-    "resume_from_checkpoint": f"{_RESUMES}; to train on from a version give it as --model_name_or_path",
+    "resume_from_checkpoint": f"{_RESUMES}; to train a version further give --resume_from",
     "reward_model": f"{_STAGE}; leave it out",
     "rope_scaling": "write it into the config.json of the base model",
     "shift_attn": f"{_ATTENTION}; leave it out",

@@ -86,6 +86,10 @@ def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report 
     cut_log(output_dir, newest.step if newest else 0)
     if newest is not None and newest.is_last:
         return PlannedRun(plan, is_complete=True)
+    if config.resume_from and newest is None:
+        _LOG.info(
+            "the run trains a version further, and its optimizer starts anew", extra={"version": config.resume_from}
+        )
     for_processes(plan, processes)  # refused before anything starts; ranks decide for those that there are
     return PlannedRun(plan, is_complete=False)
 

@@ -38,7 +38,10 @@ def load_model(plan: Plan, tokenizer: Any, arguments: TrainingArguments) -> Any:
     stops = own if isinstance(own, list) else [own] if own is not None else []
     model.generation_config.eos_token_id = sorted({*stops, *stops_of(tokenizer)})
     torch.manual_seed(plan.config.seed)
-    return add_method(model, plan.config)
+    model = add_method(model, plan.config)
+    if plan.adapter_folder:
+        _go_on_with(model, Path(plan.adapter_folder))
+    return model
 
 
 def add_method(model: Any, config: TrainConfig) -> Any:
@@ -51,6 +54,17 @@ def add_method(model: Any, config: TrainConfig) -> Any:
     with warnings.catch_warnings():  # peft asks transformers by a name that it gives up
         warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
         return get_peft_model(model, _adapter_config(model, config))
+
+
+def _go_on_with(model: Any, adapter: Path) -> None:
+    """Give the adapter of `model` the weights of another. Raises ModelError unless it has the same modules."""
+    loaded = model.load_adapter(str(adapter), "default", is_trainable=True)
+    if model.active_peft_config.is_prompt_learning:
+        return  # of the length that the flags say
+    if loaded.missing_keys or loaded.unexpected_keys:
+        settings = msgspec.json.decode((adapter / _ADAPTER).read_bytes())
+        targets = ",".join(sorted(settings["target_modules"]))
+        raise ModelError(f"The adapter in {adapter} is on other modules; give its own: --lora_target {targets}.")
 
 
 def dtype_of(arguments: TrainingArguments) -> torch.dtype:

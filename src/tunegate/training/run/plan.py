@@ -23,6 +23,7 @@ from tunegate.training.config import TrainConfig, arguments_of, check_global_bat
 from tunegate.training.data.examples import account_of, open_training_data
 from tunegate.training.data.prepare import Report, prepare
 from tunegate.training.run.base_model import base_digest, base_folder, check_base
+from tunegate.training.run.forerunner import find_forerunner
 from tunegate.training.run.layout import ACCOUNT, RECORD, REJECTED
 
 _ADAPTERS: dict[str, Format] = {"lora": "lora-adapter", "p_tuning": "prompt-adapter", "p_tuning_v2": "prompt-adapter"}
@@ -32,12 +33,14 @@ class RunRecord(Resource, frozen=True, kw_only=True):
     """What makes two starts the same run: the settings, the bytes of the data and those of the base model.
 
     global_batch: the global batch size. It stays when fewer or more processes resume; how many those are is no part.
+    start: the digest of the version that --resume_from names, empty without one.
     """
 
     arguments: dict[str, Any]
     datasets: dict[str, str]
     base: str
     global_batch: int
+    start: str = ""
 
     @property
     def identity(self) -> str:
@@ -46,15 +49,19 @@ class RunRecord(Resource, frozen=True, kw_only=True):
         Those who publish equal training get equal bytes, so no name and no path is part of it.
         """
         arguments = {name: value for name, value in self.arguments.items() if name not in ("model", "run", "dataset")}
-        parts = [arguments, list(self.datasets.values()), self.base]
+        parts = [arguments, list(self.datasets.values()), self.base, *filter(None, [self.start])]
         return str(Digest.of_bytes(msgspec.json.encode(parts, order="sorted")))
 
 
 class Plan(Resource, frozen=True, kw_only=True):
-    """Everything a training process needs; where it resumes from, the run's folder says."""
+    """Everything a training process needs; where it resumes from, the run's folder says.
+
+    adapter_folder: the adapter that --resume_from names, empty without one.
+    """
 
     config: TrainConfig
     base_folder: str
+    adapter_folder: str = ""
     tokens: tuple[str, ...]
     release: Release
     producer: Producer
@@ -78,6 +85,9 @@ def make_plan(
     digest = base_digest(folder, version)
     if version is None:  # a version was checked as it was published and fetched, and is by the ranks that load it
         check_base(folder, digest)
+    start = find_forerunner(config, store, digest)
+    if start and not start.is_adapter:
+        folder, version, digest = start.folder, start.version, start.digest
     prepared = prepare(config, folder, report, rejects=output_dir / REJECTED)
     inherited = Release(format="huggingface")
     if (folder / RELEASE).is_file():
@@ -101,17 +111,28 @@ def make_plan(
             method=config.finetuning_type,
             base=digest,
             global_batch=_global_batch(config, processes),
+            resumed_from=start.pinned if start else None,
         ),
     )
-    tokens = tuple(map(str, prepared.folders))
-    return Plan(config=config, base_folder=str(folder), tokens=tokens, release=release, producer=producer)
+    return Plan(
+        config=config,
+        base_folder=str(folder),
+        adapter_folder=str(start.folder) if start and start.is_adapter else "",
+        tokens=tuple(map(str, prepared.folders)),
+        release=release,
+        producer=producer,
+    )
 
 
 def record_of(producer: Producer) -> RunRecord:
     datasets = {dataset.name: dataset.digest for dataset in producer.datasets}
     training = producer.training or Training()
     return RunRecord(
-        arguments=producer.arguments, datasets=datasets, base=training.base, global_batch=training.global_batch
+        arguments=producer.arguments,
+        datasets=datasets,
+        base=training.base,
+        global_batch=training.global_batch,
+        start=training.resumed_from.digest if training.resumed_from else "",
     )
 
 
@@ -146,6 +167,8 @@ def check_same_run(plan: Plan, output_dir: Path, recorded: RunRecord | None) -> 
     ]
     if record.base != wanted.base:
         changes.append(f"the base model {record.base}, not {wanted.base}")
+    if record.start != wanted.start:
+        changes.append(f"--resume_from {record.start or 'left out'}, not {wanted.start or 'left out'}")
     if changes:
         raise UsageError(
             f"The run {plan.config.run} began with {', '.join(changes)}; start it as it began, "

@@ -30,11 +30,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shop(tmp_path_factory.mktemp("methods"), 8)
 
 
-def load(folder: Path, method: str, **changes: Any) -> Any:
+def load(folder: Path, method: str, adapter_folder: str = "", **changes: Any) -> Any:
     model = folder / "model"
     config = make_config(None, folder, folder, model_name_or_path=str(model), finetuning_type=method, **changes)
     arguments: Any = SimpleNamespace(bf16=False, fp16=False)
-    return load_model(plan_of(config), load_tokenizer(model, "chatml"), arguments)
+    plan = msgspec.structs.replace(plan_of(config), adapter_folder=adapter_folder)
+    return load_model(plan, load_tokenizer(model, "chatml"), arguments)
+
+
+def test_an_adapter_goes_on_on_the_modules_that_it_is_on(folder: Path, tmp_path: Path) -> None:
+    load(folder, "lora", lora_target=("q_proj", "v_proj")).save_pretrained(tmp_path)
+
+    with pytest.raises(ModelError, match=r"is on other modules; give its own: --lora_target q_proj,v_proj\."):
+        load(folder, "lora", adapter_folder=str(tmp_path))
+    load(folder, "lora", lora_target=("q_proj", "v_proj"), adapter_folder=str(tmp_path))
 
 
 def trained(model: Any) -> set[str]:
