@@ -19,7 +19,7 @@ from tunegate.training.config import TrainConfig, in_one_message, problems_of, s
 
 if TYPE_CHECKING:
     from tunegate.api.versions import ModelVersion
-    from tunegate.training import Preparing, Progress
+    from tunegate.training import Preparing, Progress, Uploading
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -202,14 +202,16 @@ def config_of(given: dict[str, Any]) -> TrainConfig:
     return TrainConfig(store=store, **{**known, **whole, "run": given["run"] or name_of(given["output_dir"])})
 
 
-def _report(news: Preparing | Progress | ModelVersion) -> None:
+def _report(news: Preparing | Progress | Uploading | ModelVersion) -> None:
     from tunegate.api.versions import ModelVersion
-    from tunegate.training import Preparing
+    from tunegate.training import Preparing, Uploading
 
     if isinstance(news, Preparing):
         click.echo(preparing_line(news))
     elif isinstance(news, ModelVersion):
         click.echo(f"published {news.name}  {news.digest}")
+    elif isinstance(news, Uploading):
+        click.echo(str(news))
     else:
         measured = (
             (news.loss, "loss {:.4f}"),

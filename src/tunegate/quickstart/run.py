@@ -43,7 +43,7 @@ from tunegate.shop import DATA
 from tunegate.shop.products import NOT_SOLD
 from tunegate.shop.shoppers import Question, load_product_questions, load_questions
 from tunegate.store.evaluations import find
-from tunegate.training import Preparing, Progress, TrainConfig, train
+from tunegate.training import Preparing, Progress, TrainConfig, Uploading, train
 
 TRIED = SHOWN - {"Progressing"}  # the candidate has a share of the traffic
 END_SECONDS = 900.0  # a promotion that takes longer than this in a quickstart hangs
@@ -163,11 +163,14 @@ class Quickstart:
                 raise TunegateError(f"{undecided}. Run the quickstart again: it resumes.")
             time.sleep(0.1)
 
-    def _say_training(self, news: Preparing | Progress | ModelVersion) -> None:
+    def _say_training(self, news: Preparing | Progress | Uploading | ModelVersion) -> None:
         if isinstance(news, Preparing):
             return
         if isinstance(news, ModelVersion):
             self.say(f"  published {news.name}, sha256:{short(news.digest)}")
+            return
+        if isinstance(news, Uploading):
+            self.say(f"  {news}")
             return
         if news.loss is not None and news.tokens_per_second is not None:
             done = f"step {news.current_steps}/{news.total_steps}"

@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from tunegate.training.config import TrainConfig
     from tunegate.training.data.prepare import Preparing
     from tunegate.training.launch.torchrun import train
-    from tunegate.training.run.progress import Progress
+    from tunegate.training.run.progress import Progress, Uploading
 
-__all__ = ["Preparing", "Progress", "TrainConfig", "train"]
+__all__ = ["Preparing", "Progress", "TrainConfig", "Uploading", "train"]
 
 _HOMES = {
     "Preparing": "data.prepare",
     "Progress": "run.progress",
     "TrainConfig": "config",
+    "Uploading": "run.progress",
     "train": "launch.torchrun",
 }
 

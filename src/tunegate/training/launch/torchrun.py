@@ -19,10 +19,10 @@ from tunegate.training.data.prepare import Preparing
 from tunegate.training.launch.failure import read_failure
 from tunegate.training.launch.lifecycle import begin, finish, join, wait_until_finished
 from tunegate.training.launch.nodes import Node, read_node
-from tunegate.training.run.layout import LOG, STOP, VERSIONS, failures, hold, log_path, plan_path
+from tunegate.training.run.layout import LOG, STOP, UPLOADS, VERSIONS, failures, hold, log_path, plan_path
 from tunegate.training.run.plan import Plan, threads_per_process
 from tunegate.training.run.preemption import StopRequest, stoppable
-from tunegate.training.run.progress import Follower, Progress, Report
+from tunegate.training.run.progress import Follower, Progress, Report, Uploading
 
 
 def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersion]:
@@ -61,6 +61,7 @@ def _run(plan: Plan, node: Node, output_dir: Path, report: Report, stop: StopReq
     path = plan_path(output_dir, node.index)
     path.write_bytes(to_json(plan))
     steps = Follower(output_dir / LOG, Progress, from_end=True)
+    uploads = Follower(output_dir / UPLOADS, Uploading, from_end=True)
     versions = Follower(output_dir / VERSIONS, ModelVersion, from_end=True)
     # --standalone finds a free port itself; the address keeps it on loopback. PET_* say how several nodes rendezvous.
     rendezvous = ["--standalone", "--local-addr", "127.0.0.1"] if node.is_alone else []
@@ -74,7 +75,7 @@ def _run(plan: Plan, node: Node, output_dir: Path, report: Report, stop: StopReq
             running = child.exit_code is None
             if stop.requested:
                 (output_dir / STOP).touch()
-            for follower in (steps, versions):
+            for follower in (steps, uploads, versions):
                 for news in follower.new():
                     report(news)
             if (output_dir / STOP).exists() and _failed(output_dir) - failed:
@@ -107,5 +108,5 @@ def _failed(output_dir: Path) -> set[tuple[str, int]]:
     return {(path.name, path.stat().st_mtime_ns) for path in failures(output_dir).values()}
 
 
-def _ignore(news: Preparing | Progress | ModelVersion) -> None:
+def _ignore(news: Preparing | Progress | Uploading | ModelVersion) -> None:
     pass

@@ -6,6 +6,7 @@ Rank 0 publishes each checkpoint in a thread of its own while training continues
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,10 @@ from tunegate.training.loop.resume import Start, agree_on_start, for_ranks
 from tunegate.training.loop.trainer_arguments import training_arguments
 from tunegate.training.loop.universal import UniversalCheckpointCallback, load_universal
 from tunegate.training.run.checkpoints import begin_checkpoint
-from tunegate.training.run.layout import VERSIONS
+from tunegate.training.run.layout import UPLOADS, VERSIONS
 from tunegate.training.run.plan import Plan
 from tunegate.training.run.preemption import StopRequest
-from tunegate.training.run.progress import Report, append
+from tunegate.training.run.progress import Report, Uploading, append
 from tunegate.training.run.publisher import Publisher, publisher_of
 
 _LONGEST_UPLOAD = timedelta(days=1)
@@ -68,13 +69,17 @@ def run(plan: Plan, output_dir: Path, stop: StopRequest | None = None, report: R
         metrics.published()
         report(version)
 
+    def on_waiting(uploading: Uploading) -> None:
+        append(output_dir / UPLOADS, uploading)
+        report(uploading)
+
     publisher = publisher_of(plan, output_dir, on_published) if trainer.is_world_process_zero() else None
     preemption = PreemptionCallback(stop or StopRequest(), output_dir)
     trainer.add_callback(preemption)
     trainer.add_callback(RunCallback(plan, output_dir, trainer, publisher, metrics, report))
     if start.folder and start.is_universal:
         trainer.add_callback(UniversalCheckpointCallback(start.folder))
-    _train(trainer, start, publisher, preemption)
+    _train(trainer, start, publisher, preemption, on_waiting)
 
 
 def _make_trainer(plan: Plan, arguments: TrainingArguments) -> FineTuningTrainer:
@@ -107,7 +112,11 @@ def _make_trainer(plan: Plan, arguments: TrainingArguments) -> FineTuningTrainer
 
 
 def _train(
-    trainer: FineTuningTrainer, start: Start, publisher: Publisher | None, preemption: PreemptionCallback
+    trainer: FineTuningTrainer,
+    start: Start,
+    publisher: Publisher | None,
+    preemption: PreemptionCallback,
+    on_waiting: Callable[[Uploading], None],
 ) -> None:
     """Train to the end or to where all agreed to stop, then publish what is not published by then.
 
@@ -122,6 +131,8 @@ def _train(
     everybody = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_UPLOAD)
     reason = preemption.reason if preemption.agreed else ""
     if publisher:
+        if waiting := publisher.waiting():
+            on_waiting(waiting)
         (publisher.flush if preemption.agreed and not reason else publisher.close)()
     torch.distributed.barrier(group=everybody)
     torch.distributed.destroy_process_group()

@@ -19,6 +19,7 @@ REJECTED = "rejected.jsonl"
 LOG = "trainer_log.jsonl"
 PICTURE = "training_loss.png"
 VERSIONS = "versions.jsonl"  # what was published, one line each
+UPLOADS = "uploads.jsonl"  # what still had to be, when the last step was done
 FINISHED = ".finished"  # names the store that the first node has published the whole run to
 # There as soon as the run is to stop: the process that started the ranks tells those of every node, and the publisher
 # says why, where its numbers are the reason.

@@ -54,7 +54,18 @@ class Progress(Resource, frozen=True, kw_only=True, rename=None, omit_defaults=T
     eval_rewards_accuracies: float | None = msgspec.field(default=None, name="eval_rewards/accuracies")
 
 
-Report = Callable[[Preparing | Progress | ModelVersion], None]
+class Uploading(Resource, frozen=True, kw_only=True):
+    """The last step is done, and these checkpoints are not yet whole in the store."""
+
+    checkpoints: tuple[str, ...]
+    size: int
+    """In bytes, of which some may be there."""
+
+    def __str__(self) -> str:
+        return f"training is done; {self.size / 2**20:.0f} MiB still go to the store: {', '.join(self.checkpoints)}"
+
+
+Report = Callable[[Preparing | Progress | Uploading | ModelVersion], None]
 
 
 def clock(seconds: float) -> str:

@@ -24,6 +24,7 @@ from tunegate.training.run.checkpoints import Checkpoint, complete_checkpoints, 
 from tunegate.training.run.curve import Point, Scores
 from tunegate.training.run.layout import STOP
 from tunegate.training.run.plan import Plan
+from tunegate.training.run.progress import Uploading
 from tunegate.training.run.stored_log import keep
 
 _LOG = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Publisher:
         self._publish = publish
         self._thread = ThreadPoolExecutor(1, "publish", initializer=_step_back)
         self._futures: dict[str, Future[None]] = {}
+        self._sizes: dict[str, int] = {}
         self._deadline = float("inf")
         self.points: Sequence[Point] = ()  # what published checkpoints were measured at, as last seen
         self._flushing = threading.Event()
@@ -59,7 +61,13 @@ class Publisher:
                         raise
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
+        self._sizes[checkpoint.folder.name] = sum(checkpoint.marker.files.values())
         self._futures[checkpoint.folder.name] = self._thread.submit(publish)
+
+    def waiting(self) -> Uploading | None:
+        """What is not in the store yet; None where all is."""
+        names = tuple(name for name, future in self._futures.items() if not future.done())
+        return Uploading(checkpoints=names, size=sum(self._sizes[name] for name in names)) if names else None
 
     def close(self) -> None:
         """Wait for every upload. Raises StoreError when a checkpoint could not be published; the others were tried."""

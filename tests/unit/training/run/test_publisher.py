@@ -65,12 +65,15 @@ def test_publishing_goes_on_beside_the_caller_one_at_a_time_in_order(tmp_path: P
 
     publisher = Publisher(publish)
     for step in (3, 6):
-        publisher.submit(checkpoint(tmp_path, step))
+        publisher.submit(checkpoint(tmp_path, step, size=2 * MIB))
     assert done == []
+    waiting = publisher.waiting()
     go.set()
 
     publisher.close()
     assert done == [3, 6]
+    assert publisher.waiting() is None
+    assert str(waiting) == "training is done; 4 MiB still go to the store: checkpoint-3, checkpoint-6"
 
 
 def test_training_comes_before_publishing(tmp_path: Path) -> None:
