@@ -27,7 +27,7 @@ from tunegate.files import default_cache
 from tunegate.prompts.library import load_template
 from tunegate.prompts.render import render
 from tunegate.prompts.template import Template
-from tunegate.report.leaks import find_leaks
+from tunegate.report.leaks import leaking_lines
 from tunegate.store.files import fetch_plain, is_uri
 
 _REQUESTS = 4  # in a round, whatever the concurrency, so that rounds don't depend on it
@@ -235,12 +235,8 @@ class Builder:
         """The places of those in which a suite's question stands, with the suite."""
         leaked: dict[int, str] = {}
         for suite, questions in self.suites.items():
-            while True:  # of each question only the likest record is told
-                rest = [(place, texts) for place, texts in enumerate(dialogues) if place not in leaked]
-                hits = {hit.line for hit in find_leaks(questions, rest)}
-                if not hits:
-                    break
-                leaked |= dict.fromkeys(sorted(hits), suite)
+            rest = ((place, texts) for place, texts in enumerate(dialogues) if place not in leaked)
+            leaked |= dict.fromkeys(sorted(leaking_lines(questions, rest)), suite)
         return leaked
 
     def _answers(self, ask: Ask, part: int, written: Sequence[Written], corpus: Corpus) -> list[tuple[Written, str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rapidfuzz import fuzz
 from rapidfuzz.distance import Indel
@@ -41,28 +41,13 @@ def find_leaks(questions: Mapping[str, str], records: Iterable[tuple[int, Sequen
 
     Questions of less than 13 letters and digits count where a turn is exactly that. The likest comes first.
     """
-    plain = {item: normalize(question) for item, question in questions.items()}
-    grams = _grams(plain)
-    short: dict[str, list[str]] = defaultdict(list)
-    for item, text in plain.items():
-        if text and len(text) < GRAM:
-            short[text].append(item)
     best: dict[str, tuple[float, int, str]] = {}
     count: Counter[str] = Counter()
-    for line, turns in records:
-        found: dict[str, tuple[float, int, str]] = {}
-        for turn in turns:
-            text = normalize(turn)
-            candidates = {item for gram in grams.keys() & _windows(text) for item in grams[gram]}
-            scored = {item: _similarity(plain[item], text) for item in candidates}
-            scored |= dict.fromkeys(short.get(text, ()), 1.0)
-            for item, similarity in scored.items():
-                if similarity >= SIMILAR and similarity > found.get(item, (0.0,))[0]:
-                    found[item] = (similarity, line, turn)
+    for line, found in _found(questions, records):
         count.update(found.keys())
-        for item, hit in found.items():
-            if hit[0] > best.get(item, (0.0,))[0]:
-                best[item] = hit
+        for item, (similarity, turn) in found.items():
+            if similarity > best.get(item, (0.0,))[0]:
+                best[item] = (similarity, line, turn)
     hits = [
         Hit(
             item=item,
@@ -75,6 +60,34 @@ def find_leaks(questions: Mapping[str, str], records: Iterable[tuple[int, Sequen
         for item, (similarity, line, turn) in best.items()
     ]
     return sorted(hits, key=lambda hit: (-hit.similarity, hit.item))
+
+
+def leaking_lines(questions: Mapping[str, str], records: Iterable[tuple[int, Sequence[str]]]) -> set[int]:
+    """The numbers of all records in which one of the questions stands, by the same rule."""
+    return {line for line, found in _found(questions, records) if found}
+
+
+def _found(
+    questions: Mapping[str, str], records: Iterable[tuple[int, Sequence[str]]]
+) -> Iterator[tuple[int, dict[str, tuple[float, str]]]]:
+    """Of each record the questions that stand in it, with how alike the likest turn is, and the turn."""
+    plain = {item: normalize(question) for item, question in questions.items()}
+    grams = _grams(plain)
+    short: dict[str, list[str]] = defaultdict(list)
+    for item, text in plain.items():
+        if text and len(text) < GRAM:
+            short[text].append(item)
+    for line, turns in records:
+        found: dict[str, tuple[float, str]] = {}
+        for turn in turns:
+            text = normalize(turn)
+            candidates = {item for gram in grams.keys() & _windows(text) for item in grams[gram]}
+            scored = {item: _similarity(plain[item], text) for item in candidates}
+            scored |= dict.fromkeys(short.get(text, ()), 1.0)
+            for item, similarity in scored.items():
+                if similarity >= SIMILAR and similarity > found.get(item, (0.0,))[0]:
+                    found[item] = (similarity, turn)
+        yield line, found
 
 
 def question_of(prompt: str) -> str:
