@@ -18,7 +18,9 @@ from rapidfuzz.distance import Indel
 from tunegate.corpus.plan import Filters
 from tunegate.knowledge.words import is_chinese
 
-_NUMBERED = re.compile(r"^\s*(?:\d{1,3}\s*[.、)）:：]|[-*•])\s*(.+?)\s*$")
+_NUMBERED = re.compile(  # small models write the word, too
+    r"^\s*(?:(?:question|问题)?\s*\d{1,3}\s*[.、)）:：]|[-*•])\s*(.+?)\s*$", re.IGNORECASE
+)
 _SCORE = re.compile(r"(?:分数|score)\s*[:：]?\s*([1-5])(?!\s*[./]?\d)", re.IGNORECASE)
 _REFUSALS = re.compile(  # of a model, not of a shop: 抱歉，这款没有货 is an answer
     r"作为(?:一个|一名)?\s*(?:AI|人工智能|语言模型)|(?:抱歉|对不起)[^。！]{0,6}我(?:无法|不能)(?:回答|协助|生成|完成|参与|继续)"

@@ -46,6 +46,13 @@ def test_a_list_is_read_whatever_stands_around_it() -> None:
     assert listed(reply) == ["电水壶多少钱？", "多久送到？", "no", "能退吗？"]
 
 
+def test_a_list_whose_numbers_have_a_word_is_one() -> None:
+    assert listed("Here is the list:\n\nQuestion 1: How much is it?\n问题2：几天送到？\nQuestion: none") == [
+        "How much is it?",
+        "几天送到？",
+    ]
+
+
 @pytest.mark.parametrize(
     ("reply", "score"),
     [
