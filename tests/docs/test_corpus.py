@@ -18,6 +18,7 @@ from tests.unit.experience.logs import keep_in
 from tunegate.api.codec import from_yaml
 from tunegate.cli import root
 from tunegate.corpus.plan import Plan
+from tunegate.models import make_tiny
 from tunegate.store import Store
 
 PAGE = (REPOSITORY / "docs/corpus.md").read_text()
@@ -38,8 +39,11 @@ def test_the_plan_and_the_commands_make_a_corpus(store: Store, tmp_path: Path, m
         for line in COMMANDS:
             words = shlex.split(line.replace("$URL", url))
             if words[1:3] == ["review", "serve"]:
-                decide(tmp_path / words[3])
+                decide(tmp_path / words[3], "这款 89 元。")
                 continue
+            if words[1] == "train":
+                make_tiny(tmp_path / "base", [PLAN])
+                monkeypatch.delenv("TUNEGATE_STORE")
             one_by_one = ["--concurrency", "1"] if words[1:3] == ["corpus", "build"] else []  # as the teacher counts
             done = CliRunner().invoke(root, [*words[1:], *one_by_one], catch_exceptions=False)
             assert done.exit_code == 0, (line, done.output)
@@ -48,6 +52,8 @@ def test_the_plan_and_the_commands_make_a_corpus(store: Store, tmp_path: Path, m
     built = [json.loads(line) for line in Path("corpus/data/train.jsonl").read_text().splitlines()]
     decided = Path("corpus/data/decided.jsonl").read_text().splitlines()
     assert (len(built), len(decided)) == (11, 1)
+    assert "这款 89 元。" in decided[0]
+    assert (tmp_path / "runs/liked/adapter_model.safetensors").exists()
     assert {row["origin"]["scenario"] for row in built} == {"price", "returns"}
 
 

@@ -24,20 +24,21 @@ CONSOLE = "".join(re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re
 COMMANDS = [line.removeprefix("$ ") for line in CONSOLE.splitlines()]
 
 
-def decide(folder: Path) -> None:
-    """What the page does for a reviewer who says yes to all."""
+def decide(folder: Path, better: str = "") -> None:
+    """What the page does for a reviewer who says yes to all, with a better answer where there is one."""
     review = from_json((folder / "review.json").read_bytes(), Review, "review.json")
     file = MarkFile(folder / "marks.jsonl")
     for place, item in enumerate(review.items):
-        for criterion in review.criteria:
+        marks: dict[str, int | str] = {criterion.name: 1 for criterion in review.criteria}
+        for criterion, value in (marks | ({"comment": better} if better else {})).items():
             file.append(
                 Mark(
-                    id=f"{place}-{criterion.name}-ann",
+                    id=f"{place}-{criterion}-ann",
                     item=item.question,
                     answers=item.digest,
                     reviewer="ann",
-                    criterion=criterion.name,
-                    value=1,
+                    criterion=criterion,
+                    value=value,
                     seconds=1,
                     time=datetime.now(UTC),
                 )
