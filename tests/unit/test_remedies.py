@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.refusals import refused, without_story
+from tests.waiting import wait_for
 from tunegate.processes import Child
 
 PROGRAM = """
@@ -37,6 +38,7 @@ def test_the_log_that_a_message_names_says_what_a_program_lacks(
         return Child.start("the program", argv, log=tmp_path / "log")
 
     with start() as child, refused(words) as caught:
+        wait_for(lambda: "is missing" in child.tail(), what="the program's own words")
         child.wait_until(lambda: child.tail() == "ready", seconds=seconds)
     (log,) = re.findall(r"\(log: (.+?)\)", str(caught.value))
     assert f"{needed} is missing" in Path(log).read_text()
