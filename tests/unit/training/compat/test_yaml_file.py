@@ -56,30 +56,50 @@ resume_from_checkpoint: null
 # val_size: 0.1
 """
 LORA = "finetuning_type: lora\nlora_rank: 8\nlora_target: all\n"
+FULL = "finetuning_type: full\ndeepspeed: ds_z3_config.json  # choices: [ds_z0_config.json, ds_z2_config.json]\n"
 IMAGES = "image_max_pixels: 262144\nvideo_max_pixels: 16384\n"
+VIDEOS = IMAGES + "video_fps: 1.0\nvideo_maxlen: 256\n"
 FROZEN = "freeze_vision_tower: true\nfreeze_multi_modal_projector: true\nfreeze_language_model: false\n"
-BITS = "quantization_bit: 4\nquantization_method: bnb\n"
+CHECKPOINTED = (
+    "use_reentrant_gc: false\npacking: false\ngradient_checkpointing: true\n"
+    "gradient_checkpointing_kwargs:\n  use_reentrant: false\n"
+)
+BITS = (
+    "quantization_bit: 4  # choices: [8 (bnb/hqq/eetq), 4 (bnb/hqq)]\nquantization_method: bnb  # choices: [bnb, hqq]\n"
+)
 KERNELS = "use_kt: true\nkt_cpu_activation: retain\nkt_config:\n  kt_backend: AMXBF16\n  kt_num_threads: 96\n"
+QWEN3, LLAMA3 = "template: qwen3_nothink\n", "template: llama3\n"
+DPO = "pref_beta: 0.1\npref_loss: sigmoid  # choices: [sigmoid (dpo), orpo, simpo]\n"
+NO_BITS = ["--quantization_bit 4", "--quantization_method bnb"]
+NOT_SEEN = ["There is no template 'qwen3_vl_nothink'", "Did you mean qwen3_nothink"]
 
+# All 19 files of its train_full, train_lora and train_qlora by their names, 14 of them for --stage sft, and what is
+# refused of each. The bases of the last three are quantized already, which is seen when they are read.
 EXAMPLES = {
-    "lora": (LORA, []),
-    "lora with ZeRO-3": (LORA + "deepspeed: ds_z3_config.json\n", []),
-    "lora under Ray": (LORA + "ray_num_workers: 4\n", ["--ray_num_workers 4"]),
-    "lora, tokenized before": (LORA + "tokenized_path: saves/tokens\n", ["--tokenized_path saves/tokens"]),
-    "lora of a model that sees": (IMAGES + LORA, []),
-    "lora of a model that sees, frozen": (IMAGES + "video_fps: 1.0\nvideo_maxlen: 256\n" + LORA + FROZEN, []),
-    "lora, packing false": (LORA + "packing: false\n", []),
-    "full": ("finetuning_type: full\ndeepspeed: ds_z3_config.json\n", []),
-    "full of a model that sees": (IMAGES + "finetuning_type: full\n" + FROZEN, []),
-    "full, checkpointing": (
-        "finetuning_type: full\nuse_reentrant_gc: false\ngradient_checkpointing: true\n"
-        "gradient_checkpointing_kwargs:\n  use_reentrant: false\n",
-        [],
-    ),
-    "4 bits": (BITS + LORA, ["--quantization_bit 4", "--quantization_method bnb"]),
-    "4 bits on an NPU": (BITS + "double_quantization: false\n" + LORA, ["--quantization_bit 4"]),
-    "a quantized base": (LORA, []),  # is refused when it is read: its config.json says so
+    "mossvl_full_sft": (VIDEOS + FULL + FROZEN + CHECKPOINTED + "template: moss_vl\n", ["no template 'moss_vl'"]),
+    "qwen3_full_sft": (FULL + QWEN3, []),
+    "qwen3vl_full_sft": (IMAGES + FULL + FROZEN + "template: qwen3_vl_nothink\n", NOT_SEEN),
+    "mossvl_lora_sft": (VIDEOS + LORA + FROZEN + "template: moss_vl\npacking: false\n", ["no template 'moss_vl'"]),
+    "qwen3_lora_dpo": ("stage: dpo\n" + LORA + DPO + QWEN3, []),
+    "qwen3_lora_kto": ("stage: kto\n" + LORA + "pref_beta: 0.1\n" + QWEN3, ["--stage kto is not supported"]),
+    "qwen3_lora_pretrain": ("stage: pt\n" + LORA, ["--stage pt is not supported"]),
+    "qwen3_lora_reward": ("stage: rm\n" + LORA + QWEN3, ["--stage rm is not supported"]),
+    "qwen3_lora_sft": (LORA + QWEN3, []),
+    "qwen3_lora_sft_ds3": (LORA + "deepspeed: ds_z3_config.json\n" + QWEN3, []),
+    "qwen3_lora_sft_ray": (LORA + QWEN3 + "ray_num_workers: 4\n", ["--ray_num_workers 4"]),
+    "qwen3_preprocess": (LORA + QWEN3 + "tokenized_path: saves/tokens\n", ["--tokenized_path saves/tokens"]),
+    "qwen3vl_lora_dpo": (IMAGES + "stage: dpo\n" + LORA + DPO + "template: qwen3_vl_nothink\n", NOT_SEEN),
+    "qwen3vl_lora_sft": (IMAGES + LORA + "template: qwen3_vl_nothink\n", NOT_SEEN),
+    "qwen3_lora_sft_bnb_npu": (BITS + "double_quantization: false\n" + LORA + QWEN3, NO_BITS),
+    "qwen3_lora_sft_otfq": (BITS + LORA + QWEN3, NO_BITS),
+    "llama3_lora_sft_aqlm": (LORA + LLAMA3, []),
+    "llama3_lora_sft_awq": (LORA + LLAMA3, []),
+    "llama3_lora_sft_gptq": (LORA + LLAMA3, []),
+}
+OF_OTHER_FOLDERS = {
     "kernels on a CPU": (KERNELS + LORA, ["--use_kt true", "--kt_cpu_activation retain", "--kt_config"]),
+    "a model that sees, by the base's own template": (VIDEOS + LORA + FROZEN, []),
+    "full, checkpointing": ("finetuning_type: full\n" + CHECKPOINTED, []),
     "an alpha": (LORA + "lora_alpha: 16\n", []),
 }
 
@@ -103,28 +123,34 @@ def asked(text: str, *words: str) -> TrainConfig:
     return config
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+def test_all_its_examples_are_here() -> None:
+    assert len(EXAMPLES) == 19
+    assert sum("stage:" not in text for text, _ in EXAMPLES.values()) == 14  # the others are for --stage sft
+
+
+@pytest.mark.parametrize("name", [*EXAMPLES, *OF_OTHER_FOLDERS])
 def test_an_example_is_read_or_all_that_is_refused_is_named(folder: Path, name: str) -> None:
-    text, refused = EXAMPLES[name]
+    text, refused = {**EXAMPLES, **OF_OTHER_FOLDERS}[name]
+    text = (COMMON.replace("stage: sft\n", "") if "stage:" in text else COMMON) + text
     if refused:
         with pytest.raises(UsageError) as caught:
-            asked(COMMON + text)
+            asked(text)
         assert all(words in str(caught.value) for words in refused)
         return
 
-    config = asked(COMMON + text)
+    config = asked(text)
 
     assert (config.dataset, config.output_dir) == (("shop", "more"), "saves/shop/sft")
     assert (config.save_strategy, config.save_steps, config.logging_steps) == ("steps", 500, 10)
     assert (config.learning_rate, config.warmup_ratio, config.max_samples) == (1e-4, 0.1, 1000)
     assert (config.lora_rank, config.alpha) == (8, 16)
+    asked_for = yaml.safe_load(text)
+    assert (config.stage, config.finetuning_type) == (asked_for["stage"], asked_for["finetuning_type"])
+    assert config.template == asked_for.get("template", "auto")
 
 
-DPO = "stage: dpo\npref_beta: 0.2\npref_loss: sigmoid  # choices: [sigmoid (dpo), orpo, simpo]\n"
-
-
-def test_its_example_of_pairs_is_read(folder: Path) -> None:
-    config = asked(COMMON.replace("stage: sft\n", DPO) + LORA, "pref_ftx=0.1")
+def test_the_flags_of_pairs_are_read(folder: Path) -> None:
+    config = asked(COMMON.replace("stage: sft\n", "stage: dpo\npref_beta: 0.2\n") + LORA, "pref_ftx=0.1")
 
     assert (config.stage, config.pref_beta, config.pref_ftx, config.finetuning_type) == ("dpo", 0.2, 0.1, "lora")
 
