@@ -82,13 +82,17 @@ def settings(**changes: Any) -> Do:
     return check
 
 
+def pairs(**changes: Any) -> Do:
+    return settings(stage="dpo", finetuning_type="lora", **changes)
+
+
 SETTINGS = [
     Case("use lower-case letters, digits, '.' and '-'", settings(run="Run 1"), settings(run="run-1")),
     Case("give --dataset the name of an entry", settings(dataset=()), settings(dataset=("shop",))),
     Case(" is not one of: ", settings(truncation="keep_tail"), settings(truncation="keep_last_turns")),
     Case("; it must be ", settings(learning_rate=0.0), settings(learning_rate=1e-5)),
     Case("give at least 1, or -1 to train for", settings(max_steps=0), settings(max_steps=-1)),
-    Case("merge that with `tunegate merge`", settings(stage="dpo", resume_from="a/b/c"), settings(stage="dpo")),
+    Case("merge that with `tunegate merge`", pairs(resume_from="a/b/c"), pairs()),
     Case("keep one of them", settings(fp16=True, bf16="true"), settings(fp16=False, bf16="true")),
     Case(
         "which --packing has no place for; leave it out",
