@@ -12,10 +12,15 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import log_softmax
 
+from tests.unit.evaluation.builders import write_choice
 from tests.unit.training.alone import config_of, plan_of, train_alone, train_here
 from tests.unit.training.builders import make_config, texts, write_pairs
 from tests.unit.training.conftest import LORA, Shop
+from tunegate.evaluation import load_suite
+from tunegate.evaluation.models.local import LocalModel
+from tunegate.evaluation.run import evaluate
 from tunegate.models import make_tiny, materialize
+from tunegate.training import train
 from tunegate.training.data.tokenize import IGNORED, Example, load_tokenizer
 from tunegate.training.loop.batches import PairCollator
 from tunegate.training.loop.methods import load_model
@@ -112,6 +117,44 @@ def test_the_loss_in_double_precision() -> None:
     gaps = [0.1 * ((c - r) - (rc - rr)) for c, r, rc, rr in zip(*policy.tolist(), *reference.tolist(), strict=True)]
     assert losses.tolist() == pytest.approx([math.log1p(math.exp(-gap)) for gap in gaps], abs=1e-15)
     assert rewards[0].tolist() == pytest.approx([-0.05, -0.1, 0.05], abs=1e-15)
+
+
+def test_losses_and_rewards_are_trls(folder: Path, tmp_path: Path) -> None:
+    """What DPOTrainer of TRL 1.16 logged with this model, these token ids and settings, all pairs in each step."""
+    write_pairs(tmp_path / "data", 8)
+    changes = {"finetuning_type": "full", "per_device_train_batch_size": 8, "num_train_epochs": 5}
+    changes |= {"dataset_dir": str(tmp_path / "data"), "learning_rate": 3e-4, "lr_scheduler_type": "constant"}
+
+    train_alone(settings(folder, tmp_path / "run", **changes))
+
+    names = ("loss", "rewards_chosen", "rewards_rejected", "rewards_margins")
+    steps = [[getattr(step, name) for name in names] for step in read_log(tmp_path / "run")]
+    theirs = [
+        [0.69315, 0.0, 0.0, 0.0],
+        [0.37584, 0.02946, -0.83863, 0.86809],
+        [0.28422, 0.06013, -1.25463, 1.31476],
+        [0.23289, 0.09083, -1.55645, 1.64728],
+        [0.20093, 0.12215, -1.76260, 1.88476],
+    ]
+    torch.testing.assert_close(torch.tensor(steps), torch.tensor(theirs), rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_learn_as_one_does_and_their_version_is_measured(shop: Shop, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "data", 9)
+    changes = {**LORA, "stage": "dpo", "dataset_dir": str(tmp_path / "data"), "dataset": ("pairs",)}
+    changes |= {"lora_dropout": 0.0, "num_train_epochs": 1, "learning_rate": 1e-2}
+    two = shop.config("two", run="two", **{**changes, "nproc_per_node": 2, "per_device_train_batch_size": 2})
+
+    version = train(two)[-1]
+
+    one = shop.config("one", run="one", **changes, per_device_train_batch_size=4)
+    folder = str(shop.folder / "model")
+    train_alone(msgspec.structs.replace(one, store=None, model_name_or_path=folder))
+    logs = [[(step.loss, step.rewards_margins) for step in read_log(Path(run.output_dir))] for run in (one, two)]
+    torch.testing.assert_close(torch.tensor(logs[1]), torch.tensor(logs[0]), rtol=1e-4, atol=1e-5)
+    suite = load_suite(write_choice(tmp_path / "suite", {"care": ["A", "B"]}))
+    (measured,) = evaluate(LocalModel(materialize(shop.store, version)), version, [suite])
+    assert (measured.digest, len(measured.records)) == (version.digest, 2)
 
 
 def test_what_fills_a_batch_up_weighs_nothing(folder: Path) -> None:
