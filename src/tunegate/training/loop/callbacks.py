@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,6 +50,15 @@ class CountingTrainer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """Before the model is there: the bytes that this process is expected to take at its peak, None where nobody knows,
+    and those of the machine's memory that it has taken by then."""
+
+    planned_memory: int | None
+    resident_before: int
+
+
 class RunCallback(TrainerCallback):  # type: ignore[misc]
     """Writes the log, seals each checkpoint when every rank has written it, and hands it to the publisher."""
 
@@ -60,6 +70,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         publisher: Publisher | None,
         metrics: Metrics,
         report: Callable[[Progress], None],
+        outlook: Outlook,
     ) -> None:
         self._plan = plan
         self._output_dir = output_dir
@@ -67,6 +78,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self._publisher = publisher
         self._metrics = metrics
         self._report = report
+        self._outlook = outlook
         self._loss: float | None = None
         self._eval_loss: float | None = None  # of this step
         self._first_step = 0
@@ -124,11 +136,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         else:
             shutil.copyfile(folder / PICTURE, self._output_dir / PICTURE)
         trainable, parameters = count_parameters(self._trainer.model)
-        if torch.cuda.is_available():
-            peak_memory = torch.cuda.max_memory_reserved()
-        else:
-            unit = 1 if sys.platform == "darwin" else 1024
-            peak_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        peak_memory = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else resident_peak()
         cost = Cost(
             trainable_parameters=trainable,
             parameters=parameters,
@@ -154,7 +162,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
     def _progress(self, ranks: int, state: TrainerState, logs: dict[str, Any]) -> Progress:
         now = time.monotonic()
         elapsed, done = now - self._started, state.global_step - self._first_step
-        speed: dict[str, float | None] = {}
+        speed: dict[str, Any] = {}
         if logs.get("loss") is not None:
             tokens, positions = self._trainer.count()
             tokens_per_second = tokens / (now - self._logged)  # this rank's
@@ -176,8 +184,20 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             elapsed_time=clock(elapsed),
             remaining_time=clock(elapsed / done * (state.max_steps - state.global_step)),
             **speed,
+            planned_memory_bytes=self._outlook.planned_memory,
+            **self._peak_memory(),
             **{name.replace("/", "_"): value for name, value in logs.items() if name in _REWARDS},
         )
+
+    def _peak_memory(self) -> dict[str, Any]:
+        if torch.cuda.is_available():
+            return {"gpu_memory_bytes": torch.cuda.max_memory_allocated()}
+        return {"process_memory_bytes": resident_peak() - self._outlook.resident_before}
+
+
+def resident_peak() -> int:
+    """The most bytes of the machine's memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _share_of_peak(trainer: CountingTrainer) -> float | None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
+import msgspec
+import torch
 from transformers import PretrainedConfig
 
 from tunegate.api.errors import TrainingError
 from tunegate.models.cards import Card
+from tunegate.models.network import first_line, read_config
 from tunegate.training.config import TrainConfig, load_deepspeed
+from tunegate.training.data.examples import open_training_data
 from tunegate.training.loop.memory import Memory, Traced, Zero, memory_of, trace
 from tunegate.training.loop.mfu import Reading, flops_per_token
-from tunegate.training.loop.trainer_arguments import recomputes_layers
+from tunegate.training.loop.trainer_arguments import computes_in_bfloat16, recomputes_layers
+from tunegate.training.run.plan import Plan
+
+_LOG = logging.getLogger(__name__)
 
 _OWN = 1.5 * 2**30  # of each card: CUDA's context and kernels, NCCL's buffers
 _USABLE = 0.95  # of the rest: what the allocator can't put together is lost
@@ -77,6 +86,27 @@ def estimates(
     others = [Setting(stage, recomputes) for stage in stages for recomputes in (False, True)]
     settings = [asked, *(other for other in others if other != asked)]
     return traced, [Estimate.of(setting, traced, card, cards, config, mfu) for setting in settings]
+
+
+def planned_memory(plan: Plan, processes: int) -> int | None:
+    """Bytes that each process of a run on this machine takes at its peak, as `tunegate plan` reckons, for its longest
+    row; None where the base can't be run on shapes. Uses up no random number.
+
+    To be asked before DeepSpeed is set up, which would take the model of shapes for one to cut.
+    """
+    config, on_cpu = plan.config, not torch.accelerator.is_available()
+    is_half = config.fp16 or computes_in_bfloat16(config.bf16)
+    lengths = open_training_data(config, [Path(folder) for folder in plan.tokens]).train.lengths
+    longest = config.cutoff_len if config.packing else min(config.cutoff_len, int(max(lengths)))
+    config = msgspec.structs.replace(config, bf16="true" if is_half else "false", cutoff_len=longest)
+    recomputes = recomputes_layers(config, on_cpu=on_cpu)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            traced = trace(config, read_config(Path(plan.base_folder)))
+    except Exception as error:  # whatever a base's own code can't do on shapes: a figure for a page ends no run
+        _LOG.warning("the run's memory is not known in advance", extra={"reason": first_line(error)})
+        return None
+    return round(memory_of(traced, Zero.of(load_deepspeed(config)), processes, config, recomputes=recomputes).card)
 
 
 def check_cards(found: Sequence[Estimate], card: Card) -> None:

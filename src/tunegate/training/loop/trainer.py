@@ -22,7 +22,8 @@ from tunegate.training.data.examples import Pairs, open_training_data
 from tunegate.training.data.packing import pack
 from tunegate.training.data.tokenize import IGNORED, limits_of, load_tokenizer
 from tunegate.training.loop.batches import Collator, Order, Packed, PairCollator, WithFiller
-from tunegate.training.loop.callbacks import RunCallback
+from tunegate.training.loop.callbacks import Outlook, RunCallback, resident_peak
+from tunegate.training.loop.estimate import planned_memory
 from tunegate.training.loop.loss import AnswerLoss, Objective
 from tunegate.training.loop.methods import load_model
 from tunegate.training.loop.metrics import Metrics, host_for
@@ -51,7 +52,10 @@ def run(plan: Plan, output_dir: Path, stop: StopRequest | None = None, report: R
     TrainingError, StoreError when a checkpoint could not be published, or Preempted when all ranks agreed to `stop`.
     """
     disable_progress_bar()
-    plan = for_ranks(plan, output_dir, int(os.environ["WORLD_SIZE"]))
+    processes = int(os.environ["WORLD_SIZE"])
+    plan = for_ranks(plan, output_dir, processes)
+    is_first = os.environ["RANK"] == "0"
+    outlook = Outlook(planned_memory(plan, processes) if is_first else None, resident_peak())
     arguments = training_arguments(plan.config, output_dir)
     # On CPUs transformers leaves this for later, and ZeRO-3, which cuts weights as they are read, sees one rank.
     deepspeed.init_distributed(torch.distributed.get_backend(), auto_mpi_discovery=False)
@@ -76,7 +80,7 @@ def run(plan: Plan, output_dir: Path, stop: StopRequest | None = None, report: R
     publisher = publisher_of(plan, output_dir, on_published) if trainer.is_world_process_zero() else None
     preemption = PreemptionCallback(stop or StopRequest(), output_dir)
     trainer.add_callback(preemption)
-    trainer.add_callback(RunCallback(plan, output_dir, trainer, publisher, metrics, report))
+    trainer.add_callback(RunCallback(plan, output_dir, trainer, publisher, metrics, report, outlook))
     if start.folder and start.is_universal:
         trainer.add_callback(UniversalCheckpointCallback(start.folder))
     _train(trainer, start, publisher, preemption, on_waiting)

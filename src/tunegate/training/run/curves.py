@@ -45,6 +45,25 @@ Series = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
+class Peak:
+    """Bytes of a run's first process at its peak. planned: None where nobody could tell. is_gpu: those of its GPU, else
+    of the machine's memory, beyond what Python and its libraries take."""
+
+    planned: int | None
+    measured: int
+    is_gpu: bool
+
+    @classmethod
+    def of(cls, log: Sequence[Progress]) -> Peak | None:
+        """None for a run of an earlier tunegate."""
+        is_gpu = any(step.gpu_memory_bytes is not None for step in log)
+        measured = [step.gpu_memory_bytes if is_gpu else step.process_memory_bytes for step in log]
+        planned = [step.planned_memory_bytes for step in log if step.planned_memory_bytes is not None]
+        known = [size for size in measured if size is not None]
+        return cls(planned[-1] if planned else None, max(known), is_gpu) if known else None
+
+
+@dataclass(frozen=True)
 class Run:
     """One run by the name it is shown under. `curves`: steps and values by measure; `points`: scores in the store."""
 
@@ -52,6 +71,7 @@ class Run:
     curves: dict[str, Series]
     account: Account | None = None
     points: tuple[Point, ...] = ()
+    peak: Peak | None = None
 
     def last(self, measure: str) -> float | None:
         return self.curves[measure][-1][1] if self.curves[measure] else None
@@ -81,7 +101,8 @@ def read_run(folder: Path) -> Run:
         raise UsageError(f"{folder} is no run's folder; give an --output_dir of `tunegate train`, or MODEL/RUN.")
     path = folder / ACCOUNT
     account = from_json(path.read_bytes(), Account, str(path)) if path.is_file() else None
-    return Run(folder.resolve().name, _curves(_plain(read_log(folder)), "current_steps"), account)
+    log = read_log(folder)
+    return Run(folder.resolve().name, _curves(_plain(log), "current_steps"), account, peak=Peak.of(log))
 
 
 def read_stored(store: Store, model: str, run: str) -> Run:
@@ -89,7 +110,7 @@ def read_stored(store: Store, model: str, run: str) -> Run:
     history, points = read_curve(store, model, run)
     log, account = kept(store, model, run)
     if log:
-        return Run(f"{model}/{run}", _curves(_plain(log), "current_steps"), account, tuple(points))
+        return Run(f"{model}/{run}", _curves(_plain(log), "current_steps"), account, tuple(points), Peak.of(log))
     renamed = [{**entry, **{ours: entry.get(name) for ours, name in _IN_HISTORY.items()}} for entry in history]
     return Run(f"{model}/{run}", _curves(renamed, "step"), points=tuple(points))
 
@@ -97,7 +118,11 @@ def read_stored(store: Store, model: str, run: str) -> Run:
 def render(runs: Sequence[Run]) -> str:
     """The page. The same runs give the same bytes."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": _number, "name": lambda name: name.rstrip("/").rpartition("/")[2]}
+    environment.filters |= {
+        "number": _number,
+        "gib": lambda size: "–" if size is None else f"{size / 2**30:.3g}",
+        "name": lambda name: name.rstrip("/").rpartition("/")[2],
+    }
     template = (files(__package__) / "curves.html.jinja").read_text("utf-8")
     panels = [_panel(title, [run.curves[measure] for run in runs]) for measure, title in _PANELS]
     suites = dict.fromkeys((point.suite, point.metric) for run in runs for point in run.points)

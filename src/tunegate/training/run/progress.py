@@ -31,6 +31,9 @@ class Progress(Resource, frozen=True, kw_only=True, rename=None, omit_defaults=T
     elapsed_time, remaining_time: of the steps, without start-up, as h:mm:ss.
     tokens_per_second: tokens read, without padding, by all ranks since the last logging step (rank 0's, times ranks).
     padding: share of the positions computed since the last logging step that were padding, 0..1.
+    planned_memory_bytes: what `tunegate plan` reckons that a process takes at its peak, of its longest row.
+    gpu_memory_bytes, process_memory_bytes: what the first process has taken so far at its peak, one of the two: of its
+    GPU, as PyTorch gave it out; without one of the machine, beyond what it had before the model.
     mfu: share of the devices' arithmetic that the model's own work took since the last logging step, 0..1.
     """
 
@@ -47,6 +50,9 @@ class Progress(Resource, frozen=True, kw_only=True, rename=None, omit_defaults=T
     tokens_per_second: float | None = None
     padding: float | None = None
     mfu: float | None = None
+    planned_memory_bytes: int | None = None
+    gpu_memory_bytes: int | None = None
+    process_memory_bytes: int | None = None
     rewards_chosen: float | None = msgspec.field(default=None, name="rewards/chosen")
     rewards_rejected: float | None = msgspec.field(default=None, name="rewards/rejected")
     rewards_accuracies: float | None = msgspec.field(default=None, name="rewards/accuracies")

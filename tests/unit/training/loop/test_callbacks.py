@@ -59,6 +59,16 @@ def test_a_line_tells_how_far_and_how_fast(run: TrainConfig) -> None:
     assert 0 < step.mfu < 1
 
 
+def test_a_line_tells_the_memory_that_was_expected_and_taken(run: TrainConfig) -> None:
+    steps = read_log(Path(run.output_dir))
+    taken = [step.process_memory_bytes or 0 for step in steps]
+
+    assert taken == sorted(taken), "a peak never falls"
+    assert {step.gpu_memory_bytes for step in steps} == {None}
+    assert len({step.planned_memory_bytes for step in steps}) == 1
+    assert (steps[0].planned_memory_bytes or 0) > 4 * 636_160  # its weights in float32
+
+
 def test_held_out_rows_have_a_line_of_their_own(run: TrainConfig) -> None:
     looks = [step for step in read_log(Path(run.output_dir)) if step.eval_loss is not None]
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,7 +16,8 @@ from tunegate.api.errors import UsageError
 from tunegate.api.versions import Release
 from tunegate.cli import root
 from tunegate.store import Store
-from tunegate.training.run.curves import Run, read_run, read_stored, render
+from tunegate.training.run.curves import Peak, Run, read_run, read_stored, render
+from tunegate.training.run.progress import Progress
 
 __all__ = ["browser"]
 needs_browser()
@@ -34,10 +37,41 @@ def page(full: Trained, lora: Trained, tmp_path: Path) -> Path:
 def test_a_page_has_every_curve_of_each_run_and_its_rows(page: Path, full: Trained) -> None:
     text = page.read_text("utf-8")
 
-    assert re.findall(r"<h2>(\w.*?)</h2>", text) == ["Loss", "Learning rate", "Gradient norm", "Tokens/s"]
+    panels = ["Loss", "Learning rate", "Gradient norm", "Tokens/s"]
+    assert re.findall(r"<h2>(\w.*?)</h2>", text) == [*panels, "Memory of a process at its peak, in GiB"]
     assert text.count("<path") == 8  # of two runs
     assert text.count("The rows of ") == 2
     assert "24 examples are trained on, 0 are the validation split." in text
+
+
+def test_a_page_has_predicted_memory_beside_measured() -> None:
+    def step(number: int, **memory: int) -> Progress:
+        at = {"elapsed_time": "0:00:01", "remaining_time": "0:00:01", "epoch": 1.0, "percentage": 50.0}
+        return Progress(current_steps=number, total_steps=2, **at, **memory)  # type: ignore[arg-type]
+
+    gib = 2**30
+    on_gpu = Peak.of([step(n, planned_memory_bytes=20 * gib, gpu_memory_bytes=(20 + n) * gib) for n in (1, 2)])
+    on_cpu = Peak.of([step(1, process_memory_bytes=gib)])
+    curves: dict[str, Any] = defaultdict(tuple)
+    runs = [
+        Run("gpu", curves, peak=on_gpu),
+        Run("cpu", curves, peak=on_cpu),
+        Run("old", curves, peak=Peak.of([step(1)])),
+    ]
+    cells = re.findall(r'row">(\w+)</th><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>', _memory_of(render(runs)))
+
+    assert cells == [("gpu", "its GPU", "20", "22"), ("cpu", "the machine", "–", "1")]
+    assert "Memory of a process" not in render([Run("old", curves)])
+
+
+def _memory_of(page: str) -> str:
+    return page.partition("Memory of a process")[2].partition("</section>")[0]
+
+
+def test_a_run_of_ours_has_both(page: Path) -> None:
+    numbers = re.findall(r"machine</td><td>([\d.]+)</td><td>([\d.]+)</td>", _memory_of(page.read_text("utf-8")))
+
+    assert len(numbers) == 2
 
 
 def test_a_page_names_no_place_on_the_machine(page: Path, full: Trained) -> None:
