@@ -210,9 +210,8 @@ class Builder:
         """The questions of a reply that nothing is wrong with."""
         questions = listed(reply or "")
         if not questions:
-            corpus.rejected.append(
-                Rejected(reason="no reply" if reply is None else "no list", question=(reply or "")[:200])
-            )
+            why = "no reply" if reply is None else fault_of_text(reply, self.plan.filters) or "no list"
+            corpus.rejected.append(Rejected(reason=why, question=(reply or "")[:200]))
         faults = [fault_of_question(question, self.plan.language, self.plan.filters) for question in questions]
         new = iter(pool.add_all([question for question, fault in zip(questions, faults, strict=True) if not fault]))
         for question, fault in zip(questions, faults, strict=True):

@@ -26,7 +26,7 @@ def card(plan: Plan, corpus: Corpus, teacher: str, digests: Mapping[str, str]) -
         "size_categories": [next((name for most, name in _SIZES if count < most), "n>1M")],
         "task_categories": ["text-generation"],
         "annotations_creators": creators,
-        "language_creators": creators,
+        "language_creators": [*creators],  # YAML would refer to the other list
         "source_datasets": ["original"],
         "configs": [_DEFAULT],
         "tunegate": {

@@ -144,6 +144,23 @@ def test_rubbish_is_counted_and_named_and_people_get_what_the_judge_doubts(teach
     assert "near-duplicate" in said
 
 
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("", "empty"),
+        ("对不起，我无法协助。", "refusal"),
+        ("我想想", "no list"),
+        ("1. 电水壶多少钱？\n" * 9, "near-duplicate"),
+    ],
+)
+def test_a_teacher_that_writes_no_questions_is_told_why(reply: str, reason: str, teacher: Any, tmp_path: Path) -> None:
+    scripted, url, _ = teacher
+    scripted.questions = lambda number: reply
+    said = build(plan(tmp_path, count=4), tmp_path / "out", url)
+    assert f"  {reason}: " in said
+    assert {row["reason"] for row in rows(tmp_path / "out/rejected.jsonl")} == {reason}
+
+
 def test_what_the_server_refuses_is_counted_and_not_kept(teacher: Any, tmp_path: Path) -> None:
     scripted, url, asked = teacher
 
@@ -244,6 +261,7 @@ def test_other_data_has_its_share_of_the_whole(teacher: Any, tmp_path: Path) -> 
     assert card["tunegate"]["sources"] == {"self-instruct": 12, "safety.jsonl": 4}
     assert card["size_categories"] == ["n<1K"]
     assert str(tmp_path) not in (tmp_path / "out/README.md").read_text("utf-8")
+    assert "&id" not in (tmp_path / "out/README.md").read_text("utf-8"), "a list of its own for each"
     with refused("dialogues that could be taken, and its share of"):
         build(plan(tmp_path, mix=[{"file": "safety.jsonl", "share": 0.6}]), tmp_path / "out", url)
 
