@@ -203,7 +203,12 @@ class TrainConfig(Resource, frozen=True, kw_only=True, rename=None):
         Count | None, _about(DATA, "Most tokens of an answer by that rule; needs --max_source_length.")
     ] = None
     packing: Annotated[
-        bool, _about(DATA, "Several dialogues in one row of --cutoff_len tokens, none of which sees another.")
+        bool,
+        _about(
+            DATA,
+            "Several dialogues in one row of --cutoff_len tokens, none of which sees another: fewer, larger steps. "
+            "Off, as dialogues of like lengths in a batch have little padding, too.",
+        ),
     ] = False
     is_shuffle: Annotated[
         bool, _about(DATA, "Read the examples in a new order in each epoch; False goes by their files.")
