@@ -67,6 +67,7 @@ def web_proxy() -> Iterator[list[str]]:
             asked.append(self.path)
             self.send_response(200)
             self.send_header("Content-Length", "0")
+            self.send_header("ETag", '"empty"')
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:

@@ -46,6 +46,8 @@ _REREAD_SECONDS = 300
 _ADVISORY_SECONDS = 900  # before credentials expire botocore asks for new ones
 _UNREACHED_ATTEMPTS = 3  # where nobody answers, asking on only keeps a person from the reason
 _LONGEST_PAUSE = 2.0  # seconds: one call is made some thirty times before patience ends
+_REFUSED_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId"}
+_EXPIRED_KEYS = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _LATER = {"SlowDown", "Throttling", "TooManyRequests", "RequestTimeout", "BadDigest"}
 """Refusals of 4xx that say nothing against the request: too many of them, or its body came late or damaged."""
 
@@ -137,7 +139,9 @@ def connect(location: Location, endpoint_url: str | None, ending: threading.Even
             raise UsageError(f"{endpoint_url!r} is not an endpoint; write http://HOST:PORT or https://HOST.") from error
     client.meta.events.register("before-parameter-build.s3.PutObject", _take_forbid_overwrite)
     client.meta.events.register("before-call.s3.PutObject", _send_forbid_overwrite)
-    client.meta.events.register_first("needs-retry.s3", partial(_pause, ending or threading.Event()))
+    client.meta.events.register_first(
+        "needs-retry.s3", partial(_pause, ending or threading.Event(), session.get_credentials())
+    )
     client.meta.events.register("after-call.s3", partial(_require_answer_of_s3, location.uri))
     return client
 
@@ -154,7 +158,8 @@ def _fitting(url: str, location: Location, profile: Mapping[str, Any]) -> Config
 
 def _require_answer_of_s3(uri: str, http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
     """Raises StoreError for a page of HTML, or nothing, with 200: a gateway's, and no word that anything was done."""
-    if http_response.status_code < 300 and not _SAID.get(model.name, parsed.keys()) & parsed.keys():
+    said = parsed.keys() | parsed.get("CopyObjectResult", {}).keys() | parsed.get("CopyPartResult", {}).keys()
+    if http_response.status_code < 300 and not _SAID.get(model.name, said) & said:
         host = parsed["ResponseMetadata"].get("Endpoint", "")
         raise _foreign(f"{uri} at {host}", model.name, http_response.status_code)
 
@@ -162,12 +167,13 @@ def _require_answer_of_s3(uri: str, http_response: Any, parsed: dict[str, Any], 
 _SAID = {
     "ListObjectsV2": {"Name", "IsTruncated", "Contents", "KeyCount"},
     "ListObjects": {"Name", "IsTruncated", "Contents"},
+    "GetObject": {"ETag"},
     "PutObject": {"ETag"},
     "UploadPart": {"ETag"},
     "CreateMultipartUpload": {"UploadId"},
     "CompleteMultipartUpload": {"ETag"},
-    "CopyObject": {"CopyObjectResult"},
-    "UploadPartCopy": {"CopyPartResult"},
+    "CopyObject": {"ETag"},
+    "UploadPartCopy": {"ETag"},
 }
 """What a store says of a call that it did, one of these at least."""
 
@@ -187,6 +193,14 @@ def _would_send_token_to_store() -> bool:
     return names <= os.environ.keys() and "AWS_ENDPOINT_URL_STS" not in os.environ
 
 
+class _FileCredentials(RefreshableCredentials):  # type: ignore[misc]
+    """What a file says, which may be said otherwise at any time."""
+
+    def expire(self) -> None:
+        """Have them read again for the next request."""
+        self._expiry_time = datetime.now(UTC)
+
+
 class _CredentialsFile(CredentialProvider):  # type: ignore[misc]
     """The credentials in a file, as botocore reads them, but again every few minutes: a mounted Secret rotates."""
 
@@ -196,11 +210,12 @@ class _CredentialsFile(CredentialProvider):  # type: ignore[misc]
         super().__init__()
         self._provider = provider
 
-    def load(self) -> RefreshableCredentials | None:
+    def load(self) -> _FileCredentials | None:
         read = self._read()
         if read is None:
             return None
-        return RefreshableCredentials.create_from_metadata(read, refresh_using=self._read, method=self.METHOD)
+        found = _FileCredentials.create_from_metadata(read, refresh_using=self._read, method=self.METHOD)
+        return cast(_FileCredentials, found)
 
     def _read(self) -> dict[str, str] | None:
         found = self._provider.load()
@@ -223,6 +238,7 @@ def _send_forbid_overwrite(params: dict[str, Any], context: dict[str, Any], **_:
 
 def _pause(
     ending: threading.Event,
+    credentials: Any,
     attempts: int,
     response: Any,
     caught_exception: Exception | None,
@@ -234,7 +250,8 @@ def _pause(
     """The seconds after which a call is made again; None when what came is its answer.
 
     A store that is busy or hangs up is asked for PATIENCE_SECONDS, at growing intervals, of which a random part
-    spreads many clients; one that is not reached, _UNREACHED_ATTEMPTS times.
+    spreads many clients; one that is not reached, _UNREACHED_ATTEMPTS times; one that refuses keys of a file, once with
+    those that are there now.
     """
     context, says = request_dict["context"], ""
     if operation.name == "HeadBucket":  # botocore's own, to learn a region; it would follow its redirects for ever
@@ -252,6 +269,14 @@ def _pause(
         # S3 may say 200 before it has done its work; the answer that was read has the status that it means.
         status = int(response[1]["ResponseMetadata"].get("HTTPStatusCode", response[0].status_code))
         code = str(response[1].get("Error", {}).get("Code", ""))
+        if (
+            code in _REFUSED_KEYS | _EXPIRED_KEYS
+            and isinstance(credentials, _FileCredentials)
+            and not context.get("tunegate_read_again")
+        ):
+            context["tunegate_read_again"] = True
+            credentials.expire()
+            return 0.0
         if may_pass(status, code):
             says = f"answers {code or status}"
     began: float = context.setdefault("tunegate_began", time.monotonic())
@@ -411,10 +436,10 @@ def _explain_refusal(code: str, operation: str, where: str, at: str) -> StoreErr
     match code:
         case "NoSuchBucket":
             return StoreError(f"bucket {bucket} does not exist{at}; create it with: aws s3 mb s3://{bucket}")
-        case "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "InvalidClientTokenId":
+        case _ if code in _REFUSED_KEYS:
             keys = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             return CredentialsError(f"{where}{at} refuses the credentials ({code}); {keys}.")
-        case "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired":
+        case _ if code in _EXPIRED_KEYS:
             ended = f"the temporary credentials for {where}{at} have expired ({code})"
             return CredentialsError(f"{ended}; get new ones, with their AWS_SESSION_TOKEN.")
         case "AccessDenied" | "403" | "MethodNotAllowed":

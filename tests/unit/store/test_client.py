@@ -9,7 +9,9 @@ from botocore.exceptions import ClientError
 
 import tunegate.store.client as client_module
 from tests.answering import listening
+from tests.unit.store.picky import PickyStore, error
 from tunegate.api.errors import CredentialsError, StoreError, UnavailableError, UsageError
+from tunegate.api.versions import Producer, Release
 from tunegate.processes import free_port
 from tunegate.store import EmbeddedStore, Store
 from tunegate.store.client import Location, connect, explain_store_errors, parse_uri
@@ -233,3 +235,31 @@ def test_credentials_in_a_file_are_read_again(store: Store, tmp_path: Path, monk
         opened.get("a")
     write(keys[1])
     assert opened.put_new("a", b"1")
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId"])
+def test_keys_that_end_within_a_transfer_are_read_again_at_once(
+    code: str, store: Store, front: PickyStore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only after some minutes, where a file has them; of others it is told that they have ended."""
+    file = tmp_path / "credentials"
+    key, secret = (os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
+    file.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    release, producer = Release(format="huggingface"), Producer(kind="test")
+    fixed = Store.open(store.uri, endpoint_url=front.url)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    rotated = Store.open(store.uri, endpoint_url=front.url)
+
+    front.answers[:] = [error("PUT .*partNumber=2", 400, code), error("GET .*safetensors", 400, code)]
+    rotated.publish(folder, "tea/run/checkpoint-1", release=release, producer=producer)
+    rotated.verify("tea/run/checkpoint-1")
+    assert not front.answers
+
+    front.answers[:] = [error("GET .*safetensors", 400, code)] * 2
+    with pytest.raises(CredentialsError, match=code):
+        rotated.verify("tea/run/checkpoint-1")
+    front.answers[:] = [error("GET .*safetensors", 400, code)]
+    with pytest.raises(CredentialsError, match=code):
+        fixed.verify("tea/run/checkpoint-1")
