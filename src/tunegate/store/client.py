@@ -366,6 +366,8 @@ def explain_store_errors(where: str) -> Iterator[None]:
                 f"the certificate of {where}{_at(error)} is not trusted here; set AWS_CA_BUNDLE to a PEM file with "
                 "that of the CA which signed it."
             ) from error
+        if isinstance(error, botocore.exceptions.SSLError) and "WRONG_VERSION_NUMBER" in str(error):
+            raise StoreError(f"{where}{_at(error)} speaks no TLS; write http:// in {_ENDPOINT}.") from error
         if isinstance(error, StalledBodyError):
             raise UnavailableError(
                 f"{where}{_at(error)} hardly sends anything: {error}; look at the network, and at proxies on the way."
@@ -433,7 +435,11 @@ def _explain_answer(where: str, error: botocore.exceptions.ClientError) -> Store
 def _explain_refusal(code: str, operation: str, where: str, at: str) -> StoreError | None:
     """What `code` means to a person; a status is the code of what is not S3's XML. None for what isn't known."""
     bucket = where.split("/")[2]
+    path = urlsplit(at.removeprefix(" at ")).path.strip("/")
     match code:
+        case "NoSuchBucket" | "NoSuchKey" if path:
+            said = f"{where}{at} answers {operation} with {code}"
+            return StoreError(f"{said}; take /{path} off {_ENDPOINT} unless the store is below it.")
         case "NoSuchBucket":
             return StoreError(f"bucket {bucket} does not exist{at}; create it with: aws s3 mb s3://{bucket}")
         case _ if code in _REFUSED_KEYS:

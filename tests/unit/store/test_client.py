@@ -123,6 +123,22 @@ def test_oss_is_addressed_by_virtual_host_and_other_endpoints_by_path(scheme: st
     assert signed.startswith(f"{url}?")
 
 
+@pytest.mark.parametrize("path", ["tunegate", "s3"])
+def test_endpoint_with_a_path_is_told(path: str, store: Store) -> None:
+    """The bucket's name, say, which belongs into the URI."""
+    endpoint = f"{store.endpoint_url}/{path}"
+    with pytest.raises(
+        StoreError, match=f"at {endpoint} answers ListObjectsV2 with NoSuch.*; take /{path} off --endpo"
+    ):
+        Store.open(store.uri, endpoint_url=endpoint)
+
+
+def test_https_where_no_tls_is_spoken_is_told(store: Store) -> None:
+    endpoint = (store.endpoint_url or "").replace("http:", "https:")
+    with pytest.raises(StoreError, match=f"at {endpoint} speaks no TLS; write http:// in --endpoint-url"):
+        Store.open(store.uri, endpoint_url=endpoint)
+
+
 def test_credentials_are_in_no_repr(store: Store, embedded_store: EmbeddedStore) -> None:
     secret = embedded_store.environment["AWS_SECRET_ACCESS_KEY"]
     assert secret not in repr(embedded_store) + repr(store) + repr(vars(store))

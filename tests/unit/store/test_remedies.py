@@ -286,6 +286,8 @@ ELSEWHERE = {
     "; check AWS_ENDPOINT_URL_STS, and that the way": "test_odd_stores.py::test_who_gives_the_role_is_told",
     "; check AWS_ROLE_ARN, ": "test_odd_stores.py::test_who_gives_the_role_is_told",
     ", which AWS_WEB_IDENTITY_TOKEN_FILE names; mount": "test_odd_stores.py::test_who_gives_the_role_is_told",
+    " speaks no TLS; write http:// in": "test_client.py::test_https_where_no_tls_is_spoken_is_told",
+    " unless the store is below it": "test_client.py::test_endpoint_with_a_path_is_told",
     "; look for a gateway before it that drops": "test_odd_stores.py::test_listings_of_older_stores_end_and_are_whole",
     "; set AWS_CA_BUNDLE to a PEM file with that of": "test_busy.py::test_ones_own_ca_is_told_and_can_be_trusted",
     ", which AWS_CA_BUNDLE names; correct the path": "test_busy.py::test_ones_own_ca_is_told_and_can_be_trusted",
