@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tunegate.training.data.examples import Account
 
 # What `tunegate train` needs, and data has no use for.
-_UNUSED = ("--output_dir", ".", "--model", "data")
+_UNUSED = ("--output_dir", ".", "--model", "data", "--run", "data")
 
 
 @click.group()

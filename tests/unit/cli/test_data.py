@@ -10,6 +10,7 @@ from tests.unit.training.builders import dialogues, texts, write_dialogues
 from tunegate.api.errors import DataError, UsageError
 from tunegate.cli import root
 from tunegate.models import make_tiny
+from tunegate.store import EmbeddedStore
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,15 @@ def _run(*words: str) -> str:
     result = CliRunner().invoke(root, ["data", "prepare", *words], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
+
+
+def test_a_store_of_the_environment_asks_for_no_name_of_a_run(
+    flags: list[str], embedded_store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in embedded_store.environment.items():
+        monkeypatch.setenv(name, value)
+
+    assert "18 examples are trained on" in _run(*flags)
 
 
 def test_the_account_of_a_data_set_is_shown(flags: list[str], tmp_path: Path) -> None:
