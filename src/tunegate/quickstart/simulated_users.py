@@ -16,7 +16,7 @@ from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsync
 
 from tunegate.shop.shoppers import Question, vote
 
-MAX_TOKENS = 40
+MAX_TOKENS = 34  # of the longest dialogue; the base, which does not stop by itself, talks no longer
 
 
 class SimulatedShoppers:
