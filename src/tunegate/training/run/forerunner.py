@@ -16,9 +16,9 @@ from tunegate.api.digest import Digest
 from tunegate.api.errors import UsageError
 from tunegate.api.pinned import base_of
 from tunegate.api.versions import BaseModel, ModelVersion
-from tunegate.files import default_cache
+from tunegate.files import default_cache, digest_of_file
 from tunegate.models.materialize import ADAPTERS, materialize
-from tunegate.models.prompt_tuning import ADAPTER_CONFIG, kind_in
+from tunegate.models.prompt_tuning import ADAPTER_CONFIG, ADAPTER_WEIGHTS, kind_in
 from tunegate.store import Store
 from tunegate.training.config import TrainConfig
 from tunegate.training.run.base_model import base_digest
@@ -89,7 +89,9 @@ def _in_folder(folder: Path) -> Forerunner:
             "`tunegate models publish --base VERSION`, and give --resume_from that version."
         )
     base = msgspec.json.decode(record.read_bytes(), type=dict[str, Any])["base"]
-    return Forerunner(str(folder), folder, None, base_digest(folder, None), base)
+    weights = folder / ADAPTER_WEIGHTS  # alone: a run goes on to write beside them
+    digest = str(Digest(digest_of_file(weights))) if weights.is_file() else base_digest(folder, None)
+    return Forerunner(str(folder), folder, None, digest, base)
 
 
 def _check(found: Forerunner, config: TrainConfig, base: str) -> None:
