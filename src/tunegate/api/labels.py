@@ -18,6 +18,9 @@ VERSION = f"{GROUP}/version"
 # Label: the suite that an evaluation Job measures.
 SUITE = f"{GROUP}/suite"
 
+# Label: the queue of Kueue that decides when the pods of an object start.
+QUEUE = "kueue.x-k8s.io/queue-name"
+
 # Annotation: the full digest of the version that an object is about, which is too long for a label.
 DIGEST = f"{GROUP}/digest"
 # Annotation on a training job: the numbers for which it was suspended; a job that has it is never suspended again.

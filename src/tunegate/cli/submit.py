@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--card", "card_name", help="A GPU of the pods, such as H100 or 24GiB: what can't fit on them is refused."
 )
+@click.option("--queue", help="The queue of Kueue, in the namespace, that decides when all pods start.")
 @click.option("--dry-run", is_flag=True, help="Print the job instead of applying it.")
 def command(line: str, card_name: str | None, dry_run: bool, store_uri: str | None, **given: Any) -> None:
     """Turn `pai -name pytorch... -D...` into a PyTorchJob that trains the same, and apply it.

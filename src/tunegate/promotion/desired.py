@@ -45,7 +45,10 @@ def desired_weights(snapshot: Snapshot) -> dict[str, int]:
     if promotion and promotion.status.phase != "RollingBack":
         is_stable_away = not snapshot.servers.get(stable.digest, ServerState()).ready
         share = _share(snapshot.policy, promotion.status, is_stable_away)
-        if not snapshot.servers.get(promotion.candidate.digest, ServerState()).ready:
+        server = snapshot.servers.get(promotion.candidate.digest, ServerState())
+        if server.queued:  # its pods were taken, and nobody knows when it has others
+            share = 0
+        elif not server.ready:
             # Not ready yet, or down for a moment: traffic stays where it was last seen, but none goes there first.
             share = min(share, (snapshot.weights or {}).get(promotion.candidate.digest, 0))
     if not promotion or share == 0:

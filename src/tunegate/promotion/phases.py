@@ -205,9 +205,15 @@ def evaluating(view: View) -> PromotionStatus:
 
 def _wait_for_results(view: View, missing: Sequence[tuple[ModelVersion, str]]) -> PromotionStatus:
     """Machines get `evaluationTimeoutSeconds`; people get until the promotion's deadline."""
-    by_machine = [f"{suite} on {version.name}" for version, suite in missing if not is_reviewed(suite)]
-    limit = view.policy.evaluation_timeout_seconds
-    if by_machine and view.seconds_since(view.entered("Evaluating")) > limit:
+    states = {key: view.evaluation(*key) for key in missing if not is_reviewed(key[1])}
+    queued = dict.fromkeys(state.message for state in states.values() if state.queued)
+    limit, entered = view.policy.evaluation_timeout_seconds, view.entered("Evaluating")
+    by_machine = [
+        f"{suite} on {version.name}"
+        for (version, suite), state in states.items()
+        if not state.queued and view.seconds_since(max(entered, state.begun or entered)) > limit
+    ]
+    if by_machine:
         message = f"no result of {' and of '.join(by_machine)} within {limit:.0f} s"
         return view.end("Failed", "EvaluationTimeout", message)
     reviewed = dict.fromkeys(key for key in missing if is_reviewed(key[1]))
@@ -218,10 +224,10 @@ def _wait_for_results(view: View, missing: Sequence[tuple[ModelVersion, str]]) -
     ]
     by_judge = [f"{suite} on {version.name}" for version, suite in reviewed if is_by_judge(suite)]
     if not reviewed:
-        return view.to("Evaluating", "", "")
+        return view.to("Evaluating", "", "", waiting="; ".join(queued))
     deadline = view.entered("Verifying") + timedelta(seconds=view.policy.deadline_seconds)
     until = f"until {deadline:%Y-%m-%d %H:%M} UTC at the latest"
-    waits = []
+    waits = list(queued)
     if by_people:
         remedy = "tunegate review create, serve, and result --save"
         waits.append(f"waits for people to judge {' and '.join(by_people)}, {until}: {remedy}")
@@ -251,6 +257,8 @@ def progressing(view: View) -> PromotionStatus:
     """Also the handler of Paused: they differ only in what the promotion is waiting for."""
     if view.server.failed:
         return view.end("Failed", "CanaryNotReady", view.server.message)
+    if view.server.queued:
+        return _wait_for_room(view, "Progressing")
     steps = canary_steps(view.policy)
     if not steps:
         return view.to("Promoting", "StepsRemoved", "the policy has no canary steps any more")
@@ -285,6 +293,14 @@ def progressing(view: View) -> PromotionStatus:
     return view.to("Progressing", "StepDone", message, step=at + 1, step_observed=None, comparison=comparison)
 
 
+def _wait_for_room(view: View, phase: Phase) -> PromotionStatus:
+    """Its pods were taken, or never had a place: the step begins again when they have one, and nothing is held against
+    the candidate that it did not answer."""
+    observed, waiting = view.observed(), view.server.message
+    weight = view.status.weight if observed is None else observed
+    return view.to(phase, "Queued", waiting, weight=weight, waiting=waiting, step_observed=None)
+
+
 def _waiting(view: View, step: CanaryStep, began: datetime, comparison: Comparison, *, is_last: bool) -> str:
     """What a step waits for, with the numbers; empty when it has all it needs."""
     reasons, most = [], view.policy.feedback.max_lean
@@ -312,6 +328,8 @@ def promoting(view: View) -> PromotionStatus:
     """Waiting until the share that it bakes with, or all where the stable is away, is observed at the candidate."""
     if view.server.failed:
         return view.end("Failed", "CanaryNotReady", view.server.message)
+    if view.server.queued:
+        return _wait_for_room(view, "Promoting")
     observed, comparison = view.observed(), view.compare()
     if view.status.canary_started and comparison.outcome == "Worse":
         return view.roll_back(comparison)
@@ -327,6 +345,8 @@ def baking(view: View) -> PromotionStatus:
     """Nearly all of the traffic goes to the candidate, and the comparison is still watched; then all of it does."""
     if view.server.failed:
         return view.end("RolledBack", "CandidateDown", view.server.message)
+    if view.server.queued:
+        return _wait_for_room(view, "Baking")
     comparison, observed = view.compare(), view.observed()
     if comparison.outcome == "Worse":
         return view.roll_back(comparison)

@@ -18,11 +18,16 @@ from tunegate.statistics.paired import Difference
 @dataclass(frozen=True)
 class EvaluationState:
     """One suite on one version: a result, or how often it failed and what it last said; where people judge, how far
-    they are."""
+    they are.
+
+    queued: the cluster has no room for it at the moment. begun: since when it has, where a queue decided that.
+    """
 
     result: Evaluation | None = None
     failures: int = 0
     message: str = ""
+    queued: bool = False
+    begun: datetime | None = None
 
 
 class Measured(NamedTuple):
@@ -43,10 +48,14 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class ServerState:
-    """One version's server. `failed` means that it will not come up by itself."""
+    """One version's server. `failed` means that it will not come up by itself.
+
+    queued: the cluster has no room for it at the moment, which says nothing of the version.
+    """
 
     ready: bool = False
     failed: bool = False
+    queued: bool = False
     message: str = ""
 
 

@@ -69,6 +69,13 @@ def test_a_job_is_printed_without_a_cluster_and_kubeflow_knows_every_field() -> 
     assert [each for source in ca for each in source.values()] == [{"name": "tunegate-ca", "optional": True}] * 2
 
 
+def test_a_job_waits_in_the_queue_that_is_named() -> None:
+    assert "kueue.x-k8s.io/queue-name" not in printed()["metadata"]["labels"]
+    job = printed(COMMAND, "--queue", "research")
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
+    assert "suspend" not in job["spec"]["runPolicy"], "Kueue's webhook does that, and only where there is one"
+
+
 def test_yaml_repeats_itself_instead_of_pointing_elsewhere() -> None:
     assert "&id" not in submit(COMMAND, "--dry-run").stdout
 

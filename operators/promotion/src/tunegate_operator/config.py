@@ -35,6 +35,7 @@ class Config:
     namespaces: none of them means all. gateway_namespaces: where else to look for Gateways.
     lease_namespace: None means that no lease is taken.
     signing_key: None: no decision records are written.
+    queue_name: the queue of Kueue that everything with GPUs waits in; empty: none.
     tools_secret: empty: evaluated agents neither search nor read pages, as those that serve.
     serving_resources, vllm_resources: requests and limits of a server whose policy names none, by engine.
     store_secret: empty: pods have a role instead. store_keys: what that Secret calls the variables, by their names.
@@ -50,6 +51,7 @@ class Config:
     feedback_secret: str = "tunegate-feedback"  # noqa: S105
     store_keys: Mapping[str, str] = field(default_factory=dict)
     tools_secret: str = ""
+    queue_name: str = ""
     serving_runtime: str = "tunegate-predictor"
     vllm_runtime: str = "tunegate-predictor-vllm"
     serving_resources: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict)

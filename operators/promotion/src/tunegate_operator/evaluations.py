@@ -12,7 +12,7 @@ from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Object
 from tunegate.promotion.snapshot import EvaluationJob, EvaluationState
 from tunegate_operator.manifests import evaluation_name
-from tunegate_operator.read import job_state
+from tunegate_operator.read import Queued, job_state
 from tunegate_operator.store_watch import Source
 from tunegate_operator.types import EvaluationSummary, object_name, read_summaries, to_evaluation
 
@@ -63,14 +63,23 @@ def evaluation_states(
     versions: Iterable[ModelVersion],
     summaries: Mapping[tuple[str, str], EvaluationSummary],
     progress: Callable[[str, str], str] = lambda digest, suite: "",
+    queues: Mapping[str, Queued] | None = None,
 ) -> dict[tuple[str, str], EvaluationState]:
-    """The same, as `decide` gets it, with how far people are where a result is missing."""
+    """The same, as `decide` gets it, with how far people are where a result is missing, and what its Job waits for.
+
+    queues: by the name of the Job.
+    """
     states = {}
     for version in versions:
         for suite in policy.suites:
             if summary := summaries.get((version.digest, suite)):
                 result = None if summary.failures else to_evaluation(version, summary)
                 states[version.digest, suite] = EvaluationState(result, summary.failures, summary.message)
+            elif (queue := (queues or {}).get(evaluation_name(EvaluationJob(version, suite)))) and (
+                queue.waiting or queue.admitted
+            ):
+                said = f"{suite} on {version.name} {queue.waiting}" if queue.waiting else ""
+                states[version.digest, suite] = EvaluationState(None, 0, said, bool(queue.waiting), queue.admitted)
             elif said := progress(version.digest, suite):
                 states[version.digest, suite] = EvaluationState(message=said)
     return states

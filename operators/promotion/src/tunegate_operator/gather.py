@@ -33,12 +33,14 @@ from tunegate_operator.edits import modified
 from tunegate_operator.evaluations import evaluation_states, find_summaries
 from tunegate_operator.feedback_counts import Counts, problems_of, read_counts, with_counts
 from tunegate_operator.feedback_log import by_the_log
-from tunegate_operator.problems import is_stuck, name_too_long, stopped_training
+from tunegate_operator.problems import is_stuck, name_too_long, queued_training, stopped_training
 from tunegate_operator.read import (
+    Queued,
     controller,
     digest_by_server,
     finished_runs,
     is_answering,
+    queued,
     server_states,
     stopped_jobs,
     training_runs,
@@ -248,8 +250,22 @@ class Gatherer:
             stopped_runs=frozenset(stopped_jobs(around.training_jobs, policy.model)),
             training_runs=frozenset(training_runs(around.training_jobs, policy.model)),
             promotions=promotions,
-            evaluations=evaluation_states(policy, versions, summaries, self.source.progress),
-            servers=server_states(servers, digests, records, _seen_by_users(route, promotions), policy.serving, now),
+            evaluations=evaluation_states(
+                policy,
+                versions,
+                summaries,
+                self.source.progress,
+                {job: self._queue(obj) for job, obj in around.jobs.items()},
+            ),
+            servers=server_states(
+                servers,
+                digests,
+                records,
+                _seen_by_users(route, promotions),
+                policy.serving,
+                now,
+                {server: queued(self.caches.find(kinds.WORKLOAD, server, namespace)) for server in servers},
+            ),
             weights=route.weights,
             modified=edit.sentence,
             namespace=namespace,
@@ -265,6 +281,7 @@ class Gatherer:
                 *self._problems(obj, policy, snapshot, route, around.route, now, last),
                 *problems_of(counts),
                 *stopped_training(around.training_jobs, policy.model),
+                *queued_training(around.training_jobs, policy.model, self._queue),
             ),
             objects=around,
             summaries=summaries,
@@ -277,6 +294,10 @@ class Gatherer:
             record_keys={**_record_keys(obj), **dict([signed] if (signed := self.source.public_key()) else [])},
             is_recording=self.config.signing_key is not None,
         )
+
+    def _queue(self, job: Object) -> Queued:
+        """What Kueue says of a job."""
+        return queued(self.caches.find(kinds.WORKLOAD, job["metadata"]["uid"], job["metadata"]["namespace"]))
 
     def _differences(self, snapshot: Snapshot) -> dict[Pair, Difference | str]:
         """What the store's thread made of the wanted pairs so far; the others are asked for."""

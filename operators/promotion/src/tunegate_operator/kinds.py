@@ -21,6 +21,7 @@ HTTP_ROUTE = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
 GATEWAY = Kind("gateway.networking.k8s.io", "v1", "gateways", "Gateway")
 PYTORCH_JOB = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
 TRAIN_JOB = Kind("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob")
+WORKLOAD = Kind("kueue.x-k8s.io", "v1beta1", "workloads", "Workload")
 TRAINING = (PYTORCH_JOB, TRAIN_JOB)
 
 _WRITTEN = by_name((MODEL_VERSION, POLICY, PROMOTION, INFERENCE_SERVICE, HTTP_ROUTE, JOB, SERVICE, *TRAINING))
@@ -51,6 +52,7 @@ __all__ = [
     "SERVICE",
     "TRAINING",
     "TRAIN_JOB",
+    "WORKLOAD",
     "kind_of",
     "operator_cluster",
 ]

@@ -39,6 +39,7 @@ from tunegate_operator.kinds import (
     PYTORCH_JOB,
     SERVICE,
     TRAIN_JOB,
+    WORKLOAD,
     operator_cluster,
 )
 from tunegate_operator.metrics import Endpoint, Metrics
@@ -63,6 +64,7 @@ WATCHED = {
     GATEWAY: "",
     PYTORCH_JOB: MODEL,
     TRAIN_JOB: MODEL,
+    WORKLOAD: "",
 }
 # What people change by hand; who did is said in a condition.
 WITH_MANAGERS = (SERVICE, INFERENCE_SERVICE, HTTP_ROUTE)

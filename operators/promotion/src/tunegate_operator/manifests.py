@@ -16,7 +16,7 @@ from tunegate.api.digest import short
 from tunegate.api.errors import UnavailableError
 from tunegate.api.labels import APPLIED, MANAGED_BY, MODEL, POLICY, RUN, STOPPED, SUITE, VERSION
 from tunegate.api.pinned import CA_SCHEME, SCHEME, storage_uri
-from tunegate.api.policy import ClusterPolicy
+from tunegate.api.policy import ClusterPolicy, ServingPods
 from tunegate.api.traffic import ANSWER_PATHS, STEP_HEADER
 from tunegate.api.versions import ModelVersion, Producer
 from tunegate.kube import pods
@@ -93,12 +93,13 @@ def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: Evalua
         VERSION: short(job.version.digest),
         SUITE: dns(job.suite),
     }
+    queue = placement.queue_label(config.queue_name, resources)
     spec = {
         **_attempts(policy),
         "activeDeadlineSeconds": max(1, round(policy.evaluation_timeout_seconds)),
         "template": {"metadata": placement.metadata(release, policy.evaluation, labels), "spec": pod},
     }
-    return _object("batch/v1", "Job", namespace, evaluation_name(job), labels, spec)
+    return _object("batch/v1", "Job", namespace, evaluation_name(job), {**labels, **queue}, spec)
 
 
 def _attempts(policy: ClusterPolicy) -> Object:
@@ -141,7 +142,8 @@ def inference_service(
         **({"volumes": list(config.serving_pods.volumes)} if config.serving_pods.volumes else {}),
     }
     # Reached through our route only: no route of KServe's own.
-    labels = {**digest_labels, "networking.kserve.io/visibility": "cluster-local"}
+    queue = placement.queue_label(config.queue_name, _resources(serving, config))
+    labels = {**digest_labels, **queue, "networking.kserve.io/visibility": "cluster-local"}
     # KServe copies them to the pods, so nothing that may change is there. An HPA would begin with one replica.
     annotations = {"serving.kserve.io/deploymentMode": "Standard", "serving.kserve.io/autoscalerClass": "none"}
     made, spec = server_name(name, version.digest), {"predictor": predictor}
@@ -151,8 +153,7 @@ def inference_service(
 def _model(policy: ClusterPolicy, version: ModelVersion, config: Config) -> Object:
     """What KServe lays over the runtime's container, and where the version lies."""
     serving, release = policy.serving, config.serving_pods
-    # The runtime has none: KServe would merge them with these, key by key.
-    resources = serving.resources or (config.vllm_resources if serving.engine == "VLLM" else config.serving_resources)
+    resources = _resources(serving, config)
     feedback = {"secretKeyRef": {"name": config.feedback_secret, "key": environment.FEEDBACK_KEY}}
     store_secret = {"secretRef": {"name": config.store_secret, "optional": True}}
     model: Object = {
@@ -176,6 +177,11 @@ def _model(policy: ClusterPolicy, version: ModelVersion, config: Config) -> Obje
         # KServe merges it with the runtime's. A kubelet would start the container again before its time is over.
         model["startupProbe"] = {"failureThreshold": probes}
     return model
+
+
+def _resources(serving: ServingPods, config: Config) -> Object:
+    """Of a server. The runtime has none: KServe would merge them with these, key by key."""
+    return serving.resources or dict(config.vllm_resources if serving.engine == "VLLM" else config.serving_resources)
 
 
 def is_vllm(runtime: str) -> bool:

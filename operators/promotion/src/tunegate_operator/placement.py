@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tunegate.api.labels import QUEUE
 from tunegate.api.policy import Placement
 from tunegate.kube import pods
 from tunegate.kube.kinds import Object
@@ -54,3 +55,9 @@ def complete(container: dict[str, Any], release: ReleasePods) -> None:
     """Give a container of ours what the release has for all of them."""
     container["volumeMounts"] = [*container["volumeMounts"], *release.volume_mounts]
     container["securityContext"] = release.container_security_context or pods.CONTAINER_SECURITY
+
+
+def queue_label(queue: str, resources: Object) -> dict[str, str]:
+    """The label that has Kueue decide when pods with these resources start: those that ask for a GPU or its like."""
+    amounts = {**resources.get("requests", {}), **resources.get("limits", {})}
+    return {QUEUE: queue} if queue and any("/" in name and str(amounts[name]) != "0" for name in amounts) else {}

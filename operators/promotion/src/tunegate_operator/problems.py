@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from tunegate.api.labels import MODEL
 from tunegate.kube.kinds import Object
 from tunegate_operator import kinds
 from tunegate_operator.conditions import Problem
-from tunegate_operator.read import condition, is_queued, is_training, is_true, stopped_for, stopped_jobs
+from tunegate_operator.read import Queued, condition, is_queued, is_training, is_true, stopped_for, stopped_jobs
 from tunegate_operator.routes import RouteState, written_at
 from tunegate_operator.types import server_name
 
@@ -52,6 +52,17 @@ def stopped_training(jobs: Iterable[Object], model: str) -> Iterable[Problem]:
             told.append(f"{kind} {name}: {stopped_for(job)}; {end}")
     if told:
         yield Problem("Training", "TrainingStopped", "; ".join(told), stops=False)
+
+
+def queued_training(jobs: Iterable[Object], model: str, queue_of: Callable[[Object], Queued]) -> Iterable[Problem]:
+    """The training jobs of a model that wait for room in the cluster, and why."""
+    waiting = [
+        f"{job['kind']} {job['metadata']['name']} {queue.waiting}"
+        for job in jobs
+        if job["metadata"]["labels"].get(MODEL) == model and (queue := queue_of(job)).waiting
+    ]
+    if waiting:
+        yield Problem("Training", "Queued", "; ".join(waiting), stops=False)
 
 
 def is_stuck(obj: Object, state: RouteState, route: Object, now: datetime) -> bool:

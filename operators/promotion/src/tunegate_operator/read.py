@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tunegate.api.errors import UsageError
-from tunegate.api.labels import MODEL, RUN, STOPPED
+from tunegate.api.labels import MODEL, QUEUE, RUN, STOPPED
 from tunegate.api.pinned import parse_storage_uri
 from tunegate.api.policy import ServingPods
 from tunegate.api.versions import ModelVersion
@@ -27,6 +27,20 @@ class JobState:
     done: bool = False
     failed: bool = False
     message: str = ""
+
+
+@dataclass(frozen=True)
+class Queued:
+    """What Kueue says of what it holds back, by its Workloads: a job has one, a server one for each pod.
+
+    waiting: what it waits for, as a sentence; empty where it waits for nothing. admitted: since when its last pods
+    may run; None where no queue decided about it."""
+
+    waiting: str = ""
+    admitted: datetime | None = None
+
+
+_NO_QUEUE = Queued()
 
 
 def condition(obj: Object, kind: str) -> Object:
@@ -65,25 +79,34 @@ def is_answering(isvc: Object) -> bool:
 
 
 def server_state(
-    isvc: Object, now: datetime, serving: ServingPods, had_traffic: bool, away_since: datetime | None
+    isvc: Object,
+    now: datetime,
+    serving: ServingPods,
+    had_traffic: bool,
+    away_since: datetime | None,
+    queue: Queued = _NO_QUEUE,
 ) -> ServerState:
     """A new server is ready when KServe says so, one with traffic for as long as any of its pods answers.
 
     away_since: since when none of them has; None while one does.
 
     Failed when a new one has not come up in time, or when none of the pods of one with traffic has answered for too
-    long. KServe's observedGeneration is no guide: it is that of a Deployment.
+    long; what a queue holds back is no failure, and its time begins when it is admitted. KServe's
+    observedGeneration is no guide: it is that of a Deployment.
     """
     status = isvc.get("status", {})
     if is_true(isvc, "Ready") or (had_traffic and away_since is None):
         return ServerState(ready=True)
     name, ready = isvc["metadata"]["name"], condition(isvc, "Ready")
+    if queue.waiting:
+        return ServerState(queued=True, message=f"{name} {queue.waiting}")
     if had_traffic:
         since, limit = away_since or now, serving.unavailable_seconds
     else:
         since, limit = created(isvc), serving.ready_timeout_seconds
         if "lastTransitionTime" in ready:
             since = max(since, datetime.fromisoformat(ready["lastTransitionTime"]))
+    since = max(since, queue.admitted or since)
     model = status.get("modelStatus", {})
     # KServe keeps the last failure when it is over.
     is_blocked = model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec")
@@ -103,10 +126,11 @@ def server_states(
     had_traffic: Collection[str],
     serving: ServingPods,
     now: datetime,
+    queues: Mapping[str, Queued],
 ) -> dict[str, ServerState]:
-    """The state of each version's server, by digest; `digests` and `records` are by the server's name."""
+    """The state of each version's server, by digest; `digests`, `records` and `queues` are by the server's name."""
     return {
-        digest: server_state(servers[name], now, serving, digest in had_traffic, records[name].away_since)
+        digest: server_state(servers[name], now, serving, digest in had_traffic, records[name].away_since, queues[name])
         for name, digest in digests.items()
     }
 
@@ -144,7 +168,32 @@ def is_suspended(job: Object) -> bool:
 
 def is_queued(job: Object) -> bool:
     """Whether Kueue decides when the job runs."""
-    return "kueue.x-k8s.io/queue-name" in job["metadata"].get("labels", {})
+    return QUEUE in job["metadata"].get("labels", {})
+
+
+def queued(workloads: Iterable[Object]) -> Queued:
+    """Of an object by its Workloads; it waits as long as any of them does."""
+    found = [workload for workload in workloads if not is_true(workload, "Finished")]
+    waiting = next((workload for workload in found if not is_true(workload, "Admitted")), None)
+    if waiting is not None:
+        return Queued(_sentence(waiting))
+    times = [datetime.fromisoformat(condition(workload, "Admitted")["lastTransitionTime"]) for workload in found]
+    return Queued(admitted=max(times, default=None))
+
+
+def _sentence(workload: Object) -> str:
+    queue = f"waits in the queue {workload['spec'].get('queueName', '')} of Kueue"
+    evicted = condition(workload, "Evicted")
+    if evicted.get("status") == "True":
+        queue = f"lost its place ({evicted.get('reason', '')}: {evicted.get('message', '')}) and {queue}"
+    said = condition(workload, "QuotaReserved").get("message")
+    return f"{queue}: {said}" if said else queue
+
+
+def server_of(owner: Object) -> str:
+    """The server whose pod this owner is; empty for another's. KServe's Deployment of a server is called so."""
+    server, _, rest = owner["name"].rpartition("-predictor-")
+    return server if owner["kind"] == "Pod" and rest else ""
 
 
 def training_runs(jobs: Iterable[Object], model: str) -> Mapping[str, Object]:

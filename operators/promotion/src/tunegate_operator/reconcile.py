@@ -27,7 +27,7 @@ from tunegate_operator.desired import Changes, changes, unready_changes
 from tunegate_operator.feedback_counts import AWAY
 from tunegate_operator.gather import Caches, Gathered, Gatherer, Last, PolicyProblem
 from tunegate_operator.metrics import Metrics
-from tunegate_operator.read import is_training, is_true
+from tunegate_operator.read import is_training, is_true, server_of
 from tunegate_operator.store_watch import Source
 from tunegate_operator.writes import Writes
 
@@ -89,7 +89,17 @@ class Reconciler:
             self._source.follow()
             self._source.hurry(labels.get(MODEL, ""))
             return self._keys_of(labels.get(MODEL, ""), namespace)
+        if kind == kinds.WORKLOAD:
+            owners = (self._owner(namespace, owner) for owner in metadata.get("ownerReferences", ()))
+            return [key for found in owners if found for key in self.keys_for(*found)]
         return [Key(namespace, labels[POLICY])] if POLICY in labels else []
+
+    def _owner(self, namespace: str, owner: Object) -> tuple[Kind, Object] | None:
+        """The object of ours, or training job, that a Workload is of; None for others'."""
+        known = {kind.kind: kind for kind in (kinds.JOB, *kinds.TRAINING)} | {"Pod": kinds.INFERENCE_SERVICE}
+        kind = known.get(owner["kind"])
+        found = self._caches.get(kind, namespace, server_of(owner) or owner["name"]) if kind else None
+        return (kind, found) if kind and found else None
 
     def reconcile(self, key: Key) -> float | None:
         """Make true what one policy needs now; returns the seconds after which to come again at the latest.

@@ -7,7 +7,7 @@ from typing import Any
 
 from tunegate.api import environment
 from tunegate.api.errors import UsageError
-from tunegate.api.labels import MODEL, RUN
+from tunegate.api.labels import MODEL, QUEUE, RUN
 from tunegate.kube import pods
 from tunegate.training.compat.pai import PaiJob
 
@@ -28,6 +28,7 @@ class JobSettings:
     endpoint_url: str | None
     store_secret: str
     claim: str
+    queue: str | None = None
 
 
 def training_job(job: PaiJob, settings: JobSettings) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def training_job(job: PaiJob, settings: JobSettings) -> dict[str, Any]:
         raise UsageError(
             "The pods' folders go with the pods; give --store, or an --output_dir under /data/oss_bucket_0/."
         )
-    labels = {MODEL: settings.name, RUN: job.run}
+    labels = {MODEL: settings.name, RUN: job.run, **({QUEUE: settings.queue} if settings.queue else {})}
     given = {name: value for name, _, value in (argument.partition("=") for argument in job.arguments)}
     ours = {
         "--model": settings.name,
