@@ -113,6 +113,7 @@ MAY = [
     "create inferenceservices.serving.kserve.io",
     "delete inferenceservices.serving.kserve.io",
     "patch httproutes.gateway.networking.k8s.io",
+    "watch workloads.kueue.x-k8s.io",
     "watch pytorchjobs.kubeflow.org",
     "patch pytorchjobs.kubeflow.org",
     "watch trainjobs.trainer.kubeflow.org",

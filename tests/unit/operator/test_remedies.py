@@ -21,6 +21,7 @@ import yaml
 from tests.builders import at, make_evaluation, make_version
 from tests.chart.test_troubleshooting import GUIDE, reasons
 from tests.unit.operator.test_feedback_counts import Handler, body, prometheus, series, told, zeros
+from tests.unit.operator.test_queue import keep, runs, waits
 from tests.unit.operator.training import STOP, is_suspended, training_job
 from tests.unit.operator.world import BASE, CONFIG, NAMESPACE, POLICY_SPEC, World, server_of
 from tunegate.api.errors import CredentialsError, NotFoundError, UnavailableError
@@ -246,6 +247,17 @@ def test_every_reason_that_asks_something_of_a_person_has_its_story() -> None:
     given = set().union(*reasons().values())
     assert sorted((ENTRIES.keys() & given) - ANSWERS - {found.reason for found in STORIES}) == []
     assert [name for name in ANSWERS if "- Do: nothing" not in ENTRIES[name]] == []
+
+
+@story("Queued", "waits in the queue gpus of Kueue: couldn't assign flavors", "Do: wait, or give the queue more quota")
+def the_queue_has_no_room_for_a_training_job(world: Cluster, folder: Path) -> Iterator[None]:
+    job = world.put(training_job(kinds.PYTORCH_JOB, "run-1"))
+    owner = {"kind": "PyTorchJob", "name": "train-run-1", "uid": job["metadata"]["uid"]}
+    keep(world, waits(owner))
+    serve(world).step(3)
+    yield
+    keep(world, runs(owner, world.now))
+    yield
 
 
 @story("TrainingStopped", "to have it go on: kubectl patch pytorchjob", "Do: nothing", stopTraining=STOP)
