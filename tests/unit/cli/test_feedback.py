@@ -114,7 +114,7 @@ def test_a_segment_that_is_cut_is_named_and_its_rest_is_exported(
     assert body
     store.put(key, body[:-4])
     assert run("export") == 0
-    assert f"{key} in the store is cut; what is whole of it was written." in capsys.readouterr().err
+    assert f"{key} in the store is cut; what is whole of it was read." in capsys.readouterr().err
 
 
 def test_days_that_are_old_are_deleted(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
