@@ -160,6 +160,7 @@ def _require_answer_of_s3(uri: str, http_response: Any, parsed: dict[str, Any], 
     """Raises StoreError for a page of HTML, or nothing, with 200: a gateway's, and no word that anything was done."""
     said = parsed.keys() | parsed.get("CopyObjectResult", {}).keys() | parsed.get("CopyPartResult", {}).keys()
     if http_response.status_code < 300 and not _SAID.get(model.name, said) & said:
+        http_response.raw.close()  # nobody reads on in what was to be a file
         host = parsed["ResponseMetadata"].get("Endpoint", "")
         raise _foreign(f"{uri} at {host}", model.name, http_response.status_code)
 
