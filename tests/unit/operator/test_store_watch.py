@@ -227,7 +227,7 @@ def test_what_people_judge_is_asked_for_until_it_is_there_and_only_where_it_is_a
         wait_for(lambda: source.progress(*key) != "")
         wait_for(lambda: told == ["shop"], what="the news, so that the promotion's status says it")
         told.clear()
-        (state,) = evaluation_states(policy, [version, other], found(), source.progress).values()
+        (state,) = evaluation_states(policy, [version, other], found(), source.progress, {}).values()
         assert (state.result, state.message) == (None, "1 of 3 items marked, by Li (1); 1 of 4 judgements")
         for each in (version, other):
             save(store, make_evaluation(each, "tone.people", score=0.9))

@@ -62,8 +62,8 @@ def evaluation_states(
     policy: ClusterPolicy,
     versions: Iterable[ModelVersion],
     summaries: Mapping[tuple[str, str], EvaluationSummary],
-    progress: Callable[[str, str], str] = lambda digest, suite: "",
-    queues: Mapping[str, Queued] | None = None,
+    progress: Callable[[str, str], str],
+    queues: Mapping[str, Queued],
 ) -> dict[tuple[str, str], EvaluationState]:
     """The same, as `decide` gets it, with how far people are where a result is missing, and what its Job waits for.
 
@@ -72,12 +72,11 @@ def evaluation_states(
     states = {}
     for version in versions:
         for suite in policy.suites:
+            queue = queues.get(evaluation_name(EvaluationJob(version, suite)), Queued())
             if summary := summaries.get((version.digest, suite)):
                 result = None if summary.failures else to_evaluation(version, summary)
                 states[version.digest, suite] = EvaluationState(result, summary.failures, summary.message)
-            elif (queue := (queues or {}).get(evaluation_name(EvaluationJob(version, suite)))) and (
-                queue.waiting or queue.admitted
-            ):
+            elif queue.waiting or queue.admitted:
                 said = f"{suite} on {version.name} {queue.waiting}" if queue.waiting else ""
                 states[version.digest, suite] = EvaluationState(None, 0, said, bool(queue.waiting), queue.admitted)
             elif said := progress(version.digest, suite):

@@ -242,6 +242,9 @@ class Gatherer:
         is_shared = policy.traffic.is_shared
         route = (route_state if is_shared else switch_state)(around.route, digests)
         edit = self._edit(obj, policy, versions, around, last.restored)
+        seen = _seen_by_users(route, promotions)
+        jobs_queued = {job: self._queue(obj) for job, obj in around.jobs.items()}
+        servers_queued = {server: queued(self.caches.find(kinds.WORKLOAD, server, namespace)) for server in servers}
         snapshot = Snapshot(
             policy=policy if is_shared else msgspec.structs.replace(policy, steps=(CanaryStep(weight=100),)),
             initial=start,
@@ -250,22 +253,8 @@ class Gatherer:
             stopped_runs=frozenset(stopped_jobs(around.training_jobs, policy.model)),
             training_runs=frozenset(training_runs(around.training_jobs, policy.model)),
             promotions=promotions,
-            evaluations=evaluation_states(
-                policy,
-                versions,
-                summaries,
-                self.source.progress,
-                {job: self._queue(obj) for job, obj in around.jobs.items()},
-            ),
-            servers=server_states(
-                servers,
-                digests,
-                records,
-                _seen_by_users(route, promotions),
-                policy.serving,
-                now,
-                {server: queued(self.caches.find(kinds.WORKLOAD, server, namespace)) for server in servers},
-            ),
+            evaluations=evaluation_states(policy, versions, summaries, self.source.progress, jobs_queued),
+            servers=server_states(servers, digests, records, seen, policy.serving, now, servers_queued),
             weights=route.weights,
             modified=edit.sentence,
             namespace=namespace,
