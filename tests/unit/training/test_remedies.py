@@ -788,11 +788,11 @@ ELSEWHERE = {
     "test_a_run_whose_launcher_was_killed_goes_on_to_the_same_end",
     "Training failed: ": "launch/test_torchrun.py::"
     "test_a_run_whose_rank_was_killed_says_what_to_do_and_leaves_no_process",
-    "where the flags say": "run/test_forerunner.py::test_a_run_begins_where_the_version_it_names_stood",
-    "give that base": "run/test_forerunner.py::test_a_run_begins_where_the_version_it_names_stood",
-    "correct --resume_from, or give --store": "run/test_forerunner.py::test_a_folder_of_a_run_is_gone_on_from",
-    "start from the base without --resume_from": "run/test_forerunner.py::test_a_folder_of_a_run_is_gone_on_from",
-    "and give --resume_from that version": "run/test_forerunner.py::"
+    "where the flags say": "run/test_parent.py::test_a_run_begins_where_the_version_it_names_stood",
+    "give that base": "run/test_parent.py::test_a_run_begins_where_the_version_it_names_stood",
+    "correct --resume_from, or give --store": "run/test_parent.py::test_a_folder_of_a_run_is_gone_on_from",
+    "start from the base without --resume_from": "run/test_parent.py::test_a_folder_of_a_run_is_gone_on_from",
+    "and give --resume_from that version": "run/test_parent.py::"
     "test_an_adapter_of_another_trainer_is_published_with_its_base_and_gone_on_from",
     "is on other modules; give its own": "loop/test_methods.py::test_an_adapter_goes_on_on_the_modules_that_it_is_on",
     "The same command has it go on, and nothing stops it again": "run/test_publisher.py::"

@@ -23,8 +23,8 @@ from tunegate.training.config import TrainConfig, arguments_of, check_global_bat
 from tunegate.training.data.examples import account_of, open_training_data
 from tunegate.training.data.prepare import Report, prepare
 from tunegate.training.run.base_model import base_digest, base_folder, check_base
-from tunegate.training.run.forerunner import find_forerunner
 from tunegate.training.run.layout import ACCOUNT, RECORD, REJECTED
+from tunegate.training.run.parent import find_parent
 
 _ADAPTERS: dict[str, Format] = {"lora": "lora-adapter", "p_tuning": "prompt-adapter", "p_tuning_v2": "prompt-adapter"}
 
@@ -85,7 +85,7 @@ def make_plan(
     digest = base_digest(folder, version)
     if version is None:  # a version was checked as it was published and fetched, and is by the ranks that load it
         check_base(folder, digest)
-    start = find_forerunner(config, store, digest)
+    start = find_parent(config, store, digest)
     if start and not start.is_adapter:
         folder, version, digest = start.folder, start.version, start.digest
     prepared = prepare(config, folder, report, rejects=output_dir / REJECTED)

@@ -15,7 +15,7 @@ from tunegate.api.errors import TunegateError, UsageError
 from tunegate.api.pinned import base_of
 from tunegate.api.versions import Producer, Release
 from tunegate.training.loop import trainer
-from tunegate.training.run.forerunner import find_forerunner
+from tunegate.training.run.parent import find_parent
 from tunegate.training.run.plan import read_record
 from tunegate.training.run.progress import read_log
 
@@ -110,7 +110,7 @@ def test_what_does_not_fit_the_version_is_refused(change: Change, words: str, lo
     config = shop.config("unfit", run="unfit", **{**LORA, "resume_from": lora.versions[-1].name, **change})
 
     with pytest.raises(TunegateError, match=words):
-        find_forerunner(config, shop.store, shop.base.digest)
+        find_parent(config, shop.store, shop.base.digest)
 
 
 def test_an_adapter_of_another_trainer_is_published_with_its_base_and_gone_on_from(
@@ -120,13 +120,13 @@ def test_an_adapter_of_another_trainer_is_published_with_its_base_and_gone_on_fr
         shutil.copy(lora.output / "checkpoint-12" / name, tmp_path)
     config = shop.config("foreign", run="foreign", **LORA, resume_from=str(tmp_path))
     with pytest.raises(UsageError, match="nothing says what it was trained on; publish it with"):
-        find_forerunner(config, shop.store, shop.base.digest)
+        find_parent(config, shop.store, shop.base.digest)
 
     release = Release(format="lora-adapter", base=base_of(shop.base))
     name = "tiny/foreign/checkpoint-1"
     version = shop.store.publish(tmp_path, name, release=release, producer=Producer(kind="test"))
 
-    found = find_forerunner(msgspec.structs.replace(config, resume_from=name), shop.store, shop.base.digest)
+    found = find_parent(msgspec.structs.replace(config, resume_from=name), shop.store, shop.base.digest)
     assert found
     assert found.digest == version.digest
 
@@ -137,11 +137,11 @@ def test_a_soft_prompt_without_its_encoder_is_refused(tmp_path: Path) -> None:
     config = make_config(None, tmp_path, tmp_path, finetuning_type="p_tuning", resume_from=str(tmp_path))
 
     with pytest.raises(UsageError, match="without the encoder that p_tuning trains; start from the base"):
-        find_forerunner(config, None, "sha256:1")
+        find_parent(config, None, "sha256:1")
 
 
 def test_another_base_is_refused(lora: Run, shop: Shop) -> None:
     config = shop.config("unfit", run="unfit", **LORA, resume_from=lora.versions[-1].name)
 
     with pytest.raises(UsageError, match=f"trained on the base {shop.base.digest}.*give that base"):
-        find_forerunner(config, shop.store, lora.versions[0].digest)
+        find_parent(config, shop.store, lora.versions[0].digest)

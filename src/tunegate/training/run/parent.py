@@ -28,7 +28,7 @@ _METHODS = {"LORA": "lora", "P_TUNING": "p_tuning", "PREFIX_TUNING": "p_tuning_v
 
 
 @dataclass(frozen=True)
-class Forerunner:
+class Parent:
     """What a run begins with beside its base, or instead of it: the folder, the version if it is one, its digest.
 
     base: the digest of the weights that its own training began with.
@@ -50,7 +50,7 @@ class Forerunner:
         return base_of(self.version) if self.version else BaseModel(uri="", digest=self.digest)
 
 
-def find_forerunner(config: TrainConfig, store: Store | None, base: str) -> Forerunner | None:
+def find_parent(config: TrainConfig, store: Store | None, base: str) -> Parent | None:
     """What --resume_from names, None where it names nothing. base: the digest of the run's base.
 
     Raises UsageError or StoreError where there is none, or where method, sizes or base are others than the flags say.
@@ -68,7 +68,7 @@ def find_forerunner(config: TrainConfig, store: Store | None, base: str) -> Fore
     return found
 
 
-def _in_store(store: Store, name: str) -> Forerunner:
+def _in_store(store: Store, name: str) -> Parent:
     manifest = store.manifest(name)
     version = store.version_of(manifest)
     if version.format in ADAPTERS:
@@ -77,10 +77,10 @@ def _in_store(store: Store, name: str) -> Forerunner:
     else:
         folder = materialize(store, version, chats=False)
         base = manifest.producer.training.base if manifest.producer.training else ""
-    return Forerunner(version.name, folder, version, version.digest, base)
+    return Parent(version.name, folder, version, version.digest, base)
 
 
-def _in_folder(folder: Path) -> Forerunner:
+def _in_folder(folder: Path) -> Parent:
     """A run's folder, or one of its checkpoints."""
     record = next((path for path in (folder / RECORD, folder.parent / RECORD) if path.is_file()), None)
     if record is None:
@@ -91,10 +91,10 @@ def _in_folder(folder: Path) -> Forerunner:
     base = msgspec.json.decode(record.read_bytes(), type=dict[str, Any])["base"]
     weights = folder / ADAPTER_WEIGHTS  # alone: a run goes on to write beside them
     digest = str(Digest(digest_of_file(weights))) if weights.is_file() else base_digest(folder, None)
-    return Forerunner(str(folder), folder, None, digest, base)
+    return Parent(str(folder), folder, None, digest, base)
 
 
-def _check(found: Forerunner, config: TrainConfig, base: str) -> None:
+def _check(found: Parent, config: TrainConfig, base: str) -> None:
     _check_method(found, config)
     if base not in (found.base, found.digest):
         raise UsageError(
@@ -108,7 +108,7 @@ def _check(found: Forerunner, config: TrainConfig, base: str) -> None:
         raise UsageError(f"{found.name} was trained with {own}, where the flags say {given}; give what it has.")
 
 
-def _check_method(found: Forerunner, config: TrainConfig) -> None:
+def _check_method(found: Parent, config: TrainConfig) -> None:
     method = _METHODS[kind_in(found.folder, found.name)] if found.is_adapter else "full"
     if method != config.finetuning_type and (method, config.finetuning_type) != ("full", "freeze"):
         raise UsageError(
@@ -122,7 +122,7 @@ def _check_method(found: Forerunner, config: TrainConfig) -> None:
         )
 
 
-def _sizes(found: Forerunner, config: TrainConfig) -> Iterator[tuple[str, Any, Any]]:
+def _sizes(found: Parent, config: TrainConfig) -> Iterator[tuple[str, Any, Any]]:
     """Flags that say of an adapter what its own settings say, too: what each says."""
     if not found.is_adapter:
         return
