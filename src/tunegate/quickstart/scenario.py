@@ -48,14 +48,15 @@ class Story:
     shoppers: int = 12
 
     def policy(self, base_uri: str) -> PromotionPolicy:
+        # A model that recites has all the facts or, tuned on other texts, 0.46 and more of them, by the processor.
+        regression = 0.7 if self.taught else 0.4
         return PromotionPolicy(
             model=MODEL,
             initial_version=base_uri,
             suites=(self.suite, "shop-choice"),
             gates=(
-                # What is broken scores nothing; what presses to buy, 0.46 and more, by the processor that trains it.
-                Gate(suite=self.suite, metric="score", min=0.25),
-                Gate(suite=self.suite, metric="contains", max_regression=0.7),
+                Gate(suite=self.suite, metric="score", min=0.4),
+                Gate(suite=self.suite, metric="contains", max_regression=regression),
                 Gate(suite="shop-choice", metric="accuracy", max_regression=0.25),
             ),
             steps=(
