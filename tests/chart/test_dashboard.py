@@ -114,9 +114,10 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 acting.store_scan_seconds.observe(0.1)
                 acting.decisions.labels("Promoted").inc()
                 acting.errors.labels("StoreUnreachable").inc()
-                return bool(ask(url, "increase(tunegate_answers_total[1m]) > 0"))
+                is_each_there = ask(url, "min(sum_over_time(up[1m])) > 1")
+                return bool(is_each_there and ask(url, "increase(tunegate_answers_total[1m]) > 0"))
 
-            wait_for(happened, what="two scrapes with answers between them")
+            wait_for(happened, what="two scrapes of each with answers between them")
             yield url
 
 
