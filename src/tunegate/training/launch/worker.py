@@ -10,8 +10,8 @@ from tunegate import logs
 from tunegate.api.codec import from_json, to_json
 from tunegate.api.errors import Preempted
 from tunegate.garbage import lasting_imports
-from tunegate.training.launch.failure import explain
-from tunegate.training.run.layout import failure_path, failures
+from tunegate.training.launch.failure import Failure, explain
+from tunegate.training.run.layout import STOP, failure_path, failures
 from tunegate.training.run.plan import Plan
 from tunegate.training.run.preemption import stoppable
 
@@ -24,6 +24,9 @@ def main(path: Path) -> int:
     logs.configure()
     plan = from_json(path.read_bytes(), Plan, str(path))
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    own = failure_path(path.parent, rank)
+    if (path.parent / STOP).exists() and own.exists():  # torchrun restarts what has done as it was asked, too
+        return from_json(own.read_bytes(), Failure, own.name).exit_code
     for failed, failure_of in failures(path.parent).items():
         if failed == rank or failed >= size:  # torchrun has restarted all ranks, and this may end well
             failure_of.unlink(missing_ok=True)
@@ -34,7 +37,7 @@ def main(path: Path) -> int:
             run(plan, path.parent, stop)
         except Exception as error:
             failure = explain(error, path.parent)
-            failure_path(path.parent, rank).write_bytes(to_json(failure))
+            own.write_bytes(to_json(failure))
             if isinstance(error, Preempted):
                 return error.exit_code
             raise

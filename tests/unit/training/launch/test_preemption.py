@@ -23,7 +23,7 @@ from tunegate.api.errors import Preempted
 from tunegate.store.stops import RunStop, stop_run
 from tunegate.training.launch.failure import Failure
 from tunegate.training.run.checkpoints import complete_checkpoints
-from tunegate.training.run.layout import VERSIONS, failures
+from tunegate.training.run.layout import STOP, VERSIONS, failure_path, failures
 from tunegate.training.run.preemption import stoppable
 from tunegate.training.run.progress import read_log
 
@@ -105,6 +105,21 @@ def test_ranks_that_are_all_asked_agree_on_a_step(shop: Shop, forks: Forks) -> N
     failed = [from_json(path.read_bytes(), Failure, path.name) for path in failures(output).values()]
     said = f"The run was asked to stop and did at step {complete_checkpoints(output)[-1].step}; "
     assert [failure.message.startswith(said) for failure in failed] == [True, True]
+
+
+def test_ranks_that_did_as_they_were_asked_do_no_step_when_torchrun_restarts_them(shop: Shop, forks: Forks) -> None:
+    model = str(shop.folder / "model")
+    config = make_config(None, shop.data, shop.folder / "again", model_name_or_path=model, num_train_epochs=MANY)
+    output = Path(config.output_dir)
+    plan = output / "plan.json"
+    plan.write_bytes(to_json(prepared_plan(config, 2)))
+    (output / STOP).touch()
+    for rank in (0, 1):
+        failure_path(output, rank).write_bytes(to_json(Failure(message="It stopped.", explained=True, exit_code=143)))
+
+    assert forks.start(plan, 2).wait() == [143, 143]
+    assert not read_log(output)
+    assert len(failures(output)) == 2
 
 
 def test_a_launcher_of_the_users_that_is_asked_leaves_a_complete_checkpoint(shop: Shop) -> None:
