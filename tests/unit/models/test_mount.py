@@ -9,7 +9,7 @@ import pytest
 
 from tunegate.api.errors import DigestError, ModelError, NotFoundError
 from tunegate.api.pinned import Pinned, index_of, parse_storage_uri, storage_uri
-from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
+from tunegate.api.versions import BaseModel, ModelVersion, Producer, Prompts, Release
 from tunegate.models import materialize
 from tunegate.models.mount import deliver, read_mounted, servable
 from tunegate.store import Store
@@ -78,6 +78,29 @@ def test_the_index_that_a_release_names_arrives_whole_or_the_version_does_not(
     with pytest.raises(DigestError, match=r"knowledge/help/.*index\.json differs from its manifest"):
         deliver(store, pinned(version), elsewhere := tmp_path / "elsewhere")
     assert not (elsewhere / "manifest.json").exists()
+
+
+def test_without_weights_only_what_the_release_is_made_of_arrives_and_is_held_against_the_digest(
+    store: Store, base: ModelVersion, adapter: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(adapter, source)
+    (source / "prompts").mkdir()
+    (source / "prompts/answer.md").write_text("Answer.")
+    release = Release(format="lora-adapter", prompts=Prompts(), base=BaseModel(uri=base.uri, digest=base.digest))
+    version = store.publish(source, "shop/run/checkpoint-9", release=release, producer=MADE)
+
+    deliver(store, Pinned(version.name, version.digest, weights=False), into := tmp_path / "models")
+
+    assert set(shown(into)) == {"manifest.json", "release.yaml", "prompts/answer.md"}
+    manifest, read = read_mounted(into, weights=False)
+    assert (manifest.digest, read) == (version.digest, release)
+    with pytest.raises(DigestError, match="is not the file that shop/run/checkpoint-9"):
+        read_mounted(into)
+    (into / "prompts/answer.md").unlink()
+    (into / "prompts/answer.md").write_text("Lie.")
+    with pytest.raises(DigestError, match=r"prompts/answer\.md is not the file"):
+        read_mounted(into, weights=False)
 
 
 def test_resume_state_stays_in_the_store(store: Store, tiny: Path, tmp_path: Path) -> None:

@@ -114,6 +114,11 @@ def test_a_key_file_is_made_by_the_command_of_the_message_and_then_readable(tmp_
             [["--engine-model", "x", "--engine-url", "http://127.0.0.1:9"]],
         ),
         (
+            "--engine-model can't be used: ",
+            ["--engine-model", "{run}", "--engine-url", "http://127.0.0.1:9"],
+            [["--engine-model", "{run}-{checkpoint}", "--engine-url", "http://127.0.0.1:9"]],
+        ),
+        (
             " is not a URL; write it as http://HOST:PORT.",
             ["--engine-url", "127.0.0.1:9"],
             [["--engine-url", "http://127.0.0.1:9"]],
@@ -281,6 +286,15 @@ def test_an_engine_answers_for_the_model_and_key_that_it_knows() -> None:
                 warm(Engine(engine.url, model), key)
             assert words in str(caught.value)
         warm(Engine(engine.url, engine.model), "sk-1")
+
+
+def test_an_engine_that_answers_for_every_name_serves_no_version_until_it_refuses_others() -> None:
+    """As a gateway with one model behind it, or a server that does not look at the name."""
+    with run_engine() as engine, refused("; have it refuse names that it does not serve.") as caught:
+        warm(Engine(engine.url, engine.model, absent="shop-000000000000"))
+    assert "answers for 'shop-000000000000' as for '/models/x@main'" in str(caught.value)
+    with run_engine(Particular()) as engine:
+        warm(Engine(engine.url, engine.model, absent="shop-000000000000"), "sk-1")
 
 
 def test_an_engine_that_was_started_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:

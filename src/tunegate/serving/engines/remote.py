@@ -45,7 +45,8 @@ class Pulse:
 class Engine:
     """Where the engine is and what it calls the model. `child` is None for an engine that is not ours, `limits` for
     one that has none that we know. `features`: which fields of a request it honors. `pulse`: how it shows that it
-    works; after `stall_seconds` without a step, while it has requests, it counts as hung.
+    works; after `stall_seconds` without a step, while it has requests, it counts as hung. absent: a name that it must
+    not answer for, where it has each version under a name of its own.
     """
 
     url: str
@@ -55,6 +56,7 @@ class Engine:
     features: EngineFeatures = ANY
     pulse: Pulse | None = None
     stall_seconds: float = STALL_SECONDS
+    absent: str = ""
 
     async def until_warm(self, session: aiohttp.ClientSession) -> None:
         """Wait until the engine has answered a first request. Raises ServingError when it can't."""
@@ -64,18 +66,27 @@ class Engine:
             if asyncio.get_running_loop().time() > deadline:
                 raise ServingError(f"The engine at {self.url} did not come up within {START_SECONDS:.0f} s; start it.")
             await asyncio.sleep(_WATCH_SECONDS)
-        body = {"model": self.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
-        url = f"{self.url}/v1/chat/completions"
+        status, text = await self._first_answer(session, self.model)
+        if status != 200:
+            remedy = f"check --engine-model and {environment.ENGINE_KEY}" if self.child is None else self._tail()
+            said = f"status {status}: {text[:300]}; {remedy}"
+            raise ServingError(f"The engine at {self.url} refused to answer for {self.model!r}, with {said}.")
+        if self.absent and (await self._first_answer(session, self.absent))[0] == 200:
+            raise ServingError(
+                f"The engine at {self.url} answers for {self.absent!r} as for {self.model!r}, so it does not tell "
+                "versions apart, and a canary would compare a model with itself; have it refuse names that it does not "
+                "serve."
+            )
+
+    async def _first_answer(self, session: aiohttp.ClientSession, model: str) -> tuple[int, str]:
+        """The status and the text of an answer of one token. Raises ServingError where it breaks off."""
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
         try:
-            async with session.post(url, json=body) as reply:
-                text = " ".join((await reply.text()).split())
+            async with session.post(f"{self.url}/v1/chat/completions", json=body) as reply:
+                return reply.status, " ".join((await reply.text()).split())
         except (aiohttp.ClientError, TimeoutError) as error:
             self._check_child()
             raise ServingError(f"The engine at {self.url} broke off its first answer ({error}); see its log.") from None
-        if reply.status != 200:
-            remedy = f"check --engine-model and {environment.ENGINE_KEY}" if self.child is None else self._tail()
-            said = f"status {reply.status}: {text[:300]}; {remedy}"
-            raise ServingError(f"The engine at {self.url} refused to answer for {self.model!r}, with {said}.")
 
     async def until_ended(self, session: aiohttp.ClientSession) -> None:
         """Watch our own engine; raises ServingError when it is gone, or does nothing for what it is asked: then it is
