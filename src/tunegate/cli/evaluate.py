@@ -16,6 +16,7 @@ import click
 from tunegate.api import environment
 from tunegate.api.codec import to_json
 from tunegate.api.digest import short
+from tunegate.api.engine_names import is_template, name_in_engine
 from tunegate.api.errors import EvaluationError, UsageError
 from tunegate.cli.options import json_option, open_store, print_table, store_options
 from tunegate.files import default_cache, disk_errors_as
@@ -48,11 +49,22 @@ _READY_SECONDS = 1800.0  # of a server that is started to be asked; large weight
 @click.option("--url", help="Ask the server at this URL, which serves VERSION, instead of loading the model here.")
 @click.option("--model-name", help="What the server at --url calls the model; by default the first that it lists.")
 @click.option(
+    "--engine-url",
+    envvar=environment.ENGINE_URL,
+    help="Ask the engine at this URL for VERSION's weights, and what the release adds to them here. "
+    f"{environment.ENGINE_KEY} holds its key.",
+)
+@click.option(
+    "--engine-model",
+    envvar=environment.ENGINE_MODEL,
+    help="What the engine at --engine-url calls the model, or a template as for `tunegate serve`.",
+)
+@click.option(
     "--concurrency",
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="How many questions the server at --url is asked at once.",
+    help="How many questions the server at --url, or the engine at --engine-url, is asked at once.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Ask only the first N questions of each suite.")
 @click.option("--force", is_flag=True, help="Measure again, also where the store holds the result.")
@@ -87,6 +99,8 @@ def command(
     suites: tuple[str, ...],
     url: str | None,
     model_name: str | None,
+    engine_url: str | None,
+    engine_model: str | None,
     concurrency: int,
     limit: int | None,
     force: bool,
@@ -103,9 +117,9 @@ def command(
 
     A result that the store holds for the same version and the same questions is shown, not measured again. A result
     of --limit is kept, but never in place of one over more questions. Business questions to a version with prompts,
-    knowledge or tools are asked as users ask, of a server that is started for it. With --url, whoever started that
-    server vouches for what it serves, unless it says which version that is; TUNEGATE_API_KEY is the key that it is
-    sent.
+    knowledge or tools are asked as users ask, of a server that is started for it. With --url or --engine-url, whoever
+    started that server vouches for what it serves, unless it says which version that is; TUNEGATE_API_KEY is the key
+    that the server at --url is sent.
     """
     from tunegate import logs
     from tunegate.evaluation import choice, load_suites
@@ -122,17 +136,26 @@ def command(
     loaded = patiently(patience, partial(load_suites, suites, limit, endpoint_url=endpoint_url))
     if submission and not (len(loaded) == 1 and isinstance(loaded[0], choice.ChoiceSuite)):
         raise UsageError("--submission is for one suite of kind choice; evaluate the others by themselves.")
+    if url and engine_url:
+        raise UsageError("--url asks a server, and --engine-url an engine behind one of ours; give one of them.")
+    if engine_model and not engine_url:
+        raise UsageError("--engine-model says what the engine at --engine-url calls the model; give both.")
     if model_name and not url:
         raise UsageError("--model-name says what the server at --url calls the model; give both.")
     store = patiently(patience, partial(open_store, store_uri, endpoint_url))
     found = patiently(patience, partial(store.resolve, version))
-    remote = partial(_remote, url, model_name, found.digest, concurrency) if url else None
+    key = os.environ.get(environment.API_KEY)
+    if engine_url:
+        key = os.environ.get(environment.ENGINE_KEY)
+        model_name = name_in_engine(engine_model, found) if engine_model and is_template(engine_model) else engine_model
+    asked = url or engine_url
+    remote = partial(_remote, asked, model_name, key, found.digest, concurrency) if asked else None
     served, here = loaded[:0], loaded
     if not url and patiently(patience, partial(read_release, store, found)).has_parts:
         served = [suite for suite in loaded if isinstance(suite, BusinessSuite) and not suite.is_rendered]
         here = [suite for suite in loaded if suite not in served]
     measure = partial(_measure, store, found, force=force, is_limited=limit is not None, shard=part, patience=patience)
-    results = measure(served, partial(_served, store, found, concurrency)) if served else []
+    results = measure(served, partial(_served, store, found, (engine_url, engine_model), concurrency)) if served else []
     results += measure(here, remote) if here else []
     submitted = choice.submission(results[0]) if submission and results else None
     _write((output, to_json(results)), (submission, to_json(submitted)), (summary, _summary(results)))
@@ -157,16 +180,19 @@ def _write(*files: tuple[Path | None, bytes]) -> None:
 
 
 @contextmanager
-def _remote(url: str, model_name: str | None, digest: str, concurrency: int) -> Iterator[RemoteModel]:
+def _remote(url: str, model_name: str | None, key: str | None, digest: str, concurrency: int) -> Iterator[RemoteModel]:
     from tunegate.evaluation.models.remote import RemoteModel
 
-    with closing(RemoteModel(url, model_name, os.environ.get(environment.API_KEY), digest, concurrency)) as model:
+    with closing(RemoteModel(url, model_name, key, digest, concurrency)) as model:
         yield model
 
 
 @contextmanager
-def _served(store: Store, version: ModelVersion, concurrency: int) -> Iterator[RemoteModel]:
-    """The version behind a server of its own, with all that its release has. Raises ProcessError as that ends."""
+def _served(
+    store: Store, version: ModelVersion, engine: tuple[str | None, str | None], concurrency: int
+) -> Iterator[RemoteModel]:
+    """The version behind a server of its own, with all that its release has. `engine`: the URL of one that has the
+    weights, and what it calls them. Raises ProcessError as that ends."""
     from tunegate.processes import Child, answers, free_port
 
     port, name = free_port(), f"evaluated-{short(version.digest)}"
@@ -175,9 +201,10 @@ def _served(store: Store, version: ModelVersion, concurrency: int) -> Iterator[R
     url, log = f"http://127.0.0.1:{port}", default_cache() / "logs" / f"{name}.log"
     # Nobody votes on these answers, and nobody else asks for any.
     private = {environment.FEEDBACK_KEY: secrets.token_hex(32), environment.KEYS: "", environment.MODEL_NAME: ""}
+    private |= {environment.ENGINE_URL: engine[0] or "", environment.ENGINE_MODEL: engine[1] or ""}
     with Child.start(name, argv, log=log, env=private) as server:
         server.wait_until(lambda: answers(f"{url}/v2/health/ready"), seconds=_READY_SECONDS)
-        with _remote(url, None, version.digest, concurrency) as model:
+        with _remote(url, None, os.environ.get(environment.API_KEY), version.digest, concurrency) as model:
             yield model
 
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from tests.unit.evaluation.builders import write_business, write_choice
+from tests.unit.evaluation.servers import Server, said
 from tests.unit.serving.releases import build_index
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.policy import Gate
@@ -256,16 +258,52 @@ def test_a_real_model_is_put_before_pages_that_give_orders(store: Store, version
         assert {metric.name for metric in result.metrics} >= {"score", "excludes"}
 
 
+def outside(folder: Path) -> Path:
+    """A suite of what the index of a shop has no answer to."""
+    refused = [{"kind": "contains", "any": ["The knowledge base does not say."]}]
+    asked = [{"role": "user", "content": "Who won the football match last night?"}]
+    return write_business(folder / "outside", [{"id": "0", "messages": asked, "rules": refused}], max_tokens=4)
+
+
+def test_an_engine_that_has_the_weights_is_asked_by_the_version_s_name_also_behind_what_a_release_adds(
+    store: Store, version: ModelVersion, business: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(store, build_index(tmp_path / "index"), "shop")
+    derived = derive(store, version, "shop/grounded/checkpoint-0", Changes(knowledge="shop"))
+    asked = []
+
+    def reply(body: dict[str, Any]) -> Any:
+        asked.append(body["model"])
+        if body["model"] not in ("base-checkpoint-0", "grounded-checkpoint-0"):
+            return 404, {"error": {"message": "No such model."}}, {}
+        return said("$1")
+
+    monkeypatch.setenv("TUNEGATE_ENGINE_KEY", "sk-1")
+    monkeypatch.setenv("TUNEGATE_ENGINE_MODEL", "acme/{run}-{checkpoint}")
+    monkeypatch.delenv("TUNEGATE_API_KEY", raising=False)
+    with Server(reply, key="sk-1") as engine:
+        monkeypatch.setenv("TUNEGATE_ENGINE_URL", engine.url)
+        assert evaluate(version.name, "--suite", business) == 1, "the engine has no model of that name"
+        monkeypatch.setenv("TUNEGATE_ENGINE_MODEL", "{run}-{checkpoint}")
+        asked.clear()
+        assert evaluate(version.name, "--suite", business) == 0
+        assert evaluate(derived.name, "--suite", outside(tmp_path)) == 0
+
+    answered = [record.scores["score"] for record in found(store, version, "shop-test").records]
+    assert answered == [0.0, 1.0, 0.0]
+    assert [record.scores["score"] for record in found(store, derived, "shop-test").records] == [1.0]
+    assert dict.fromkeys(asked) == dict.fromkeys(
+        ("base-checkpoint-0", "grounded-checkpoint-0", "no-such-run-checkpoint-0")
+    )
+
+
 def test_a_release_is_measured_as_it_is_served_and_its_index_besides(
     store: Store, version: ModelVersion, choice: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its server answers business questions: what the index has no answer to, a fixed sentence says."""
     publish(store, build_index(tmp_path / "index"), "shop")
     derived = derive(store, version, "shop/grounded/checkpoint-0", Changes(knowledge="shop"))
-    refused = [{"kind": "contains", "any": ["The knowledge base does not say."]}]
-    asked = [{"role": "user", "content": "Who won the football match last night?"}]
-    suite = write_business(tmp_path / "outside", [{"id": "0", "messages": asked, "rules": refused}], max_tokens=4)
-    words = ("--suite", suite, "--suite", choice, "--suite", "shop-knowledge", "--limit", 40)
+    words = ("--suite", outside(tmp_path), "--suite", choice, "--suite", "shop-knowledge", "--limit", 40)
     assert evaluate(version.name, "--suite", "shop-knowledge") == 1
     assert re.search(
         "has no knowledge that shop-knowledge could measure; .* tunegate release derive shop/base/checkpoint-0 --know",
