@@ -23,9 +23,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import make_evaluation, make_policy
+from tests.builders import make_cluster_policy, make_evaluation
 from tests.processes import processes_about
-from tunegate.api.policy import CanaryStep, FeedbackGuard, PromotionPolicy, write_policy_file
+from tunegate.api.policy import ClusterPolicy, write_policy_file
 from tunegate.api.promotion import TERMINAL, Promotion
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.local.state import Home, write
@@ -38,22 +38,26 @@ SUITE = "quality"
 
 
 class Engine(BaseHTTPRequestHandler):
-    """Says yes to everything, in OpenAI's form."""
+    """Says yes to everything, in OpenAI's form, for the models that it has by name."""
 
     protocol_version = "HTTP/1.1"
+    models = ("base-checkpoint-0", "run-1-checkpoint-1")
 
     def do_GET(self) -> None:
         self._answer({"status": "ok"})
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
+        model = json.loads(self.rfile.read(int(self.headers["content-length"])))["model"]
+        if model not in self.models:
+            self._answer({"error": {"message": f"There is no {model}."}}, 404)
+            return
         message = {"role": "assistant", "content": "Yes."}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         self._answer({"id": self.headers.get("x-request-id", ""), "object": "chat.completion", "choices": [choice]})
 
-    def _answer(self, body: object) -> None:
+    def _answer(self, body: object, status: int = 200) -> None:
         text = json.dumps(body).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(text)))
         self.end_headers()
@@ -101,18 +105,18 @@ class Machine:
         write(self.home.policy_file, write_policy_file(self._policy(versions[0].uri)))
         return versions[1]
 
-    @staticmethod
-    def _policy(initial: str) -> PromotionPolicy:
-        return make_policy(
-            initial_version=initial,
-            steps=(CanaryStep(weight=20, min_verdicts=2), CanaryStep(weight=50, min_verdicts=5)),
-            feedback=FeedbackGuard(alpha=0.05, margin=0.3, min_verdicts=5),
-            baking_seconds=2,
+    def _policy(self, initial: str) -> ClusterPolicy:
+        url = {"address": self.engine_url, "model": "{run}-{checkpoint}"}
+        return make_cluster_policy(
+            initialVersion=initial,
+            steps=[{"weight": 20, "minVerdicts": 2}, {"weight": 50, "minVerdicts": 5}],
+            feedback={"alpha": 0.05, "margin": 0.3, "minVerdicts": 5},
+            bakingSeconds=2,
+            serving={"engine": "URL", "url": url},
         )
 
     def start(self) -> None:
         argv = ["local", "up", "--home", str(self.home.folder), "--port", str(self.port)]
-        argv += ["--engine-url", self.engine_url, "--engine-model", "yes"]
         with (self.home.folder / "platform.log").open("ab") as log:
             self._process = subprocess.Popen([sys.executable, "-m", "tunegate", *argv], stdout=log, stderr=log)
 
@@ -221,6 +225,7 @@ def test_a_platform_killed_in_every_phase_comes_to_the_same_end(
     status = machine.records()[0].status
     assert status.decision is not None
     assert status.decision.outcome == outcome
+    assert status.vouched_for_by == f"whoever runs {engine_url}"
     seen = [step.phase for step in status.history]
     assert list(dict.fromkeys(seen)) == phases
     assert seen.count(phases[-1]) == 1
@@ -255,7 +260,7 @@ def test_a_stopped_platform_goes_on_serving_what_it_promoted(tmp_path: Path, eng
 
 def test_a_port_in_use_is_one_sentence(tmp_path: Path, engine_url: str) -> None:
     home = Home(tmp_path / "home")
-    write(home.policy_file, write_policy_file(make_policy()))
+    write(home.policy_file, write_policy_file(make_cluster_policy()))
     port = engine_url.rsplit(":", 1)[1]
     argv = [sys.executable, "-m", "tunegate", "local", "up", "--home", str(home.folder), "--port", port]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)

@@ -82,6 +82,20 @@ ACCEPTED = [
         ),
         id="pods",
     ),
+    pytest.param(policy(serving={"engine": "URL", "url": {"address": "https://llm.example/v1"}}), id="engine-at-a-url"),
+    pytest.param(
+        policy(
+            serving={
+                "engine": "URL",
+                "url": {
+                    "address": "http://ray.models.svc:8000",
+                    "model": "acme/{run}/{checkpoint}",
+                    "keySecret": {"name": "ray", "key": "token"},
+                },
+            }
+        ),
+        id="engine-at-a-url-with-names-and-a-key",
+    ),
     pytest.param(policy(selection={"type": "BestOf", "suite": "shop-en", "metric": "score"}), id="best-of"),
     pytest.param(policy(selection={"type": "Latest", "suite": "", "metric": ""}), id="latest-as-tunegate-writes-it"),
     pytest.param(policy(stopTraining={"when": "NoGain", "suite": "shop-en", "metric": "score"}), id="stop-training"),

@@ -118,6 +118,9 @@ REFUSED = [
     pytest.param(policy(historyLimit=0), "greater than or equal to 1", id="history-limit-zero"),
     pytest.param(policy(serving={"replicas": 0}), "greater than or equal to 1", id="no-replicas"),
     pytest.param(policy(serving={"engine": "vllm"}), '"Transformers", "VLLM"', id="engine-word"),
+    pytest.param(
+        policy(serving={"engine": "URL", "url": {"address": "llm.example"}}), "should match", id="engine-address"
+    ),
     pytest.param(policy(evaluation={"limit": 0}), "greater than or equal to 1", id="limit-zero"),
     pytest.param(policy(selection={"type": "BestOf"}), "BestOf needs suite and metric", id="best-of-nothing"),
     pytest.param(policy(selection={"suite": "shop-en", "metric": "score"}), "Latest has neither", id="latest-of"),

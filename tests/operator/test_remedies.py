@@ -76,6 +76,24 @@ CREATED = [
         for part in ("evaluation", "serving")
     ),
     Case(
+        "url says where the engine of engine: URL is; give both, or neither",
+        policy(serving={"engine": "URL"}),
+        policy(serving={"engine": "URL", "url": {"address": "https://llm.example"}}),
+    ),
+    Case(
+        "url says where the engine of engine: URL is; give both, or neither",
+        policy(serving={"url": {"address": "https://llm.example"}}),
+        policy(serving={}),
+    ),
+    *(
+        Case(
+            "model must tell versions apart, or a canary would compare a model with itself; put {digest} into it",
+            policy(serving={"engine": "URL", "url": {"address": "https://llm.example", "model": "shop"}}),
+            policy(serving={"engine": "URL", "url": {"address": "https://llm.example", "model": model}}),
+        )
+        for model in ("shop-{digest}", "{run}-{checkpoint}")
+    ),
+    Case(
         "selection BestOf needs suite and metric, and Latest has neither",
         policy(selection={"type": "BestOf", "suite": "shop-en"}),
         policy(selection={"type": "BestOf", "suite": "shop-en", "metric": "score"}),

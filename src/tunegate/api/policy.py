@@ -10,6 +10,7 @@ import yaml
 from msgspec import Meta
 
 from tunegate.api.codec import Resource, prepare
+from tunegate.api.engine_names import DEFAULT, check_template
 from tunegate.api.errors import UsageError
 from tunegate.api.evaluation import BY_PEOPLE, is_by_judge
 
@@ -133,6 +134,11 @@ class PromotionPolicy(Resource, frozen=True, kw_only=True):
     stop_training: StopTraining | None = None
     suspend: bool = False
 
+    @property
+    def vouched_for_by(self) -> str:
+        """Who says that the weights that answer are the version's; empty where tunegate holds them to its digest."""
+        return ""
+
     def __post_init__(self) -> None:
         weights = [step.weight for step in self.steps]
         if not weights or weights != sorted(set(weights)):
@@ -186,17 +192,45 @@ class EvaluationPods(Placement, frozen=True, kw_only=True):
     shards: Annotated[int, Meta(ge=1, le=64)] = 1
 
 
+class SecretKey(Resource, frozen=True, kw_only=True):
+    """One entry of a Secret in the policy's namespace."""
+
+    name: Annotated[str, Meta(min_length=1)]
+    key: Annotated[str, Meta(min_length=1)]
+
+
+class UrlEngine(Resource, frozen=True, kw_only=True):
+    """An engine that somebody else runs, and who vouches for the weights that answer there.
+
+    address: of its OpenAI-compatible API, with or without /v1. model: a template of what it calls each version, as
+    `tunegate.api.engine_names` has it. key_secret: where the API key is that it asks for.
+    """
+
+    address: Annotated[str, Meta(pattern=r"^https?://[^/\s]+(/\S*)?$")]
+    model: str = DEFAULT
+    key_secret: SecretKey | None = None
+
+    def __post_init__(self) -> None:
+        check_template(self.model)
+
+
 class ServingPods(Placement, frozen=True, kw_only=True):
     """One version's servers.
 
+    url: where the engine is, for `URL` alone: it has the weights, and the servers none.
     ready_timeout_seconds: how long a new server may take before it counts as failed.
     unavailable_seconds: how long one that had traffic may be away before it counts as failed.
     """
 
     replicas: Annotated[int, Meta(ge=1)] = 1
-    engine: Literal["Transformers", "VLLM"] = "Transformers"
+    engine: Literal["Transformers", "VLLM", "URL"] = "Transformers"
+    url: UrlEngine | None = None
     ready_timeout_seconds: Seconds = 1800
     unavailable_seconds: Seconds = 120
+
+    def __post_init__(self) -> None:
+        if (self.engine == "URL") != (self.url is not None):
+            raise ValueError("serving.url says where the engine of engine: URL is; give both, or neither")
 
 
 class Gateway(Resource, frozen=True, kw_only=True):
@@ -227,6 +261,10 @@ class ClusterPolicy(PromotionPolicy, frozen=True, kw_only=True):
     evaluation: EvaluationPods = EvaluationPods()
     serving: ServingPods = ServingPods()
     traffic: Traffic = Traffic()
+
+    @property
+    def vouched_for_by(self) -> str:
+        return f"whoever runs {self.serving.url.address}" if self.serving.url else ""
 
 
 class Metadata(Resource, frozen=True, kw_only=True, forbid_unknown_fields=False):

@@ -122,10 +122,13 @@ class PromotionStatus(Resource, frozen=True, kw_only=True):
     baked: when it had baked without a sign of harm, and is to get all of the traffic.
     waiting: what a canary step waits for, with the numbers; empty while it waits for nothing.
     record: None until it is over and its record is written.
+    vouched_for_by: who says that the weights that answer are the candidate's; empty where tunegate holds them to its
+    digest.
     """
 
     phase: Phase = "Pending"
     stable: ModelVersion | None = None
+    vouched_for_by: str = ""
     step: int = 0
     weight: int = 0
     canary_started: datetime | None = None

@@ -19,6 +19,7 @@ from tunegate.api.policy import read_policy_file
 from tunegate.cli.options import home_option, json_option, print_table
 
 if TYPE_CHECKING:
+    from tunegate.api.policy import ClusterPolicy
     from tunegate.local.state import Home
 
 
@@ -55,6 +56,7 @@ def up(home: Home, policy: Path | None, port: int, limit: int | None, **where: A
     text = policy.read_bytes() if policy else None
     # a policy that can't be used is refused before anything starts
     asked = home.policy() if text is None else read_policy_file(text, str(policy))
+    _check_engine(asked, where["engine_url"])
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
@@ -67,6 +69,18 @@ def up(home: Home, policy: Path | None, port: int, limit: int | None, **where: A
         click.echo(f"To talk to the model in a browser, open {platform.url}/")
         platform.run(stop, lambda event: click.echo(f"{event.promotion}  {event.reason}: {event.message}".strip()))
     click.echo("Stopped; start it again to resume.")
+
+
+def _check_engine(policy: ClusterPolicy, engine_url: str | None) -> None:
+    """Raises UsageError for an engine of a policy that could not be asked from here."""
+    url = policy.serving.url
+    if url and engine_url:
+        raise UsageError(f"The policy names the engine at {url.address}; leave out --engine-url.")
+    if url and url.key_secret and not os.environ.get(environment.ENGINE_KEY):
+        raise UsageError(
+            f"The engine at {url.address} asks for a key, which a cluster has in the Secret {url.key_secret.name}; "
+            f"set {environment.ENGINE_KEY} to it here."
+        )
 
 
 @command.command()

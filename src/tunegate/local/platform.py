@@ -27,7 +27,7 @@ from tunegate.api import environment
 from tunegate.api.codec import to_json
 from tunegate.api.digest import short
 from tunegate.api.errors import DecisionRecordError, NotFoundError, StoreError, UsageError
-from tunegate.api.policy import PromotionPolicy
+from tunegate.api.policy import ClusterPolicy
 from tunegate.api.traffic import CHAT_PATH
 from tunegate.api.versions import ModelVersion
 from tunegate.feedback import FeedbackLog
@@ -96,7 +96,7 @@ class Platform:
         self._evaluations = Evaluations(
             self._start_evaluation, partial(find, store), partial(find_progress, store), self._said.put
         )
-        self._policy: tuple[PromotionPolicy, ModelVersion] | None = None  # the last good one, and its initial version
+        self._policy: tuple[ClusterPolicy, ModelVersion] | None = None  # the last good one, and its initial version
         self._problem = self._unrecorded = self._uncounted = self._counted = ""
         self._was_up, self._told_up = time.monotonic(), False
 
@@ -267,7 +267,7 @@ class Platform:
         self._uncounted = ""
         return replace(snapshot, tallies=tallies)
 
-    def _read_policy(self) -> tuple[PromotionPolicy, ModelVersion]:
+    def _read_policy(self) -> tuple[ClusterPolicy, ModelVersion]:
         """The policy in the file and its initial version; as long as the file can't be used, what was there before.
 
         Raises UsageError or NotFoundError where nothing was there before.
@@ -330,14 +330,19 @@ class Platform:
         argv = ["serve", version.uri, "--port", str(port), "--model-name", self._read_policy()[0].model]
         if self.config.engine_url:
             argv += ["--engine-url", self.config.engine_url, "--engine-model", self.config.engine_model or ""]
+        argv += self._engine_of_policy()
         return self._start(f"serve-{short(version.digest)}", argv)
 
     def _start_evaluation(self, version: ModelVersion, suites: Sequence[str]) -> Child:
         argv = ["evaluate", version.uri, *(part for suite in suites for part in ("--suite", suite))]
-        argv += ["--patience", str(_PATIENCE_SECONDS)]
+        argv += ["--patience", str(_PATIENCE_SECONDS), *self._engine_of_policy()]
         if self.config.evaluation_limit:
             argv += ["--limit", str(self.config.evaluation_limit)]
         return self._start(f"evaluate-{short(version.digest)}", argv)
+
+    def _engine_of_policy(self) -> list[str]:
+        url = self._read_policy()[0].serving.url
+        return ["--engine-url", url.address, "--engine-model", url.model] if url else []
 
     def _start(self, name: str, argv: Sequence[str]) -> Child:
         log = self.config.home.logs / f"{name}.log"

@@ -18,7 +18,7 @@ import msgspec
 
 from tunegate.api.codec import Resource, from_json, from_yaml, to_json
 from tunegate.api.errors import NotFoundError, TunegateError, UsageError
-from tunegate.api.policy import PromotionPolicy, is_bare_spec, read_policy_file
+from tunegate.api.policy import ClusterPolicy, is_bare_spec, read_policy_file
 from tunegate.api.promotion import Abort, Approval, Promotion, RunChoice
 from tunegate.files import disk_errors_as, is_locked, locked, replace_file
 
@@ -71,14 +71,14 @@ class Home:
         """How another command names it."""
         return f"--home {shlex.quote(str(self.folder))}"
 
-    def policy(self) -> PromotionPolicy:
+    def policy(self) -> ClusterPolicy:
         """Raises NotFoundError when there is none yet, UsageError when it is malformed."""
         if not self.policy_file.exists():
             raise NotFoundError(f"{self.policy_file} does not exist; write a PromotionPolicy there or pass --policy.")
         text, source = self.policy_file.read_bytes(), str(self.policy_file)
         with contextlib.suppress(msgspec.DecodeError):
             if is_bare_spec(text):  # as 0.1.0 kept it
-                return from_yaml(text, PromotionPolicy, source)
+                return from_yaml(text, ClusterPolicy, source)
         return read_policy_file(text, source)
 
     def promotions(self) -> tuple[Promotion, ...]:

@@ -154,7 +154,8 @@ def pending(view: View) -> PromotionStatus:
         return view.status
     chosen = (each.message for each in run_choices(view.snapshot) if each.digest == view.candidate.digest)
     message = "; ".join((f"against the stable {view.stable.name}", *chosen))
-    return view.to("Verifying", "Started", message, stable=view.stable)
+    vouched = view.policy.vouched_for_by
+    return view.to("Verifying", "Started", message, stable=view.stable, vouched_for_by=vouched)
 
 
 def verifying(view: View) -> PromotionStatus:

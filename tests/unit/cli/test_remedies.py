@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from docs.generate import VALUE
 from tests.answering import answering, listening
-from tests.builders import at, make_version
+from tests.builders import at, make_cluster_policy, make_version
 from tests.refusals import call, past, refused, without_story
 from tests.unit.knowledge.embedding import embedding
 from tunegate.api.errors import UsageError
+from tunegate.api.policy import write_policy_file
 from tunegate.api.promotion import Phase, Promotion, PromotionStatus
 from tunegate.cli.quickstart import make_room
 from tunegate.cli.train import config_of
@@ -98,6 +100,41 @@ def test_what_is_over_is_explained(home: Home) -> None:
     with refused("it can't be decided any more; see: tunegate promotions explain ") as caught:
         call("promotions", "abort", "shop-1", "--home", home.folder)
     assert "shop/run-1" in as_it_stands(str(caught.value))
+
+
+def test_an_evaluation_asks_a_server_or_an_engine(store: Store) -> None:
+    at, engine = ("--url", "http://127.0.0.1:9"), ("--engine-url", "http://127.0.0.1:9")
+    words = ("evaluate", "shop/run/checkpoint-1", "--suite", "shop-en", *where(store))
+    both = "--url asks a server, and --engine-url an engine behind one of ours; give one of them."
+    with refused(both):
+        call(*words, *at, *engine)
+    for right in (at, engine):
+        past(both, *words, *right)
+    alone = "--engine-model says what the engine at --engine-url calls the model; give both."
+    with refused(alone):
+        call(*words, "--engine-model", "shop")
+    past(alone, *words, *engine, "--engine-model", "shop")
+
+
+def test_the_engine_of_a_policy_is_asked_from_here_with_the_key_that_the_message_names(
+    home: Home, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = {"address": "https://llm.example", "keySecret": {"name": "vendor", "key": "token"}}
+    policy = make_cluster_policy(serving={"engine": "URL", "url": url}, initialVersion=f"{store.uri}/a/b/checkpoint-0/")
+    (file := home.folder.parent / "policy.yaml").write_bytes(write_policy_file(policy))
+    words = ("local", "up", "--home", home.folder, "--policy", file, "--port", free_port(), *where(store))
+    with refused("The policy names the engine at VALUE; leave out --engine-url.".replace("VALUE", VALUE)):
+        call(*words, "--engine-url", "http://127.0.0.1:9")
+    keyless = " asks for a key, which a cluster has in the Secret "
+    with refused(keyless) as caught:
+        call(*words)
+    (name,) = re.findall(r"set (\w+) to it here", str(caught.value))
+    monkeypatch.setenv(name, "sk-1")
+    past(keyless, *words)
+
+
+def where(store: Store) -> list[str]:
+    return ["--store", store.uri, *(["--endpoint-url", store.endpoint_url] if store.endpoint_url else [])]
 
 
 def test_a_platform_that_does_not_run_is_looked_at(home: Home) -> None:

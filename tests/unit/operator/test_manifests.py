@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.builders import make_cluster_policy
-from tunegate.api.pinned import parse_storage_uri
+from tunegate.api.pinned import Pinned, parse_storage_uri
 from tunegate.api.versions import ModelVersion
 from tunegate.promotion.snapshot import EvaluationJob
 from tunegate_operator import manifests
@@ -49,6 +49,23 @@ def test_an_agent_is_evaluated_with_the_tools_that_it_is_served_with() -> None:
         (container,) = job["spec"]["template"]["spec"]["containers"]
         named = [each["secretRef"]["name"] for each in container["envFrom"]]
         assert named == [config.store_secret, *([secret] if secret else [])]
+
+
+def test_in_front_of_a_url_stand_servers_without_weights_and_evaluations_ask_it_by_the_same_name() -> None:
+    url = {"address": "https://llm.example/v1", "keySecret": {"name": "vendor", "key": "token"}}
+    policy = make_cluster_policy(serving={"engine": "URL", "url": url, "replicas": 2})
+    model = manifests.inference_service("models", policy, "shop", VERSION, CONFIG)["spec"]["predictor"]["model"]
+    assert parse_storage_uri(model["storageUri"]) == Pinned(VERSION.name, VERSION.digest, weights=False)
+    assert model["runtime"] == CONFIG.serving_runtime
+    job = manifests.evaluation_job("models", policy, "shop", EvaluationJob(VERSION, "quality"), CONFIG)
+    (evaluate,) = job["spec"]["template"]["spec"]["containers"]
+    key = {"secretKeyRef": {"name": "vendor", "key": "token"}}
+    for container in (model, evaluate):
+        assert manifests.elsewhere(container) == [
+            {"name": "TUNEGATE_ENGINE_URL", "value": "https://llm.example/v1"},
+            {"name": "TUNEGATE_ENGINE_MODEL", "value": "{model}-{digest}"},
+            {"name": "TUNEGATE_ENGINE_KEY", "valueFrom": key},
+        ]
 
 
 def test_switches_and_records_are_built_as_before() -> None:

@@ -49,7 +49,7 @@ ENTRIES = {
 }
 AGAIN = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), re.DOTALL)[0])
 # An answer, and no trouble: there is nothing to get out of.
-ANSWERS = {"FeedbackWorse", "Worse", "NewerVersion", "AlreadyStable"}
+ANSWERS = {"FeedbackWorse", "Worse", "NewerVersion", "AlreadyStable", "EngineVouches"}
 DOWN = error_of(
     Status(
         message='Internal error occurred: failed calling webhook "inferenceservice.kserve-webhook-server.defaulter": '

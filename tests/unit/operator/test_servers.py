@@ -11,8 +11,10 @@ import pytest
 from tests.builders import make_version
 from tests.unit.operator.world import BASE, CONFIG, World, server_of
 from tunegate.api.feedback import Tally
+from tunegate.api.pinned import parse_storage_uri
 from tunegate.kube.kinds import Object
 from tunegate_operator.manifests import remembered
+from tunegate_operator.read import condition
 
 GOOD, BAD = Tally(up=38, down=2), Tally(up=4, down=36)
 CANDIDATE = make_version("run-1", created=1)
@@ -79,6 +81,44 @@ def test_a_server_that_does_not_answer_becomes_what_the_policy_says_now() -> Non
     assert model["runtime"] == "tunegate-predictor-vllm"
     world.step()
     assert not world.written.patch, "asking once is enough"
+
+
+def test_a_version_at_a_url_is_promoted_as_any_and_who_vouches_for_its_weights_is_told() -> None:
+    url = {"address": "https://llm.example/v1"}
+    world = make_world(serving={"engine": "URL", "url": url}).until("Succeeded", limit=200).step(3)
+    assert world.promotion()["status"]["vouchedForBy"] == "whoever runs https://llm.example/v1"
+    verified = condition(world.policy(), "WeightsVerified")
+    assert (verified["status"], verified["reason"]) == ("False", "EngineVouches")
+    assert verified["message"].startswith("whoever runs https://llm.example/v1 vouches for the weights")
+    assert condition(world.policy(), "Ready")["status"] == "True"
+    assert world.policy()["status"]["stable"]["digest"] == CANDIDATE.digest
+    assert replaced(world) == {0}
+
+
+def test_a_server_that_does_not_answer_moves_to_another_engine_and_one_that_answers_only_when_asked() -> None:
+    world = World(serving={"engine": "URL", "url": {"address": "https://wrong.example"}})
+    world.follow_servers = False
+    world.step(3)
+    url = {"address": "https://right.example", "model": "{run}-{checkpoint}"}
+    change_policy(world, serving={"engine": "URL", "url": url})
+    world.step(3)
+    assert addresses(world) == ["https://right.example"]
+    world.follow_servers = True
+    world.step(3)
+    change_policy(world, serving={})
+    world.step(3)
+    assert addresses(world) == ["https://right.example"]
+    ask(world, "now")
+    world.step(3)
+    assert addresses(world) == []
+    model = world.objects["InferenceService", server_of(BASE)]["spec"]["predictor"]["model"]
+    assert parse_storage_uri(model["storageUri"]).weights
+    assert condition(world.policy(), "WeightsVerified")["status"] == "True"
+
+
+def addresses(world: World) -> list[str]:
+    env = world.objects["InferenceService", server_of(BASE)]["spec"]["predictor"]["model"]["env"]
+    return [each["value"] for each in env if each["name"] == "TUNEGATE_ENGINE_URL"]
 
 
 def ask(world: World, request: str) -> None:

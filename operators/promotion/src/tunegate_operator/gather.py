@@ -33,7 +33,13 @@ from tunegate_operator.edits import modified
 from tunegate_operator.evaluations import evaluation_states, find_summaries
 from tunegate_operator.feedback_counts import Counts, problems_of, read_counts, with_counts
 from tunegate_operator.feedback_log import by_the_log
-from tunegate_operator.problems import is_stuck, name_too_long, queued_training, stopped_training
+from tunegate_operator.problems import (
+    is_stuck,
+    name_too_long,
+    queued_training,
+    stopped_training,
+    unverified_weights,
+)
 from tunegate_operator.read import (
     Queued,
     controller,
@@ -271,6 +277,7 @@ class Gatherer:
                 *problems_of(counts),
                 *stopped_training(around.training_jobs, policy.model),
                 *queued_training(around.training_jobs, policy.model, self._queue),
+                *unverified_weights(policy),
             ),
             objects=around,
             summaries=summaries,

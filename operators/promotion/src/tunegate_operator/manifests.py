@@ -74,7 +74,9 @@ def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: Evalua
         args=["evaluate", storage_uri(job.version), "--suite", job.suite, *limit, *shard, *more],
         volumes=volumes,
         env=placement.env(
-            release, policy.evaluation, [*_store_env(config), *pods.variables({environment.CACHE: "/cache"})]
+            release,
+            policy.evaluation,
+            [*_store_env(config), *pods.variables({environment.CACHE: "/cache"}), *_engine_env(policy.serving)],
         ),
         secret=config.store_secret,
         terminationMessagePolicy="FallbackToLogsOnError",
@@ -159,7 +161,7 @@ def _model(policy: ClusterPolicy, version: ModelVersion, config: Config) -> Obje
     model: Object = {
         "modelFormat": {"name": "tunegate"},
         "runtime": config.vllm_runtime if serving.engine == "VLLM" else config.serving_runtime,
-        "storageUri": storage_uri(version, CA_SCHEME if release.has_ca else SCHEME),
+        "storageUri": storage_uri(version, CA_SCHEME if release.has_ca else SCHEME, weights=serving.url is None),
         "env": placement.env(
             release,
             serving,
@@ -167,6 +169,7 @@ def _model(policy: ClusterPolicy, version: ModelVersion, config: Config) -> Obje
                 *_store_env(config),
                 {"name": environment.MODEL_NAME, "value": policy.model},
                 {"name": environment.FEEDBACK_KEY, "valueFrom": feedback},
+                *_engine_env(serving),
             ],
         ),
         **({"envFrom": [store_secret]} if config.store_secret else {}),
@@ -184,9 +187,25 @@ def _resources(serving: ServingPods, config: Config) -> Object:
     return serving.resources or dict(config.vllm_resources if serving.engine == "VLLM" else config.serving_resources)
 
 
-def is_vllm(runtime: str) -> bool:
-    """Whether a runtime of ours is the one with vLLM."""
-    return "vllm" in runtime.split("-")
+def is_vllm(model: Object) -> bool:
+    """Whether the runtime of a server is that of ours with vLLM."""
+    return "vllm" in model.get("runtime", "").split("-")
+
+
+def elsewhere(model: Object) -> list[Object]:
+    """The variables of a server that name an engine that somebody else runs."""
+    names = (environment.ENGINE_URL, environment.ENGINE_MODEL, environment.ENGINE_KEY)
+    return [each for each in model.get("env", ()) if each["name"] in names]
+
+
+def _engine_env(serving: ServingPods) -> list[Object]:
+    """Where the engine is that has the weights, for servers and for evaluations; nothing where each has its own."""
+    if serving.url is None:
+        return []
+    known = {environment.ENGINE_URL: serving.url.address, environment.ENGINE_MODEL: serving.url.model}
+    secret = serving.url.key_secret
+    key = {"secretKeyRef": {"name": secret.name, "key": secret.key}} if secret else {}
+    return [*pods.variables(known), *([{"name": environment.ENGINE_KEY, "valueFrom": key}] if key else [])]
 
 
 def http_route(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from tunegate.api.labels import MODEL
+from tunegate.api.policy import ClusterPolicy
 from tunegate.kube.kinds import Object
 from tunegate_operator import kinds
 from tunegate_operator.conditions import Problem
@@ -34,6 +35,16 @@ def name_too_long(obj: Object) -> Iterable[Problem]:
             f"policy with {most} characters at most, or leave the namespace out of KServe's domainTemplate"
         )
         yield Problem("Serving", "NameTooLong", message)
+
+
+def unverified_weights(policy: ClusterPolicy) -> Iterable[Problem]:
+    """What tunegate can't hold to a version's digest, and who says that it is so instead."""
+    if policy.serving.url:
+        message = (
+            f"{policy.vouched_for_by} vouches for the weights that answer as {policy.serving.url.model}; tunegate "
+            "verifies what stands in front of them: prompts, knowledge and defaults"
+        )
+        yield Problem("WeightsVerified", "EngineVouches", message, stops=False)
 
 
 def stopped_training(jobs: Iterable[Object], model: str) -> Iterable[Problem]:

@@ -120,10 +120,12 @@ def _policy_changes(wanted: Object, live: Object, serving: ServingPods, is_answe
     if not is_answering:
         given = [*placement.stated(serving), *_named(labels=serving.pod_labels, annotations=serving.pod_annotations)]
         patch |= {key: after[key] for key in given if not is_same(after[key], before.get(key))}
-        model, runtime = {}, before["model"].get("runtime", "")
-        if manifests.is_vllm(runtime) != manifests.is_vllm(after["model"]["runtime"]):
+        model = {}
+        if manifests.is_vllm(before["model"]) != manifests.is_vllm(after["model"]):
             model["runtime"] = after["model"]["runtime"]
-        if serving.extra_env and not is_same(after["model"]["env"], before["model"].get("env")):
+        if manifests.elsewhere(before["model"]) != manifests.elsewhere(after["model"]):
+            model |= {key: after["model"][key] for key in ("storageUri", "env")}
+        elif serving.extra_env and not is_same(after["model"]["env"], before["model"].get("env")):
             model["env"] = after["model"]["env"]
         if serving.resources and not _are_same(serving.resources, before["model"].get("resources", {})):
             model["resources"] = _instead(serving.resources, before["model"].get("resources", {}))

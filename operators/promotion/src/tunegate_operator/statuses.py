@@ -23,7 +23,15 @@ from tunegate_operator.gather import Gathered
 from tunegate_operator.read import is_true
 from tunegate_operator.types import API_VERSION, ServerRecord, read_version, to_plain
 
-CHECKS = ("StoreReadable", "Serving", "TrafficSplit", "FeedbackReadable", "Training", "DecisionsRecorded")
+CHECKS = (
+    "StoreReadable",
+    "Serving",
+    "WeightsVerified",
+    "TrafficSplit",
+    "FeedbackReadable",
+    "Training",
+    "DecisionsRecorded",
+)
 """The conditions of a policy that a problem makes False, besides the summary."""
 
 # The phase of a ModelVersion by the reason why it is not verified.
