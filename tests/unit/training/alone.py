@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues
-from tests.unit.training.forked import Forks
+from tests.unit.training.forked import Forks, Ranks
 from tunegate.api.codec import to_json
 from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
 from tunegate.models import make_tiny
@@ -106,14 +106,18 @@ def train_here(
     return finish(plan, output)
 
 
-def train_in_two(forks: Forks, *configs: TrainConfig) -> None:
+def train_in_two(forks: Forks, *configs: TrainConfig, **variables: str) -> None:
     """Run `configs` one after the other, each in two processes."""
     for config in configs:
-        path = Path(config.output_dir, "plan.json")
-        plan = prepared_plan(config, 2)
-        path.write_bytes(to_json(plan))
-        ranks = forks.start(path, 2)
+        ranks = start_two(forks, config, **variables)
         assert ranks.wait() == [0, 0], ranks.log.read_text()[-20000:]
+
+
+def start_two(forks: Forks, config: TrainConfig, **variables: str) -> Ranks:
+    path = Path(config.output_dir, "plan.json")
+    plan = prepared_plan(config, 2)
+    path.write_bytes(to_json(plan))
+    return forks.start(path, 2, **variables)
 
 
 @contextmanager

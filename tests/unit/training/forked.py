@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tunegate.garbage import lasting_imports
 from tunegate.processes import free_port
@@ -38,10 +39,13 @@ class Forks:
     def __init__(self, server: subprocess.Popen[str]) -> None:
         self._server = server
 
-    def start(self, plan: Path, size: int) -> Ranks:
-        """Start `size` ranks for the plan in a file; they write to a log beside it."""
+    def start(self, plan: Path, size: int, **variables: str) -> Ranks:
+        """Start `size` ranks for the plan in a file; they write to a log beside it.
+
+        LARGEST_SHARD: in bytes; DIE_AT: the rank that is to write a shard with this in its name is killed instead.
+        """
         place = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        environment = {**os.environ, **place, "GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1"}
+        environment = {**os.environ, **place, "GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1", **variables}
         log = plan.with_name("ranks.log")
         assert self._server.stdin is not None
         self._server.stdin.write(json.dumps([str(plan), str(log), environment]) + "\n")
@@ -81,11 +85,26 @@ def _serve() -> None:
                 os.dup2(output, 2)
                 os.environ.clear()
                 os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank))
+                _prepare_shards(environment)
                 _end(main, Path(plan))
             pids.append(pid)
         print(json.dumps(pids), file=replies, flush=True)
         statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
         print(json.dumps(statuses), file=replies, flush=True)
+
+
+def _prepare_shards(environment: dict[str, str]) -> None:
+    from tunegate.training.loop import shards, trainer
+
+    trainer.LARGEST = int(environment.get("LARGEST_SHARD", trainer.LARGEST))
+    save_file = shards.save_file
+
+    def save_unless_killed(weights: dict[str, Any], path: Path, **options: Any) -> None:
+        if environment.get("DIE_AT", "/") in path.name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        save_file(weights, path, **options)
+
+    shards.save_file = save_unless_killed
 
 
 def _end(main: Callable[[Path], int], plan: Path) -> NoReturn:

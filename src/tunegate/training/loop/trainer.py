@@ -13,7 +13,9 @@ from typing import Any
 
 import deepspeed
 import torch
+from peft import PeftModel
 from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers.utils import SAFE_WEIGHTS_NAME
 from transformers.utils.logging import disable_progress_bar
 
 from tunegate.api.errors import Preempted, TrainingError
@@ -30,6 +32,7 @@ from tunegate.training.loop.metrics import Metrics, host_for
 from tunegate.training.loop.preemption import PreemptionCallback
 from tunegate.training.loop.preferences import PreferenceLoss, frozen_reference
 from tunegate.training.loop.resume import Start, agree_on_start, for_ranks
+from tunegate.training.loop.shards import LARGEST, write_shards
 from tunegate.training.loop.trainer_arguments import training_arguments
 from tunegate.training.loop.universal import UniversalCheckpointCallback, load_universal
 from tunegate.training.run.checkpoints import begin_checkpoint
@@ -212,11 +215,20 @@ class FineTuningTrainer(Trainer):  # type: ignore[misc]
         return metrics
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Below ZeRO-3 every process has all weights; transformers would copy them first, and write tied ones twice."""
-        if self.deepspeed.zero_optimization_stage() == 3:
+        """Below ZeRO-3 every process has all weights; transformers would copy them first, and write tied ones twice.
+
+        Under ZeRO-3 it would hold them all in one process, which is left to adapters: they are small.
+        """
+        if self.deepspeed.zero_optimization_stage() < 3:
+            self._save(output_dir)
+        elif isinstance(self.model, PeftModel):
             super().save_model(output_dir, _internal_call)
         else:
-            self._save(output_dir)
+            folder = Path(output_dir or self.args.output_dir)
+            self._save(str(folder), state_dict={})  # all but the weights
+            if self.is_world_process_zero():
+                (folder / SAFE_WEIGHTS_NAME).unlink(missing_ok=True)
+            write_shards(self.deepspeed, folder, LARGEST)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self.is_world_process_zero():

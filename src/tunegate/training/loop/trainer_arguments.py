@@ -119,14 +119,9 @@ def recomputes_layers(config: TrainConfig, *, on_cpu: bool) -> bool:
 def _deepspeed(config: TrainConfig) -> dict[str, Any]:
     """The DeepSpeed configuration, where what a file leaves out has our settings instead of DeepSpeed's own.
 
-    Under ZeRO-3 each process holds a part of the weights: they are put together for every checkpoint, to be served.
     An optimizer in the CPU's memory is torch's own, which needs no compiler, unless the file forces DeepSpeed's.
     """
     ours = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
     dtypes = {name: {"enabled": "auto"} for name in ("bf16", "fp16")}  # without them DeepSpeed computes in float32
     optimizer = {"zero_force_ds_cpu_optimizer": False}
-    loaded = {**dict.fromkeys(ours, "auto"), **dtypes, **optimizer, **load_deepspeed(config)}
-    zero = loaded.get("zero_optimization", {})
-    if zero.get("stage") == 3:
-        loaded["zero_optimization"] = {**zero, "stage3_gather_16bit_weights_on_model_save": True}
-    return loaded
+    return {**dict.fromkeys(ours, "auto"), **dtypes, **optimizer, **load_deepspeed(config)}

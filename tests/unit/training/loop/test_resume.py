@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
-from tests.unit.training.alone import config_of, make_shop, plan_of, train_alone, train_in_two
+from tests.unit.training.alone import config_of, make_shop, plan_of, start_two, train_alone, train_in_two
 from tests.unit.training.forked import Forks
 from tunegate.api.errors import TrainingError
 from tunegate.training import TrainConfig
 from tunegate.training.loop.resume import for_ranks
+from tunegate.training.run.checkpoints import complete_checkpoints
 from tunegate.training.run.progress import read_log
 
 # What DeepSpeed, accelerate, peft and torch think of one another's names.
@@ -54,21 +58,46 @@ def test_a_run_goes_on_exactly(folder: Path, method: str, stage: int) -> None:
     assert all(torch.equal(again[name], once[name]) for name in once)
 
 
-def test_weights_that_two_processes_share_are_saved_whole(folder: Path, forks: Forks) -> None:
-    """ZeRO-3 leaves each process a half; a checkpoint has what one process alone would have trained."""
-    methods = ("full", "lora")
-    alone = [config(folder, f"{one}-alone", one, 2, lora_dropout=0.0) for one in methods]
-    shared = [
-        config(folder, f"{one}-shared", one, 3, lora_dropout=0.0, per_device_train_batch_size=2) for one in methods
-    ]
+@pytest.fixture(scope="module")
+def shared(folder: Path, forks: Forks) -> dict[str, TrainConfig]:
+    """Runs of two processes under ZeRO-3, which leaves each of them a half of the weights."""
+    changes = {"lora_dropout": 0.0, "per_device_train_batch_size": 2}
+    runs = {method: config(folder, f"{method}-shared", method, 3, **changes) for method in ("full", "lora")}
+    train_in_two(forks, *runs.values())
+    return runs
 
-    train_in_two(forks, *shared)
 
-    for half, whole in zip(shared, alone, strict=True):
+def test_weights_that_two_processes_share_are_saved_whole(folder: Path, shared: dict[str, TrainConfig]) -> None:
+    """A checkpoint has what one process alone would have trained."""
+    for method, half in shared.items():
+        whole = config(folder, f"{method}-alone", method, 2, lora_dropout=0.0)
         train_alone(whole)
         ours, theirs = Path(half.output_dir), Path(whole.output_dir)
         assert losses(ours) == pytest.approx(losses(theirs), abs=1e-4)
         torch.testing.assert_close(weights(ours), weights(theirs), rtol=0, atol=1e-3)
+
+
+def test_two_processes_write_shards_as_transformers_does_also_after_one_was_killed_there(
+    folder: Path, shared: dict[str, TrainConfig], forks: Forks, tmp_path: Path
+) -> None:
+    parted = msgspec.structs.replace(shared["full"], output_dir=str(folder / "parted"))
+    shards = {"LARGEST_SHARD": "600000"}  # bytes; the model has 2.5 million
+
+    killed = start_two(forks, parted, **shards, DIE_AT="-00004-of-").wait()
+    assert killed == [1, -signal.SIGKILL]
+    assert not complete_checkpoints(Path(parted.output_dir))
+    train_in_two(forks, parted, **shards)
+
+    expected = AutoModelForCausalLM.from_pretrained(Path(shared["full"].output_dir, "checkpoint-6"))
+    expected.save_pretrained(tmp_path, max_shard_size=int(shards["LARGEST_SHARD"]))
+    written, saved = (
+        {path.name: path.read_bytes() for path in each.glob("model*")}
+        for each in (Path(parted.output_dir, "checkpoint-6"), tmp_path)
+    )
+    assert written == saved
+    assert len(saved) > 4
+    model, ids = AutoModelForCausalLM.from_pretrained(Path(parted.output_dir, "checkpoint-6")), torch.arange(20)[None]
+    assert torch.equal(model(ids).logits, expected(ids).logits)
 
 
 def test_nodes_that_share_no_folder_are_told_so(folder: Path, tmp_path: Path) -> None:

@@ -117,7 +117,6 @@ def test_what_a_deepspeed_file_leaves_out_is_as_the_run_was_asked(tmp_path: Path
     filled = arguments.hf_deepspeed_config
     assert filled.get_value("gradient_clipping") == 0.3
     assert filled.get_value("gradient_accumulation_steps") == 3
-    assert filled.get_value("zero_optimization.stage3_gather_16bit_weights_on_model_save") is True
 
 
 @pytest.mark.parametrize(
