@@ -84,6 +84,7 @@ def read_line(text: str, given: Mapping[str, str]) -> PaiJob:
     script, parameters = line.option("script").partition("?")[0], line.option("userDefinedParameters")
     line.check()
     package = script if re.match(r"(oss|s3)://.+\.(tar\.gz|tgz|tar)$", script) else None
+    unused = () if package or not script else (f"-Dscript has no effect: {script} isn't oss://BUCKET/JOB.tar.gz.",)
     arguments, output_dir, store = _arguments(_shell(parameters), buckets, has_package=package is not None)
     job = PaiJob(
         arguments=arguments,
@@ -96,7 +97,7 @@ def read_line(text: str, given: Mapping[str, str]) -> PaiJob:
         cpu=f"{_whole('cpu', cluster['cpu']) / 100:g}" if "cpu" in cluster else None,
         memory=f"{_whole('memory', cluster['memory'])}Mi" if "memory" in cluster else None,
         endpoint_url=endpoint_url,
-        notes=line.notes,
+        notes=(*unused, *line.notes),
     )
     if "nnodes" in launcher and launcher["nnodes"] != str(job.workers):
         raise UsageError(f"The line has --nnodes={launcher['nnodes']} and {job.workers} workers; make them the same.")

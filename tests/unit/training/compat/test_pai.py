@@ -113,9 +113,10 @@ def test_paths_are_where_the_job_finds_them(parameters: str, arguments: tuple[st
 
 
 def test_options_without_a_meaning_here_are_told() -> None:
-    job = read_line(line() + "-Dpython=3.6 -DenableDockerFusion=false", {})
+    job = read_line(line() + "-Dscript=file:///tmp/x.py -Dpython=3.6 -DenableDockerFusion=false", {})
 
     assert job.notes == (
+        "-Dscript has no effect: file:///tmp/x.py isn't oss://BUCKET/JOB.tar.gz.",
         "-Dpython has no effect: what pods run is --image.",
         "-DenableDockerFusion has no effect: what pods run is --image.",
     )
