@@ -225,12 +225,22 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
     for line, text in enumerate(stream, start=1):
         if text.strip():
             try:
-                yield line, _record(text.decode())
-            except (ValueError, RecordError) as error:
+                record = _record(text.decode())
+                if line == 1 and _is_at_end(stream):
+                    _refuse_wrapper(record)
+                yield line, record
+            except (UnicodeDecodeError, RecordError) as error:
                 if line == 1 and (whole := _one_object(stream, start)) is not None:
                     yield 1, whole
                     return
                 yield line, _unreadable(error)
+
+
+def _is_at_end(stream: BinaryIO) -> bool:
+    here = stream.tell()
+    found = stream.read(1)
+    stream.seek(here)
+    return not found
 
 
 def _one_object(stream: BinaryIO, start: int) -> Any:
@@ -238,14 +248,19 @@ def _one_object(stream: BinaryIO, start: int) -> Any:
     here = stream.tell()
     stream.seek(start)
     try:
-        found = json.loads(stream.read(_LARGEST_OBJECT))
-    except ValueError:
+        found = _record(stream.read(_LARGEST_OBJECT).decode())
+    except (UnicodeDecodeError, RecordError):
         stream.seek(here)
         return None
-    for key, value in found.items():
+    _refuse_wrapper(found)
+    return found
+
+
+def _refuse_wrapper(found: Any) -> None:
+    """Raise ValueError for one object that is a whole file and holds the records."""
+    for key, value in found.items() if isinstance(found, dict) else ():
         if isinstance(value, list) and value and isinstance(value[0], dict) and key not in _OF_ONE_RECORD:
             raise ValueError(f"it is one object with its records under the key {key!r}; write that list alone")
-    return found
 
 
 def _list(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
@@ -316,6 +331,8 @@ def _habit(text: str) -> str:
         return "; its lines end with a carriage return alone, as on old Macs: convert them with tr '\\r' '\\n'"
     if line.endswith("},"):
         return "; take the comma at the end of each line away, or put the lines between [ and ]"
+    if line.startswith("{") and ("}" not in line or re.search(r"\}\s*\{", line)):
+        return "; write each record on a line of its own: jq -c . FILE > rows.jsonl"
     if re.match(r"\{\s*'", line):
         return "; it is written by Python's print or str: write it with json.dumps"
     return ""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,7 @@ def test_a_long_cell_is_read(tmp_path: Path) -> None:
     [
         pytest.param("rows.json", b'[{"a": 1}, {', "cut off: nothing closes its list", id="broken json"),
         pytest.param("rows.json", b'{"v": 1,\n"data": [{"a": 1}]}', "records under the key 'data'", id="wrapped"),
+        pytest.param("rows.json", b'{"data": [{"a": 1}]}\n', "records under the key 'data'", id="wrapped in one line"),
         pytest.param("rows.jsonl", '{"a": "推荐"}\n'.encode("gbk"), "in GBK, .*iconv -f GB18030 -t UTF-8", id="gbk"),
         pytest.param("rows.jsonl", '{"a": 1}\n'.encode("utf-16"), "in UTF-16, .*iconv -f UTF-16 -t", id="utf-16"),
         pytest.param("rows.csv", b"a\n1\n2\xe9\n", "not in UTF-8; .*iconv -f ENCODING", id="latin"),
@@ -179,6 +181,24 @@ def test_a_file_that_can_not_be_read_is_named(tmp_path: Path, name: str, body: b
 
     with pytest.raises(DataError, match=rf"rows\..*{said}"):
         _read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param('{"a": "\\ud83d"}\n', "half a character", id="half"),
+        pytest.param('{"a": 1, "a": 2}', "the key 'a' twice", id="a key twice"),
+        pytest.param('{"a": 1}{"a": 2}', "jq -c", id="two in a line"),
+        pytest.param('{\n"a": 1\n}\n{\n"a": 2\n}\n', "jq -c", id="records over several lines"),
+    ],
+)
+def test_the_only_record_of_a_file_is_looked_at_as_any_other(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
+
+    record = _read(tmp_path / "rows.jsonl")[0][1]
+
+    assert isinstance(record, RecordError)
+    assert re.search(said, str(record))
 
 
 @pytest.mark.parametrize(
