@@ -181,7 +181,8 @@ def command(context: click.Context, /, as_json: bool, **given: Any) -> None:
     elif not versions:
         click.echo("This node's part of the run is complete; the first node lists the versions.")
     else:
-        click.echo(f"The run is complete; it has {len(versions)} versions, the newest is {versions[-1].name}")
+        several = f"it has {len(versions)} versions, the newest is" if len(versions) > 1 else "its version is"
+        click.echo(f"The run is complete; {several} {versions[-1].name}")
 
 
 def config_of(given: dict[str, Any]) -> TrainConfig:

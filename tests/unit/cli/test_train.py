@@ -261,7 +261,7 @@ def test_progress_is_one_line_a_step_and_versions_are_named(asked: list[TrainCon
     assert "step 5/10  epoch 0.50  loss 1.2500  512 tokens/s  0:01:15 left\n" in result.stdout
     assert "step 5/10  epoch 0.50  validation loss 1.5000  0:01:15 left\n" in result.stdout
     assert "published shop/r1/checkpoint-10  sha256:" in result.stdout
-    assert "1 versions, the newest is shop/r1/checkpoint-10" in result.stdout
+    assert "its version is shop/r1/checkpoint-10" in result.stdout
 
 
 def test_a_run_without_a_store_says_where_its_checkpoints_are(asked: list[TrainConfig]) -> None:
