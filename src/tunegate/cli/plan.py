@@ -15,7 +15,7 @@ from tunegate.cli.options import json_option, print_table
 
 if TYPE_CHECKING:
     from tunegate.models.cards import Card
-    from tunegate.serving.engines.memory import Server
+    from tunegate.models.memory import Server
     from tunegate.training.config import TrainConfig
     from tunegate.training.loop.estimate import Estimate
     from tunegate.training.loop.memory import Memory
@@ -161,8 +161,8 @@ def serve(
     vllm` starts with. Exits with 1 where nothing holds as many --streams.
     """
     from tunegate.models.cards import read_card
+    from tunegate.models.memory import Load, Weights, estimate_servers
     from tunegate.models.network import network_of_shapes
-    from tunegate.serving.engines.memory import Load, Weights, estimate_servers
     from tunegate.training.loop.mfu import work_of
 
     card = read_card(card_name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -26,12 +27,13 @@ from tests.refusals import call, refused, without_story
 from tunegate.api.codec import to_json
 from tunegate.api.pinned import Pinned, base_of
 from tunegate.api.versions import BaseModel, Format, ModelVersion, Producer, Release, digest_of
-from tunegate.models import check_folder, convert_smollm2, materialize, smollm2
+from tunegate.models import check_folder, convert_smollm2, materialize, memory, smollm2
 from tunegate.models.adapters import with_adapter
 from tunegate.models.cards import read_card
 from tunegate.models.derive import merge_to_folder, merge_version
 from tunegate.models.fit import require_fit, require_whole
 from tunegate.models.hub import HubModel, fetch_from_hub, parse_hub
+from tunegate.models.memory import Footprint
 from tunegate.models.merge import _require_same, _require_stored, merge_adapter
 from tunegate.models.mount import deliver, read_mounted
 from tunegate.models.network import load_network, load_tokenizer, network_of_shapes, read_config
@@ -574,3 +576,26 @@ def test_a_card_without_figures_is_given_by_its_memory() -> None:
 
 def test_every_message_has_its_story() -> None:
     assert without_story("models", Path(__file__)) == []
+
+
+def test_a_model_fits_more_gpus_and_with_smaller_weights() -> None:
+    """Qwen-14B-Chat on A10s: 28.3 GB in half precision, and in int4 what its layers take a third of."""
+    model, a10 = Footprint(weights=28_300_000_000, token=2 * 40 * 40 * 128 * 2, heads=40), 23_028 * 2**20
+    with refused(" needs as many GPUs; there are ") as caught:
+        memory.check(model, [a10, a10], 4)
+    (there,) = re.findall(r"there are (\d+): lower it", str(caught.value))
+    memory.check(model, [a10, a10], int(there))
+    words = "spread it over more GPUs (--tensor-parallel-size), or make it smaller (--quantization int4)"
+    with refused(words):
+        memory.check(model, [a10], 1)
+    memory.check(model, [a10, a10], 2)
+    memory.check(Footprint(model.weights // 3, model.token, model.heads), [a10], 1)
+
+
+def test_a_model_that_says_how_large_it_is_is_measured(base: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(base, tmp_path / "model")
+    (folder / "config.json").write_text("{}")
+    with refused("; publish the model with a whole one, under another name"):
+        Footprint.of(folder)
+    shutil.copy(base / "config.json", folder)
+    assert Footprint.of(folder).weights

@@ -12,7 +12,6 @@ import sys
 import urllib.error
 import urllib.request
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,8 @@ from tunegate.prompts.library import BUILTIN
 from tunegate.serving.app import _listen
 from tunegate.serving.auth import Keys
 from tunegate.serving.config import EngineConfig, ServeConfig
-from tunegate.serving.engines import memory, remote, transformers, vllm
+from tunegate.serving.engines import remote, transformers, vllm
 from tunegate.serving.engines.heartbeat import Progress
-from tunegate.serving.engines.memory import Footprint
 from tunegate.serving.engines.remote import Engine, Pulse
 from tunegate.serving.features import TRANSFORMERS, VLLM
 from tunegate.serving.launch import start_engine
@@ -192,25 +190,6 @@ def test_a_model_is_spread_over_the_gpus_that_there_are(base: Path, programs: Pa
         vllm.start(base, MODEL, tmp_path / "log", 2)
     (there,) = re.findall(r"there are (\d+): lower it", str(caught.value))
     vllm.start(base, MODEL, tmp_path / "log", int(there)).stop()
-
-
-def test_a_model_fits_more_gpus_and_with_smaller_weights() -> None:
-    """Qwen-14B-Chat on A10s: 28.3 GB in half precision, and in int4 what its layers take a third of."""
-    model, a10 = Footprint(weights=28_300_000_000, token=2 * 40 * 40 * 128 * 2, heads=40), 23_028 * 2**20
-    words = "spread it over more GPUs (--tensor-parallel-size), or make it smaller (--quantization int4)"
-    with refused(words):
-        memory.check(model, [a10], 1)
-    memory.check(model, [a10, a10], 2)
-    memory.check(replace(model, weights=model.weights // 3), [a10], 1)
-
-
-def test_a_model_that_says_how_large_it_is_is_measured(base: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(base, tmp_path / "model")
-    (folder / "config.json").write_text("{}")
-    with refused("; publish the model with a whole one, under another name"):
-        Footprint.of(folder)
-    shutil.copy(base / "config.json", folder)
-    assert Footprint.of(folder).weights
 
 
 def test_a_model_whose_files_can_be_read_is_published_under_another_name(

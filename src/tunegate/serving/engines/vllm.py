@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from tunegate.api.errors import ServingError
+from tunegate.models import memory
 from tunegate.models.templates import template_of
 from tunegate.processes import Child, free_port
-from tunegate.serving.engines import heartbeat, memory
+from tunegate.serving.engines import heartbeat
 from tunegate.serving.engines.remote import ENVIRONMENT, Engine, Pulse
 from tunegate.serving.features import VLLM
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tunegate.api.errors import ModelError, ServingError
-from tunegate.serving.engines.memory import Footprint, check, choose_parallel, visible_gpus
+from tunegate.models.memory import Footprint, check, choose_parallel, visible_gpus
 
 # Qwen-14B-Chat as its config.json and files say: 28.3 GB in half precision, 40 layers of 40 heads of 128.
 QWEN = Footprint(weights=28_300_000_000, token=2 * 40 * 40 * 128 * 2, heads=40)
