@@ -61,6 +61,7 @@ ACCEPTED = [
             serving={
                 "replicas": 2,
                 "engine": "VLLM",
+                "card": "A100-40GB",
                 "resources": {
                     "requests": {"cpu": 1, "memory": "1.5Gi"},
                     "limits": {"nvidia.com/gpu": 1, "cpu": "1000m"},

@@ -75,6 +75,14 @@ CREATED = [
         )
         for part in ("evaluation", "serving")
     ),
+    *(
+        Case(
+            "card is for engine: VLLM, whose GPUs are known to be needed; leave it out",
+            policy(serving={"card": "H100"}),
+            policy(serving=right),
+        )
+        for right in ({}, {"card": "H100", "engine": "VLLM"})
+    ),
     Case(
         "url says where the engine of engine: URL is; give both, or neither",
         policy(serving={"engine": "URL"}),

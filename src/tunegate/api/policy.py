@@ -217,6 +217,8 @@ class UrlEngine(Resource, frozen=True, kw_only=True):
 class ServingPods(Placement, frozen=True, kw_only=True):
     """One version's servers.
 
+    card: the GPU of the pods, as `tunegate plan --card` takes it, for `VLLM` alone: what can't fit on it is refused.
+    Empty: the one that the node selector names, or nobody knows.
     url: where the engine is, for `URL` alone: it has the weights, and the servers none.
     ready_timeout_seconds: how long a new server may take before it counts as failed.
     unavailable_seconds: how long one that had traffic may be away before it counts as failed.
@@ -224,11 +226,14 @@ class ServingPods(Placement, frozen=True, kw_only=True):
 
     replicas: Annotated[int, Meta(ge=1)] = 1
     engine: Literal["Transformers", "VLLM", "URL"] = "Transformers"
+    card: str = ""
     url: UrlEngine | None = None
     ready_timeout_seconds: Seconds = 1800
     unavailable_seconds: Seconds = 120
 
     def __post_init__(self) -> None:
+        if self.card and self.engine != "VLLM":
+            raise ValueError("serving.card is for engine: VLLM, whose GPUs are known to be needed; leave it out")
         if (self.engine == "URL") != (self.url is not None):
             raise ValueError("serving.url says where the engine of engine: URL is; give both, or neither")
 

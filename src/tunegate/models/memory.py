@@ -9,29 +9,39 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tunegate.api.errors import ModelError, ServingError
+from tunegate.api.versions import ModelVersion
 from tunegate.models.cards import Card
+from tunegate.store.release import read_file
+
+if TYPE_CHECKING:
+    from tunegate.store import Store
 
 USED_SHARE = 0.9  # of a GPU: vLLM's --gpu-memory-utilization
 WORK_BYTES = 1.5 * 2**30  # for activations and CUDA graphs
 LEAST_TOKENS = 2048  # for which there must be room: one conversation
 _VALUE_BYTES = 2  # of each number in keys and values, and of each weight that is not quantized: half precision
+_COUNTS = (1, 2, 4, 8, 16, 32)  # of cards that a model is spread over
 _QUANTIZED = {"none": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.52}  # bytes of a weight, with its share of the scales
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """A model's bytes: all weights, and the keys and values of one token. heads: of its attention."""
+    """A model's bytes: all weights, and the keys and values of one token. heads: of its attention. rounded: the bytes
+    of the weights that `tunegate quantize` would round: not its vocabulary's, and none where they are rounded already.
+    """
 
     weights: int
     token: int
     heads: int
+    rounded: int = 0
 
     @classmethod
     def of(cls, folder: Path, weights: int | None = None) -> Footprint:
@@ -39,16 +49,62 @@ class Footprint:
         if weights is None:
             weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         try:
-            config = msgspec.json.decode((folder / "config.json").read_bytes(), type=dict[str, Any])
-            text: dict[str, Any] = config.get("text_config", config)
+            config = (folder / "config.json").read_bytes()
+        except OSError as error:
+            raise _unsaid(folder / "config.json", error) from None
+        return cls.told(config, weights, folder / "config.json")
+
+    @classmethod
+    def told(cls, config: bytes, weights: int, source: str | Path) -> Footprint:
+        """By the text of a config.json, which `source` names. Raises ModelError when it does not say."""
+        try:
+            found = msgspec.json.decode(config, type=dict[str, Any])
+            text: dict[str, Any] = found.get("text_config", found)
             heads = int(text["num_attention_heads"])
             width = int(text.get("head_dim") or text["hidden_size"] // heads)
             kept = int(text.get("num_key_value_heads") or heads)
             token = 2 * int(text["num_hidden_layers"]) * kept * width * _VALUE_BYTES
-        except (OSError, msgspec.DecodeError, KeyError) as error:
-            message = f"{folder / 'config.json'} does not say how large the model is: {error}"
-            raise ModelError(f"{message}; publish the model with a whole one, under another name.") from None
-        return cls(weights, token, heads)
+            tables = 1 if found.get("tie_word_embeddings", True) else 2
+            words = tables * int(text.get("vocab_size", 0)) * int(text.get("hidden_size", 0)) * _VALUE_BYTES
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise _unsaid(source, error) from None
+        return cls(weights, token, heads, 0 if "quantization_config" in found else max(weights - words, 0))
+
+
+def of_version(store: Store, version: ModelVersion) -> Footprint:
+    """Of a version in the store, by its manifest and config.json alone; of an adapter, that of the base that it is
+    merged into. Raises ModelError when that does not say, or as the store."""
+    while version.format != "huggingface" and version.base:
+        version = store.resolve(version.base.uri)
+    files = store.manifest(version.digest).files
+    weights = sum(file.size for file in files if file.path.endswith(".safetensors") and "/" not in file.path)
+    return Footprint.told(read_file(store, version, "config.json"), weights, f"{version.name}/config.json")
+
+
+def misfit(model: Footprint, card: Card, gpus: int) -> str:
+    """Why a server of the model can't be on `gpus` cards, and on what it could; empty where it can.
+
+    Pure: what `check` refuses in the pod, in the words of who has not asked for the pod yet.
+    """
+    parallel = choose_parallel(model, [card.memory] * gpus, None)
+    if _is_room(model, card, parallel):
+        return ""
+    more = next((size for size in _COUNTS if size > parallel and _is_room(model, card, size)), None)
+    ways = [f"on {more} of them"] if more else []
+    smaller = (method for method in ("int8", "int4") if _is_room(_quantized(model, method), card, parallel))
+    ways += [f"on {parallel} in {method} (tunegate quantize --method {method})" for method in islice(smaller, 1)]
+    would = f"it would fit {', or '.join(ways)}" if ways else f"nor would it on {_COUNTS[-1]} of them; take larger ones"
+    takes = f"its weights take {_gib(model.weights / parallel)} of each of {parallel} {card.name} with"
+    least = f"which leaves too little for a conversation of {LEAST_TOKENS} tokens"
+    return f"does not fit: {takes} {_gib(card.memory)}, {least}; {would}"
+
+
+def _is_room(model: Footprint, card: Card, parallel: int) -> bool:
+    return model.heads % parallel == 0 and room_for(model, card.memory, parallel) >= LEAST_TOKENS
+
+
+def _quantized(model: Footprint, method: str) -> Footprint:
+    return replace(model, weights=model.weights - int(model.rounded * (1 - _QUANTIZED[method] / _VALUE_BYTES)))
 
 
 def visible_gpus() -> list[int]:
@@ -154,6 +210,11 @@ def estimate_servers(folder: Path, weights: Weights, card: Card, cards: int, loa
                 speed = 1 / max(read / bytes_each, writers * flops / flops_each)
             found.append(Server(parallel, quantization, model.weights / parallel, each * copies, first, speed))
     return found
+
+
+def _unsaid(source: str | Path, error: Exception) -> ModelError:
+    message = f"{source} does not say how large the model is: {error}"
+    return ModelError(f"{message}; publish the model with a whole one, under another name.")
 
 
 def _gib(size: float) -> str:

@@ -159,7 +159,7 @@ def pending(view: View) -> PromotionStatus:
 
 
 def verifying(view: View) -> PromotionStatus:
-    """Whether the store still has the candidate, with the same digest."""
+    """Whether the store still has the candidate, with the same digest, and whether it fits where it is to be served."""
     if view.snapshot.versions is None:
         return view.status
     listed = next((version for version in view.snapshot.versions if version.uri == view.candidate.uri), None)
@@ -168,6 +168,11 @@ def verifying(view: View) -> PromotionStatus:
     if listed.digest != view.candidate.digest:
         message = f"{view.candidate.uri} now holds {listed.digest}, not {view.candidate.digest}"
         return view.end("Failed", "DigestMismatch", message)
+    misfit = view.snapshot.misfits.get(view.candidate.digest, "")
+    if misfit is None:
+        return view.status
+    if misfit:
+        return view.end("Failed", "DoesNotFit", f"{view.candidate.name} {misfit}")
     return view.to("Evaluating", "Verified", view.candidate.digest)
 
 

@@ -74,6 +74,8 @@ class Snapshot:
     tallies: verdicts on answers given in the running canary, by digest and step; None when they can't be read.
     splits: how many questions the candidate and the stable were asked in the running step, counted in one or more ways;
     how many conversations, where those stay with one version. Empty: nobody knows.
+    misfits: by digest, why a version can't be served on the GPUs that the policy names; empty where it can be, None
+    while that is being reckoned. Without those that nobody has to know of.
     modified: who changed an object of ours by hand, and what; empty when nobody did.
     namespace: where the promotions are; empty on one machine.
     """
@@ -91,6 +93,7 @@ class Snapshot:
     weights: Mapping[str, int] | None = None
     tallies: Mapping[str, Verdicts] | None = None
     splits: tuple[tuple[int, int], ...] = ()
+    misfits: Mapping[str, str | None] = field(default_factory=dict)
     modified: str = ""
     namespace: str = ""
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tunegate.api.errors import ModelError, ServingError
-from tunegate.models.memory import Footprint, check, choose_parallel, visible_gpus
+from tunegate.models.cards import read_card
+from tunegate.models.memory import Footprint, check, choose_parallel, misfit, visible_gpus
 
 # Qwen-14B-Chat as its config.json and files say: 28.3 GB in half precision, 40 layers of 40 heads of 128.
 QWEN = Footprint(weights=28_300_000_000, token=2 * 40 * 40 * 128 * 2, heads=40)
@@ -24,11 +26,28 @@ def model(folder: Path, **config: Any) -> Footprint:
 def test_the_files_say_how_large_a_model_is(tmp_path: Path) -> None:
     shape = {"num_hidden_layers": 3, "num_attention_heads": 8, "hidden_size": 64}
 
-    assert model(tmp_path, **shape) == Footprint(1500, 2 * 3 * 8 * 8 * 2, 8)
+    assert model(tmp_path, **shape) == Footprint(1500, 2 * 3 * 8 * 8 * 2, 8, rounded=1500)
+    assert model(tmp_path, **shape, vocab_size=10).rounded == 1500 - 10 * 64 * 2
+    assert model(tmp_path, **shape, quantization_config={}).rounded == 0
     assert model(tmp_path, **shape, num_key_value_heads=2, head_dim=16).token == 2 * 3 * 2 * 16 * 2
     assert model(tmp_path, text_config=shape).token == 2 * 3 * 8 * 8 * 2
     with pytest.raises(ModelError, match="how large"):
         model(tmp_path, hidden_size=64)
+
+
+def test_what_does_not_fit_is_told_with_what_would() -> None:
+    a10, t4 = read_card("A10"), read_card("16GiB")
+    whole = replace(QWEN, rounded=25_000_000_000)
+    assert [misfit(whole, a10, gpus) for gpus in (2, 3, 4)] == ["", "", ""]
+    assert misfit(whole, a10, 1) == (
+        "does not fit: its weights take 26.4 GiB of each of 1 A10 with 22.5 GiB, which leaves too little for a "
+        "conversation of 2048 tokens; it would fit on 2 of them, or on 1 in int8 (tunegate quantize --method int8)"
+    )
+    assert misfit(whole, t4, 1).endswith(
+        "; it would fit on 4 of them, or on 1 in int4 (tunegate quantize --method int4)"
+    )
+    assert misfit(QWEN, t4, 1).endswith("; it would fit on 4 of them")
+    assert misfit(replace(QWEN, heads=1), t4, 8).endswith("; nor would it on 32 of them; take larger ones")
 
 
 def test_two_a10_hold_qwen_14b_and_one_does_not() -> None:

@@ -32,11 +32,12 @@ from tunegate.api.versions import ModelVersion
 from tunegate.kube.errors import ClusterError, Status, error_of
 from tunegate.kube.kinds import Kind, Object
 from tunegate.kube.workqueue import Key
+from tunegate.models.memory import Footprint
 from tunegate_operator import kinds
 from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
 from tunegate_operator.metrics import Metrics
-from tunegate_operator.read import is_answering
+from tunegate_operator.read import condition, is_answering
 from tunegate_operator.reconcile import Reconciler
 from tunegate_operator.store_watch import RecordKey, problem_of
 from tunegate_operator.types import EvaluationSummary, object_name, to_summary
@@ -647,6 +648,38 @@ def a_promoted_candidate_dies(world: Cluster, folder: Path) -> Iterator[None]:
     yield
     world.change(serving={"resources": {"limits": {"memory": "8Gi"}}}, bakingSeconds=10)
     world.try_again()
+    yield
+
+
+SMALL, LARGE = (Footprint(weights=size, token=2**17, heads=32) for size in (14 * 2**30, 28 * 2**30))
+ON_A10 = {"engine": "VLLM", "card": "A10", "resources": {"limits": {"nvidia.com/gpu": 1}}}
+ON_TWO = {**ON_A10, "resources": {"limits": {"nvidia.com/gpu": "2"}}}
+
+
+@story("DoesNotFit", "it would fit on 2 of them", "as many GPUs as the message says", "Succeeded", serving=ON_A10)
+def a_candidate_is_too_large_for_the_gpus(world: Cluster, folder: Path) -> Iterator[None]:
+    world.store.footprints = {BASE.digest: (SMALL,), CANDIDATE.digest: (LARGE,)}
+    serve(world).until("Failed", 20)
+    assert world.newest()["status"]["decision"]["reason"] == "DoesNotFit"
+    assert [step["phase"] for step in world.newest()["status"]["history"]] == ["Verifying", "Failed"]
+    assert server_of(CANDIDATE) not in world.deployments
+    yield
+    world.change(serving=ON_TWO)
+    world.try_again()
+    yield
+
+
+@story("DoesNotFit", "it would fit on 2 of them", "as many GPUs as the message says", serving=ON_A10)
+def the_first_version_is_too_large_for_the_gpus(world: Cluster, folder: Path) -> Iterator[None]:
+    """No pod asks for a GPU meanwhile, also not before the store has said how large it is."""
+    world.step(3)
+    assert not world.deployments
+    world.store.footprints = {BASE.digest: (LARGE,)}
+    world.step(3)
+    assert not world.deployments
+    assert condition(world.policy(), "Stalled")["reason"] == "DoesNotFit"
+    yield
+    world.change(serving=ON_TWO)
     yield
 
 

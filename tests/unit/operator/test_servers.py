@@ -13,6 +13,7 @@ from tests.unit.operator.world import BASE, CONFIG, World, server_of
 from tunegate.api.feedback import Tally
 from tunegate.api.pinned import parse_storage_uri
 from tunegate.kube.kinds import Object
+from tunegate.models.memory import Footprint
 from tunegate_operator.manifests import remembered
 from tunegate_operator.read import condition
 
@@ -114,6 +115,42 @@ def test_a_server_that_does_not_answer_moves_to_another_engine_and_one_that_answ
     model = world.objects["InferenceService", server_of(BASE)]["spec"]["predictor"]["model"]
     assert parse_storage_uri(model["storageUri"]).weights
     assert condition(world.policy(), "WeightsVerified")["status"] == "True"
+
+
+@pytest.mark.parametrize(
+    ("serving", "reason"),
+    [
+        ({"card": "A10", "resources": {}}, None),
+        ({"card": "A10", "resources": {"limits": {"nvidia.com/gpu": "0"}}}, None),
+        ({"nodeSelector": {"pool": "gpu"}}, None),
+        ({"nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-A10"}}, "DoesNotFit"),
+        ({"card": "80GiB"}, None),
+        ({"card": "A10G2"}, "InvalidPolicy"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_what_fits_is_reckoned_for_the_gpus_that_a_policy_names(serving: Object, reason: str | None) -> None:
+    gpu = {"engine": "VLLM", "resources": {"limits": {"nvidia.com/gpu": 1}}}
+    world = World(serving={**gpu, **serving})
+    world.store.footprints = {BASE.digest: (Footprint(28 * 2**30, 2**17, 32),)}
+    world.step(3)
+    stalled = condition(world.policy(), "Stalled")
+    assert (stalled["reason"] if stalled["status"] == "True" else None) == reason
+
+
+def test_a_version_that_does_not_say_how_large_it_is_is_tried() -> None:
+    world = World(serving={"engine": "VLLM", "card": "A10", "resources": {"limits": {"nvidia.com/gpu": 1}}})
+    world.store.footprints = {BASE.digest: (None,)}
+    assert list(world.step(3).deployments) == [server_of(BASE)]
+
+
+def test_a_server_that_answers_is_left_where_by_arithmetic_it_does_not_fit() -> None:
+    world = World().step(3)
+    world.store.footprints = {BASE.digest: (Footprint(28 * 2**30, 2**17, 32),)}
+    change_policy(world, serving={"engine": "VLLM", "card": "A10", "resources": {"limits": {"nvidia.com/gpu": 1}}})
+    world.step(3)
+    assert condition(world.policy(), "Ready")["status"] == "True"
+    assert replaced(world) == {0}
 
 
 def addresses(world: World) -> list[str]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
+import numpy
 import pytest
+from safetensors.numpy import save_file
 
 from tests.builders import (
     at,
@@ -28,8 +31,9 @@ from tunegate.api.feedback import Tally, step_tag
 from tunegate.api.promotion import Decision, Promotion, PromotionStatus, Recorded
 from tunegate.api.records import Place
 from tunegate.api.traffic import parse_step
-from tunegate.api.versions import MANIFEST, ModelVersion
+from tunegate.api.versions import MANIFEST, BaseModel, ModelVersion, Producer, Release
 from tunegate.feedback import VoteWriter
+from tunegate.models.memory import Footprint
 from tunegate.promotion.counting import Counted, counted
 from tunegate.promotion.desired import desired_step
 from tunegate.promotion.snapshot import Measured, Pair, Snapshot
@@ -122,6 +126,31 @@ def test_promotions_of_one_name_in_two_namespaces_count_their_own_votes(store: S
         source.votes(asked, "shop", FRESH)
         source._work()
         assert source.votes(asked, "shop", FRESH) == {candidate.digest: {0: Tally(down=verdicts)}, base.digest: {}}
+
+
+def test_how_large_a_version_is_is_read_once_from_its_manifest_and_config(store: Store, tmp_path: Path) -> None:
+    told, producer = list[str](), Producer(kind="test")
+    shape = {"num_hidden_layers": 3, "num_attention_heads": 8, "hidden_size": 64, "tie_word_embeddings": True}
+    (folder := tmp_path / "model").mkdir()
+    (folder / "config.json").write_text(json.dumps(shape))
+    save_file({"w": numpy.zeros(1000, "float32")}, folder / "model.safetensors")
+    size = (folder / "model.safetensors").stat().st_size
+    base = store.publish(folder, "shop/base/checkpoint-0", release=Release(format="huggingface"), producer=producer)
+    (adapter := tmp_path / "adapter").mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    release = Release(format="lora-adapter", base=BaseModel(uri=base.uri, digest=base.digest))
+    tuned = store.publish(adapter, "shop/run/checkpoint-1", release=release, producer=producer)
+    (folder / "config.json").write_text("{}")
+    unsaid = store.publish(folder, "shop/other/checkpoint-0", release=Release(format="huggingface"), producer=producer)
+    source = Source(lambda: store, dict, told.append, lambda seconds: None)
+    versions = (base, tuned, unsaid)
+
+    assert [source.footprint(version) for version in versions] == [None, None, None]
+    source._work()
+
+    known = Footprint(size, 2 * 3 * 8 * 8 * 2, 8, rounded=size)
+    assert [source.footprint(version) for version in versions] == [(known,), (known,), (None,)]
+    assert told == ["shop"]
 
 
 def test_what_nobody_foresaw_ends_no_thread(store: Store, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tunegate.api.feedback import Tally, Verdicts
 from tunegate.api.promotion import Recorded
 from tunegate.api.versions import ModelVersion, Producer
 from tunegate.kube.kinds import Kind, Object
+from tunegate.models.memory import Footprint
 from tunegate.promotion.counting import Counted
 from tunegate.promotion.decide import decide
 from tunegate.promotion.snapshot import Pair, Plan
@@ -60,6 +61,7 @@ class Store:
         self.results: dict[tuple[str, str], EvaluationSummary] = {}
         self.differences: dict[tuple[str, str], Difference | str] = {}
         self.records: dict[RecordKey, Recorded] = {}
+        self.footprints: dict[str, tuple[Footprint | None]] = {}
         self.unrecorded: Problem | None = None
         self.log: Callable[[], Mapping[str, Verdicts] | Problem] = dict
 
@@ -71,6 +73,9 @@ class Store:
 
     def problem(self, model: str) -> Problem | None:
         return self.trouble
+
+    def footprint(self, version: ModelVersion) -> tuple[Footprint | None] | None:
+        return self.footprints.get(version.digest)
 
     def producer(self, digest: str) -> Producer | None:
         return None

@@ -21,6 +21,7 @@ from tunegate.api.promotion import TERMINAL, Promotion, Recorded
 from tunegate.api.records import Place
 from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Kind, Object
+from tunegate.models.memory import misfit
 from tunegate.promotion.counting import counted, shown, stable_version
 from tunegate.promotion.pairs import wanted_pairs
 from tunegate.promotion.snapshot import Pair, Snapshot
@@ -33,6 +34,7 @@ from tunegate_operator.edits import modified
 from tunegate_operator.evaluations import evaluation_states, find_summaries
 from tunegate_operator.feedback_counts import Counts, problems_of, read_counts, with_counts
 from tunegate_operator.feedback_log import by_the_log
+from tunegate_operator.placement import card_of
 from tunegate_operator.problems import (
     is_stuck,
     name_too_long,
@@ -215,6 +217,7 @@ class Gatherer:
             return None
         try:
             policy = read_policy(obj)
+            card_of(policy.serving)
         except UsageError as error:
             return PolicyProblem(obj, Problem("Ready", "InvalidPolicy", str(error)))
         # Once known it is kept in the status, so that the store may be away.
@@ -265,7 +268,7 @@ class Gatherer:
             modified=edit.sentence,
             namespace=namespace,
         )
-        snapshot = replace(snapshot, differences=self._differences(snapshot))
+        snapshot = replace(snapshot, differences=self._differences(snapshot), misfits=self._misfits(snapshot, policy))
         counts = self._counts(namespace, snapshot, now)
         return Gathered(
             obj=obj,
@@ -300,6 +303,18 @@ class Gatherer:
         model = snapshot.policy.model
         asked = ((pair, self.source.difference(pair, model)) for pair in wanted_pairs(snapshot))
         return {pair: found for pair, found in asked if found}
+
+    def _misfits(self, snapshot: Snapshot, policy: ClusterPolicy) -> dict[str, str | None]:
+        """Of the stable and of candidates under way: why they can't be served on the policy's GPUs."""
+        card, gpus = card_of(policy.serving), manifests.gpus(policy.serving, self.config)
+        if card is None or not gpus:
+            return {}
+        candidates = [it.candidate for it in snapshot.promotions if it.status.phase not in TERMINAL]
+        found = {}
+        for version in (stable_version(snapshot), *candidates):
+            known = self.source.footprint(version)
+            found[version.digest] = known and (misfit(known[0], card, gpus) if known[0] else "")
+        return found
 
     def _made_at_once(self, versions: Iterable[ModelVersion]) -> frozenset[str]:
         """The runs of versions that were made of others: no training job has to end for them."""
@@ -443,7 +458,9 @@ class Gatherer:
         stable = seen.servers.get(stable_version(seen).digest)
         if stable is None or not stable.ready:
             yield from name_too_long(obj)
-        if stable is not None and not stable.ready and kinds.INFERENCE_SERVICE.kind not in missing:
+        if (stable is None or not stable.ready) and (misfit := seen.misfits.get(stable_version(seen).digest)):
+            yield Problem("Serving", "DoesNotFit", f"{stable_version(seen).name} {misfit}")
+        elif stable is not None and not stable.ready and kinds.INFERENCE_SERVICE.kind not in missing:
             yield Problem("Serving", "StableNotReady", stable.message, stops=stable.failed)
 
     def _traffic_problems(

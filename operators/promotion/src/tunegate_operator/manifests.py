@@ -187,6 +187,14 @@ def _resources(serving: ServingPods, config: Config) -> Object:
     return serving.resources or dict(config.vllm_resources if serving.engine == "VLLM" else config.serving_resources)
 
 
+def gpus(serving: ServingPods, config: Config) -> int:
+    """How many GPUs vLLM has in each pod of a version; 0 for other engines."""
+    resources = _resources(serving, config) if serving.engine == "VLLM" else {}
+    amounts = {**resources.get("requests", {}), **resources.get("limits", {})}
+    asked = str(amounts.get("nvidia.com/gpu", 0))
+    return int(asked) if asked.isdecimal() else 0
+
+
 def is_vllm(model: Object) -> bool:
     """Whether the runtime of a server is that of ours with vLLM."""
     return "vllm" in model.get("runtime", "").split("-")

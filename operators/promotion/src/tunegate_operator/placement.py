@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tunegate.api.labels import QUEUE
-from tunegate.api.policy import Placement
+from tunegate.api.policy import Placement, ServingPods
 from tunegate.kube import pods
 from tunegate.kube.kinds import Object
+from tunegate.models.cards import Card, known_card, read_card
 from tunegate_operator.config import ReleasePods
 
 # The field of a pod's spec by that of a Placement.
@@ -55,6 +56,16 @@ def complete(container: dict[str, Any], release: ReleasePods) -> None:
     """Give a container of ours what the release has for all of them."""
     container["volumeMounts"] = [*container["volumeMounts"], *release.volume_mounts]
     container["securityContext"] = release.container_security_context or pods.CONTAINER_SECURITY
+
+
+def card_of(serving: ServingPods) -> Card | None:
+    """The GPU of a version's pods, where the policy names it, or the label by which NVIDIA's discovery marks nodes.
+
+    Raises UsageError for one that there are no figures for.
+    """
+    if serving.card:
+        return read_card(serving.card)
+    return known_card(serving.node_selector.get("nvidia.com/gpu.product", ""))
 
 
 def queue_label(queue: str, resources: Object) -> dict[str, str]:

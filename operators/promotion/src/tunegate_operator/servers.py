@@ -29,10 +29,12 @@ DRAIN_SECONDS = 30
 
 
 def new_servers(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:
-    """Those of the plan that are not there."""
+    """Those of the plan that are not there, but for what can't fit on its GPUs or where that is not known yet."""
     if gathered.snapshot.modified:
         return
     for version in plan.servers:
+        if gathered.snapshot.misfits.get(version.digest, "") != "":
+            continue
         if server_name(gathered.name, version.digest) not in gathered.objects.inference_services:
             made = manifests.inference_service(gathered.namespace, gathered.policy, gathered.name, version, config)
             yield manifests.owned(made, gathered.obj)

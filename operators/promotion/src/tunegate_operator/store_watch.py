@@ -22,6 +22,7 @@ from tunegate.api.errors import (
     CredentialsError,
     DecisionRecordError,
     DigestError,
+    ModelError,
     NotFoundError,
     StoreError,
     TunegateError,
@@ -32,6 +33,7 @@ from tunegate.api.feedback import Verdicts
 from tunegate.api.promotion import Recorded
 from tunegate.api.versions import ModelVersion, Producer
 from tunegate.feedback import FeedbackLog
+from tunegate.models.memory import Footprint, of_version
 from tunegate.promotion.counting import Counted
 from tunegate.promotion.snapshot import Pair
 from tunegate.records.signing import Signer, public_pem, read_key, read_pem, read_public_keys
@@ -103,6 +105,7 @@ class _Seen:
     producers: dict[str, Producer] = field(default_factory=dict)
     results: dict[ResultKey, EvaluationSummary] = field(default_factory=dict)
     differences: dict[Pair, Difference | str] = field(default_factory=dict)
+    footprints: dict[str, Footprint | None] = field(default_factory=dict)
     progress: dict[tuple[str, str], str] = field(default_factory=dict)  # by digest and suite
     votes: dict[Canary, tuple[float, Votes]] = field(default_factory=dict)  # when they were counted, and how many
     records: dict[RecordKey, Recorded] = field(default_factory=dict)
@@ -137,6 +140,7 @@ class Source:
         self._asked_versions: dict[str, str] = {}
         self._asked_results: dict[ResultKey, str] = {}
         self._asked_pairs: dict[Pair, str] = {}
+        self._asked_footprints: dict[str, ModelVersion] = {}
         self._asked_votes: dict[Canary, Counted] = {}
         self._asked_since: dict[Canary, float] = {}  # since when its votes are asked for
         self._logs: dict[Canary, tuple[float, FeedbackLog]] = {}  # when each was last read
@@ -192,6 +196,16 @@ class Source:
             return known
         with self._wake:
             self._asked_pairs[pair] = model
+            self._wake.notify()
+        return None
+
+    def footprint(self, version: ModelVersion) -> tuple[Footprint | None] | None:
+        """How large the version is, in a tuple, or None in one where the version does not say; None when that is not
+        known yet: then its model is told later."""
+        if version.digest in self._seen.footprints:
+            return (self._seen.footprints[version.digest],)
+        with self._wake:
+            self._asked_footprints[version.digest] = version
             self._wake.notify()
         return None
 
@@ -255,6 +269,7 @@ class Source:
             or self._unread
             or self._asked_results
             or self._asked_pairs
+            or self._asked_footprints
             or self._asked_votes
             or self._asked_records
             or any(uri not in self._seen.missing for uri in self._asked_versions)
@@ -273,10 +288,12 @@ class Source:
         with self._wake:
             versions, results, votes = dict(self._asked_versions), dict(self._asked_results), dict(self._asked_votes)
             pairs, records = dict(self._asked_pairs), list(self._asked_records.values())
+            unmeasured = list(self._asked_footprints.values())
             for asked in (
                 self._asked_versions,
                 self._asked_results,
                 self._asked_pairs,
+                self._asked_footprints,
                 self._asked_votes,
                 self._asked_records,
             ):
@@ -297,6 +314,7 @@ class Source:
                 self._seen.missing.pop(uri, None)
         news |= {model for key, model in results.items() if self._read_result(key, model)}
         news |= {model for pair, model in pairs.items() if self._compare(pair)}
+        news |= {version.model for version in unmeasured if self._measure(version)}
         return news | {model for request, model in records if self._record(request, model)}
 
     def _look(self) -> set[str]:
@@ -413,6 +431,17 @@ class Source:
             self._seen.differences[pair] = "would have to be in the store, and one is not any more"
         else:
             self._seen.differences[pair] = paired(before, after, pair.metric)
+        return True
+
+    def _measure(self, version: ModelVersion) -> bool:
+        """Reckon how large a version is; says whether it could."""
+        try:
+            with _told():
+                self._seen.footprints[version.digest] = of_version(self._opened(), version)
+        except (ModelError, DigestError, NotFoundError):
+            self._seen.footprints[version.digest] = None  # its server or evaluation says what is wrong with it
+        except TunegateError:
+            return False  # as with results
         return True
 
     def _count(self, canary: Canary, asked: Counted) -> bool:
