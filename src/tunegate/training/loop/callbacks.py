@@ -25,6 +25,7 @@ from tunegate.training.loop.methods import count_parameters, make_servable
 from tunegate.training.loop.metrics import Metrics
 from tunegate.training.loop.mfu import flops_per_token, peak_flops, reading_of, work_of
 from tunegate.training.loop.preferences import REWARDS
+from tunegate.training.loop.resume import agree_on_files
 from tunegate.training.run.checkpoints import complete_checkpoints, remove_surplus, seal
 from tunegate.training.run.layout import LOG, PICTURE
 from tunegate.training.run.plan import Plan, identity_of
@@ -122,10 +123,10 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             self._report(progress)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        torch.distributed.barrier()
+        folder = self._output_dir / f"checkpoint-{state.global_step}"
+        agree_on_files(folder, is_first=self._trainer.is_world_process_zero())
         if not self._trainer.is_world_process_zero():
             return
-        folder = self._output_dir / f"checkpoint-{state.global_step}"
         from tunegate.training.loop.plot import draw  # brings matplotlib along, which only the first rank needs
 
         make_servable(folder, self._trainer.model, self._plan)

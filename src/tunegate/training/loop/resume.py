@@ -1,10 +1,11 @@
-"""Where all ranks of a run resume from, agreed upon inside the processes that train."""
+"""What all ranks of a run agree upon about its folder: where they resume from, and that a checkpoint is there."""
 
 from __future__ import annotations
 
 import secrets
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,36 @@ def agree_on_start(output_dir: Path, *, is_first: bool) -> Start:
         mark.unlink()
         cut_log(output_dir, newest.step if newest else 0)
     return start
+
+
+def agree_on_files(checkpoint: Path, *, is_first: bool) -> None:
+    """Return when all ranks have written their part of a checkpoint, and the first one sees every file of it.
+
+    Network file systems show what another node wrote some seconds later, and a checkpoint that was sealed without it
+    would pass for complete. Raises TrainingError in the first when it is not there by then.
+    """
+    torch.distributed.barrier()
+    seen: list[dict[str, int]] = [{}] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(seen, _sizes(checkpoint))
+    if is_first:
+        await_files(checkpoint, seen, _SHARED_SECONDS)
+
+
+def await_files(checkpoint: Path, seen: Sequence[Mapping[str, int]], seconds: float) -> None:
+    """Wait for every file that any rank has `seen`, as large as who saw most of it. Raises TrainingError."""
+    deadline = time.monotonic() + seconds
+    while True:
+        here = _sizes(checkpoint)
+        if all(here.get(name, -1) >= size for sizes in seen for name, size in sizes.items()):
+            return
+        if time.monotonic() > deadline:
+            raise _not_shared(checkpoint.parent)
+        time.sleep(0.5)
+
+
+def _sizes(checkpoint: Path) -> dict[str, int]:
+    files = (path for path in checkpoint.rglob("*") if path.is_file())
+    return {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
 
 
 def _appears(path: Path, seconds: float = float("inf")) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.unit.training.alone import config_of, make_shop, plan_of, start_two, 
 from tests.unit.training.forked import Forks
 from tunegate.api.errors import TrainingError
 from tunegate.training import TrainConfig
-from tunegate.training.loop.resume import for_ranks
+from tunegate.training.loop.resume import await_files, for_ranks
 from tunegate.training.run.checkpoints import complete_checkpoints
 from tunegate.training.run.progress import read_log
 
@@ -105,6 +106,20 @@ def test_nodes_that_share_no_folder_are_told_so(folder: Path, tmp_path: Path) ->
 
     with pytest.raises(TrainingError, match=r"is not the same folder on all nodes; mount one ReadWriteMany volume"):
         for_ranks(plan, tmp_path, 2)
+
+
+def test_a_file_that_another_rank_has_seen_is_waited_for(tmp_path: Path) -> None:
+    """As large as there: network file systems show it later, and smaller."""
+    seen = [{"model.safetensors": 3}, {"model.safetensors": 10}]
+    (tmp_path / "model.safetensors").write_bytes(bytes(3))
+    with pytest.raises(TrainingError, match=r"is not the same folder on all nodes; mount one ReadWriteMany volume"):
+        await_files(tmp_path, seen, seconds=0)
+
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(await_files, tmp_path, seen, seconds=60)
+        assert not waiting.done()
+        (tmp_path / "model.safetensors").write_bytes(bytes(10))
+        waiting.result()
 
 
 def losses(output: Path) -> list[float]:
