@@ -15,7 +15,7 @@ import msgspec
 
 from tunegate.api import environment
 from tunegate.api.errors import ServingError
-from tunegate.processes import Child
+from tunegate.processes import Child, is_loopback
 from tunegate.serving.engines.heartbeat import Progress
 from tunegate.serving.features import ANY, EngineFeatures
 from tunegate.serving.limits import Embedded
@@ -149,10 +149,10 @@ class Engine:
         return f"{self.child.tail()} (log: {self.child.log})" if self.child is not None else "see its log"
 
 
-def session(key: str | None = None) -> aiohttp.ClientSession:
+def session(key: str | None = None, *, url: str = "http://127.0.0.1") -> aiohttp.ClientSession:
     """The HTTP client for an engine: as many connections as there are requests, no limit on an answer's length.
 
-    key: the API key that the engine asks for.
+    key: the API key that the engine asks for. url: where it is; the environment's proxy is for those elsewhere alone.
     """
     headers = {"authorization": f"Bearer {key}"} if key else {}
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS)
@@ -161,5 +161,6 @@ def session(key: str | None = None) -> aiohttp.ClientSession:
         timeout=_TIMEOUT,
         auto_decompress=False,
         headers=headers,
+        trust_env=not is_loopback(url),
         cookie_jar=aiohttp.DummyCookieJar(),  # one client's would go to the engine with another's request
     )

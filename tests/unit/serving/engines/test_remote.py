@@ -98,3 +98,30 @@ def test_an_engine_that_is_busy_or_idle_runs_on(monkeypatch: pytest.MonkeyPatch,
     watch(monkeypatch, child, progress)
 
     assert child.exit_code is None
+
+
+@pytest.mark.parametrize(("host", "reached"), [("llm.invalid", "proxy"), ("127.0.0.1", "engine")])
+def test_the_environments_proxy_is_for_engines_elsewhere_alone(
+    monkeypatch: pytest.MonkeyPatch, host: str, reached: str
+) -> None:
+    async def main() -> str:
+        async def answer(request: web.Request) -> web.Response:
+            return web.Response(text="engine" if request.raw_path == "/health" else "proxy")  # which gets the whole URL
+
+        app = web.Application()
+        app.router.add_get("/{path:.*}", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", port := free_port())
+        await site.start()
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+        url = f"http://{host}:{port}"
+        try:
+            async with remote.session(url=url) as session, session.get(f"{url}/health") as reply:
+                return await reply.text()
+        finally:
+            await runner.cleanup()
+
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert asyncio.run(main()) == reached
