@@ -40,7 +40,7 @@ def write_shards(engine: Any, folder: Path, largest: int) -> None:
     """Write the weights of DeepSpeed's `engine` to `folder`. Called in every rank at once.
 
     Each rank keeps one shard as it is put together, then all write theirs, and so on with the next ones: beside its
-    part of the model a rank needs memory for one shard and one weight.
+    part of the model a rank needs memory for one shard, and what DeepSpeed takes to gather one weight.
     """
     model, rank, ranks = engine.module, torch.distributed.get_rank(), torch.distributed.get_world_size()
     weights = model.state_dict(keep_vars=True)
