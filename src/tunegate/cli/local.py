@@ -41,8 +41,6 @@ def command() -> None:
 )
 @click.option("--endpoint-url", envvar=environment.ENDPOINT_URL, help="The S3 endpoint, where it is not AWS's.")
 @click.option("--limit", type=click.IntRange(min=1), help="Ask only the first N questions of each suite.")
-@click.option("--engine-url", help="An engine that is already running, instead of one for each server.")
-@click.option("--engine-model", help="The name under which that engine knows the model.")
 @click.option(
     "--signing-key",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -56,7 +54,7 @@ def up(home: Home, policy: Path | None, port: int, limit: int | None, **where: A
     text = policy.read_bytes() if policy else None
     # a policy that can't be used is refused before anything starts
     asked = home.policy() if text is None else read_policy_file(text, str(policy))
-    _check_engine(asked, where["engine_url"])
+    _check_engine(asked)
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
@@ -71,11 +69,9 @@ def up(home: Home, policy: Path | None, port: int, limit: int | None, **where: A
     click.echo("Stopped; start it again to resume.")
 
 
-def _check_engine(policy: ClusterPolicy, engine_url: str | None) -> None:
+def _check_engine(policy: ClusterPolicy) -> None:
     """Raises UsageError for an engine of a policy that could not be asked from here."""
     url = policy.serving.url
-    if url and engine_url:
-        raise UsageError(f"The policy names the engine at {url.address}; leave out --engine-url.")
     if url and url.key_secret and not os.environ.get(environment.ENGINE_KEY):
         raise UsageError(
             f"The engine at {url.address} asks for a key, which a cluster has in the Secret {url.key_secret.name}; "

@@ -66,7 +66,6 @@ class PlatformConfig:
 
     store_uri: a store of your own; None starts the embedded one in the home folder.
     evaluation_limit: how many questions of each suite are asked; None asks all.
-    engine_url, engine_model: an engine that is already running, instead of one per server.
     signing_key: the file with the key that signs decision records; None takes the home folder's own.
     """
 
@@ -75,8 +74,6 @@ class PlatformConfig:
     store_uri: str | None = None
     endpoint_url: str | None = None
     evaluation_limit: int | None = None
-    engine_url: str | None = None
-    engine_model: str | None = None
     signing_key: Path | None = None
 
 
@@ -328,8 +325,6 @@ class Platform:
 
     def _start_server(self, version: ModelVersion, port: int) -> Child:
         argv = ["serve", version.uri, "--port", str(port), "--model-name", self._read_policy()[0].model]
-        if self.config.engine_url:
-            argv += ["--engine-url", self.config.engine_url, "--engine-model", self.config.engine_model or ""]
         argv += self._engine_of_policy()
         return self._start(f"serve-{short(version.digest)}", argv)
 

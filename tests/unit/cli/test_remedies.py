@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate import VALUE
 from tests.answering import answering, listening
 from tests.builders import at, make_cluster_policy, make_version
 from tests.refusals import call, past, refused, without_story
@@ -123,8 +122,6 @@ def test_the_engine_of_a_policy_is_asked_from_here_with_the_key_that_the_message
     policy = make_cluster_policy(serving={"engine": "URL", "url": url}, initialVersion=f"{store.uri}/a/b/checkpoint-0/")
     (file := home.folder.parent / "policy.yaml").write_bytes(write_policy_file(policy))
     words = ("local", "up", "--home", home.folder, "--policy", file, "--port", free_port(), *where(store))
-    with refused("The policy names the engine at VALUE; leave out --engine-url.".replace("VALUE", VALUE)):
-        call(*words, "--engine-url", "http://127.0.0.1:9")
     keyless = " asks for a key, which a cluster has in the Secret "
     with refused(keyless) as caught:
         call(*words)

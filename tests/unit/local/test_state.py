@@ -12,7 +12,7 @@ import pytest
 
 from tests.builders import at, make_policy, make_version
 from tunegate.api.errors import NotFoundError, TunegateError, UsageError
-from tunegate.api.policy import write_policy_file
+from tunegate.api.policy import ClusterPolicy, write_policy_file
 from tunegate.api.promotion import Promotion, PromotionStatus
 from tunegate.local.state import Home, write
 
@@ -43,8 +43,8 @@ def test_a_policy_is_read_as_it_is_for_a_cluster(home: Home) -> None:
 
 
 def test_a_policy_kept_by_the_first_release_is_read(home: Home) -> None:
-    write(home.policy_file, msgspec.yaml.encode(make_policy()))
-    assert home.policy() == make_policy()
+    write(home.policy_file, msgspec.yaml.encode(kept := make_policy()))
+    assert home.policy() == ClusterPolicy(**msgspec.structs.asdict(kept))
 
 
 @pytest.mark.parametrize(
