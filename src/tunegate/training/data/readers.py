@@ -259,7 +259,8 @@ def _one_object(stream: BinaryIO, start: int) -> Any:
 def _refuse_wrapper(found: Any) -> None:
     """Raise ValueError for one object that is a whole file and holds the records."""
     for key, value in found.items() if isinstance(found, dict) else ():
-        if isinstance(value, list) and value and isinstance(value[0], dict) and key not in _OF_ONE_RECORD:
+        holds_objects = isinstance(value, list) and value and isinstance(value[0], dict)
+        if holds_objects and key not in _OF_ONE_RECORD and not value[0].keys() & {"role", "from"}:
             raise ValueError(f"it is one object with its records under the key {key!r}; write that list alone")
 
 

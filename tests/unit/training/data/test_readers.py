@@ -201,6 +201,12 @@ def test_the_only_record_of_a_file_is_looked_at_as_any_other(tmp_path: Path, tex
     assert re.search(said, str(record))
 
 
+def test_one_pair_is_a_file_and_no_wrapper(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"chosen": [{"role": "user"}], "rejected": [{"role": "user"}]}\n')
+
+    assert [sorted(record) for _, record in _read(tmp_path / "rows.jsonl")] == [["chosen", "rejected"]]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
