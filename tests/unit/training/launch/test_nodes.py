@@ -64,7 +64,7 @@ class Job:
     def lose(self, node: int, checkpoint: Path) -> None:
         """End a node as a failure of its machine would, once there is a checkpoint."""
         complete = checkpoint / "resume" / "complete.json"
-        wait_for(complete.exists, what=f"{complete}, see {self._folder}/pod-*.log")
+        wait_for(complete.exists, seconds=300, what=f"{complete}, see {self._folder}/pod-*.log")
         mark = f"TUNEGATE_CACHE={self._folder}/cache-{node}\0".encode()
         for pid in _processes_with(mark):
             with suppress(ProcessLookupError):  # it ended with its guard
