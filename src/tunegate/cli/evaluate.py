@@ -18,7 +18,7 @@ from tunegate.api.codec import to_json
 from tunegate.api.digest import short
 from tunegate.api.engine_names import is_template, name_in_engine
 from tunegate.api.errors import EvaluationError, UsageError
-from tunegate.cli.options import json_option, open_store, print_table, store_options
+from tunegate.cli.options import engine_options, json_option, open_store, print_table, store_options
 from tunegate.files import default_cache, disk_errors_as
 from tunegate.garbage import lasting_imports
 
@@ -48,17 +48,7 @@ _READY_SECONDS = 1800.0  # of a server that is started to be asked; large weight
 )
 @click.option("--url", help="Ask the server at this URL, which serves VERSION, instead of loading the model here.")
 @click.option("--model-name", help="What the server at --url calls the model; by default the first that it lists.")
-@click.option(
-    "--engine-url",
-    envvar=environment.ENGINE_URL,
-    help="Ask the engine at this URL for VERSION's weights, and what the release adds to them here. "
-    f"{environment.ENGINE_KEY} holds its key.",
-)
-@click.option(
-    "--engine-model",
-    envvar=environment.ENGINE_MODEL,
-    help="What the engine at --engine-url calls the model, or a template as for `tunegate serve`.",
-)
+@engine_options
 @click.option(
     "--concurrency",
     type=click.IntRange(min=1),
@@ -136,12 +126,7 @@ def command(
     loaded = patiently(patience, partial(load_suites, suites, limit, endpoint_url=endpoint_url))
     if submission and not (len(loaded) == 1 and isinstance(loaded[0], choice.ChoiceSuite)):
         raise UsageError("--submission is for one suite of kind choice; evaluate the others by themselves.")
-    if url and engine_url:
-        raise UsageError("--url asks a server, and --engine-url an engine behind one of ours; give one of them.")
-    if engine_model and not engine_url:
-        raise UsageError("--engine-model says what the engine at --engine-url calls the model; give both.")
-    if model_name and not url:
-        raise UsageError("--model-name says what the server at --url calls the model; give both.")
+    _check_asked(url, model_name, engine_url, engine_model)
     store = patiently(patience, partial(open_store, store_uri, endpoint_url))
     found = patiently(patience, partial(store.resolve, version))
     key = os.environ.get(environment.API_KEY)
@@ -170,6 +155,16 @@ def _require_folders(files: Mapping[str, Path | None]) -> None:
     for option, path in files.items():
         if path and not path.parent.is_dir():
             raise UsageError(f"The folder {path.parent} does not exist; make it or choose another {option}.")
+
+
+def _check_asked(url: str | None, model_name: str | None, engine_url: str | None, engine_model: str | None) -> None:
+    """Raises UsageError where the options don't say one way to reach the weights."""
+    if url and engine_url:
+        raise UsageError("--url asks a server, and --engine-url an engine behind one of ours; give one of them.")
+    if engine_model and not engine_url:
+        raise UsageError("--engine-model says what the engine at --engine-url calls the model; give both.")
+    if model_name and not url:
+        raise UsageError("--model-name says what the server at --url calls the model; give both.")
 
 
 def _write(*files: tuple[Path | None, bytes]) -> None:

@@ -15,11 +15,10 @@ import click
 from tunegate.api import environment
 from tunegate.api.codec import to_json
 from tunegate.api.errors import TunegateError, UsageError
-from tunegate.api.policy import read_policy_file
+from tunegate.api.policy import ClusterPolicy, read_policy_file
 from tunegate.cli.options import home_option, json_option, print_table
 
 if TYPE_CHECKING:
-    from tunegate.api.policy import ClusterPolicy
     from tunegate.local.state import Home
 
 

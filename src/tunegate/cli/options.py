@@ -28,6 +28,22 @@ def optional_store_options(command: F) -> F:
     return _with_store(command, required=False)
 
 
+def engine_options(command: F) -> F:
+    """Add `--engine-url` and `--engine-model`: an engine that somebody else runs, which has the weights."""
+    command = click.option(
+        "--engine-model",
+        envvar=environment.ENGINE_MODEL,
+        help="What the engine at --engine-url calls the model: a name, or a template, such as {model}-{digest} or "
+        "{run}-{checkpoint}, where it has each version under a name of its own.",
+    )(command)
+    return click.option(
+        "--engine-url",
+        envvar=environment.ENGINE_URL,
+        help="An engine that already has the version's weights, such as vLLM, by its URL. "
+        f"{environment.ENGINE_KEY} holds the key that it may ask for.",
+    )(command)
+
+
 def _with_store(command: F, *, required: bool) -> F:
     command = click.option(
         "--endpoint-url",

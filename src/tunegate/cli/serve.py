@@ -12,7 +12,7 @@ from tunegate import logs
 from tunegate.api import environment
 from tunegate.api.digest import short
 from tunegate.api.errors import UsageError
-from tunegate.cli.options import store_options
+from tunegate.cli.options import engine_options, store_options
 from tunegate.processes import GRACE_SECONDS
 
 
@@ -47,18 +47,7 @@ from tunegate.processes import GRACE_SECONDS
     type=click.Choice(["int8", "int4", "fp8"]),
     help="Round the weights before they are served, for trying: `tunegate quantize` makes a version to evaluate.",
 )
-@click.option(
-    "--engine-url",
-    envvar=environment.ENGINE_URL,
-    help="An engine that already has the version's weights, such as vLLM, by its URL. "
-    f"{environment.ENGINE_KEY} holds the key that it may ask for.",
-)
-@click.option(
-    "--engine-model",
-    envvar=environment.ENGINE_MODEL,
-    help="What the engine at --engine-url calls the model; by default the name clients use. A template, such as "
-    "{model}-{digest} or {run}-{checkpoint}, where it has each version under a name of its own.",
-)
+@engine_options
 @click.option(
     "--grace-seconds",
     envvar=environment.GRACE,
@@ -133,7 +122,8 @@ def command(
     """Serve VERSION (name, URI or digest) with OpenAI's API, KServe's health routes and signed answers.
 
     Its bytes are verified against the digest before they are served; with --engine-url, whoever started that engine
-    vouches for them. TUNEGATE_FEEDBACK_KEY holds the key that signs answers: the same for all servers of a model.
+    vouches for them, and it is asked for the name clients use unless --engine-model says another.
+    TUNEGATE_FEEDBACK_KEY holds the key that signs answers: the same for all servers of a model.
     """
     if (version is None) == (folder is None):
         raise UsageError("Name what to serve: either a VERSION in the store, or a --folder that holds one.")

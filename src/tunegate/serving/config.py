@@ -26,9 +26,8 @@ class EngineConfig:
     """The program that generates text: one that we start, or one that already runs at `url`.
 
     model: what the engine at `url` calls the model, or a template of what it calls each version; by default the name
-    clients use. parallel: over how many GPUs vLLM
-    spreads the model; None for all. quantization: what the weights are rounded to before they are served. key: what the
-    engine at `url` asks for.
+    clients use. parallel: over how many GPUs vLLM spreads the model; None for all. quantization: what the weights are
+    rounded to before they are served. key: what the engine at `url` asks for.
     Raises UsageError that names the flag.
     """
 

@@ -18,12 +18,12 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from transformers.core_model_loading import dot_natural_key, revert_weight_conversion
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from tunegate.training.loop.methods import count_parameters
 
 _LOG = logging.getLogger(__name__)
 LARGEST = 1 << 30  # bytes of a shard; a larger weight is one of its own
-_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 Tensors = dict[str, torch.Tensor]
 
 
@@ -58,7 +58,7 @@ def write_shards(engine: Any, folder: Path, largest: int) -> None:
             save_file(_as_written(model, kept), folder / shards[first + rank].file, metadata={"format": "pt"})
     engine.optimizer.checkpoint_event_epilogue()
     if rank == 0 and len(shards) > 1:
-        _write_index(folder / _INDEX, shards, outlines, count_parameters(model)[1])
+        _write_index(folder / SAFE_WEIGHTS_INDEX_NAME, shards, outlines, count_parameters(model)[1])
 
 
 def plan_shards(model: Any, outlines: Tensors, largest: int) -> list[Shard]:
@@ -72,7 +72,7 @@ def plan_shards(model: Any, outlines: Tensors, largest: int) -> list[Shard]:
     whole = _as_written(model, outlines)
     if _shapes(*written) != _shapes(whole):
         _LOG.warning("weights of this architecture can't be written in shards, so one process holds them all")
-        files, written = {_FILE: list(outlines)}, [whole]
+        files, written = {SAFE_WEIGHTS_NAME: list(outlines)}, [whole]
     return [
         Shard(file, tuple(weights), tuple(names)) for (file, weights), names in zip(files.items(), written, strict=True)
     ]

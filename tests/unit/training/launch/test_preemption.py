@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import processes_about
-from tests.unit.training.alone import prepared_plan
+from tests.unit.training.alone import start_two
 from tests.unit.training.builders import make_config
 from tests.unit.training.conftest import Shop
 from tests.unit.training.forked import Forks
@@ -93,10 +93,8 @@ def test_ranks_that_are_all_asked_agree_on_a_step(shop: Shop, forks: Forks) -> N
     model = str(shop.folder / "model")
     config = make_config(None, shop.data, shop.folder / "ranks", model_name_or_path=model, num_train_epochs=MANY)
     output = Path(config.output_dir)
-    plan = output / "plan.json"
-    plan.write_bytes(to_json(prepared_plan(config, 2)))
 
-    ranks = forks.start(plan, 2)
+    ranks = start_two(forks, config)
     wait_for(lambda: read_log(output), what=f"steps, see {ranks.log}")
     for pid in ranks.pids:
         os.kill(pid, signal.SIGTERM)
@@ -111,13 +109,12 @@ def test_ranks_that_did_as_they_were_asked_do_no_step_when_torchrun_restarts_the
     model = str(shop.folder / "model")
     config = make_config(None, shop.data, shop.folder / "again", model_name_or_path=model, num_train_epochs=MANY)
     output = Path(config.output_dir)
-    plan = output / "plan.json"
-    plan.write_bytes(to_json(prepared_plan(config, 2)))
+    output.mkdir()
     (output / STOP).touch()
     for rank in (0, 1):
         failure_path(output, rank).write_bytes(to_json(Failure(message="It stopped.", explained=True, exit_code=143)))
 
-    assert forks.start(plan, 2).wait() == [143, 143]
+    assert start_two(forks, config).wait() == [143, 143]
     assert not read_log(output)
     assert len(failures(output)) == 2
 
