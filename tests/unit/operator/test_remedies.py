@@ -658,7 +658,7 @@ ON_TWO = {**ON_A10, "resources": {"limits": {"nvidia.com/gpu": "2"}}}
 
 @story("DoesNotFit", "it would fit on 2 of them", "as many GPUs as the message says", "Succeeded", serving=ON_A10)
 def a_candidate_is_too_large_for_the_gpus(world: Cluster, folder: Path) -> Iterator[None]:
-    world.store.footprints = {BASE.digest: (SMALL,), CANDIDATE.digest: (LARGE,)}
+    world.store.footprints = {BASE.digest: SMALL, CANDIDATE.digest: LARGE}
     serve(world).until("Failed", 20)
     assert world.newest()["status"]["decision"]["reason"] == "DoesNotFit"
     assert [step["phase"] for step in world.newest()["status"]["history"]] == ["Verifying", "Failed"]
@@ -674,7 +674,7 @@ def the_first_version_is_too_large_for_the_gpus(world: Cluster, folder: Path) ->
     """No pod asks for a GPU meanwhile, also not before the store has said how large it is."""
     world.step(3)
     assert not world.deployments
-    world.store.footprints = {BASE.digest: (LARGE,)}
+    world.store.footprints = {BASE.digest: LARGE}
     world.step(3)
     assert not world.deployments
     assert condition(world.policy(), "Stalled")["reason"] == "DoesNotFit"

@@ -132,7 +132,7 @@ def test_a_server_that_does_not_answer_moves_to_another_engine_and_one_that_answ
 def test_what_fits_is_reckoned_for_the_gpus_that_a_policy_names(serving: Object, reason: str | None) -> None:
     gpu = {"engine": "VLLM", "resources": {"limits": {"nvidia.com/gpu": 1}}}
     world = World(serving={**gpu, **serving})
-    world.store.footprints = {BASE.digest: (Footprint(28 * 2**30, 2**17, 32),)}
+    world.store.footprints = {BASE.digest: Footprint(28 * 2**30, 2**17, 32)}
     world.step(3)
     stalled = condition(world.policy(), "Stalled")
     assert (stalled["reason"] if stalled["status"] == "True" else None) == reason
@@ -140,13 +140,13 @@ def test_what_fits_is_reckoned_for_the_gpus_that_a_policy_names(serving: Object,
 
 def test_a_version_that_does_not_say_how_large_it_is_is_tried() -> None:
     world = World(serving={"engine": "VLLM", "card": "A10", "resources": {"limits": {"nvidia.com/gpu": 1}}})
-    world.store.footprints = {BASE.digest: (None,)}
+    world.store.footprints = {BASE.digest: "config.json does not say"}
     assert list(world.step(3).deployments) == [server_of(BASE)]
 
 
 def test_a_server_that_answers_is_left_where_by_arithmetic_it_does_not_fit() -> None:
     world = World().step(3)
-    world.store.footprints = {BASE.digest: (Footprint(28 * 2**30, 2**17, 32),)}
+    world.store.footprints = {BASE.digest: Footprint(28 * 2**30, 2**17, 32)}
     change_policy(world, serving={"engine": "VLLM", "card": "A10", "resources": {"limits": {"nvidia.com/gpu": 1}}})
     world.step(3)
     assert condition(world.policy(), "Ready")["status"] == "True"

@@ -61,7 +61,7 @@ class Store:
         self.results: dict[tuple[str, str], EvaluationSummary] = {}
         self.differences: dict[tuple[str, str], Difference | str] = {}
         self.records: dict[RecordKey, Recorded] = {}
-        self.footprints: dict[str, tuple[Footprint | None]] = {}
+        self.footprints: dict[str, Footprint | str] = {}
         self.unrecorded: Problem | None = None
         self.log: Callable[[], Mapping[str, Verdicts] | Problem] = dict
 
@@ -74,7 +74,7 @@ class Store:
     def problem(self, model: str) -> Problem | None:
         return self.trouble
 
-    def footprint(self, version: ModelVersion) -> tuple[Footprint | None] | None:
+    def footprint(self, version: ModelVersion) -> Footprint | str | None:
         return self.footprints.get(version.digest)
 
     def producer(self, digest: str) -> Producer | None:

@@ -21,7 +21,7 @@ from tunegate.api.promotion import TERMINAL, Promotion, Recorded
 from tunegate.api.records import Place
 from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Kind, Object
-from tunegate.models.memory import misfit
+from tunegate.models.memory import Footprint, misfit
 from tunegate.promotion.counting import counted, shown, stable_version
 from tunegate.promotion.pairs import wanted_pairs
 from tunegate.promotion.snapshot import Pair, Snapshot
@@ -310,10 +310,10 @@ class Gatherer:
         if card is None or not gpus:
             return {}
         candidates = [it.candidate for it in snapshot.promotions if it.status.phase not in TERMINAL]
-        found = {}
+        found: dict[str, str | None] = {}
         for version in (stable_version(snapshot), *candidates):
             known = self.source.footprint(version)
-            found[version.digest] = known and (misfit(known[0], card, gpus) if known[0] else "")
+            found[version.digest] = misfit(known, card, gpus) if isinstance(known, Footprint) else known and ""
         return found
 
     def _made_at_once(self, versions: Iterable[ModelVersion]) -> frozenset[str]:

@@ -105,7 +105,7 @@ class _Seen:
     producers: dict[str, Producer] = field(default_factory=dict)
     results: dict[ResultKey, EvaluationSummary] = field(default_factory=dict)
     differences: dict[Pair, Difference | str] = field(default_factory=dict)
-    footprints: dict[str, Footprint | None] = field(default_factory=dict)
+    footprints: dict[str, Footprint | str] = field(default_factory=dict)
     progress: dict[tuple[str, str], str] = field(default_factory=dict)  # by digest and suite
     votes: dict[Canary, tuple[float, Votes]] = field(default_factory=dict)  # when they were counted, and how many
     records: dict[RecordKey, Recorded] = field(default_factory=dict)
@@ -199,11 +199,11 @@ class Source:
             self._wake.notify()
         return None
 
-    def footprint(self, version: ModelVersion) -> tuple[Footprint | None] | None:
-        """How large the version is, in a tuple, or None in one where the version does not say; None when that is not
-        known yet: then its model is told later."""
-        if version.digest in self._seen.footprints:
-            return (self._seen.footprints[version.digest],)
+    def footprint(self, version: ModelVersion) -> Footprint | str | None:
+        """How large the version is, or why nobody can say; None when it is not known yet: then its model is told
+        later."""
+        if known := self._seen.footprints.get(version.digest):
+            return known
         with self._wake:
             self._asked_footprints[version.digest] = version
             self._wake.notify()
@@ -438,8 +438,8 @@ class Source:
         try:
             with _told():
                 self._seen.footprints[version.digest] = of_version(self._opened(), version)
-        except (ModelError, DigestError, NotFoundError):
-            self._seen.footprints[version.digest] = None  # its server or evaluation says what is wrong with it
+        except (ModelError, DigestError, NotFoundError) as error:
+            self._seen.footprints[version.digest] = str(error)  # its server or evaluation says what is wrong with it
         except TunegateError:
             return False  # as with results
         return True
