@@ -20,7 +20,7 @@ from tunegate.api.pinned import Pinned, storage_uri
 from tunegate.api.versions import KNOWLEDGE, MANIFEST, RELEASE, File, Manifest, Release
 from tunegate.files import digest_of_file, disk_errors_as, replace_file
 from tunegate.models.materialize import ADAPTERS, MERGED, check_folder, on_base, required_base
-from tunegate.models.prompt_tuning import kind_in, refuse_prefix
+from tunegate.models.prompt_tuning import ADAPTER_CONFIG, kind_in, refuse_prefix
 from tunegate.store import Progress, Store
 from tunegate.store.artifacts import digest_of_folder
 from tunegate.store.fetching import RESUME
@@ -107,9 +107,11 @@ def _release_in(folder: Path, manifest: Manifest) -> Release:
 
 
 def _without_weights(manifest: Manifest, release: Release) -> tuple[File, ...]:
-    """The files of a version that its release is made of."""
+    """The files of a version that its release is made of, and the one that says what kind of adapter it is."""
     prompts = (f"{release.prompts.path}/",) if release.prompts else ()
-    return tuple(file for file in manifest.files if file.path == RELEASE or file.path.startswith(prompts))
+    return tuple(
+        file for file in manifest.files if file.path in (RELEASE, ADAPTER_CONFIG) or file.path.startswith(prompts)
+    )
 
 
 def _link(folder: Path, into: Path) -> None:

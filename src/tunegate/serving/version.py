@@ -9,7 +9,7 @@ from tunegate.api.versions import KNOWLEDGE, ModelVersion, Release
 from tunegate.files import default_cache
 from tunegate.models import materialize
 from tunegate.models.mount import read_mounted, servable
-from tunegate.models.prompt_tuning import ADAPTER_CONFIG, kind_of, refuse_prefix
+from tunegate.models.prompt_tuning import ADAPTER_CONFIG, kind_in, kind_of, refuse_prefix
 from tunegate.store import Store
 from tunegate.store.release import cached_index, fetch_index, fetch_prompts, read_release
 
@@ -43,6 +43,8 @@ def from_store(store: Store, name: str, *, whole: bool, fetch: bool) -> ServedVe
 def mounted(store: Store, folder: Path, *, whole: bool, fetch: bool) -> ServedVersion:
     """As `from_store`. Nothing is asked of the store: a server that starts again while it is down must still answer."""
     manifest, release = read_mounted(folder, weights=fetch)
+    if whole and manifest.format == "prompt-adapter":
+        refuse_prefix(kind_in(folder, manifest.name), manifest.name)
     prompts = folder / release.prompts.path if release.prompts else None
     knowledge = folder / KNOWLEDGE if release.knowledge else None
     weights = servable(folder, manifest, default_cache(), whole=whole) if fetch else None

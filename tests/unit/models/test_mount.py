@@ -92,7 +92,7 @@ def test_without_weights_only_what_the_release_is_made_of_arrives_and_is_held_ag
 
     deliver(store, Pinned(version.name, version.digest, weights=False), into := tmp_path / "models")
 
-    assert set(shown(into)) == {"manifest.json", "release.yaml", "prompts/answer.md"}
+    assert set(shown(into)) == {"manifest.json", "release.yaml", "prompts/answer.md", "adapter_config.json"}
     manifest, read = read_mounted(into, weights=False)
     assert (manifest.digest, read) == (version.digest, release)
     with pytest.raises(DigestError, match="is not the file that shop/run/checkpoint-9"):
