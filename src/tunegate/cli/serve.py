@@ -131,10 +131,19 @@ def command(
     from tunegate.serving.launch import start_engine
 
     engine_key = os.environ.get(environment.ENGINE_KEY) if engine_url else None
+    certificate = os.environ.get(environment.ENGINE_CERTIFICATE) if engine_url else None
     config = serve_config(
         store_uri,
         folder or str(version),
-        EngineConfig(program, engine_url, engine_model, parallel, quantization, engine_key),
+        EngineConfig(
+            program,
+            engine_url,
+            engine_model,
+            parallel,
+            quantization,
+            engine_key,
+            Path(certificate) if certificate else None,
+        ),
         endpoint_url=endpoint_url,
         model=model_name,
         feedback_key=os.environ.get(environment.FEEDBACK_KEY),

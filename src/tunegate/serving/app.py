@@ -106,7 +106,8 @@ async def serve(
     feedback = FeedbackRoute(ids, writer, metrics, _now, version.digest)
     recorder = _recorder(config, ids, parts)
     try:
-        async with remote.session(config.engine.key, url=engine.url) as session:
+        client = remote.session(config.engine.key, url=engine.url, certificate=config.engine.certificate)
+        async with client as session:
 
             def ready() -> bool:
                 return bool(served.ready)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tunegate.api import environment
 from tunegate.api.digest import short
 from tunegate.api.engine_names import check_template, is_template
 from tunegate.api.errors import UsageError
@@ -27,7 +28,8 @@ class EngineConfig:
 
     model: what the engine at `url` calls the model, or a template of what it calls each version; by default the name
     clients use. parallel: over how many GPUs vLLM spreads the model; None for all. quantization: what the weights are
-    rounded to before they are served. key: what the engine at `url` asks for.
+    rounded to before they are served. key: what the engine at `url` asks for. certificate: a file with the one that it
+    has, where no CA that is trusted anyway vouches for it.
     Raises UsageError that names the flag.
     """
 
@@ -37,6 +39,7 @@ class EngineConfig:
     parallel: int | None = None
     quantization: Literal["int8", "int4", "fp8"] | None = None
     key: str | None = field(default=None, repr=False)
+    certificate: Path | None = None
 
     def __post_init__(self) -> None:
         if self.model and not self.url:
@@ -50,6 +53,11 @@ class EngineConfig:
             raise UsageError(f"--engine-url {self.url} is not a URL; write it as http://HOST:PORT.")
         if self.parallel and self.program != "vllm":
             raise UsageError("--tensor-parallel-size is for --engine vllm; the embedded engine uses one device.")
+        if self.certificate and not self.certificate.is_file():
+            raise UsageError(
+                f"{environment.ENGINE_CERTIFICATE} names {self.certificate}, which is no file; put the certificate of "
+                "the engine there."
+            )
         if self.quantization and self.url:
             raise UsageError("--quantization is for an engine started here, not one at --engine-url; give one of them.")
         if self.url and self.program != "transformers":

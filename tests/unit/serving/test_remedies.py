@@ -23,6 +23,7 @@ from tests.builders import make_version
 from tests.refusals import call, past, refused, without_story
 from tests.unit.serving.releases import ANSWER, opened, write_prompts
 from tests.unit.serving.standin import KEY, MODEL, Documents, Server, StandIn, embedded, run_engine
+from tunegate.api import environment
 from tunegate.api.versions import Producer, Release
 from tunegate.processes import Child, free_port
 from tunegate.prompts.library import BUILTIN
@@ -155,6 +156,18 @@ def test_flags_of_an_engine_go_together_as_the_message_says(
         call("serve", "tea/run/checkpoint-1", *wrong)
     for flags in right:
         past(words, "serve", "tea/run/checkpoint-1", *flags)
+
+
+def test_the_certificate_of_an_engine_is_put_where_it_is_looked_for(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("serve", "tea/run/checkpoint-1", "--engine-url", "https://127.0.0.1:9")
+    monkeypatch.setenv(environment.ENGINE_CERTIFICATE, str(file := tmp_path / "engine.crt"))
+    missing = "which is no file; put the certificate of the engine there."
+    with refused(missing):
+        call(*words)
+    file.touch()
+    past(missing, *words)
 
 
 @pytest.fixture

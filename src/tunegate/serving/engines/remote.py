@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -149,13 +152,39 @@ class Engine:
         return f"{self.child.tail()} (log: {self.child.log})" if self.child is not None else "see its log"
 
 
-def session(key: str | None = None, *, url: str = "http://127.0.0.1") -> aiohttp.ClientSession:
+class Pinned(ssl.SSLContext):
+    """Trusts what stands in one file and no CA besides, as it is when a connection begins.
+
+    KServe makes an engine's certificate anew whenever its pods change, and the file follows some time later: the one
+    before stays trusted for as long as this server runs.
+    """
+
+    file: Path
+
+    @classmethod
+    def to(cls, file: Path) -> Pinned:
+        context = cls(ssl.PROTOCOL_TLS_CLIENT)
+        context.file = file
+        # KServe's signs itself and may sign nothing: it is no CA, and trusted as what it is.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        return context
+
+    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+        self.load_verify_locations(self.file)
+        return super().wrap_bio(*args, **options)
+
+
+def session(
+    key: str | None = None, *, url: str = "http://127.0.0.1", certificate: Path | None = None
+) -> aiohttp.ClientSession:
     """The HTTP client for an engine: as many connections as there are requests, no limit on an answer's length.
 
     key: the API key that the engine asks for. url: where it is; the environment's proxy is for those elsewhere alone.
+    certificate: the file with the one that it has, where no CA that is trusted anyway vouches for it.
     """
     headers = {"authorization": f"Bearer {key}"} if key else {}
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS)
+    trusted = Pinned.to(certificate) if certificate else True
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS, ssl=trusted)
     return aiohttp.ClientSession(
         connector=connector,
         timeout=_TIMEOUT,

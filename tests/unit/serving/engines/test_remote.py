@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -125,3 +128,61 @@ def test_the_environments_proxy_is_for_engines_elsewhere_alone(
     for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     assert asyncio.run(main()) == reached
+
+
+def make_certificate(folder: Path, name: str) -> Path:
+    """One as KServe gives an engine: it signs itself, is no CA, and has its key beside it."""
+    file = folder / f"{name}.crt"
+    made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/O=Kserve Self Signed"]
+    made += ["-config", "/dev/null", "-keyout", str(file.with_suffix(".key")), "-out", str(file)]
+    for extension in (
+        "subjectAltName=IP:127.0.0.1",
+        "keyUsage=critical,digitalSignature,keyEncipherment",
+        "extendedKeyUsage=serverAuth",
+        "basicConstraints=critical,CA:FALSE",
+    ):
+        made += ["-addext", extension]
+    subprocess.run(["openssl", *made], check=True, capture_output=True)
+    return file
+
+
+def test_an_engine_is_known_by_its_certificate_also_when_it_gets_another(tmp_path: Path) -> None:
+    first, second = (make_certificate(tmp_path, name) for name in ("first", "second"))
+    (pinned := tmp_path / "pinned.crt").write_bytes(first.read_bytes())
+
+    async def ask(url: str, certificate: Path | None) -> str:
+        try:
+            async with remote.session(url=url, certificate=certificate) as session, session.get(url) as reply:
+                return await reply.text()
+        except aiohttp.ClientConnectorCertificateError:
+            return "refused"
+
+    async def main() -> None:
+        async def answer(request: web.Request) -> web.Response:
+            return web.Response(text="engine", headers={"connection": "close"})
+
+        app = web.Application()
+        app.router.add_get("/{path:.*}", answer)
+        await (runner := web.AppRunner(app)).setup()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(first, first.with_suffix(".key"))
+        await web.TCPSite(runner, "127.0.0.1", port := free_port(), ssl_context=context).start()
+        url = f"https://127.0.0.1:{port}/health"
+        try:
+            assert await ask(url, None) == "refused", "no CA vouches for it"
+            assert await ask(url, pinned) == "engine"
+            assert await ask(f"https://localhost:{port}/", pinned) == "refused", "it is for another name"
+            async with remote.session(url=url, certificate=pinned) as session:
+                context.load_cert_chain(second, second.with_suffix(".key"))
+                with pytest.raises(aiohttp.ClientConnectorCertificateError):
+                    await session.get(url)
+                pinned.write_bytes(second.read_bytes())
+                async with session.get(url) as reply:
+                    assert await reply.text() == "engine"
+                context.load_cert_chain(first, first.with_suffix(".key"))
+                async with session.get(url) as reply:
+                    assert await reply.text() == "engine", "what it had before is still its own"
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(main())
