@@ -181,10 +181,10 @@ def test_a_candidate_that_is_down_is_rolled_back_whatever_the_gateway_says(is_si
     assert world.weights() == {server_of(BASE): 100}
 
 
-def second_policy(world: World, **traffic: Any) -> None:
+def second_policy(world: World, name: str = "later", **traffic: Any) -> None:
     world.now += 1
     spec = {**POLICY_SPEC, "traffic": {**POLICY_SPEC["traffic"], **traffic}}
-    metadata = {"name": "later", "namespace": "search", "uid": "uid-later"}
+    metadata = {"name": name, "namespace": "search", "uid": f"uid-{name}"}
     world.put({"apiVersion": "tunegate.io/v1alpha1", "kind": "PromotionPolicy", "metadata": metadata, "spec": spec})
 
 
@@ -201,6 +201,20 @@ def test_two_policies_that_would_take_each_others_requests_are_told_so() -> None
     world.step(2)
     stalled = world.condition(world.policy(), "Stalled")
     assert (stalled["status"], stalled["reason"]) == ("True", "RequestsTaken")
+
+
+@pytest.mark.parametrize("hosts", [["shop.example"], ["a.example", "shop.example"]], ids=["one host", "by host"])
+def test_of_several_policies_that_ask_for_the_same_requests_the_oldest_gets_them(hosts: list[str]) -> None:
+    traffic = {**POLICY_SPEC["traffic"], "hostnames": ["a.example", "shop.example"]}
+    world = World(traffic=traffic).step(3)
+    second_policy(world, "later", hostnames=hosts[:1])
+    second_policy(world, "oldest")
+    world.objects["PromotionPolicy", "oldest"]["metadata"]["creationTimestamp"] = at(-1000).isoformat()
+    world.step(2)
+    found = world.condition(world.policy(), "Stalled")
+    assert (found["status"], found["reason"]) == ("True", "RequestsTaken")
+    assert "PromotionPolicy oldest in namespace search" in found["message"]
+    assert "(shop.example below /), and it gets them" in found["message"]
 
 
 @pytest.mark.parametrize(

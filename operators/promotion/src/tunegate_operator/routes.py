@@ -88,22 +88,25 @@ def overlap(
     Of two routes that match a request equally well, the older one gets it (Gateway API). A host name wins over a
     pattern such as *.example.com, and a longer prefix over a shorter one: those share the requests as they say.
     """
-    for requests in requests_of(policy):
-        for other in asking(requests):
-            if other["metadata"]["uid"] == policy["metadata"]["uid"]:
-                continue
-            _, _, host, prefix = requests.split("/", 3)
-            metadata = other["metadata"]
-            said = f"{host or 'every host'} below /{prefix}"
-            loses = _age(other, route_of(other)) < _age(policy, route_of(policy))
-            gets = "it gets them" if loses else "this one gets them, and that one none"
-            message = (
-                f"PromotionPolicy {metadata['name']} in namespace {metadata['namespace']} asks the same gateway for "
-                f"the same requests ({said}), and {gets}; give one of them other traffic.hostnames or "
-                "traffic.pathPrefix"
-            )
-            return message, loses
-    return "", False
+    uid = policy["metadata"]["uid"]
+    others = [
+        (_age(other, route_of(other)), requests)
+        for requests in requests_of(policy)
+        for other in asking(requests)
+        if other["metadata"]["uid"] != uid
+    ]
+    if not others:
+        return "", False
+    (created, namespace, name), requests = min(others)  # the one that gets them where there are several
+    _, _, host, prefix = requests.split("/", 3)
+    said = f"{host or 'every host'} below /{prefix}"
+    loses = (created, namespace, name) < _age(policy, route_of(policy))
+    gets = "it gets them" if loses else "this one gets them, and that one none"
+    message = (
+        f"PromotionPolicy {name} in namespace {namespace} asks the same gateway for the same requests ({said}), and "
+        f"{gets}; give one of them other traffic.hostnames or traffic.pathPrefix"
+    )
+    return message, loses
 
 
 def requests_of(policy: Object) -> list[str]:
