@@ -231,7 +231,10 @@ def _make_crowd(shop: Shop, policies: int, promotions: int) -> None:
     for number in range(policies):
         model = f"model-{number}"
         versions = [publish(shop.store, shop.folder, f"run-{n}", model=model, step=n) for n in range(per_policy + 1)]
-        spec = policy_spec(versions[0].uri, model=model, historyLimit=promotions, steps=[{"weight": 50}])
+        traffic = {"gateway": {"name": "public"}, "hostnames": [f"{model}.example"]}
+        spec = policy_spec(
+            versions[0].uri, model=model, historyLimit=promotions, steps=[{"weight": 50}], traffic=traffic
+        )
         metadata = {"name": model, "namespace": shop.namespace}
         shop.cluster.apply(
             {"apiVersion": "tunegate.io/v1alpha1", "kind": "PromotionPolicy", "metadata": metadata, "spec": spec}
