@@ -129,12 +129,15 @@ def command(
     _check_asked(url, model_name, engine_url, engine_model)
     store = patiently(patience, partial(open_store, store_uri, endpoint_url))
     found = patiently(patience, partial(store.resolve, version))
-    key = os.environ.get(environment.API_KEY)
-    if engine_url:
+    remote = None
+    if url:
+        remote = partial(_remote, url, model_name, os.environ.get(environment.API_KEY), found.digest, concurrency)
+    elif engine_url:
+        name = engine_model or found.model  # as `tunegate serve` asks it
+        name = name_in_engine(name, found) if is_template(name) else name
+        given = {"option": "--engine-url", "key_in": environment.ENGINE_KEY}
         key = os.environ.get(environment.ENGINE_KEY)
-        model_name = name_in_engine(engine_model, found) if engine_model and is_template(engine_model) else engine_model
-    asked = url or engine_url
-    remote = partial(_remote, asked, model_name, key, found.digest, concurrency) if asked else None
+        remote = partial(_remote, engine_url, name, key, found.digest, concurrency, **given)
     served, here = loaded[:0], loaded
     if not url and patiently(patience, partial(read_release, store, found)).has_parts:
         served = [suite for suite in loaded if isinstance(suite, BusinessSuite) and not suite.is_rendered]
@@ -175,10 +178,12 @@ def _write(*files: tuple[Path | None, bytes]) -> None:
 
 
 @contextmanager
-def _remote(url: str, model_name: str | None, key: str | None, digest: str, concurrency: int) -> Iterator[RemoteModel]:
+def _remote(
+    url: str, model_name: str | None, key: str | None, digest: str, concurrency: int, **given: str
+) -> Iterator[RemoteModel]:
     from tunegate.evaluation.models.remote import RemoteModel
 
-    with closing(RemoteModel(url, model_name, key, digest, concurrency)) as model:
+    with closing(RemoteModel(url, model_name, key, digest, concurrency, **given)) as model:
         yield model
 
 

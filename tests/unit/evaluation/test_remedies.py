@@ -7,8 +7,8 @@ import shutil
 import sys
 import tomllib
 import zipfile
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -312,22 +312,42 @@ def measured(url: str, key: str | None = None, name: str | None = None) -> None:
         model.answer(HELLO, 8, blank(HELLO))
 
 
+def behind_our_server(url: str, key: str | None = None, name: str | None = None) -> None:
+    """As `tunegate evaluate` asks an engine."""
+    given = {"option": "--engine-url", "key_in": "TUNEGATE_ENGINE_KEY"}
+    with closing(RemoteModel(url, name, key, VERSION.digest, 1, **given)) as model:
+        model.answer(HELLO, 8, blank(HELLO))
+
+
 def prompted(url: str, key: str | None = None, name: str | None = None) -> None:
     """As `tunegate prompts test` asks."""
     with closing(HttpModel(url, name, key)) as model:
         model.answer([Message("user", "Price?")], Limits())
 
 
-@pytest.mark.parametrize("ask", [measured, prompted])
-def test_a_server_is_asked_by_its_url(ask: Callable[[str], None]) -> None:
+@contextmanager
+def told_to_check(option: str, words: str) -> Iterator[None]:
+    with refused(words) as told:
+        yield
+    assert str(told.value).endswith(f"check {option}.")
+
+
+@pytest.mark.parametrize(
+    ("ask", "option"), [(measured, "--url"), (behind_our_server, "--engine-url"), (prompted, "--url")]
+)
+def test_a_server_is_asked_by_its_url(ask: Callable[[str], None], option: str) -> None:
     with Server(lambda body: said("yes")) as server:
-        with refused(" is not a URL; write it as http://HOST:PORT"):
+        with refused(" is not a URL; write it as http://HOST:PORT") as told:
             ask(server.url.removeprefix("http://"))
-        with refused("; start a server or check --url"):
+        assert str(told.value).startswith(option)
+        with told_to_check(option, "; start a server or check "):
             ask(f"http://127.0.0.1:{free_port()}")
-        with Server(None, models=(200, {})) as other, refused(" lists no models as OpenAI's API does; check --url"):
+        with (
+            Server(None, models=(200, {})) as other,
+            told_to_check(option, " lists no models as OpenAI's API does; check "),
+        ):
             ask(other.url)
-        with Server(lambda body: (200, {}, {})) as other, refused(" answer as OpenAI's API does; check --url"):
+        with Server(lambda body: (200, {}, {})) as other, told_to_check(option, " answer as OpenAI's API does; check "):
             ask(other.url)
         ask(server.url)
 
@@ -336,13 +356,18 @@ def test_a_server_is_asked_by_its_url(ask: Callable[[str], None]) -> None:
     ("ask", "words"),
     [
         (measured, " or run the same command again later: answers so far are kept"),
-        (prompted, "; check --url, the model's name and the key in "),
+        (behind_our_server, " or run the same command again later: answers so far are kept"),
+        (prompted, ", the model's name and the key in "),
     ],
 )
 def test_a_server_is_sent_the_key_that_it_wants(ask: Callable[..., None], words: str) -> None:
+    ours, theirs = ("--url", "TUNEGATE_API_KEY"), ("--engine-url", "TUNEGATE_ENGINE_KEY")
     with Server(lambda body: said("yes"), key="5e") as server:
-        with refused(" refuses to list its models: "):
+        with refused(" refuses to list its models: ") as told:
             ask(server.url)
+        assert str(told.value).endswith(
+            "check {} and the key in {}.".format(*(theirs if ask is behind_our_server else ours))
+        )
         with refused(words):
             ask(server.url, "5f", "shop")
         ask(server.url, "5e", "shop")
@@ -378,7 +403,7 @@ def test_a_server_without_log_probabilities_is_measured_in_chat_mode(refuses: bo
         return said("A")
 
     with Server(reply) as server, closing(RemoteModel(server.url, None, None, VERSION.digest, 1)) as model:
-        with refused(" tells no log-probabilities; set mode: chat in suite.yaml, or leave out --url"):
+        with refused(" tells no log-probabilities; set mode: chat in suite.yaml, or leave out "):
             choices(model, ["Which?"], ["A", "B"])
         assert answers(model, HELLO, 8) == ["A"]
 

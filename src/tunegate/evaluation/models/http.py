@@ -17,16 +17,21 @@ from tunegate.prompts.template import Limits
 
 _SECONDS = 120.0
 _SHOWN = 300  # characters of what a server says
-_CHECK = f"check --url, the model's name and the key in {API_KEY}"
 
 
 class HttpModel:
     """Asks as the users of a release do: with its own sampling. Busy servers are asked again twice."""
 
-    def __init__(self, url: str, model: str | None, api_key: str | None) -> None:
-        """`model` None takes the first that the server lists. Raises UsageError, or ServingError from the server."""
+    def __init__(
+        self, url: str, model: str | None, api_key: str | None, *, option: str = "--url", key_in: str = API_KEY
+    ) -> None:
+        """`model` None takes the first that the server lists. option, key_in: where the user gave the URL and the key.
+
+        Raises UsageError, or ServingError from the server.
+        """
         if not url.startswith(("http://", "https://")):
-            raise UsageError(f"--url {url} is not a URL; write it as http://HOST:PORT.")
+            raise UsageError(f"{option} {url} is not a URL; write it as http://HOST:PORT.")
+        self._option, self._key_in = option, key_in
         self._url = f"{url.rstrip('/').removesuffix('/v1')}/v1"
         direct = DefaultHttpxClient(trust_env=not is_loopback(url))  # a proxy is for other machines
         self._client = OpenAI(base_url=self._url, api_key=api_key or "none", timeout=_SECONDS, http_client=direct)
@@ -67,12 +72,15 @@ class HttpModel:
                 self._stops = False  # an engine that can't: what comes after is cut off by `reply`
                 return self._message(dialogue, limits, **more)
             if error.status_code in (401, 403, 404):
-                raise ServingError(f"{self._url} refuses: {reason_of(error).rstrip('.')}; {_CHECK}.") from None
+                raise ServingError(
+                    f"{self._url} refuses: {reason_of(error).rstrip('.')}; check {self._option}, the model's name and "
+                    f"the key in {self._key_in}."
+                ) from None
             raise EvaluationError(reason_of(error)) from None
         except APIConnectionError as error:
             raise self._unreachable(error) from None
         except (AttributeError, IndexError, TypeError):  # whatever it is that a page or another protocol became
-            raise ServingError(f"{self._url} does not answer as OpenAI's API does; check --url.") from None
+            raise ServingError(f"{self._url} does not answer as OpenAI's API does; check {self._option}.") from None
 
     def close(self) -> None:
         self._client.close()
@@ -82,16 +90,17 @@ class HttpModel:
             return self._client.models.list().data[0].id
         except APIStatusError as error:
             raise ServingError(
-                f"{self._url} refuses to list its models: {reason_of(error).rstrip('.')}; {_CHECK}."
+                f"{self._url} refuses to list its models: {reason_of(error).rstrip('.')}; check {self._option} and the "
+                f"key in {self._key_in}."
             ) from None
         except APIConnectionError as error:
             raise self._unreachable(error) from None
         except (IndexError, TypeError, AttributeError):
-            raise ServingError(f"{self._url} lists no models as OpenAI's API does; check --url.") from None
+            raise ServingError(f"{self._url} lists no models as OpenAI's API does; check {self._option}.") from None
 
     def _unreachable(self, error: APIConnectionError) -> ServingError:
         return ServingError(
-            f"Nothing answers at {self._url} ({error.__cause__ or error}); start a server or check --url."
+            f"Nothing answers at {self._url} ({error.__cause__ or error}); start a server or check {self._option}."
         )
 
 

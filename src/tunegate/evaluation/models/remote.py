@@ -9,7 +9,6 @@ from typing import Any
 
 from openai import APIConnectionError, APIStatusError
 
-from tunegate.api.environment import API_KEY
 from tunegate.api.errors import EvaluationError, ServingError
 from tunegate.evaluation.models import Dialogue, Tokens
 from tunegate.evaluation.models.http import HttpModel, reason_of
@@ -17,7 +16,6 @@ from tunegate.evaluation.sheets import Sheet
 
 _SECONDS, _RETRIES = 600.0, 6  # a busy server is asked again for about a minute
 _MOST_LOGPROBS = 20  # as many as vLLM tells unless it is started with more
-_RETRY = f"check --url and the key in {API_KEY}, or run the same command again later: answers so far are kept"
 VERSION_HEADER = "x-tunegate-version"
 
 
@@ -28,12 +26,14 @@ class RemoteModel(HttpModel):
     remedy = "change it, or lower max_tokens or shots in suite.yaml"
     """What to do about a question that the server refuses."""
 
-    def __init__(self, url: str, model: str | None, api_key: str | None, digest: str | None, concurrency: int) -> None:
+    def __init__(
+        self, url: str, model: str | None, api_key: str | None, digest: str | None, concurrency: int, **given: str
+    ) -> None:
         """`digest` is the version's: a server that says it serves another is refused; None asks whatever is there.
 
-        Raises as `HttpModel`.
+        `given` and what it raises: as `HttpModel`.
         """
-        super().__init__(url, model, api_key)
+        super().__init__(url, model, api_key, **given)
         self._digest, self.concurrency = digest, concurrency
         self.tokens: Tokens | None = Tokens()
         self._counting = Lock()
@@ -85,7 +85,10 @@ class RemoteModel(HttpModel):
             reply.choices[0]
         except APIStatusError as error:
             if error.status_code in (401, 403, 404) or error.status_code >= 500 or error.status_code == 429:
-                raise ServingError(f"{self._url} does not answer: {reason_of(error).rstrip('.')}; {_RETRY}.") from None
+                raise ServingError(
+                    f"{self._url} does not answer: {reason_of(error).rstrip('.')}; check {self._option}, the model's "
+                    f"name and the key in {self._key_in}, or run the same command again later: answers so far are kept."
+                ) from None
             if "logprobs" in options and "logprobs" in error.message:
                 raise self._without_logprobs() from None
             reason = reason_of(error).rstrip(".")
@@ -93,14 +96,14 @@ class RemoteModel(HttpModel):
         except APIConnectionError as error:
             raise self._unreachable(error) from None
         except (AttributeError, IndexError, TypeError, ValueError):
-            raise ServingError(f"{self._url} does not answer as OpenAI's API does; check --url.") from None
+            raise ServingError(f"{self._url} does not answer as OpenAI's API does; check {self._option}.") from None
         if self._digest and served != self._digest:
             raise EvaluationError(f"{self._url} serves {served}, not {self._digest}; ask the server of that version.")
         self._count(reply.usage)
         return reply
 
     def _without_logprobs(self) -> EvaluationError:
-        remedy = "set mode: chat in suite.yaml, or leave out --url"
+        remedy = f"set mode: chat in suite.yaml, or leave out {self._option}"
         return EvaluationError(f"{self._url} tells no log-probabilities; {remedy}.")
 
     def _count(self, usage: Any) -> None:
