@@ -20,7 +20,8 @@ from tunegate.models.cards import known_card
 from tunegate.training.data.tokenize import IGNORED, Example
 
 _LAYER = re.compile(r"\.(\d+)\.")
-_MATRIX = 1024
+_SIDES = (128, 256, 512, 1024)
+_LONG = 0.05  # seconds
 
 
 @dataclass(frozen=True)
@@ -97,18 +98,31 @@ def reading_of(rows: Iterable[Example | tuple[Example, ...]]) -> Reading:
 @cache
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     """FLOP/s that one device reaches at most, measured once where it is a CPU; None where that is not known."""
-    if device.type == "cpu":  # the best of a few products of matrices, with this process's threads
-        matrix = torch.ones(_MATRIX, _MATRIX, dtype=dtype)
-        seconds = []
-        for _ in range(8):
-            start = time.perf_counter()
-            matrix @ matrix
-            seconds.append(time.perf_counter() - start)
-        return 2 * _MATRIX**3 / min(seconds)
+    if device.type == "cpu":
+        return _measured_flops(dtype)
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return None
     card = known_card(torch.cuda.get_device_name(device))
     return card.flops if card else None
+
+
+def _measured_flops(dtype: torch.dtype) -> float:
+    """The best of a few products of matrices, with this process's threads.
+
+    They grow until one takes long: CPUs that can't multiply bfloat16 are a hundred times slower than others.
+    """
+    best = 0.0
+    for side in _SIDES:
+        matrix = torch.ones(side, side, dtype=dtype)
+        seconds = []
+        for _ in range(4):
+            start = time.perf_counter()
+            matrix @ matrix
+            seconds.append(time.perf_counter() - start)
+        best = max(best, 2 * side**3 / min(seconds))
+        if min(seconds) > _LONG:
+            break
+    return best
 
 
 def _layer(name: str) -> int:

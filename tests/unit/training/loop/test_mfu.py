@@ -106,8 +106,9 @@ def test_a_long_dialogue_weighs_by_its_tokens() -> None:
     assert reading_of([(short, long)]) == Reading(context=25.0, trained=17 / 40), "packed"
 
 
-def test_what_a_cpu_can_do_is_measured() -> None:
-    peak = peak_flops(torch.device("cpu"), torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_a_cpu_can_do_is_measured(dtype: torch.dtype) -> None:
+    peak = peak_flops(torch.device("cpu"), dtype)
 
     assert peak is not None
     assert 1e8 < peak < 1e14
