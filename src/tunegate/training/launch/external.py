@@ -24,6 +24,8 @@ from tunegate.training.run.plan import Plan
 from tunegate.training.run.preemption import StopRequest, stoppable
 from tunegate.training.run.progress import Report
 
+# As in ranks of our own, and before torch is imported: deepspeed 0.19 would import torch's compiler, for Muon.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 with lasting_imports():
     from tunegate.training.loop.rendezvous import KeyValueStore, join_rendezvous
     from tunegate.training.loop.trainer import run
