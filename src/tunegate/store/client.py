@@ -159,7 +159,8 @@ def _fitting(url: str, location: Location, profile: Mapping[str, Any]) -> Config
 def _require_answer_of_s3(uri: str, http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
     """Raises StoreError for a page of HTML, or nothing, with 200: a gateway's, and no word that anything was done."""
     said = parsed.keys() | parsed.get("CopyObjectResult", {}).keys() | parsed.get("CopyPartResult", {}).keys()
-    if http_response.status_code < 300 and not _SAID.get(model.name, said) & said:
+    is_page = model.name == "DeleteObject" and http_response.content.lstrip()[:9].lower().startswith(_PAGE)
+    if http_response.status_code < 300 and (is_page or not _SAID.get(model.name, said) & said):
         http_response.raw.close()  # nobody reads on in what was to be a file
         host = parsed["ResponseMetadata"].get("Endpoint", "")
         raise _foreign(f"{uri} at {host}", model.name, http_response.status_code)
@@ -177,6 +178,8 @@ _SAID = {
     "UploadPartCopy": {"ETag"},
 }
 """What a store says of a call that it did, one of these at least."""
+
+_PAGE = (b"<html", b"<!doctype")  # a store says nothing of what it deleted
 
 
 def _check_certificates(bundle: str | None) -> None:

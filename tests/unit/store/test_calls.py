@@ -104,7 +104,6 @@ TOLD: dict[str, tuple[Answer, str, type[StoreError]]] = {
 
 
 NOT_TOLD = {
-    "delete": ["page"],  # which says nothing when it is done, either
     "list of uploads": ["portal", "page", "never"],  # only to tidy up
 }
 
