@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -90,6 +90,8 @@ def defaulted(isvc: Object) -> Object:
     Fields that Go writes though they are empty are there afterwards, and the format of the model in an annotation.
     """
     changed = copy.deepcopy(isvc)
+    if isvc.get("kind") == "LLMInferenceService":
+        return _llm_defaulted(changed)
     if (model := changed["spec"].get("predictor", {}).get("model")) is None:
         return changed
     model.setdefault("name", "")
@@ -153,6 +155,94 @@ class Deployment:
         state = "UpToDate" if self.is_available else "InProgress"
         model = {"copies": {"failedCopies": 0, "totalCopies": self.up}, "transitionStatus": state}
         return {"conditions": [condition], "observedGeneration": self.generation, "modelStatus": model}
+
+
+# The presets that KServe's chart brings, which LLMInferenceServices are laid over.
+PRESETS = ("kserve-config-llm-template", "kserve-config-llm-worker-data-parallel")
+
+
+def _llm_defaulted(engine: Object) -> Object:
+    """What the webhook for LLMInferenceServices sends back: its name for the model, and amounts as Go writes them."""
+    spec = engine["spec"]
+    spec["model"].setdefault("name", engine["metadata"]["name"])
+    for pod in (spec[part] for part in ("template", "worker") if part in spec):
+        for container in (*pod.setdefault("containers", []), *pod.get("initContainers", ())):
+            for amounts in container.setdefault("resources", {}).values():
+                amounts.update({name: canonical(quantity) for name, quantity in amounts.items()})
+        for volume in pod.get("volumes", ()):
+            if limit := (volume.get("emptyDir") or {}).get("sizeLimit"):
+                volume["emptyDir"]["sizeLimit"] = canonical(limit)
+    return engine
+
+
+def pods_of(engine: Object) -> int:
+    """How many pods one engine is made of: a group of a LeaderWorkerSet has as many."""
+    spread = engine["spec"].get("parallelism", {})
+    if "worker" not in engine["spec"]:
+        return 1
+    return int(max(spread["data"] // spread["dataLocal"], 1) if "data" in spread else spread["pipeline"])
+
+
+def engine_service(engine: Object, tls: bool) -> Object:
+    """The Service that KServe makes for an LLMInferenceService, whose labels it gets, and is told of in its status."""
+    metadata, scheme = engine["metadata"], "https" if tls else "http"
+    port = {"name": scheme, "appProtocol": scheme, "port": 8000, "protocol": "TCP", "targetPort": 8000}
+    part = {"app.kubernetes.io/name": metadata["name"], "app.kubernetes.io/part-of": "llminferenceservice"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": f"{metadata['name']}-kserve-workload-svc",
+            "namespace": metadata["namespace"],
+            "labels": {**part, **engine["spec"].get("labels", {})},
+        },
+        "spec": {"selector": part, "ports": [port]},
+    }
+
+
+def engine_status(engine: Object, presets: Collection[str], up: int, now: str) -> Object:
+    """The status of an LLMInferenceService without a router; `up` is how many pods are ready in all.
+
+    What it is laid over is looked up first: where that lacks, nothing is made, and nothing is said of what was.
+    """
+    spec, before, name = engine["spec"], engine.get("status", {}), engine["metadata"]["name"]
+    needed = [
+        PRESETS["worker" in spec and "data" in spec["parallelism"]],
+        *(ref["name"] for ref in spec.get("baseRefs", ())),
+    ]
+    if "worker" in spec and "pipeline" in spec["parallelism"]:
+        needed[0] = "kserve-config-llm-worker-pipeline-parallel"  # which the chart does not bring
+    if missing := next((each for each in needed if each not in presets), None):
+        why = (
+            f'LLMInferenceServiceConfig "{missing}" not found in namespaces [{engine["metadata"]["namespace"]} kserve]'
+        )
+        said = {"PresetsCombined": ("False", "ConfigNotFound", why), "Ready": ("False", "ConfigNotFound", why)}
+        return {**before, "conditions": _conditions(said, before, now)}
+    is_group = "worker" in spec
+    ready, replicas = up // pods_of(engine), spec.get("replicas", 1)
+    part = "WorkerWorkloadReady" if is_group else "MainWorkloadReady"
+    wait = ("GroupsProgressing", "Replicas are progressing") if is_group else ("MinimumReplicasUnavailable", "")
+    state = ("True", "", "") if ready >= replicas else ("False", *wait)
+    said = {"PresetsCombined": ("True", "", ""), "RouterReady": ("True", "", "")}
+    said |= dict.fromkeys((part, "WorkloadsReady", "Ready"), state)
+    kind = "LeaderWorkerSet" if is_group else "Deployment"
+    primary = {"kind": kind, "name": f"{name}-kserve{'-mn' * is_group}", "readyReplicas": ready}
+    group = "leaderworkerset.x-k8s.io" if is_group else "apps"
+    service = {"kind": "Service", "name": f"{name}-kserve-workload-svc"}
+    workloads = {"primary": {**primary, "apiGroup": group}, "service": service}
+    return {"conditions": _conditions(said, before, now), "workloads": workloads}
+
+
+def _conditions(said: dict[str, tuple[str, str, str]], before: Object, now: str) -> list[Object]:
+    """As Knative writes them: a reason and a message only where there are any, and the time of the last change."""
+    old = {each["type"]: each for each in before.get("conditions", ())}
+    found = []
+    for kind, (status, reason, message) in sorted(said.items()):
+        is_same = old.get(kind, {}).get("status") == status
+        since = old[kind]["lastTransitionTime"] if is_same else now
+        words = {key: value for key, value in (("reason", reason), ("message", message)) if value}
+        found.append({"type": kind, "status": status, "lastTransitionTime": since, **words})
+    return found
 
 
 def owned_fields(value: Any) -> Object:

@@ -1,4 +1,4 @@
-"""KServe's defaulting webhook before an API server: a real MutatingWebhookConfiguration that asks us, over HTTPS."""
+"""KServe's defaulting webhooks before an API server: a real MutatingWebhookConfiguration that asks us, over HTTPS."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def defaulting(server: ApiServer, folder: Path) -> Iterator[None]:
-    """Every InferenceService that is written there meanwhile is defaulted; the kind is there already."""
+    """Every InferenceService and LLMInferenceService that is written there meanwhile is defaulted."""
     key, certificate = folder / "webhook.key", folder / "webhook.crt"
     made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=kserve"]
     made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
@@ -62,14 +62,17 @@ def defaulting(server: ApiServer, folder: Path) -> Iterator[None]:
     endpoint.socket = context.wrap_socket(endpoint.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=endpoint.serve_forever, name="kserve-webhook")
     thread.start()
-    rule = {"apiGroups": ["serving.kserve.io"], "apiVersions": ["v1beta1"], "resources": ["inferenceservices"]}
+    rules = [
+        {"apiGroups": ["serving.kserve.io"], "apiVersions": [version], "resources": [plural]}
+        for version, plural in (("v1beta1", "inferenceservices"), ("v1alpha2", "llminferenceservices"))
+    ]
     webhook = {
         "name": f"{NAME}.defaulter",
         "clientConfig": {
             "url": f"https://127.0.0.1:{endpoint.server_port}/mutate",
             "caBundle": b64encode(certificate.read_bytes()).decode(),
         },
-        "rules": [{**rule, "operations": ["CREATE", "UPDATE"]}],
+        "rules": [{**rule, "operations": ["CREATE", "UPDATE"]} for rule in rules],
         "failurePolicy": "Fail",
         "sideEffects": "None",
         "admissionReviewVersions": ["v1"],

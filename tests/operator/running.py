@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from tests.apiserver import ApiServer
 from tests.builders import make_evaluation
-from tests.kserve import Deployment
+from tests.kserve import PRESETS, Deployment, defaulted, engine_service, engine_status, pods_of
 from tests.waiting import wait_for
 from tunegate.api.feedback import Feedback, FeedbackRecord, Verdict
 from tunegate.api.versions import ModelVersion, Producer, Release
@@ -40,6 +40,7 @@ from tunegate_operator.types import object_name, server_name
 
 Object = dict[str, Any]
 POLICY_NAME = "shop"
+FINALIZER = "serving.kserve.io/llmisvc-finalizer"
 _IDS = ResponseIds(bytes(32), "shop")
 
 
@@ -74,6 +75,8 @@ class Hands:
         self.scores: dict[str, float] = {}
         self.versions: dict[str, ModelVersion] = {}
         self.serve = self.route = self.evaluate = True
+        # How many pods of each engine may be up, and the presets that there are.
+        self.engine_pods, self.presets = 99, set(PRESETS)
         self.deployments: dict[str, Deployment] = {}  # by the uid of the InferenceService
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hands")
@@ -105,6 +108,8 @@ class Hands:
     def _once(self) -> None:
         for isvc in self._list(kinds.INFERENCE_SERVICE) if self.serve else ():
             self.deploy(isvc)
+        for engine in self._list(kinds.LLM_INFERENCE_SERVICE) if self.serve else ():
+            self.run_engine(engine)
         for route in self._list(kinds.HTTP_ROUTE) if self.route else ():
             parents, generation = route.get("status", {}).get("parents", ()), route["metadata"]["generation"]
             if not parents or parents[-1]["conditions"][0]["observedGeneration"] != generation:
@@ -130,6 +135,33 @@ class Hands:
             self.status(isvc, status)
         elif deployment.up < deployment.replicas:
             deployment.up += 1
+
+    def run_engine(self, engine: Object) -> None:
+        """What KServe and kubelets do for an LLMInferenceService: one more pod is up each time, until it has all.
+
+        It is written as a whole, with a finalizer, before anything is made of it; nothing collects what it leaves.
+        """
+        metadata, path = (
+            engine["metadata"],
+            kinds.LLM_INFERENCE_SERVICE.path(self.namespace, engine["metadata"]["name"]),
+        )
+        service = engine_service(engine, tls=True)
+        if "deletionTimestamp" in metadata:
+            self.cluster.delete(kinds.SERVICE, self.namespace, service["metadata"]["name"])
+            metadata.pop("finalizers", None)
+        elif FINALIZER in metadata.get("finalizers", ()):
+            before = engine.get("status", {})
+            up = before.get("workloads", {}).get("primary", {}).get("readyReplicas", 0) * pods_of(engine)
+            most = min(self.engine_pods, engine["spec"]["replicas"] * pods_of(engine))
+            status = engine_status(engine, self.presets, min(up + pods_of(engine), most), _now())
+            if status != before:
+                self.cluster.apply(service)
+                self.status(engine, status)
+            return
+        else:
+            metadata["finalizers"] = [FINALIZER]
+        metadata.pop("managedFields", None)
+        self.cluster._json("PUT", path, defaulted(engine), query={"fieldManager": "manager"})
 
     @property
     def replaced(self) -> int:

@@ -85,6 +85,24 @@ ACCEPTED = [
     ),
     pytest.param(policy(serving={"engine": "URL", "url": {"address": "https://llm.example/v1"}}), id="engine-at-a-url"),
     pytest.param(
+        policy(serving={"engine": "LLMInferenceService", "llmInferenceService": {}}), id="engine-of-presets-alone"
+    ),
+    pytest.param(
+        policy(
+            serving={
+                "engine": "LLMInferenceService",
+                "llmInferenceService": {
+                    "replicas": 2,
+                    "parallelism": {"tensor": 8, "data": 16, "dataLocal": 8, "expert": True},
+                    "baseRefs": [{"name": "kserve-config-big"}],
+                    "template": {"containers": [{"name": "main", "resources": {"limits": {"nvidia.com/gpu": 8}}}]},
+                    "worker": {"nodeSelector": {"pool": "gpu"}},
+                },
+            }
+        ),
+        id="engine-of-several-pods",
+    ),
+    pytest.param(
         policy(
             serving={
                 "engine": "URL",

@@ -25,6 +25,10 @@ class Case:
     right: Object
 
 
+def engine(**fields: Object) -> Object:
+    return {"engine": "LLMInferenceService", "llmInferenceService": fields}
+
+
 CREATED = [
     Case("uri must begin with s3:// or oss://", version(uri=SLASH.replace("s3", "http")), version(uri=SLASH)),
     Case(
@@ -100,6 +104,43 @@ CREATED = [
             policy(serving={"engine": "URL", "url": {"address": "https://llm.example", "model": model}}),
         )
         for model in ("shop-{digest}", "{run}-{checkpoint}")
+    ),
+    *(
+        Case(
+            "llmInferenceService says what engine: LLMInferenceService is made of; give both, or neither",
+            policy(serving=wrong),
+            policy(serving=right),
+        )
+        for wrong, right in (
+            ({"engine": "LLMInferenceService"}, {"engine": "LLMInferenceService", "llmInferenceService": {}}),
+            ({"llmInferenceService": {}}, {}),
+        )
+    ),
+    *(
+        Case(words, policy(serving=engine(**wrong)), policy(serving=engine(**right)))
+        for words, wrong, right in (
+            (
+                "worker is for an engine of several pods, and one of several needs it: give it with "
+                "parallelism.pipeline above 1 or data at least twice dataLocal, or leave it out",
+                {"worker": {}},
+                {"worker": {}, "parallelism": {"pipeline": 2}},
+            ),
+            (
+                "one of several needs it: give it with parallelism.pipeline above 1 or data at least twice dataLocal",
+                {"parallelism": {"data": 4, "dataLocal": 2}},
+                {"parallelism": {"data": 4, "dataLocal": 2}, "worker": {}},
+            ),
+            (
+                "data and dataLocal need each other; give both, or neither",
+                {"parallelism": {"data": 2}},
+                {"parallelism": {"data": 2, "dataLocal": 2}},
+            ),
+            (
+                "parallelism is by pipeline or by data; leave one of them out",
+                {"parallelism": {"pipeline": 2, "data": 2, "dataLocal": 1}, "worker": {}},
+                {"parallelism": {"pipeline": 2}, "worker": {}},
+            ),
+        )
     ),
     Case(
         "selection BestOf needs suite and metric, and Latest has neither",

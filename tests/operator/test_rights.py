@@ -27,7 +27,7 @@ def grant(shop: Shop) -> Iterator[Grant]:
     given: list[str] = []
 
     def give(scope: str) -> None:
-        given.append(_rights(shop, scope))
+        given.append(rights_of(shop, scope))
         shop.server.kubectl("apply", "-f", "-", stdin=given[-1])
 
     yield give
@@ -35,7 +35,7 @@ def grant(shop: Shop) -> Iterator[Grant]:
         shop.server.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=text)
 
 
-def _rights(shop: Shop, scope: str, **more: Object) -> str:
+def rights_of(shop: Shop, scope: str, **more: Object) -> str:
     values = {"rbac": {"scope": scope}, **more}
     objects = [each for each in render(values, release="tunegate", namespace=shop.namespace) if each["kind"] in RIGHTS]
     wanted = [each for each in objects if ACCOUNT in each["metadata"]["name"]]
@@ -48,7 +48,7 @@ def test_a_team_reads_the_gateway_of_another_namespace_where_the_chart_is_told_o
 ) -> None:
     elsewhere = shop.server.new_namespace()
     traffic = {"gatewayNamespaces": [elsewhere]}
-    given = _rights(shop, "Namespaced", traffic=traffic)
+    given = rights_of(shop, "Namespaced", traffic=traffic)
     shop.server.kubectl("apply", "-f", "-", stdin=given)
     listener = {"name": "https", "protocol": "HTTPS", "port": 8443, "tls": {"certificateRefs": [{"name": "shop"}]}}
     gateway = {
@@ -126,7 +126,7 @@ def test_without_a_right_the_operator_says_which_one(shop: Shop, tmp_path: Path)
         "get clusterroles.rbac.authorization.k8s.io",
     ],
 )
-def test_the_same_account_has_no_other_rights(shop: Shop, grant: Grant, words: str) -> None:
+def test_the_same_account_has_no_otherrights_of(shop: Shop, grant: Grant, words: str) -> None:
     grant("Cluster")
     who = f"--as=system:serviceaccount:{shop.namespace}:{ACCOUNT}"
     verb, what = words.split()

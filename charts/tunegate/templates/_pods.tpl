@@ -102,7 +102,7 @@ AWS_SESSION_TOKEN: {{ .Values.store.secretKeys.sessionToken | quote }}
 {{- with include "tunegate.caMount" $root | fromYaml -}}{{- $_ := set $found "volumeMounts" (list .) -}}{{- end -}}
 {{- $_ := set $found "podSecurityContext" $root.Values.podSecurityContext -}}
 {{- $_ := set $found "containerSecurityContext" $root.Values.containerSecurityContext -}}
-{{- if eq (index . 2) "evaluation" -}}
+{{- if has (index . 2) (list "evaluation" "storage-initializer") -}}
 {{- with include "tunegate.resources" $own.resources | fromYaml -}}{{- $_ := set $found "resources" . -}}{{- end -}}
 {{- end -}}
 {{- toJson $found -}}

@@ -15,6 +15,9 @@ from tunegate.api.errors import UsageError
 from tunegate.api.evaluation import BY_PEOPLE, is_by_judge
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, which takes all of JSON: also tabs
+ENGINE_POD_PART = "tunegate-version"
+"""An init container and a volume that tunegate adds to the pods of an engine, at ENGINE_FOLDER."""
+ENGINE_FOLDER = "/mnt/models"
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 
@@ -192,6 +195,12 @@ class EvaluationPods(Placement, frozen=True, kw_only=True):
     shards: Annotated[int, Meta(ge=1, le=64)] = 1
 
 
+class ObjectName(Resource, frozen=True, kw_only=True):
+    """An object of the cluster by its name alone."""
+
+    name: Annotated[str, Meta(min_length=1)]
+
+
 class SecretKey(Resource, frozen=True, kw_only=True):
     """One entry of a Secret in the policy's namespace."""
 
@@ -214,28 +223,101 @@ class UrlEngine(Resource, frozen=True, kw_only=True):
         check_template(self.model)
 
 
+class Parallelism(Resource, frozen=True, kw_only=True):
+    """How an engine spreads a model, in KServe's words. tensor: GPUs of one pod that share each layer.
+
+    pipeline: pods that share the layers. data, data_local: copies of the model in all, and in each pod.
+    """
+
+    tensor: Annotated[int, Meta(ge=1)] | None = None
+    pipeline: Annotated[int, Meta(ge=1)] | None = None
+    data: Annotated[int, Meta(ge=1)] | None = None
+    data_local: Annotated[int, Meta(ge=1)] | None = None
+    expert: bool | None = None
+
+    def __post_init__(self) -> None:
+        if (self.data is None) != (self.data_local is None):
+            raise ValueError("parallelism.data and dataLocal need each other; give both, or neither")
+        if self.pipeline and self.data:
+            raise ValueError("parallelism is by pipeline or by data; leave one of them out")
+
+    @property
+    def pods(self) -> int:
+        """How many pods one engine is made of, as KServe counts them."""
+        if self.data and self.data_local:
+            return max(self.data // self.data_local, 1)
+        return self.pipeline or 1
+
+
+class LLMInferenceService(Resource, frozen=True, kw_only=True):
+    """The engine of each version, in the words of the spec of KServe's LLMInferenceService.
+
+    replicas: engines of each version; each is one pod, or a head and its workers. base_refs: presets by name, beside
+    KServe's own. template: the pod, or the head. worker: the pods beside it.
+    """
+
+    replicas: Annotated[int, Meta(ge=1)] = 1
+    parallelism: Parallelism = Parallelism()
+    base_refs: tuple[ObjectName, ...] = ()
+    template: dict[str, Any] = {}
+    worker: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.worker is not None) != (self.parallelism.pods > 1):
+            raise ValueError(
+                "serving.llmInferenceService.worker is for an engine of several pods, and one of several needs it: "
+                "give it with parallelism.pipeline above 1 or data at least twice dataLocal, or leave it out"
+            )
+        for part, pod in (("template", self.template), ("worker", self.worker or {})):
+            _check_engine_pod(f"serving.llmInferenceService.{part}", pod)
+
+
+def _check_engine_pod(where: str, pod: dict[str, Any]) -> None:
+    """The version's bytes come by an init container and a volume of tunegate's; a pod that has others is refused."""
+    for field in ("containers", "initContainers", "volumes"):
+        listed = pod.get(field, [])
+        if not isinstance(listed, list) or not all(isinstance(each, dict) and each.get("name") for each in listed):
+            raise ValueError(f"{where}.{field} has to be a list in which each has a name")
+        if any(each["name"] == ENGINE_POD_PART for each in listed):
+            raise ValueError(f"{where}.{field} has a {ENGINE_POD_PART}, which is tunegate's own; rename it")
+    mounts = (mount for container in pod.get("containers", []) for mount in container.get("volumeMounts") or [])
+    if any(mount.get("mountPath", "").rstrip("/") == ENGINE_FOLDER for mount in mounts):
+        raise ValueError(f"{where} mounts {ENGINE_FOLDER}, where tunegate puts the version; leave that out")
+
+
 class ServingPods(Placement, frozen=True, kw_only=True):
     """One version's servers.
 
     card: the GPU of the pods, as `tunegate plan --card` takes it, for `VLLM` alone: what can't fit on it is refused.
     Empty: the one that the node selector names, or nobody knows.
     url: where the engine is, for `URL` alone: it has the weights, and the servers none.
+    llm_inference_service: the engine of each version, for `LLMInferenceService` alone: the same holds.
     ready_timeout_seconds: how long a new server may take before it counts as failed.
     unavailable_seconds: how long one that had traffic may be away before it counts as failed.
     """
 
     replicas: Annotated[int, Meta(ge=1)] = 1
-    engine: Literal["Transformers", "VLLM", "URL"] = "Transformers"
+    engine: Literal["Transformers", "VLLM", "URL", "LLMInferenceService"] = "Transformers"
     card: str = ""
     url: UrlEngine | None = None
+    llm_inference_service: LLMInferenceService | None = None
     ready_timeout_seconds: Seconds = 1800
     unavailable_seconds: Seconds = 120
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the servers have the weights, and no engine that they stand in front of."""
+        return self.url is None and self.llm_inference_service is None
 
     def __post_init__(self) -> None:
         if self.card and self.engine != "VLLM":
             raise ValueError("serving.card is for engine: VLLM, whose GPUs are known to be needed; leave it out")
         if (self.engine == "URL") != (self.url is not None):
             raise ValueError("serving.url says where the engine of engine: URL is; give both, or neither")
+        if (self.engine == "LLMInferenceService") != (self.llm_inference_service is not None):
+            raise ValueError(
+                "serving.llmInferenceService says what engine: LLMInferenceService is made of; give both, or neither"
+            )
 
 
 class Gateway(Resource, frozen=True, kw_only=True):

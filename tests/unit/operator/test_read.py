@@ -19,6 +19,7 @@ SERVING = ServingPods(ready_timeout_seconds=100, unavailable_seconds=10)
 def make_isvc(ready: str | None = "True", *, since: float = 0, copies: int = 0, reason: str = "") -> Object:
     made: Object = {"type": "Ready", "status": ready, "reason": reason, "lastTransitionTime": at(since).isoformat()}
     return {
+        "kind": "InferenceService",
         "metadata": {"name": "shop-1", "generation": 2, "creationTimestamp": at(0).isoformat()},
         "status": {
             "conditions": [made] if ready else [],

@@ -532,6 +532,33 @@ def kserve_is_missing(world: Cluster, folder: Path) -> Iterator[None]:
     yield
 
 
+OF_ITS_OWN = {"engine": "LLMInferenceService", "llmInferenceService": {}}
+
+
+@story(
+    "LLMInferenceServiceMissing",
+    "install KServe's charts kserve-llmisvc-crd",
+    "install KServe's charts",
+    ends="Succeeded",
+    serving=OF_ITS_OWN,
+)
+def kserves_engines_are_missing(world: Cluster, folder: Path) -> Iterator[None]:
+    world.missing_kinds.add(kinds.LLM_INFERENCE_SERVICE)
+    serve(world).step(2)
+    yield
+    world.missing_kinds.clear()
+    yield
+
+
+@story("StableNotReady", "install KServe's presets (its chart kserve-runtime-configs", "kserve", serving=OF_ITS_OWN)
+def the_presets_of_an_engine_are_missing(world: Cluster, folder: Path) -> Iterator[None]:
+    world.presets.clear()
+    world.step(2).step(seconds=1801).step()
+    yield
+    world.presets.add("kserve-config-llm-template")
+    yield
+
+
 @story("GatewayApiMissing", "install the Gateway API", "install the Gateway API", ends="Succeeded")
 def the_gateway_api_is_missing(world: Cluster, folder: Path) -> Iterator[None]:
     world.missing_kinds.add(kinds.HTTP_ROUTE)

@@ -113,6 +113,8 @@ class World:
         self.tallies: Mapping[str, Verdicts] | Problem = {}
         self.splits: tuple[tuple[int, int], ...] = ()
         self.follow_servers = self.follow_route = True
+        # How many pods of each engine are up, the presets that there are, and whether KServe gives certificates.
+        self.engine_pods, self.presets, self.tls = 9, set(kserve.PRESETS), True
         self.notes: list[tuple[str, str]] = []
         self.written = Changes()
         self.plan = Plan()
@@ -189,7 +191,7 @@ class World:
         """Through the webhooks, and to what KServe makes of it."""
         key = (obj["kind"], obj["metadata"]["name"])
         before = self.objects.get(key)
-        obj = copy.deepcopy(kserve.defaulted(obj) if obj["kind"] == "InferenceService" else obj)
+        obj = copy.deepcopy(kserve.defaulted(obj) if obj["kind"].endswith("InferenceService") else obj)
         for webhook in self.webhooks:
             webhook(obj)
         changed = before is None or before["spec"] != obj["spec"]
@@ -267,12 +269,20 @@ class World:
         for obj in list(self.objects.values()):
             if obj["kind"] == "InferenceService" and self.follow_servers:
                 self.ready(obj["metadata"]["name"])
+            if obj["kind"] == "LLMInferenceService":
+                self.follow_engine(obj)
             if obj["kind"] == "HTTPRoute" and self.follow_route:
                 self.accept()
             if obj["kind"] == "Job" and "status" not in obj:
                 digest = next(v.digest for v in self.known() if v.digest[7:19] in obj["metadata"]["name"])
                 if (digest, "quality") in self.store.results:
                     obj["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+
+    def follow_engine(self, obj: Object) -> None:
+        obj["status"] = kserve.engine_status(obj, self.presets, self.engine_pods, at(self.now).isoformat())
+        if "workloads" in obj["status"]:
+            service = kserve.engine_service(obj, self.tls)
+            self.objects["Service", service["metadata"]["name"]] = service
 
     def ready(self, server: str, status: str = "True", copies: int | None = None, reason: str = "") -> None:
         """As KServe says it; `copies` is how many pods answer."""

@@ -19,7 +19,7 @@
   resources: [services]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [serving.kserve.io]
-  resources: [inferenceservices]
+  resources: [inferenceservices, llminferenceservices]
   verbs: [get, list, watch, create, patch, delete]
 {{- if .Values.traffic.gatewayApi }}
 - apiGroups: [gateway.networking.k8s.io]

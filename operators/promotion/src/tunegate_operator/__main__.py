@@ -89,6 +89,12 @@ RESOURCES, PODS, KEYS = Resources(), Pods(), Keys()
 @click.option("--grace-seconds", type=click.IntRange(10), default=60, help="How long a server's pod may take to end.")
 @click.option("--evaluation-pods", type=PODS, default="{}", help="JSON: what the pods that evaluate get besides.")
 @click.option("--serving-pods", type=PODS, default="{}", help="JSON: what the servers' pods get besides.")
+@click.option(
+    "--initializer-image",
+    default=f"tunegate/storage-initializer:{__version__}",
+    help="What brings a version to the pods of engine: LLMInferenceService.",
+)
+@click.option("--initializer-pods", type=PODS, default="{}", help="JSON: what it gets besides.")
 @click.option("--prometheus-url", help="Where users' verdicts are counted. Without it canaries wait for a person.")
 @click.option(
     "--prometheus-credentials",

@@ -9,6 +9,7 @@ from typing import Any
 
 from tunegate.api.codec import prepare
 from tunegate.api.policy import Placement
+from tunegate_operator import __version__
 
 
 class ReleasePods(Placement, frozen=True, kw_only=True):
@@ -38,6 +39,7 @@ class Config:
     queue_name: the queue of Kueue that everything with GPUs waits in; empty: none.
     tools_secret: empty: evaluated agents neither search nor read pages, as those that serve.
     serving_resources, vllm_resources: requests and limits of a server whose policy names none, by engine.
+    initializer_image, initializer_pods: what brings a version to the pods of an engine of its own.
     store_secret: empty: pods have a role instead. store_keys: what that Secret calls the variables, by their names.
     """
 
@@ -53,6 +55,7 @@ class Config:
     tools_secret: str = ""
     queue_name: str = ""
     serving_runtime: str = "tunegate-predictor"
+    initializer_image: str = f"tunegate/storage-initializer:{__version__}"
     vllm_runtime: str = "tunegate-predictor-vllm"
     serving_resources: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict)
     vllm_resources: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict)
@@ -66,6 +69,7 @@ class Config:
     scan_seconds: float = 30.0
     evaluation_pods: ReleasePods = field(default_factory=ReleasePods)
     serving_pods: ReleasePods = field(default_factory=ReleasePods)
+    initializer_pods: ReleasePods = field(default_factory=ReleasePods)
     log_level: str = "INFO"
 
 

@@ -24,7 +24,14 @@ from tunegate_operator.events import Note, problem_notes, rollout_notes, transit
 from tunegate_operator.gather import Gathered, PolicyProblem
 from tunegate_operator.outdated import finished_jobs, outdated_records
 from tunegate_operator.read import job_state, training_runs
-from tunegate_operator.servers import drained_servers, new_servers, server_patches, server_records
+from tunegate_operator.servers import (
+    drained_servers,
+    engine_changes,
+    is_waiting,
+    new_servers,
+    server_patches,
+    server_records,
+)
 from tunegate_operator.statuses import policy_status, promotion_statuses, status, version_statuses
 from tunegate_operator.types import object_name
 
@@ -77,7 +84,9 @@ def changes(
     )
     servers = server_records(gathered, plan, now)
     patches = tuple(server_patches(gathered, plan, config))
-    is_rolled_out = bool(gathered.rollout) and not patches and not gathered.snapshot.modified
+    engines = tuple(engine_changes(gathered, plan, config))
+    is_done = not patches and not engines and not is_waiting(gathered, plan)
+    is_rolled_out = bool(gathered.rollout) and is_done and not gathered.snapshot.modified
     route = _route(gathered, plan)
     # Users come in by it until the one in its place is known to work.
     left = [known.stale_route] if known.stale_route and not route and gathered.snapshot.weights else []
@@ -88,14 +97,14 @@ def changes(
             *version_statuses(gathered, now),
             *policy_status(gathered, promotions, servers, plan.choices, is_rolled_out, now),
         ),
-        apply=(*_jobs(gathered, plan, config), *new_servers(gathered, plan, config)),
+        apply=(*_jobs(gathered, plan, config), *engines, *new_servers(gathered, plan, config)),
         route=route,
         is_all_stable=len(plan.weights) == 1,
-        restores=gathered.edit.request if route or patches else "",
+        restores=gathered.edit.request if route or patches or engines else "",
         patch=patches,
         stop=tuple(_stopped_jobs(gathered, plan)),
         delete=(
-            *drained_servers(gathered, servers, now),
+            *drained_servers(gathered, plan, servers, now),
             *outdated_records(gathered, promotions),
             *finished_jobs(gathered, now),
             *left,

@@ -93,7 +93,7 @@ def _differences(wanted: Any, found: Any, ours: Object | None, path: str, steps:
     elif isinstance(wanted, list) and isinstance(found, list) and ours:
         for number, item in enumerate(wanted):
             # How fieldsV1 names this item of a list that is merged by a key, such as a variable by its name.
-            step = next((step for step in ours if _is_item(item, step)), "")
+            step = next((step for step in ours if _may_be_item(item, step)), "")
             there = next((other for other in found if step and _is_item(other, step)), None)
             if there is not None:
                 yield from _differences(item, there, ours.get(step), f"{path}[{number}]", (*steps, step))
@@ -103,8 +103,19 @@ def _differences(wanted: Any, found: Any, ours: Object | None, path: str, steps:
         for number, (item, there) in enumerate(zip(wanted, found, strict=True)):
             for edit in _differences(item, there, None, f"{path}[{number}]", steps):
                 yield Edit(edit.path, steps, wanted)
-    elif not (wanted == found or (".resources." in path and is_same_quantity(wanted, found))):
+    elif not (wanted == found or (_is_amount(path) and is_same_quantity(wanted, found))):
         yield Edit(path, steps, wanted)
+
+
+def _is_amount(path: str) -> bool:
+    return ".resources." in path or path.endswith(".sizeLimit")
+
+
+def _may_be_item(item: Any, step: str) -> bool:
+    """Whether an item as we wrote it has this name; the server adds what a name needs, such as a port's protocol."""
+    if not (step.startswith("k:") and isinstance(item, dict)):
+        return False
+    return all(item.get(key, value) == value for key, value in json.loads(step[2:]).items())
 
 
 def _is_item(item: Any, step: str) -> bool:

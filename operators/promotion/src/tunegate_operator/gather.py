@@ -24,13 +24,14 @@ from tunegate.kube.kinds import Kind, Object
 from tunegate.models.memory import Footprint, misfit
 from tunegate.promotion.counting import counted, shown, stable_version
 from tunegate.promotion.pairs import wanted_pairs
-from tunegate.promotion.snapshot import Pair, Snapshot
+from tunegate.promotion.snapshot import Pair, ServerState, Snapshot
 from tunegate.records.writing import unrecorded
 from tunegate.statistics.paired import Difference
 from tunegate_operator import kinds, manifests
 from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
 from tunegate_operator.edits import modified
+from tunegate_operator.engines import engine_address, is_away, is_engine_answering, not_whole, service_of, with_engines
 from tunegate_operator.evaluations import evaluation_states, find_summaries
 from tunegate_operator.feedback_counts import Counts, problems_of, read_counts, with_counts
 from tunegate_operator.feedback_log import by_the_log
@@ -89,7 +90,7 @@ class PolicyProblem:
 class PolicyObjects:
     """The objects of the cluster that belong to one policy, by name.
 
-    training_jobs: those of its namespace that train its model.
+    training_jobs: those of its namespace that train its model. engines: the LLMInferenceServices.
     route: the HTTPRoute or Service users come in by. stale_route: one of the other kind, if it was left.
     """
 
@@ -97,6 +98,7 @@ class PolicyObjects:
     model_versions: Mapping[str, Object]
     jobs: Mapping[str, Object]
     inference_services: Mapping[str, Object]
+    engines: Mapping[str, Object]
     route: Object | None
     stale_route: Object | None
     training_jobs: tuple[Object, ...]
@@ -114,6 +116,7 @@ class Refusal:
     def about(self) -> str:
         """The condition of the policy that it makes False."""
         kinds = {"InferenceService": "Serving", "HTTPRoute": "TrafficSplit", "Service": "TrafficSplit"}
+        kinds["LLMInferenceService"] = "Serving"
         return "Ready" if self.reason == "NameTaken" else kinds.get(self.kind, "Ready")
 
 
@@ -153,6 +156,7 @@ class Gathered:
 
     snapshot: what `decide` gets; promotions whose ModelVersion is not there are in `objects` only.
     summaries: by (digest, suite). servers: what is remembered of each InferenceService that is there, by name.
+    addresses: where the engines are that answer, by name.
     url: where the model answers; empty where that is not known. takes_timeouts: whether an HTTPRoute can have them.
     records: where those of promotions that are over stand, that don't say so yet, by name. record_keys: the ids and the
     PEM of the keys that signed any. is_recording: whether records are written.
@@ -166,6 +170,7 @@ class Gathered:
     objects: PolicyObjects
     summaries: Mapping[tuple[str, str], EvaluationSummary]
     servers: Mapping[str, ServerRecord]
+    addresses: Mapping[str, manifests.EngineAddress]
     edit: Edit
     last: Last
     url: str
@@ -246,14 +251,14 @@ class Gatherer:
             partial(self.pod_message, namespace),
             _awaited(promotions),
         )
-        servers, records = around.inference_services, self._records(obj, around.inference_services, now)
+        servers, engines = around.inference_services, around.engines
+        records = self._records(obj, servers, engines, now)
         digests = digest_by_server(name, servers, versions)
         is_shared = policy.traffic.is_shared
         route = (route_state if is_shared else switch_state)(around.route, digests)
         edit = self._edit(obj, policy, versions, around, last.restored)
         seen = _seen_by_users(route, promotions)
         jobs_queued = {job: self._queue(obj) for job, obj in around.jobs.items()}
-        servers_queued = {server: queued(self.caches.find(kinds.WORKLOAD, server, namespace)) for server in servers}
         snapshot = Snapshot(
             policy=policy if is_shared else msgspec.structs.replace(policy, steps=(CanaryStep(weight=100),)),
             initial=start,
@@ -263,7 +268,7 @@ class Gatherer:
             training_runs=frozenset(training_runs(around.training_jobs, policy.model)),
             promotions=promotions,
             evaluations=evaluation_states(policy, versions, summaries, self.source.progress, jobs_queued),
-            servers=server_states(servers, digests, records, seen, policy.serving, now, servers_queued),
+            servers=self._server_states(policy, (name, namespace), versions, around, records, seen, now),
             weights=route.weights,
             modified=edit.sentence,
             namespace=namespace,
@@ -285,6 +290,7 @@ class Gatherer:
             objects=around,
             summaries=summaries,
             servers=records,
+            addresses=dict(self._addresses(namespace, engines)),
             edit=edit,
             last=last,
             url=self._url(namespace, name, policy, around.route),
@@ -293,6 +299,35 @@ class Gatherer:
             record_keys={**_record_keys(obj), **dict([signed] if (signed := self.source.public_key()) else [])},
             is_recording=self.config.signing_key is not None,
         )
+
+    def _server_states(
+        self,
+        policy: ClusterPolicy,
+        place: tuple[str, str],
+        versions: Iterable[ModelVersion],
+        around: PolicyObjects,
+        records: Mapping[str, ServerRecord],
+        had_traffic: set[str],
+        now: datetime,
+    ) -> dict[str, ServerState]:
+        """Of servers and of the engines that they stand in front of. place: the policy's name and namespace."""
+        (name, namespace), servers, engines = place, around.inference_services, around.engines
+        queues = {server: queued(self.caches.find(kinds.WORKLOAD, server, namespace)) for server in servers}
+        digests = digest_by_server(name, servers, versions)
+        states = server_states(servers, digests, records, had_traffic, policy.serving, now, queues)
+        every = digest_by_server(name, {**engines, **servers}, versions)
+        return with_engines(states, servers, engines, every, records, had_traffic, policy.serving, now)
+
+    def _addresses(
+        self, namespace: str, engines: Mapping[str, Object]
+    ) -> Iterable[tuple[str, manifests.EngineAddress]]:
+        """Where the engines are that answer."""
+        for name, engine in engines.items():
+            if not is_engine_answering(engine):
+                continue
+            service = self.caches.get(kinds.SERVICE, namespace, service_of(engine))
+            if found := engine_address(engine, service):
+                yield name, found
 
     def _queue(self, job: Object) -> Queued:
         """What Kueue says of a job."""
@@ -305,13 +340,16 @@ class Gatherer:
         return {pair: found for pair, found in asked if found}
 
     def _misfits(self, snapshot: Snapshot, policy: ClusterPolicy) -> dict[str, str | None]:
-        """Of the stable and of candidates under way: why they can't be served on the policy's GPUs."""
+        """Of the stable and of candidates under way: why the policy's GPUs or its engine can't have them."""
+        candidates = [it.candidate for it in snapshot.promotions if it.status.phase not in TERMINAL]
+        needed = (stable_version(snapshot), *candidates)
+        if policy.serving.llm_inference_service:
+            return {version.digest: not_whole(version) for version in needed}
         card, gpus = card_of(policy.serving), manifests.gpus(policy.serving, self.config)
         if card is None or not gpus:
             return {}
-        candidates = [it.candidate for it in snapshot.promotions if it.status.phase not in TERMINAL]
         found: dict[str, str | None] = {}
-        for version in (stable_version(snapshot), *candidates):
+        for version in needed:
             known = self.source.footprint(version)
             found[version.digest] = misfit(known, card, gpus) if isinstance(known, Footprint) else known and ""
         return found
@@ -356,6 +394,7 @@ class Gatherer:
         }
         sentences = [modified(objects.route)] if objects.route else []
         sentences += [modified(live, wanted.get(server)) for server, live in objects.inference_services.items()]
+        sentences += [modified(live) for live in objects.engines.values()]
         edited = next(filter(None, sentences), "")
         request = obj["metadata"].get("annotations", {}).get(RESTORE, "")
         done = str(obj.get("status", {}).get("restored", ""))
@@ -400,6 +439,7 @@ class Gatherer:
             model_versions=_by_name((*filter(None, found), *own)),
             jobs=_by_name(self.caches.find(kinds.JOB, name, namespace)),
             inference_services=_by_name(self.caches.find(kinds.INFERENCE_SERVICE, name, namespace)),
+            engines=_by_name(self.caches.find(kinds.LLM_INFERENCE_SERVICE, name, namespace)),
             route=used,
             stale_route=other if other and other["metadata"].get("labels", {}).get(POLICY) == name else None,
             training_jobs=tuple(
@@ -407,15 +447,19 @@ class Gatherer:
             ),
         )
 
-    def _records(self, obj: Object, servers: Mapping[str, Object], now: datetime) -> dict[str, ServerRecord]:
+    def _records(
+        self, obj: Object, servers: Mapping[str, Object], engines: Mapping[str, Object], now: datetime
+    ) -> dict[str, ServerRecord]:
         """What is remembered of the servers that are there, with those that have stopped answering, and come back.
 
+        One whose engine does not answer gives no answers either.
         KServe stops telling while the initializer of a pod runs again after a failure, whatever others do.
         """
         namespace, known, records = obj["metadata"]["namespace"], read_servers(obj), {}
         for name, live in servers.items():
             record = known.get(name, ServerRecord(name=name))
-            answers = is_answering(live) or self.has_ready_pod(namespace, name)
+            is_there = is_answering(live) or self.has_ready_pod(namespace, name)
+            answers = is_there and not is_away(live, engines.get(name))
             records[name] = msgspec.structs.replace(record, away_since=None if answers else record.away_since or now)
         return records
 
@@ -441,7 +485,7 @@ class Gatherer:
         now: datetime,
         last: Last,
     ) -> Iterable[Problem]:
-        needed = (kinds.INFERENCE_SERVICE, kinds.HTTP_ROUTE)
+        needed = (kinds.INFERENCE_SERVICE, kinds.LLM_INFERENCE_SERVICE, kinds.HTTP_ROUTE)
         missing = {kind.kind for kind in needed if not self.caches.installed(kind)}
         for refusal in (refusal for refusal in last.refused if refusal.kind not in missing):
             yield Problem(refusal.about, refusal.reason, refusal.message)
@@ -450,6 +494,13 @@ class Gatherer:
         if kinds.INFERENCE_SERVICE.kind in missing:
             message = "the cluster has no InferenceService (serving.kserve.io/v1beta1); install KServe, Standard mode"
             yield Problem("Serving", "KServeMissing", message)
+        if policy.serving.llm_inference_service and kinds.LLM_INFERENCE_SERVICE.kind in missing:
+            message = (
+                "the cluster has no LLMInferenceService (serving.kserve.io/v1alpha2); install KServe's charts "
+                "kserve-llmisvc-crd, kserve-llmisvc-resources and kserve-runtime-configs, or take another "
+                "serving.engine"
+            )
+            yield Problem("Serving", "LLMInferenceServiceMissing", message)
         yield from self._traffic_problems(obj, policy, state, route, now)
         if problem := self.source.problem(policy.model):
             yield problem

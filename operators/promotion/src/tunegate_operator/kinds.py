@@ -17,6 +17,7 @@ MODEL_VERSION = Kind(GROUP, VERSION, "modelversions", "ModelVersion")
 POLICY = Kind(GROUP, VERSION, "promotionpolicies", "PromotionPolicy")
 PROMOTION = Kind(GROUP, VERSION, "promotions", "Promotion")
 INFERENCE_SERVICE = Kind("serving.kserve.io", "v1beta1", "inferenceservices", "InferenceService")
+LLM_INFERENCE_SERVICE = Kind("serving.kserve.io", "v1alpha2", "llminferenceservices", "LLMInferenceService")
 HTTP_ROUTE = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
 GATEWAY = Kind("gateway.networking.k8s.io", "v1", "gateways", "Gateway")
 PYTORCH_JOB = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
@@ -24,7 +25,8 @@ TRAIN_JOB = Kind("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob")
 WORKLOAD = Kind("kueue.x-k8s.io", "v1beta1", "workloads", "Workload")
 TRAINING = (PYTORCH_JOB, TRAIN_JOB)
 
-_WRITTEN = by_name((MODEL_VERSION, POLICY, PROMOTION, INFERENCE_SERVICE, HTTP_ROUTE, JOB, SERVICE, *TRAINING))
+_SERVING = (INFERENCE_SERVICE, LLM_INFERENCE_SERVICE, HTTP_ROUTE, SERVICE)
+_WRITTEN = by_name((MODEL_VERSION, POLICY, PROMOTION, *_SERVING, JOB, *TRAINING))
 
 
 def kind_of(obj: Object) -> Kind:
@@ -44,6 +46,7 @@ __all__ = [
     "INFERENCE_SERVICE",
     "JOB",
     "LEASE",
+    "LLM_INFERENCE_SERVICE",
     "MODEL_VERSION",
     "POD",
     "POLICY",

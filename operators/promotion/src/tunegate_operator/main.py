@@ -33,6 +33,7 @@ from tunegate_operator.kinds import (
     HTTP_ROUTE,
     INFERENCE_SERVICE,
     JOB,
+    LLM_INFERENCE_SERVICE,
     MODEL_VERSION,
     POLICY,
     PROMOTION,
@@ -60,6 +61,7 @@ WATCHED = {
     JOB: _OURS,
     SERVICE: _OURS,
     INFERENCE_SERVICE: _OURS,
+    LLM_INFERENCE_SERVICE: _OURS,
     HTTP_ROUTE: _OURS,
     GATEWAY: "",
     PYTORCH_JOB: MODEL,
@@ -67,7 +69,7 @@ WATCHED = {
     WORKLOAD: "",
 }
 # What people change by hand; who did is said in a condition.
-WITH_MANAGERS = (SERVICE, INFERENCE_SERVICE, HTTP_ROUTE)
+WITH_MANAGERS = (SERVICE, INFERENCE_SERVICE, LLM_INFERENCE_SERVICE, HTTP_ROUTE)
 _STORE_SECONDS = 5.0
 
 

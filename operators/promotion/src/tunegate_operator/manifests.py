@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tunegate.api import environment
 from tunegate.api.digest import short
+from tunegate.api.engine_names import DEFAULT
 from tunegate.api.errors import UnavailableError
 from tunegate.api.labels import APPLIED, MANAGED_BY, MODEL, POLICY, RUN, STOPPED, SUITE, VERSION
 from tunegate.api.pinned import CA_SCHEME, SCHEME, storage_uri
@@ -35,19 +37,31 @@ _PATIENCE_SECONDS = 600
 _PRODUCER_FIELDS = ("kind", "run", "uid", "step", "image", "codeVersion", "loss")
 
 
+# Where a server finds the certificate of its engine.
+_CERTIFICATE = pods.Volume("engine-certificate", "/etc/tunegate-engine")
+
+
+@dataclass(frozen=True)
+class EngineAddress:
+    """Where the engine of a version answers. secret: the one with the certificate that it has; empty: plain HTTP."""
+
+    url: str
+    secret: str = ""
+
+
 def model_version(namespace: str, policy: str, version: ModelVersion, producer: Producer | None) -> Object:
     """The record of a version. It has no owner: it outlives its policy, as the bytes in the store do."""
     labels = {**MANAGED_BY, POLICY: policy, MODEL: version.model, RUN: version.run, VERSION: short(version.digest)}
     fields = to_plain(producer) if producer else {}
     known = {name: fields[name] for name in _PRODUCER_FIELDS if fields.get(name) not in (None, "")}
     spec = to_plain(version) | ({"producer": known} if producer else {})
-    return _object(API_VERSION, "ModelVersion", namespace, object_name(version), labels, spec)
+    return make_object(API_VERSION, "ModelVersion", namespace, object_name(version), labels, spec)
 
 
 def promotion(namespace: str, policy: str, name: str, version: ModelVersion) -> Object:
     """One attempt. It is the audit record, so deleting the policy does not delete it."""
     labels = {**MANAGED_BY, POLICY: policy, MODEL: version.model, VERSION: short(version.digest)}
-    return _object(
+    return make_object(
         API_VERSION, "Promotion", namespace, name, labels, {"policy": policy, "version": object_name(version)}
     )
 
@@ -76,7 +90,7 @@ def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: Evalua
         env=placement.env(
             release,
             policy.evaluation,
-            [*_store_env(config), *pods.variables({environment.CACHE: "/cache"}), *_engine_env(policy.serving)],
+            [*store_env(config), *pods.variables({environment.CACHE: "/cache"}), *_engine_env(policy.serving)],
         ),
         secret=config.store_secret,
         terminationMessagePolicy="FallbackToLogsOnError",
@@ -101,7 +115,7 @@ def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: Evalua
         "activeDeadlineSeconds": max(1, round(policy.evaluation_timeout_seconds)),
         "template": {"metadata": placement.metadata(release, policy.evaluation, labels), "spec": pod},
     }
-    return _object("batch/v1", "Job", namespace, evaluation_name(job), {**labels, **queue}, spec)
+    return make_object("batch/v1", "Job", namespace, evaluation_name(job), {**labels, **queue}, spec)
 
 
 def _attempts(policy: ClusterPolicy) -> Object:
@@ -122,13 +136,19 @@ def _attempts(policy: ClusterPolicy) -> Object:
 
 
 def inference_service(
-    namespace: str, policy: ClusterPolicy, name: str, version: ModelVersion, config: Config
+    namespace: str,
+    policy: ClusterPolicy,
+    name: str,
+    version: ModelVersion,
+    config: Config,
+    engine: EngineAddress | None = None,
 ) -> Object:
-    """Serves one version; a canary is a second one, a rollback is a weight.
+    """Serves one version; a canary is a second one, a rollback is a weight. engine: its own, that this stands before.
 
     It has all its replicas from the start, so that a canary that is promoted can carry the whole traffic at once.
     """
     serving = policy.serving
+    volumes = [*config.serving_pods.volumes, *_certificate_volume(engine)]
     digest_labels = {**MANAGED_BY, POLICY: name, MODEL: policy.model, VERSION: short(version.digest)}
     predictor = {
         "minReplicas": serving.replicas,
@@ -139,9 +159,9 @@ def inference_service(
         "terminationGracePeriodSeconds": config.grace_seconds,
         # No pod ends before its successor answers, whatever KServe's configuration says.
         "deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-        "model": _model(policy, version, config),
+        "model": _model(policy, version, config, engine),
         **placement.fields(config.serving_pods, serving),
-        **({"volumes": list(config.serving_pods.volumes)} if config.serving_pods.volumes else {}),
+        **({"volumes": volumes} if volumes else {}),
     }
     # Reached through our route only: no route of KServe's own.
     queue = placement.queue_label(config.queue_name, _resources(serving, config))
@@ -149,31 +169,33 @@ def inference_service(
     # KServe copies them to the pods, so nothing that may change is there. An HPA would begin with one replica.
     annotations = {"serving.kserve.io/deploymentMode": "Standard", "serving.kserve.io/autoscalerClass": "none"}
     made, spec = server_name(name, version.digest), {"predictor": predictor}
-    return _object("serving.kserve.io/v1beta1", "InferenceService", namespace, made, labels, spec, annotations)
+    return make_object("serving.kserve.io/v1beta1", "InferenceService", namespace, made, labels, spec, annotations)
 
 
-def _model(policy: ClusterPolicy, version: ModelVersion, config: Config) -> Object:
+def _model(policy: ClusterPolicy, version: ModelVersion, config: Config, engine: EngineAddress | None) -> Object:
     """What KServe lays over the runtime's container, and where the version lies."""
     serving, release = policy.serving, config.serving_pods
     resources = _resources(serving, config)
     feedback = {"secretKeyRef": {"name": config.feedback_secret, "key": environment.FEEDBACK_KEY}}
     store_secret = {"secretRef": {"name": config.store_secret, "optional": True}}
+    mounts = [*release.volume_mounts, *_certificate_mount(engine)]
     model: Object = {
         "modelFormat": {"name": "tunegate"},
         "runtime": config.vllm_runtime if serving.engine == "VLLM" else config.serving_runtime,
-        "storageUri": storage_uri(version, CA_SCHEME if release.has_ca else SCHEME, weights=serving.url is None),
+        "storageUri": storage_uri(version, CA_SCHEME if release.has_ca else SCHEME, weights=serving.has_weights),
         "env": placement.env(
             release,
             serving,
             [
-                *_store_env(config),
+                *store_env(config),
                 {"name": environment.MODEL_NAME, "value": policy.model},
                 {"name": environment.FEEDBACK_KEY, "valueFrom": feedback},
                 *_engine_env(serving),
+                *_own_engine_env(engine),
             ],
         ),
         **({"envFrom": [store_secret]} if config.store_secret else {}),
-        **({"volumeMounts": list(release.volume_mounts)} if release.volume_mounts else {}),
+        **({"volumeMounts": mounts} if mounts else {}),
         **({"resources": resources} if resources else {}),
     }
     if (probes := math.ceil(serving.ready_timeout_seconds / _PROBE_SECONDS)) > _PROBES:
@@ -201,8 +223,8 @@ def is_vllm(model: Object) -> bool:
 
 
 def elsewhere(model: Object) -> list[Object]:
-    """The variables of a server that name an engine that somebody else runs."""
-    names = (environment.ENGINE_URL, environment.ENGINE_MODEL, environment.ENGINE_KEY)
+    """The variables of a server that name the engine that it stands in front of."""
+    names = (environment.ENGINE_URL, environment.ENGINE_MODEL, environment.ENGINE_KEY, environment.ENGINE_CERTIFICATE)
     return [each for each in model.get("env", ()) if each["name"] in names]
 
 
@@ -214,6 +236,30 @@ def _engine_env(serving: ServingPods) -> list[Object]:
     secret = serving.url.key_secret
     key = {"secretKeyRef": {"name": secret.name, "key": secret.key}} if secret else {}
     return [*pods.variables(known), *([{"name": environment.ENGINE_KEY, "valueFrom": key}] if key else [])]
+
+
+def _own_engine_env(engine: EngineAddress | None) -> list[Object]:
+    """The same for an engine that the version has for itself."""
+    if engine is None:
+        return []
+    known: dict[str, str | None] = {environment.ENGINE_URL: engine.url, environment.ENGINE_MODEL: DEFAULT}
+    if engine.secret:
+        known[environment.ENGINE_CERTIFICATE] = f"{_CERTIFICATE.path}/tls.crt"
+    return pods.variables(known)
+
+
+def _certificate_volume(engine: EngineAddress | None) -> list[Object]:
+    """The certificate of an engine alone, without its key."""
+    if engine is None or not engine.secret:
+        return []
+    secret = {"secretName": engine.secret, "items": [{"key": "tls.crt", "path": "tls.crt"}]}
+    return [{"name": _CERTIFICATE.name, "secret": secret}]
+
+
+def _certificate_mount(engine: EngineAddress | None) -> list[Object]:
+    # As a folder: a file mounted by subPath would never change.
+    mount = {"name": _CERTIFICATE.name, "mountPath": _CERTIFICATE.path, "readOnly": True}
+    return [mount] if engine and engine.secret else []
 
 
 def http_route(
@@ -244,7 +290,7 @@ def http_route(
         "rules": rules,
     }
     labels = {**MANAGED_BY, POLICY: name, MODEL: policy.model}
-    return _object("gateway.networking.k8s.io/v1", "HTTPRoute", namespace, name, labels, spec)
+    return make_object("gateway.networking.k8s.io/v1", "HTTPRoute", namespace, name, labels, spec)
 
 
 def _rules(path_prefix: str, shares: Mapping[str, int], step: str) -> list[Object]:
@@ -285,7 +331,7 @@ def switch(namespace: str, policy: ClusterPolicy, name: str, digest: str) -> Obj
         "selector": {"serving.kserve.io/inferenceservice": server_name(name, digest)},
         "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}],
     }
-    return _object("v1", "Service", namespace, name, {**MANAGED_BY, POLICY: name, MODEL: policy.model}, spec)
+    return make_object("v1", "Service", namespace, name, {**MANAGED_BY, POLICY: name, MODEL: policy.model}, spec)
 
 
 def owned(obj: Object, owner: Object) -> Object:
@@ -327,7 +373,7 @@ def over(wanted: Object, live: Object | None) -> Object:
     return {**wanted, "metadata": {**wanted["metadata"], "resourceVersion": live["metadata"]["resourceVersion"]}}
 
 
-def _object(
+def make_object(
     api_version: str,
     kind: str,
     namespace: str,
@@ -342,7 +388,7 @@ def _object(
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": dict(spec)}
 
 
-def _store_env(config: Config) -> list[Object]:
+def store_env(config: Config) -> list[Object]:
     known = {
         environment.STORE: config.store,
         environment.ENDPOINT_URL: config.endpoint_url,

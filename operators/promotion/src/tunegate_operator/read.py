@@ -114,7 +114,7 @@ def server_state(
     said = filter(None, (ready.get("reason"), ready.get("message"), failure.get("reason"), failure.get("message")))
     reason = ": ".join(dict.fromkeys(said)) or "KServe has not said why yet"
     if (now - since).total_seconds() > limit:
-        look = f"see: kubectl describe inferenceservice {name} and the logs of its pods"
+        look = f"see: kubectl describe {isvc['kind'].lower()} {name} and the logs of its pods"
         return ServerState(failed=True, message=f"{name} was not ready within {limit:.0f} s ({reason}); {look}")
     return ServerState(message=f"{name} is not ready: {reason}")
 

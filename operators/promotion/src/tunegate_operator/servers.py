@@ -1,4 +1,4 @@
-"""Which InferenceServices are made, changed and deleted. Pure.
+"""Which InferenceServices, and engines of their own, are made, changed and deleted. Pure.
 
 A server that answers is never rewritten unasked: whatever changes in what its pods are made of replaces every one of
 them, and KServe makes them of the annotations, too. So what we remember of servers is in the policy's status, and a
@@ -16,11 +16,13 @@ from typing import Any
 
 from tunegate.api.labels import APPLIED
 from tunegate.api.policy import ServingPods
+from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Object
 from tunegate.promotion.snapshot import Plan
 from tunegate_operator import manifests, placement
 from tunegate_operator.config import Config
 from tunegate_operator.edits import Edit, applied, edits, is_same
+from tunegate_operator.engines import is_engine_answering, llm_inference_service, stands_before, unneeded_engines
 from tunegate_operator.gather import Gathered
 from tunegate_operator.types import ServerRecord, server_name
 
@@ -28,16 +30,77 @@ from tunegate_operator.types import ServerRecord, server_name
 DRAIN_SECONDS = 30
 
 
+def engine_changes(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:
+    """The LLMInferenceServices that are to be written: new ones, and those that the policy wants otherwise.
+
+    One whose version is served by something else already is made when a person asks for a rollout. One that answers is
+    only scaled, as servers are. What was applied last says what is to be written, and nobody is written against.
+    """
+    if gathered.snapshot.modified or gathered.policy.serving.llm_inference_service is None:
+        return
+    for version in plan.servers:
+        if gathered.snapshot.misfits.get(version.digest, "") != "":
+            continue
+        made = llm_inference_service(gathered.namespace, gathered.policy, gathered.name, version, config)
+        name = made["metadata"]["name"]
+        live, server = gathered.objects.engines.get(name), gathered.objects.inference_services.get(name)
+        if live is None:
+            if server is None or stands_before(server, None) or _is_free(gathered, name):
+                yield manifests.owned(manifests.remembered(made), gathered.obj)
+            continue
+        before, is_restored = applied(live), gathered.edit.is_restoring and bool(edits(live))
+        if before is None and not gathered.rollout:
+            continue  # somebody took away what says how it was; what a rollout makes of it is known
+        spec = _engine_spec(made["spec"], before, as_before=is_restored, anew=_is_free(gathered, name))
+        if spec != before or is_restored:
+            wanted = manifests.remembered({**made, "spec": spec})
+            yield manifests.over(manifests.owned(wanted, gathered.obj), live)
+
+
+def _engine_spec(wanted: Object, before: Object | None, *, as_before: bool, anew: bool) -> Object:
+    """What is written over an engine that is there; anew: whether more than its size may change."""
+    if before is None or (anew and not as_before):
+        return wanted
+    return before if as_before else {**before, "replicas": wanted["replicas"]}
+
+
+def _is_free(gathered: Gathered, name: str) -> bool:
+    """Whether a server and its engine may become something else: they answer nobody, or a person asks for it."""
+    if gathered.rollout:
+        return True
+    engine, record = gathered.objects.engines.get(name), gathered.servers.get(name)
+    return not is_engine_answering(engine) if engine else record is not None and record.away_since is not None
+
+
+def is_waiting(gathered: Gathered, plan: Plan) -> bool:
+    """Whether a server of the plan waits for its engine."""
+    return any(_waits(gathered, server_name(gathered.name, version.digest)) for version in plan.servers)
+
+
+def _waits(gathered: Gathered, name: str) -> bool:
+    return gathered.policy.serving.llm_inference_service is not None and name not in gathered.addresses
+
+
 def new_servers(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:
-    """Those of the plan that are not there, but for what can't fit on its GPUs or where that is not known yet."""
+    """Those of the plan that are not there, but for what can't fit on its GPUs or where that is not known yet.
+
+    One in front of an engine is made when that answers, so that it is not ended for what it waits for.
+    """
     if gathered.snapshot.modified:
         return
     for version in plan.servers:
         if gathered.snapshot.misfits.get(version.digest, "") != "":
             continue
-        if server_name(gathered.name, version.digest) not in gathered.objects.inference_services:
-            made = manifests.inference_service(gathered.namespace, gathered.policy, gathered.name, version, config)
-            yield manifests.owned(made, gathered.obj)
+        name = server_name(gathered.name, version.digest)
+        if name not in gathered.objects.inference_services and not _waits(gathered, name):
+            yield manifests.owned(_server(gathered, version, config), gathered.obj)
+
+
+def _server(gathered: Gathered, version: ModelVersion, config: Config) -> Object:
+    engine = gathered.addresses.get(server_name(gathered.name, version.digest))
+    if gathered.policy.serving.llm_inference_service is None:
+        engine = None
+    return manifests.inference_service(gathered.namespace, gathered.policy, gathered.name, version, config, engine)
 
 
 def server_patches(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:
@@ -53,15 +116,15 @@ def server_patches(gathered: Gathered, plan: Plan, config: Config) -> Iterable[O
         live = gathered.objects.inference_services.get(name)
         if live is None:
             continue
-        wanted = manifests.inference_service(gathered.namespace, gathered.policy, gathered.name, version, config)
+        wanted = _server(gathered, version, config)
         record = gathered.servers.get(name)
         changed = edits(live, wanted["spec"]) if gathered.edit.is_restoring else ()
         if changed:
             spec = put_back(live["spec"], changed)
-        elif gathered.rollout:
+        elif gathered.rollout and not _waits(gathered, name):
             spec = _rollout(wanted["spec"]["predictor"], live["spec"]["predictor"])
         else:
-            is_answering = record is None or record.away_since is None
+            is_answering = record is None or record.away_since is None or _waits(gathered, name)
             spec = _policy_changes(wanted["spec"], live["spec"], gathered.policy.serving, is_answering)
         generation = live["metadata"].get("generation", 0)
         if spec and gathered.last.asked.get(name) != (spec, generation):
@@ -103,16 +166,20 @@ def server_records(gathered: Gathered, plan: Plan, now: datetime) -> tuple[Serve
     )
 
 
-def drained_servers(gathered: Gathered, records: Iterable[ServerRecord], now: datetime) -> Iterable[Object]:
+def drained_servers(gathered: Gathered, plan: Plan, records: Iterable[ServerRecord], now: datetime) -> Iterable[Object]:
     """Servers that have not been needed for so long that their last answers are over, and those that give none.
 
-    One that never came up must not be there, with its age, when a person tries its version again.
+    One that never came up must not be there, with its age, when a person tries its version again. Their engines go
+    with them.
     """
     if gathered.snapshot.modified or gathered.snapshot.weights is None:
         return
+    kept = dict(gathered.objects.inference_services)
     for record in records:
         if record.unused_since and (record.away_since or (now - record.unused_since).total_seconds() >= DRAIN_SECONDS):
-            yield gathered.objects.inference_services[record.name]
+            yield kept.pop(record.name)
+    needed = {server_name(gathered.name, version.digest) for version in plan.servers}
+    yield from unneeded_engines(gathered.objects.engines, kept, needed, gathered.policy.serving)
 
 
 def _policy_changes(wanted: Object, live: Object, serving: ServingPods, is_answering: bool) -> Object:
@@ -127,6 +194,8 @@ def _policy_changes(wanted: Object, live: Object, serving: ServingPods, is_answe
             model["runtime"] = after["model"]["runtime"]
         if manifests.elsewhere(before["model"]) != manifests.elsewhere(after["model"]):
             model |= {key: after["model"][key] for key in ("storageUri", "env")}
+            model |= _changed("volumeMounts", before["model"], after["model"])
+            patch |= _changed("volumes", before, after)
         elif serving.extra_env and not is_same(after["model"]["env"], before["model"].get("env")):
             model["env"] = after["model"]["env"]
         if serving.resources and not _are_same(serving.resources, before["model"].get("resources", {})):
@@ -150,6 +219,11 @@ def _rollout(wanted: Object, found: Object) -> Object:
         model["resources"] = _instead(after.get("resources", {}), before.get("resources", {}))
     patch |= {"model": model} if model else {}
     return {"predictor": patch} if patch else {}
+
+
+def _changed(key: str, before: Object, after: Object) -> Object:
+    """The merge patch of one field that may be there or not."""
+    return {key: after.get(key)} if after.get(key) != before.get(key) else {}
 
 
 def _named(**values: Any) -> list[str]:
