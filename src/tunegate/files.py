@@ -12,9 +12,11 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -23,7 +25,10 @@ from tunegate.api.errors import TunegateError
 
 POINTER = b"version https://git-lfs.github.com/spec/"  # what a file begins with that Git LFS did not fetch
 _RACY_SECONDS = 10.0  # a younger file may change again without another size or time; git calls it racy
+_MOST_THREADS = 8  # each may have some MiB in memory
 _WORTH_KEEPING = 1 << 20  # bytes; what is smaller is read as fast as its kept digest
+
+T = TypeVar("T")
 
 
 def default_cache() -> Path:
@@ -181,6 +186,14 @@ def digest_of_files(paths: Sequence[Path], *, algorithm: str = "sha256", cache: 
 def digest_of_file(path: Path, *, cache: Path | None = None) -> str:
     """The hex sha256 of one file; see `digest_of_files`."""
     return digest_of_files([path], cache=cache)
+
+
+def in_threads(work: Callable[[T], object], items: Iterable[T]) -> None:
+    """Do `work` to each item, several at a time: for what leaves the interpreter to others meanwhile, as hashing and
+    numpy do. Of what goes wrong the first, in the order of the items, is raised."""
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as threads:
+        for _ in threads.map(work, items):
+            pass
 
 
 def _looks(paths: Sequence[Path]) -> list[list[str | int]]:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tunegate.files import (
     digest_of_file,
     digest_of_files,
     disk_errors_as,
+    in_threads,
     is_locked,
     locked,
     new_folder,
@@ -193,3 +195,19 @@ def test_cache_that_cannot_be_written_costs_a_reading(weights: Path, tmp_path: P
     (tmp_path / "digests").touch()
 
     assert digest_of_file(weights, cache=tmp_path / "digests") == digest_of_file(weights)
+
+
+def test_of_what_goes_wrong_in_threads_the_first_in_order_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    second_failed = threading.Event()
+
+    def work(number: int) -> None:
+        if number == 1:
+            assert second_failed.wait(60)
+        if number == 2:
+            second_failed.set()
+        if number:
+            raise ValueError(number)
+
+    with pytest.raises(ValueError, match="1"):
+        in_threads(work, range(4))

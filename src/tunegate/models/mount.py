@@ -18,7 +18,7 @@ from tunegate.api.digest import Digest
 from tunegate.api.errors import DigestError, ModelError, StoreError
 from tunegate.api.pinned import Pinned, storage_uri
 from tunegate.api.versions import KNOWLEDGE, MANIFEST, RELEASE, File, Manifest, Release
-from tunegate.files import digest_of_file, disk_errors_as, replace_file
+from tunegate.files import digest_of_file, disk_errors_as, in_threads, replace_file
 from tunegate.models.materialize import ADAPTERS, MERGED, check_folder, on_base, required_base
 from tunegate.models.prompt_tuning import ADAPTER_CONFIG, kind_in, refuse_prefix
 from tunegate.store import Progress, Store
@@ -67,9 +67,8 @@ def read_mounted(folder: Path, *, weights: bool = True) -> tuple[Manifest, Relea
         )
     manifest = from_json(path.read_bytes(), Manifest, str(path))
     check_manifest(manifest, manifest.name)
-    for file in manifest.files if weights else _without_weights(manifest, _release_in(folder, manifest)):
-        if not file.path.startswith(RESUME):
-            _check(folder, file, manifest)
+    files = manifest.files if weights else _without_weights(manifest, _release_in(folder, manifest))
+    in_threads(lambda file: _check(folder, file, manifest), (f for f in files if not f.path.startswith(RESUME)))
     if weights and manifest.format in ADAPTERS:
         base, (found, _) = required_base(manifest), read_mounted(folder / BASE)
         if found.digest != base.digest:

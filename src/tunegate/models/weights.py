@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from tunegate.api.errors import ModelError
-from tunegate.files import POINTER
+from tunegate.files import POINTER, in_threads
 from tunegate.models.prompt_tuning import PREFIX
 
 _LONGEST_POINTER = 1024  # bytes, by git-lfs's own rule
@@ -56,10 +56,9 @@ def check_weights(folder: Path) -> None:
     files = _weight_files(folder)
     headers = {path: _header(path) for path in files if path.suffix == ".safetensors"}
     _check_tokenizer(folder)
+    in_threads(lambda path: _check_finite(path, *headers[path]), headers)
     for path in files:
-        if path in headers:
-            _check_finite(path, *headers[path])
-        else:
+        if path not in headers:
             _check_pickled(path)
     if (folder / PREFIX).is_dir():
         check_weights(folder / PREFIX)
