@@ -1,17 +1,30 @@
-"""What goes into which shard of the weights that ZeRO-3 has divided; test_resume.py has ranks write them."""
+"""What goes into which shard of the weights that ZeRO-3 has divided, and what writing them takes.
+
+test_resume.py has several ranks write them.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import platform
 from pathlib import Path
 from typing import Any
 
+import deepspeed
 import pytest
+import torch
+from safetensors.torch import save_file
 from transformers import MixtralConfig, MixtralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from transformers.core_model_loading import Chunk, WeightConverter
 
-from tunegate.training.loop.shards import outlines_of, plan_shards
+from tests.unit.training.alone import world_of_one
+from tunegate.training.loop import shards
+from tunegate.training.loop.shards import outlines_of, plan_shards, write_shards
 
+# What DeepSpeed and torch think of one another's names.
+pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "FutureWarning")]
+MIB = 1 << 20
 SMALL: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
 SMALL |= {"num_key_value_heads": 2, "vocab_size": 100}
 
@@ -29,12 +42,38 @@ def test_every_weight_of_a_file_is_in_one_shard_under_the_name_that_transformers
 ) -> None:
     model.save_pretrained(tmp_path, max_shard_size=50_000)
 
-    shards = plan_shards(model, outlines_of(model, model.state_dict(keep_vars=True)), 50_000)
+    planned = plan_shards(model, outlines_of(model, model.state_dict(keep_vars=True)), 50_000)
 
     written = json.loads((tmp_path / "model.safetensors.index.json").read_bytes())["weight_map"]
-    names = [name for shard in shards for name in shard.names]
+    names = [name for shard in planned for name in shard.names]
     assert sorted(names) == sorted(written)
-    assert len(shards) > 2
+    assert len(planned) > 2
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep what they like")
+def test_memory_does_not_grow_from_file_to_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resident = []
+
+    def save(*arguments: Any, **options: Any) -> None:
+        resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+        save_file(*arguments, **options)
+
+    monkeypatch.setattr(shards, "save_file", save)
+    shape = {**SMALL, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 18}
+    settings: dict[str, Any] = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}}
+    with world_of_one():
+        deepspeed.init_distributed("gloo", auto_mpi_discovery=False)
+        with deepspeed.zero.Init(config_dict_or_path=settings, dtype=torch.float32):
+            model = Qwen2ForCausalLM(Qwen2Config(**shape))
+        optimizer = torch.optim.SGD(model.parameters())
+        settings["zero_allow_untested_optimizer"] = True
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+        torch.empty(31 * MIB, dtype=torch.uint8)  # from what is freed at once glibc learns to keep such pieces
+
+        write_shards(engine, tmp_path, 4 * MIB)
+
+    assert len(resident) > 8
+    assert max(resident) - resident[0] < 8 * MIB  # of the 72 that the model has
 
 
 def test_weights_that_a_file_has_as_one_are_not_parted(caplog: pytest.LogCaptureFixture) -> None:
