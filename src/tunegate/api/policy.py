@@ -274,15 +274,25 @@ class LLMInferenceService(Resource, frozen=True, kw_only=True):
 
 def _check_engine_pod(where: str, pod: dict[str, Any]) -> None:
     """The version's bytes come by an init container and a volume of tunegate's; a pod that has others is refused."""
-    for field in ("containers", "initContainers", "volumes"):
-        listed = pod.get(field, [])
-        if not isinstance(listed, list) or not all(isinstance(each, dict) and each.get("name") for each in listed):
-            raise ValueError(f"{where}.{field} has to be a list in which each has a name")
-        if any(each["name"] == ENGINE_POD_PART for each in listed):
+    for field in ("containers", "initContainers", "volumes", "imagePullSecrets"):
+        if any(each["name"] == ENGINE_POD_PART for each in _listed(f"{where}.{field}", pod.get(field, []), "name")):
             raise ValueError(f"{where}.{field} has a {ENGINE_POD_PART}, which is tunegate's own; rename it")
-    mounts = (mount for container in pod.get("containers", []) for mount in container.get("volumeMounts") or [])
-    if any(mount.get("mountPath", "").rstrip("/") == ENGINE_FOLDER for mount in mounts):
-        raise ValueError(f"{where} mounts {ENGINE_FOLDER}, where tunegate puts the version; leave that out")
+    for container in pod.get("containers", []):
+        resources = container.get("resources", {})
+        if not isinstance(resources, dict) or not all(isinstance(part, dict) for part in resources.values()):
+            raise ValueError(
+                f"{where}.containers.resources has to be as in a pod, such as limits: {{nvidia.com/gpu: 8}}"
+            )
+        for mount in _listed(f"{where}.containers.volumeMounts", container.get("volumeMounts", []), "mountPath"):
+            if mount["mountPath"].rstrip("/") == ENGINE_FOLDER:
+                raise ValueError(f"{where} mounts {ENGINE_FOLDER}, where tunegate puts the version; leave that out")
+
+
+def _listed(where: str, found: Any, key: str) -> list[dict[str, Any]]:
+    """What may be anything, as a list of what is told apart by `key`."""
+    if isinstance(found, list) and all(isinstance(each, dict) and isinstance(each.get(key), str) for each in found):
+        return found
+    raise ValueError(f"{where} has to be a list in which each has a {key}")
 
 
 class ServingPods(Placement, frozen=True, kw_only=True):

@@ -266,7 +266,16 @@ def test_a_cluster_without_the_kind_is_told_of() -> None:
         ({"parallelism": {"data": 2}}, "data and dataLocal need each other"),
         ({"parallelism": {"pipeline": 2, "data": 2, "dataLocal": 1}, "worker": {}}, "leave one of them out"),
         ({"template": {"volumes": [{"name": "tunegate-version"}]}}, "tunegate's own; rename it"),
-        ({"template": {"containers": [{"image": "vllm"}]}}, "has to be a list in which each has a name"),
+        ({"template": {"containers": [{"image": "vllm"}]}}, "containers has to be a list in which each has a name"),
+        ({"template": {"containers": {"name": "main"}}}, "containers has to be a list in which each has a name"),
+        (
+            {"template": {"containers": [{"name": "main", "resources": {"limits": 8}}]}},
+            "resources has to be as in a pod",
+        ),
+        (
+            {"template": {"containers": [{"name": "main", "volumeMounts": ["/tmp"]}]}},  # noqa: S108
+            "volumeMounts has to be a list in which each has a mountPath",
+        ),
         (
             {"template": {"containers": [{"name": "main", "volumeMounts": [{"mountPath": "/mnt/models/"}]}]}},
             "mounts /mnt/models, where tunegate puts the version",
