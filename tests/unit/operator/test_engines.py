@@ -12,6 +12,7 @@ import pytest
 from tests.builders import make_cluster_policy, make_version
 from tests.unit.operator.test_manifests import CONFIG as RELEASE
 from tests.unit.operator.test_manifests import VERSION
+from tests.unit.operator.test_queue import keep, waits
 from tests.unit.operator.test_servers import ask, change_policy
 from tests.unit.operator.world import BASE, CONFIG, World, server_of
 from tunegate.api.feedback import Tally
@@ -136,6 +137,21 @@ def test_a_version_is_promoted_on_an_engine_of_its_own_and_the_retired_one_is_de
     assert not world.promotion()["status"].get("vouchedForBy")
     written = [world.objects[kind, server_of(CANDIDATE)] for kind in ("LLMInferenceService", "InferenceService")]
     assert [obj["metadata"]["generation"] for obj in written] == [1, 1], "each is written once"
+
+
+@pytest.mark.parametrize(
+    "owner", [("Pod", "-kserve-5c9d-x2"), ("LeaderWorkerSet", "-kserve-mn")], ids=["one-pod", "head-and-workers"]
+)
+def test_an_engine_that_kueue_holds_back_is_no_failure(owner: tuple[str, str]) -> None:
+    world = World(replace(CONFIG, queue_name="gpus"), serving={**serving(), "readyTimeoutSeconds": 20})
+    world.engine_pods = 0
+    keep(world, waits({"kind": owner[0], "name": f"{server_of(BASE)}{owner[1]}", "uid": "it"}))
+    world.step(30)
+    engine = world.objects["LLMInferenceService", server_of(BASE)]
+    assert engine["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    found = condition(world.policy(), "Serving")
+    assert "waits in the queue gpus of Kueue" in found["message"]
+    assert condition(world.policy(), "Stalled")["status"] == "False"
 
 
 def test_an_engine_that_never_comes_up_fails_its_candidate_and_goes() -> None:

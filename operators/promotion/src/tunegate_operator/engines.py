@@ -27,7 +27,7 @@ from tunegate.promotion.snapshot import ServerState
 from tunegate_operator import kinds, placement
 from tunegate_operator.config import Config
 from tunegate_operator.manifests import EngineAddress, elsewhere, make_object, store_env
-from tunegate_operator.read import condition, is_true, server_state
+from tunegate_operator.read import Queued, condition, is_true, server_state
 from tunegate_operator.types import ServerRecord, server_name
 
 _SERVICE, _CERTIFICATE = "-kserve-workload-svc", "-kserve-self-signed-certs"
@@ -67,7 +67,14 @@ def llm_inference_service(
         **({"worker": _with_version(wanted.worker, brings, config)} if wanted.worker is not None else {}),
     }
     kind = kinds.LLM_INFERENCE_SERVICE
-    return make_object(kind.api_version, kind.kind, namespace, server_name(name, version.digest), labels, spec)
+    # KServe hands Kueue's labels on to what it makes.
+    own = {**labels, **_queue_label(config.queue_name, wanted.template, wanted.worker or {})}
+    return make_object(kind.api_version, kind.kind, namespace, server_name(name, version.digest), own, spec)
+
+
+def _queue_label(queue: str, *engine_pods: Mapping[str, Any]) -> dict[str, str]:
+    resources = [each.get("resources", {}) for pod in engine_pods for each in pod.get("containers", [])]
+    return next(filter(None, (placement.queue_label(queue, each) for each in resources)), {})
 
 
 def _initializer(version: ModelVersion, config: Config) -> Object:
@@ -169,6 +176,7 @@ def with_engines(
     had_traffic: Collection[str],
     serving: ServingPods,
     now: datetime,
+    queues: Mapping[str, Queued],
 ) -> dict[str, ServerState]:
     """The state of each version, whose server is ready no sooner than the engine that it stands in front of.
 
@@ -180,11 +188,13 @@ def with_engines(
         if not digest or (server and not stands_before(server, engine)):
             continue
         away = records[name].away_since if server else None
-        state = server_state(engine, now, serving, bool(server) and digest in had_traffic, away)
+        state = server_state(engine, now, serving, bool(server) and digest in had_traffic, away, queues[name])
         if not state.ready:
             found[digest] = _with_remedy(state, engine)
         elif server is None:
-            found[digest] = ServerState(message=f"the engine {name} is ready, and its servers are made")
+            at = service_of(engine) or "that KServe makes for it"
+            message = f"the engine {name} is ready; its servers are made as soon as its Service {at} is seen"
+            found[digest] = ServerState(message=message)
     return found
 
 
@@ -203,7 +213,8 @@ def unneeded_engines(
     """
     is_wanted = serving.llm_inference_service is not None
     for name, engine in engines.items():
-        if name not in servers and not (is_wanted and name in needed):
+        is_going = "deletionTimestamp" in engine["metadata"]
+        if name not in servers and not is_going and not (is_wanted and name in needed):
             yield engine
 
 

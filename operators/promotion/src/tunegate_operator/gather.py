@@ -312,11 +312,12 @@ class Gatherer:
     ) -> dict[str, ServerState]:
         """Of servers and of the engines that they stand in front of. place: the policy's name and namespace."""
         (name, namespace), servers, engines = place, around.inference_services, around.engines
-        queues = {server: queued(self.caches.find(kinds.WORKLOAD, server, namespace)) for server in servers}
+        both = {**engines, **servers}
+        queues = {server: queued(self.caches.find(kinds.WORKLOAD, server, namespace)) for server in both}
         digests = digest_by_server(name, servers, versions)
         states = server_states(servers, digests, records, had_traffic, policy.serving, now, queues)
-        every = digest_by_server(name, {**engines, **servers}, versions)
-        return with_engines(states, servers, engines, every, records, had_traffic, policy.serving, now)
+        every = digest_by_server(name, both, versions)
+        return with_engines(states, servers, engines, every, records, had_traffic, policy.serving, now, queues)
 
     def _addresses(
         self, namespace: str, engines: Mapping[str, Object]

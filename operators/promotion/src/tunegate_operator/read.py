@@ -191,9 +191,12 @@ def _sentence(workload: Object) -> str:
 
 
 def server_of(owner: Object) -> str:
-    """The server whose pod this owner is; empty for another's. KServe's Deployment of a server is called so."""
-    server, _, rest = owner["name"].rpartition("-predictor-")
-    return server if owner["kind"] == "Pod" and rest else ""
+    """The server that this owner is a pod of, or whose engine it is; empty for another's. So KServe calls them."""
+    for part in {"Pod": ("-predictor-", "-kserve-"), "LeaderWorkerSet": ("-kserve-",)}.get(owner["kind"], ()):
+        server, _, rest = owner["name"].rpartition(part)
+        if server and rest:
+            return str(server)
+    return ""
 
 
 def training_runs(jobs: Iterable[Object], model: str) -> Mapping[str, Object]:

@@ -97,9 +97,11 @@ class Reconciler:
     def _owner(self, namespace: str, owner: Object) -> tuple[Kind, Object] | None:
         """The object of ours, or training job, that a Workload is of; None for others'."""
         known = {kind.kind: kind for kind in (kinds.JOB, *kinds.TRAINING)} | {"Pod": kinds.INFERENCE_SERVICE}
-        kind = known.get(owner["kind"])
-        found = self._caches.get(kind, namespace, server_of(owner) or owner["name"]) if kind else None
-        return (kind, found) if kind and found else None
+        of_engine = kinds.LLM_INFERENCE_SERVICE if server_of(owner) else None
+        for kind in filter(None, (known.get(owner["kind"]), of_engine)):
+            if found := self._caches.get(kind, namespace, server_of(owner) or owner["name"]):
+                return kind, found
+        return None
 
     def reconcile(self, key: Key) -> float | None:
         """Make true what one policy needs now; returns the seconds after which to come again at the latest.
