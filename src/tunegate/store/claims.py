@@ -55,12 +55,16 @@ class Owner(Resource, frozen=True, kw_only=True):
         return False
 
 
-class ClaimRecord(Resource, frozen=True, kw_only=True):
-    """Who publishes, nobody after a failure; which files are finished, by path; whose claims this one took over."""
+class ClaimRecord(Resource, frozen=True, kw_only=True, omit_defaults=True):
+    """Who publishes, nobody after a failure; which files are finished, by path; whose claims this one took over.
+
+    is_share: it sends some of the files, beside others that do so, and will not publish.
+    """
 
     owner: Owner | None
     files: dict[str, Finished] = {}
     over: tuple[str, ...] = ()
+    is_share: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,10 +84,11 @@ class _FoundClaim:
 class Claim:
     """The right to publish one name, renewed in the background until the `with` of `claimed` ends."""
 
-    def __init__(self, bucket: Bucket, name: str, found: Sequence[_FoundClaim]) -> None:
+    def __init__(self, bucket: Bucket, name: str, found: Sequence[_FoundClaim], *, is_share: bool = False) -> None:
         """Announce the claim; `found` are those that nobody holds any more. `renew` begins when it is alone."""
         self._bucket = bucket
         self._name = name
+        self.is_share = is_share
         self._owner = Owner(host=_host(), pid=os.getpid(), process=_PROCESS, claim=uuid.uuid4().hex)
         self._key = f"{_folder(name)}{self._owner.claim}.json"
         self._over = tuple(other.key for other in found)
@@ -105,8 +110,12 @@ class Claim:
         return dict(self._files)
 
     def is_alone(self) -> bool:
-        """Whether nobody else holds or announced a claim; then this one holds, and is renewed from now on."""
-        if any(other.is_live for other in _list_claims(self._bucket, self._name) if other.key != self._key):
+        """Whether nobody else holds or announced a claim; then this one holds, and is renewed from now on.
+
+        Those who have a share each are alone together.
+        """
+        others = [other for other in _list_claims(self._bucket, self._name) if other.key != self._key]
+        if any(other.is_live and not (self.is_share and other.record.is_share) for other in others):
             return False
         self._thread.start()
         return True
@@ -167,8 +176,8 @@ class Claim:
 
     def _save(self, owner: Owner | None) -> None:
         with self._lock:
-            body = msgspec.json.encode(ClaimRecord(owner=owner, files=self._files, over=self._over))
-            self._bucket.put(self._key, body)
+            record = ClaimRecord(owner=owner, files=self._files, over=self._over, is_share=self.is_share)
+            self._bucket.put(self._key, msgspec.json.encode(record))
 
 
 @contextlib.contextmanager
@@ -183,6 +192,23 @@ def claimed(bucket: Bucket, name: str) -> Iterator[Claim]:
             claim.end(published=False)
         raise
     claim.end(published=True)
+
+
+@contextlib.contextmanager
+def shared(bucket: Bucket, name: str) -> Iterator[Claim | None]:
+    """Hold a claim to send some files of a name, beside others that do so; None where somebody publishes it already.
+
+    Who is to publish waits until this ends, and takes over what it finished, also of one that was killed.
+    """
+    claim = Claim(bucket, name, (), is_share=True)
+    if not claim.is_alone():
+        claim.withdraw()
+        yield None
+        return
+    try:
+        yield claim
+    finally:
+        claim.end(published=False)
 
 
 def _try_to_claim(bucket: Bucket, name: str) -> Claim | None:

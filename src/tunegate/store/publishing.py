@@ -21,7 +21,7 @@ from tunegate.api.codec import to_json, to_yaml
 from tunegate.api.errors import StoreError, UsageError
 from tunegate.api.versions import MANIFEST, PROMPTS, RELEASE, File, Manifest, Producer, Release, digest_of
 from tunegate.store.bucket import Bucket
-from tunegate.store.claims import Claim, claimed
+from tunegate.store.claims import Claim, claimed, shared
 from tunegate.store.client import explain_store_errors
 from tunegate.store.fetching import RESUME
 from tunegate.store.sha256 import Hashed
@@ -141,6 +141,21 @@ def publish(
     return manifest
 
 
+def send_share(
+    bucket: Bucket, name: str, sources: tuple[SourceFile, ...], siblings: Callable[[], Iterable[Manifest]]
+) -> None:
+    """Bring some of the files of a version in the making to the store, for who publishes all of them as `name`.
+
+    Several may do so at once, each with files of its own; nothing is sent once somebody publishes. Raises StoreError.
+    """
+    if bucket.get(f"{name}/{MANIFEST}") is not None:
+        return
+    counter = ByteCounter(0, None)
+    with shared(bucket, name) as claim, _errors_explained(bucket), Transfers(bucket, counter) as transfers:
+        if claim:
+            _store(bucket, name, sources, claim, transfers, counter, list(siblings()))
+
+
 def _store(
     bucket: Bucket,
     name: str,
@@ -184,8 +199,8 @@ def _store(
         files[source.path] = File(path=source.path, size=done.size, sha256=done.sha256, states=hashed.states)
 
     transfers.for_each(place, sorted(sources, key=lambda source: -source.size))
-    # An interrupted attempt had other files; a version's folder holds the version.
-    bucket.tidy(*(there.keys() - {f"{name}/{path}" for path in files}))
+    if not claim.is_share:  # an interrupted attempt had other files; a version's folder holds the version
+        bucket.tidy(*(there.keys() - {f"{name}/{path}" for path in files}))
     return [files[path] for path in sorted(files)]
 
 

@@ -9,6 +9,7 @@ import builtins
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,17 @@ class Store:
             progress=progress,
         )
         return self.version_of(manifest)
+
+    def send_share(self, folder: Path, name: str, *, release: Release, index: int, count: int) -> None:
+        """Send one of `count` shares of what `publish` of the same makes the version `name`, and nothing that shows.
+
+        Processes that send the others at once share the work; a `publish` of the name waits for them, takes over what
+        they finished, and sends what is missing. Raises StoreError.
+        """
+        require_name(name)
+        by_size = sorted(publishing.collect(folder, release), key=lambda source: (-source.size, source.path))
+        siblings = partial(self._complete, name.split("/")[0])
+        publishing.send_share(self._bucket, name, tuple(by_size[index::count]), siblings)
 
     def fetch(
         self,

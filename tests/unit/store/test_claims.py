@@ -14,7 +14,7 @@ from tunegate.api.errors import StoreError
 from tunegate.api.versions import MANIFEST
 from tunegate.store import Store, claims
 from tunegate.store.bucket import Bucket
-from tunegate.store.claims import Claim, ClaimRecord, Owner, claimed
+from tunegate.store.claims import Claim, ClaimRecord, Owner, claimed, shared
 from tunegate.store.transfer import Finished
 
 NAME = "tea/run/checkpoint-1"
@@ -82,6 +82,35 @@ def test_second_publisher_waits_for_the_first(bucket: Bucket) -> None:
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
+
+
+def test_who_publishes_waits_for_all_who_have_a_share_and_takes_over_what_they_finished(bucket: Bucket) -> None:
+    with shared(bucket, NAME) as one, shared(bucket, NAME) as other:
+        assert one
+        assert other
+        one.note("a", DONE)
+        other.note("b", DONE)
+        assert claims._try_to_claim(bucket, NAME) is None
+    with claimed(bucket, NAME) as claim:
+        assert claim.finished == {"a": DONE, "b": DONE}
+        with shared(bucket, NAME) as late:
+            assert late is None
+    assert not keys(bucket)
+
+
+def test_who_stood_still_with_a_share_until_it_was_taken_over_sends_no_more(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with shared(bucket, NAME) as sleeper:
+        assert sleeper
+        with monkeypatch.context() as stale:
+            stale.setattr(claims, "STALE_SECONDS", 0.0)
+            publisher = claims._try_to_claim(bucket, NAME)
+        assert publisher is not None
+        with pytest.raises(StoreError, match="another publisher took over"):
+            sleeper.confirm()
+        publisher.end(published=True)
+    assert not keys(bucket)
 
 
 @pytest.mark.parametrize("files", [{}, {"a": DONE}], ids=["nothing", "a file"])

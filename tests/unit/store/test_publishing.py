@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -101,6 +105,71 @@ def test_progress_reaches_the_total_and_never_goes_back(store: Store, model: Pat
         total = store.manifest(NAME).size
         assert calls[-1] == (total, total)
         assert calls == sorted(calls)
+
+
+def send_share(store: Store, folder: Path, index: int) -> None:
+    store.send_share(folder, NAME, release=Release(format="huggingface"), index=index, count=2)
+
+
+def test_shares_that_two_send_at_once_are_no_version_until_it_is_published_which_sends_nothing_again(
+    proxied: Store, proxy: Proxy, model: Path
+) -> None:
+    (model / "more.safetensors").write_bytes(os.urandom(12 * MIB))
+    with ThreadPoolExecutor(2) as both:
+        list(both.map(partial(send_share, proxied, model), range(2)))
+    send_share(proxied, model, 1)  # by a node that came back
+    assert proxied.list() == []
+    before = proxy.sent
+
+    version = publish(proxied, model)
+
+    assert proxy.sent - before < 0.1 * MIB
+    assert proxied.verify(NAME).digest == version.digest
+    assert proxied.keys(".tunegate/publishing/") == []
+
+
+def test_a_share_whose_sender_is_killed_in_the_middle_is_sent_by_who_publishes(store: Store, model: Path) -> None:
+    (model / "more.safetensors").write_bytes(os.urandom(40 * MIB))
+    send_share(store, model, 1)
+    killed = subprocess.run([sys.executable, "-c", DIES, store.uri, str(store.endpoint_url), model, NAME])
+    assert killed.returncode == -signal.SIGKILL
+    assert len(store._bucket.client.list_multipart_uploads(Bucket=store._bucket.location.bucket)["Uploads"]) == 1
+    assert store.list() == []
+
+    version = publish(store, model)
+
+    assert store.verify(NAME).digest == version.digest
+    assert "Uploads" not in store._bucket.client.list_multipart_uploads(Bucket=store._bucket.location.bucket)
+
+
+DIES = """
+import os, signal, sys
+from pathlib import Path
+from tunegate.api.versions import Release
+from tunegate.store import Store
+from tunegate.store.transfer import Transfers
+
+def die_at_the_third(self, part, body, send=Transfers._send):
+    if part["PartNumber"] == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return send(self, part, body)
+
+Transfers._send = die_at_the_third
+store = Store.open(sys.argv[1], endpoint_url=sys.argv[2])
+store.send_share(Path(sys.argv[3]), sys.argv[4], release=Release(format="huggingface"), index=0, count=2)
+"""
+
+
+def test_no_share_is_sent_beside_who_publishes_or_afterwards(proxied: Store, proxy: Proxy, model: Path) -> None:
+    def send_meanwhile(done: int, total: int) -> None:
+        if done == total:
+            send_share(proxied, model, 0)
+
+    publish(proxied, model, progress=send_meanwhile)
+    send_share(proxied, model, 0)
+
+    assert proxy.sent < 4 * MIB  # once
+    assert proxied.keys(".tunegate/publishing/") == []
 
 
 def test_one_of_two_publishers_with_different_bytes_wins(store: Store, tmp_path: Path) -> None:
