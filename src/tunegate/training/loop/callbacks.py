@@ -30,7 +30,7 @@ from tunegate.training.run.checkpoints import complete_checkpoints, remove_surpl
 from tunegate.training.run.layout import LOG, PICTURE
 from tunegate.training.run.plan import Plan, identity_of
 from tunegate.training.run.progress import Progress, append, clock
-from tunegate.training.run.publisher import Publisher
+from tunegate.training.run.publisher import Helper, Publisher
 
 _SAMPLED_ROWS = 500
 _REWARDS = (*REWARDS, "eval_rewards/accuracies")
@@ -72,6 +72,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         metrics: Metrics,
         report: Callable[[Progress], None],
         outlook: Outlook,
+        helper: Helper | None = None,
     ) -> None:
         self._plan = plan
         self._output_dir = output_dir
@@ -80,6 +81,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self._metrics = metrics
         self._report = report
         self._outlook = outlook
+        self._helper = helper
         self._loss: float | None = None
         self._eval_loss: float | None = None  # of this step
         self._first_step = 0
@@ -125,6 +127,8 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         folder = self._output_dir / f"checkpoint-{state.global_step}"
         agree_on_files(folder, is_first=self._trainer.is_world_process_zero())
+        if self._helper:
+            self._helper.submit(folder)
         if not self._trainer.is_world_process_zero():
             return
         from tunegate.training.loop.plot import draw  # brings matplotlib along, which only the first rank needs

@@ -1,6 +1,6 @@
 """The run inside one training process: transformers' Trainer with peft and DeepSpeed.
 
-Rank 0 publishes each checkpoint in a thread of its own while training continues.
+Rank 0 publishes each checkpoint in a thread of its own while training continues; one rank of each other node helps.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from tunegate.training.run.layout import UPLOADS, VERSIONS
 from tunegate.training.run.plan import Plan
 from tunegate.training.run.preemption import StopRequest
 from tunegate.training.run.progress import Report, Uploading, append
-from tunegate.training.run.publisher import Publisher, publisher_of
+from tunegate.training.run.publisher import Helper, Publisher, helper_of, publisher_of, share_of
 
 _LONGEST_UPLOAD = timedelta(days=1)
 
@@ -80,13 +80,15 @@ def run(plan: Plan, output_dir: Path, stop: StopRequest | None = None, report: R
         append(output_dir / UPLOADS, uploading)
         report(uploading)
 
-    publisher = publisher_of(plan, output_dir, on_published) if trainer.is_world_process_zero() else None
+    share = share_of(os.environ)
+    publisher = publisher_of(plan, output_dir, on_published, share) if trainer.is_world_process_zero() else None
+    helper = helper_of(plan, share) if share and share.index else None
     preemption = PreemptionCallback(stop or StopRequest(), output_dir)
     trainer.add_callback(preemption)
-    trainer.add_callback(RunCallback(plan, output_dir, trainer, publisher, metrics, report, outlook))
+    trainer.add_callback(RunCallback(plan, output_dir, trainer, publisher, metrics, report, outlook, helper))
     if start.folder and start.is_universal:
         trainer.add_callback(UniversalCheckpointCallback(start.folder))
-    _train(trainer, start, publisher, preemption, on_waiting)
+    _train(trainer, start, publisher, helper, preemption, on_waiting)
 
 
 def _make_trainer(plan: Plan, arguments: TrainingArguments) -> FineTuningTrainer:
@@ -122,6 +124,7 @@ def _train(
     trainer: FineTuningTrainer,
     start: Start,
     publisher: Publisher | None,
+    helper: Helper | None,
     preemption: PreemptionCallback,
     on_waiting: Callable[[Uploading], None],
 ) -> None:
@@ -132,8 +135,9 @@ def _train(
     try:
         trainer.train(resume_from_checkpoint=str(start.folder) if start.folder else None)
     except BaseException:
-        if publisher:
-            publisher.cancel()
+        for sender in (publisher, helper):
+            if sender:
+                sender.cancel()
         raise
     everybody = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_UPLOAD)
     reason = preemption.reason if preemption.agreed else ""
@@ -141,6 +145,8 @@ def _train(
         if waiting := publisher.waiting():
             on_waiting(waiting)
         (publisher.flush if preemption.agreed and not reason else publisher.close)()
+    if helper:
+        helper.close()
     torch.distributed.barrier(group=everybody)
     torch.distributed.destroy_process_group()
     if preemption.agreed:

@@ -77,6 +77,14 @@ class Checkpoint:
         return self.folder / RESUME
 
 
+@dataclass(frozen=True)
+class Share:
+    """The part of every checkpoint that a node sends to the store: that of node `index` of so many."""
+
+    index: int
+    count: int
+
+
 def begin_checkpoint(output_dir: Path, step: int) -> Path:
     """Make the folder that a checkpoint is written to, marked as ours in the moment in which it appears.
 
@@ -121,9 +129,21 @@ def seal(
     return Checkpoint(folder, marker)
 
 
+def complete_checkpoint(folder: Path) -> Checkpoint | None:
+    """The checkpoint in `folder`, or None when it has no marker or a file differs from it in size."""
+    marker = _read_marker(folder)
+    if marker is None:
+        return None
+    try:
+        is_whole = all((folder / name).stat().st_size == size for name, size in marker.files.items())
+    except FileNotFoundError:
+        return None
+    return Checkpoint(folder, marker) if is_whole else None
+
+
 def complete_checkpoints(output_dir: Path) -> list[Checkpoint]:
     """The complete checkpoints, oldest first."""
-    found = [_read(folder) for folder in output_dir.glob(CHECKPOINTS)]
+    found = [complete_checkpoint(folder) for folder in output_dir.glob(CHECKPOINTS)]
     return sorted((checkpoint for checkpoint in found if checkpoint), key=lambda checkpoint: checkpoint.step)
 
 
@@ -151,7 +171,7 @@ def unpublished(store: Store, model: str, run: str, output_dir: Path) -> list[Ch
 def remove_incomplete(output_dir: Path) -> None:
     """Remove what a killed run left half-written or half-removed, and nothing that it did not write."""
     for folder in output_dir.glob(CHECKPOINTS):
-        if is_ours(folder) and _read(folder) is None:
+        if is_ours(folder) and complete_checkpoint(folder) is None:
             _remove(folder)
     for partial in output_dir.glob(partial_path(output_dir / CHECKPOINTS).name):
         shutil.rmtree(partial)
@@ -166,13 +186,19 @@ def remove_surplus(checkpoints: Sequence[Checkpoint], keep: int | None) -> None:
 def fetch_checkpoint(store: Store, version: ModelVersion, output_dir: Path) -> Checkpoint:
     """Bring a published checkpoint back with its resume state. Raises TrainingError when it has none."""
     folder = output_dir / version.name.rsplit("/", 1)[1]
-    checkpoint = _read(store.fetch(version.uri, folder, digest=version.digest, include_resume=True))
+    checkpoint = complete_checkpoint(store.fetch(version.uri, folder, digest=version.digest, include_resume=True))
     if checkpoint is None:
         raise TrainingError(f"{version.name} was published without what it takes to resume; give a new --run.")
     training = store.manifest(version.name).producer.training
     if training:
         replace_file(cost_path(folder), to_json(training.cost))
     return checkpoint
+
+
+def send_share(store: Store, checkpoint: Checkpoint, name: str, release: Release, share: Share) -> None:
+    """Send a node's share of what `publish_checkpoint` publishes, which takes it over. Raises StoreError."""
+    version = f"{name}/checkpoint-{checkpoint.step}"
+    store.send_share(checkpoint.folder, version, release=release, index=share.index, count=share.count)
 
 
 def publish_checkpoint(
@@ -203,18 +229,6 @@ def _remove(folder: Path) -> None:
     folder.rename(partial)
     cost_path(folder).unlink(missing_ok=True)
     shutil.rmtree(partial)
-
-
-def _read(folder: Path) -> Checkpoint | None:
-    """The checkpoint in `folder`, or None when it has no marker or a file differs from it in size."""
-    marker = _read_marker(folder)
-    if marker is None:
-        return None
-    try:
-        is_whole = all((folder / name).stat().st_size == size for name, size in marker.files.items())
-    except FileNotFoundError:
-        return None
-    return Checkpoint(folder, marker) if is_whole else None
 
 
 def _read_marker(folder: Path) -> Marker | None:

@@ -10,17 +10,25 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tunegate.api.errors import StoreError, UnavailableError
+from tunegate.api.errors import StoreError, TunegateError, UnavailableError
 from tunegate.api.versions import ModelVersion
 from tunegate.store import Store
 from tunegate.store.stops import find_stop
-from tunegate.training.run.checkpoints import Checkpoint, complete_checkpoints, publish_checkpoint, remove_surplus
+from tunegate.training.run.checkpoints import (
+    Checkpoint,
+    Share,
+    complete_checkpoint,
+    complete_checkpoints,
+    publish_checkpoint,
+    remove_surplus,
+    send_share,
+)
 from tunegate.training.run.curve import Point, Scores
 from tunegate.training.run.layout import STOP
 from tunegate.training.run.plan import Plan
@@ -31,6 +39,7 @@ _LOG = logging.getLogger(__name__)
 PATIENCE = 300.0  # seconds
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds
 _NICENESS = 10
+_SEALING = 60.0  # seconds until a node sees what the first one has written
 
 
 class Publisher:
@@ -93,6 +102,44 @@ class Publisher:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
 
+class Helper:
+    """Sends its node's share of each checkpoint to the store, beside the caller, on a node that is not the first.
+
+    The first takes over what was sent, and sends itself what is missing, so whatever fails here is only logged.
+    """
+
+    def __init__(self, send: Callable[[Checkpoint], None]) -> None:
+        self._send = send
+        self._thread = ThreadPoolExecutor(1, "publish", initializer=_step_back)
+        self._cancelled = threading.Event()
+
+    def submit(self, folder: Path) -> None:
+        """Send a share of the checkpoint in `folder` as soon as the first node has completed it."""
+        self._thread.submit(self._help, folder)
+
+    def close(self) -> None:
+        """Wait for what was submitted."""
+        self._thread.shutdown(wait=True)
+
+    def cancel(self) -> None:
+        """Give up what has not begun."""
+        self._cancelled.set()
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _help(self, folder: Path) -> None:
+        deadline = time.monotonic() + _SEALING
+        while (checkpoint := complete_checkpoint(folder)) is None:
+            is_over = time.monotonic() > deadline or not folder.exists()  # published without us, and cleared away
+            if is_over or self._cancelled.wait(0.2):
+                return
+        try:
+            self._send(checkpoint)
+            _LOG.info("a share of a checkpoint is in the store", extra={"checkpoint": folder.name})
+        except TunegateError as error:
+            fields = {"checkpoint": folder.name, "error": str(error)}
+            _LOG.warning("a share of a checkpoint was left to the first node", extra=fields)
+
+
 def _step_back() -> None:
     """Let training go before this thread, and before what it starts, wherever the process itself stands."""
     if sys.platform == "linux":  # elsewhere threads have no priority of their own
@@ -101,11 +148,30 @@ def _step_back() -> None:
         os.setpriority(os.PRIO_PROCESS, thread, lower)
 
 
-def publisher_of(plan: Plan, output_dir: Path, on_published: Callable[[ModelVersion], None]) -> Publisher | None:
+def share_of(environment: Mapping[str, str]) -> Share | None:
+    """What this rank's node sends, in one rank of each node; None in the others. As torchrun says it."""
+    if environment.get("LOCAL_RANK", "0") != "0":
+        return None
+    return Share(int(environment.get("GROUP_RANK", "0")), int(environment.get("GROUP_WORLD_SIZE", "1")))
+
+
+def helper_of(plan: Plan, share: Share) -> Helper | None:
+    """What sends a node's share of the checkpoints of a run; None without a store."""
+    config = plan.config
+    if config.store is None:
+        return None
+    store, run = Store.at(config.store, endpoint_url=config.endpoint_url), f"{config.model}/{config.run}"
+    return Helper(lambda checkpoint: send_share(store, checkpoint, run, plan.release, share))
+
+
+def publisher_of(
+    plan: Plan, output_dir: Path, on_published: Callable[[ModelVersion], None], share: Share | None = None
+) -> Publisher | None:
     """What publishes the checkpoints of a run, those first that an earlier attempt left; None without a store.
 
     Those that are in the store make room for newer ones, if the run is to keep only some. The store need not be there
-    yet: `on_published` gets every version that it has from now on.
+    yet: `on_published` gets every version that it has from now on. Where others help, it sends its own share of a
+    checkpoint before it waits for theirs.
     """
     config, started = plan.config, datetime.now(UTC)
     if config.store is None:
@@ -118,6 +184,8 @@ def publisher_of(plan: Plan, output_dir: Path, on_published: Callable[[ModelVers
         if not known:
             known.update(version.name for version in store.list(config.model))
         if name_of(checkpoint) not in known:
+            if share and share.count > 1:
+                send_share(store, checkpoint, run, plan.release, share)
             on_published(publish_checkpoint(store, checkpoint, run, plan.release, plan.producer))
             known.add(name_of(checkpoint))
         published = [checkpoint for checkpoint in complete_checkpoints(output_dir) if name_of(checkpoint) in known]

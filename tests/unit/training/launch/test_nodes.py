@@ -22,6 +22,7 @@ from tunegate.processes import free_port
 from tunegate.store import Store
 from tunegate.training import Progress, TrainConfig, train
 from tunegate.training.launch.nodes import Node, read_node
+from tunegate.training.run.layout import log_path
 from tunegate.training.run.progress import read_log
 
 
@@ -136,6 +137,7 @@ def test_two_nodes_train_as_two_processes_do(full: Run, shop: Shop, tmp_path: Pa
     assert (job.wait(0), job.wait(1)) == (0, 0), job.said(0) + job.said(1)
     assert job.said(0).count("published tiny/nodes/checkpoint-") == 4
     assert "published" not in job.said(1)
+    assert "a share of a checkpoint is in the store" in log_path(Path(config.output_dir), 1).read_text()
     assert same_as(full, Path(config.output_dir))
 
     again = stack.enter_context(Job(config, tmp_path, fixed(free_port())))

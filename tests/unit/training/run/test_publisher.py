@@ -23,11 +23,11 @@ from tunegate.processes import free_port
 from tunegate.store import EmbeddedStore, Store
 from tunegate.store.stops import RunStop, stop_run
 from tunegate.training.run import publisher as publishing
-from tunegate.training.run.checkpoints import Checkpoint, begin_checkpoint, complete_checkpoints, seal
+from tunegate.training.run.checkpoints import Checkpoint, Share, begin_checkpoint, complete_checkpoints, seal
 from tunegate.training.run.layout import STOP
 from tunegate.training.run.plan import Plan
 from tunegate.training.run.progress import read_log
-from tunegate.training.run.publisher import Publisher, publisher_of
+from tunegate.training.run.publisher import Publisher, helper_of, publisher_of, share_of
 
 # What DeepSpeed, accelerate, peft and torch think of one another's names.
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "FutureWarning")]
@@ -119,6 +119,51 @@ def test_a_store_that_is_away_is_asked_again(tmp_path: Path, caplog: pytest.LogC
     assert asked == [3, 3, 3, 3, 6]
     assert caplog.messages == ["a checkpoint waits to be published"] * 3
     assert {(record.checkpoint, record.error) for record in caplog.records} == {("checkpoint-3", "It is away.")}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        pytest.param({}, Share(0, 1), id="alone"),
+        pytest.param({"LOCAL_RANK": "0", "GROUP_RANK": "1", "GROUP_WORLD_SIZE": "4"}, Share(1, 4), id="node"),
+        pytest.param({"LOCAL_RANK": "1", "GROUP_RANK": "1", "GROUP_WORLD_SIZE": "4"}, None, id="another of its ranks"),
+    ],
+)
+def test_one_rank_of_each_node_has_a_share(environment: dict[str, str], expected: Share | None) -> None:
+    assert share_of(environment) == expected
+
+
+def test_another_node_sends_its_share_once_the_first_has_completed_the_checkpoint(store: Store, tmp_path: Path) -> None:
+    made = plan(store, tmp_path)
+    helper = helper_of(made, Share(1, 2))
+    assert helper
+    folder = begin_checkpoint(tmp_path, 3)
+    helper.submit(folder)
+    for name in ("model-1.safetensors", "model-2.safetensors"):
+        save_file({name: np.frombuffer(os.urandom(2 * MIB), np.uint8)}, folder / name)
+    seal(folder, step=3, total_steps=12, epoch=1.0, loss=0.5)
+    helper.close()
+    sent = [key.rsplit("/", 1)[1] for key in store.keys("shop/run/checkpoint-3/")]
+    assert "model-2.safetensors" in sent
+    assert "model-1.safetensors" not in sent
+    assert published(store) == []
+
+    first = publisher_of(made, tmp_path, lambda _: None, Share(0, 2))
+    assert first
+    first.close()
+    assert store.verify("shop/run/checkpoint-3")
+
+
+def test_a_share_that_can_not_be_sent_is_left_to_the_first_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "key")
+    helper = helper_of(plan("s3://away", tmp_path), Share(1, 2))
+    assert helper
+    helper.submit(checkpoint(tmp_path, 3).folder)
+    helper.close()
+    assert caplog.messages == ["a share of a checkpoint was left to the first node"]
 
 
 def test_a_run_that_is_to_stop_does_not_wait_for_a_store_that_is_away(tmp_path: Path) -> None:
