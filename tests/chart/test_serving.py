@@ -133,6 +133,17 @@ def test_predictors_are_reached_on_one_port() -> None:
         assert spec["ingress"] == [{"ports": [{"port": 8080}]}]
 
 
+def test_engines_are_reached_by_predictors_and_by_their_own_pods_alone() -> None:
+    spec = pick(render({"networkPolicy": {"enabled": True}}), "NetworkPolicy", "tunegate-engines")["spec"]
+    predictors, engines = spec["ingress"]
+    assert predictors["ports"] == [{"port": 8000}]
+    assert "ports" not in engines
+    (asked,), (among,) = predictors["from"], engines["from"]
+    of_predictors = pick(render({"networkPolicy": {"enabled": True}}), "NetworkPolicy", "tunegate-predictors")["spec"]
+    assert asked["podSelector"] == of_predictors["podSelector"]
+    assert among["podSelector"] == spec["podSelector"]
+
+
 @pytest.mark.parametrize(
     ("image", "is_new"),
     [({"tag": "0.1.1"}, True), ({"digest": "sha256:" + "0" * 64}, True), ({}, False)],
