@@ -189,6 +189,14 @@ def test_a_preset_that_lacks_is_told_of_with_what_to_do() -> None:
     assert "install KServe's presets (its chart kserve-runtime-configs" in found["message"]
 
 
+def test_a_preset_that_is_removed_takes_no_engine_that_answers_away() -> None:
+    world = make_world().until("Paused")
+    world.presets.clear()
+    world.step(3)
+    assert condition(world.policy(), "Ready")["status"] == "True"
+    assert world.promotion()["status"]["phase"] == "Paused"
+
+
 def test_an_engine_that_answers_is_only_scaled_until_a_person_asks_for_more() -> None:
     world = make_world().step(5)
     changed = {**ALONE, "parallelism": {"tensor": 2}}

@@ -268,7 +268,7 @@ class Gatherer:
             training_runs=frozenset(training_runs(around.training_jobs, policy.model)),
             promotions=promotions,
             evaluations=evaluation_states(policy, versions, summaries, self.source.progress, jobs_queued),
-            servers=self._server_states(policy, (name, namespace), versions, around, records, seen, now),
+            servers=self._server_states(obj, policy, versions, around, records, seen, now),
             weights=route.weights,
             modified=edit.sentence,
             namespace=namespace,
@@ -302,16 +302,17 @@ class Gatherer:
 
     def _server_states(
         self,
+        obj: Object,
         policy: ClusterPolicy,
-        place: tuple[str, str],
         versions: Iterable[ModelVersion],
         around: PolicyObjects,
         records: Mapping[str, ServerRecord],
         had_traffic: set[str],
         now: datetime,
     ) -> dict[str, ServerState]:
-        """Of servers and of the engines that they stand in front of. place: the policy's name and namespace."""
-        (name, namespace), servers, engines = place, around.inference_services, around.engines
+        """Of servers and of the engines that they stand in front of."""
+        namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
+        servers, engines = around.inference_services, around.engines
         both = {**engines, **servers}
         queues = {server: queued(self.caches.find(kinds.WORKLOAD, server, namespace)) for server in both}
         digests = digest_by_server(name, servers, versions)
