@@ -253,7 +253,9 @@ class _Answer:
         """The engine's answer; its refusals become ours. Raises ApiError."""
         # Not the id itself: whoever has that may judge the answer.
         headers = {"content-type": "application/json", "x-request-id": self._nonce.hex()}
-        asyncio.get_running_loop().call_soon(self._get_ready)  # while the engine works
+        # While the engine works: aiohttp sends the request in the loop's next round, this is done in the one after it.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._get_ready)
         url = self._chat.engine_url + request.path
         async with self._chat.session.post(url, data=request.body, headers=headers) as reply:
             if reply.status != 200:
