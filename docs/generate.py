@@ -158,15 +158,21 @@ def text_of(found: ast.expr, function: ast.AST, tree: ast.Module) -> str:
             return text_of(left, function, tree) + text_of(right, function, tree)
         case ast.Name(id=name):
             for scope in (function, tree):
-                given = [
-                    node.value
-                    for node in ast.walk(scope)
-                    if isinstance(node, ast.Assign)
-                    and any(getattr(target, "id", "") == name for target in node.targets)
-                ]
+                given = assigned(scope).get(name, [])
                 if len(given) == 1 and isinstance(given[0], ast.Constant | ast.JoinedStr):
                     return text_of(given[0], function, tree)
     return VALUE
+
+
+@cache
+def assigned(scope: ast.AST) -> dict[str, list[ast.expr]]:
+    """What is assigned to each name in a function or a module."""
+    found: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(scope):
+        if isinstance(node, ast.Assign):
+            for name in {target.id for target in node.targets if isinstance(target, ast.Name)}:
+                found.setdefault(name, []).append(node.value)
+    return found
 
 
 def value_of(setting: Setting) -> str:
