@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
@@ -27,6 +28,7 @@ import botocore.session
 import urllib3.exceptions
 from botocore.config import Config
 from botocore.credentials import CredentialProvider, RefreshableCredentials
+from botocore.hooks import HierarchicalEmitter
 from botocore.utils import parse_timestamp
 
 from tunegate.api import environment
@@ -131,9 +133,9 @@ def connect(location: Location, endpoint_url: str | None, ending: threading.Even
                     endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ[environment.ENDPOINT_URL]
                 )
             session = boto3.session.Session(botocore_session=found, **keys)
-            client = session.client("s3", endpoint_url=endpoint_url, config=config)
-            # The environment or a profile may have named the endpoint, so it is known only now.
-            fitting = config.merge(_fitting(client.meta.endpoint_url, location, found.get_scoped_config()))
+            # Where the environment or a profile names the endpoint, only a client knows it.
+            url = endpoint_url or session.client("s3", config=config).meta.endpoint_url
+            fitting = config.merge(_fitting(url, location, found.get_scoped_config()))
             client = session.client("s3", endpoint_url=endpoint_url, config=fitting)
         except ValueError as error:
             raise UsageError(f"{endpoint_url!r} is not an endpoint; write http://HOST:PORT or https://HOST.") from error
@@ -298,13 +300,21 @@ def may_pass(status: int, code: str) -> bool:
 
 def _session() -> Any:
     """botocore's session, reading times in a listing the quick way: dateutil takes a third of a listing's time."""
-    session = botocore.session.get_session()
+    session = botocore.session.Session(event_hooks=copy(_handlers()), include_builtin_handlers=False)
     session.register_component("data_loader", _definitions(session.get_config_variable("data_path")))
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
     providers = session.get_component("credential_provider")
     file = providers.get_provider("shared-credentials-file")
     providers.insert_before("shared-credentials-file", _CredentialsFile(file))
     return session
+
+
+@cache
+def _handlers() -> HierarchicalEmitter:
+    """What botocore itself does at its events, for all sessions: registering it takes most of making one."""
+    handlers = HierarchicalEmitter()
+    botocore.session.Session(event_hooks=handlers)
+    return handlers
 
 
 @cache
