@@ -1,6 +1,7 @@
-"""What saving a checkpoint costs the processes of a ZeRO-3 run.
+"""What saving a checkpoint costs the processes of a ZeRO-3 run, and how fast one, two and four publish it together.
 
     python -m benchmarks.checkpoints
+    python -m benchmarks.checkpoints publish
 
 A Qwen2 with random weights is divided among processes, and saved in two ways, each by processes of its own:
 
@@ -9,6 +10,9 @@ A Qwen2 with random weights is divided among processes, and saved in two ways, e
 
 Memory is the most that each process took of the machine's while it saved for the first time, above what it had before,
 from the kernel (VmHWM). Both are loaded by transformers, and their logits compared.
+
+"publish" has processes send a share each of the same files to one fresh embedded store, and the first publishes, as
+nodes of a run do; counts take turns, and the median of the rounds is shown. With one there are no shares.
 """
 
 from __future__ import annotations
@@ -16,18 +20,22 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from tunegate.api.versions import Producer, Release
 from tunegate.cli.options import print_table
+from tunegate.store import EmbeddedStore, Store
 
 WAYS = ("gathered", "shards")
 MIB = 1 << 20
@@ -48,6 +56,70 @@ def main(context: click.Context, processes: int, layers: int, shard_mib: int) ->
                 rank = ["-m", __spec__.name, "rank", str(folder / way), str(layers), str(shard_mib * MIB)]
                 subprocess.run([sys.executable, *torchrun, *rank], check=True, env={**os.environ, **one})
             _report_saving(folder, processes)
+
+
+@main.command()
+@click.option("--files", default=8, show_default=True)
+@click.option("--mib", default=64, show_default=True, help="MiB in each file.")
+@click.option("--rounds", default=3, show_default=True)
+def publish(files: int, mib: int, rounds: int) -> None:
+    """How fast 1, 2 and 4 processes publish one version together."""
+    seconds: dict[int, list[float]] = {1: [], 2: [], 4: []}
+    with tempfile.TemporaryDirectory() as scratch, EmbeddedStore.start(Path(scratch, "store")) as running:
+        os.environ.update(running.environment)
+        store = Store.open(running.uri, endpoint_url=running.endpoint_url)
+        folder = Path(scratch, "checkpoint")
+        folder.mkdir()
+        for number in range(files):
+            (folder / f"{number}.bin").write_bytes(os.urandom(mib * MIB))
+        for turn in range(rounds):
+            for count, taken in seconds.items():
+                taken.append(_publish_together(store, folder, f"by-{count}-{turn}/run/checkpoint-1", count))
+    medians = {count: statistics.median(taken) for count, taken in seconds.items()}
+    rows = [
+        (str(count), f"{taken:.2f}", f"{files * mib / taken:.0f}", f"{medians[1] / taken:.2f}")
+        for count, taken in medians.items()
+    ]
+    print_table("Publishing together", ("Publishers", "Seconds", "MiB/s", "Times one"), rows)
+
+
+def _publish_together(store: Store, folder: Path, name: str, count: int) -> float:
+    """The seconds from when all are ready until there is a version."""
+    release, producer = Release(format="huggingface"), Producer(kind="benchmark")
+    command = [sys.executable, "-m", __spec__.name, "share", store.uri, str(store.endpoint_url), str(folder), name]
+    with ExitStack() as stack:
+        helpers = [
+            stack.enter_context(
+                subprocess.Popen([*command, str(index), str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            )
+            for index in range(1, count)
+        ]
+        for helper in helpers:
+            assert helper.stdout
+            assert helper.stdout.readline()
+        began = time.monotonic()
+        for helper in helpers:
+            assert helper.stdin
+            helper.stdin.close()
+        if count > 1:
+            store.send_share(folder, name, release=release, index=0, count=count)
+        store.publish(folder, name, release=release, producer=producer)
+        return time.monotonic() - began
+
+
+@main.command()
+@click.argument("uri")
+@click.argument("endpoint_url")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("name")
+@click.argument("index", type=int)
+@click.argument("count", type=int)
+def share(uri: str, endpoint_url: str, folder: Path, name: str, index: int, count: int) -> None:
+    """Send a share when the standard input ends; one of the processes."""
+    store = Store.open(uri, endpoint_url=endpoint_url)
+    print("ready", flush=True)
+    sys.stdin.read()
+    store.send_share(folder, name, release=Release(format="huggingface"), index=index, count=count)
 
 
 @main.command()
