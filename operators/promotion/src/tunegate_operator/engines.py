@@ -7,9 +7,8 @@ Deployment of it, or a LeaderWorkerSet, and names these as it likes: where it an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -27,8 +26,8 @@ from tunegate.promotion.snapshot import ServerState
 from tunegate_operator import kinds, placement
 from tunegate_operator.config import Config
 from tunegate_operator.manifests import EngineAddress, elsewhere, make_object, store_env
-from tunegate_operator.read import Queued, condition, is_true, server_state
-from tunegate_operator.types import ServerRecord, server_name
+from tunegate_operator.read import condition, is_true
+from tunegate_operator.types import server_name
 
 _SERVICE, _CERTIFICATE = "-kserve-workload-svc", "-kserve-self-signed-certs"
 _MOST_CHARACTERS, _DIGEST_CHARACTERS = 63, 32
@@ -67,14 +66,10 @@ def llm_inference_service(
         **({"worker": _with_version(wanted.worker, brings, config)} if wanted.worker is not None else {}),
     }
     kind = kinds.LLM_INFERENCE_SERVICE
-    # KServe hands Kueue's labels on to what it makes.
-    own = {**labels, **_queue_label(config.queue_name, wanted.template, wanted.worker or {})}
+    containers = [each for pod in (wanted.template, wanted.worker or {}) for each in pod.get("containers", [])]
+    queues = (placement.queue_label(config.queue_name, each.get("resources", {})) for each in containers)
+    own = {**labels, **next(filter(None, queues), {})}  # KServe hands Kueue's labels on to what it makes
     return make_object(kind.api_version, kind.kind, namespace, server_name(name, version.digest), own, spec)
-
-
-def _queue_label(queue: str, *engine_pods: Mapping[str, Any]) -> dict[str, str]:
-    resources = [each.get("resources", {}) for pod in engine_pods for each in pod.get("containers", [])]
-    return next(filter(None, (placement.queue_label(queue, each) for each in resources)), {})
 
 
 def _initializer(version: ModelVersion, config: Config) -> Object:
@@ -167,40 +162,29 @@ def is_away(server: Object, engine: Object | None) -> bool:
     return stands_before(server, engine) and (engine is None or not is_engine_answering(engine))
 
 
-def with_engines(
-    states: Mapping[str, ServerState],
+def engine_states(
     servers: Mapping[str, Object],
     engines: Mapping[str, Object],
     digests: Mapping[str, str],
-    records: Mapping[str, ServerRecord],
-    had_traffic: Collection[str],
-    serving: ServingPods,
-    now: datetime,
-    queues: Mapping[str, Queued],
-) -> dict[str, ServerState]:
-    """The state of each version, whose server is ready no sooner than the engine that it stands in front of.
+    state_of: Callable[[Object, str], ServerState],
+) -> Iterable[tuple[str, ServerState]]:
+    """By digest, the states of versions whose engine is not ready, or ready before there is a server in front of it.
 
-    As server_states has them: by digest; the others by the server's name, which is the engine's, too.
+    A server is ready no sooner than its engine. `digests` are by the server's name, which is the engine's, too;
+    `state_of` is what KServe says of a server or an engine of that digest.
     """
-    found = dict(states)
     for name, engine in engines.items():
         server, digest = servers.get(name), digests.get(name, "")
         if not digest or (server and not stands_before(server, engine)):
             continue
-        away = records[name].away_since if server else None
-        state = server_state(engine, now, serving, bool(server) and digest in had_traffic, away, queues[name])
+        state = state_of(engine, digest)
         if not state.ready:
-            found[digest] = _with_remedy(state, engine)
+            remedy = _REMEDIES.get(condition(engine, "Ready").get("reason", ""))
+            yield digest, replace(state, message=f"{state.message}; {remedy}") if remedy else state
         elif server is None:
             at = service_of(engine) or "that KServe makes for it"
             message = f"the engine {name} is ready; its servers are made as soon as its Service {at} is seen"
-            found[digest] = ServerState(message=message)
-    return found
-
-
-def _with_remedy(state: ServerState, engine: Object) -> ServerState:
-    remedy = _REMEDIES.get(condition(engine, "Ready").get("reason", ""))
-    return replace(state, message=f"{state.message}; {remedy}") if remedy else state
+            yield digest, ServerState(message=message)
 
 
 def unneeded_engines(

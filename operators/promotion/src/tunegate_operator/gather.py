@@ -31,7 +31,7 @@ from tunegate_operator import kinds, manifests
 from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
 from tunegate_operator.edits import modified
-from tunegate_operator.engines import engine_address, is_away, is_engine_answering, not_whole, service_of, with_engines
+from tunegate_operator.engines import engine_address, engine_states, is_away, is_engine_answering, not_whole, service_of
 from tunegate_operator.evaluations import evaluation_states, find_summaries
 from tunegate_operator.feedback_counts import Counts, problems_of, read_counts, with_counts
 from tunegate_operator.feedback_log import by_the_log
@@ -50,7 +50,7 @@ from tunegate_operator.read import (
     finished_runs,
     is_answering,
     queued,
-    server_states,
+    server_state,
     stopped_jobs,
     training_runs,
 )
@@ -115,8 +115,12 @@ class Refusal:
     @property
     def about(self) -> str:
         """The condition of the policy that it makes False."""
-        kinds = {"InferenceService": "Serving", "HTTPRoute": "TrafficSplit", "Service": "TrafficSplit"}
-        kinds["LLMInferenceService"] = "Serving"
+        kinds = {
+            "InferenceService": "Serving",
+            "LLMInferenceService": "Serving",
+            "HTTPRoute": "TrafficSplit",
+            "Service": "TrafficSplit",
+        }
         return "Ready" if self.reason == "NameTaken" else kinds.get(self.kind, "Ready")
 
 
@@ -313,12 +317,19 @@ class Gatherer:
         """Of servers and of the engines that they stand in front of."""
         namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
         servers, engines = around.inference_services, around.engines
-        both = {**engines, **servers}
-        queues = {server: queued(self.caches.find(kinds.WORKLOAD, server, namespace)) for server in both}
-        digests = digest_by_server(name, servers, versions)
-        states = server_states(servers, digests, records, had_traffic, policy.serving, now, queues)
-        every = digest_by_server(name, both, versions)
-        return with_engines(states, servers, engines, every, records, had_traffic, policy.serving, now, queues)
+
+        def state_of(live: Object, digest: str) -> ServerState:
+            record = records.get(live["metadata"]["name"])
+            queue = queued(self.caches.find(kinds.WORKLOAD, live["metadata"]["name"], namespace))
+            was_used, away = (digest in had_traffic, record.away_since) if record else (False, None)
+            return server_state(live, now, policy.serving, was_used, away, queue)
+
+        states = {
+            digest: state_of(servers[server], digest)
+            for server, digest in digest_by_server(name, servers, versions).items()
+        }
+        every = digest_by_server(name, {**engines, **servers}, versions)
+        return states | dict(engine_states(servers, engines, every, state_of))
 
     def _addresses(
         self, namespace: str, engines: Mapping[str, Object]

@@ -5,7 +5,7 @@ They read status and conditions only for the generation that is there now; what 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ from tunegate.api.policy import ServingPods
 from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Object
 from tunegate.promotion.snapshot import ServerState
-from tunegate_operator.types import ServerRecord, server_name
+from tunegate_operator.types import server_name
 
 
 @dataclass(frozen=True)
@@ -117,22 +117,6 @@ def server_state(
         look = f"see: kubectl describe {isvc['kind'].lower()} {name} and the logs of its pods"
         return ServerState(failed=True, message=f"{name} was not ready within {limit:.0f} s ({reason}); {look}")
     return ServerState(message=f"{name} is not ready: {reason}")
-
-
-def server_states(
-    servers: Mapping[str, Object],
-    digests: Mapping[str, str],
-    records: Mapping[str, ServerRecord],
-    had_traffic: Collection[str],
-    serving: ServingPods,
-    now: datetime,
-    queues: Mapping[str, Queued],
-) -> dict[str, ServerState]:
-    """The state of each version's server, by digest; `digests`, `records` and `queues` are by the server's name."""
-    return {
-        digest: server_state(servers[name], now, serving, digest in had_traffic, records[name].away_since, queues[name])
-        for name, digest in digests.items()
-    }
 
 
 def digest_by_server(policy: str, servers: Mapping[str, Object], versions: Iterable[ModelVersion]) -> dict[str, str]:
