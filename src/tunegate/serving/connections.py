@@ -24,7 +24,7 @@ class Connection(HttpToolsProtocol):
     _reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_WithHead(transport, self.loop))  # type: ignore[arg-type]
         self._wait(self.idle_seconds)
 
     def data_received(self, data: bytes) -> None:
@@ -61,6 +61,36 @@ class Connection(HttpToolsProtocol):
         if self._turn:
             self._turn.cancel()
         self._turn = self.loop.call_later(seconds, self.transport.abort) if seconds is not None else None
+
+
+class _WithHead:
+    """A transport that sends an answer's head together with what follows it in the same round of the loop.
+
+    A client that wakes up for the head alone takes the processor from the text that it waits for.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if data.startswith(b"HTTP/1."):
+            self._head = data
+            self._loop.call_soon(self._send_head)
+        else:
+            head, self._head = self._head, b""
+            self._transport.write(head + data)
+
+    def close(self) -> None:
+        self._send_head()
+        self._transport.close()
+
+    def _send_head(self) -> None:
+        if self._head:
+            self.write(b"")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 def with_limits(**seconds: Any) -> type[Connection]:

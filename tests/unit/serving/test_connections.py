@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -22,11 +23,14 @@ HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n"
 
 @dataclass
 class Echo:
-    """Answers when it may; `size` makes the answer long."""
+    """Answers when it may, after its head when it may speak; `size` makes the answer long. working: how long it keeps
+    the processor between the head and the rest."""
 
     port: int = 0
     size: int = 1
     may_answer: threading.Event = field(default_factory=threading.Event)
+    may_speak: threading.Event = field(default_factory=threading.Event)
+    working: float = 0
     broke_off: threading.Event = field(default_factory=threading.Event)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -40,6 +44,9 @@ class Echo:
         piece = body * self.size
         headers = [(b"content-length", str(self.size * len(piece)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
+        while not self.may_speak.is_set():
+            await asyncio.sleep(0.01)
+        time.sleep(self.working)
         for number in range(self.size):
             await send({"type": "http.response.body", "body": piece, "more_body": number + 1 < self.size})
         if (await receive())["type"] == "http.disconnect":
@@ -55,6 +62,7 @@ def idle_seconds() -> float:
 @pytest.fixture
 def echo(idle_seconds: float) -> Iterator[Echo]:
     app = Echo(free_port())
+    app.may_speak.set()
     limits = with_limits(idle_seconds=idle_seconds, request_seconds=0.3, reading_seconds=0.3)
 
     async def main(stop: asyncio.Event, started: Callable[[], None]) -> None:
@@ -72,6 +80,7 @@ def echo(idle_seconds: float) -> Iterator[Echo]:
     end = in_thread(main)
     yield app
     app.may_answer.set()
+    app.may_speak.set()
     end()
 
 
@@ -126,3 +135,23 @@ def test_who_takes_nothing_of_an_answer_is_let_go(echo: Echo) -> None:
     with connect(echo) as connection:
         connection.sendall(HEAD + b"\r\nabc")
         assert echo.broke_off.wait(100)
+
+
+def test_an_answer_begins_in_one_piece(echo: Echo) -> None:
+    echo.working = 0.3
+    echo.may_answer.set()
+    with connect(echo) as connection:
+        connection.sendall(HEAD + b"\r\nabc")
+        first = connection.recv(1 << 16)
+        assert first.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert first.endswith(b"\r\n\r\nabc")
+
+
+def test_a_head_does_not_wait_for_a_text_that_is_not_there(echo: Echo) -> None:
+    echo.may_answer.set()
+    echo.may_speak.clear()
+    with connect(echo) as connection:
+        connection.sendall(HEAD + b"\r\nabc")
+        assert connection.recv(1 << 16).endswith(b"\r\n\r\n")
+        echo.may_speak.set()
+        assert connection.recv(1 << 16) == b"abc"
