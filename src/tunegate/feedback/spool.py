@@ -37,6 +37,7 @@ MOST_ROWS, MOST_BYTES = 2000, 4 << 20
 MOST_SPOOLED = 1 << 30
 """Bytes of files, for an hour without the store and more; what comes then is not kept."""
 _MOST_QUEUED = 20_000
+_ASIDE_SECONDS = 0.1  # an answer's client often asks the next thing at once: that goes first
 _RETRY_SECONDS = 5.0
 _LOCK = "writer.lock"
 _OPEN, _CLOSED = ".open", ".jsonl"
@@ -197,6 +198,7 @@ class InteractionLog:
         while not self._stop.is_set() or self._queue:
             if not self._stop.is_set():  # else a disk that takes nothing would hold up the end, answer by answer
                 self._wake.wait(SEGMENT_SECONDS / 4)
+                self._stop.wait(_ASIDE_SECONDS)
             self._wake.clear()
             try:
                 while self._queue:
