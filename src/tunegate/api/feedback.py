@@ -56,6 +56,23 @@ class FeedbackRecord(Document, frozen=True, kw_only=True):
     feedback: Feedback
 
 
+class Struck(Document, frozen=True, kw_only=True):
+    """That the server of a version gave answers that were not the version's: none from `since` to `until` is evidence.
+
+    since: when it was last seen to answer as it should. until: when it was seen not to. reason: a sentence for people.
+    """
+
+    schema: Literal["tunegate.io/struck/v1"] = "tunegate.io/struck/v1"
+    digest: str
+    since: datetime
+    until: datetime
+    reason: str
+
+    def covers(self, answered: datetime) -> bool:
+        """Whether an answer that this version's server gave then is none of the version's."""
+        return self.since <= answered <= self.until
+
+
 class Tally(Resource, frozen=True, kw_only=True):
     """How many answers of one version were judged, each answer once."""
 
@@ -71,4 +88,4 @@ Verdicts = Mapping[int | None, Tally]
 """The verdicts on one version by step of a promotion, counted from 0; None: on answers that were given in no step."""
 
 
-prepare(FeedbackRecord, Tally)
+prepare(FeedbackRecord, Struck, Tally)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.builders import make_cluster_policy, make_version
-from tunegate.api.engine_names import DEFAULT, absent_name, check_template, name_in_engine
+from tunegate.api.engine_names import DEFAULT, absent_name, check_template, name_in_engine, shared_name
 
 ONE, TWO = make_version("run-1", step=10), make_version("run-1", step=20)
 
@@ -22,6 +22,10 @@ def test_each_version_has_a_name_of_its_own_and_so_has_none(template: str, name:
     check_template(template)
     assert name_in_engine(template, ONE) == name
     assert len({name, name_in_engine(template, TWO), absent_name(template, ONE)}) == 3
+
+
+def test_an_engine_that_versions_share_knows_each_by_its_whole_digest() -> None:
+    assert shared_name(ONE) == ONE.digest.removeprefix("sha256:") != shared_name(TWO)
 
 
 @pytest.mark.parametrize("template", ["", "shop", "{model}", "{run}", "{checkpoint}", "shop-{version}", "{digest}{}"])
