@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import msgspec
 
 from tunegate.api import environment
 from tunegate.api.errors import ServingError
+from tunegate.certificates import Pinned
 from tunegate.processes import Child, is_loopback
 from tunegate.serving.engines.heartbeat import Progress
 from tunegate.serving.features import ANY, EngineFeatures
@@ -150,28 +149,6 @@ class Engine:
 
     def _tail(self) -> str:
         return f"{self.child.tail()} (log: {self.child.log})" if self.child is not None else "see its log"
-
-
-class Pinned(ssl.SSLContext):
-    """Trusts what stands in one file and no CA besides, as it is when a connection begins.
-
-    KServe makes an engine's certificate anew whenever its pods change, and the file follows some time later: the one
-    before stays trusted for as long as this server runs.
-    """
-
-    file: Path
-
-    @classmethod
-    def to(cls, file: Path) -> Pinned:
-        context = cls(ssl.PROTOCOL_TLS_CLIENT)
-        context.file = file
-        # KServe's signs itself and may sign nothing: it is no CA, and trusted as what it is.
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        return context
-
-    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
-        self.load_verify_locations(self.file)
-        return super().wrap_bio(*args, **options)
 
 
 def session(
