@@ -11,7 +11,7 @@ class Pinned(ssl.SSLContext):
     """Trusts what stands in one file and no CA besides, as it is when a connection begins.
 
     KServe makes an engine's certificate anew whenever its pods change, and the file follows some time later: the one
-    before stays trusted for as long as this server runs.
+    before stays trusted for as long as this process runs.
     """
 
     file: Path
@@ -27,3 +27,7 @@ class Pinned(ssl.SSLContext):
     def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
         self.load_verify_locations(self.file)
         return super().wrap_bio(*args, **options)
+
+    def wrap_socket(self, *args: Any, **options: Any) -> ssl.SSLSocket:
+        self.load_verify_locations(self.file)
+        return super().wrap_socket(*args, **options)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -133,9 +133,15 @@ def command(
     if url:
         remote = partial(_remote, url, model_name, os.environ.get(environment.API_KEY), found.digest, concurrency)
     elif engine_url:
+        from tunegate.serving.config import EngineConfig
+
+        certificate = os.environ.get(environment.ENGINE_CERTIFICATE)
+        engine = EngineConfig(
+            url=engine_url, model=engine_model, certificate=Path(certificate) if certificate else None
+        )
         name = engine_model or found.model  # as `tunegate serve` asks it
         name = name_in_engine(name, found) if is_template(name) else name
-        given = {"option": "--engine-url", "key_in": environment.ENGINE_KEY}
+        given = {"option": "--engine-url", "key_in": environment.ENGINE_KEY, "certificate": engine.certificate}
         key = os.environ.get(environment.ENGINE_KEY)
         remote = partial(_remote, engine_url, name, key, found.digest, concurrency, **given)
     served, here = loaded[:0], loaded
@@ -179,7 +185,7 @@ def _write(*files: tuple[Path | None, bytes]) -> None:
 
 @contextmanager
 def _remote(
-    url: str, model_name: str | None, key: str | None, digest: str, concurrency: int, **given: str
+    url: str, model_name: str | None, key: str | None, digest: str, concurrency: int, **given: Any
 ) -> Iterator[RemoteModel]:
     from tunegate.evaluation.models.remote import RemoteModel
 

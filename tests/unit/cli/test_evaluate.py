@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.unit.evaluation.builders import write_business, write_choice
 from tests.unit.evaluation.servers import Server, said
+from tests.unit.serving.engines.test_remote import make_certificate
 from tests.unit.serving.releases import build_index
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.policy import Gate
@@ -281,8 +282,10 @@ def test_an_engine_that_has_the_weights_is_asked_by_the_version_s_name_also_behi
     monkeypatch.setenv("TUNEGATE_ENGINE_KEY", "sk-1")
     monkeypatch.setenv("TUNEGATE_ENGINE_MODEL", "acme/{run}-{checkpoint}")
     monkeypatch.delenv("TUNEGATE_API_KEY", raising=False)
-    with Server(reply, key="sk-1") as engine:
+    certificate = make_certificate(tmp_path, "engine")
+    with Server(reply, key="sk-1", certificate=certificate) as engine:
         monkeypatch.setenv("TUNEGATE_ENGINE_URL", engine.url)
+        monkeypatch.setenv("TUNEGATE_ENGINE_CERTIFICATE", str(certificate))
         assert evaluate(version.name, "--suite", business) == 1, "the engine has no model of that name"
         monkeypatch.setenv("TUNEGATE_ENGINE_MODEL", "{run}-{checkpoint}")
         asked.clear()

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+import ssl
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 
 class Server:
-    """An HTTP server that answers as `reply` says to each body, and lists these models, to who has the key."""
+    """An HTTP server that answers as `reply` says to each body, and lists these models, to who has the key.
 
-    def __init__(self, reply: Any, models: Any = (200, {"data": [{"id": "shop"}]}), key: str = "") -> None:
+    certificate: the file with its own, beside its key.
+    """
+
+    def __init__(
+        self,
+        reply: Any,
+        models: Any = (200, {"data": [{"id": "shop"}]}),
+        key: str = "",
+        certificate: Path | None = None,
+    ) -> None:
         outer = self
         self.bodies: list[Any] = []
 
@@ -40,6 +51,11 @@ class Server:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            self.url = self.url.replace("http:", "https:")
 
     def __enter__(self) -> Server:
         Thread(target=self._server.serve_forever, daemon=True).start()

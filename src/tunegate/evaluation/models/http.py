@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from openai import APIConnectionError, APIStatusError, DefaultHttpxClient, OpenAI
@@ -11,6 +12,7 @@ from tunegate.agent.calls import Choice
 from tunegate.agent.steps import Reply, ToolCall
 from tunegate.api.environment import API_KEY
 from tunegate.api.errors import EvaluationError, ServingError, UsageError
+from tunegate.certificates import Pinned
 from tunegate.processes import is_loopback
 from tunegate.prompts import Message
 from tunegate.prompts.template import Limits
@@ -23,9 +25,17 @@ class HttpModel:
     """Asks as the users of a release do: with its own sampling. Busy servers are asked again twice."""
 
     def __init__(
-        self, url: str, model: str | None, api_key: str | None, *, option: str = "--url", key_in: str = API_KEY
+        self,
+        url: str,
+        model: str | None,
+        api_key: str | None,
+        *,
+        option: str = "--url",
+        key_in: str = API_KEY,
+        certificate: Path | None = None,
     ) -> None:
         """`model` None takes the first that the server lists. option, key_in: where the user gave the URL and the key.
+        certificate: the file with the one that the server has, where no CA that is trusted anyway vouches for it.
 
         Raises UsageError, or ServingError from the server.
         """
@@ -33,7 +43,9 @@ class HttpModel:
             raise UsageError(f"{option} {url} is not a URL; write it as http://HOST:PORT.")
         self._option, self._key_in = option, key_in
         self._url = f"{url.rstrip('/').removesuffix('/v1')}/v1"
-        direct = DefaultHttpxClient(trust_env=not is_loopback(url))  # a proxy is for other machines
+        trusted = Pinned.to(certificate) if certificate else True
+        # A proxy is for other machines.
+        direct = DefaultHttpxClient(trust_env=not is_loopback(url), verify=trusted)
         self._client = OpenAI(base_url=self._url, api_key=api_key or "none", timeout=_SECONDS, http_client=direct)
         self._stops = True  # whether the server takes `stop`
         self.model = model or self._listed()

@@ -27,7 +27,7 @@ class RemoteModel(HttpModel):
     """What to do about a question that the server refuses."""
 
     def __init__(
-        self, url: str, model: str | None, api_key: str | None, digest: str | None, concurrency: int, **given: str
+        self, url: str, model: str | None, api_key: str | None, digest: str | None, concurrency: int, **given: Any
     ) -> None:
         """`digest` is the version's: a server that says it serves another is refused; None asks whatever is there.
 
