@@ -133,12 +133,14 @@ def test_predictors_are_reached_on_one_port() -> None:
         assert spec["ingress"] == [{"ports": [{"port": 8080}]}]
 
 
-def test_engines_are_reached_by_predictors_and_by_their_own_pods_alone() -> None:
+def test_engines_are_reached_by_predictors_evaluations_and_their_own_pods_alone() -> None:
     spec = pick(render({"networkPolicy": {"enabled": True}}), "NetworkPolicy", "tunegate-engines")["spec"]
-    predictors, engines = spec["ingress"]
-    assert predictors["ports"] == [{"port": 8000}]
+    askers, engines = spec["ingress"]
+    assert askers["ports"] == [{"port": 8000}]
     assert "ports" not in engines
-    (asked,), (among,) = predictors["from"], engines["from"]
+    (asked, measured), (among,) = askers["from"], engines["from"]
+    keys = [each["key"] for each in measured["podSelector"]["matchExpressions"]]
+    assert keys == ["tunegate.io/suite", "tunegate.io/version"]
     of_predictors = pick(render({"networkPolicy": {"enabled": True}}), "NetworkPolicy", "tunegate-predictors")["spec"]
     assert asked["podSelector"] == of_predictors["podSelector"]
     assert among["podSelector"] == spec["podSelector"]

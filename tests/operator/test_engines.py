@@ -15,7 +15,10 @@ import pytest
 from tests.operator.running import POLICY_NAME, Shop
 from tests.operator.test_rights import ACCOUNT, rights_of
 from tests.waiting import wait_for
+from tunegate.promotion.snapshot import EvaluationJob
 from tunegate_operator import kinds
+from tunegate_operator.manifests import evaluation_name
+from tunegate_operator.types import object_name
 
 MAIN = {
     "name": "main",
@@ -68,6 +71,10 @@ def test_a_version_is_promoted_on_an_engine_that_is_written_once_and_goes_when_i
     env = {each["name"]: each.get("value") for each in server["spec"]["predictor"]["model"]["env"]}
     service = engine["status"]["workloads"]["service"]["name"]
     assert env["TUNEGATE_ENGINE_URL"] == f"https://{service}.{shop.namespace}.svc:8000"
+    job = shop.get(kinds.JOB, evaluation_name(EvaluationJob(version, "quality")))
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    asked = {each["name"]: each.get("value") for each in container["env"]}
+    assert asked["TUNEGATE_ENGINE_URL"] == env["TUNEGATE_ENGINE_URL"]
     retired = shop.server_of(shop.base)
 
     def is_gone() -> bool:
@@ -77,6 +84,15 @@ def test_a_version_is_promoted_on_an_engine_that_is_written_once_and_goes_when_i
         )
 
     wait_for(is_gone, seconds=120, what="the retired version's engine to be deleted")
+    shop.hands.engine_pods = 0
+    worse = shop.publish("run-2", score=0.2)
+    shop.until(worse, "Evaluating")
+    about = (kinds.LLM_INFERENCE_SERVICE, shop.namespace, shop.server_of(worse))
+    wait_for(lambda: "waits for its engine" in shop.get(kinds.PROMOTION, object_name(worse))["status"]["waiting"])
+    assert shop.cluster.get(*about) is not None
+    shop.hands.engine_pods = 99
+    shop.until(worse, "Rejected")
+    wait_for(lambda: shop.cluster.get(*about) is None, what="the rejected version's engine to be deleted")
     assert shop.condition(kinds.POLICY, POLICY_NAME, "Stalled")["status"] == "False"
     assert "forbidden" not in operator.log.read_text().lower()
 

@@ -20,7 +20,8 @@ class EvaluationState:
     """One suite on one version: a result, or how often it failed and what it last said; where people judge, how far
     they are.
 
-    queued: the cluster has no room for it at the moment. begun: since when it has, where a queue decided that.
+    queued: the cluster has no room for it at the moment, or not yet the engine that it is to ask, and `message` says
+    so. begun: since when it has, where it did not from the beginning.
     """
 
     result: Evaluation | None = None

@@ -15,14 +15,19 @@ from tests.unit.operator.test_manifests import VERSION
 from tests.unit.operator.test_queue import keep, waits
 from tests.unit.operator.test_servers import ask, change_policy
 from tests.unit.operator.world import BASE, CONFIG, World, server_of
+from tunegate.api.digest import short
 from tunegate.api.feedback import Tally
 from tunegate.api.pinned import Pinned, parse_storage_uri
 from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Object
+from tunegate.promotion.snapshot import EvaluationJob
 from tunegate_operator import kinds
 from tunegate_operator.config import Config, ReleasePods
 from tunegate_operator.engines import child_name, llm_inference_service
+from tunegate_operator.manifests import evaluation_name
+from tunegate_operator.measuring import MOST_PODS
 from tunegate_operator.read import condition
+from tunegate_operator.types import object_name
 
 GOOD = Tally(up=38, down=2)
 CANDIDATE = make_version("run-1", created=1)
@@ -40,7 +45,9 @@ def serving(engine: dict[str, Any] = ALONE, **more: Any) -> dict[str, Any]:
 
 
 def make_world(version: ModelVersion = CANDIDATE, **spec: Any) -> World:
-    return World(**{"serving": serving(), **spec}).publish(version).vote(CANDIDATE, GOOD, GOOD)
+    world = World(**{"serving": serving(), **spec}).publish(version).vote(CANDIDATE, GOOD, GOOD)
+    world.score(BASE, 0.9)
+    return world
 
 
 def made(engine: dict[str, Any], config: Config = RELEASE) -> Object:
@@ -154,19 +161,119 @@ def test_an_engine_that_kueue_holds_back_is_no_failure(owner: tuple[str, str]) -
     assert condition(world.policy(), "Stalled")["status"] == "False"
 
 
-def test_an_engine_that_never_comes_up_fails_its_candidate_and_goes() -> None:
-    world = make_world(serving={**serving(), "readyTimeoutSeconds": 20}).step(3)
-    assert condition(world.policy(), "Ready")["status"] == "True"
-    world.engine_pods = 0
-    for _ in range(3):
-        world.step()
-        world.objects["LLMInferenceService", server_of(BASE)]["status"]["workloads"]["primary"]["readyReplicas"] = 1
+def test_an_engine_that_does_not_come_up_again_fails_its_candidate_and_goes() -> None:
+    world = make_world(serving={**serving(), "readyTimeoutSeconds": 20}, approval="Manual").until("AwaitingApproval")
+    assert engines(world) == {server_of(BASE)}, "a person takes too long"
+    world.away.add(server_of(CANDIDATE))
+    world.say(world.promotion()["metadata"]["name"], approval={"verdict": "Approved", "actor": "li"})
     world.until("Failed")
     decision = world.promotion()["status"]["decision"]
     assert decision["reason"] == "CanaryNotReady"
     assert f"kubectl describe llminferenceservice {server_of(CANDIDATE)}" in decision["message"]
     world.step(3)
     assert server_of(CANDIDATE) not in engines(world)
+
+
+def evaluating(world: World, *away: ModelVersion) -> World:
+    """Serving, with a candidate that is being evaluated; engines of these versions don't come up."""
+    world.away = {server_of(version) for version in away}
+    return world.until("Evaluating")
+
+
+def jobs(world: World) -> set[str]:
+    return {
+        obj["metadata"]["labels"]["tunegate.io/version"] for (kind, _), obj in world.objects.items() if kind == "Job"
+    }
+
+
+def test_an_evaluation_asks_the_engine_of_its_version_once_that_is_there() -> None:
+    world = evaluating(make_world(), CANDIDATE).step(3)
+    assert engines(world) == {server_of(BASE), server_of(CANDIDATE)}
+    assert jobs(world) == {short(BASE.digest)}
+    waiting = world.promotion()["status"]["waiting"]
+    assert waiting.startswith(f"{CANDIDATE.name} waits for its engine: {server_of(CANDIDATE)} is not ready")
+    world.away.clear()
+    world.step(2)
+    pod = world.objects["Job", evaluation_name(EvaluationJob(CANDIDATE, "quality"))]["spec"]["template"]["spec"]
+    (container,), volumes = pod["containers"], {volume["name"]: volume for volume in pod["volumes"]}
+    assert variables({"model": container}) == {
+        "TUNEGATE_ENGINE_URL": f"https://{server_of(CANDIDATE)}-kserve-workload-svc.shop.svc:8000",
+        "TUNEGATE_ENGINE_MODEL": "{model}-{digest}",
+        "TUNEGATE_ENGINE_CERTIFICATE": "/etc/tunegate-engine/tls.crt",
+    }
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert volumes[mounts["/etc/tunegate-engine"]]["secret"]["secretName"].startswith(server_of(CANDIDATE))
+    world.until("Paused")
+    engine = world.objects["LLMInferenceService", server_of(CANDIDATE)]
+    assert engine["metadata"]["generation"] == 1
+    assert engine["metadata"]["uid"] == world.objects["LLMInferenceService", server_of(CANDIDATE)]["metadata"]["uid"]
+
+
+def test_the_time_of_an_evaluation_begins_with_its_job_and_not_with_its_engine() -> None:
+    world = evaluating(make_world(evaluationTimeoutSeconds=30), CANDIDATE).step(20, seconds=10)
+    assert world.promotion()["status"]["phase"] == "Evaluating"
+    world.store.results.clear()
+    world.away.clear()
+    world.step(3, seconds=8)
+    assert world.promotion()["status"]["phase"] == "Evaluating"
+    world.step(3, seconds=8)
+    assert world.promotion()["status"]["decision"]["reason"] == "EvaluationTimeout"
+
+
+def test_an_engine_that_never_comes_up_fails_the_evaluation_until_a_person_tries_again() -> None:
+    world = evaluating(make_world(serving={**serving(), "readyTimeoutSeconds": 20}), CANDIDATE).until("Failed")
+    decision = world.promotion()["status"]["decision"]
+    assert decision["reason"] == "EvaluationFailed"
+    assert f"kubectl describe llminferenceservice {server_of(CANDIDATE)}" in decision["message"]
+    assert decision["message"].endswith(f"delete ModelVersion {object_name(CANDIDATE)} to try again")
+    world.step(60)
+    assert engines(world) == {server_of(BASE)}, "its GPUs are given back, and not asked for again"
+    assert jobs(world) == {short(BASE.digest)}
+    world.away.clear()
+    world.remove("ModelVersion", object_name(CANDIDATE))
+    world.step(5)
+    assert jobs(world) == {short(BASE.digest), short(CANDIDATE.digest)}
+    found = condition(world.objects["ModelVersion", object_name(CANDIDATE)], "Evaluated")
+    assert found["status"] == "True"
+
+
+def test_there_are_no_more_engines_at_once_than_evaluations_could_run() -> None:
+    world = make_world().until("Paused")
+    served = {server_of(BASE), server_of(CANDIDATE)}
+    olds = [make_version(f"old-{number}", created=-number) for number in range(2, 9)]
+    world.away = {server_of(version) for version in olds}
+    for version in olds:
+        world.publish(version)
+    world.step(5)
+    coming = engines(world) - served
+    assert len(coming) == MOST_PODS
+    world.step(3)
+    assert engines(world) - served == coming, "none is ended for another"
+    world.away.clear()
+    world.step(10)
+    assert jobs(world) == {short(version.digest) for version in (BASE, CANDIDATE, *olds)}
+    assert engines(world) == served, "those that nobody asks any more go"
+
+
+def test_an_engine_stays_while_it_is_asked_whatever_else_is_away() -> None:
+    old = make_version("old", created=-1)
+    world = make_world().until("Paused").publish(old, score=None).step(3)
+    assert server_of(old) in engines(world)
+    world.store.versions = None
+    world.step(3)
+    assert server_of(old) in engines(world), "which versions there are is not known"
+    world.store.versions = (BASE, CANDIDATE, old)
+    world.step(3)
+    assert server_of(old) in engines(world), "its evaluation runs"
+    world.fail_job(evaluation_name(EvaluationJob(old, "quality")))
+    world.step(3)
+    assert server_of(old) not in engines(world)
+
+
+def test_what_people_have_to_judge_keeps_no_engine_waiting() -> None:
+    world = make_world(suites=["quality", "tone.people"]).until("Evaluating").step(5)
+    assert "waits for people" in world.promotion()["status"]["waiting"]
+    assert engines(world) == {server_of(BASE)}
 
 
 def test_a_head_without_its_workers_is_no_engine() -> None:

@@ -16,7 +16,7 @@ from tunegate.api.versions import ModelVersion
 from tunegate.statistics.paired import Difference
 from tunegate_operator import kinds
 from tunegate_operator.conditions import Problem
-from tunegate_operator.desired import MOST_PODS
+from tunegate_operator.measuring import MOST_PODS
 from tunegate_operator.servers import DRAIN_SECONDS
 from tunegate_operator.store_watch import RecordKey
 from tunegate_operator.types import object_name

@@ -115,6 +115,8 @@ class World:
         self.follow_servers = self.follow_route = True
         # How many pods of each engine are up, the presets that there are, and whether KServe gives certificates.
         self.engine_pods, self.presets, self.tls = 9, set(kserve.PRESETS), True
+        # Engines whose pods are not up, whatever is said of all.
+        self.away: set[str] = set()
         self.notes: list[tuple[str, str]] = []
         self.written = Changes()
         self.plan = Plan()
@@ -279,7 +281,8 @@ class World:
                     obj["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
 
     def follow_engine(self, obj: Object) -> None:
-        obj["status"] = kserve.engine_status(obj, self.presets, self.engine_pods, at(self.now).isoformat())
+        up = 0 if obj["metadata"]["name"] in self.away else self.engine_pods
+        obj["status"] = kserve.engine_status(obj, self.presets, up, at(self.now).isoformat())
         if "workloads" in obj["status"]:
             service = kserve.engine_service(obj, self.tls)
             self.objects["Service", service["metadata"]["name"]] = service

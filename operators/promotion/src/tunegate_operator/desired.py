@@ -22,8 +22,9 @@ from tunegate_operator.config import Config
 from tunegate_operator.edits import applied, edits, is_same
 from tunegate_operator.events import Note, problem_notes, rollout_notes, transition_notes
 from tunegate_operator.gather import Gathered, PolicyProblem
+from tunegate_operator.measuring import Measuring, measuring
 from tunegate_operator.outdated import finished_jobs, outdated_records
-from tunegate_operator.read import job_state, training_runs
+from tunegate_operator.read import training_runs
 from tunegate_operator.servers import (
     drained_servers,
     engine_changes,
@@ -34,10 +35,6 @@ from tunegate_operator.servers import (
 )
 from tunegate_operator.statuses import policy_status, promotion_statuses, status, version_statuses
 from tunegate_operator.types import object_name
-
-# With so many evaluation pods of one policy under way none is added: a store full of old checkpoints must not fill the
-# cluster. A Job may have more by itself, where the policy says so.
-MOST_PODS = 4
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,8 @@ def changes(
     )
     servers = server_records(gathered, plan, now)
     patches = tuple(server_patches(gathered, plan, config))
-    engines = tuple(engine_changes(gathered, plan, config))
+    measured = measuring(gathered, plan, promotions)
+    engines = tuple(engine_changes(gathered, plan, config, measured.engines))
     is_done = not patches and not engines and not is_waiting(gathered, plan)
     is_rolled_out = bool(gathered.rollout) and is_done and not gathered.snapshot.modified
     route = _route(gathered, plan)
@@ -97,14 +95,14 @@ def changes(
             *version_statuses(gathered, now),
             *policy_status(gathered, promotions, servers, plan.choices, is_rolled_out, now),
         ),
-        apply=(*_jobs(gathered, plan, config), *engines, *new_servers(gathered, plan, config)),
+        apply=(*_jobs(gathered, measured, config), *engines, *new_servers(gathered, plan, config)),
         route=route,
         is_all_stable=len(plan.weights) == 1,
         restores=gathered.edit.request if route or patches or engines else "",
         patch=patches,
         stop=tuple(_stopped_jobs(gathered, plan)),
         delete=(
-            *drained_servers(gathered, plan, servers, now),
+            *drained_servers(gathered, plan, servers, now, measured),
             *outdated_records(gathered, promotions),
             *finished_jobs(gathered, now),
             *left,
@@ -129,20 +127,11 @@ def _new_records(gathered: Gathered, plan: Plan, producers: Mapping[str, Produce
         yield manifests.promotion(namespace, name, object_name(promotion.candidate), promotion.candidate)
 
 
-def _jobs(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:
-    jobs = gathered.objects.jobs.values()
-    unfinished = sum(job["spec"].get("completions") or 1 for job in jobs if not job_state(job).done)
-    for wanted in plan.evaluations:
-        if manifests.evaluation_name(wanted) in gathered.objects.jobs:
-            continue
-        model_version = gathered.objects.model_versions.get(object_name(wanted.version))
-        if model_version is None:
-            continue  # it is being created; its Job comes with the next reconcile
-        if unfinished >= MOST_PODS:
-            return
-        unfinished += gathered.policy.evaluation.shards
-        job = manifests.evaluation_job(gathered.namespace, gathered.policy, gathered.name, wanted, config)
-        yield manifests.owned(job, model_version)
+def _jobs(gathered: Gathered, measured: Measuring, config: Config) -> Iterable[Object]:
+    for wanted in measured.jobs:
+        engine = gathered.engine_of(wanted.version)
+        job = manifests.evaluation_job(gathered.namespace, gathered.policy, gathered.name, wanted, config, engine)
+        yield manifests.owned(job, gathered.objects.model_versions[object_name(wanted.version)])
 
 
 def _stopped_jobs(gathered: Gathered, plan: Plan) -> Iterable[tuple[Object, tuple[Note, ...]]]:

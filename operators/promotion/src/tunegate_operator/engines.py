@@ -18,7 +18,7 @@ from tunegate.api.digest import short
 from tunegate.api.engine_names import DEFAULT, name_in_engine
 from tunegate.api.labels import MANAGED_BY, MODEL, POLICY, VERSION
 from tunegate.api.pinned import storage_uri
-from tunegate.api.policy import ENGINE_FOLDER, ENGINE_POD_PART, ClusterPolicy, Placement, ServingPods
+from tunegate.api.policy import ENGINE_FOLDER, ENGINE_POD_PART, ClusterPolicy, Placement
 from tunegate.api.versions import ModelVersion
 from tunegate.kube import pods
 from tunegate.kube.kinds import Object
@@ -27,7 +27,7 @@ from tunegate_operator import kinds, placement
 from tunegate_operator.config import Config
 from tunegate_operator.manifests import EngineAddress, elsewhere, make_object, store_env
 from tunegate_operator.read import condition, is_true
-from tunegate_operator.types import server_name
+from tunegate_operator.types import object_name, server_name
 
 _SERVICE, _CERTIFICATE = "-kserve-workload-svc", "-kserve-self-signed-certs"
 _MOST_CHARACTERS, _DIGEST_CHARACTERS = 63, 32
@@ -187,18 +187,47 @@ def engine_states(
             yield digest, ServerState(message=message)
 
 
+def evaluation_engines(
+    policy: ClusterPolicy,
+    name: str,
+    versions: Iterable[ModelVersion],
+    servers: Mapping[str, Object],
+    engines: Mapping[str, Object],
+    ready: Collection[str],
+    states: Mapping[str, ServerState],
+    served: Collection[str],
+) -> tuple[dict[str, str], dict[str, str]]:
+    """By digest, what is said of the engines that evaluations wait for, and why there will be none.
+
+    ready: the names of those that can be asked. served: the digests of versions that users may see, whose engines are
+    waited for whatever happens. A version whose server has the weights itself is loaded by its evaluations, too.
+    """
+    waits: dict[str, str] = {}
+    failures: dict[str, str] = {}
+    for version in versions if policy.serving.llm_inference_service else ():
+        digest, its = version.digest, server_name(name, version.digest)
+        server, engine, state = servers.get(its), engines.get(its), states.get(digest, ServerState())
+        if unfit := not_whole(version):
+            failures[digest] = f"{version.name} {unfit}"
+        elif its in ready or (server and not stands_before(server, engine)):
+            continue
+        elif engine and state.failed and digest not in served:
+            failures[digest] = f"{state.message}; delete ModelVersion {object_name(version)} to try again"
+        else:
+            waits[digest] = f"{version.name} waits for its engine: {state.message or f'{its} is not made yet'}"
+    return waits, failures
+
+
 def unneeded_engines(
-    engines: Mapping[str, Object], servers: Mapping[str, Object], needed: Collection[str], serving: ServingPods
+    engines: Mapping[str, Object], servers: Mapping[str, Object], needed: Collection[str]
 ) -> Iterable[Object]:
-    """Those of versions without servers that are to have none, or none in front of an engine.
+    """Those of versions without servers that nobody needs.
 
     servers: those that stay; the pods of one that got another engine may ask this one for some time yet. needed: the
-    names of those that the plan has.
+    names of those that are to have one.
     """
-    is_wanted = serving.llm_inference_service is not None
     for name, engine in engines.items():
-        is_going = "deletionTimestamp" in engine["metadata"]
-        if name not in servers and not is_going and not (is_wanted and name in needed):
+        if name not in servers and name not in needed and "deletionTimestamp" not in engine["metadata"]:
             yield engine
 
 

@@ -23,6 +23,7 @@ from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Kind, Object
 from tunegate.models.memory import Footprint, misfit
 from tunegate.promotion.counting import counted, shown, stable_version
+from tunegate.promotion.desired import desired_servers
 from tunegate.promotion.pairs import wanted_pairs
 from tunegate.promotion.snapshot import Pair, ServerState, Snapshot
 from tunegate.records.writing import unrecorded
@@ -31,7 +32,15 @@ from tunegate_operator import kinds, manifests
 from tunegate_operator.conditions import Problem
 from tunegate_operator.config import Config
 from tunegate_operator.edits import modified
-from tunegate_operator.engines import engine_address, engine_states, is_away, is_engine_answering, not_whole, service_of
+from tunegate_operator.engines import (
+    engine_address,
+    engine_states,
+    evaluation_engines,
+    is_away,
+    is_engine_answering,
+    not_whole,
+    service_of,
+)
 from tunegate_operator.evaluations import evaluation_states, find_summaries
 from tunegate_operator.feedback_counts import Counts, problems_of, read_counts, with_counts
 from tunegate_operator.feedback_log import by_the_log
@@ -46,6 +55,7 @@ from tunegate_operator.problems import (
 from tunegate_operator.read import (
     Queued,
     controller,
+    created,
     digest_by_server,
     finished_runs,
     is_answering,
@@ -160,7 +170,8 @@ class Gathered:
 
     snapshot: what `decide` gets; promotions whose ModelVersion is not there are in `objects` only.
     summaries: by (digest, suite). servers: what is remembered of each InferenceService that is there, by name.
-    addresses: where the engines are that answer, by name.
+    addresses: where the engines are that answer, by name. engine_waits: what is said of those that evaluations wait
+    for, by the digests of their versions.
     url: where the model answers; empty where that is not known. takes_timeouts: whether an HTTPRoute can have them.
     records: where those of promotions that are over stand, that don't say so yet, by name. record_keys: the ids and the
     PEM of the keys that signed any. is_recording: whether records are written.
@@ -175,6 +186,7 @@ class Gathered:
     summaries: Mapping[tuple[str, str], EvaluationSummary]
     servers: Mapping[str, ServerRecord]
     addresses: Mapping[str, manifests.EngineAddress]
+    engine_waits: Mapping[str, str]
     edit: Edit
     last: Last
     url: str
@@ -190,6 +202,12 @@ class Gathered:
     @property
     def name(self) -> str:
         return str(self.obj["metadata"]["name"])
+
+    def engine_of(self, version: ModelVersion) -> manifests.EngineAddress | None:
+        """Where the version's own engine answers, if it is to have one."""
+        if self.policy.serving.llm_inference_service is None:
+            return None
+        return self.addresses.get(server_name(self.name, version.digest))
 
     @property
     def rollout(self) -> str:
@@ -246,6 +264,19 @@ class Gatherer:
         every = (start, initial, *(listing or ()), *(promotion.candidate for promotion in promotions))
         versions = tuple({version.digest: version for version in every}.values())
         around = self._objects(obj, policy, versions, objects)
+        servers, engines = around.inference_services, around.engines
+        records = self._records(obj, servers, engines, now)
+        digests = digest_by_server(name, servers, versions)
+        is_shared = policy.traffic.is_shared
+        route = (route_state if is_shared else switch_state)(around.route, digests)
+        edit = self._edit(obj, policy, versions, around, last.restored)
+        seen = _seen_by_users(route, promotions)
+        states = self._server_states(obj, policy, versions, around, records, seen, now)
+        addresses = dict(self._addresses(namespace, engines))
+        served = desired_servers(Snapshot(policy, start, promotions=promotions, weights=route.weights))
+        engine_waits, engine_failures = evaluation_engines(
+            policy, name, versions, servers, engines, addresses, states, {version.digest for version in served}
+        )
         summaries = find_summaries(
             policy,
             versions,
@@ -254,15 +285,9 @@ class Gatherer:
             self.source,
             partial(self.pod_message, namespace),
             _awaited(promotions),
+            engine_failures,
         )
-        servers, engines = around.inference_services, around.engines
-        records = self._records(obj, servers, engines, now)
-        digests = digest_by_server(name, servers, versions)
-        is_shared = policy.traffic.is_shared
-        route = (route_state if is_shared else switch_state)(around.route, digests)
-        edit = self._edit(obj, policy, versions, around, last.restored)
-        seen = _seen_by_users(route, promotions)
-        jobs_queued = {job: self._queue(obj) for job, obj in around.jobs.items()}
+        jobs_queued = {job: self._evaluation_queue(obj, policy) for job, obj in around.jobs.items()}
         snapshot = Snapshot(
             policy=policy if is_shared else msgspec.structs.replace(policy, steps=(CanaryStep(weight=100),)),
             initial=start,
@@ -271,8 +296,8 @@ class Gatherer:
             stopped_runs=frozenset(stopped_jobs(around.training_jobs, policy.model)),
             training_runs=frozenset(training_runs(around.training_jobs, policy.model)),
             promotions=promotions,
-            evaluations=evaluation_states(policy, versions, summaries, self.source.progress, jobs_queued),
-            servers=self._server_states(obj, policy, versions, around, records, seen, now),
+            evaluations=evaluation_states(policy, versions, summaries, self.source.progress, jobs_queued, engine_waits),
+            servers=states,
             weights=route.weights,
             modified=edit.sentence,
             namespace=namespace,
@@ -294,7 +319,8 @@ class Gatherer:
             objects=around,
             summaries=summaries,
             servers=records,
-            addresses=dict(self._addresses(namespace, engines)),
+            addresses=addresses,
+            engine_waits=engine_waits,
             edit=edit,
             last=last,
             url=self._url(namespace, name, policy, around.route),
@@ -345,6 +371,12 @@ class Gatherer:
     def _queue(self, job: Object) -> Queued:
         """What Kueue says of a job."""
         return queued(self.caches.find(kinds.WORKLOAD, job["metadata"]["uid"], job["metadata"]["namespace"]))
+
+    def _evaluation_queue(self, job: Object, policy: ClusterPolicy) -> Queued:
+        """The same of an evaluation. Where it waits for an engine, its time begins when its Job is made."""
+        found = self._queue(job)
+        has_engine = policy.serving.llm_inference_service is not None
+        return replace(found, admitted=found.admitted or created(job)) if has_engine else found
 
     def _differences(self, snapshot: Snapshot) -> dict[Pair, Difference | str]:
         """What the store's thread made of the wanted pairs so far; the others are asked for."""

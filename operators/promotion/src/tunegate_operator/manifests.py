@@ -37,7 +37,7 @@ _PATIENCE_SECONDS = 600
 _PRODUCER_FIELDS = ("kind", "run", "uid", "step", "image", "codeVersion", "loss")
 
 
-# Where a server finds the certificate of its engine.
+# Where a server, or an evaluation, finds the certificate of its engine.
 _CERTIFICATE = pods.Volume("engine-certificate", "/etc/tunegate-engine")
 
 
@@ -70,8 +70,16 @@ def evaluation_name(job: EvaluationJob) -> str:
     return dns(f"evaluate-{short(job.version.digest)}-{job.suite}")
 
 
-def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: EvaluationJob, config: Config) -> Object:
-    """Measures one suite on one version and leaves the result in the store; owned by the ModelVersion.
+def evaluation_job(
+    namespace: str,
+    policy: ClusterPolicy,
+    name: str,
+    job: EvaluationJob,
+    config: Config,
+    engine: EngineAddress | None = None,
+) -> Object:
+    """Measures one suite on one version and leaves the result in the store; owned by the ModelVersion. engine: the
+    version's own, which it asks; without one it loads the version, or asks the URL that the policy names.
 
     A failed one stays for a person to look at; deleting it tries again. A pod that gave up waiting for the store, or
     whose node was taken, is replaced and uses up no attempt.
@@ -90,7 +98,12 @@ def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: Evalua
         env=placement.env(
             release,
             policy.evaluation,
-            [*store_env(config), *pods.variables({environment.CACHE: "/cache"}), *_engine_env(policy.serving)],
+            [
+                *store_env(config),
+                *pods.variables({environment.CACHE: "/cache"}),
+                *_engine_env(policy.serving),
+                *_own_engine_env(engine),
+            ],
         ),
         secret=config.store_secret,
         terminationMessagePolicy="FallbackToLogsOnError",
@@ -99,9 +112,10 @@ def evaluation_job(namespace: str, policy: ClusterPolicy, name: str, job: Evalua
     if config.tools_secret:  # an agent is measured with the tools that it is served with
         container["envFrom"].append({"secretRef": {"name": config.tools_secret}})
     placement.complete(container, release)
+    container["volumeMounts"] = [*container["volumeMounts"], *_certificate_mount(engine)]
     pod = pods.pod([container], volumes, restartPolicy="Never")
     pod |= {"serviceAccountName": "default", **placement.fields(release, policy.evaluation)}
-    pod["volumes"] = [*pod["volumes"], *release.volumes]
+    pod["volumes"] = [*pod["volumes"], *release.volumes, *_certificate_volume(engine)]
     labels = {
         **MANAGED_BY,
         POLICY: name,

@@ -24,21 +24,25 @@ from tunegate_operator.config import Config
 from tunegate_operator.edits import Edit, applied, edits, is_same
 from tunegate_operator.engines import is_engine_answering, llm_inference_service, stands_before, unneeded_engines
 from tunegate_operator.gather import Gathered
+from tunegate_operator.measuring import Measuring
 from tunegate_operator.types import ServerRecord, server_name
 
 # How long a server that gets no more traffic stays, for answers under way and gateways that lag behind.
 DRAIN_SECONDS = 30
 
 
-def engine_changes(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:
+def engine_changes(
+    gathered: Gathered, plan: Plan, config: Config, asked: Iterable[ModelVersion] = ()
+) -> Iterable[Object]:
     """The LLMInferenceServices that are to be written: new ones, and those that the policy wants otherwise.
 
+    asked: the versions that evaluations need one of, besides those that are served.
     One whose version is served by something else already is made when a person asks for a rollout. One that answers is
     only scaled, as servers are. What was applied last says what is to be written, and nobody is written against.
     """
     if gathered.snapshot.modified or gathered.policy.serving.llm_inference_service is None:
         return
-    for version in plan.servers:
+    for version in {each.digest: each for each in (*plan.servers, *asked)}.values():
         if gathered.snapshot.misfits.get(version.digest, "") != "":
             continue
         made = llm_inference_service(gathered.namespace, gathered.policy, gathered.name, version, config)
@@ -97,9 +101,7 @@ def new_servers(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Obje
 
 
 def _server(gathered: Gathered, version: ModelVersion, config: Config) -> Object:
-    engine = gathered.addresses.get(server_name(gathered.name, version.digest))
-    if gathered.policy.serving.llm_inference_service is None:
-        engine = None
+    engine = gathered.engine_of(version)
     return manifests.inference_service(gathered.namespace, gathered.policy, gathered.name, version, config, engine)
 
 
@@ -166,11 +168,13 @@ def server_records(gathered: Gathered, plan: Plan, now: datetime) -> tuple[Serve
     )
 
 
-def drained_servers(gathered: Gathered, plan: Plan, records: Iterable[ServerRecord], now: datetime) -> Iterable[Object]:
+def drained_servers(
+    gathered: Gathered, plan: Plan, records: Iterable[ServerRecord], now: datetime, measured: Measuring
+) -> Iterable[Object]:
     """Servers that have not been needed for so long that their last answers are over, and those that give none.
 
     One that never came up must not be there, with its age, when a person tries its version again. Their engines go
-    with them.
+    with them, and those that no evaluation asks any more.
     """
     if gathered.snapshot.modified or gathered.snapshot.weights is None:
         return
@@ -178,8 +182,12 @@ def drained_servers(gathered: Gathered, plan: Plan, records: Iterable[ServerReco
     for record in records:
         if record.unused_since and (record.away_since or (now - record.unused_since).total_seconds() >= DRAIN_SECONDS):
             yield kept.pop(record.name)
-    needed = {server_name(gathered.name, version.digest) for version in plan.servers}
-    yield from unneeded_engines(gathered.objects.engines, kept, needed, gathered.policy.serving)
+    if gathered.snapshot.versions is None:
+        return  # which versions are to be evaluated is not known
+    has_engines = gathered.policy.serving.llm_inference_service is not None
+    wanted = (*plan.servers, *measured.engines) if has_engines else ()
+    needed = {server_name(gathered.name, version.digest) for version in wanted}
+    yield from unneeded_engines(gathered.objects.engines, kept, needed | measured.kept)
 
 
 def _policy_changes(wanted: Object, live: Object, serving: ServingPods, is_answering: bool) -> Object:

@@ -29,7 +29,11 @@ MANAGER = "tunegate-operator"
 
 
 class EvaluationSummary(Resource, frozen=True, kw_only=True):
-    """One suite's entry in a ModelVersion's status: the metrics, or how it failed."""
+    """One suite's entry in a ModelVersion's status: the metrics, or how it failed.
+
+    engine_failed: the version's own engine did not come up, so that there was no Job, which could be deleted to try
+    again.
+    """
 
     suite: str
     suite_digest: str = ""
@@ -39,6 +43,7 @@ class EvaluationSummary(Resource, frozen=True, kw_only=True):
     metrics: tuple[Metric, ...] = ()
     failures: Count = 0
     message: str = ""
+    engine_failed: bool = False
 
 
 class ServerRecord(Resource, frozen=True, kw_only=True):
