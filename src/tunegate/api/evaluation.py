@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tunegate.api.codec import Document, Resource, prepare
 
@@ -73,6 +73,14 @@ class Average(Resource, frozen=True, kw_only=True):
     is_macro: bool = False
 
 
+class Probe(Resource, frozen=True, kw_only=True):
+    """What tells these weights from others, wherever they compute: a short text as tokens, and how likely they find
+    each of its tokens after those before it, from the second one on, as a natural logarithm."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
 class Evaluation(Document, frozen=True, kw_only=True):
     """The result of one suite on one version, by digest: the bytes that were measured.
 
@@ -83,7 +91,11 @@ class Evaluation(Document, frozen=True, kw_only=True):
     completed, total: questions that have an answer, and that were to be asked; None in those that 0.1.0 wrote.
     tokens_read, tokens_written: of the questions and answers that took `seconds`, of the last attempt where there were
     several; None where they were not counted.
+    probes: the same few for every version, of weights that were loaded to be measured; by them a server sees whether an
+    engine answers with these weights. None where a server was asked, or a soft prompt comes before every text.
     """
+
+    added: ClassVar[tuple[str, ...]] = ("probes",)
 
     schema: Literal["tunegate.io/evaluation/v1"] = "tunegate.io/evaluation/v1"
     version: str
@@ -100,6 +112,7 @@ class Evaluation(Document, frozen=True, kw_only=True):
     metrics: tuple[Metric, ...]
     averages: dict[str, Average] = {}
     records: tuple[Record, ...]
+    probes: tuple[Probe, ...] = ()
     code_version: str
     started: datetime
     seconds: float

@@ -57,6 +57,7 @@ def evaluate(
 
 def measure(model: Model, version: ModelVersion, suite: Suite, system_prompt: str, sheets: Sheets) -> Evaluation:
     """Measure on one suite; `sheets` has the answers that are there already, and gets the others. Raises as above."""
+    probes = model.probes
     started, clock = datetime.now(UTC), time.monotonic()
     before = replace(model.tokens) if model.tokens else None
     prompts_digest = ""
@@ -86,6 +87,7 @@ def measure(model: Model, version: ModelVersion, suite: Suite, system_prompt: st
         metrics=metrics,
         averages=suite.averages if isinstance(suite, choice.ChoiceSuite) else {},
         records=records,
+        probes=probes,
         code_version=tunegate.__version__,
         started=started,
         seconds=round(time.monotonic() - clock, 3),

@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
 from tunegate.api.codec import Document, from_json, prepare, to_json
 from tunegate.api.digest import Digest, short
 from tunegate.api.errors import EvaluationError, StoreError, UnavailableError, UsageError
-from tunegate.api.evaluation import Evaluation
+from tunegate.api.evaluation import Evaluation, Probe
 from tunegate.api.versions import ModelVersion
 from tunegate.evaluation.models import Model, Tokens
 from tunegate.evaluation.run import measure
@@ -55,13 +55,16 @@ class Shard:
 class Part(Document, frozen=True, kw_only=True):
     """What one shard has answered so far. settings: the model's, which all shards must have had alike.
 
-    tokens_read, tokens_written: as in an Evaluation.
+    tokens_read, tokens_written, probes: as in an Evaluation.
     """
+
+    added: ClassVar[tuple[str, ...]] = ("probes",)
 
     schema: Literal["tunegate.io/evaluation-shard/v1"] = "tunegate.io/evaluation-shard/v1"
     settings: str
     is_complete: bool = False
     answers: tuple[Line, ...] = ()
+    probes: tuple[Probe, ...] = ()
     tokens_read: int | None = 0
     tokens_written: int | None = 0
     started: datetime
@@ -130,7 +133,7 @@ class Sharded:
         turns = itertools.cycle(range(shard.count))
         sheets = Sheets(None, done, known=part.answers, kept=keep, is_ours=lambda: next(turns) == shard.index)
         result = measure(model, self.version, self.suite, self.system_prompt, sheets)
-        whole = msgspec.structs.replace(so_far(), is_complete=True)
+        whole = msgspec.structs.replace(so_far(), is_complete=True, probes=model.probes)
         if result.tokens_read is None:  # of this suite none are counted
             return msgspec.structs.replace(whole, tokens_read=None, tokens_written=None)
         return whole
@@ -153,6 +156,7 @@ class Sharded:
             raise
         return msgspec.structs.replace(
             result,
+            probes=next((part.probes for part in parts if part.probes), ()),
             tokens_read=_sum(*(part.tokens_read for part in parts)),
             tokens_written=_sum(*(part.tokens_written for part in parts)),
             started=min(part.started for part in parts),
@@ -184,6 +188,7 @@ class _Answered:
 
     settings: str
     tokens: Tokens | None = None
+    probes: tuple[Probe, ...] = ()
 
     def answer(self, dialogues: Sequence[Any], max_tokens: int, sheet: Sheet) -> None:
         self._check(len(dialogues), sheet)

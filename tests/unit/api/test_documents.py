@@ -6,11 +6,12 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from tunegate.api.codec import Document, changed, from_json, from_yaml, to_json, to_yaml
 from tunegate.api.errors import UsageError
-from tunegate.api.evaluation import Evaluation, Metric
+from tunegate.api.evaluation import Evaluation, Metric, Probe
 from tunegate.api.feedback import Feedback, FeedbackRecord
 from tunegate.api.pinned import index_of
 from tunegate.api.policy import PromotionPolicy
@@ -89,6 +90,12 @@ def test_fields_of_a_newer_minor_are_ignored_and_those_at_the_top_written_again(
     assert (again["schema"], again["added"]) == (written["schema"], written["added"])
     assert from_json(to_json(read), type(document), "store/key") == document
     assert json.loads(to_json([read]))[0] == again
+
+
+def test_a_result_without_probes_is_written_as_before_there_were_any() -> None:
+    assert b"probes" not in to_json(EVALUATION)
+    probed = msgspec.structs.replace(EVALUATION, probes=(Probe(tokens=(1, 2), logprobs=(-0.5,)),))
+    assert from_json(to_json(probed), Evaluation, "store/key") == probed
 
 
 @pytest.mark.parametrize(("document", "inside"), DOCUMENTS)

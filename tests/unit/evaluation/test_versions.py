@@ -11,7 +11,7 @@ import pytest
 from tests.stores import kill, start_again
 from tests.unit.evaluation.builders import write_business, write_choice
 from tunegate.api.errors import ModelError
-from tunegate.api.evaluation import Evaluation
+from tunegate.api.evaluation import Evaluation, Probe
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.evaluation import Suite, load_suites, versions
 from tunegate.evaluation.models import Dialogue, Model
@@ -43,6 +43,7 @@ class Parrot:
 
     settings = "scripted"
     tokens = None
+    probes: tuple[Probe, ...] = ()
 
     def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, sheet: Sheet) -> None:
         self.systems |= {dialogue[0]["content"] for dialogue in dialogues}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tunegate.api.evaluation import Probe
 from tunegate.evaluation.sheets import Sheet
 
 Dialogue = list[dict[str, str]]  # messages with role and content; the last one is the user's
@@ -35,6 +36,11 @@ class Model(Protocol):
     @property
     def tokens(self) -> Tokens | None:
         """Counted as questions are answered; None where that is not known."""
+        ...
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """What tells its weights from others; none where it is not known that they answer."""
         ...
 
     def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, sheet: Sheet) -> None:

@@ -6,6 +6,8 @@ import copy
 import math
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.utils import logging as transformers_logging
 
 from tunegate.api.errors import EvaluationError, ModelError
+from tunegate.api.evaluation import Probe
 from tunegate.api.versions import ModelVersion
 from tunegate.evaluation.models import Dialogue, Tokens
 from tunegate.evaluation.sheets import Sheet
@@ -25,6 +28,18 @@ from tunegate.models.templates import TURN_END
 from tunegate.store import Store
 
 BATCH_SIZE = 32  # questions at once: more is faster until the memory is full
+# What every version is told from others by: prose, numbers and code, and what chat looks like to it, where adapters
+# differ most. Changed, they must not be compared with what was kept of these: the tokens are kept, too.
+_PROBES = (
+    "The kettle costs 49 euros, and it is delivered within two days.",
+    "水壶的价格是四十九元，两天之内送到。",
+    "def total(items):\n    return sum(item.price for item in items)\n",
+)
+_PROBED_TALK = (
+    {"role": "user", "content": "你好，这件衣服还有货吗？ Do you have it in blue?"},
+    {"role": "assistant", "content": "您好，有货，今天下单明天发出。 Yes, in all sizes."},
+)
+_PROBE_TOKENS = 48  # of each: together they take an engine one step
 
 
 class LocalModel:
@@ -63,6 +78,28 @@ class LocalModel:
     def settings(self) -> str:
         """The type of the numbers, where they are computed, and how many questions at once."""
         return f"{self._network.dtype}".removeprefix("torch.") + f"-{self._device}-{self._batch_size}"
+
+    @cached_property
+    @torch.inference_mode()
+    def probes(self) -> tuple[Probe, ...]:
+        """As `Model.probes`: none under a soft prompt, which a look at single tokens would leave out, and none of
+        numbers that are not finite."""
+        if self._prompt or self._prefixed:
+            return ()
+        with suppress(TemplateError):  # some want other turns; what it refuses, nobody asks it
+            talk = str(self._tokenizer.apply_chat_template(list(_PROBED_TALK), tokenize=False))
+            return self._probed([*_PROBES, talk])
+        return self._probed(_PROBES)
+
+    def _probed(self, texts: Sequence[str]) -> tuple[Probe, ...]:
+        probes = []
+        for text in texts:
+            tokens = self._encode(text, special=False)[: min(_PROBE_TOKENS, self._context or _PROBE_TOKENS)]
+            logits = self._network(input_ids=self._tensor([tokens])).logits[0, :-1].float()
+            found = logits.log_softmax(-1)[range(len(tokens) - 1), tokens[1:]].tolist()
+            probes.append(Probe(tokens=tuple(tokens), logprobs=tuple(round(each, 6) for each in found)))
+        finite = all(math.isfinite(each) for probe in probes for each in probe.logprobs)
+        return tuple(probe for probe in probes if probe.logprobs) if finite else ()
 
     def for_harness(self) -> tuple[Any, Any]:
         """Network and tokenizer, for lm-evaluation-harness's own code.

@@ -22,7 +22,7 @@ VERSION_HEADER = "x-tunegate-version"
 class RemoteModel(HttpModel):
     """Greedy, whatever defaults the server has; `concurrency` questions at once."""
 
-    settings = "url"
+    settings, probes = "url", ()
     remedy = "change it, or lower max_tokens or shots in suite.yaml"
     """What to do about a question that the server refuses."""
 

@@ -10,6 +10,7 @@ import pytest
 from tests.builders import make_version
 from tests.unit.evaluation.builders import SUBJECTS, write_choice, write_csv
 from tunegate.api.errors import UsageError
+from tunegate.api.evaluation import Probe
 from tunegate.evaluation import load_suite
 from tunegate.evaluation.choice import ChoiceSuite, Item, Subject, measure, wording
 from tunegate.evaluation.choice.suite import metrics, record, submission
@@ -38,6 +39,7 @@ class Scripted:
 
     settings = "scripted"
     tokens = None
+    probes: tuple[Probe, ...] = ()
 
     def answer(self, dialogues: Sequence[Dialogue], max_tokens: int, sheet: Sheet) -> None:
         self.given += dialogues

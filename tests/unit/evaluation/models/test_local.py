@@ -77,6 +77,17 @@ def test_next_logits_are_those_of_each_text_alone(learned: Path, size: int) -> N
         assert found == [pytest.approx(row, abs=1e-4) for row in _plain_logits(learned, asked)]
 
 
+def test_probes_are_how_likely_the_weights_find_each_token(model: LocalModel, learned: Path, broken: Path) -> None:
+    network = AutoModelForCausalLM.from_pretrained(learned, dtype=torch.float32)
+    assert len(model.probes) == 4
+    for probe in model.probes:
+        with torch.inference_mode():
+            logits = network(input_ids=torch.tensor([probe.tokens])).logits[0].log_softmax(-1)
+        expected = [float(logits[at, token]) for at, token in enumerate(probe.tokens[1:])]
+        assert probe.logprobs == pytest.approx(expected, abs=1e-4)
+    assert LocalModel(broken, dtype=torch.float32).probes == ()
+
+
 def test_the_letter_with_the_greatest_logit_is_chosen(model: LocalModel, learned: Path, broken: Path) -> None:
     texts = ["水壶多少钱？答案：", "水壶多少钱？", "It costs"]
     greatest = [LETTERS[row.index(max(row))] for row in _plain_logits(learned, texts)]
