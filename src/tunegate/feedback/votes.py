@@ -33,6 +33,7 @@ from tunegate.api.feedback import (
     Verdicts,
     promotion_tag,
 )
+from tunegate.feedback import struck
 from tunegate.feedback.heard import Heard, mark_of
 from tunegate.feedback.redact import redact
 from tunegate.feedback.segments import (
@@ -92,6 +93,11 @@ class FeedbackLog:
         folders = self._store.folders(f"{FOLDER}/")
         return sorted({day for each in folders for day in days_in(self._store, f"{FOLDER}/{each}")})
 
+    def struck(self, digest: str, since: datetime) -> str:
+        """Why the version's server gave answers after `since` that were not the version's; empty where it did not."""
+        found = [each for each in struck.read(self._store, digest, utc_day(since)) if each.until >= since]
+        return min(found, key=lambda each: each.until).reason if found else ""
+
     def tally(self, digest: str, since: datetime | None = None) -> Tally:
         """Count the verdicts on answers given at or after `since`."""
         begin = since.timestamp() if since else float("-inf")
@@ -112,18 +118,22 @@ class FeedbackLog:
     def _counting(self, digest: str, since: datetime | None, per_address: int | None = None) -> Iterator[Vote]:
         """The votes that count, on answers of the days from `since` on, and of the one before, as clocks differ.
 
+        None on an answer that was struck does.
         Each day is counted for itself, as answers and tags of users are of one day. What was read once is not read
         again.
         """
         first = utc_day(since) - timedelta(days=1) if since else date.min
-        folder = _folder(digest)
+        folder, wrong = _folder(digest), struck.read(self._store, digest, first)
+        windows = [(each.since.timestamp(), each.until.timestamp()) for each in wrong]
         days = [day for day in days_in(self._store, folder) if day >= first]
         old = defaultdict[date, list[Vote]](list)
         for vote in self._read_all(self._store.entries(f"{OLD_FOLDER}/{_hex(digest)}/")):
             old[utc_day(datetime.fromtimestamp(vote.answered, UTC))].append(vote)
         for day in sorted({*days, *old}):
             entries = self._store.entries(f"{folder}/{day.isoformat()}/") if day in days else []
-            yield from counting(chain(self._read_all(entries), old[day]), per_address)
+            votes = chain(self._read_all(entries), old[day])
+            good = (vote for vote in votes if not any(since <= vote.answered <= until for since, until in windows))
+            yield from counting(good, per_address)
 
     def _read_all(self, entries: Sequence[Entry]) -> Iterator[Vote]:
         unread = [entry for entry in entries if self._read.get(entry.key, ("",))[0] != entry.etag]

@@ -258,11 +258,12 @@ class Platform:
                 digest: self._log.tallies(digest, asked.promotion, asked.since, asked.per_address)
                 for digest in asked.digests
             }
+            struck = self._log.struck(asked.candidate, asked.since)
         except StoreError as error:  # nothing grows meanwhile, and what a person or a server says is still acted on
             self._uncounted = str(error)
             return snapshot
         self._uncounted = ""
-        return replace(snapshot, tallies=tallies)
+        return replace(snapshot, tallies=tallies, struck={asked.candidate: struck})
 
     def _read_policy(self) -> tuple[ClusterPolicy, ModelVersion]:
         """The policy in the file and its initial version; as long as the file can't be used, what was there before.

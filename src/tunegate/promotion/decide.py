@@ -76,6 +76,8 @@ def _next_status(view: View) -> PromotionStatus:
             return view.end("Aborted", "Aborted", abort.message or "no reason given", actor=abort.actor)
         if phase not in SHOWN and (newer := view.newer()):
             return view.end("Superseded", "NewerVersion", f"{newer.candidate.name} is newer")
+        if phase in SHOWN and (reason := view.snapshot.struck.get(view.candidate.digest)):
+            return view.end("Failed", "WrongWeights", reason)
         limit = view.policy.deadline_seconds
         if phase not in ("Pending", "Baking") and view.seconds_since(view.entered("Verifying")) > limit:
             known = view.status.comparison.message if view.status.comparison else view.status.waiting

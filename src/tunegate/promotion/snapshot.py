@@ -73,6 +73,8 @@ class Snapshot:
     differences: what the wanted pairs came to, or why they can't be compared; without those that are not known yet.
     weights: the observed share of each version in percent, by digest; None when the route can't be read.
     tallies: verdicts on answers given in the running canary, by digest and step; None when they can't be read.
+    struck: by digest, why a version's server has answered with other weights since its canary began; its verdicts say
+    nothing of the version.
     splits: how many questions the candidate and the stable were asked in the running step, counted in one or more ways;
     how many conversations, where those stay with one version. Empty: nobody knows.
     misfits: by digest, why a version can't be served on the GPUs that the policy names; empty where it can be, None
@@ -93,6 +95,7 @@ class Snapshot:
     servers: Mapping[str, ServerState] = field(default_factory=dict)
     weights: Mapping[str, int] | None = None
     tallies: Mapping[str, Verdicts] | None = None
+    struck: Mapping[str, str] = field(default_factory=dict)
     splits: tuple[tuple[int, int], ...] = ()
     misfits: Mapping[str, str | None] = field(default_factory=dict)
     modified: str = ""

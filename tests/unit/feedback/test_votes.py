@@ -9,8 +9,8 @@ import pytest
 from tests.documents import Documents
 from tunegate.api.codec import from_json, to_json
 from tunegate.api.errors import StoreError, UsageError
-from tunegate.api.feedback import Feedback, FeedbackRecord, Tally, Verdict, step_tag
-from tunegate.feedback import FeedbackLog, ResponseIds, VoteWriter
+from tunegate.api.feedback import Feedback, FeedbackRecord, Struck, Tally, Verdict, step_tag
+from tunegate.feedback import FeedbackLog, ResponseIds, VoteWriter, struck
 from tunegate.feedback.segments import read_lines
 from tunegate.feedback.votes import without_controls
 
@@ -255,6 +255,23 @@ def test_since_is_held_against_the_time_of_the_answer(log: FeedbackLog, writer: 
 
     assert log.tally(ONE, START + timedelta(minutes=10)) == Tally(up=1)
     assert log.tally(ONE, START + timedelta(minutes=11)) == Tally()
+
+
+def test_votes_on_answers_that_were_struck_count_for_nobody_and_take_nobodys_share(
+    log: FeedbackLog, store: Documents, writer: VoteWriter
+) -> None:
+    writer.write([record("down", minute=minute, user="ada") for minute in (10, 11, 12)])
+    writer.write([record("up", minute=30, user="ada"), record("down", digest=TWO, minute=10)])
+    since, until = START + timedelta(minutes=10), START + timedelta(minutes=20)
+    struck.write(store, Struck(digest=ONE, since=since, until=until, reason="Other weights answered."))
+    assert log.tally(ONE) == Tally(up=1)
+    assert log.tallies(ONE, "p", START) == {None: Tally(up=1)}
+    assert log.tally(TWO) == Tally(down=1)
+    assert [log.struck(ONE, START), log.struck(ONE, START + timedelta(hours=1)), log.struck(TWO, START)] == [
+        "Other weights answered.",
+        "",
+        "",
+    ]
 
 
 def test_verdicts_are_told_apart_by_the_steps_of_one_promotion(log: FeedbackLog, writer: VoteWriter) -> None:

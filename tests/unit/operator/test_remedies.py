@@ -999,6 +999,17 @@ def sessions_stick_to_a_server(world: Cluster, folder: Path) -> Iterator[None]:
     yield
 
 
+@story("WrongWeights", "other weights answered", "then make a new", ends="Succeeded")
+def an_engine_mixed_up_its_adapters(world: Cluster, folder: Path) -> Iterator[None]:
+    serve(world).until("Paused").vote(CANDIDATE, BAD, GOOD)
+    world.store.wrong = {CANDIDATE.digest: "other weights answered"}
+    world.until("Failed")
+    yield
+    world.store.wrong = {}
+    world.vote(CANDIDATE, GOOD, GOOD).try_again()
+    yield
+
+
 @story("Waiting", "users are left in peace", "for `holdSeconds` after a rollback", ends="Succeeded", holdSeconds=500)
 def a_rollback_was_a_moment_ago(world: Cluster, folder: Path) -> Iterator[None]:
     serve(world).until("Paused").vote(CANDIDATE, BAD, GOOD).until("RolledBack")

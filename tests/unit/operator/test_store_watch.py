@@ -27,12 +27,12 @@ from tests.waiting import wait_for
 from tunegate.api.codec import to_json
 from tunegate.api.errors import CredentialsError, DigestError, NotFoundError, StoreError, TunegateError
 from tunegate.api.evaluation import ReviewProgress
-from tunegate.api.feedback import Tally, step_tag
+from tunegate.api.feedback import Struck, Tally, step_tag
 from tunegate.api.promotion import Decision, Promotion, PromotionStatus, Recorded
 from tunegate.api.records import Place
 from tunegate.api.traffic import parse_step
 from tunegate.api.versions import MANIFEST, BaseModel, ModelVersion, Producer, Release
-from tunegate.feedback import VoteWriter
+from tunegate.feedback import VoteWriter, struck
 from tunegate.models.memory import Footprint
 from tunegate.promotion.counting import Counted, counted
 from tunegate.promotion.desired import desired_step
@@ -91,6 +91,20 @@ def test_the_log_is_read_in_the_thread_of_the_store_and_news_are_told(store: Sto
         stop.set()
         source.wake()
         thread.join()
+
+
+def test_that_a_candidate_was_struck_is_read_in_the_thread_of_the_store_and_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunegate_operator.store_watch._STRUCK_SECONDS", 0.0)
+    candidate, told = make_version("run-1").digest, list[str]()
+    asked = Counted("shop-run-1", candidate, make_version("base").digest, at(0))
+    source = Source(lambda: store, dict, told.append, lambda seconds: None)
+    for written, reason, news in ((at(-9), "", []), (at(5), "Other weights answered.", ["shop"])):
+        struck.write(store, Struck(digest=candidate, since=written, until=written, reason="Other weights answered."))
+        source.struck(asked, "shop")
+        source._work()
+        assert (source.struck(asked, "shop"), told) == (reason, news)
 
 
 def test_two_policies_of_one_model_count_beside_each_other(store: Store) -> None:

@@ -63,10 +63,14 @@ class Store:
         self.records: dict[RecordKey, Recorded] = {}
         self.footprints: dict[str, Footprint | str] = {}
         self.unrecorded: Problem | None = None
+        self.wrong: dict[str, str] = {}
         self.log: Callable[[], Mapping[str, Verdicts] | Problem] = dict
 
     def votes(self, asked: Counted, model: str, fresh: float) -> Mapping[str, Verdicts] | Problem | None:
         return self.trouble or self.log()
+
+    def struck(self, asked: Counted, model: str) -> str:
+        return self.wrong.get(asked.candidate, "")
 
     def listing(self, model: str) -> tuple[ModelVersion, ...] | None:
         return self.versions

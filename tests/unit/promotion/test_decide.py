@@ -340,6 +340,18 @@ def test_a_split_that_was_not_asked_for_ends_as_failed_whatever_the_verdicts_say
     assert "330 of 1000 questions" in decision.message
 
 
+@pytest.mark.parametrize("phase", ["Paused", "Baking"])
+def test_a_candidate_in_whose_name_other_weights_answered_is_failed_and_never_worse(
+    world: World, candidate: ModelVersion, phase: Phase
+) -> None:
+    world.vote(candidate, GOOD).until(phase).vote(candidate, BAD).see(struck={candidate.digest: "other weights"}).step()
+    assert world.plan.weights == {BASE.digest: 100}
+    world.until("Failed")
+    decision = world.last.status.decision
+    assert decision is not None
+    assert (decision.outcome, decision.reason, decision.message) == ("Failed", "WrongWeights", "other weights")
+
+
 LEANING, CALM = Tally(up=10, down=10), Tally(up=140, down=40)
 
 

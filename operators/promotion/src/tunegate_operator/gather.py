@@ -307,7 +307,7 @@ class Gatherer:
         return Gathered(
             obj=obj,
             policy=policy,
-            snapshot=with_counts(snapshot, counts),
+            snapshot=replace(with_counts(snapshot, counts), struck=self._struck(snapshot)),
             initial=initial,
             problems=(
                 *self._problems(obj, policy, snapshot, route, around.route, now, last),
@@ -519,6 +519,11 @@ class Gatherer:
         if url:
             quick = read_counts(url, namespace, asked, now, credentials)
         return by_the_log(seen, quick, lambda fresh: self.source.votes(asked, seen.policy.model, fresh), now)
+
+    def _struck(self, seen: Snapshot) -> dict[str, str]:
+        asked = counted(seen)
+        reason = self.source.struck(asked, seen.policy.model) if asked else ""
+        return {asked.candidate: reason} if asked and reason else {}
 
     def _problems(
         self,

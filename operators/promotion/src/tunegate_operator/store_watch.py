@@ -51,6 +51,8 @@ ResultKey = tuple[str, str, str]  # digest, suite, uid of the Job that was to me
 Votes = Mapping[str, Verdicts] | Problem
 # How old a count may be to decide on: any count of the canary is a look at its verdicts, and an old one tells less.
 _USABLE_SECONDS = 120.0
+# How old it may be what is known of answers with other weights.
+_STRUCK_SECONDS = 5.0
 # A store that has said nothing for so long is away.
 _SILENT_SECONDS = 20.0
 # For so long the thread reads manifests before it looks at what is asked, so many of a model at a time.
@@ -108,6 +110,7 @@ class _Seen:
     footprints: dict[str, Footprint | str] = field(default_factory=dict)
     progress: dict[tuple[str, str], str] = field(default_factory=dict)  # by digest and suite
     votes: dict[Canary, tuple[float, Votes]] = field(default_factory=dict)  # when they were counted, and how many
+    struck: dict[Canary, tuple[float, str]] = field(default_factory=dict)  # when it was read, and why; empty: it is not
     records: dict[RecordKey, Recorded] = field(default_factory=dict)
     unrecorded: dict[str, Problem] = field(default_factory=dict)
     public_key: tuple[str, str] | None = None
@@ -142,6 +145,7 @@ class Source:
         self._asked_pairs: dict[Pair, str] = {}
         self._asked_footprints: dict[str, ModelVersion] = {}
         self._asked_votes: dict[Canary, Counted] = {}
+        self._asked_struck: dict[Canary, Counted] = {}
         self._asked_since: dict[Canary, float] = {}  # since when its votes are asked for
         self._logs: dict[Canary, tuple[float, FeedbackLog]] = {}  # when each was last read
         self._asked_records: dict[RecordKey, tuple[RecordRequest, str]] = {}
@@ -229,6 +233,17 @@ class Source:
                 return Problem("StoreReadable", "StoreUnreachable", message)
         return votes if age <= _USABLE_SECONDS else None
 
+    def struck(self, asked: Counted, model: str) -> str:
+        """Why the candidate's server has answered with other weights since the canary began; empty where it has not, as
+        far as is known: it is read every few seconds, and `model` is told of what is new."""
+        canary = Canary.of(model, asked)
+        read, reason = self._seen.struck.get(canary, (-math.inf, ""))
+        if time.monotonic() - read > _STRUCK_SECONDS:
+            with self._wake:
+                self._asked_struck[canary] = asked
+                self._wake.notify()
+        return reason
+
     def record(self, request: RecordRequest, model: str) -> Recorded | None:
         """Where what is asked for stands; None when it is not written yet: then `model` is told later."""
         if known := self._seen.records.get(request.key):
@@ -271,6 +286,7 @@ class Source:
             or self._asked_pairs
             or self._asked_footprints
             or self._asked_votes
+            or self._asked_struck
             or self._asked_records
             or any(uri not in self._seen.missing for uri in self._asked_versions)
         ):
@@ -288,17 +304,19 @@ class Source:
         with self._wake:
             versions, results, votes = dict(self._asked_versions), dict(self._asked_results), dict(self._asked_votes)
             pairs, records = dict(self._asked_pairs), list(self._asked_records.values())
-            unmeasured = list(self._asked_footprints.values())
+            unmeasured, struck = list(self._asked_footprints.values()), dict(self._asked_struck)
             for asked in (
                 self._asked_versions,
                 self._asked_results,
                 self._asked_pairs,
                 self._asked_footprints,
                 self._asked_votes,
+                self._asked_struck,
                 self._asked_records,
             ):
                 asked.clear()
         news = {canary.model for canary, counted in votes.items() if self._count(canary, counted)}
+        news |= {canary.model for canary, counted in struck.items() if self._look_for_struck(canary, counted)}
         for uri, model in versions.items():
             problem = None
             try:
@@ -463,12 +481,26 @@ class Source:
         self._forget_canaries()
         return before is None or before[1] != found
 
+    def _look_for_struck(self, canary: Canary, asked: Counted) -> bool:
+        """Says whether anything is different from before; a store that is away says nothing new."""
+        _, before = self._seen.struck.get(canary, (0, ""))
+        reason = before
+        try:
+            with _told():
+                reason = FeedbackLog(self._opened()).struck(asked.candidate, asked.since)
+        except TunegateError as error:
+            log.warning("could not look for answers with other weights", extra={"error": str(error)})
+        self._seen.struck[canary] = (time.monotonic(), reason)
+        return reason != before
+
     def _forget_canaries(self) -> None:
         """What was read of one that nobody asks for any more is of no use for the next one."""
         long_ago = time.monotonic() - _FORGOTTEN_SECONDS
         for canary in [canary for canary, (read, _) in self._logs.items() if read < long_ago]:
             del self._logs[canary]
             self._seen.votes.pop(canary, None)
+        for canary in [canary for canary, (read, _) in self._seen.struck.items() if read < long_ago]:
+            del self._seen.struck[canary]
 
     def _record(self, request: RecordRequest, model: str) -> bool:
         """Write a record; says whether anything is different from before.
