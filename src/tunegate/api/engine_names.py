@@ -15,6 +15,7 @@ DEFAULT = "{model}-{digest}"
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _FIELDS = ("model", "run", "checkpoint", "digest")
 # What the engine is asked for to see that it tells names apart: no version has this digest, and no run this name.
+NOBODY = "0" * 64
 _ABSENT = {"run": "no-such-run", "checkpoint": "checkpoint-0", "digest": "0" * 12}
 
 

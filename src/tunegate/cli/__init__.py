@@ -31,6 +31,7 @@ VERBS = {
     "agent": ("tunegate.cli.agent", "Let a model use tools until it answers."),
     "release": ("tunegate.cli.release", "Make versions that differ in prompts, knowledge, tools or defaults alone."),
     "serve": ("tunegate.cli.serve", "Serve one version over HTTP."),
+    "engine": ("tunegate.cli.engine", "Run vLLM on a base model for all LoRA versions of it."),
     "keys": ("tunegate.cli.keys", "Make the API keys that a server asks for."),
     "merge": ("tunegate.cli.merge", "Put an adapter into its base model."),
     "quantize": ("tunegate.cli.quantize", "Make a version with smaller weights."),

@@ -208,6 +208,7 @@ def _served(
     # Nobody votes on these answers, and nobody else asks for any.
     private = {environment.FEEDBACK_KEY: secrets.token_hex(32), environment.KEYS: "", environment.MODEL_NAME: ""}
     private |= {environment.ENGINE_URL: engine[0] or "", environment.ENGINE_MODEL: engine[1] or ""}
+    private |= {environment.ENGINE_CONTROL: ""}
     with Child.start(name, argv, log=log, env=private) as server:
         server.wait_until(lambda: answers(f"{url}/v2/health/ready"), seconds=_READY_SECONDS)
         with _remote(url, None, os.environ.get(environment.API_KEY), version.digest, concurrency) as model:

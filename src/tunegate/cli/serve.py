@@ -49,6 +49,13 @@ from tunegate.processes import GRACE_SECONDS
 )
 @engine_options
 @click.option(
+    "--engine-control",
+    envvar=environment.ENGINE_CONTROL,
+    show_envvar=True,
+    metavar="URL",
+    help="Where the engine at --engine-url, started by `tunegate engine`, loads the adapters that share it.",
+)
+@click.option(
     "--grace-seconds",
     envvar=environment.GRACE,
     show_envvar=True,
@@ -107,6 +114,7 @@ def command(
     quantization: Literal["int8", "int4", "fp8"] | None,
     engine_url: str | None,
     engine_model: str | None,
+    engine_control: str | None,
     model_name: str | None,
     host: str,
     port: int,
@@ -123,6 +131,7 @@ def command(
 
     Its bytes are verified against the digest before they are served; with --engine-url, whoever started that engine
     vouches for them, and it is asked for the name clients use unless --engine-model says another.
+    With --engine-control, versions share that engine, and what it answers is compared with this version's evaluation.
     TUNEGATE_FEEDBACK_KEY holds the key that signs answers: the same for all servers of a model.
     """
     if (version is None) == (folder is None):
@@ -143,6 +152,7 @@ def command(
             quantization,
             engine_key,
             Path(certificate) if certificate else None,
+            engine_control,
         ),
         endpoint_url=endpoint_url,
         model=model_name,

@@ -48,6 +48,7 @@ from tunegate.serving.connections import KEEP_ALIVE_SECONDS, Connection
 from tunegate.serving.engines import remote
 from tunegate.serving.engines.remote import Engine
 from tunegate.serving.http import json_response
+from tunegate.serving.listening import listen
 from tunegate.serving.metrics import Metrics
 from tunegate.serving.openapi import document
 from tunegate.serving.parts import Parts, open_parts
@@ -88,7 +89,7 @@ def run(config: ServeConfig, engine: Engine, on_ready: Callable[[str], None] = l
         logger.warning("everybody who reaches this server may ask it", extra={"remedy": "--keys FILE", "host": host})
     served = config.served
     parts = open_parts(served.release, served.folder, served.prompts, served.knowledge, engine.features)
-    with contextlib.closing(_listen(config.host, config.port)) as listener:
+    with contextlib.closing(listen(config.host, config.port)) as listener:
         url = f"http://{host}:{listener.getsockname()[1]}"
         uvloop.run(serve(config, engine, parts, listener, lambda: on_ready(url)))
 
@@ -213,15 +214,16 @@ class _Uvicorn(uvicorn.Server):
 
 
 async def _watch(engine: Engine, session: aiohttp.ClientSession, served: Served, on_ready: Callable[[], None]) -> None:
-    """Say when the engine is warm, and raise ServingError when it is gone."""
-    try:
-        await engine.until_warm(session)
-        served.ready = True
-        logger.info("engine became warm", extra={"model": served.name, "engine": engine.url})
-        on_ready()
-        await engine.until_ended(session)
-    finally:
-        served.ready = False
+    """Say when the engine is warm, and raise ServingError when it is gone; one that others start is waited for."""
+    while True:
+        try:
+            await engine.until_warm(session)
+            served.ready = True
+            logger.info("engine became warm", extra={"model": served.name, "engine": engine.url})
+            on_ready()
+            await engine.until_ended(session)
+        finally:
+            served.ready = False
 
 
 async def _until_stopped(server: _Uvicorn, listener: socket.socket, watching: Coroutine[Any, Any, None]) -> None:
@@ -297,21 +299,6 @@ def kserve_app(served: Served) -> ASGIApp:
 
 def _not_ready(request: Request, error: Exception) -> Response:
     return json_response({"error": str(error)}, 503)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    with contextlib.ExitStack() as opened:
-        try:
-            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            listener = opened.enter_context(socket.socket(family, kind, protocol))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(2048)
-        except OSError as error:
-            message = f"Can't listen on {host} port {port}: {error.strerror}; choose another --port."
-            raise ServingError(message) from None
-        opened.pop_all()
-    return listener
 
 
 def _now() -> datetime:

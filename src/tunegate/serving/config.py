@@ -29,7 +29,7 @@ class EngineConfig:
     model: what the engine at `url` calls the model, or a template of what it calls each version; by default the name
     clients use. parallel: over how many GPUs vLLM spreads the model; None for all. quantization: what the weights are
     rounded to before they are served. key: what the engine at `url` asks for. certificate: a file with the one that it
-    has, where no CA that is trusted anyway vouches for it.
+    has, where no CA that is trusted anyway vouches for it. control: where it gives leases, if versions share it.
     Raises UsageError that names the flag.
     """
 
@@ -40,8 +40,15 @@ class EngineConfig:
     quantization: Literal["int8", "int4", "fp8"] | None = None
     key: str | None = field(default=None, repr=False)
     certificate: Path | None = None
+    control: str | None = None
 
     def __post_init__(self) -> None:
+        if self.control and not self.url:
+            raise UsageError("--engine-control is where the engine at --engine-url gives leases; give both.")
+        if self.control and self.model:
+            raise UsageError(
+                "An engine with --engine-control calls each version by its digest; leave out --engine-model."
+            )
         if self.model and not self.url:
             raise UsageError("--engine-model says what the engine at --engine-url calls the model; give both.")
         if self.model and is_template(self.model):
@@ -49,8 +56,9 @@ class EngineConfig:
                 check_template(self.model)
             except ValueError as error:
                 raise UsageError(f"--engine-model can't be used: {error}.") from None
-        if self.url and not self.url.startswith(("http://", "https://")):
-            raise UsageError(f"--engine-url {self.url} is not a URL; write it as http://HOST:PORT.")
+        for option, url in (("--engine-url", self.url), ("--engine-control", self.control)):
+            if url and not url.startswith(("http://", "https://")):
+                raise UsageError(f"{option} {url} is not a URL; write it as http://HOST:PORT.")
         if self.parallel and self.program != "vllm":
             raise UsageError("--tensor-parallel-size is for --engine vllm; the embedded engine uses one device.")
         if self.certificate and not self.certificate.is_file():

@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 
 from tunegate.api.digest import short
-from tunegate.api.engine_names import absent_name, is_template, name_in_engine
+from tunegate.api.engine_names import NOBODY, absent_name, is_template, name_in_engine, shared_name
 from tunegate.api.errors import ServingError
 from tunegate.files import alone_with, default_cache, new_folder
 from tunegate.serving.config import ServeConfig
 from tunegate.serving.engines import transformers, vllm
+from tunegate.serving.engines.leased import Leased
 from tunegate.serving.engines.remote import Engine
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,9 @@ def start_engine(config: ServeConfig) -> Engine:
     engine, folder, version = config.engine, config.served.folder, config.served.version
     if engine.url is not None:
         url, name = engine.url.rstrip("/").removesuffix("/v1"), engine.model or config.model
+        if engine.control:
+            control, named = engine.control.rstrip("/"), shared_name(version)
+            return Leased(url, named, absent=NOBODY, control=control, version=version, store=config.store)
         if engine.model and is_template(name):
             return Engine(url, name_in_engine(name, version), absent=absent_name(name, version))
         return Engine(url, name)

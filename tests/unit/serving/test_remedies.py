@@ -27,7 +27,6 @@ from tunegate.api import environment
 from tunegate.api.versions import Producer, Release
 from tunegate.processes import Child, free_port
 from tunegate.prompts.library import BUILTIN
-from tunegate.serving.app import _listen
 from tunegate.serving.auth import Keys
 from tunegate.serving.config import EngineConfig, ServeConfig
 from tunegate.serving.engines import remote, transformers, vllm
@@ -35,6 +34,7 @@ from tunegate.serving.engines.heartbeat import Progress
 from tunegate.serving.engines.remote import Engine, Pulse
 from tunegate.serving.features import TRANSFORMERS, VLLM
 from tunegate.serving.launch import start_engine
+from tunegate.serving.listening import listen
 from tunegate.serving.parts import open_parts
 from tunegate.serving.version import ServedVersion
 from tunegate.store import Store
@@ -82,9 +82,9 @@ def test_tool_calls_are_asked_of_an_engine_that_reads_them() -> None:
 
 def test_another_port_is_listened_on() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        with refused("; choose another --port."):
-            _listen("127.0.0.1", taken.getsockname()[1])
-        _listen("127.0.0.1", free_port()).close()
+        with refused("; choose another "):
+            listen("127.0.0.1", taken.getsockname()[1])
+        listen("127.0.0.1", free_port()).close()
 
 
 def test_a_key_file_is_made_by_the_command_of_the_message_and_then_readable(tmp_path: Path) -> None:
@@ -383,5 +383,27 @@ def test_json_that_is_nested_too_deeply_is_asked_for_again(server: Server) -> No
     assert ask({"type": "object"})[0] == 200
 
 
+# of engines that versions share
+ELSEWHERE = {
+    ", and adapters alone, made by LoRA, share the engine of ": "test_whole_models_and_adapters_of_another_base",
+    " is on another base (": "test_whole_models_and_adapters_of_another_base",
+    "; the name of each is all 64 digits of its digest.": "test_whole_models_and_adapters_of_another_base",
+    "vLLM refuses …: ": "test_whole_models_and_adapters_of_another_base",
+    " has rank …, and the engine takes ": "test_what_one_adapter_of_several_can_not_be",
+    ", which vLLM can't do for one adapter of several": "test_what_one_adapter_of_several_can_not_be",
+    " has another chat template than its base": "test_what_one_adapter_of_several_can_not_be",
+    " ends its answers with token ": "test_what_one_adapter_of_several_can_not_be",
+    "; the engine starts again and fetches it anew. See who writes there.": "test_an_adapter_that_changes_on_the_disk",
+    "There is no place for ": "test_a_full_engine_names_what_it_has",
+    "The engine answered with other weights for ": "test_other_weights_are_found_out",
+    " answered with other weights than ": "test_other_weights_are_found_out",
+    " is an adapter; give the folder of its base": "test_an_engine_is_started_on_a_base",
+    "vLLM at … broke off ": "test_a_vllm_that_is_away",
+    " Start this server again.": "test_a_vllm_that_is_away",
+}
+
+
 def test_every_message_has_its_story() -> None:
     assert without_story("serving", Path(__file__)) == []
+    told = (Path(__file__).parent / "engines" / "test_shared.py").read_text()
+    assert all(f"\ndef {test}" in told for test in ELSEWHERE.values())

