@@ -233,6 +233,7 @@ words = argparse.ArgumentParser()
 words.add_argument("-m", choices=["vllm.entrypoints.openai.api_server"])
 for name in ("--model", "--served-model-name", "--host", "--port", "--max-model-len", "--tensor-parallel-size"):
     words.add_argument(name, required=True)
+words.add_argument("--kv-cache-memory-bytes")  # where there is no GPU
 words.add_argument("--structured-outputs-config", type=json.loads, required=True)
 asked = words.parse_args()
 assert os.path.isfile(asked.model + "/config.json") and asked.host == "127.0.0.1", asked

@@ -36,12 +36,13 @@ CHECK_EVERY = 3  # renewals
 # Of the mean difference of log-probabilities. Half precision on one side, float32 or another card on the other: see
 # docs/engines.md for what was measured. The same engine repeats itself far better; what other requests are computed
 # beside changes its last digits alone.
-KEPT_BOUND, REPEATED_BOUND = 0.1, 0.03
+KEPT_BOUND, REPEATED_BOUND = 0.1, 0.06
 # Where no evaluation kept any: every vocabulary has these, and other weights find them otherwise likely.
 ANY_TOKENS = ((11, 42, 7, 64, 23, 90, 35, 58, 16, 77, 49, 3), (88, 5, 61, 30, 72, 14, 97, 26, 53, 9, 44, 81))
 # Before its first good look a server does not know when one before it had its last: that looked as often as we do.
 _UNKNOWN = timedelta(seconds=2 * CHECK_EVERY * RENEW_SECONDS)
 _ASKING = aiohttp.ClientTimeout(total=30)
+_LOOKING = aiohttp.ClientTimeout(total=60)  # it waits its turn on a busy engine, and a lease outlives that
 _LOADING = aiohttp.ClientTimeout(total=remote.START_SECONDS)  # an adapter is fetched, and others before it
 _WAIT_SECONDS = 1.0
 
@@ -108,7 +109,7 @@ class Leased(Engine):
         if self.check.good is None:
             await asyncio.to_thread(self._read_probes)
         try:
-            await self._look(session)
+            await self._look(session, _LOADING)  # vLLM compiles what tells log-probabilities when it is first asked
         except EngineLost as lost:
             raise ServingError(f"{lost} Start this server again.") from None
         if self.check.wrong:
@@ -121,7 +122,7 @@ class Leased(Engine):
                 for _ in range(CHECK_EVERY):
                     await asyncio.sleep(RENEW_SECONDS)
                     await self._renew(session, _ASKING)
-                await self._look(session)
+                await self._look(session, _LOOKING)
                 if self.check.wrong:
                     return
         except EngineLost as lost:
@@ -150,11 +151,11 @@ class Leased(Engine):
         if status != 200:
             raise EngineLost(f"The engine at {self.control} says {status}: {_error_of(text)}")
 
-    async def _look(self, session: aiohttp.ClientSession) -> None:
+    async def _look(self, session: aiohttp.ClientSession, timeout: aiohttp.ClientTimeout) -> None:
         """Compare what answers by our name with what should. Raises EngineLost where nothing does."""
         began = datetime.now(UTC)
         body = {"model": self.model, "prompt": self.check.tokens, "max_tokens": 1, "prompt_logprobs": 0}
-        status, text = await self._ask(session, "POST", f"{self.url}/v1/completions", body, _ASKING)
+        status, text = await self._ask(session, "POST", f"{self.url}/v1/completions", body, timeout)
         if status != 200:
             raise EngineLost(
                 f"The engine at {self.url} refuses to tell log-probabilities, with status {status}: {text}"

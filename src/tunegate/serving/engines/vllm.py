@@ -27,6 +27,7 @@ _PARSERS = (
 )
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 - what others may have asked for
+_CACHE_BYTES = 1 << 30  # for keys and values, where there is no GPU
 _STRUCTURED = '{"backend":"xgrammar","disable_any_whitespace":true}'
 
 
@@ -69,6 +70,8 @@ def start(folder: Path, model: str, log: Path, parallel: int | None = None, shar
     parser = tool_parser(template_of(folder))
     if parser:
         argv += ["--enable-auto-tool-choice", "--tool-call-parser", parser]
+    # of a machine's own memory it would take nearly all, and not start where others have some of it
+    argv += [] if gpus else ["--kv-cache-memory-bytes", str(_CACHE_BYTES)]
     env = {**ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1"}  # without that it would report to its makers
     if sharing:
         argv += sharing.words

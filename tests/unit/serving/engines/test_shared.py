@@ -34,7 +34,7 @@ from tunegate.api.engine_names import NOBODY, shared_name
 from tunegate.api.errors import NotFoundError, ServingError
 from tunegate.api.evaluation import Evaluation, Metric, Probe
 from tunegate.api.pinned import Pinned, storage_uri
-from tunegate.api.versions import BaseModel, Manifest, ModelVersion, Producer, Release
+from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
 from tunegate.feedback import struck
 from tunegate.models.mount import deliver
 from tunegate.processes import Child, answers, free_port
@@ -81,8 +81,8 @@ class Shop:
         name = f"shop/run/checkpoint-{step}"
         return self.store.publish(folder, name, release=Release(**given), producer=MADE)
 
-    def manifest(self, version: ModelVersion) -> Manifest:
-        return self.store.manifest(version.name)
+    def made(self, version: ModelVersion) -> Path:
+        return self.folder / f"made-{version.name.rpartition('-')[2]}"
 
 
 @pytest.fixture
@@ -92,15 +92,15 @@ def shop(store: Store, foundation: ModelVersion, lora: Path, tmp_path: Path) -> 
 
 @dataclass
 class Running:
-    """An engine: a stand-in of vLLM, and our control in front of it. `now`: what the clock of the leases says."""
+    """An engine: vLLM or its stand-in at `url`, and our control beside it. `now`: what the clock of the leases says."""
 
-    vllm: Vllm
     adapters: Adapters
     control: Control
     session: aiohttp.ClientSession
     url: str
     control_url: str
-    clock: dict[str, float] = field(default_factory=lambda: {"now": 0.0})
+    clock: dict[str, float]
+    vllm: Vllm = field(default_factory=lambda: Vllm(""))
 
     async def put(self, version: ModelVersion, **given: Any) -> tuple[int, str]:
         url = f"{self.control_url}/adapters/{given.pop('name', shared_name(version))}"
@@ -122,22 +122,33 @@ async def serve(app: web.Application) -> tuple[web.AppRunner, str]:
 
 
 @asynccontextmanager
-async def engine(shop: Shop, base: Path, most: int = 2, rank: int = 8) -> AsyncIterator[Running]:
-    vllm, clock = Vllm(shared_name(shop.base)), {"now": 0.0}
-    behind, url = await serve(vllm.application())
+async def beside(url: str, shop: Shop, base: Path, most: int, rank: int) -> AsyncIterator[Running]:
+    """Our control beside the vLLM at `url`."""
+    clock = {"now": 0.0}
     async with remote.session() as session:
-        manifest = shop.manifest(shop.base)
+        manifest = shop.store.manifest(shop.base.name)
         adapters = Adapters(manifest, base, url, session, shop.store, most=most, rank=rank, clock=lambda: clock["now"])
         control = Control(adapters)
         control.is_warm = True
         runner, control_url = await serve(control.application())
         try:
-            yield Running(vllm, adapters, control, session, url, control_url, clock)
+            yield Running(adapters, control, session, url, control_url, clock)
         finally:
             await runner.cleanup()
-            await behind.cleanup()
             if control.over.done():
                 control.over.exception()
+
+
+@asynccontextmanager
+async def engine(shop: Shop, base: Path, most: int = 2, rank: int = 8) -> AsyncIterator[Running]:
+    standin = Vllm(shared_name(shop.base))
+    behind, url = await serve(standin.application())
+    try:
+        async with beside(url, shop, base, most, rank) as running:
+            running.vllm = standin
+            yield running
+    finally:
+        await behind.cleanup()
 
 
 def leased_by(running: Running, shop: Shop, version: ModelVersion) -> Leased:
@@ -147,8 +158,12 @@ def leased_by(running: Running, shop: Shop, version: ModelVersion) -> Leased:
     )
 
 
-def keep_probes(shop: Shop, version: ModelVersion, weights: str) -> None:
-    probes = tuple(Probe(tokens=tokens, logprobs=tuple(logprobs(weights, tokens))) for tokens in TOKENS)
+def probes_of(weights: str) -> tuple[Probe, ...]:
+    return tuple(Probe(tokens=tokens, logprobs=tuple(logprobs(weights, tokens))) for tokens in TOKENS)
+
+
+def keep(shop: Shop, version: ModelVersion, probes: tuple[Probe, ...]) -> None:
+    """As an evaluation does."""
     result = Evaluation(
         version=version.name,
         digest=version.digest,
@@ -174,7 +189,7 @@ def test_an_adapter_is_there_for_as_long_as_its_lease_is_renewed(shop: Shop, bas
             assert running.vllm.loads == [shared_name(one), shared_name(two)]
             assert await running.ask(shop.base) == "base"
             told = await running.ask(one), await running.ask(two)
-            assert told == tuple(fingerprint(shop.folder / f"made-{step}") for step in (1, 2))
+            assert told == (fingerprint(shop.made(one)), fingerprint(shop.made(two)))
 
             running.clock["now"] = LEASE_SECONDS - 1
             assert (await running.put(two))[0] == 200
@@ -308,7 +323,7 @@ def test_an_adapter_that_changes_on_the_disk_ends_the_engine(shop: Shop, base: P
                 await running.control.watch()
         async with engine(shop, base) as running:
             assert (await running.put(version))[0] == 200
-            assert running.vllm.loaded[shared_name(version)] == fingerprint(shop.folder / "made-1")
+            assert running.vllm.loaded[shared_name(version)] == fingerprint(shop.made(version))
 
     asyncio.run(main())
 
@@ -318,7 +333,7 @@ def test_other_weights_are_found_out_struck_and_told_to_the_engine(
 ) -> None:
     monkeypatch.setattr(leased, "RENEW_SECONDS", 0.01)
     version = shop.tuned(1)
-    keep_probes(shop, version, fingerprint(shop.folder / "made-1"))
+    keep(shop, version, probes_of(fingerprint(shop.made(version))))
 
     async def main() -> None:
         async with engine(shop, base) as running:
@@ -347,7 +362,7 @@ def test_other_weights_are_found_out_struck_and_told_to_the_engine(
 
 def test_a_version_that_answers_as_another_from_the_start_gets_no_traffic(shop: Shop, base: Path) -> None:
     version = shop.tuned(1)
-    keep_probes(shop, version, "what was evaluated")
+    keep(shop, version, probes_of("what was evaluated"))
     before = datetime.now(UTC)
 
     async def main() -> None:
@@ -400,18 +415,18 @@ def test_an_engine_that_starts_again_has_its_adapters_with_the_next_renewal(
             assert not waiting.done()
             running.control.is_warm = True
             await waiting
-            assert await running.ask(version) == fingerprint(shop.folder / "made-1")
+            assert await running.ask(version) == fingerprint(shop.made(version))
         assert not struck.read(shop.store)
 
     asyncio.run(main())
 
 
 def test_last_digits_that_differ_are_no_other_weights() -> None:
-    probes = tuple(Probe(tokens=tokens, logprobs=tuple(logprobs("a", tokens))) for tokens in TOKENS)
+    probes = probes_of("a")
     check = Check(probes)
     kept = [[*probe.logprobs] for probe in probes]
 
-    assert not check.judge([[each + KEPT_BOUND / 2 for each in row] for row in kept])
+    assert not check.judge([[each + KEPT_BOUND * 0.9 for each in row] for row in kept])
     assert "in its evaluation" in check.judge([[each + KEPT_BOUND * 1.1 for each in row] for row in kept])
     assert "when this server first asked" in check.judge(kept)
     assert mean_difference(kept, kept[:1]) == float("inf")
@@ -434,7 +449,7 @@ def test_a_vllm_that_is_away_is_started_again_and_so_are_those_before_it(
             await served.until_warm(running.session)
 
             away = Adapters(
-                shop.manifest(shop.base),
+                shop.store.manifest(shop.base.name),
                 base,
                 f"http://127.0.0.1:{free_port()}",
                 running.session,
@@ -492,7 +507,7 @@ def test_the_programs_find_each_other_and_end_with_each_other(shop: Shop, tmp_pa
             with urllib.request.urlopen(
                 urllib.request.Request(f"http://127.0.0.1:{front}/v1/chat/completions", body), timeout=100
             ) as reply:
-                assert json.load(reply)["choices"][0]["message"]["content"] == fingerprint(tmp_path / "made-1")
+                assert json.load(reply)["choices"][0]["message"]["content"] == fingerprint(shop.made(version))
 
             os.kill(process_of(str(standin), port), signal.SIGKILL)
             wait_for(lambda: shared.exit_code is not None, what="the engine to end with vLLM")
