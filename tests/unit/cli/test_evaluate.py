@@ -300,6 +300,7 @@ def test_an_engine_that_has_the_weights_is_asked_by_the_version_s_name_also_behi
     )
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_a_release_is_measured_as_it_is_served_and_its_index_besides(
     store: Store, version: ModelVersion, choice: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -166,6 +166,7 @@ def set_writable(folder: Path, writable: bool) -> None:
         path.chmod((0o755 if path.is_dir() else 0o644) if writable else (0o555 if path.is_dir() else 0o444))
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_a_mounted_folder_is_served_while_the_store_is_down(
     version: ModelVersion, mounted: Path, engine: StandIn, tmp_path: Path
 ) -> None:
@@ -182,6 +183,7 @@ def test_a_mounted_folder_is_served_while_the_store_is_down(
         assert judge(url, answer.parse().id) == 503  # the verdict can't be kept now
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_a_release_without_weights_is_served_in_front_of_an_engine_that_knows_the_version_by_name(
     version: ModelVersion, store: Store, tmp_path: Path
 ) -> None:
@@ -214,6 +216,7 @@ def where(store: Store) -> list[str]:
     return ["--store", store.uri, *(["--endpoint-url", store.endpoint_url] if store.endpoint_url else [])]
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_a_mounted_folder_that_differs_is_never_served(mounted: Path, tmp_path: Path) -> None:
     set_writable(mounted, True)
     body = (mounted / "model.safetensors").read_bytes()
@@ -242,6 +245,7 @@ web.run_app(StandIn(model=asked.served_model_name, own_ids=True).application(), 
 """
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_vllm_is_started_on_the_folder_and_asked_by_the_served_name(mounted: Path, tmp_path: Path) -> None:
     program = tmp_path / "bin" / "python"
     program.parent.mkdir()
@@ -261,6 +265,7 @@ def test_vllm_is_started_on_the_folder_and_asked_by_the_served_name(mounted: Pat
     assert told["estimate"].startswith("weights take 0.0 GiB of each of 1 GPUs")
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_weights_are_rounded_once_where_it_is_asked_for(version: ModelVersion, engine: StandIn, tmp_path: Path) -> None:
     for log in ("first", "second"):
         with serving(tmp_path / log, version.name, "--quantization", "int8") as (child, url):
@@ -272,6 +277,7 @@ def test_weights_are_rounded_once_where_it_is_asked_for(version: ModelVersion, e
     assert "tunegate quantize" in (tmp_path / "first").read_text()
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_sigterm_lets_answers_end_and_leaves_nothing(version: ModelVersion, engine: StandIn, tmp_path: Path) -> None:
     engine.healthy = False
     with serving(tmp_path / "log", version.digest, "--engine-url", engine.url) as (child, url):
@@ -293,6 +299,7 @@ def test_sigterm_lets_answers_end_and_leaves_nothing(version: ModelVersion, engi
     assert not processes_about(tmp_path)
 
 
+@pytest.mark.usefixtures("forked_programs")
 @pytest.mark.parametrize("way", ["flag", "environment"])
 def test_a_server_takes_no_longer_than_its_grace(
     version: ModelVersion, engine: StandIn, tmp_path: Path, way: str
@@ -313,6 +320,7 @@ def test_a_server_takes_no_longer_than_its_grace(
             list(stream)
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_a_verdict_outlives_the_server_and_waits_for_the_store(
     tiny: Path, engine: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stack: ExitStack
 ) -> None:
@@ -345,6 +353,7 @@ def test_a_verdict_outlives_the_server_and_waits_for_the_store(
     assert sorted(logged) == sorted(ids), "the first server could not send what it had logged"
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_keys_rotate_and_neither_key_nor_question_is_printed(
     version: ModelVersion, engine: StandIn, tmp_path: Path
 ) -> None:
@@ -379,6 +388,7 @@ def test_keys_rotate_and_neither_key_nor_question_is_printed(
         assert secret not in said
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_a_port_in_use_is_one_clear_sentence(version: ModelVersion, engine: StandIn, tmp_path: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]

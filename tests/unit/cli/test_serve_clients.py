@@ -6,7 +6,6 @@ import gc
 import itertools
 import json
 import runpy
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from dashscope import Generation
 from langchain_openai import ChatOpenAI
 
 from tests.apiserver import REPOSITORY
+from tests.forking import Forking
 from tunegate.api.versions import Producer, Release
 from tunegate.processes import Child, answers, free_port
 from tunegate.store import EmbeddedStore, Store
@@ -33,7 +33,9 @@ TOKENS = 12
 
 
 @pytest.fixture(scope="module")
-def url(embedded_store: EmbeddedStore, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(
+    embedded_store: EmbeddedStore, base: Path, forking_process: Forking, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("clients")
     uri = f"{embedded_store.uri}/clients"
     port = free_port()
@@ -43,7 +45,7 @@ def url(embedded_store: EmbeddedStore, base: Path, tmp_path_factory: pytest.Temp
             patch.setenv(name, value)
         store, made = Store.open(uri, endpoint_url=embedded_store.endpoint_url), Producer(kind="test")
         store.publish(base, "shop/base/checkpoint-0", release=Release(format="huggingface"), producer=made)
-        argv = [sys.executable, "-m", "tunegate", "serve", "shop/base/checkpoint-0", "--port", str(port)]
+        argv = [forking_process.python, "-m", "tunegate", "serve", "shop/base/checkpoint-0", "--port", str(port)]
         with Child.start("the server", argv, log=folder / "log") as child:
             child.wait_until(lambda: answers(f"http://127.0.0.1:{port}/v2/health/ready"), seconds=120)
             yield f"http://127.0.0.1:{port}"

@@ -75,6 +75,7 @@ async def streamed(url: str, model: str) -> list[str]:
         return list(await asyncio.gather(*map(ask, QUESTIONS)))
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_a_prefix_is_served_as_peft_answers(version: ModelVersion, base: Path, prefix: Path, tmp_path: Path) -> None:
     port = free_port()
     argv = [sys.executable, "-m", "tunegate", "serve", version.name, "--port", str(port)]
@@ -92,6 +93,7 @@ def test_a_prefix_is_served_as_peft_answers(version: ModelVersion, base: Path, p
     assert not processes_about(tmp_path)
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_a_p_tuned_model_in_int8_is_served_by_continuous_batching(base: Path, tmp_path: Path) -> None:
     whole = merge_adapter(base, make_prompt(base, tmp_path / "adapter"), tmp_path / "whole")
     quantize(whole, tmp_path / "int8", "int8")

@@ -32,6 +32,7 @@ from tunegate.store import EmbeddedStore, Store
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("forked_programs"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # clients leave sockets to the garbage collector
 ]
 RETURNS: list[Any] = [{"role": "user", "content": "How many days do I have to send something back?"}]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.forking import Forking
 from tests.unit.training import forked
 from tests.unit.training.alone import train_here
 from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues
@@ -61,8 +62,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    with forked.forks() as running:
+def forks(forking_process: Forking) -> Iterator[Forks]:
+    with forked.forks(forking_process.python) as running:
         yield running
 
 

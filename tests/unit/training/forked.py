@@ -54,10 +54,9 @@ class Forks:
 
 
 @contextmanager
-def forks() -> Iterator[Forks]:
-    with subprocess.Popen(
-        [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
+def forks(python: str) -> Iterator[Forks]:
+    words = [python, "-m", __name__]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         yield Forks(server)
 
 

@@ -29,9 +29,9 @@ def start_under_torchrun(config: TrainConfig, *options: str, stderr: int | None 
     return _torchrun(*options, "-m", *command, stderr=stderr)
 
 
-def start_script_under_torchrun(script: Path, *words: str) -> subprocess.Popen[str]:
-    """A program of the test's in two ranks, which finds the modules of the tests."""
-    return _torchrun(str(script), *words, PYTHONPATH=str(Path(__file__).parents[3]))
+def start_module_under_torchrun(module: str, *words: str) -> subprocess.Popen[str]:
+    """A program of the tests' in two ranks."""
+    return _torchrun("-m", module, *words, PYTHONPATH=str(Path(__file__).parents[3]))
 
 
 def _torchrun(*words: str, stderr: int | None = None, **variables: str) -> subprocess.Popen[str]:

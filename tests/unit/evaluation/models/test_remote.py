@@ -60,6 +60,7 @@ def served(
         yield version, url
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_a_version_scores_the_same_where_it_is_served(
     served: tuple[ModelVersion, str], learned: Path, business_folder: Path
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from tests.forking import Forking
 from tunegate.api.versions import Release
 from tunegate.serving.engines import remote
 from tunegate.serving.engines import transformers as engines
@@ -54,12 +55,13 @@ def test_a_seed_draws_the_same_at_the_same_place_and_not_always_the_same() -> No
 
 
 @pytest.fixture(scope="module")
-def engine(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def engine(base: Path, forking_process: Forking, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     async def until_warm() -> None:
         async with remote.session() as session:
             await running.until_warm(session)
 
-    with engines.start(base, Release(format="huggingface"), tmp_path_factory.mktemp("engine") / "log") as running:
+    log = tmp_path_factory.mktemp("engine") / "log"
+    with forking_process.instead(), engines.start(base, Release(format="huggingface"), log) as running:
         asyncio.run(until_warm())
         yield running
 

@@ -128,6 +128,7 @@ def elastic(port: int, nodes: str = "2:2") -> Callable[[int], dict[str, str]]:
     return variables
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_two_nodes_train_as_two_processes_do(full: Run, shop: Shop, tmp_path: Path, stack: ExitStack) -> None:
     config = shop.config("nodes", run="nodes", nproc_per_node=1)
     job = stack.enter_context(Job(config, tmp_path, fixed(free_port())))
@@ -145,6 +146,7 @@ def test_two_nodes_train_as_two_processes_do(full: Run, shop: Shop, tmp_path: Pa
     assert again.wait(1) == 0  # published: nobody is waited for
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_a_node_stays_until_the_first_has_published_what_is_left(
     full: Run, shop: Shop, tmp_path: Path, stack: ExitStack
 ) -> None:
@@ -199,6 +201,7 @@ def test_a_lost_node_is_not_waited_for_where_fewer_will_do(
     )
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_a_killed_rank_is_started_again_within_the_same_run(
     full: Run, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ from tunegate.training.run.layout import STOP, VERSIONS, failure_path, failures
 from tunegate.training.run.preemption import stoppable
 from tunegate.training.run.progress import read_log
 
+pytestmark = pytest.mark.usefixtures("forked_programs")
 MANY = 40  # epochs, so that the signal comes long before the end
 
 

@@ -21,7 +21,7 @@ from tests.unit.training.watching import (
     losses_of,
     ranks_of,
     start,
-    start_script_under_torchrun,
+    start_module_under_torchrun,
     start_under_torchrun,
     wait_beside,
     weights_of,
@@ -40,7 +40,10 @@ from tunegate.training.run.progress import read_log
 
 STEPS = [3, 6, 9, 12]
 # What DeepSpeed, accelerate, peft and torch think of one another's names.
-pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "FutureWarning")]
+pytestmark = [
+    *(pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "FutureWarning")),
+    pytest.mark.usefixtures("forked_programs"),
+]
 
 
 def test_every_epoch_becomes_a_version_that_says_how_it_was_made(full: Run, shop: Shop) -> None:
@@ -182,33 +185,11 @@ def test_ranks_of_a_launcher_of_the_users_are_started_anew(full: Run, shop: Shop
     assert weights_of(output) == weights_of(full.output)
 
 
-RANK = """
-import sys
-from pathlib import Path
-from tests.waiting import wait_for
-from tunegate.api.codec import from_json
-from tunegate.api.versions import ModelVersion
-from tunegate.training import TrainConfig
-from tunegate.training.launch.external import train
-
-def report(news):
-    if isinstance(news, ModelVersion) and news.name.endswith("-12"):
-        (folder / "held").touch()
-        wait_for((folder / "go").exists)
-
-folder = Path(sys.argv[1])
-config = from_json((folder / "config.json").read_bytes(), TrainConfig, "config")
-if not train(config, report):
-    (folder / "over").touch()
-"""
-
-
 def test_every_rank_stays_until_the_last_upload_is_done(shop: Shop, tmp_path: Path) -> None:
     """Kubeflow's controller ends the other pods of an elastic job as soon as one has ended."""
     config = shop.config("stays", run="stays")
-    (tmp_path / "rank.py").write_text(RANK)
     (tmp_path / "config.json").write_bytes(to_json(config))
-    launched = start_script_under_torchrun(tmp_path / "rank.py", str(tmp_path))
+    launched = start_module_under_torchrun("tests.unit.training.staying", str(tmp_path))
     try:
         wait_beside(launched, (tmp_path / "held").exists)
         with suppress(AssertionError):
