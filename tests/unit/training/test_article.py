@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from tests.forking import Forking
 from tests.unit.training.article import PARAMS
 from tests.unit.training.builders import texts, write_info
 from tunegate.models import make_tiny
@@ -62,6 +63,7 @@ class Desk:
 
     folder: Path
     cache: Path
+    python: str  # what torch's launchers start ranks with; deepspeed's starts real ones
 
     def run(self, launcher: str, more: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
         """The article's words, expanded by a shell as theirs were."""
@@ -69,6 +71,7 @@ class Desk:
         places = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "TUNEGATE_CACHE": str(self.cache)}
         quiet = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
         environment = {**os.environ, **places, **quiet, "port": str(free_port()), "fp16": "False", "bf16": "True"}
+        environment |= {"PYTHON_EXEC": self.python}
         environment.pop("TUNEGATE_STORE", None)
         script = f"{words}\n{LAUNCHERS[launcher]} ${{params}} {more}"
         return subprocess.run(
@@ -99,11 +102,11 @@ def rows(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def lay_out(folder: Path, cache: Path, made: list[dict[str, Any]]) -> Desk:
+def lay_out(folder: Path, forking: Forking, made: list[dict[str, Any]]) -> Desk:
     write_info(folder / "data", xuanji={"file_name": "xuanji.json"})
     (folder / "data/xuanji.json").write_text(json.dumps(made, ensure_ascii=False))
     (folder / "ds_config.json").write_text(json.dumps(DEEPSPEED))
-    return Desk(folder, cache)
+    return Desk(folder, folder.parent / "cache", forking.python)
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +117,10 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(room: Path) -> Desk:
+def trained(room: Path, forking_process: Forking) -> Desk:
     """The article's run, from its beginning to its end."""
     # One row can't be used, of which less than a hundredth is allowed.
-    desk = lay_out(room / "torchrun", room / "cache", [*rows(ROWS), {"instruction": "没有回答", "output": ""}])
+    desk = lay_out(room / "torchrun", forking_process, [*rows(ROWS), {"instruction": "没有回答", "output": ""}])
     done = desk.run("torchrun")
     assert done.returncode == 0, done.stdout + done.stderr
     return desk
@@ -133,8 +136,10 @@ def test_the_command_runs_to_its_end_under_torchrun(trained: Desk) -> None:
 
 
 @pytest.mark.parametrize("launcher", ["launch", "deepspeed"])
-def test_the_command_runs_to_its_end_under_the_other_launchers(room: Path, launcher: str) -> None:
-    desk = lay_out(room / launcher, room / "cache", rows(32))
+def test_the_command_runs_to_its_end_under_the_other_launchers(
+    room: Path, forking_process: Forking, launcher: str
+) -> None:
+    desk = lay_out(room / launcher, forking_process, rows(32))
 
     done = desk.run(launcher)
 
