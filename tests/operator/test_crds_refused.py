@@ -42,7 +42,7 @@ REFUSED = [
     pytest.param(version(format="prompt-adapter"), "an adapter needs base", id="prompt-without-base"),
     pytest.param(
         version(base={**BASE, "uri": "s3://models/shop/base/checkpoint-0"}),
-        "a folder in the store begins with s3:// or oss:// and ends in '/'",
+        "a folder in the store begins with s3://, oss:// or tunegate:// and ends in '/'",
         id="version-base-without-slash",
     ),
     pytest.param(version(base={**BASE, "digest": HEX}), "spec.base.digest", id="version-base-digest"),

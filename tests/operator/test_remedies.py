@@ -9,12 +9,13 @@ import pytest
 import yaml
 
 from tests.apiserver import OWN_CRDS
-from tests.operator.objects import BASE, GATE, Api, Object, policy, promotion, version
+from tests.operator.objects import BASE, GATE, HEX, Api, Object, policy, promotion, version
 from tests.operator.running import POLICY_NAME, Shop
 from tunegate.api.labels import MANAGED_BY, POLICY
 from tunegate_operator import kinds
 
 pytestmark = pytest.mark.usefixtures("tunegate_crds")
+PINNED = f"tunegate://sha256-{HEX}/shop/base/checkpoint-0/"
 SLASH = "s3://models/shop/run-7/checkpoint-800/"
 
 
@@ -38,9 +39,14 @@ CREATED = [
     Case("name must begin with ", version(model="toys"), version(model="shop")),
     Case("an adapter needs base", version(format="lora-adapter"), version(format="lora-adapter", base=BASE)),
     Case(
-        "a folder in the store begins with s3:// or oss:// and ends in '/'",
+        "a folder in the store begins with s3://, oss:// or tunegate:// and ends in '/'",
         version(base={**BASE, "uri": BASE["uri"][:-1]}),
         version(base=BASE),
+    ),
+    Case(
+        "a folder in the store begins with s3://, oss:// or tunegate:// and ends in '/'",
+        version(base={**BASE, "uri": PINNED[:-1]}),
+        version(base={**BASE, "uri": PINNED}),
     ),
     Case("metadata.name must be at most 35 characters", policy("a" * 36), policy("a" * 35)),
     Case(
