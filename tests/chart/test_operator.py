@@ -37,6 +37,7 @@ def test_the_operator_is_told_what_the_values_say() -> None:
     assert json.loads(told.pop("initializer-pods"))["resources"]["limits"] == {"memory": "1Gi"}
     brings = {"name": "INITIALIZER_IMAGE", "value": "tunegate/storage-initializer:0.1.0"}
     assert brings in _container(objects)["env"]
+    assert {"name": "ENGINE_IMAGE", "value": "tunegate/predictor-vllm:0.1.0"} in _container(objects)["env"]
     assert told == {
         "store": "oss://models/shop",
         "endpoint-url": "https://oss.example",
@@ -44,6 +45,7 @@ def test_the_operator_is_told_what_the_values_say() -> None:
         "feedback-secret": "signing",
         "evaluation-image": "$(EVALUATION_IMAGE)",
         "initializer-image": "$(INITIALIZER_IMAGE)",
+        "engine-image": "$(ENGINE_IMAGE)",
         "serving-runtime": "tunegate-predictor-0-1-0",
         "vllm-runtime": "tunegate-predictor-vllm-0-1-0",
         "serving-resources": '{"limits":{"memory":"4Gi"},"requests":{"cpu":"1","memory":"2Gi"}}',

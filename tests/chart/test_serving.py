@@ -146,6 +146,16 @@ def test_engines_are_reached_by_predictors_evaluations_and_their_own_pods_alone(
     assert among["podSelector"] == spec["podSelector"]
 
 
+def test_engines_that_versions_share_are_reached_by_predictors_alone() -> None:
+    objects = render({"networkPolicy": {"enabled": True}})
+    spec = pick(objects, "NetworkPolicy", "tunegate-shared-engines")["spec"]
+    assert spec["podSelector"]["matchExpressions"] == [{"key": "tunegate.io/base", "operator": "Exists"}]
+    (askers,) = spec["ingress"]
+    of_predictors = pick(objects, "NetworkPolicy", "tunegate-predictors")["spec"]
+    assert [each["podSelector"] for each in askers["from"]] == [of_predictors["podSelector"]]
+    assert askers["ports"] == [{"port": 8080}, {"port": 8081}]
+
+
 @pytest.mark.parametrize(
     ("image", "is_new"),
     [({"tag": "0.1.1"}, True), ({"digest": "sha256:" + "0" * 64}, True), ({}, False)],

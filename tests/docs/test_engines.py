@@ -21,8 +21,15 @@ def test_the_policy_of_the_page_gives_each_version_an_engine_of_two_pods() -> No
     assert serving.llm_inference_service.parallelism.pods == 2
 
 
+def test_the_policy_of_the_page_has_versions_share_an_engine_with_the_bounds_that_there_are_by_default() -> None:
+    serving = read_policy_file(POLICIES[1].encode(), "docs/engines.md").serving
+    assert serving.share_base
+    assert serving.shared_engine
+    assert (serving.shared_engine.max_adapters, serving.shared_engine.max_rank) == (8, 64)
+
+
 def test_the_policy_of_the_page_asks_an_engine_for_each_version_by_the_name_that_the_page_gives() -> None:
-    _, text = POLICIES
+    *_, text = POLICIES
     url = read_policy_file(text.encode(), "docs/engines.md").serving.url
     assert url
     assert f"`{name_in_engine(url.model, make_version('run-7', step=80))}`" in PAGE

@@ -110,6 +110,12 @@ class Hands:
             self.deploy(isvc)
         for engine in self._list(kinds.LLM_INFERENCE_SERVICE) if self.serve else ():
             self.run_engine(engine)
+        for deployment in self._list(kinds.DEPLOYMENT) if self.serve else ():
+            if "tunegate.io/base" in deployment["metadata"]["labels"] and not deployment.get("status", {}):
+                ready = {"type": "Available", "status": "True", "lastTransitionTime": _now()}
+                self.status(
+                    deployment, {"replicas": 1, "availableReplicas": 1, "readyReplicas": 1, "conditions": [ready]}
+                )
         for route in self._list(kinds.HTTP_ROUTE) if self.route else ():
             parents, generation = route.get("status", {}).get("parents", ()), route["metadata"]["generation"]
             if not parents or parents[-1]["conditions"][0]["observedGeneration"] != generation:

@@ -48,6 +48,16 @@ CREATED = [
         version(base={**BASE, "uri": PINNED[:-1]}),
         version(base={**BASE, "uri": PINNED}),
     ),
+    Case(
+        "shareBase is for engine: VLLM",
+        policy(serving={"shareBase": True}),
+        policy(serving={"shareBase": True, "engine": "VLLM"}),
+    ),
+    Case(
+        "sharedEngine is the engine of shareBase: true",
+        policy(serving={"engine": "VLLM", "sharedEngine": {"maxRank": 16}}),
+        policy(serving={"engine": "VLLM", "shareBase": True, "sharedEngine": {"maxRank": 16}}),
+    ),
     Case("metadata.name must be at most 35 characters", policy("a" * 36), policy("a" * 35)),
     Case(
         "every suite that a gate names must be one of suites",

@@ -15,6 +15,8 @@ MODEL = f"{GROUP}/model"
 RUN = f"{GROUP}/run"
 # Label: the short digest of the version that an object is about.
 VERSION = f"{GROUP}/version"
+# Label: the short digest of the base whose versions share an engine.
+BASE = f"{GROUP}/base"
 # Label: the suite that an evaluation Job measures.
 SUITE = f"{GROUP}/suite"
 

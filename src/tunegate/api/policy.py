@@ -295,6 +295,14 @@ def _listed(where: str, found: Any, key: str) -> list[dict[str, Any]]:
     raise ValueError(f"{where} has to be a list in which each has a {key}")
 
 
+class SharedEngine(Placement, frozen=True, kw_only=True):
+    """The engine of a base that all versions on it share: one pod. max_adapters: how many it has loaded at once, each
+    of a rank of at most `max_rank`."""
+
+    max_adapters: Annotated[int, Meta(ge=1, le=256)] = 8
+    max_rank: Annotated[int, Meta(ge=1, le=512)] = 64
+
+
 class ServingPods(Placement, frozen=True, kw_only=True):
     """One version's servers.
 
@@ -302,6 +310,7 @@ class ServingPods(Placement, frozen=True, kw_only=True):
     Empty: the one that the node selector names, or nobody knows.
     url: where the engine is, for `URL` alone: it has the weights, and the servers none.
     llm_inference_service: the engine of each version, for `LLMInferenceService` alone: the same holds.
+    share_base: whether versions of one base share an engine, for `VLLM` alone: the same holds. shared_engine: its pod.
     ready_timeout_seconds: how long a new server may take before it counts as failed.
     unavailable_seconds: how long one that had traffic may be away before it counts as failed.
     """
@@ -311,17 +320,28 @@ class ServingPods(Placement, frozen=True, kw_only=True):
     card: str = ""
     url: UrlEngine | None = None
     llm_inference_service: LLMInferenceService | None = None
+    share_base: bool = False
+    shared_engine: SharedEngine | None = None
     ready_timeout_seconds: Seconds = 1800
     unavailable_seconds: Seconds = 120
 
     @property
     def has_weights(self) -> bool:
         """Whether the servers have the weights, and no engine that they stand in front of."""
-        return self.url is None and self.llm_inference_service is None
+        return self.url is None and not self.has_made_engine
+
+    @property
+    def has_made_engine(self) -> bool:
+        """Whether they stand in front of an engine that the operator makes."""
+        return self.share_base or self.llm_inference_service is not None
 
     def __post_init__(self) -> None:
         if self.card and self.engine != "VLLM":
             raise ValueError("serving.card is for engine: VLLM, whose GPUs are known to be needed; leave it out")
+        if self.share_base and self.engine != "VLLM":
+            raise ValueError("serving.shareBase is for engine: VLLM, which loads adapters while it runs; leave it out")
+        if self.shared_engine and not self.share_base:
+            raise ValueError("serving.sharedEngine is the engine of shareBase: true; give both, or leave it out")
         if (self.engine == "URL") != (self.url is not None):
             raise ValueError("serving.url says where the engine of engine: URL is; give both, or neither")
         if (self.engine == "LLMInferenceService") != (self.llm_inference_service is not None):

@@ -36,12 +36,13 @@ class Kind:
 
 
 JOB = Kind("batch", "v1", "jobs", "Job")
+DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment")
 POD = Kind("", "v1", "pods", "Pod")
 SERVICE = Kind("", "v1", "services", "Service")
 EVENT = Kind("events.k8s.io", "v1", "events", "Event")
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 SELF_SUBJECT_REVIEW = Kind("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", namespaced=False)
-BUILT_IN = (JOB, POD, SERVICE, EVENT, LEASE, SELF_SUBJECT_REVIEW)
+BUILT_IN = (JOB, DEPLOYMENT, POD, SERVICE, EVENT, LEASE, SELF_SUBJECT_REVIEW)
 
 
 def by_name(kinds: Iterable[Kind]) -> dict[tuple[str, str], Kind]:

@@ -277,6 +277,8 @@ class World:
                 self.ready(obj["metadata"]["name"])
             if obj["kind"] == "LLMInferenceService":
                 self.follow_engine(obj)
+            if obj["kind"] == "Deployment":
+                obj["status"] = self.deployment_status(obj)
             if obj["kind"] == "HTTPRoute" and self.follow_route:
                 self.accept()
             if obj["kind"] == "Job" and "status" not in obj:
@@ -290,6 +292,17 @@ class World:
         if "workloads" in obj["status"]:
             service = kserve.engine_service(obj, self.tls)
             self.objects["Service", service["metadata"]["name"]] = service
+
+    def deployment_status(self, obj: Object) -> Object:
+        """Of the engine that versions share, as Kubernetes' controller says it."""
+        is_up = obj["metadata"]["name"] not in self.away
+        old = next(iter(obj.get("status", {}).get("conditions", ())), {})
+        status = "True" if is_up else "False"
+        since = old["lastTransitionTime"] if old.get("status") == status else at(self.now).isoformat()
+        message = "" if is_up else "Deployment does not have minimum availability."
+        reason = "MinimumReplicasAvailable" if is_up else "MinimumReplicasUnavailable"
+        said = {"type": "Available", "status": status, "reason": reason, "message": message}
+        return {"availableReplicas": int(is_up), "conditions": [{**said, "lastTransitionTime": since}]}
 
     def ready(self, server: str, status: str = "True", copies: int | None = None, reason: str = "") -> None:
         """As KServe says it; `copies` is how many pods answer."""

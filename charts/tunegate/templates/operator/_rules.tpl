@@ -18,6 +18,9 @@
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]  # engines that versions share
 - apiGroups: [serving.kserve.io]
   resources: [inferenceservices, llminferenceservices]
   verbs: [get, list, watch, create, patch, delete]

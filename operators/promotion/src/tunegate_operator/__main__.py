@@ -94,6 +94,11 @@ RESOURCES, PODS, KEYS = Resources(), Pods(), Keys()
     default=f"tunegate/storage-initializer:{__version__}",
     help="What brings a version to the pods of engine: LLMInferenceService.",
 )
+@click.option(
+    "--engine-image",
+    default=f"tunegate/predictor-vllm:{__version__}",
+    help="The image of engines with serving.shareBase: the predictor with vLLM.",
+)
 @click.option("--initializer-pods", type=PODS, default="{}", help="JSON: what it gets besides.")
 @click.option("--prometheus-url", help="Where users' verdicts are counted. Without it canaries wait for a person.")
 @click.option(

@@ -39,6 +39,7 @@ class Config:
     queue_name: the queue of Kueue that everything with GPUs waits in; empty: none.
     tools_secret: empty: evaluated agents neither search nor read pages, as those that serve.
     serving_resources, vllm_resources: requests and limits of a server whose policy names none, by engine.
+    engine_image: vLLM's, for engines that versions share.
     initializer_image, initializer_pods: what brings a version to the pods of an engine of its own.
     store_secret: empty: pods have a role instead. store_keys: what that Secret calls the variables, by their names.
     """
@@ -56,6 +57,7 @@ class Config:
     queue_name: str = ""
     serving_runtime: str = "tunegate-predictor"
     initializer_image: str = f"tunegate/storage-initializer:{__version__}"
+    engine_image: str = f"tunegate/predictor-vllm:{__version__}"
     vllm_runtime: str = "tunegate-predictor-vllm"
     serving_resources: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict)
     vllm_resources: Mapping[str, Mapping[str, str | int]] = field(default_factory=dict)

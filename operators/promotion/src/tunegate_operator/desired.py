@@ -30,8 +30,10 @@ from tunegate_operator.servers import (
     engine_changes,
     is_waiting,
     new_servers,
+    retired_engines,
     server_patches,
     server_records,
+    shared_engine_changes,
 )
 from tunegate_operator.statuses import policy_status, promotion_statuses, status, version_statuses
 from tunegate_operator.types import object_name
@@ -82,7 +84,11 @@ def changes(
     servers = server_records(gathered, plan, now)
     patches = tuple(server_patches(gathered, plan, config))
     measured = measuring(gathered, plan, promotions)
-    engines = tuple(engine_changes(gathered, plan, config, measured.engines))
+    engines = (
+        *engine_changes(gathered, plan, config, measured.engines),
+        *shared_engine_changes(gathered, plan, config),
+    )
+    drained = tuple(drained_servers(gathered, plan, servers, now, measured))
     is_done = not patches and not engines and not is_waiting(gathered, plan)
     is_rolled_out = bool(gathered.rollout) and is_done and not gathered.snapshot.modified
     route = _route(gathered, plan)
@@ -102,7 +108,8 @@ def changes(
         patch=patches,
         stop=tuple(_stopped_jobs(gathered, plan)),
         delete=(
-            *drained_servers(gathered, plan, servers, now, measured),
+            *drained,
+            *retired_engines(gathered, plan, drained),
             *outdated_records(gathered, promotions),
             *finished_jobs(gathered, now),
             *left,
@@ -129,7 +136,8 @@ def _new_records(gathered: Gathered, plan: Plan, producers: Mapping[str, Produce
 
 def _jobs(gathered: Gathered, measured: Measuring, config: Config) -> Iterable[Object]:
     for wanted in measured.jobs:
-        engine = gathered.engine_of(wanted.version)
+        has_own = gathered.policy.serving.llm_inference_service is not None
+        engine = gathered.engine_of(wanted.version) if has_own else None
         job = manifests.evaluation_job(gathered.namespace, gathered.policy, gathered.name, wanted, config, engine)
         yield manifests.owned(job, gathered.objects.model_versions[object_name(wanted.version)])
 

@@ -49,7 +49,7 @@ def llm_inference_service(
     wanted = policy.serving.llm_inference_service
     assert wanted is not None, "without it there is no engine to make"
     labels = {**MANAGED_BY, POLICY: name, MODEL: policy.model, VERSION: short(version.digest)}
-    brings = _initializer(version, config)
+    brings = initializer(storage_uri(version), config)
     parallelism = msgspec.to_builtins(wanted.parallelism)
     spread = {key: value for key, value in parallelism.items() if value is not None}
     spec = {
@@ -72,12 +72,13 @@ def llm_inference_service(
     return make_object(kind.api_version, kind.kind, namespace, server_name(name, version.digest), own, spec)
 
 
-def _initializer(version: ModelVersion, config: Config) -> Object:
+def initializer(uri: str, config: Config) -> Object:
+    """What brings the version of this URI to ENGINE_FOLDER of an engine's pod, held to its digest."""
     release, resources = config.initializer_pods, config.initializer_pods.resources
     container = pods.container(
         ENGINE_POD_PART,
         config.initializer_image,
-        args=[storage_uri(version), ENGINE_FOLDER],
+        args=[uri, ENGINE_FOLDER],
         volumes=[pods.Volume(ENGINE_POD_PART, ENGINE_FOLDER)],
         env=placement.env(release, Placement(), [*store_env(config), {"name": "HOME", "value": "/tmp"}]),  # noqa: S108
         secret=config.store_secret,

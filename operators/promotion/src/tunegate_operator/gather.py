@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from tunegate.api.errors import UsageError
-from tunegate.api.labels import POLICY, RESTORE, ROLLOUT
+from tunegate.api.labels import BASE, POLICY, RESTORE, ROLLOUT
 from tunegate.api.policy import CanaryStep, ClusterPolicy
 from tunegate.api.promotion import TERMINAL, Promotion, Recorded
 from tunegate.api.records import Place
@@ -65,6 +65,7 @@ from tunegate_operator.read import (
     training_runs,
 )
 from tunegate_operator.routes import RouteState, address, overlap, route_state, switch_state
+from tunegate_operator.shared import not_shareable, queue_key, seen_by_versions, shared_addresses
 from tunegate_operator.store_watch import RecordRequest, Source
 from tunegate_operator.types import (
     EvaluationSummary,
@@ -100,7 +101,8 @@ class PolicyProblem:
 class PolicyObjects:
     """The objects of the cluster that belong to one policy, by name.
 
-    training_jobs: those of its namespace that train its model. engines: the LLMInferenceServices.
+    training_jobs: those of its namespace that train its model. engines: the LLMInferenceServices. shared: the
+    Deployments and Services of engines that versions share, by kind and name.
     route: the HTTPRoute or Service users come in by. stale_route: one of the other kind, if it was left.
     """
 
@@ -109,6 +111,7 @@ class PolicyObjects:
     jobs: Mapping[str, Object]
     inference_services: Mapping[str, Object]
     engines: Mapping[str, Object]
+    shared: Mapping[tuple[str, str], Object]
     route: Object | None
     stale_route: Object | None
     training_jobs: tuple[Object, ...]
@@ -128,6 +131,7 @@ class Refusal:
         kinds = {
             "InferenceService": "Serving",
             "LLMInferenceService": "Serving",
+            "Deployment": "Serving",
             "HTTPRoute": "TrafficSplit",
             "Service": "TrafficSplit",
         }
@@ -170,8 +174,9 @@ class Gathered:
 
     snapshot: what `decide` gets; promotions whose ModelVersion is not there are in `objects` only.
     summaries: by (digest, suite). servers: what is remembered of each InferenceService that is there, by name.
-    addresses: where the engines are that answer, by name. engine_waits: what is said of those that evaluations wait
-    for, by the digests of their versions.
+    addresses: where the engines are that answer, by the names of the servers in front of them. behind: these engines,
+    by the same, whether they answer or not. engine_waits: what is said of those that evaluations wait for, by the
+    digests of their versions.
     url: where the model answers; empty where that is not known. takes_timeouts: whether an HTTPRoute can have them.
     records: where those of promotions that are over stand, that don't say so yet, by name. record_keys: the ids and the
     PEM of the keys that signed any. is_recording: whether records are written.
@@ -186,6 +191,7 @@ class Gathered:
     summaries: Mapping[tuple[str, str], EvaluationSummary]
     servers: Mapping[str, ServerRecord]
     addresses: Mapping[str, manifests.EngineAddress]
+    behind: Mapping[str, Object]
     engine_waits: Mapping[str, str]
     edit: Edit
     last: Last
@@ -204,8 +210,8 @@ class Gathered:
         return str(self.obj["metadata"]["name"])
 
     def engine_of(self, version: ModelVersion) -> manifests.EngineAddress | None:
-        """Where the version's own engine answers, if it is to have one."""
-        if self.policy.serving.llm_inference_service is None:
+        """Where the engine that is made for the version answers, if there is to be one."""
+        if not self.policy.serving.has_made_engine:
             return None
         return self.addresses.get(server_name(self.name, version.digest))
 
@@ -265,14 +271,20 @@ class Gatherer:
         versions = tuple({version.digest: version for version in every}.values())
         around = self._objects(obj, policy, versions, objects)
         servers, engines = around.inference_services, around.engines
-        records = self._records(obj, servers, engines, now)
+        deployments = {name: live for (kind, name), live in around.shared.items() if kind == kinds.DEPLOYMENT.kind}
+        shared = seen_by_versions(name, deployments, versions)
+        if not policy.serving.share_base:  # those of before
+            shared = {server: engine for server, engine in shared.items() if server in servers}
+        behind = {**shared, **engines}
+        records = self._records(obj, servers, behind, now)
         digests = digest_by_server(name, servers, versions)
         is_shared = policy.traffic.is_shared
         route = (route_state if is_shared else switch_state)(around.route, digests)
         edit = self._edit(obj, policy, versions, around, last.restored)
         seen = _seen_by_users(route, promotions)
-        states = self._server_states(obj, policy, versions, around, records, seen, now)
+        states = self._server_states(obj, policy, versions, servers, behind, records, seen, now)
         addresses = dict(self._addresses(namespace, engines))
+        addresses |= shared_addresses(name, shared, versions) if policy.serving.share_base else {}
         served = desired_servers(Snapshot(policy, start, promotions=promotions, weights=route.weights))
         engine_waits, engine_failures = evaluation_engines(
             policy, name, versions, servers, engines, addresses, states, {version.digest for version in served}
@@ -320,6 +332,7 @@ class Gatherer:
             summaries=summaries,
             servers=records,
             addresses=addresses,
+            behind=behind,
             engine_waits=engine_waits,
             edit=edit,
             last=last,
@@ -335,18 +348,18 @@ class Gatherer:
         obj: Object,
         policy: ClusterPolicy,
         versions: Iterable[ModelVersion],
-        around: PolicyObjects,
+        servers: Mapping[str, Object],
+        engines: Mapping[str, Object],
         records: Mapping[str, ServerRecord],
         had_traffic: set[str],
         now: datetime,
     ) -> dict[str, ServerState]:
         """Of servers and of the engines that they stand in front of."""
         namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
-        servers, engines = around.inference_services, around.engines
 
         def state_of(live: Object, digest: str) -> ServerState:
-            record = records.get(live["metadata"]["name"])
-            queue = queued(self.caches.find(kinds.WORKLOAD, live["metadata"]["name"], namespace))
+            record = records.get(server_name(name, digest))
+            queue = queued(self.caches.find(kinds.WORKLOAD, queue_key(live), namespace))
             was_used, away = (digest in had_traffic, record.away_since) if record else (False, None)
             return server_state(live, now, policy.serving, was_used, away, queue)
 
@@ -388,8 +401,9 @@ class Gatherer:
         """Of the stable and of candidates under way: why the policy's GPUs or its engine can't have them."""
         candidates = [it.candidate for it in snapshot.promotions if it.status.phase not in TERMINAL]
         needed = (stable_version(snapshot), *candidates)
-        if policy.serving.llm_inference_service:
-            return {version.digest: not_whole(version) for version in needed}
+        if policy.serving.has_made_engine:
+            unfit = not_shareable if policy.serving.share_base else not_whole
+            return {version.digest: unfit(version) for version in needed}
         card, gpus = card_of(policy.serving), manifests.gpus(policy.serving, self.config)
         if card is None or not gpus:
             return {}
@@ -485,6 +499,12 @@ class Gatherer:
             jobs=_by_name(self.caches.find(kinds.JOB, name, namespace)),
             inference_services=_by_name(self.caches.find(kinds.INFERENCE_SERVICE, name, namespace)),
             engines=_by_name(self.caches.find(kinds.LLM_INFERENCE_SERVICE, name, namespace)),
+            shared={
+                (kind.kind, live["metadata"]["name"]): {**live, "apiVersion": kind.api_version, "kind": kind.kind}
+                for kind in (kinds.DEPLOYMENT, kinds.SERVICE)
+                for live in self.caches.find(kind, name, namespace)
+                if BASE in live["metadata"].get("labels", {})
+            },
             route=used,
             stale_route=other if other and other["metadata"].get("labels", {}).get(POLICY) == name else None,
             training_jobs=tuple(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tunegate.api.kubernetes import VERSION
 from tunegate.api.labels import GROUP
 from tunegate.kube.client import Cluster
-from tunegate.kube.kinds import EVENT, JOB, LEASE, POD, SERVICE, Kind, Object, by_name
+from tunegate.kube.kinds import DEPLOYMENT, EVENT, JOB, LEASE, POD, SERVICE, Kind, Object, by_name
 from tunegate_operator.types import MANAGER
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ TRAIN_JOB = Kind("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob")
 WORKLOAD = Kind("kueue.x-k8s.io", "v1beta1", "workloads", "Workload")
 TRAINING = (PYTORCH_JOB, TRAIN_JOB)
 
-_SERVING = (INFERENCE_SERVICE, LLM_INFERENCE_SERVICE, HTTP_ROUTE, SERVICE)
+_SERVING = (INFERENCE_SERVICE, LLM_INFERENCE_SERVICE, DEPLOYMENT, HTTP_ROUTE, SERVICE)
 _WRITTEN = by_name((MODEL_VERSION, POLICY, PROMOTION, *_SERVING, JOB, *TRAINING))
 
 
@@ -40,6 +40,7 @@ def operator_cluster(client: ApiClient, **options: Any) -> Cluster:
 
 
 __all__ = [
+    "DEPLOYMENT",
     "EVENT",
     "GATEWAY",
     "HTTP_ROUTE",

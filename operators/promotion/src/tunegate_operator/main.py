@@ -29,6 +29,7 @@ from tunegate_operator import __version__
 from tunegate_operator.config import Config
 from tunegate_operator.index import found_by
 from tunegate_operator.kinds import (
+    DEPLOYMENT,
     GATEWAY,
     HTTP_ROUTE,
     INFERENCE_SERVICE,
@@ -62,6 +63,7 @@ WATCHED = {
     SERVICE: _OURS,
     INFERENCE_SERVICE: _OURS,
     LLM_INFERENCE_SERVICE: _OURS,
+    DEPLOYMENT: _OURS,
     HTTP_ROUTE: _OURS,
     GATEWAY: "",
     PYTORCH_JOB: MODEL,

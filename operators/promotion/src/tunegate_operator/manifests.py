@@ -43,10 +43,13 @@ _CERTIFICATE = pods.Volume("engine-certificate", "/etc/tunegate-engine")
 
 @dataclass(frozen=True)
 class EngineAddress:
-    """Where the engine of a version answers. secret: the one with the certificate that it has; empty: plain HTTP."""
+    """Where the engine of a version answers, and what it calls the version. secret: the one with the certificate that
+    it has; empty: plain HTTP. control: where one that versions share loads them; empty for others."""
 
     url: str
     secret: str = ""
+    model: str = DEFAULT
+    control: str = ""
 
 
 def model_version(namespace: str, policy: str, version: ModelVersion, producer: Producer | None) -> Object:
@@ -195,7 +198,7 @@ def _model(policy: ClusterPolicy, version: ModelVersion, config: Config, engine:
     mounts = [*release.volume_mounts, *_certificate_mount(engine)]
     model: Object = {
         "modelFormat": {"name": "tunegate"},
-        "runtime": config.vllm_runtime if serving.engine == "VLLM" else config.serving_runtime,
+        "runtime": config.vllm_runtime if _has_vllm(serving) else config.serving_runtime,
         "storageUri": storage_uri(version, CA_SCHEME if release.has_ca else SCHEME, weights=serving.has_weights),
         "env": placement.env(
             release,
@@ -220,12 +223,17 @@ def _model(policy: ClusterPolicy, version: ModelVersion, config: Config, engine:
 
 def _resources(serving: ServingPods, config: Config) -> Object:
     """Of a server. The runtime has none: KServe would merge them with these, key by key."""
-    return serving.resources or dict(config.vllm_resources if serving.engine == "VLLM" else config.serving_resources)
+    return serving.resources or dict(config.vllm_resources if _has_vllm(serving) else config.serving_resources)
+
+
+def _has_vllm(serving: ServingPods) -> bool:
+    """Whether servers start vLLM themselves."""
+    return serving.engine == "VLLM" and not serving.share_base
 
 
 def gpus(serving: ServingPods, config: Config) -> int:
     """How many GPUs vLLM has in each pod of a version; 0 for other engines."""
-    resources = _resources(serving, config) if serving.engine == "VLLM" else {}
+    resources = _resources(serving, config) if _has_vllm(serving) else {}
     amounts = {**resources.get("requests", {}), **resources.get("limits", {})}
     asked = str(amounts.get("nvidia.com/gpu", 0))
     return int(asked) if asked.isdecimal() else 0
@@ -238,7 +246,13 @@ def is_vllm(model: Object) -> bool:
 
 def elsewhere(model: Object) -> list[Object]:
     """The variables of a server that name the engine that it stands in front of."""
-    names = (environment.ENGINE_URL, environment.ENGINE_MODEL, environment.ENGINE_KEY, environment.ENGINE_CERTIFICATE)
+    names = (
+        environment.ENGINE_URL,
+        environment.ENGINE_MODEL,
+        environment.ENGINE_CONTROL,
+        environment.ENGINE_KEY,
+        environment.ENGINE_CERTIFICATE,
+    )
     return [each for each in model.get("env", ()) if each["name"] in names]
 
 
@@ -253,10 +267,14 @@ def _engine_env(serving: ServingPods) -> list[Object]:
 
 
 def _own_engine_env(engine: EngineAddress | None) -> list[Object]:
-    """The same for an engine that the version has for itself."""
+    """The same for an engine that the operator makes."""
     if engine is None:
         return []
-    known: dict[str, str | None] = {environment.ENGINE_URL: engine.url, environment.ENGINE_MODEL: DEFAULT}
+    known: dict[str, str | None] = {
+        environment.ENGINE_URL: engine.url,
+        environment.ENGINE_MODEL: engine.model,
+        environment.ENGINE_CONTROL: engine.control,
+    }
     if engine.secret:
         known[environment.ENGINE_CERTIFICATE] = f"{_CERTIFICATE.path}/tls.crt"
     return pods.variables(known)

@@ -175,8 +175,10 @@ def _sentence(workload: Object) -> str:
 
 
 def server_of(owner: Object) -> str:
-    """The server that this owner is a pod of, or whose engine it is; empty for another's. So KServe calls them."""
-    for part in {"Pod": ("-predictor-", "-kserve-"), "LeaderWorkerSet": ("-kserve-",)}.get(owner["kind"], ()):
+    """The server that this owner is a pod of, or whose engine it is; empty for another's. So KServe calls them, and we
+    those that versions share: after the server of their base."""
+    parts = {"Pod": ("-predictor-", "-kserve-", "-engine-"), "LeaderWorkerSet": ("-kserve-",)}
+    for part in parts.get(owner["kind"], ()):
         server, _, rest = owner["name"].rpartition(part)
         if server and rest:
             return str(server)

@@ -101,7 +101,8 @@ class Reconciler:
         for kind in filter(None, (known.get(owner["kind"]), of_engine)):
             if found := self._caches.get(kind, namespace, server_of(owner) or owner["name"]):
                 return kind, found
-        return None
+        shared = self._caches.get(kinds.DEPLOYMENT, namespace, f"{server_of(owner)}-engine")
+        return (kinds.DEPLOYMENT, shared) if shared else None
 
     def reconcile(self, key: Key) -> float | None:
         """Make true what one policy needs now; returns the seconds after which to come again at the latest.

@@ -25,6 +25,7 @@ from tunegate_operator.edits import Edit, applied, edits, is_same
 from tunegate_operator.engines import is_engine_answering, llm_inference_service, stands_before, unneeded_engines
 from tunegate_operator.gather import Gathered
 from tunegate_operator.measuring import Measuring
+from tunegate_operator.shared import asked_by, engine_name, held_by_engine, shared_engine
 from tunegate_operator.types import ServerRecord, server_name
 
 # How long a server that gets no more traffic stays, for answers under way and gateways that lag behind.
@@ -76,13 +77,34 @@ def _is_free(gathered: Gathered, name: str) -> bool:
     return not is_engine_answering(engine) if engine else record is not None and record.away_since is not None
 
 
+def shared_engine_changes(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:
+    """The engines that versions share which are to be written: new ones; and what the policy says anew of one that does
+    not answer, or of all when a person asks for a rollout."""
+    if gathered.snapshot.modified or not gathered.policy.serving.share_base:
+        return
+    done = set()
+    for version in plan.servers:
+        base, name = held_by_engine(version), server_name(gathered.name, version.digest)
+        server, seen = gathered.objects.inference_services.get(name), gathered.behind.get(name)
+        if base is None or base.digest in done or gathered.snapshot.misfits.get(version.digest, "") != "":
+            continue
+        if server and not gathered.rollout and engine_name(gathered.name, base) not in asked_by([server]):
+            continue  # it has the weights itself
+        done.add(base.digest)
+        is_free = bool(gathered.rollout) or seen is None or not is_engine_answering(seen)
+        for made in shared_engine(gathered.namespace, gathered.policy, gathered.name, base, config):
+            live = gathered.objects.shared.get((made["kind"], made["metadata"]["name"]))
+            if live is None or (is_free and applied(live) != made["spec"]):
+                yield manifests.over(manifests.owned(manifests.remembered(made), gathered.obj), live)
+
+
 def is_waiting(gathered: Gathered, plan: Plan) -> bool:
     """Whether a server of the plan waits for its engine."""
     return any(_waits(gathered, server_name(gathered.name, version.digest)) for version in plan.servers)
 
 
 def _waits(gathered: Gathered, name: str) -> bool:
-    return gathered.policy.serving.llm_inference_service is not None and name not in gathered.addresses
+    return gathered.policy.serving.has_made_engine and name not in gathered.addresses
 
 
 def new_servers(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:
@@ -188,6 +210,17 @@ def drained_servers(
     wanted = (*plan.servers, *measured.engines) if has_engines else ()
     needed = {server_name(gathered.name, version.digest) for version in wanted}
     yield from unneeded_engines(gathered.objects.engines, kept, needed | measured.kept)
+
+
+def retired_engines(gathered: Gathered, plan: Plan, going: Iterable[Object]) -> Iterable[Object]:
+    """Engines that versions share, of which none is to be served any more and none is; going: what is deleted now."""
+    if gathered.snapshot.modified or gathered.snapshot.weights is None:
+        return
+    gone = {obj["metadata"]["name"] for obj in going if obj["kind"] == "InferenceService"}
+    kept = [server for name, server in gathered.objects.inference_services.items() if name not in gone]
+    wanted = [held_by_engine(version) for version in plan.servers] if gathered.policy.serving.share_base else []
+    needed = {engine_name(gathered.name, base) for base in wanted if base} | asked_by(kept)
+    yield from (obj for (_, name), obj in gathered.objects.shared.items() if name not in needed)
 
 
 def _policy_changes(wanted: Object, live: Object, serving: ServingPods, is_answering: bool) -> Object:
