@@ -266,6 +266,7 @@ def outside(folder: Path) -> Path:
     return write_business(folder / "outside", [{"id": "0", "messages": asked, "rules": refused}], max_tokens=4)
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_an_engine_that_has_the_weights_is_asked_by_the_version_s_name_also_behind_what_a_release_adds(
     store: Store, version: ModelVersion, business: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file, save_file
 
 from tunegate.processes import free_port
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_a_model_that_lacks_weights_is_not_served(base: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(base, tmp_path / "model")
     weights = load_file(folder / "model.safetensors")

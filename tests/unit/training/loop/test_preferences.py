@@ -139,6 +139,7 @@ def test_losses_and_rewards_are_trls(folder: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(torch.tensor(steps), torch.tensor(theirs), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_two_processes_learn_as_one_does_and_their_version_is_measured(shop: Shop, tmp_path: Path) -> None:
     write_pairs(tmp_path / "data", 9)
     changes = {**LORA, "stage": "dpo", "dataset_dir": str(tmp_path / "data"), "dataset": ("pairs",)}
