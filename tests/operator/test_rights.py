@@ -122,7 +122,7 @@ def test_without_a_right_the_operator_says_which_one(shop: Shop, tmp_path: Path)
         "get secrets",
         "create pods/exec",
         "list nodes",
-        "patch deployments.apps",
+        "patch statefulsets.apps",
         "get clusterroles.rbac.authorization.k8s.io",
     ],
 )
