@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import importlib
+import inspect
 import json
 import os
 import runpy
@@ -42,6 +43,8 @@ FORKED = (
 )
 _IMPORTED = (
     "deepspeed.runtime.zero.muon.muon_optimizer",  # DeepSpeed does so when it starts
+    "matplotlib.backends.backend_agg",  # for the picture of a run
+    "matplotlib.figure",
     "torch.distributed.run",
     "transformers.cli.serve",
     "tunegate.serving.app",
@@ -118,6 +121,7 @@ def _serve(address: str, python: str) -> None:
     with lasting_imports():
         for name in _IMPORTED:
             importlib.import_module(name)
+    inspect.stack()  # it looks through all modules once, and torch's rendezvous asks for it
     del sys.modules["torch.distributed.run"]  # it is run, and would be there twice
     threading.Thread(target=_end_with_input, daemon=True).start()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers
