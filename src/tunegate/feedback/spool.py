@@ -37,7 +37,7 @@ MOST_ROWS, MOST_BYTES = 2000, 4 << 20
 MOST_SPOOLED = 1 << 30
 """Bytes of files, for an hour without the store and more; what comes then is not kept."""
 _MOST_QUEUED = 20_000
-_ASIDE_SECONDS = 0.1  # an answer's client often asks the next thing at once: that goes first
+_ASIDE_SECONDS = 0.1
 _RETRY_SECONDS = 5.0
 _LOCK = "writer.lock"
 _OPEN, _CLOSED = ".open", ".jsonl"
@@ -166,7 +166,7 @@ class InteractionLog:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._queue: deque[Callable[[], Interaction]] = deque()
+        self._queue: deque[tuple[float, Callable[[], Interaction]]] = deque()  # when each was added
         self._wake, self._stop = threading.Event(), threading.Event()
         self._lost = 0
         self._is_full = False
@@ -179,7 +179,7 @@ class InteractionLog:
         if self._is_full or len(self._queue) >= _MOST_QUEUED:
             self._lost += 1
             return
-        self._queue.append(make)
+        self._queue.append((time.monotonic(), make))
         self._wake.set()
 
     def close(self) -> None:
@@ -198,15 +198,24 @@ class InteractionLog:
         while not self._stop.is_set() or self._queue:
             if not self._stop.is_set():  # else a disk that takes nothing would hold up the end, answer by answer
                 self._wake.wait(SEGMENT_SECONDS / 4)
-                self._stop.wait(_ASIDE_SECONDS)
             self._wake.clear()
             try:
-                while self._queue:
-                    self._write(self._queue.popleft())
-                self._spool.flush()
+                self._write_queued()
             except OSError as error:
                 self._lost += 1
                 logger.warning("answers were not logged", extra={"reason": error.strerror, "path": error.filename})
+
+    def _write_queued(self) -> None:
+        """Each some time after it was added: not while its client asks the next thing, and not many on end."""
+        flushed = time.monotonic()
+        while self._queue:
+            added, make = self._queue.popleft()
+            self._stop.wait(added + _ASIDE_SECONDS - time.monotonic())
+            self._write(make)
+            if (now := time.monotonic()) > flushed + _ASIDE_SECONDS:
+                self._spool.flush()
+                flushed = now
+        self._spool.flush()
 
     def _write(self, make: Callable[[], Interaction]) -> None:
         try:
