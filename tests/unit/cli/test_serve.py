@@ -34,6 +34,7 @@ from tunegate.processes import Child, answers, free_port
 from tunegate.store import EmbeddedStore, Store
 
 KEY = "5e" * 32
+AT, SHARED = ("--engine-url", "http://x"), ("--engine-control", "http://x")
 ASK: list[Any] = [{"role": "user", "content": "Price of the kettle?"}]
 
 
@@ -409,6 +410,9 @@ def test_a_port_in_use_is_one_clear_sentence(version: ModelVersion, engine: Stan
         (["shop/base/checkpoint-0", "--folder", "/models"], KEY, "either a VERSION", 2),
         ([], KEY, "either a VERSION", 2),
         (["shop/base/checkpoint-0", "--engine-url", "http://x", "--keys", "/nowhere"], KEY, "tunegate keys create", 2),
+        (["shop/base/checkpoint-0", "--engine-control", "http://x"], KEY, "--engine-url gives leases; give both", 2),
+        (["shop/base/checkpoint-0", *AT, "--engine-control", "x:1"], KEY, "--engine-control x:1 is not a URL", 2),
+        (["shop/base/checkpoint-0", *AT, *SHARED, "--engine-model", "x"], KEY, "leave out --engine-model", 2),
         (["shop/base/checkpoint-0", "--tensor-parallel-size", "2"], KEY, "--engine vllm", 2),
         (["shop/base/checkpoint-0", "--quantization", "int8", "--engine-url", "http://x"], KEY, "started here", 2),
         (["--folder", "/nowhere"], KEY, "tunegate initialize", 1),
