@@ -6,7 +6,6 @@ import json
 import shlex
 from pathlib import Path
 
-import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -15,7 +14,7 @@ from tests.builders import START
 from tests.refusals import call, refused
 from tests.unit.evaluation.builders import SUBJECTS, write_business, write_choice
 from tests.unit.review.builders import make_mark
-from tunegate.api.codec import from_json
+from tunegate.api.codec import from_json, to_json
 from tunegate.api.evaluation import Evaluation, Metric, Record
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.cli import root
@@ -103,7 +102,7 @@ def test_what_people_said_is_kept_as_an_evaluation(
     assert printed.exit_code == 0
     kept = find(store, versions[1].digest, "shop-test.people")
     assert kept is not None
-    assert json.loads(printed.output) == json.loads(msgspec.json.encode([kept]))
+    assert json.loads(printed.output) == json.loads(to_json([kept]))
     assert [(metric.name, metric.value) for metric in kept.metrics] == [
         ("score", 1),
         ("correct", 1),

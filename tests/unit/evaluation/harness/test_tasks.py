@@ -183,7 +183,7 @@ def test_what_a_task_has_answered_is_not_asked_again(model: LocalModel, exam: Pa
     class Broken:
         """Ends in the second task."""
 
-        settings, tokens, asked = model.settings, None, 0
+        settings, tokens, probes, asked = model.settings, None, (), 0
 
         def for_harness(self) -> Any:
             self.asked += 1
