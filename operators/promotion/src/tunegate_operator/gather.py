@@ -271,11 +271,7 @@ class Gatherer:
         versions = tuple({version.digest: version for version in every}.values())
         around = self._objects(obj, policy, versions, objects)
         servers, engines = around.inference_services, around.engines
-        deployments = {name: live for (kind, name), live in around.shared.items() if kind == kinds.DEPLOYMENT.kind}
-        shared = seen_by_versions(name, deployments, versions)
-        if not policy.serving.share_base:  # those of before
-            shared = {server: engine for server, engine in shared.items() if server in servers}
-        behind = {**shared, **engines}
+        behind, addresses = self._engines(obj, policy, versions, around)
         records = self._records(obj, servers, behind, now)
         digests = digest_by_server(name, servers, versions)
         is_shared = policy.traffic.is_shared
@@ -283,8 +279,6 @@ class Gatherer:
         edit = self._edit(obj, policy, versions, around, last.restored)
         seen = _seen_by_users(route, promotions)
         states = self._server_states(obj, policy, versions, servers, behind, records, seen, now)
-        addresses = dict(self._addresses(namespace, engines))
-        addresses |= shared_addresses(name, shared, versions) if policy.serving.share_base else {}
         served = desired_servers(Snapshot(policy, start, promotions=promotions, weights=route.weights))
         engine_waits, engine_failures = evaluation_engines(
             policy, name, versions, servers, engines, addresses, states, {version.digest for version in served}
@@ -369,6 +363,18 @@ class Gatherer:
         }
         every = digest_by_server(name, {**engines, **servers}, versions)
         return states | dict(engine_states(servers, engines, every, state_of))
+
+    def _engines(
+        self, obj: Object, policy: ClusterPolicy, versions: Iterable[ModelVersion], around: PolicyObjects
+    ) -> tuple[dict[str, Object], dict[str, manifests.EngineAddress]]:
+        """The engines behind servers, and where those answer that the policy wants; both by the servers' names."""
+        name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
+        deployments = {each: live for (kind, each), live in around.shared.items() if kind == kinds.DEPLOYMENT.kind}
+        shared, addresses = seen_by_versions(name, deployments, versions), self._addresses(namespace, around.engines)
+        if policy.serving.share_base:
+            return {**shared, **around.engines}, dict([*addresses, *shared_addresses(name, shared, versions)])
+        before = {server: engine for server, engine in shared.items() if server in around.inference_services}
+        return {**before, **around.engines}, dict(addresses)
 
     def _addresses(
         self, namespace: str, engines: Mapping[str, Object]
