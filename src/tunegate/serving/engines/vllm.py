@@ -16,7 +16,6 @@ from tunegate.serving.engines.remote import ENVIRONMENT, Engine, Pulse
 from tunegate.serving.features import VLLM
 
 logger = logging.getLogger(__name__)
-# JSON that a schema asks for may otherwise run in white space until its tokens are used up.
 # What models write around a tool call, by their chat template, and the parser of vLLM that reads it; the first counts.
 _PARSERS = (
     ("<function=", "qwen3_coder"),
@@ -28,6 +27,7 @@ _PARSERS = (
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 - what others may have asked for
 _CACHE_BYTES = 1 << 30  # for keys and values, where there is no GPU
+# JSON that a schema asks for may otherwise run in white space until its tokens are used up.
 _STRUCTURED = '{"backend":"xgrammar","disable_any_whitespace":true}'
 
 
