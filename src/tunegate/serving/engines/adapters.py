@@ -48,7 +48,7 @@ _UNKNOWN_TO_VLLM = ("modules_to_save", "trainable_token_indices", "rank_pattern"
 _ALONE = "serve it without serving.shareBase"
 
 
-class EngineFull(ServingError):  # noqa: N818 - what it is
+class EngineFullError(ServingError):
     """There is no place for another adapter."""
 
 
@@ -116,7 +116,7 @@ class Adapters:
     async def renew(self, name: str, uri: str) -> None:
         """Have the version that `uri` pins under `name`, its digest, for LEASE_SECONDS more.
 
-        Raises EngineFull; ModelError, UsageError or DigestError for what can't be an adapter here; StoreError; and
+        Raises EngineFullError; ModelError, UsageError or DigestError for what can't be an adapter here; StoreError; and
         ServingError when what it was loaded from is not what it was.
         """
         wanted = parse_storage_uri(uri)
@@ -145,7 +145,7 @@ class Adapters:
     async def _load(self, name: str, wanted: Pinned) -> _Lease:
         if len(self._leases) >= self._most:
             loaded = ", ".join(sorted(lease.version for lease in self._leases.values()))
-            raise EngineFull(
+            raise EngineFullError(
                 f"There is no place for {wanted.name} on the engine of {self._base.name}: it has {loaded}; raise "
                 f"--max-adapters (serving.sharedEngine.maxAdapters), which is {self._most}, or wait until one retires."
             )
@@ -284,7 +284,7 @@ class Control:
         try:
             wanted = msgspec.json.decode(await request.read(), type=Wanted)
             await self._adapters.renew(request.match_info["name"], wanted.uri)
-        except EngineFull as error:
+        except EngineFullError as error:
             return _refusal(409, str(error))
         except ServingError as error:
             self._end(error)

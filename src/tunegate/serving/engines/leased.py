@@ -47,8 +47,8 @@ _LOADING = aiohttp.ClientTimeout(total=remote.START_SECONDS)  # an adapter is fe
 _WAIT_SECONDS = 1.0
 
 
-class EngineLost(Exception):  # noqa: N818 - not an error of ours: it is waited for
-    """The engine does not answer for this version now; the message says why."""
+class EngineLostError(Exception):
+    """The engine does not answer for this version now, which is waited for; the message says why."""
 
 
 @dataclass
@@ -90,13 +90,13 @@ def _says(far: float, where: str, bound: float) -> str:
     return f"its log-probabilities are {far:.3f} from those {where} on average, where {bound} is the most"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Leased(Engine):
     """An engine that several versions share, asked at `control` to have ours."""
 
-    control: str = ""
-    version: ModelVersion | None = None
-    store: Store | None = None
+    control: str
+    version: ModelVersion
+    store: Store
     check: Check = field(default_factory=Check)
 
     async def until_warm(self, session: aiohttp.ClientSession) -> None:
@@ -110,7 +110,7 @@ class Leased(Engine):
             await asyncio.to_thread(self._read_probes)
         try:
             await self._look(session, _LOADING)  # vLLM compiles what tells log-probabilities when it is first asked
-        except EngineLost as lost:
+        except EngineLostError as lost:
             raise ServingError(f"{lost} Start this server again.") from None
         if self.check.wrong:
             await self._strike(session)
@@ -125,7 +125,7 @@ class Leased(Engine):
                 await self._look(session, _LOOKING)
                 if self.check.wrong:
                     return
-        except EngineLost as lost:
+        except EngineLostError as lost:
             logger.warning("waiting for the engine", extra={"engine": self.url, "reason": str(lost)})
 
     async def _until_leased(self, session: aiohttp.ClientSession) -> None:
@@ -133,7 +133,7 @@ class Leased(Engine):
         while True:
             try:
                 return await self._renew(session, _LOADING)
-            except EngineLost as lost:
+            except EngineLostError as lost:
                 if asyncio.get_running_loop().time() > deadline:
                     raise ServingError(
                         f"The engine at {self.control} did not come up within {remote.START_SECONDS:.0f} s; start it. "
@@ -142,22 +142,21 @@ class Leased(Engine):
             await asyncio.sleep(_WAIT_SECONDS)
 
     async def _renew(self, session: aiohttp.ClientSession, timeout: aiohttp.ClientTimeout) -> None:
-        """Raises EngineLost, or ServingError in the engine's words where this version has no place there."""
-        assert self.version is not None
+        """Raises EngineLostError, or ServingError in the engine's words where this version has no place there."""
         body = {"uri": storage_uri(self.version)}
         status, text = await self._ask(session, "PUT", f"{self.control}/adapters/{self.model}", body, timeout)
         if status in (409, 422):
             raise ServingError(_error_of(text))
         if status != 200:
-            raise EngineLost(f"The engine at {self.control} says {status}: {_error_of(text)}")
+            raise EngineLostError(f"The engine at {self.control} says {status}: {_error_of(text)}")
 
     async def _look(self, session: aiohttp.ClientSession, timeout: aiohttp.ClientTimeout) -> None:
-        """Compare what answers by our name with what should. Raises EngineLost where nothing does."""
+        """Compare what answers by our name with what should. Raises EngineLostError where nothing does."""
         began = datetime.now(UTC)
         body = {"model": self.model, "prompt": self.check.tokens, "max_tokens": 1, "prompt_logprobs": 0}
         status, text = await self._ask(session, "POST", f"{self.url}/v1/completions", body, timeout)
         if status != 200:
-            raise EngineLost(
+            raise EngineLostError(
                 f"The engine at {self.url} refuses to tell log-probabilities, with status {status}: {text}"
             )
         self.check.wrong = self.check.judge(read_logprobs(text, self.check.tokens))
@@ -166,8 +165,6 @@ class Leased(Engine):
 
     async def _strike(self, session: aiohttp.ClientSession) -> None:
         """Say that what was answered since the last good look is none of the version's. Raises ServingError."""
-        assert self.version is not None
-        assert self.store is not None
         now = datetime.now(UTC)
         since = self.check.good or now - _UNKNOWN
         reason = f"The engine at {self.url} answered with other weights than {self.version.name}'s: {self.check.wrong}."
@@ -181,14 +178,12 @@ class Leased(Engine):
         try:
             body = {"name": self.model, "reason": reason}
             await self._ask(session, "POST", f"{self.control}/wrong", body, _ASKING)
-        except EngineLost as lost:
+        except EngineLostError as lost:
             logger.warning("the engine was not told", extra={"reason": str(lost)})
         raise ServingError(f"{reason} It starts again; answers since {since:%Y-%m-%d %H:%M:%S} UTC are no evidence.")
 
     def _read_probes(self) -> None:
         """What an evaluation kept; a store that is away keeps nobody from answering."""
-        assert self.version is not None
-        assert self.store is not None
         try:
             kept = sorted(of_version(self.store, self.version.digest), key=lambda result: result.started)
             self.check.probes = next((result.probes for result in reversed(kept) if result.probes), ())
@@ -205,7 +200,7 @@ class Leased(Engine):
             async with session.request(method, url, json=body, timeout=timeout) as reply:
                 return reply.status, await reply.text()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise EngineLost(f"{url} can't be reached ({type(error).__name__}: {error}).") from None
+            raise EngineLostError(f"{url} can't be reached ({type(error).__name__}: {error}).") from None
 
 
 class _Logprob(msgspec.Struct):
@@ -222,7 +217,7 @@ class _Completion(msgspec.Struct):
 
 
 def read_logprobs(text: str, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
-    """What vLLM tells of the tokens of each prompt, from the second one on. Raises EngineLost where it doesn't."""
+    """What vLLM tells of the tokens of each prompt, from the second one on. Raises EngineLostError where it doesn't."""
     try:
         choices = sorted(msgspec.json.decode(text, type=_Completion).choices, key=lambda choice: choice.index)
         return [
@@ -234,7 +229,7 @@ def read_logprobs(text: str, prompts: Sequence[Sequence[int]]) -> list[list[floa
             for prompt, choice in zip(prompts, choices, strict=True)
         ]
     except (msgspec.DecodeError, ValueError, KeyError) as error:
-        raise EngineLost(
+        raise EngineLostError(
             f"The engine tells no log-probabilities of a text ({error}); start it with: tunegate engine."
         ) from None
 

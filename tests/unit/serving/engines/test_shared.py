@@ -40,7 +40,7 @@ from tunegate.feedback import struck
 from tunegate.models.mount import deliver
 from tunegate.processes import Child, answers, free_port
 from tunegate.serving.engines import leased, remote, sharing, vllm
-from tunegate.serving.engines.adapters import LEASE_SECONDS, Adapters, Control, EngineFull
+from tunegate.serving.engines.adapters import LEASE_SECONDS, Adapters, Control, EngineFullError
 from tunegate.serving.engines.leased import ANY_TOKENS, KEPT_BOUND, Check, Leased, mean_difference
 from tunegate.serving.engines.remote import Engine
 from tunegate.serving.engines.sharing import SharedConfig
@@ -217,7 +217,7 @@ def test_a_full_engine_names_what_it_has_until_one_of_them_left(shop: Shop, base
             assert f"it has {one.name}, {two.name}; raise --max-adapters" in text
             with refused("There is no place for ") as caught:
                 await running.adapters.renew(shared_name(three), storage_uri(three))
-            assert caught.type is EngineFull
+            assert caught.type is EngineFullError
             with pytest.raises(ServingError, match="There is no place for"):
                 await leased_by(running, shop, three).until_warm(running.session)
 
