@@ -120,8 +120,9 @@ def elastic(port: int, nodes: str = "2:2") -> Callable[[int], dict[str, str]]:
 
     def variables(node: int) -> dict[str, str]:
         meeting = {"PET_RDZV_BACKEND": "c10d", "PET_RDZV_ENDPOINT": f"localhost:{port}", "PET_RDZV_ID": "job"}
-        # Seconds in which a node says that it lives, and in which one that could go on alone waits for others.
-        patience = "keep_alive_interval=1,last_call_timeout=5"
+        # Seconds after which a node says that it lives, and is lost when it was silent for three times as long; and in
+        # which one that could go on alone waits for others. A slow machine takes some for either.
+        patience = "keep_alive_interval=5,last_call_timeout=30"
         role = {"PET_RDZV_CONF": f"is_host={node == 0},{patience}", "PET_NODE_RANK": str(node)}
         return {**meeting, **role, "PET_NNODES": nodes, "PET_MAX_RESTARTS": "5"}
 
