@@ -16,7 +16,8 @@ from starlette.testclient import TestClient
 from tests.unit.serving.standin import MODEL, VERSION
 from tunegate import logs
 from tunegate.api.traffic import ANSWER_PATHS, CHAT_PATH
-from tunegate.serving.app import Served, front, kserve_app
+from tunegate.serving.app import front
+from tunegate.serving.model_server import Served, kserve_app
 from tunegate.serving.routes.chat import Chat
 from tunegate.serving.routes.models import Models
 
