@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import kserve
 import pytest
+from kserve import model_server
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
@@ -72,7 +74,7 @@ def paths(routes: Any) -> Iterator[str]:
 
 
 def test_only_health_metadata_and_metrics_of_kserve_are_reachable(client: TestClient) -> None:
-    served = set(paths(kserve.model_server.app.routes))
+    served = set(paths(model_server.app.routes))
     assert served > READ
     assert any("unload" in path for path in served)
 
@@ -88,6 +90,13 @@ def test_only_health_metadata_and_metrics_of_kserve_are_reachable(client: TestCl
     assert reached == READ
     assert client.get("/v2/health/ready").json() == {"ready": True}
     assert MODEL in client.get("/v2/models").json()["models"]
+
+
+def test_a_server_imports_neither_kserves_clients_nor_torch() -> None:
+    unneeded = {"kubernetes", "pandas", "requests", "torch", "transformers"}
+    program = f"import sys, tunegate.serving.app; sys.exit(str({unneeded} & set(sys.modules) or ''))"
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert done.stderr.strip() == ""
 
 
 def test_a_second_server_in_a_process_does_not_answer_for_the_first() -> None:
@@ -183,7 +192,7 @@ def test_every_line_has_our_form_and_its_fields_beside_kserves_server(
     before = root.level, list(root.handlers)
     try:
         logs.configure()
-        kserve.ModelServer(enable_grpc=False)  # would configure logging anew if `application` had let it
+        model_server.ModelServer(enable_grpc=False)  # would configure logging anew if `application` had let it
         logging.getLogger("tunegate.serving.routes.chat").error("answer failed", extra={"kind": "KeyError"})
         logging.getLogger("tunegate.serving.app").info("engine became warm", extra={"model": MODEL})
         logging.getLogger("kserve").warning("from kserve")
