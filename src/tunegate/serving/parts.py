@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec.structs import replace
 from tokenizers import Tokenizer
@@ -23,13 +23,14 @@ from tunegate.agent.tools import Language, Tool
 from tunegate.api import environment
 from tunegate.api.errors import PromptError, UsageError
 from tunegate.api.versions import KNOWLEDGE, Limits, Release
-from tunegate.knowledge.index import Index, Searcher
-from tunegate.knowledge.library import open_index
 from tunegate.prompts import Message, Template, load_template, render
 from tunegate.prompts.assistant import Assistant, load_assistant
 from tunegate.prompts.library import SUFFIX
 from tunegate.serving.features import ANY, EngineFeatures
 from tunegate.store.artifacts import digest_of_folder
+
+if TYPE_CHECKING:  # bm25s and scipy, which only an index needs
+    from tunegate.knowledge.index import Index, Searcher
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 _USES = {"react": "react", "openai": "tools", "once": "search"}
@@ -94,7 +95,11 @@ def open_parts(
         return None
     tokenizer = _tokenizer(folder)
     added = tokenizer.get_added_tokens_decoder().values() if tokenizer else ()
-    index = open_index(knowledge, os.environ.get(environment.EMBEDDER_URL)) if knowledge else None
+    index = None
+    if knowledge:
+        from tunegate.knowledge.library import open_index  # as above
+
+        index = open_index(knowledge, os.environ.get(environment.EMBEDDER_URL))
     own = own_prompts(prompts) if prompts else None
     use, builtin = ("answer", "knowledge" if index else None)
     if release.tools:
