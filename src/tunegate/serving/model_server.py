@@ -22,22 +22,25 @@ from tunegate.serving.http import json_response
 
 
 @contextmanager
-def _alone(package: str, without: str) -> Iterator[None]:
-    """Import here modules of `package`: not all that it imports itself, and not `without`, of which they only name a
-    type. Where one of them is there already it is taken."""
-    if package not in sys.modules and (spec := importlib.util.find_spec(package)):
-        sys.modules[package] = importlib.util.module_from_spec(spec)
-    stand_in = ModuleType(without)
-    stand_in.DataFrame = object  # type: ignore[attr-defined]
-    sys.modules.setdefault(without, stand_in)
+def _alone() -> Iterator[None]:
+    """Import modules of KServe here without all that its package imports, and without pandas, of which they only name a
+    type. Whoever imports `kserve` elsewhere gets it whole."""
+    pandas = ModuleType("pandas")
+    pandas.DataFrame = object  # type: ignore[attr-defined]
+    stand_ins = {"pandas": pandas}
+    if "kserve" not in sys.modules and (spec := importlib.util.find_spec("kserve")):
+        stand_ins["kserve"] = importlib.util.module_from_spec(spec)
+    for name, stand_in in stand_ins.items():
+        sys.modules.setdefault(name, stand_in)
     try:
         yield
     finally:
-        if sys.modules[without] is stand_in:
-            del sys.modules[without]
+        for name, stand_in in stand_ins.items():
+            if sys.modules[name] is stand_in:
+                del sys.modules[name]
 
 
-with _alone("kserve", without="pandas"):
+with _alone():
     from kserve import model_server
     from kserve.errors import ModelNotReady, ServerNotReady
     from kserve.model import Model
@@ -73,7 +76,8 @@ def kserve_app(served: Served) -> ASGIApp:
     plane = _DataPlane(model_registry=server.registered_models)
     # KServe has one for the whole process, which would go on with the routes of a server before.
     app = model_server.app = FastAPI(title="KServe ModelServer", docs_url=None, redoc_url=None)
-    RESTServer("kserve.model_server:app", plane, server.model_repository_extension, 0).create_application()
+    with _alone():
+        RESTServer("kserve.model_server:app", plane, server.model_repository_extension, 0).create_application()
     app.add_exception_handler(ServerNotReady, _not_ready)  # KServe's own logs a traceback for each probe
     app.add_exception_handler(ModelNotReady, _not_ready)
     return app
