@@ -47,6 +47,11 @@ from tunegate.processes import GRACE_SECONDS
     type=click.Choice(["int8", "int4", "fp8"]),
     help="Round the weights before they are served, for trying: `tunegate quantize` makes a version to evaluate.",
 )
+@click.option(
+    "--share-base",
+    is_flag=True,
+    help="Compute a LoRA beside its base's weights instead of merging them: servers of one base then share its memory.",
+)
 @engine_options
 @click.option(
     "--engine-control",
@@ -112,6 +117,7 @@ def command(
     program: Literal["transformers", "vllm"],
     parallel: int | None,
     quantization: Literal["int8", "int4", "fp8"] | None,
+    share_base: bool,
     engine_url: str | None,
     engine_model: str | None,
     engine_control: str | None,
@@ -141,6 +147,7 @@ def command(
 
     engine_key = os.environ.get(environment.ENGINE_KEY) if engine_url else None
     certificate = os.environ.get(environment.ENGINE_CERTIFICATE) if engine_url else None
+    logs.configure()
     config = serve_config(
         store_uri,
         folder or str(version),
@@ -153,6 +160,7 @@ def command(
             engine_key,
             Path(certificate) if certificate else None,
             engine_control,
+            share_base,
         ),
         endpoint_url=endpoint_url,
         model=model_name,
@@ -166,7 +174,6 @@ def command(
         cors_origins=_split(cors_origins),
         trusted_proxies=_split(trusted_proxies),
     )
-    logs.configure()
     with start_engine(config) as engine:
         from tunegate.serving.app import run  # takes seconds, in which the engine starts
 

@@ -325,8 +325,9 @@ class Platform:
         self._servers.close()
 
     def _start_server(self, version: ModelVersion, port: int) -> Child:
-        argv = ["serve", version.uri, "--port", str(port), "--model-name", self._read_policy()[0].model]
-        argv += self._engine_of_policy()
+        policy, _ = self._read_policy()
+        argv = ["serve", version.uri, "--port", str(port), "--model-name", policy.model, *self._engine_of_policy()]
+        argv += ["--share-base"] if policy.serving.share_base else []
         return self._start(f"serve-{short(version.digest)}", argv)
 
     def _start_evaluation(self, version: ModelVersion, suites: Sequence[str]) -> Child:

@@ -12,7 +12,7 @@ from peft import PeftModel
 
 from tunegate.api.errors import ModelError
 from tunegate.models.network import first_line
-from tunegate.models.prompt_tuning import PREFIX
+from tunegate.models.prompt_tuning import LORA, PREFIX
 
 # what torch says of the first weight that differs
 _MISMATCH = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)")
@@ -59,6 +59,11 @@ def with_adapter(network: Any, adapter: Path) -> Any:
 def under_prefix(network: Any, folder: Path) -> Any:
     """`network`, loaded from `folder`, under the soft prompt that lies in it as a prefix."""
     return with_adapter(network, folder / PREFIX)
+
+
+def under_lora(network: Any, folder: Path) -> Any:
+    """`network`, loaded from `folder`, with the LoRA that lies in it within its layers: still one of transformers."""
+    return with_adapter(network, folder / LORA).get_base_model()
 
 
 def _some(keys: Collection[str]) -> str:

@@ -24,12 +24,16 @@ from tunegate.api.errors import ModelError
 from tunegate.api.versions import RELEASE
 from tunegate.models.adapters import with_adapter
 from tunegate.models.network import first_line, load_network, read_config
-from tunegate.models.prompt_tuning import ADAPTER_WEIGHTS, kind_in, new_tokens, refuse_prefix
+from tunegate.models.prompt_tuning import (
+    ADAPTER_WEIGHTS,
+    FROM_ADAPTER,
+    GENERATION,
+    kind_in,
+    new_tokens,
+    refuse_prefix,
+)
 
 BOUND = 0.001  # of the greatest logit: how far those of a merged model may be from those of the adapter on its base
-GENERATION = "generation_config.json"
-# What is said about text and answers comes from the adapter's folder: it is what the adapter was trained with.
-FROM_ADAPTER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", GENERATION, RELEASE)
 
 
 def merge_adapter(base: Path, adapter: Path, into: Path) -> Path:

@@ -19,7 +19,7 @@ from tunegate.api.errors import DigestError, ModelError, StoreError
 from tunegate.api.pinned import Pinned, storage_uri
 from tunegate.api.versions import KNOWLEDGE, MANIFEST, RELEASE, File, Manifest, Release
 from tunegate.files import digest_of_file, disk_errors_as, in_threads, replace_file
-from tunegate.models.materialize import ADAPTERS, MERGED, check_folder, on_base, required_base
+from tunegate.models.materialize import ADAPTERS, check_folder, on_base, required_base
 from tunegate.models.prompt_tuning import ADAPTER_CONFIG, kind_in, refuse_prefix
 from tunegate.store import Progress, Store
 from tunegate.store.artifacts import digest_of_folder
@@ -81,19 +81,19 @@ def read_mounted(folder: Path, *, weights: bool = True) -> tuple[Manifest, Relea
     return manifest, release
 
 
-def servable(folder: Path, manifest: Manifest, cache: Path, *, whole: bool = True) -> Path:
+def servable(folder: Path, manifest: Manifest, cache: Path, *, whole: bool = True, share_base: bool = False) -> Path:
     """What an engine can load: `folder`, or for an adapter the result of merging it, which goes to `cache`.
 
-    `folder` was read by `read_mounted`. `whole` False is as in `materialize`. Raises ModelError when the
+    `folder` was read by `read_mounted`. `whole` and `share_base` are as in `materialize`. Raises ModelError when the
     result can't be used for chat.
     """
     if manifest.format in ADAPTERS:
         mounted = folder
         beneath = from_json((mounted / BASE / MANIFEST).read_bytes(), Manifest, str(mounted / BASE / MANIFEST))
-        target = cache / f"{Digest.parse(manifest.digest).hex}{MERGED}"
+        place = cache / Digest.parse(manifest.digest).hex
         if whole:
             refuse_prefix(kind_in(mounted, manifest.name), manifest.name)
-        folder = on_base(mounted, target, lambda: servable(mounted / BASE, beneath, cache))
+        folder = on_base(mounted, place, lambda: servable(mounted / BASE, beneath, cache), share_base=share_base)
     check_folder(folder)
     return folder
 

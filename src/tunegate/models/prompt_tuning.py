@@ -15,12 +15,16 @@ from typing import Any
 import msgspec
 
 from tunegate.api.errors import ModelError
-from tunegate.api.versions import Format
+from tunegate.api.versions import RELEASE, Format
 from tunegate.models.templates import TEMPLATE_FILE
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PREFIX = "prefix"  # the folder within a model's folder
+LORA = "lora"  # the same of a LoRA that is not merged
+GENERATION = "generation_config.json"
+# What is said about text and answers comes from the adapter's folder: it is what the adapter was trained with.
+FROM_ADAPTER = ("tokenizer.json", "tokenizer_config.json", TEMPLATE_FILE, GENERATION, RELEASE)
 _LEADING = re.compile(r"(?:<\|prompt_\d+\|>)*")
 
 
@@ -59,6 +63,11 @@ def format_of(folder: Path) -> Format:
 def has_prefix(folder: Path) -> bool:
     """Whether the model in `folder` answers rightly only under the prefix beside it."""
     return (folder / PREFIX / ADAPTER_CONFIG).is_file()
+
+
+def has_lora(folder: Path) -> bool:
+    """Whether the model in `folder` answers rightly only with the LoRA beside it."""
+    return (folder / LORA / ADAPTER_CONFIG).is_file()
 
 
 def new_tokens(count: int, known: Container[str]) -> list[str]:

@@ -18,7 +18,7 @@ import msgspec
 
 from tunegate.api.errors import ModelError
 from tunegate.files import POINTER, in_threads
-from tunegate.models.prompt_tuning import PREFIX
+from tunegate.models.prompt_tuning import LORA, PREFIX
 
 _LONGEST_POINTER = 1024  # bytes, by git-lfs's own rule
 _LONGEST_HEADER = 100_000_000  # bytes, by safetensors' own rule
@@ -60,8 +60,9 @@ def check_weights(folder: Path) -> None:
     for path in files:
         if path not in headers:
             _check_pickled(path)
-    if (folder / PREFIX).is_dir():
-        check_weights(folder / PREFIX)
+    for beside in (folder / PREFIX, folder / LORA):
+        if beside.is_dir():
+            check_weights(beside)
 
 
 def _refuse_pointer(path: Path) -> None:

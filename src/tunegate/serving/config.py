@@ -30,6 +30,7 @@ class EngineConfig:
     clients use. parallel: over how many GPUs vLLM spreads the model; None for all. quantization: what the weights are
     rounded to before they are served. key: what the engine at `url` asks for. certificate: a file with the one that it
     has, where no CA that is trusted anyway vouches for it. control: where it gives leases, if versions share it.
+    share_base: whether the embedded one computes a LoRA beside the base's weights, which all who do so hold once.
     Raises UsageError that names the flag.
     """
 
@@ -41,6 +42,7 @@ class EngineConfig:
     key: str | None = field(default=None, repr=False)
     certificate: Path | None = None
     control: str | None = None
+    share_base: bool = False
 
     def __post_init__(self) -> None:
         if self.control and not self.url:
@@ -68,6 +70,13 @@ class EngineConfig:
             )
         if self.quantization and self.url:
             raise UsageError("--quantization is for an engine started here, not one at --engine-url; give one of them.")
+        if self.share_base and (self.url or self.program != "transformers"):
+            raise UsageError(
+                "--share-base is for the embedded engine; for vLLM run `tunegate engine`, and give its ports as "
+                "--engine-url and --engine-control."
+            )
+        if self.share_base and self.quantization:
+            raise UsageError("--quantization makes weights that nobody shares; leave it or --share-base out.")
         if self.url and self.program != "transformers":
             raise UsageError("--engine starts an engine, and --engine-url names one that runs; give one of them.")
 
@@ -142,10 +151,10 @@ def serve_config(
     whole = engine.whole_models_only
     if isinstance(version, Path):
         store = Store.at(store_uri, endpoint_url=endpoint_url)
-        served = mounted(store, version, whole=whole, fetch=engine.url is None)
+        served = mounted(store, version, whole=whole, fetch=engine.url is None, share_base=engine.share_base)
     else:
         store = Store.open(store_uri, endpoint_url=endpoint_url)
-        served = from_store(store, version, whole=whole, fetch=engine.url is None)
+        served = from_store(store, version, whole=whole, fetch=engine.url is None, share_base=engine.share_base)
     if keys is not None:
         read_keys(keys)  # before an engine is started for nothing
     name, known = model or served.version.model, parse_keys(feedback_key)

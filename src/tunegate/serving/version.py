@@ -28,24 +28,25 @@ class ServedVersion:
     knowledge: Path | None = None
 
 
-def from_store(store: Store, name: str, *, whole: bool, fetch: bool) -> ServedVersion:
-    """Find the version by name, URI or digest. `whole`: the engine takes whole models only. `fetch`: it is ours."""
+def from_store(store: Store, name: str, *, whole: bool, fetch: bool, share_base: bool = False) -> ServedVersion:
+    """Find the version by name, URI or digest. `whole`: the engine takes whole models only. `fetch`: it is ours.
+    `share_base`: it takes a LoRA that is not merged, too."""
     found = store.resolve(name)
     if whole and found.format == "prompt-adapter":
         refuse_prefix(kind_of(store.get(f"{found.name}/{ADAPTER_CONFIG}"), found.name), found.name)
     release, cache = read_release(store, found), default_cache()
     prompts = fetch_prompts(store, found, release, cache)
     knowledge = fetch_index(store, release, cached_index(release.knowledge, cache)) if release.knowledge else None
-    folder = materialize(store, found, cache, whole=whole) if fetch else None
+    folder = materialize(store, found, cache, whole=whole, share_base=share_base) if fetch else None
     return ServedVersion(found, release, folder, prompts, knowledge)
 
 
-def mounted(store: Store, folder: Path, *, whole: bool, fetch: bool) -> ServedVersion:
+def mounted(store: Store, folder: Path, *, whole: bool, fetch: bool, share_base: bool = False) -> ServedVersion:
     """As `from_store`. Nothing is asked of the store: a server that starts again while it is down must still answer."""
     manifest, release = read_mounted(folder, weights=fetch)
     if whole and manifest.format == "prompt-adapter":
         refuse_prefix(kind_in(folder, manifest.name), manifest.name)
     prompts = folder / release.prompts.path if release.prompts else None
     knowledge = folder / KNOWLEDGE if release.knowledge else None
-    weights = servable(folder, manifest, default_cache(), whole=whole) if fetch else None
+    weights = servable(folder, manifest, default_cache(), whole=whole, share_base=share_base) if fetch else None
     return ServedVersion(store.version_of(manifest), release, weights, prompts, knowledge)

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from tests.answering import listening
-from tests.builders import at, make_evaluation, make_policy, with_answers
+from tests.builders import at, make_cluster_policy, make_evaluation, make_policy, with_answers
 from tests.unit.store.picky import error, picky_store
 from tests.waiting import wait_for
 from tunegate.api import environment
@@ -37,7 +37,10 @@ from tunegate.store.stops import find_stop
 class Waiting(Platform):
     """A platform whose servers and evaluations do nothing."""
 
+    started: tuple[Sequence[str], ...] = ()
+
     def _start(self, name: str, argv: Sequence[str]) -> Child:
+        self.started += (argv,)
         return Child.start(name, ["sleep", "60"], log=self.config.home.logs / f"{name}.log")
 
 
@@ -92,6 +95,18 @@ def test_with_finished_runs_only_the_end_of_a_run_is_tried(
     assert [promotion.candidate for promotion in decide(platform.gather(), at(0)).create] == [last]
     derived = derive(store, last, "shop/kind/checkpoint-10", Changes(system_prompt="Be kind."))
     assert [promotion.candidate for promotion in decide(platform.gather(), at(0)).create] == [last, derived]
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_versions_of_a_policy_that_shares_their_base_do_so_here_as_well(
+    platform: Platform, base: ModelVersion, shares: bool
+) -> None:
+    keep(platform, make_cluster_policy(initialVersion=base.uri, serving={"engine": "VLLM", "shareBase": shares}))
+    with contextlib.closing(platform):
+        platform.tick(at(0))
+        (served,) = [argv for argv in platform.started if argv[0] == "serve"]
+    assert served[1] == base.uri
+    assert ("--share-base" in served) == shares
 
 
 def test_a_promotion_that_moved_on_is_reconciled_again_at_once(

@@ -33,6 +33,7 @@ from tunegate.models.cards import read_card
 from tunegate.models.derive import merge_to_folder, merge_version
 from tunegate.models.fit import require_fit, require_whole
 from tunegate.models.hub import HubModel, fetch_from_hub, parse_hub
+from tunegate.models.materialize import on_base
 from tunegate.models.memory import Footprint
 from tunegate.models.merge import _require_same, _require_stored, merge_adapter
 from tunegate.models.mount import deliver, read_mounted
@@ -447,6 +448,9 @@ def test_what_is_quantized_is_made_from_what_is_not(base: Path, lora: Path, tmp_
         merge_adapter(tmp_path / "int8", lora, tmp_path / "merged")
     merge_adapter(base, lora, tmp_path / "merged")
     quantize(tmp_path / "merged", tmp_path / "small", "int8")
+    with refused(" is quantized; tune the one it was made from, and serve that."):
+        on_base(lora, tmp_path / "served", lambda: tmp_path / "int8", share_base=True)
+    on_base(lora, tmp_path / "served", lambda: base, share_base=True)
 
 
 def test_a_model_that_a_method_does_not_suit_takes_what_the_message_names(base: Path, tmp_path: Path) -> None:

@@ -143,6 +143,19 @@ def test_a_key_file_is_made_by_the_command_of_the_message_and_then_readable(tmp_
             [["--quantization", "int4"], ["--engine-url", "http://127.0.0.1:9"]],
         ),
         (
+            "--share-base is for the embedded engine; for vLLM run `tunegate engine`, and give its ports as",
+            ["--share-base", "--engine", "vllm"],
+            [
+                ["--share-base"],
+                ["--engine-url", "http://127.0.0.1:9", "--engine-control", "http://127.0.0.1:9"],
+            ],
+        ),
+        (
+            "--quantization makes weights that nobody shares; leave it or --share-base out.",
+            ["--share-base", "--quantization", "int4"],
+            [["--share-base"], ["--quantization", "int4"]],
+        ),
+        (
             "--engine-url names one that runs; give one of them",
             ["--engine", "vllm", "--engine-url", "http://127.0.0.1:9"],
             [["--engine", "vllm"], ["--engine-url", "http://127.0.0.1:9"]],

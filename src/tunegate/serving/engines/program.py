@@ -2,7 +2,8 @@
 
 It would make up weights that a folder lacks: here such a folder is refused. A model with a soft prompt's prefix has
 keys and values that lie in the cache before the first token. The paged cache of continuous batching has no place for
-them, so its answers are made one after the other; they still stream, and others wait.
+them, so its answers are made one after the other; they still stream, and others wait. A LoRA that lies beside its base
+is computed in each layer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from tunegate.api.errors import ModelError
 from tunegate.garbage import lasting_imports
-from tunegate.models.prompt_tuning import has_prefix
+from tunegate.models.prompt_tuning import has_lora, has_prefix
 from tunegate.serving.engines.heartbeat import Heartbeat
 from tunegate.serving.engines.transformers import BATCH_TOKENS, PAGE_TOKENS, PAGES
 
@@ -29,7 +30,7 @@ with lasting_imports():
 def main(folder: str, port: str) -> None:
     """Serve the model in `folder` on loopback. Raises ModelError when the folder lacks weights."""
     load_network(Path(folder), "auto", device="meta")  # names and shapes, no numbers
-    with_prefix = has_prefix(Path(folder))
+    with_prefix, with_lora = has_prefix(Path(folder)), has_lora(Path(folder))
     heartbeat = Heartbeat()
     build, plain = server.build_server, model_manager.ModelManager
 
@@ -40,6 +41,10 @@ def main(folder: str, port: str) -> None:
                 from tunegate.models.adapters import under_prefix  # peft, which no other model needs
 
                 model = under_prefix(model, Path(folder))
+            if with_lora:
+                from tunegate.models.adapters import under_lora
+
+                model = under_lora(model, Path(folder))
             model.register_forward_hook(heartbeat.step)
             return model
 

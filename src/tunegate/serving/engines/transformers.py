@@ -6,6 +6,7 @@ A request that outgrows its cache would end it for everybody, so what it is aske
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +17,14 @@ from tokenizers import Tokenizer
 
 from tunegate.api.errors import ModelError, ServingError
 from tunegate.api.versions import Release
-from tunegate.models.prompt_tuning import has_prefix, prompt_length
+from tunegate.models.prompt_tuning import has_lora, has_prefix, prompt_length
 from tunegate.processes import Child, free_port
 from tunegate.serving.engines import heartbeat
 from tunegate.serving.engines.remote import ENVIRONMENT, Engine, Pulse
 from tunegate.serving.features import TRANSFORMERS, TRANSFORMERS_ALONE
 from tunegate.serving.limits import Embedded, Sampling
 
+logger = logging.getLogger(__name__)
 # The cache is sized for a small machine: without these it would take most of the free memory. 64 pages of 256 tokens
 # are about 0.4 GB for SmolLM2-135M.
 PAGE_TOKENS, PAGES, BATCH_TOKENS = 256, 64, 512
@@ -40,6 +42,8 @@ def start(folder: Path, release: Release, log: Path) -> Engine:
     port = free_port()
     argv = [sys.executable, "-m", "tunegate.serving.engines.program", str(folder), str(port)]
     log.unlink(missing_ok=True)
+    if has_lora(folder):
+        logger.info("the adapter lies beside its base, whose memory servers share", extra={"folder": str(folder)})
     child = Child.start("the engine", argv, log=log, env=ENVIRONMENT)
     features = TRANSFORMERS_ALONE if has_prefix(folder) else TRANSFORMERS
     pulse = Pulse(heartbeat.PATH, heartbeat.read_json)
