@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tests.operator.test_engines import kubeconfig
 from tests.waiting import wait_for
 from tunegate.api.engine_names import shared_name
 from tunegate.api.feedback import Struck
+from tunegate.api.labels import RESTORE
 from tunegate.api.pinned import base_of
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.feedback import struck
@@ -58,13 +60,20 @@ def test_versions_of_a_base_share_an_engine_and_one_that_was_struck_is_failed(sh
     shop.vote(first, down=60, metrics=False)
     failed = shop.until(first, "Failed", "RolledBack")
     assert failed["status"]["decision"]["reason"] == "WrongWeights"
+    edit = json.dumps({"spec": {"replicas": 0}})
+    shop.server.kubectl("-n", shop.namespace, "patch", "deployment", engine, "--type=merge", "-p", edit)
+    found = shop.until_condition("Stalled", "TargetModified")
+    assert found["message"].startswith(f"kubectl-patch changed spec.replicas of Deployment {engine}")
+    restore = f"{RESTORE}={datetime.now(UTC).isoformat()}"
+    shop.server.kubectl("-n", shop.namespace, "annotate", "promotionpolicy", POLICY_NAME, restore)
+    wait_for(lambda: shop.get(kinds.DEPLOYMENT, engine)["spec"]["replicas"] == 1, what="the engine to be put back")
     second = publish_adapter(shop, "run-2")
     shop.until(second, "Paused")
     for each in (shop.base, second):
         shop.vote(each, up=60, metrics=False)
     shop.until(second, "Succeeded")
     deployment = shop.get(kinds.DEPLOYMENT, engine)
-    assert deployment["metadata"]["generation"] == 1, "it was written once"
+    assert deployment["metadata"]["generation"] == 3, "it was written once, changed by hand, and put back"
     whole = shop.publish("run-3")
     shop.until(whole, "Paused")
     for each in (second, whole):

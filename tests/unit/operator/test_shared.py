@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -195,6 +196,23 @@ def test_a_changed_policy_reaches_an_engine_that_answers_when_a_person_asks() ->
     world.step(3)
     assert args(world)[-3:] == ["20", "--max-rank", "64"]
     assert world.policy()["status"]["rolledOut"] == "now"
+
+
+def test_a_persons_edit_of_an_engine_is_told_and_put_back_when_asked() -> None:
+    world = make_world().step(5)
+    deployment, service = (world.objects[kind, ENGINE] for kind in ("Deployment", "Service"))
+    for live, change in ((deployment, {"replicas": 0}), (service, {"selector": {"app": "other"}})):
+        before, field = copy.deepcopy(live["spec"]), next(iter(change))
+        world.edit(live["kind"], ENGINE, lambda spec, change=change: spec.update(change))
+        world.step(2)
+        found = condition(world.policy(), "Stalled")
+        assert found["reason"] == "TargetModified"
+        assert f"changed spec.{field}" in found["message"]
+        assert f" of {live['kind']} {ENGINE}" in found["message"]
+        world.policy()["metadata"].setdefault("annotations", {})["tunegate.io/restore"] = field
+        world.step(2)
+        assert world.objects[live["kind"], ENGINE]["spec"] == before
+        assert condition(world.policy(), "Stalled")["status"] == "False"
 
 
 def test_servers_that_have_the_weights_move_in_front_of_an_engine_when_asked_and_when_it_is_there() -> None:

@@ -459,7 +459,7 @@ class Gatherer:
         }
         sentences = [modified(objects.route)] if objects.route else []
         sentences += [modified(live, wanted.get(server)) for server, live in objects.inference_services.items()]
-        sentences += [modified(live) for live in objects.engines.values()]
+        sentences += [modified(live) for live in (*objects.engines.values(), *objects.shared.values())]
         edited = next(filter(None, sentences), "")
         request = obj["metadata"].get("annotations", {}).get(RESTORE, "")
         done = str(obj.get("status", {}).get("restored", ""))

@@ -78,8 +78,8 @@ def _is_free(gathered: Gathered, name: str) -> bool:
 
 
 def shared_engine_changes(gathered: Gathered, plan: Plan, config: Config) -> Iterable[Object]:
-    """The engines that versions share which are to be written: new ones; and what the policy says anew of one that does
-    not answer, or of all when a person asks for a rollout."""
+    """The engines that versions share which are to be written: new ones; what the policy says anew of one that does not
+    answer, or of all when a person asks for a rollout; and what a person changed, when one asks to put it back."""
     if gathered.snapshot.modified or not gathered.policy.serving.share_base:
         return
     done = set()
@@ -94,8 +94,11 @@ def shared_engine_changes(gathered: Gathered, plan: Plan, config: Config) -> Ite
         is_free = bool(gathered.rollout) or seen is None or not is_engine_answering(seen)
         for made in shared_engine(gathered.namespace, gathered.policy, gathered.name, base, config):
             live = gathered.objects.shared.get((made["kind"], made["metadata"]["name"]))
-            if live is None or (is_free and applied(live) != made["spec"]):
-                yield manifests.over(manifests.owned(manifests.remembered(made), gathered.obj), live)
+            if live and gathered.edit.is_restoring and edits(live):
+                made["spec"] = applied(live)
+            elif live and not (is_free and applied(live) != made["spec"]):
+                continue
+            yield manifests.over(manifests.owned(manifests.remembered(made), gathered.obj), live)
 
 
 def is_waiting(gathered: Gathered, plan: Plan) -> bool:
