@@ -335,6 +335,11 @@ class ServingPods(Placement, frozen=True, kw_only=True):
         """Whether they stand in front of an engine that the operator makes."""
         return self.share_base or self.llm_inference_service is not None
 
+    @property
+    def engine_pod(self) -> SharedEngine:
+        """The pod of `share_base`, by default where nothing is said of it."""
+        return self.shared_engine or SharedEngine()
+
     def __post_init__(self) -> None:
         if self.card and self.engine != "VLLM":
             raise ValueError("serving.card is for engine: VLLM, whose GPUs are known to be needed; leave it out")

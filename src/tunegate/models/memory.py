@@ -36,12 +36,14 @@ _QUANTIZED = {"none": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.52}  # bytes of a 
 class Footprint:
     """A model's bytes: all weights, and the keys and values of one token. heads: of its attention. rounded: the bytes
     of the weights that `tunegate quantize` would round: not its vocabulary's, and none where they are rounded already.
+    adapter: those of a LoRA of rank 1 on all linear layers, where each layer has one of each kind.
     """
 
     weights: int
     token: int
     heads: int
     rounded: int = 0
+    adapter: int = 0
 
     @classmethod
     def of(cls, folder: Path, weights: int | None = None) -> Footprint:
@@ -63,12 +65,21 @@ class Footprint:
             heads = int(text["num_attention_heads"])
             width = int(text.get("head_dim") or text["hidden_size"] // heads)
             kept = int(text.get("num_key_value_heads") or heads)
-            token = 2 * int(text["num_hidden_layers"]) * kept * width * _VALUE_BYTES
+            layers, hidden = int(text["num_hidden_layers"]), int(text.get("hidden_size", 0))
+            token = 2 * layers * kept * width * _VALUE_BYTES
+            between = int(text.get("intermediate_size") or 0)
+            sides = 2 * (hidden + heads * width) + 2 * (hidden + kept * width) + 3 * (hidden + between) * bool(between)
             tables = 1 if found.get("tie_word_embeddings", True) else 2
-            words = tables * int(text.get("vocab_size", 0)) * int(text.get("hidden_size", 0)) * _VALUE_BYTES
+            words = tables * int(text.get("vocab_size", 0)) * hidden * _VALUE_BYTES
         except (msgspec.DecodeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise _unsaid(source, error) from None
-        return cls(weights, token, heads, 0 if "quantization_config" in found else max(weights - words, 0))
+        rounded = 0 if "quantization_config" in found else max(weights - words, 0)
+        return cls(weights, token, heads, rounded, layers * sides * _VALUE_BYTES)
+
+    def with_adapters(self, count: int, rank: int) -> Footprint:
+        """With room for so many adapters of that rank, as vLLM makes it when it starts. What adapters were trained on
+        is not rounded."""
+        return replace(self, weights=self.weights + count * rank * self.adapter, rounded=0)
 
 
 def of_version(store: Store, version: ModelVersion) -> Footprint:

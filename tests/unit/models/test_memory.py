@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file
 
+from tests.adapters import make_lora
 from tunegate.api.errors import ModelError, ServingError
 from tunegate.models.cards import read_card
 from tunegate.models.memory import Footprint, check, choose_parallel, misfit, visible_gpus
@@ -26,13 +28,22 @@ def model(folder: Path, **config: Any) -> Footprint:
 def test_the_files_say_how_large_a_model_is(tmp_path: Path) -> None:
     shape = {"num_hidden_layers": 3, "num_attention_heads": 8, "hidden_size": 64}
 
-    assert model(tmp_path, **shape) == Footprint(1500, 2 * 3 * 8 * 8 * 2, 8, rounded=1500)
+    assert model(tmp_path, **shape) == Footprint(1500, 2 * 3 * 8 * 8 * 2, 8, rounded=1500, adapter=3 * 8 * 64 * 2)
     assert model(tmp_path, **shape, vocab_size=10).rounded == 1500 - 10 * 64 * 2
     assert model(tmp_path, **shape, quantization_config={}).rounded == 0
     assert model(tmp_path, **shape, num_key_value_heads=2, head_dim=16).token == 2 * 3 * 2 * 16 * 2
     assert model(tmp_path, text_config=shape).token == 2 * 3 * 8 * 8 * 2
     with pytest.raises(ModelError, match="how large"):
         model(tmp_path, hidden_size=64)
+
+
+def test_an_adapter_on_every_linear_layer_is_as_large_as_peft_makes_it(base: Path, tmp_path: Path) -> None:
+    make_lora(base, tmp_path / "adapter", target_modules="all-linear")  # of rank 4, in 32 bits
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors").values()
+    footprint = Footprint.of(base)
+
+    assert footprint.with_adapters(1, 4).weights - footprint.weights == sum(weight.nbytes for weight in weights) / 2
+    assert footprint.with_adapters(3, 8).weights - footprint.weights == 3 * sum(weight.nbytes for weight in weights)
 
 
 def test_what_does_not_fit_is_told_with_what_would() -> None:

@@ -18,11 +18,14 @@ from tunegate.api.digest import short
 from tunegate.api.engine_names import shared_name
 from tunegate.api.feedback import Tally
 from tunegate.api.pinned import Pinned, base_of, parse_storage_uri
+from tunegate.api.policy import ServingPods
 from tunegate.api.versions import BaseModel, ModelVersion
 from tunegate.kube.kinds import Object
+from tunegate.models.cards import read_card
+from tunegate.models.memory import Footprint
 from tunegate_operator.config import Config, ReleasePods
 from tunegate_operator.read import condition
-from tunegate_operator.shared import shared_engine
+from tunegate_operator.shared import shared_engine, too_large
 
 GOOD = Tally(up=38, down=2)
 GPU = {"limits": {"nvidia.com/gpu": "1", "memory": "40Gi"}}
@@ -228,6 +231,38 @@ def test_servers_that_have_the_weights_move_in_front_of_an_engine_when_asked_and
     model = world.objects["InferenceService", server_of(BASE)]["spec"]["predictor"]["model"]
     assert model["runtime"] == CONFIG.serving_runtime
     assert world.policy()["status"]["rolledOut"] == "now"
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ({}, "of that, room for 8 adapters of rank 64 is 8.0 GiB: lower maxAdapters or maxRank in serving.shared"),
+        ({"maxAdapters": 4}, None),
+        ({"maxRank": 32}, None),
+        ({"resources": {"limits": {"nvidia.com/gpu": "2"}}}, None),
+        ({"resources": {"limits": {"memory": "40Gi"}}}, None),
+    ],
+    ids=str,
+)
+def test_an_engine_has_room_for_its_adapters_beside_the_base(own: dict[str, Any], words: str | None) -> None:
+    gpu = {"resources": {"limits": {"nvidia.com/gpu": "1"}}, "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-A10"}}
+    world = make_world(serving=serving(sharedEngine={**gpu, **own}))
+    world.step(3)
+    wants_gpus = "nvidia.com/gpu" in str({**gpu, **own}["resources"])
+    assert engines(world) == (set() if wants_gpus else {ENGINE}), "how large the base is, the store has not said yet"
+    world.store.footprints = {BASE.digest: Footprint(14 * 2**30, 2**17, 32, adapter=2**24)}
+    world.step(3)
+    stalled = condition(world.policy(), "Stalled")
+    assert (stalled["reason"] if stalled["status"] == "True" else None) == ("DoesNotFit" if words else None)
+    assert (words or "") in stalled["message"]
+    assert engines(world) == (set() if words else {ENGINE})
+
+
+def test_a_base_that_fits_by_no_means_is_told_without_its_adapters() -> None:
+    model, own = Footprint(28 * 2**30, 2**17, 32, rounded=27 * 2**30, adapter=2**20), ServingPods(engine="VLLM")
+    shared = msgspec.structs.replace(own, share_base=True)
+    assert too_large(model, read_card("A10"), 1, own).endswith("(tunegate quantize --method int8)")
+    assert too_large(model, read_card("A10"), 1, shared).endswith("; it would fit on 2 of them")
 
 
 @pytest.mark.parametrize(

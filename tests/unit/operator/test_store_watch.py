@@ -162,7 +162,7 @@ def test_how_large_a_version_is_is_read_once_from_its_manifest_and_config(store:
     assert [source.footprint(version) for version in versions] == [None, None, None]
     source._work()
 
-    known = Footprint(size, 2 * 3 * 8 * 8 * 2, 8, rounded=size)
+    known = Footprint(size, 2 * 3 * 8 * 8 * 2, 8, rounded=size, adapter=3 * 8 * 64 * 2)
     *sizes, reason = (source.footprint(version) for version in versions)
     assert sizes == [known, known]
     assert "does not say how large the model is" in str(reason)

@@ -21,7 +21,7 @@ from tunegate.api.promotion import TERMINAL, Promotion, Recorded
 from tunegate.api.records import Place
 from tunegate.api.versions import ModelVersion
 from tunegate.kube.kinds import Kind, Object
-from tunegate.models.memory import Footprint, misfit
+from tunegate.models.memory import Footprint
 from tunegate.promotion.counting import counted, shown, stable_version
 from tunegate.promotion.desired import desired_servers
 from tunegate.promotion.pairs import wanted_pairs
@@ -65,7 +65,7 @@ from tunegate_operator.read import (
     training_runs,
 )
 from tunegate_operator.routes import RouteState, address, overlap, route_state, switch_state
-from tunegate_operator.shared import not_shareable, queue_key, seen_by_versions, shared_addresses
+from tunegate_operator.shared import not_shareable, queue_key, seen_by_versions, shared_addresses, too_large
 from tunegate_operator.store_watch import RecordRequest, Source
 from tunegate_operator.types import (
     EvaluationSummary,
@@ -407,16 +407,19 @@ class Gatherer:
         """Of the stable and of candidates under way: why the policy's GPUs or its engine can't have them."""
         candidates = [it.candidate for it in snapshot.promotions if it.status.phase not in TERMINAL]
         needed = (stable_version(snapshot), *candidates)
+        found: dict[str, str | None] = {}
         if policy.serving.has_made_engine:
             unfit = not_shareable if policy.serving.share_base else not_whole
-            return {version.digest: unfit(version) for version in needed}
+            found = {version.digest: unfit(version) for version in needed}
         card, gpus = card_of(policy.serving), manifests.gpus(policy.serving, self.config)
         if card is None or not gpus:
-            return {}
-        found: dict[str, str | None] = {}
-        for version in needed:
-            known = self.source.footprint(version)
-            found[version.digest] = misfit(known, card, gpus) if isinstance(known, Footprint) else known and ""
+            return found
+        for version in (version for version in needed if not found.get(version.digest)):
+            known = self.source.footprint(version)  # of an adapter, its base's
+            if isinstance(known, Footprint):
+                found[version.digest] = too_large(known, card, gpus, policy.serving)
+            else:
+                found[version.digest] = known and ""
         return found
 
     def _made_at_once(self, versions: Iterable[ModelVersion]) -> frozenset[str]:

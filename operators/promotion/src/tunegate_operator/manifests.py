@@ -232,8 +232,10 @@ def _has_vllm(serving: ServingPods) -> bool:
 
 
 def gpus(serving: ServingPods, config: Config) -> int:
-    """How many GPUs vLLM has in each pod of a version; 0 for other engines."""
+    """How many GPUs vLLM has in each pod of a version, or in that of the engine that versions share; 0 for others."""
     resources = _resources(serving, config) if _has_vllm(serving) else {}
+    if serving.share_base:
+        resources = serving.engine_pod.resources or dict(config.vllm_resources)
     amounts = {**resources.get("requests", {}), **resources.get("limits", {})}
     asked = str(amounts.get("nvidia.com/gpu", 0))
     return int(asked) if asked.isdecimal() else 0

@@ -59,13 +59,14 @@ def complete(container: dict[str, Any], release: ReleasePods) -> None:
 
 
 def card_of(serving: ServingPods) -> Card | None:
-    """The GPU of a version's pods, where the policy names it, or the label by which NVIDIA's discovery marks nodes.
+    """The GPU of the pods with vLLM, where the policy names it, or the label by which NVIDIA's discovery marks nodes.
 
     Raises UsageError for one that there are no figures for.
     """
     if serving.card:
         return read_card(serving.card)
-    return known_card(serving.node_selector.get("nvidia.com/gpu.product", ""))
+    pod = serving.engine_pod if serving.share_base else serving
+    return known_card(pod.node_selector.get("nvidia.com/gpu.product", ""))
 
 
 def queue_label(queue: str, resources: Object) -> dict[str, str]:

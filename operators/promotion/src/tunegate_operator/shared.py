@@ -16,10 +16,12 @@ from tunegate.api.engine_names import shared_name
 from tunegate.api.errors import UsageError
 from tunegate.api.labels import BASE, MANAGED_BY, MODEL, POLICY
 from tunegate.api.pinned import SCHEME, base_of, parse_storage_uri
-from tunegate.api.policy import ENGINE_FOLDER, ENGINE_POD_PART, ClusterPolicy, SharedEngine
+from tunegate.api.policy import ENGINE_FOLDER, ENGINE_POD_PART, ClusterPolicy, ServingPods, SharedEngine
 from tunegate.api.versions import BaseModel, ModelVersion
 from tunegate.kube import pods
 from tunegate.kube.kinds import Object
+from tunegate.models.cards import Card
+from tunegate.models.memory import Footprint, misfit
 from tunegate_operator import placement
 from tunegate_operator.config import Config
 from tunegate_operator.engines import initializer, is_engine_answering
@@ -50,6 +52,23 @@ def not_shareable(version: ModelVersion) -> str:
     )
 
 
+def too_large(model: Footprint, card: Card, gpus: int, serving: ServingPods) -> str:
+    """Why a server of the model, or the engine of that base with room for adapters, can't be on so many cards; empty
+    where it can."""
+    if not serving.share_base:
+        return misfit(model, card, gpus)
+    own = serving.engine_pod
+    full = model.with_adapters(own.max_adapters, own.max_rank)
+    said = misfit(full, card, gpus)
+    if not said or misfit(model, card, gpus):
+        return said
+    room = (full.weights - model.weights) / 2**30
+    return (
+        f"{said}; of that, room for {own.max_adapters} adapters of rank {own.max_rank} is {room:.1f} GiB: lower "
+        "maxAdapters or maxRank in serving.sharedEngine"
+    )
+
+
 def engine_name(policy: str, base: BaseModel) -> str:
     return server_name(policy, base.digest) + _SUFFIX
 
@@ -63,7 +82,7 @@ def shared_engine(
     namespace: str, policy: ClusterPolicy, name: str, base: BaseModel, config: Config
 ) -> tuple[Object, Object]:
     """Its Deployment and its Service."""
-    own, release = policy.serving.shared_engine or SharedEngine(), config.serving_pods
+    own, release = policy.serving.engine_pod, config.serving_pods
     selector = {POLICY: name, BASE: short(base.digest)}
     labels = {**MANAGED_BY, MODEL: policy.model, **selector}
     resources = own.resources or dict(config.vllm_resources)
