@@ -1,11 +1,20 @@
 """What a candidate costs with an engine of its own, and with one that the versions of its base share.
 
     PATH=$PATH:/path/to/venv-with-vllm/bin python -m benchmarks.shared_base [--base FOLDER] [--adapters 4]
+    python -m benchmarks.shared_base --engine transformers --base FOLDER --adapters 2
 
 LoRA adapters with random weights on one base are served in two ways, one after the other:
 
   shared   `tunegate engine` has the base; `tunegate serve --engine-control` has each adapter loaded there
   alone    `tunegate serve --engine vllm`: adapter and base are fetched and merged, and a vLLM of its own starts
+
+and with the embedded engine the base and its adapters each by a `tunegate serve`, which all run at the same time:
+
+  merged   as it is by default
+  beside   with --share-base
+
+What is merged was merged before. A token's time is that of an answer less that of its first token, of one
+conversation at a time, the fastest of three.
 
 Seconds are from starting the server until it is ready, which is after a first token. Memory is what the new processes
 hold (PSS, so that what several map is counted once), and for "shared" also what the engine grew by.
@@ -13,6 +22,9 @@ hold (PSS, so that what several map is counted once), and for "shared" also what
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
 import os
 import secrets
 import shutil
@@ -22,6 +34,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from urllib.request import Request
 
 import click
 import numpy as np
@@ -31,8 +44,9 @@ from tests.adapters import make_lively, make_lora
 from tunegate.api import environment
 from tunegate.api.pinned import Pinned
 from tunegate.api.versions import BaseModel, ModelVersion, Producer, Release
+from tunegate.models.materialize import materialize
 from tunegate.models.mount import deliver
-from tunegate.processes import Child, answers, free_port
+from tunegate.processes import Child, answers, free_port, open_url
 from tunegate.store import EmbeddedStore, Store
 
 MADE = Producer(kind="benchmark")
@@ -42,7 +56,8 @@ _SECONDS = 900.0
 @click.command(help=__doc__.split("\n")[0])
 @click.option("--base", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Default: a tiny model.")
 @click.option("--adapters", default=4, show_default=True, type=click.IntRange(1))
-def main(base: Path | None, adapters: int) -> None:
+@click.option("--engine", default="vllm", show_default=True, type=click.Choice(["vllm", "transformers"]))
+def main(base: Path | None, adapters: int, engine: str) -> None:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         embedded = stack.enter_context(EmbeddedStore.start(scratch / "store"))
@@ -54,6 +69,13 @@ def main(base: Path | None, adapters: int) -> None:
         folder = base or make_lively(scratch / "model")
         first = store.publish(folder, "shop/base/checkpoint-0", release=Release(format="huggingface"), producer=MADE)
         tuned = publish_adapters(store, first, folder, scratch, adapters)
+        if engine == "transformers":
+            for version, way in itertools.product(tuned, (False, True)):
+                materialize(store, version, share_base=way)
+            for words in ((), ("--share-base",)):
+                for row in side_by_side([first, *tuned], scratch, *words):
+                    click.echo(row)
+            return
         for row in (*shared(store, first, tuned, scratch), alone(tuned[0], scratch)):
             click.echo(row)
 
@@ -96,10 +118,39 @@ def shared(store: Store, base: ModelVersion, tuned: list[ModelVersion], scratch:
             yield f"adapter {number}: ready after {seconds:.1f} s, {new:.0f} MB for its server, engine {grown:+.0f} MB"
 
 
+def side_by_side(versions: list[ModelVersion], scratch: Path, *words: str) -> Iterator[str]:
+    name = "beside" if words else "merged"
+    with ExitStack() as stack:
+        running = []
+        for version in versions:
+            earlier, port = processes(), free_port()
+            seconds = stack.enter_context(served(version, scratch, *words, port=port))
+            running.append((version, seconds, port, processes() - earlier))
+        told = [(version, seconds, token_time(port), pids) for version, seconds, port, pids in running]
+        for version, seconds, token, pids in told:
+            held = pss(pids) / 2**20
+            yield f"{name}: {version.name} ready after {seconds:.1f} s, {held:.0f} MiB, {token * 1e3:.1f} ms a token"
+
+
+def token_time(port: int) -> float:
+    def ask(tokens: int) -> tuple[float, int]:
+        said = [{"role": "user", "content": "Tell me a long story about a kettle."}]
+        body = {"model": "shop", "messages": said, "max_tokens": tokens, "temperature": 0}
+        clock = time.monotonic()
+        request = Request(f"http://127.0.0.1:{port}/v1/chat/completions", json.dumps(body).encode())
+        request.add_header("Content-Type", "application/json")
+        with open_url(request, seconds=600) as answer:
+            written = json.load(answer)["usage"]["completion_tokens"]
+        return time.monotonic() - clock, written
+
+    times = [(ask(64), ask(1)) for _ in range(3)]
+    return min((long - short) / (written - 1) if written > 32 else math.nan for (long, written), (short, _) in times)
+
+
 @contextmanager
-def served(version: ModelVersion, scratch: Path, *words: str) -> Iterator[float]:
+def served(version: ModelVersion, scratch: Path, *words: str, port: int = 0) -> Iterator[float]:
     """`tunegate serve` with these words; gives how many seconds it took until it was ready."""
-    port = free_port()
+    port = port or free_port()
     argv = [sys.executable, "-m", "tunegate", "serve", version.name, "--port", str(port), *words]
     clock = time.monotonic()
     with Child.start("a server", argv, log=scratch / f"{port}.log") as child:
