@@ -1,4 +1,4 @@
-"""What several packages' tests share: a real model store and a real Kubernetes API, both on loopback."""
+"""What several packages' tests share: a real model store, a real Kubernetes API, and programs that are forked."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from tests.answering import listening
 from tests.apiserver import api_server, client, foreign_crds, namespace, tunegate_crds  # noqa: F401 (fixtures)
+from tests.forking import Forking, forking
 from tunegate.garbage import lasting_imports
 from tunegate.store import EmbeddedStore, Store
 
@@ -46,6 +47,19 @@ def store(embedded_store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch) -> Sto
     uri = f"{embedded_store.uri}/test-{next(_FRESH)}"
     monkeypatch.setenv("TUNEGATE_STORE", uri)
     return Store.open(uri, endpoint_url=embedded_store.endpoint_url)
+
+
+@pytest.fixture(scope="session")
+def forking_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
+    with forking(tmp_path_factory.mktemp("forking")) as running:
+        yield running
+
+
+@pytest.fixture
+def forked_programs(forking_process: Forking) -> Iterator[None]:
+    """Programs of ours that import torch, and those that they start, are forked from one process that has it."""
+    with forking_process.instead():
+        yield
 
 
 @pytest.fixture

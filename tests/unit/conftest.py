@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.forking import Forking, forking
 
 
 @pytest.fixture(scope="session")
@@ -29,16 +26,3 @@ def prefix(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.adapters import make_prefix
 
     return make_prefix(base, tmp_path_factory.mktemp("prefix") / "adapter")
-
-
-@pytest.fixture(scope="session")
-def forking_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
-    with forking(tmp_path_factory.mktemp("forking")) as running:
-        yield running
-
-
-@pytest.fixture
-def forked_programs(forking_process: Forking) -> Iterator[None]:
-    """Programs of ours that import torch, and those that they start, are forked from one process that has it."""
-    with forking_process.instead():
-        yield
