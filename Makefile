@@ -7,6 +7,9 @@ export DS_BUILD_OPS := 0
 export HF_HUB_OFFLINE := 1
 # Tests call programs that the environment brings, such as hadolint.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Python keeps what it compiles: pytest's own form of the tests takes ten seconds each time, and each program that tests
+# or the quickstart start some tenths of one.
+unexport PYTHONDONTWRITEBYTECODE
 # More words for pip, such as an index with CPU builds of torch.
 PIP_ARGS ?=
 
