@@ -38,15 +38,19 @@ FORKED = (
     "tests.unit.training.staying",
     "torch.distributed.run",
     "tunegate",
+    "tunegate.local.proxy",
+    "tunegate.quickstart.base_models",
     "tunegate.serving.engines.program",
     "tunegate.training.launch.agent",
 )
 _IMPORTED = (
+    "aiohttp.web",
     "deepspeed.runtime.zero.muon.muon_optimizer",  # DeepSpeed does so when it starts
     "matplotlib.backends.backend_agg",  # for the picture of a run
     "matplotlib.figure",
     "torch.distributed.run",
     "transformers.cli.serve",
+    "tunegate.evaluation.models.local",
     "tunegate.serving.app",
     "tunegate.serving.engines.drawing",
     "tunegate.training.loop.trainer",
@@ -96,13 +100,14 @@ class Forking:
 
 @contextmanager
 def forking(folder: Path) -> Iterator[Forking]:
-    """Run the process that forks; `folder` gets its log and `python`."""
+    """Run the process that forks; `folder` gets its log, `python`, and the store's program, looked for beside that."""
     if sys.platform != "linux":
         yield Forking(sys.executable)
         return
     address, python = f"tunegate-test-{secrets.token_hex(8)}", folder / "python"
     python.write_text(_STAND_IN.format(python=sys.executable, forked=FORKED, address=address))
     python.chmod(0o755)
+    (folder / "weed").symlink_to(Path(sys.executable).with_name("weed"))
     words = [sys.executable, "-m", __name__, address, str(python), "x" * _ROOM]
     # Libraries read some of the environment as they are imported.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TORCHDYNAMO_DISABLE": "1", _PADDING: "x" * _ROOM}

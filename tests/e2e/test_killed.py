@@ -188,6 +188,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = 120) -> N
         time.sleep(0.005)  # a phase may pass in a moment
 
 
+@pytest.mark.usefixtures("forked_programs")
 @pytest.mark.parametrize(
     ("liked", "phases", "outcome"),
     [
@@ -232,6 +233,7 @@ def test_a_platform_killed_in_every_phase_comes_to_the_same_end(
     assert set(killed_in) >= {"Progressing", "Paused"}, "else this test would have shown nothing"
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_a_stopped_platform_goes_on_serving_what_it_promoted(tmp_path: Path, engine_url: str) -> None:
     machine = Machine(tmp_path / "home", engine_url, candidate_is_liked=True)
     machine.start()

@@ -135,6 +135,7 @@ def asking(clients: Clients) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_five_replacements_cost_no_answer(version: ModelVersion, tmp_path: Path) -> None:
     backends: Object = manifests.http_route("shop", POLICY, "shop", {version.digest: 100})
     (service,) = [ref["name"] for ref in backends["spec"]["rules"][0]["backendRefs"]]
