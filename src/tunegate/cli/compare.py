@@ -69,7 +69,7 @@ def table(rows: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
         "seconds": lambda row: _shown(row.seconds, "{:.0f}"),
         "peak memory": lambda row: _shown(row.peak_memory_bytes, "{:.2f} GB", 1e-9),
         "loss": lambda row: _shown(row.loss, "{:.3f}"),
-        "served": lambda row: f"{row.bytes / 1e6:.1f} MB" if row.bytes >= 1e6 else f"{row.bytes / 1e3:.0f} kB",
+        "served": lambda row: _size(row.bytes) + (f" on {_size(row.base_bytes)}" if row.base_bytes else ""),
     }
     for suite in sorted({suite for row in rows for suite in row.scores}):
         columns[suite] = lambda row, suite=suite: _score(row.scores.get(suite))  # type: ignore[misc]
@@ -92,6 +92,10 @@ def changes(paired: Paired) -> str:
 def _line(text: str, width: int = 100) -> str:
     line = " ".join(text.split())
     return line if len(line) <= width else f"{line[: width - 3]}..."
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def _shown(value: float | None, form: str, scale: float = 1) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from tunegate.api.codec import Resource
+from tunegate.api.errors import NotFoundError
 from tunegate.api.evaluation import Evaluation
 from tunegate.api.versions import Cost, Manifest, Training
 from tunegate.evaluation.paired import Paired, compare_items
@@ -22,7 +25,10 @@ class Score(Resource, frozen=True, kw_only=True):
 
 
 class Compared(Resource, frozen=True, kw_only=True):
-    """One version: from its manifest, and from its evaluations by suite."""
+    """One version: from its manifest, and from its evaluations by suite.
+
+    base_bytes: of the model that an adapter is served on; None of a whole model, and where the store has none.
+    """
 
     version: str
     digest: str
@@ -33,6 +39,7 @@ class Compared(Resource, frozen=True, kw_only=True):
     peak_memory_bytes: int | None = None
     loss: float | None = None
     bytes: int
+    base_bytes: int | None = None
     scores: dict[str, Score] = {}
 
 
@@ -42,7 +49,10 @@ def compare(store: Store, names: Sequence[str]) -> tuple[list[Compared], set[str
     results = [of_version(store, manifest.digest) for manifest in manifests]
     digests = {(result.suite, result.suite_digest) for measured in results for result in measured}
     suites = [suite for suite, _ in digests]
-    rows = [compared(manifest, measured) for manifest, measured in zip(manifests, results, strict=True)]
+    rows = [
+        replace(compared(manifest, measured), base_bytes=_base_bytes(store, manifest))
+        for manifest, measured in zip(manifests, results, strict=True)
+    ]
     return rows, {suite for suite in suites if suites.count(suite) > 1}
 
 
@@ -69,9 +79,24 @@ def compared(manifest: Manifest, results: Sequence[Evaluation]) -> Compared:
         seconds=cost.seconds,
         peak_memory_bytes=cost.peak_memory_bytes,
         loss=producer.loss,
-        bytes=sum(file.size for file in manifest.files if not file.path.startswith("resume/")),
+        bytes=_served(manifest),
         scores={
             suite: Score(metric=metric.name, value=metric.value, stderr=metric.stderr, n=metric.n)
             for suite, metric in headlines.items()
         },
     )
+
+
+def _base_bytes(store: Store, manifest: Manifest) -> int | None:
+    """Of all that lies beneath an adapter, which may be an adapter itself."""
+    if manifest.format == "huggingface" or manifest.base is None:
+        return None
+    try:
+        base = store.manifest(manifest.base.digest)
+    except NotFoundError:
+        return None
+    return _served(base) + (_base_bytes(store, base) or 0)
+
+
+def _served(manifest: Manifest) -> int:
+    return sum(file.size for file in manifest.files if not file.path.startswith("resume/"))

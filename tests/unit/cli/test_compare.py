@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from tunegate.api.errors import UsageError
 from tunegate.api.evaluation import Evaluation, Metric, Record
-from tunegate.api.versions import Cost, Derived, ModelVersion, Producer, Release, Training
+from tunegate.api.versions import BaseModel, Cost, Derived, ModelVersion, Producer, Release, Training
 from tunegate.cli import root
 from tunegate.store import Store
 from tunegate.store.evaluations import save
@@ -94,6 +94,7 @@ def test_what_is_known_of_each_version_is_there_for_scripts(lora: ModelVersion, 
         "peakMemoryBytes": 1500000000,
         "loss": 0.25,
         "bytes": rows[0]["bytes"],
+        "baseBytes": None,
         "scores": {
             "care": {"metric": "score", "value": 0.5, "stderr": 0.04, "n": 99},
             "shop": {"metric": "score", "value": 0.875, "stderr": 0.04, "n": 99},
@@ -111,6 +112,14 @@ def test_a_report_takes_it_as_markdown(lora: ModelVersion, small: ModelVersion) 
     assert lines[2].startswith(f"| {lora.name} | lora | 50,000 (5.00%) | 62 | 1.50 GB | 0.250 | 400 kB |")
     assert lines[2].endswith("| score 0.500 ± 0.040 | score 0.875 ± 0.040 |")
     assert lines[3].endswith("| - | score 0.800 ± 0.040 |")
+
+
+def test_an_adapter_is_shown_on_its_base(lora: ModelVersion, store: Store, tmp_path: Path) -> None:
+    (folder := tmp_path / "adapter").mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(b"0" * 7000)
+    release = Release(format="lora-adapter", base=BaseModel(uri=lora.uri, digest=lora.digest))
+    adapter = store.publish(folder, "tea/on/checkpoint-1", release=release, producer=Producer(kind="test"))
+    assert "| 7 kB on 400 kB |" in run(adapter.name, "--markdown").stdout
 
 
 def test_a_person_gets_a_table(lora: ModelVersion) -> None:

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.builders import make_evaluation
-from tunegate.api.versions import Cost, Derived, ModelVersion, Producer, Release, Training
+from tunegate.api.versions import BaseModel, Cost, Derived, ModelVersion, Producer, Release, Training
 from tunegate.evaluation.comparison import Compared, Score, compare
 from tunegate.store import Store
 from tunegate.store.evaluations import save
@@ -57,6 +57,31 @@ def test_what_is_known_of_each_version_stands_in_a_row(store: Store, lora: Model
         scores={"shop": Score(metric="score", value=None, stderr=second.scores["shop"].stderr, n=shop.n)},
     )
     assert not asked_differently
+
+
+def test_an_adapter_is_told_with_the_model_that_it_is_served_on(
+    store: Store, lora: ModelVersion, tmp_path: Path
+) -> None:
+    def tune(base: ModelVersion, run: str, digest: str = "") -> ModelVersion:
+        (folder := tmp_path / run).mkdir()
+        (folder / "adapter_model.safetensors").write_bytes(b"0" * 1000)
+        release = Release(format="lora-adapter", base=BaseModel(uri=base.uri, digest=digest or base.digest))
+        return store.publish(folder, f"tea/{run}/checkpoint-1", release=release, producer=Producer(kind="test"))
+
+    once = tune(lora, "once")
+    twice, lost = tune(once, "twice"), tune(lora, "lost", "sha256:" + "0" * 64)
+    rows, _ = compare(store, [version.name for version in (lora, once, twice, lost)])
+    whole, first, *_ = (row.bytes for row in rows)
+    assert [row.base_bytes for row in rows] == [None, whole, whole + first, None]
+
+
+def test_a_version_that_an_engine_elsewhere_answered_for_stands_as_any_other(
+    store: Store, lora: ModelVersion, small: ModelVersion
+) -> None:
+    (before,), _ = compare(store, [lora.name])
+    save(store, replace(make_evaluation(lora, "shop", score=0.875, answered=1.0), settings="url"))
+    (after,), _ = compare(store, [lora.name])
+    assert (after, after.seconds) == (before, 61.5)
 
 
 def test_suites_with_other_questions_are_named(store: Store, lora: ModelVersion, small: ModelVersion) -> None:
