@@ -168,6 +168,16 @@ def _require_answer_of_s3(uri: str, http_response: Any, parsed: dict[str, Any], 
         raise _foreign(f"{uri} at {host}", model.name, http_response.status_code)
 
 
+def _require_answer_of_sts(operation_model: Any, response_dict: dict[str, Any], **_: Any) -> None:
+    """Raises ClientError for a page of HTML, or nothing: botocore's own error would not say that it is STS's answer."""
+    status = response_dict["status_code"]
+    if b"Response" in response_dict["body"]:  # AssumeRole...Response or ErrorResponse
+        return
+    if status < 500:
+        raise botocore.exceptions.ClientError({"ResponseMetadata": {"HTTPStatusCode": status}}, operation_model.name)
+    response_dict["body"] = b""  # so botocore asks again
+
+
 _SAID = {
     "ListObjectsV2": {"Name", "IsTruncated", "Contents", "KeyCount"},
     "ListObjects": {"Name", "IsTruncated", "Contents"},
@@ -303,6 +313,7 @@ def _session() -> Any:
     session = botocore.session.Session(event_hooks=copy(_handlers()), include_builtin_handlers=False)
     session.register_component("data_loader", _definitions(session.get_config_variable("data_path")))
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
+    session.register("before-parse.sts", _require_answer_of_sts)
     providers = session.get_component("credential_provider")
     file = providers.get_provider("shared-credentials-file")
     providers.insert_before("shared-credentials-file", _CredentialsFile(file))

@@ -222,6 +222,13 @@ def test_who_gives_the_role_is_told(
     refused(
         "no role for .*: STS answers .* with 405 .*; check AWS_ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ENDPOINT_"
     )
+    for status, page in ((404, b"<!doctype html><p>no XML"), (200, HTML), (200, b"")):
+        front.answers[:] = [Answer("POST /$", status, page)] * 9
+        refused(
+            f"no role for .*: STS answers AssumeRoleWithWebIdentity with {status} .no reason given.; check AWS_ROLE"
+        )
+    front.answers[:] = [Answer("POST /$", 503, b"<!doctype html><p>no XML")] * 9
+    refused("no role for .*: STS answers .* with 503", UnavailableError)
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9")
     refused("no role for .*: STS can't be reached at http://127.0.0.1:9; check AWS_ENDPOINT_URL_STS", UnavailableError)
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "/no/token")
