@@ -142,7 +142,8 @@ def without_proxy_to_loopback(environ: Mapping[str, str]) -> dict[str, str]:
     """`environ` for a child: whatever proxy it names is not for loopback, whichever library reads it."""
     known = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
     names = [name for name in (part.strip() for part in known.split(",")) if name]
-    value = ",".join([*names, *(name for name in _LOOPBACK if name not in names)])
+    # In a longer list "*" is no word of urllib and curl.
+    value = "*" if "*" in names else ",".join([*names, *(name for name in _LOOPBACK if name not in names)])
     return {**environ, "NO_PROXY": value, "no_proxy": value}
 
 

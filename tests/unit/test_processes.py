@@ -345,8 +345,9 @@ def test_loopback_is_told_from_other_machines(url: str, loopback: bool) -> None:
         ({"NO_PROXY": "corp.example, 10.0.0.0/8"}, "corp.example,10.0.0.0/8,127.0.0.1,localhost,::1"),
         ({"no_proxy": "a", "NO_PROXY": "b"}, "a,127.0.0.1,localhost,::1"),
         ({"no_proxy": "localhost"}, "localhost,127.0.0.1,::1"),
+        ({"NO_PROXY": " * "}, "*"),
     ],
-    ids=["none", "a company's", "both", "a part"],
+    ids=["none", "a company's", "both", "a part", "all"],
 )
 def test_children_use_no_proxy_to_loopback(given: dict[str, str], value: str) -> None:
     assert without_proxy_to_loopback(given) == {"NO_PROXY": value, "no_proxy": value}
