@@ -55,6 +55,16 @@ def test_an_adapter_comes_merged_and_answers_as_base_and_adapter_do(
     assert not torch.allclose(_logits(merged), _logits(AutoModelForCausalLM.from_pretrained(tiny)), atol=1e-2)
 
 
+def test_an_adapter_that_shares_its_base_maps_the_file_that_the_base_is_served_from(
+    store: Store, base: ModelVersion, tuned: ModelVersion, tmp_path: Path
+) -> None:
+    folders = [materialize(store, tuned, tmp_path, share_base=True), materialize(store, base, tmp_path)]
+
+    first, second = (folder / "model.safetensors" for folder in folders)
+    assert first.samefile(second)
+    assert materialize(store, tuned, tmp_path) not in folders
+
+
 def test_two_merges_give_the_same_bytes(store: Store, tuned: ModelVersion, tmp_path: Path) -> None:
     first, second = (materialize(store, tuned, tmp_path / name) for name in ("first", "second"))
 

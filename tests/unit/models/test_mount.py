@@ -129,6 +129,8 @@ def test_an_adapter_brings_its_base_and_serves_as_from_the_store(
     assert read_mounted(into / "base")[0].digest == base.digest
     expected = materialize(store, tuned, tmp_path / "other") / "model.safetensors"
     assert (folder / "model.safetensors").read_bytes() == expected.read_bytes()
+    beside = servable(into, manifest, tmp_path / "cache", share_base=True)
+    assert (beside / "model.safetensors").samefile(into / "base" / "model.safetensors")
     assert {path: path.stat().st_mtime_ns for path in into.rglob("*")} == before  # a mount may be read-only
 
 
