@@ -211,6 +211,11 @@ def shared(bucket: Bucket, name: str) -> Iterator[Claim | None]:
         claim.end(published=False)
 
 
+def is_claimed(bucket: Bucket, name: str) -> bool:
+    """Whether anybody sends files of a name just now."""
+    return any(found.is_live for found in _list_claims(bucket, name))
+
+
 def _try_to_claim(bucket: Bucket, name: str) -> Claim | None:
     """Announce a claim where nobody holds one, and keep it if nobody else did; None means that it is not free."""
     found = _list_claims(bucket, name)

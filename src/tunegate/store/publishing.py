@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from tunegate.store.claims import Claim, claimed, shared
 from tunegate.store.client import explain_store_errors
 from tunegate.store.fetching import RESUME
 from tunegate.store.sha256 import Hashed
-from tunegate.store.transfer import ByteCounter, Finished, Held, Progress, SourceFile, Transfers
+from tunegate.store.transfer import ByteCounter, Finished, Held, Progress, Sent, SourceFile, Transfers
 
 _LOG = logging.getLogger(__name__)
 
@@ -65,6 +65,16 @@ def complete(sources: Iterable[SourceFile], release: Release, prompts: Path | No
         sources = [source for source in sources if not source.path.startswith(f"{release.prompts.path}/")]
         added += [replace(source, path=f"{release.prompts.path}/{source.path}") for source in _files_in(prompts)]
     return tuple(sorted([*sources, *added], key=lambda source: source.path))
+
+
+def combined(
+    sources: Iterable[SourceFile], sent: Iterable[File], instead: Mapping[str, bytes]
+) -> tuple[SourceFile, ...]:
+    """`sources` with what others have `sent`, and with other bytes for some paths; by path."""
+    files = {source.path: source for source in sources}
+    files |= {file.path: SourceFile(file.path, file.size, Sent(Hashed(file.sha256, file.states))) for file in sent}
+    files |= {path: SourceFile(path, len(body), body) for path, body in instead.items()}
+    return tuple(files[path] for path in sorted(files))
 
 
 def _files_in(folder: Path) -> list[SourceFile]:
@@ -143,17 +153,17 @@ def publish(
 
 def send_share(
     bucket: Bucket, name: str, sources: tuple[SourceFile, ...], siblings: Callable[[], Iterable[Manifest]]
-) -> None:
+) -> tuple[File, ...] | None:
     """Bring some of the files of a version in the making to the store, for who publishes all of them as `name`.
 
-    Several may do so at once, each with files of its own; nothing is sent once somebody publishes. Raises StoreError.
+    Several may do so at once, each with files of its own; nothing is sent once somebody publishes: None says so. Raises
+    StoreError.
     """
     if bucket.get(f"{name}/{MANIFEST}") is not None:
-        return
+        return None
     counter = ByteCounter(0, None)
     with shared(bucket, name) as claim, _errors_explained(bucket), Transfers(bucket, counter) as transfers:
-        if claim:
-            _store(bucket, name, sources, claim, transfers, counter, list(siblings()))
+        return tuple(_store(bucket, name, sources, claim, transfers, counter, list(siblings()))) if claim else None
 
 
 def _store(

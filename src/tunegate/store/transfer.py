@@ -80,22 +80,31 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Sent:
+    """A file of a version in the making that another process has, and has sent: what it was there."""
+
+    hashed: Hashed
+
+
+@dataclass(frozen=True)
 class SourceFile:
     """What is to be stored under `path` of a version: a file, bytes that we made, or what is in the store already."""
 
     path: str
     size: int
-    origin: Path | bytes | Held
+    origin: Path | bytes | Held | Sent
 
     def open(self) -> io.FileIO | io.BytesIO:
-        """Its bytes. Raises StoreError for what is in the store, and is only ever copied there."""
+        """Its bytes. Raises StoreError for what is in the store, and is only ever copied or kept there."""
+        if isinstance(self.origin, Sent):
+            raise StoreError(f"{self.path}, which another process sent, is gone from the store; have it sent again.")
         if isinstance(self.origin, Held):
             changed = f"{self.origin.version}/{self.path} was written again in the store"
             raise StoreError(f"{changed}, so it is not copied; check it: tunegate models verify {self.origin.version}")
         return io.BytesIO(self.origin) if isinstance(self.origin, bytes) else io.FileIO(self.origin)
 
     def hashed(self) -> Hashed:
-        if isinstance(self.origin, Held):
+        if isinstance(self.origin, Held | Sent):
             return self.origin.hashed
         with self.open() as file:
             return hash_file(file, self.size)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import builtins
 import logging
 import threading
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tunegate.api.codec import from_json
@@ -18,13 +20,14 @@ from tunegate.api.digest import Digest, beginning, short
 from tunegate.api.errors import DigestError, NotFoundError, UsageError
 from tunegate.api.names import require_name
 from tunegate.api.pinned import SCHEME, parse_storage_uri
-from tunegate.api.versions import MANIFEST, Manifest, ModelVersion, Producer, Release, digest_of
+from tunegate.api.versions import MANIFEST, File, Manifest, ModelVersion, Producer, Release, digest_of
 from tunegate.store import fetching, publishing
 from tunegate.store.artifacts import Artifacts
 from tunegate.store.bucket import Bucket, Entry
 from tunegate.store.catalogue import MANIFEST_KEY, Catalogue
+from tunegate.store.claims import is_claimed
 from tunegate.store.client import Location, check, connect, parse_uri
-from tunegate.store.transfer import Progress
+from tunegate.store.transfer import Progress, SourceFile
 
 _READERS = 8
 _LOG = logging.getLogger(__name__)
@@ -73,12 +76,15 @@ class Store:
         release: Release,
         producer: Producer,
         prompts: Path | None = None,
+        sent: Iterable[File] = (),
+        instead: Mapping[str, bytes] = MappingProxyType({}),
         progress: Progress | None = None,
     ) -> ModelVersion:
         """Make `folder` the version `name`; the same bytes again are the same version, and are not sent again.
 
         folder: or the manifest of a version of this store, whose weights are then copied within it. release: becomes
-        the version's release.yaml. prompts: the folder of the prompts that it names.
+        the version's release.yaml. prompts: the folder of the prompts that it names. sent: files of the version that
+        others have, and have sent by `send_part`. instead: what its files of these paths hold, not what `folder` has.
         Raises StoreError when the name belongs to other bytes or a file changes meanwhile, UsageError for a name or
         folder that can't be one.
         """
@@ -86,7 +92,7 @@ class Store:
         if isinstance(folder, Manifest):
             origin, sources = [folder], publishing.carried(folder, release, prompts)
         else:
-            origin, sources = [], publishing.collect(folder, release, prompts)
+            origin, sources = [], publishing.combined(publishing.collect(folder, release, prompts), sent, instead)
         manifest = publishing.publish(
             self._bucket,
             name,
@@ -109,6 +115,20 @@ class Store:
         by_size = sorted(publishing.collect(folder, release), key=lambda source: (-source.size, source.path))
         siblings = partial(self._complete, name.split("/")[0])
         publishing.send_share(self._bucket, name, tuple(by_size[index::count]), siblings)
+
+    def send_part(self, folder: Path, name: str, paths: Iterable[str]) -> tuple[File, ...] | None:
+        """Send the files `paths` of `folder` for a `publish` by another process, which has none of them.
+
+        Returns what that is to be told of them; None, and nothing is sent, where somebody publishes the name just now
+        or has done so. Raises StoreError.
+        """
+        require_name(name)
+        sources = tuple(SourceFile(path, (folder / path).stat().st_size, folder / path) for path in paths)
+        return publishing.send_share(self._bucket, name, sources, partial(self._complete, name.split("/")[0]))
+
+    def is_sent(self, name: str) -> bool:
+        """Whether anybody sends files of the version `name` just now, or publishes it."""
+        return is_claimed(self._bucket, name)
 
     def fetch(
         self,

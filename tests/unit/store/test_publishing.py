@@ -8,22 +8,21 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tunegate.api.errors import StoreError, UsageError
-from tunegate.api.versions import ModelVersion, Producer, Prompts, Release
-from tunegate.store import Progress, Store, transfer
+from tunegate.api.versions import File, ModelVersion, Producer, Prompts, Release
+from tunegate.store import Store, transfer
 
 from .conftest import MIB, Proxy
 
 NAME = "tea/run/checkpoint-1"
 
 
-def publish(store: Store, folder: Path, name: str = NAME, progress: Progress | None = None) -> ModelVersion:
-    return store.publish(
-        folder, name, release=Release(format="huggingface"), producer=Producer(kind="test"), progress=progress
-    )
+def publish(store: Store, folder: Path, name: str = NAME, **options: Any) -> ModelVersion:
+    return store.publish(folder, name, release=Release(format="huggingface"), producer=Producer(kind="test"), **options)
 
 
 def test_same_bytes_again_are_the_same_version(store: Store, model: Path) -> None:
@@ -170,6 +169,35 @@ def test_no_share_is_sent_beside_who_publishes_or_afterwards(proxied: Store, pro
 
     assert proxy.sent < 4 * MIB  # once
     assert proxied.keys(".tunegate/publishing/") == []
+
+
+def test_files_that_another_process_alone_has_are_a_part_of_the_version(
+    proxied: Store, proxy: Proxy, model: Path, tmp_path: Path
+) -> None:
+    """Another node, with a folder of its own; who publishes knows what was sent, and never sees the bytes."""
+    there = tmp_path / "there"
+    (there / "resume").mkdir(parents=True)
+    (there / "resume" / "rank-1.pt").write_bytes(os.urandom(9 * MIB))
+    sent = proxied.send_part(there, NAME, ["resume/rank-1.pt"])
+    assert sent is not None
+    assert proxied.list() == []
+    assert not proxied.is_sent(NAME)
+    before = proxy.sent
+
+    version = publish(proxied, model, sent=sent, instead={"config.json": b"{}"})
+
+    assert proxy.sent - before < 4 * MIB  # without what was there
+    fetched = proxied.fetch(version.uri, tmp_path / "fetched", include_resume=True)
+    assert (fetched / "resume" / "rank-1.pt").read_bytes() == (there / "resume" / "rank-1.pt").read_bytes()
+    assert (fetched / "config.json").read_bytes() == b"{}"
+    assert proxied.send_part(there, NAME, ["resume/rank-1.pt"]) is None
+
+
+def test_a_file_that_another_process_did_not_send_leaves_no_version(store: Store, model: Path) -> None:
+    told = File(path="resume/rank-1.pt", size=5, sha256="0" * 64)
+    with pytest.raises(StoreError, match=r"resume/rank-1.pt, which another process sent, is gone from the store; have"):
+        publish(store, model, sent=[told])
+    assert store.list() == []
 
 
 def test_one_of_two_publishers_with_different_bytes_wins(store: Store, tmp_path: Path) -> None:

@@ -300,6 +300,9 @@ ELSEWHERE = {
     ", or what stands before the store": "test_busy.py::test_a_refusal_is_told_with_who_refused",
     "has a name that not every store can hold": "test_publishing.py::test_a_name_that_cannot_travel_is_refused",
     "/ from the store, and build the index again": "test_artifacts.py::test_damaged_bytes_are_never_fetched",
+    "which another process sent, is gone from": (
+        "test_publishing.py::test_a_file_that_another_process_did_not_send_leaves_no_version"
+    ),
     "; end that first.": "test_gc.py::test_a_version_that_is_needed_is_refused",
     "another publisher took over ": "test_claims.py::test_publisher_that_was_taken_over_is_told_and_leaves_the_claim",
     "to these credentials; ask for that permission": "test_bucket.py::test_right_to_put_is_needed",
