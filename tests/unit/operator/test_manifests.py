@@ -86,6 +86,11 @@ def test_nothing_of_ours_that_may_change_is_where_kserve_makes_pods_of_it() -> N
     }
 
 
+def test_what_a_server_says_last_is_what_kserve_hands_on() -> None:
+    model = manifests.inference_service("models", POLICY, "shop", VERSION, CONFIG)["spec"]["predictor"]["model"]
+    assert model["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
 def job_of(**evaluation: object) -> dict[str, Any]:
     policy = make_cluster_policy(evaluation=evaluation, evaluationAttempts=3)
     return manifests.evaluation_job("models", policy, "shop", EvaluationJob(VERSION, "quality"), CONFIG)

@@ -62,7 +62,7 @@ def test_a_server_with_traffic_is_ready_for_as_long_as_any_pod_answers(
     assert (found.ready, found.failed) == state
 
 
-FAILURE = {"reason": "ModelLoadFailed", "message": "no such digest"}
+FAILURE = {"reason": "ModelLoadFailed", "message": "loading tea\nError: no such digest\n"}
 
 
 def reason_of(transition: str) -> str:
@@ -72,7 +72,7 @@ def reason_of(transition: str) -> str:
 
 
 def test_a_server_that_cannot_load_its_model_says_why() -> None:
-    assert "MinimumReplicasUnavailable: ModelLoadFailed: no such digest" in reason_of("BlockedByFailedLoad")
+    assert "MinimumReplicasUnavailable: ModelLoadFailed: Error: no such digest" in reason_of("BlockedByFailedLoad")
 
 
 @pytest.mark.parametrize("transition", ["InProgress", "UpToDate"])

@@ -214,6 +214,8 @@ def _model(policy: ClusterPolicy, version: ModelVersion, config: Config, engine:
         **({"envFrom": [store_secret]} if config.store_secret else {}),
         **({"volumeMounts": mounts} if mounts else {}),
         **({"resources": resources} if resources else {}),
+        # KServe would have the kubelet read a file that nobody writes; what is said last is handed on in modelStatus.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if (probes := math.ceil(serving.ready_timeout_seconds / _PROBE_SECONDS)) > _PROBES:
         # KServe merges it with the runtime's. A kubelet would start the container again before its time is over.

@@ -111,7 +111,8 @@ def server_state(
     # KServe keeps the last failure when it is over.
     is_blocked = model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec")
     failure = model.get("lastFailureInfo", {}) if is_blocked else {}
-    said = filter(None, (ready.get("reason"), ready.get("message"), failure.get("reason"), failure.get("message")))
+    last = failure.get("message", "").strip().rpartition("\n")[2]  # of what a container logged before it ended
+    said = filter(None, (ready.get("reason"), ready.get("message"), failure.get("reason"), last))
     reason = ": ".join(dict.fromkeys(said)) or "KServe has not said why yet"
     if (now - since).total_seconds() > limit:
         look = f"see: kubectl describe {isvc['kind'].lower()} {name} and the logs of its pods"

@@ -129,6 +129,7 @@ def _pod(policy: ClusterPolicy, own: SharedEngine, base: BaseModel, resources: O
             "failureThreshold": max(1, math.ceil(policy.serving.ready_timeout_seconds / _PROBE_SECONDS)),
         },
         readinessProbe={**probe, "timeoutSeconds": _PROBE_SECONDS},
+        terminationMessagePolicy="FallbackToLogsOnError",
         **({"resources": resources} if resources else {}),
     )
     placement.complete(container, release)
