@@ -23,7 +23,9 @@ from tunegate.training.run.checkpoints import (
     publish_checkpoint,
     remove_incomplete,
     remove_surplus,
+    step_of,
     unpublished,
+    versions_of,
 )
 from tunegate.training.run.layout import FINISHED, STOP, check_output_dir
 from tunegate.training.run.plan import (
@@ -62,7 +64,7 @@ def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report 
     check_output_dir(output_dir)
     store = open_store(config)
     plan = make_plan(config, store, output_dir, processes, report)
-    published = versions_of(store, config) if store else []
+    published = versions_of(store, config.model, config.run) if store else []
     latest = store.manifest(published[-1].uri) if store and published else None
     recorded = record_of(latest.producer) if latest else None
     if complete_checkpoints(output_dir):  # an attempt that kept nothing does not bind the next one
@@ -99,7 +101,7 @@ def join(config: TrainConfig, output_dir: Path, processes: int) -> PlannedRun:
     output_dir.mkdir(parents=True, exist_ok=True)
     store = open_store(config)
     plan = make_plan(config, store, output_dir, processes)
-    published, local = versions_of(store, config) if store else [], complete_checkpoints(output_dir)
+    published, local = versions_of(store, config.model, config.run) if store else [], complete_checkpoints(output_dir)
     is_published = bool(store and published and store.manifest(published[-1].uri).is_last)
     is_complete = is_published or (bool(local) and local[-1].is_last)
     return PlannedRun(plan, is_complete=is_complete, is_published=is_published)
@@ -136,13 +138,4 @@ def finish(plan: Plan, output_dir: Path) -> list[ModelVersion]:
             target.unlink(missing_ok=True)
             os.link(path, target)
     (output_dir / FINISHED).write_text(plan.config.store or "")
-    return versions_of(store, plan.config) if store else []
-
-
-def versions_of(store: Store, config: TrainConfig) -> list[ModelVersion]:
-    """The run's versions in the order of their steps."""
-    return sorted((version for version in store.list(config.model) if version.run == config.run), key=step_of)
-
-
-def step_of(version: ModelVersion) -> int:
-    return int(version.name.rsplit("-", 1)[1])
+    return versions_of(store, model, run) if store else []

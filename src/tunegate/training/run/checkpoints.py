@@ -161,6 +161,15 @@ def check_owner(output_dir: Path, run: str) -> None:
             )
 
 
+def versions_of(store: Store, model: str, run: str) -> list[ModelVersion]:
+    """The run's versions in the order of their steps."""
+    return sorted((version for version in store.list(model) if version.run == run), key=step_of)
+
+
+def step_of(version: ModelVersion) -> int:
+    return int(version.name.rsplit("-", 1)[1])
+
+
 def unpublished(store: Store, model: str, run: str, output_dir: Path) -> list[Checkpoint]:
     """The complete checkpoints of a run that are not in the store yet, oldest first."""
     known = {version.name for version in store.list(model)}
