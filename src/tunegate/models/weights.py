@@ -53,7 +53,15 @@ def check_weights(folder: Path) -> None:
     """
     for path in sorted(folder.iterdir()):
         _refuse_pointer(path)
-    files = _weight_files(folder)
+    _check_files(folder, _weight_files(folder))
+
+
+def check_part(folder: Path) -> None:
+    """As `check_weights`, where `folder` has some of the files with weights, and others have the rest."""
+    _check_files(folder, sorted(folder.glob("*.safetensors")))
+
+
+def _check_files(folder: Path, files: list[Path]) -> None:
     headers = {path: _header(path) for path in files if path.suffix == ".safetensors"}
     _check_tokenizer(folder)
     in_threads(lambda path: _check_finite(path, *headers[path]), headers)

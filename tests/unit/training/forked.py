@@ -10,8 +10,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,16 +40,18 @@ class Forks:
     def __init__(self, server: subprocess.Popen[str]) -> None:
         self._server = server
 
-    def start(self, plan: Path, size: int, **variables: str) -> Ranks:
+    def start(self, plans: Path | Sequence[Path], size: int, **variables: str) -> Ranks:
         """Start `size` ranks for the plan in a file; they write to a log beside it.
 
-        LARGEST_SHARD: in bytes; DIE_AT: the rank that is to write a shard with this in its name is killed instead.
+        plans: or as many files, for ranks that are each alone on a node. LARGEST_SHARD: in bytes; DIE_AT: the rank that
+        is to write a shard with this in its path is killed instead, as soon as there is a file DIE_WITH.
         """
         place = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         environment = {**os.environ, **place, "GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1", **variables}
-        log = plan.with_name("ranks.log")
+        each = [plans] * size if isinstance(plans, Path) else plans
+        log = each[0].with_name("ranks.log")
         assert self._server.stdin is not None
-        self._server.stdin.write(json.dumps([str(plan), str(log), environment]) + "\n")
+        self._server.stdin.write(json.dumps([[str(plan) for plan in each], str(log), environment]) + "\n")
         self._server.stdin.flush()
         return Ranks(_reply(self._server), log, self._server)
 
@@ -74,7 +77,7 @@ def _serve() -> None:
 
         from tunegate.training.launch.worker import main
     for line in sys.stdin:
-        plan, log, environment = json.loads(line)
+        plans, log, environment = json.loads(line)
         pids = []
         for rank in range(int(environment["WORLD_SIZE"])):
             pid = os.fork()
@@ -83,9 +86,10 @@ def _serve() -> None:
                 os.dup2(output, 1)
                 os.dup2(output, 2)
                 os.environ.clear()
-                os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank))
+                local = rank if plans[0] == plans[-1] else 0
+                os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(local))
                 _prepare_shards(environment)
-                _end(main, Path(plan))
+                _end(main, Path(plans[rank]))
             pids.append(pid)
         print(json.dumps(pids), file=replies, flush=True)
         statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
@@ -99,7 +103,9 @@ def _prepare_shards(environment: dict[str, str]) -> None:
     save_file = shards.save_file
 
     def save_unless_killed(weights: dict[str, Any], path: Path, **options: Any) -> None:
-        if environment.get("DIE_AT", "/") in path.name:
+        if environment.get("DIE_AT", "no such path") in str(path):
+            while not os.path.exists(environment.get("DIE_WITH", "/")):
+                time.sleep(0.1)
             os.kill(os.getpid(), signal.SIGKILL)
         save_file(weights, path, **options)
 

@@ -807,7 +807,16 @@ ELSEWHERE = {
     "test_what_was_complete_but_not_published_is_published",
     "give the same command again to make them": "data/test_prepare.py::"
     "test_what_was_damaged_or_left_half_is_made_again",
-    "mount one ReadWriteMany volume there on each": "loop/test_resume.py::test_nodes_that_share_no_folder_are_told_so",
+    "mount one ReadWriteMany volume there on each": "loop/test_resume.py::"
+    "test_nodes_that_share_neither_folder_nor_store_are_told_so",
+    "mount a ReadWriteMany volume that does": "loop/test_resume.py::"
+    "test_a_file_that_another_rank_has_seen_is_waited_for",
+    "can't send its part of ": "run/test_publisher.py::"
+    "test_a_node_that_can_not_send_its_part_leaves_no_version_and_says_why",
+    "which alone has it; look at that node's log": "run/test_publisher.py::"
+    "test_a_part_that_nobody_sends_is_not_waited_for_when_training_is_done",
+    "; it is tried again when that ends": "run/test_publisher.py::"
+    "test_a_part_that_nobody_sends_is_not_waited_for_when_training_is_done",
     "leave it out, or compute with --bf16 auto": "loop/test_trainer_arguments.py::test_float16_is_for_gpus",
     "install it with `pip install tensorboard`": "loop/test_trainer.py::test_tensorboard_has_the_losses",
     "has a soft prompt, which training would leave out": "run/test_base_model.py::"

@@ -141,7 +141,7 @@ WITHOUT_EFFECT = {
     "remove_unused_columns": _ALWAYS,
     "resize_vocab": "no token is added to the vocabulary",
     "resume_lora_training": _RESUMES,
-    "save_on_each_node": "all nodes share --output_dir",
+    "save_on_each_node": "nodes share --output_dir, or each keeps its own part there",
     "save_only_model": "a checkpoint keeps what it takes to resume; bound them with --save_total_limit",
     "save_safetensors": _ALWAYS,
     "streaming": "tokens are read from disk, however many there are",

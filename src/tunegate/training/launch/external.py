@@ -59,7 +59,7 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
         plan = _receive_plan(store, platform.node())
         stop.is_training = True
         try:
-            run(plan, output_dir, stop)
+            run(plan, output_dir, stop, board=store)
         except Preempted as error:
             raise SystemExit(error.exit_code) from None
         return []
@@ -80,7 +80,7 @@ def _plan_and_run(
                 _wait_until_received(store, size)
                 return versions
             stop.is_training = True
-            run(planned.plan, output_dir, stop, report)
+            run(planned.plan, output_dir, stop, report, store)
             stop.is_training = False
             return finish(planned.plan, output_dir)
     except TunegateError as error:

@@ -27,7 +27,7 @@ from tunegate.training.run.checkpoints import (
     unpublished,
     versions_of,
 )
-from tunegate.training.run.layout import FINISHED, STOP, check_output_dir
+from tunegate.training.run.layout import APART, FINISHED, STOP, check_output_dir
 from tunegate.training.run.plan import (
     Plan,
     check_same_run,
@@ -86,7 +86,7 @@ def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report 
         newest = fetch_checkpoint(store, published[-1], output_dir)
         bring_log(store, config.model, config.run, output_dir)
     cut_log(output_dir, newest.step if newest else 0)
-    if newest is not None and newest.is_last:
+    if newest is not None and newest.is_last and not newest.marker.part:  # ranks of all nodes publish parts
         return PlannedRun(plan, is_complete=True)
     if config.resume_from and newest is None:
         _LOG.info(
@@ -99,11 +99,13 @@ def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report 
 def join(config: TrainConfig, output_dir: Path, processes: int) -> PlannedRun:
     """The same for a node that is not the first: it only finds what training needs here."""
     output_dir.mkdir(parents=True, exist_ok=True)
+    if (output_dir / APART).exists():  # elsewhere the first node does so
+        (output_dir / STOP).unlink(missing_ok=True)
     store = open_store(config)
     plan = make_plan(config, store, output_dir, processes)
-    published, local = versions_of(store, config.model, config.run) if store else [], complete_checkpoints(output_dir)
-    is_published = bool(store and published and store.manifest(published[-1].uri).is_last)
-    is_complete = is_published or (bool(local) and local[-1].is_last)
+    local = complete_checkpoints(output_dir)
+    is_published = bool(store and _is_published(store, config))
+    is_complete = is_published or (bool(local) and local[-1].is_last and not local[-1].marker.part)
     return PlannedRun(plan, is_complete=is_complete, is_published=is_published)
 
 
@@ -113,10 +115,21 @@ def wait_until_finished(config: TrainConfig, output_dir: Path) -> None:
     Kubeflow's controller takes an elastic job for succeeded when any of its pods has, and ends those that still run.
     """
     _LOG.info("waiting until the first node has finished")
-    finished = output_dir / FINISHED
-    while not finished.exists() or finished.read_text() != (config.store or ""):
-        time.sleep(_POLL_SECONDS)
+    if config.store and (output_dir / APART).exists():  # what the first leaves in its own folder is not seen here
+        store = Store.at(config.store, endpoint_url=config.endpoint_url)
+        while not _is_published(store, config):
+            time.sleep(_ENDING_SECONDS)
+    else:
+        finished = output_dir / FINISHED
+        while not finished.exists() or finished.read_text() != (config.store or ""):
+            time.sleep(_POLL_SECONDS)
     time.sleep(_ENDING_SECONDS)
+
+
+def _is_published(store: Store, config: TrainConfig) -> bool:
+    """Whether the store has the end of the run."""
+    published = versions_of(store, config.model, config.run)
+    return bool(published) and store.manifest(published[-1].uri).is_last
 
 
 def finish(plan: Plan, output_dir: Path) -> list[ModelVersion]:
@@ -129,7 +142,8 @@ def finish(plan: Plan, output_dir: Path) -> list[ModelVersion]:
     if store:
         for checkpoint in unpublished(store, model, run, output_dir):
             publish_checkpoint(store, checkpoint, f"{model}/{run}", plan.release, plan.producer)
-        keep(store, model, run, output_dir)
+        if not (output_dir / APART).exists():  # else the first rank is elsewhere, with the run's log
+            keep(store, model, run, output_dir)
     remove_surplus(complete_checkpoints(output_dir), plan.config.kept)
     if store is None:
         check_weights(complete_checkpoints(output_dir)[-1].folder)

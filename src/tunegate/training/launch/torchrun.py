@@ -19,7 +19,7 @@ from tunegate.training.data.prepare import Preparing
 from tunegate.training.launch.failure import read_failure
 from tunegate.training.launch.lifecycle import begin, finish, join, wait_until_finished
 from tunegate.training.launch.nodes import Node, read_node
-from tunegate.training.run.layout import LOG, STOP, UPLOADS, VERSIONS, failures, hold, log_path, plan_path
+from tunegate.training.run.layout import APART, LOG, STOP, UPLOADS, VERSIONS, failures, hold, log_path, plan_path
 from tunegate.training.run.plan import Plan, threads_per_process
 from tunegate.training.run.preemption import StopRequest, stoppable
 from tunegate.training.run.progress import Follower, Progress, Report, Uploading
@@ -29,7 +29,7 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
     """Run `config` to its end and return the run's versions, oldest first; none on nodes but the first, or without a
     store, where `output_dir` holds what the run left.
 
-    Several nodes, as torchrun's variables in the environment say, share one `output_dir`.
+    Several nodes, as torchrun's variables in the environment say, share one `output_dir`, or have one each and a store.
     `report` gets the state of the data while it is tokenized, every logging step, and every version as soon as it is
     in the store.
     Raises UsageError, DataError, ModelError or StoreError before anything starts, TrainingError when training fails,
@@ -55,7 +55,7 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
 
 
 def _run(plan: Plan, node: Node, output_dir: Path, report: Report, stop: StopRequest) -> None:
-    for stale in failures(output_dir).values() if node.is_first else ():
+    for stale in failures(output_dir).values() if node.is_first or (output_dir / APART).exists() else ():
         stale.unlink(missing_ok=True)
     failed = _failed(output_dir)
     path = plan_path(output_dir, node.index)

@@ -33,8 +33,8 @@ def main(path: Path) -> int:
     with stoppable() as stop:
         stop.is_training = True
         try:
-            store = join_rendezvous()  # noqa: F841 - the store lives as long as this name
-            run(plan, path.parent, stop)
+            board = join_rendezvous()  # the store lives as long as this name
+            run(plan, path.parent, stop, board=board)
         except Exception as error:
             failure = explain(error, path.parent)
             own.write_bytes(to_json(failure))

@@ -20,7 +20,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tunegate.api.errors import TrainingError
 from tunegate.api.versions import Cost
+from tunegate.training.loop.apart import agree_on_part
 from tunegate.training.loop.batches import Order
+from tunegate.training.loop.folders import Folders
 from tunegate.training.loop.methods import count_parameters, make_servable
 from tunegate.training.loop.metrics import Metrics
 from tunegate.training.loop.mfu import flops_per_token, peak_flops, reading_of, work_of
@@ -61,7 +63,10 @@ class Outlook:
 
 
 class RunCallback(TrainerCallback):  # type: ignore[misc]
-    """Writes the log, seals each checkpoint when every rank has written it, and hands it to the publisher."""
+    """Writes the log, seals each checkpoint when every rank has written it, and hands it to the publisher.
+
+    Where nodes have folders of their own, a rank of each seals and hands on its node's part.
+    """
 
     def __init__(
         self,
@@ -72,6 +77,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         metrics: Metrics,
         report: Callable[[Progress], None],
         outlook: Outlook,
+        folders: Folders,
         helper: Helper | None = None,
     ) -> None:
         self._plan = plan
@@ -81,6 +87,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self._metrics = metrics
         self._report = report
         self._outlook = outlook
+        self._folders = folders
         self._helper = helper
         self._loss: float | None = None
         self._eval_loss: float | None = None  # of this step
@@ -126,20 +133,17 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         folder = self._output_dir / f"checkpoint-{state.global_step}"
-        agree_on_files(folder, is_first=self._trainer.is_world_process_zero())
-        if self._helper:
-            self._helper.submit(folder)
-        if not self._trainer.is_world_process_zero():
+        part, is_first = None, self._trainer.is_world_process_zero()
+        if self._folders.is_shared:
+            agree_on_files(folder, is_first=is_first)
+            if self._helper:
+                self._helper.submit(folder)
+        if is_first:
+            self._complete(folder, state)
+        if not self._folders.is_shared:
+            part = agree_on_part(folder, self._folders)
+        if not self._folders.leads:
             return
-        from tunegate.training.loop.plot import draw  # brings matplotlib along, which only the first rank needs
-
-        make_servable(folder, self._trainer.model, self._plan)
-        # What is published is the same for the same run, whatever was measured by when.
-        draw(state.log_history, folder / PICTURE)
-        if self._publisher and self._publisher.points:
-            draw(state.log_history, self._output_dir / PICTURE, self._publisher.points)
-        else:
-            shutil.copyfile(folder / PICTURE, self._output_dir / PICTURE)
         trainable, parameters = count_parameters(self._trainer.model)
         peak_memory = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else resident_peak()
         cost = Cost(
@@ -157,12 +161,25 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             loss=self._loss,
             cost=cost,
             run=identity_of(self._output_dir),
+            part=part,
         )
         self._metrics.saved()
         if self._publisher:
             self._publisher.submit(checkpoint)
         else:
             remove_surplus(complete_checkpoints(self._output_dir), self._plan.config.kept)
+
+    def _complete(self, folder: Path, state: TrainerState) -> None:
+        """Add what the Trainer does not write."""
+        from tunegate.training.loop.plot import draw  # brings matplotlib along, which only the first rank needs
+
+        make_servable(folder, self._trainer.model, self._plan)
+        # What is published is the same for the same run, whatever was measured by when.
+        draw(state.log_history, folder / PICTURE)
+        if self._publisher and self._publisher.points:
+            draw(state.log_history, self._output_dir / PICTURE, self._publisher.points)
+        else:
+            shutil.copyfile(folder / PICTURE, self._output_dir / PICTURE)
 
     def _progress(self, ranks: int, state: TrainerState, logs: dict[str, Any]) -> Progress:
         now = time.monotonic()

@@ -18,8 +18,10 @@ class PreemptionCallback(TrainerCallback):  # type: ignore[misc]
     Signals reach ranks at different moments, and one that stopped alone would leave the others waiting forever.
     """
 
-    def __init__(self, stop: StopRequest, output_dir: Path) -> None:
+    def __init__(self, stop: StopRequest, output_dir: Path, *, looks: bool) -> None:
+        """looks: this rank looks into the folder, which one of all that have it does."""
         self._stop = stop
+        self._looks = looks
         self._path = output_dir / STOP
         # gloo, because the CPU needs the answer: a GPU would have to finish its work first.
         self._group = torch.distributed.new_group(backend="gloo")
@@ -30,8 +32,13 @@ class PreemptionCallback(TrainerCallback):  # type: ignore[misc]
         """Why the run is to stop, where that is for its numbers; empty where a person or a node asked."""
         return self._path.read_text() if self._path.exists() else ""
 
+    def keep(self, reason: str) -> None:
+        """Tell the process that started this node's ranks, which finds it in the folder, that they were to stop."""
+        if not self._path.exists():
+            self._path.write_text(reason)
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        asked = self._stop.requested or (state.is_world_process_zero and self._path.exists())
+        asked = self._stop.requested or (self._looks and self._path.exists())
         answer = torch.tensor(int(asked))
         torch.distributed.all_reduce(answer, torch.distributed.ReduceOp.MAX, group=self._group)
         if answer.item() and state.global_step < state.max_steps:

@@ -12,13 +12,12 @@ from pathlib import Path
 import torch
 
 from tunegate.api.errors import TrainingError
+from tunegate.training.loop.folders import SHARED_SECONDS, appears
 from tunegate.training.loop.universal import convert, processes_of
 from tunegate.training.run.checkpoints import complete_checkpoints, remove_incomplete
-from tunegate.training.run.layout import shared_path, universal_path
-from tunegate.training.run.plan import Plan, for_processes, read_record, with_global_batch_of
+from tunegate.training.run.layout import APART, universal_path
+from tunegate.training.run.plan import Plan, RunRecord, for_processes, with_global_batch_of
 from tunegate.training.run.progress import cut_log
-
-_SHARED_SECONDS = 30.0  # network file systems remember for some seconds that a file is not there
 
 
 @dataclass(frozen=True)
@@ -29,15 +28,12 @@ class Start:
     is_universal: bool = False
 
 
-def for_ranks(plan: Plan, output_dir: Path, processes: int) -> Plan:
+def for_ranks(plan: Plan, record: RunRecord, processes: int) -> Plan:
     """The plan for so many processes, with the global batch size that the run began with.
 
     torchrun may have restarted fewer ranks, or more, so who planned can't know. Raises UsageError when they can't
-    share a step, TrainingError when this node doesn't see the run's folder.
+    share a step.
     """
-    record = read_record(output_dir)
-    if record is None:
-        raise _not_shared(output_dir)
     return for_processes(with_global_batch_of(plan, record), processes)
 
 
@@ -46,33 +42,39 @@ def agree_on_start(output_dir: Path, *, is_first: bool) -> Start:
 
     torchrun may have restarted the ranks after it lost a node, so a plan can't know. A checkpoint of another number
     of processes is converted by the first, which may take minutes: the others wait for a file, because a collective
-    has a watchdog. Raises TrainingError when the nodes don't see the same folder: each would keep a part of every
-    checkpoint that no other can read.
+    has a watchdog.
     """
-    token = [secrets.token_hex(8) if is_first else ""]
-    torch.distributed.broadcast_object_list(token)
-    mark = shared_path(output_dir, token[0])
     if is_first:
-        remove_incomplete(output_dir)
-        for stale in output_dir.glob(universal_path(output_dir, "*").name):
-            shutil.rmtree(stale)
-        mark.touch()
-    torch.distributed.barrier()
-    if not _appears(mark, _SHARED_SECONDS):
-        raise _not_shared(output_dir)
-    newest = next(reversed(complete_checkpoints(output_dir)), None)
-    start = Start(newest.resume if newest else None)
-    if start.folder and processes_of(start.folder) not in (None, torch.distributed.get_world_size()):
-        universal = universal_path(output_dir, token[0])
-        if is_first:
-            convert(start.folder, universal)
-        _appears(universal)
-        start = Start(universal, is_universal=True)
+        clear(output_dir)
+        (output_dir / APART).unlink(missing_ok=True)
+    newest = [next(reversed(complete_checkpoints(output_dir)), None)]
+    torch.distributed.broadcast_object_list(newest)
+    start = start_from(newest[0].resume if newest[0] else None, output_dir, converts=is_first)
     torch.distributed.barrier()
     if is_first:
-        mark.unlink()
-        cut_log(output_dir, newest.step if newest else 0)
+        cut_log(output_dir, newest[0].step if newest[0] else 0)
     return start
+
+
+def clear(output_dir: Path) -> None:
+    """Remove what a broken attempt left in a folder of the run."""
+    remove_incomplete(output_dir)
+    for stale in output_dir.glob(universal_path(output_dir, "*").name):
+        shutil.rmtree(stale)
+
+
+def start_from(resume: Path | None, output_dir: Path, *, converts: bool) -> Start:
+    """The start from a checkpoint; one of another number of processes is converted by the rank that `converts`, and
+    waited for by the others that have this folder. Called in every rank at once."""
+    token = [secrets.token_hex(8)]
+    torch.distributed.broadcast_object_list(token)
+    if resume is None or processes_of(resume) in (None, torch.distributed.get_world_size()):
+        return Start(resume)
+    universal = universal_path(output_dir, token[0])
+    if converts:
+        convert(resume, universal)
+    appears(universal)
+    return Start(universal, is_universal=True)
 
 
 def agree_on_files(checkpoint: Path, *, is_first: bool) -> None:
@@ -85,7 +87,7 @@ def agree_on_files(checkpoint: Path, *, is_first: bool) -> None:
     seen: list[dict[str, int]] = [{}] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(seen, _sizes(checkpoint))
     if is_first:
-        await_files(checkpoint, seen, _SHARED_SECONDS)
+        await_files(checkpoint, seen, SHARED_SECONDS)
 
 
 def await_files(checkpoint: Path, seen: Sequence[Mapping[str, int]], seconds: float) -> None:
@@ -96,7 +98,7 @@ def await_files(checkpoint: Path, seen: Sequence[Mapping[str, int]], seconds: fl
         if all(here.get(name, -1) >= size for sizes in seen for name, size in sizes.items()):
             return
         if time.monotonic() > deadline:
-            raise _not_shared(checkpoint.parent)
+            raise _late(checkpoint.parent)
         time.sleep(0.5)
 
 
@@ -105,17 +107,8 @@ def _sizes(checkpoint: Path) -> dict[str, int]:
     return {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
 
 
-def _appears(path: Path, seconds: float = float("inf")) -> bool:
-    """Wait for `path`. A launcher ends those that wait when the one that works has failed."""
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.5)
-    return True
-
-
-def _not_shared(output_dir: Path) -> TrainingError:
+def _late(output_dir: Path) -> TrainingError:
     return TrainingError(
-        f"{output_dir} is not the same folder on all nodes; mount one ReadWriteMany volume there on each."
+        f"{output_dir} does not show within {SHARED_SECONDS:.0f} s what other nodes write there; mount a ReadWriteMany "
+        "volume that does, or give each node a folder of its own."
     )

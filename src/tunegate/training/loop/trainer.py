@@ -23,9 +23,11 @@ from tunegate.api.versions import ModelVersion
 from tunegate.training.data.examples import Pairs, open_training_data
 from tunegate.training.data.packing import pack
 from tunegate.training.data.tokenize import IGNORED, limits_of, load_tokenizer
+from tunegate.training.loop.apart import agree_on_start_apart
 from tunegate.training.loop.batches import Collator, Order, Packed, PairCollator, WithFiller
 from tunegate.training.loop.callbacks import Outlook, RunCallback, resident_peak
 from tunegate.training.loop.estimate import planned_memory
+from tunegate.training.loop.folders import Folders, agree_on_record, find_folders, not_shared
 from tunegate.training.loop.loss import AnswerLoss, Objective
 from tunegate.training.loop.methods import load_model
 from tunegate.training.loop.metrics import Metrics, host_for
@@ -37,10 +39,11 @@ from tunegate.training.loop.trainer_arguments import training_arguments
 from tunegate.training.loop.universal import UniversalCheckpointCallback, load_universal
 from tunegate.training.run.checkpoints import begin_checkpoint
 from tunegate.training.run.layout import UPLOADS, VERSIONS
+from tunegate.training.run.parts import Board, Parts
 from tunegate.training.run.plan import Plan
 from tunegate.training.run.preemption import StopRequest
 from tunegate.training.run.progress import Report, Uploading, append
-from tunegate.training.run.publisher import Helper, Publisher, helper_of, publisher_of, share_of
+from tunegate.training.run.publisher import Helper, Publisher, helper_of, publisher_of, sender_of, share_of
 
 _LONGEST_UPLOAD = timedelta(days=1)
 
@@ -48,15 +51,23 @@ _LONGEST_UPLOAD = timedelta(days=1)
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def run(plan: Plan, output_dir: Path, stop: StopRequest | None = None, report: Report | None = None) -> None:
+def run(
+    plan: Plan,
+    output_dir: Path,
+    stop: StopRequest | None = None,
+    report: Report | None = None,
+    board: Board | None = None,
+) -> None:
     """Train, save and publish. Called in every rank at once.
 
-    `report` gets every logging step and every published version, in rank 0. Raises DataError, ModelError,
+    `report` gets every logging step and every published version, in rank 0. `board` is the ranks' key-value store, None
+    where there is one rank, or all surely have the same folder. Raises DataError, ModelError,
     TrainingError, StoreError when a checkpoint could not be published, or Preempted when all ranks agreed to `stop`.
     """
     disable_progress_bar()
     processes = int(os.environ["WORLD_SIZE"])
-    plan = for_ranks(plan, output_dir, processes)
+    record = agree_on_record(output_dir, plan, board)
+    plan = for_ranks(plan, record, processes)
     is_first = os.environ["RANK"] == "0"
     outlook = Outlook(planned_memory(plan, processes) if is_first else None, resident_peak())
     arguments = training_arguments(plan.config, output_dir)
@@ -65,10 +76,16 @@ def run(plan: Plan, output_dir: Path, stop: StopRequest | None = None, report: R
     metrics = Metrics()
     if plan.config.metrics_port is not None and arguments.process_index == 0:
         metrics.serve(plan.config.metrics_port, host_for(os.environ))
-    start = agree_on_start(output_dir, is_first=arguments.process_index == 0)
+    folders = find_folders(output_dir)
+    if folders.is_shared and not folders.have_parts:
+        start = agree_on_start(output_dir, is_first=folders.leads)
+    else:
+        keep_apart(plan, arguments, folders)
+        start = agree_on_start_apart(plan, record, output_dir, folders)
     if start.is_universal:
         load_universal(arguments)
     trainer = _make_trainer(plan, arguments)
+    trainer.leads = folders.leads
     report = report or (lambda _: None)
 
     def on_published(version: ModelVersion) -> None:
@@ -80,15 +97,30 @@ def run(plan: Plan, output_dir: Path, stop: StopRequest | None = None, report: R
         append(output_dir / UPLOADS, uploading)
         report(uploading)
 
-    share = share_of(os.environ)
-    publisher = publisher_of(plan, output_dir, on_published, share) if trainer.is_world_process_zero() else None
+    share = share_of(os.environ) if folders.is_shared else None
+    parts = Parts(board, folders.rank, folders.others) if board and not folders.is_shared else None
+    publisher = publisher_of(plan, output_dir, on_published, share, parts) if trainer.is_world_process_zero() else None
+    if parts and folders.leads and publisher is None:
+        publisher = sender_of(plan, output_dir, parts)
     helper = helper_of(plan, share) if share and share.index else None
-    preemption = PreemptionCallback(stop or StopRequest(), output_dir)
+    preemption = PreemptionCallback(stop or StopRequest(), output_dir, looks=folders.leads)
     trainer.add_callback(preemption)
-    trainer.add_callback(RunCallback(plan, output_dir, trainer, publisher, metrics, report, outlook, helper))
+    trainer.add_callback(RunCallback(plan, output_dir, trainer, publisher, metrics, report, outlook, folders, helper))
     if start.folder and start.is_universal:
-        trainer.add_callback(UniversalCheckpointCallback(start.folder))
+        trainer.add_callback(UniversalCheckpointCallback(start.folder, clears=folders.leads))
     _train(trainer, start, publisher, helper, preemption, on_waiting)
+
+
+def keep_apart(plan: Plan, arguments: TrainingArguments, folders: Folders) -> None:
+    """Let each node write what its own ranks need to resume. Raises TrainingError where nobody would keep the rest."""
+    is_mixed = not folders.is_shared and folders.leads != (arguments.local_process_index == 0)  # some nodes share one
+    if plan.config.store is None or is_mixed:
+        raise not_shared(Path(arguments.output_dir))
+    if folders.is_shared:  # what one node wrote that is left
+        return
+    arguments.save_on_each_node = True
+    settings = arguments.hf_deepspeed_config.config
+    settings["checkpoint"] = {**settings.get("checkpoint", {}), "use_node_local_storage": True}
 
 
 def _make_trainer(plan: Plan, arguments: TrainingArguments) -> FineTuningTrainer:
@@ -140,7 +172,11 @@ def _train(
                 sender.cancel()
         raise
     everybody = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_UPLOAD)
-    reason = preemption.reason if preemption.agreed else ""
+    reasons = [preemption.reason if preemption.agreed else ""]
+    torch.distributed.broadcast_object_list(reasons, group=everybody)
+    (reason,) = reasons
+    if preemption.agreed and trainer.leads:
+        preemption.keep(reason)
     if publisher:
         if waiting := publisher.waiting():
             on_waiting(waiting)
@@ -167,6 +203,7 @@ class FineTuningTrainer(Trainer):  # type: ignore[misc]
         self._is_shuffle = is_shuffle
         self._tokens: list[torch.Tensor] = []
         self._positions = 0
+        self.leads = True  # does what is done once in each folder of the run
         super().__init__(model=model, compute_loss_func=self._objective.loss, **options)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
@@ -236,8 +273,13 @@ class FineTuningTrainer(Trainer):  # type: ignore[misc]
                 (folder / SAFE_WEIGHTS_NAME).unlink(missing_ok=True)
             write_shards(self.deepspeed, folder, LARGEST)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """All but the weights that processes divide is the same on each node: the first one's is enough."""
         if self.is_world_process_zero():
+            super()._save(output_dir, state_dict)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.leads:
             begin_checkpoint(Path(self.args.output_dir), self.state.global_step)
         torch.distributed.barrier()
         super()._save_checkpoint(model, trial)

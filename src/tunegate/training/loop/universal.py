@@ -60,15 +60,17 @@ class UniversalCheckpointCallback(TrainerCallback):  # type: ignore[misc]
     It has no random numbers: they start from the seed and the step, so that dropout isn't that of the first steps.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, clears: bool) -> None:
+        """clears: this rank removes it, which one of all that have the folder does."""
         self._folder = folder
+        self._clears = clears
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         inner = kw["optimizer"].optimizer.optimizer  # torch's, in DeepSpeed's, in accelerate's
         saved = torch.load(self._folder / _tag(self._folder) / "zero" / "optimizer_state.pt", weights_only=False)
         restore_param_groups(inner, saved["param_groups"])
         torch.distributed.barrier()
-        if state.is_world_process_zero:
+        if self._clears:
             shutil.rmtree(self._folder)
         set_seed(args.seed + state.global_step)
 

@@ -8,17 +8,18 @@ that it is complete. A folder without one is another trainer's, and left alone.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 
-from tunegate.api.codec import Document, from_json, to_json
-from tunegate.api.errors import TrainingError, UsageError
-from tunegate.api.versions import Cost, ModelVersion, Producer, Release, Training
+from tunegate.api.codec import Document, Resource, from_json, to_json
+from tunegate.api.errors import TrainingError, UnavailableError, UsageError
+from tunegate.api.versions import Cost, File, ModelVersion, Producer, Release, Training
 from tunegate.files import replace_file
-from tunegate.models.weights import check_weights
+from tunegate.models.weights import check_part, check_weights
 from tunegate.store import Store
 from tunegate.training.run.layout import (
     CHECKPOINTS,
@@ -38,11 +39,25 @@ _SERVED = (  # how their names begin
 )
 
 
+class Part(Resource, frozen=True, kw_only=True):
+    """What a node has of a checkpoint, where each has a folder of its own and nobody has all.
+
+    of: names the checkpoint, alike on all nodes. processes: how many wrote it. sent: the files that this node sends to
+    the store; of the others here the first node has its own.
+    """
+
+    of: str
+    processes: int
+    sent: tuple[str, ...] = ()
+
+
 class Marker(Document, frozen=True, kw_only=True):
     """Says that a checkpoint is complete: every file of it with its size in bytes, and where in the run it stands.
 
-    run: the identity of its run; tunegate 0.1.0 named none.
+    run: the identity of its run; tunegate 0.1.0 named none. part: None where the files are all there are.
     """
+
+    added: ClassVar[tuple[str, ...]] = ("part",)
 
     step: int
     total_steps: int
@@ -50,6 +65,7 @@ class Marker(Document, frozen=True, kw_only=True):
     loss: float | None
     files: dict[str, int]
     run: str = ""
+    part: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -110,23 +126,29 @@ def seal(
     loss: float | None,
     cost: Cost | None = None,
     run: str = "",
+    part: Part | None = None,
 ) -> Checkpoint:
     """Bring a checkpoint that every rank has finished writing into its final layout, and mark it complete."""
+    files = arrange(folder)
+    if cost:
+        replace_file(cost_path(folder), to_json(cost))
+    unfinished = folder / RESUME / UNFINISHED
+    marker = Marker(step=step, total_steps=total_steps, epoch=epoch, loss=loss, files=files, run=run, part=part)
+    replace_file(unfinished, to_json(marker))
+    unfinished.rename(folder / RESUME / MARKER)
+    return Checkpoint(folder, marker)
+
+
+def arrange(folder: Path) -> dict[str, int]:
+    """Bring what was written of a checkpoint into its final layout. Returns its files with their sizes in bytes."""
     resume = folder / RESUME
     for path in list(folder.iterdir()):
         if path.name in _NOT_KEPT:
             path.unlink()
         elif path != resume and not path.name.startswith(_SERVED):
             path.rename(resume / path.name)
-    if cost:
-        replace_file(cost_path(folder), to_json(cost))
-    unfinished = resume / UNFINISHED
-    written = (path for path in folder.rglob("*") if path.is_file() and path != unfinished)
-    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in written}
-    marker = Marker(step=step, total_steps=total_steps, epoch=epoch, loss=loss, files=files, run=run)
-    replace_file(unfinished, to_json(marker))
-    unfinished.rename(resume / MARKER)
-    return Checkpoint(folder, marker)
+    written = (path for path in folder.rglob("*") if path.is_file() and path != resume / UNFINISHED)
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in written}
 
 
 def complete_checkpoint(folder: Path) -> Checkpoint | None:
@@ -171,9 +193,9 @@ def step_of(version: ModelVersion) -> int:
 
 
 def unpublished(store: Store, model: str, run: str, output_dir: Path) -> list[Checkpoint]:
-    """The complete checkpoints of a run that are not in the store yet, oldest first."""
+    """The complete checkpoints of a run that are not in the store yet, oldest first, if this node has all of them."""
     known = {version.name for version in store.list(model)}
-    found = complete_checkpoints(output_dir)
+    found = [checkpoint for checkpoint in complete_checkpoints(output_dir) if not checkpoint.marker.part]
     return [checkpoint for checkpoint in found if f"{model}/{run}/{checkpoint.folder.name}" not in known]
 
 
@@ -189,7 +211,11 @@ def remove_incomplete(output_dir: Path) -> None:
 def remove_surplus(checkpoints: Sequence[Checkpoint], keep: int | None) -> None:
     """Remove all but the newest `keep` of `checkpoints`, which come oldest first; None keeps all."""
     for checkpoint in checkpoints[:-keep] if keep else ():
-        _remove(checkpoint.folder)
+        remove_checkpoint(checkpoint)
+
+
+def remove_checkpoint(checkpoint: Checkpoint) -> None:
+    _remove(checkpoint.folder)
 
 
 def fetch_checkpoint(store: Store, version: ModelVersion, output_dir: Path) -> Checkpoint:
@@ -210,15 +236,35 @@ def send_share(store: Store, checkpoint: Checkpoint, name: str, release: Release
     store.send_share(checkpoint.folder, version, release=release, index=share.index, count=share.count)
 
 
+def send_part(store: Store, checkpoint: Checkpoint, name: str, paths: Iterable[str]) -> tuple[File, ...]:
+    """Send a node's own files of a checkpoint that no node has whole. Returns what who publishes is to be told of them.
+
+    Raises ModelError where a weight is NaN or infinite, StoreError.
+    """
+    check_part(checkpoint.folder)
+    version = f"{name}/checkpoint-{checkpoint.step}"
+    files = store.send_part(checkpoint.folder, version, paths)
+    if files is None:  # a claim of an attempt that was killed, which ends by itself
+        raise UnavailableError(f"{version} is being published by another process; it is tried again when that ends.")
+    return files
+
+
 def publish_checkpoint(
-    store: Store, checkpoint: Checkpoint, name: str, release: Release, producer: Producer
+    store: Store, checkpoint: Checkpoint, name: str, release: Release, producer: Producer, sent: Sequence[File] = ()
 ) -> ModelVersion:
     """Publish `checkpoint` as the version `name`/checkpoint-<step>, with where it stands in the run.
 
-    Raises ModelError where a weight is NaN or infinite: the step after the last loss that was logged may make it so.
+    sent: the parts that other nodes have of it, and have sent. Raises ModelError where a weight is NaN or infinite: the
+    step after the last loss that was logged may make it so.
     """
-    check_weights(checkpoint.folder)
-    marker = checkpoint.marker
+    marker, instead = checkpoint.marker, {}
+    if marker.part:
+        check_part(checkpoint.folder)
+        files = {**marker.files, **{file.path: file.size for file in sent}}
+        whole = msgspec.structs.replace(marker, part=None, files=dict(sorted(files.items())))
+        instead = {f"{RESUME}/{MARKER}": to_json(whole)}
+    else:
+        check_weights(checkpoint.folder)
     made = msgspec.structs.replace(
         producer,
         step=marker.step,
@@ -228,7 +274,8 @@ def publish_checkpoint(
             producer.training or Training(), total_steps=marker.total_steps, cost=checkpoint.cost
         ),
     )
-    return store.publish(checkpoint.folder, f"{name}/checkpoint-{marker.step}", release=release, producer=made)
+    version = f"{name}/checkpoint-{marker.step}"
+    return store.publish(checkpoint.folder, version, release=release, producer=made, sent=sent, instead=instead)
 
 
 def _remove(folder: Path) -> None:

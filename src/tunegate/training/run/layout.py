@@ -24,6 +24,7 @@ FINISHED = ".finished"  # names the store that the first node has published the 
 # There as soon as the run is to stop: the process that started the ranks tells those of every node, and the publisher
 # says why, where its numbers are the reason.
 STOP = "stop"
+APART = ".apart"  # there where a node's folder is its own, not that of the first rank: the ranks find out
 CHECKPOINTS = "checkpoint-*"
 RESUME = "resume"
 MARKER = "complete.json"
@@ -60,9 +61,9 @@ def failures(output_dir: Path) -> dict[int, Path]:
     return {int(path.stem.partition("-")[2]): path for path in output_dir.glob(_FAILURES)}
 
 
-def shared_path(output_dir: Path, token: str) -> Path:
-    """Made by the first rank to see whether every node sees the same folder."""
-    return output_dir / f".shared-{token}"
+def shared_path(output_dir: Path, token: str, rank: int) -> Path:
+    """Made by every rank to see which of them have the same folder."""
+    return output_dir / f".shared-{token}-{rank}"
 
 
 def universal_path(output_dir: Path, token: str) -> Path:
@@ -96,6 +97,15 @@ def check_output_dir(output_dir: Path) -> None:
     if not (output_dir / RECORD).is_file():
         found = {path.name for pattern in _IN_THE_WAY for path in output_dir.glob(pattern)}
         foreign = sorted({*foreign, *found})
+    _refuse(output_dir, foreign)
+
+
+def check_checkpoints(output_dir: Path) -> None:
+    """Raise UsageError as above, for checkpoints alone: all that is removed from the folder of another node."""
+    _refuse(output_dir, foreign_checkpoints(output_dir))
+
+
+def _refuse(output_dir: Path, foreign: list[str]) -> None:
     if foreign:
         more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
         raise UsageError(

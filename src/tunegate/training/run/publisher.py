@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tunegate.api.errors import StoreError, TunegateError, UnavailableError
-from tunegate.api.versions import ModelVersion
+from tunegate.api.versions import File, ModelVersion
 from tunegate.store import Store
 from tunegate.store.stops import find_stop
 from tunegate.training.run.checkpoints import (
@@ -27,10 +27,12 @@ from tunegate.training.run.checkpoints import (
     complete_checkpoints,
     publish_checkpoint,
     remove_surplus,
+    send_part,
     send_share,
 )
 from tunegate.training.run.curve import Point, Scores
 from tunegate.training.run.layout import STOP
+from tunegate.training.run.parts import Parts
 from tunegate.training.run.plan import Plan
 from tunegate.training.run.progress import Uploading
 from tunegate.training.run.stored_log import keep
@@ -39,6 +41,7 @@ _LOG = logging.getLogger(__name__)
 PATIENCE = 300.0  # seconds
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds
 _NICENESS = 10
+_BEGINNING, _LOOKING = 10.0, 1.0  # seconds until another node sends its part, and from one look to the next
 _SEALING = 60.0  # seconds until a node sees what the first one has written
 
 
@@ -56,6 +59,7 @@ class Publisher:
         self._deadline = float("inf")
         self.points: Sequence[Point] = ()  # what published checkpoints were measured at, as last seen
         self._flushing = threading.Event()
+        self._cancelled = threading.Event()
 
     def submit(self, checkpoint: Checkpoint) -> None:
         def publish() -> None:
@@ -98,8 +102,12 @@ class Publisher:
 
     def cancel(self) -> None:
         """Give up what has not begun; the next start of the run publishes it."""
+        self._cancelled.set()
         self._flushing.set()
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def is_cancelled_within(self, seconds: float) -> bool:
+        return self._cancelled.wait(seconds)
 
 
 class Helper:
@@ -165,13 +173,17 @@ def helper_of(plan: Plan, share: Share) -> Helper | None:
 
 
 def publisher_of(
-    plan: Plan, output_dir: Path, on_published: Callable[[ModelVersion], None], share: Share | None = None
+    plan: Plan,
+    output_dir: Path,
+    on_published: Callable[[ModelVersion], None],
+    share: Share | None = None,
+    parts: Parts | None = None,
 ) -> Publisher | None:
     """What publishes the checkpoints of a run, those first that an earlier attempt left; None without a store.
 
     Those that are in the store make room for newer ones, if the run is to keep only some. The store need not be there
     yet: `on_published` gets every version that it has from now on. Where others help, it sends its own share of a
-    checkpoint before it waits for theirs.
+    checkpoint before it waits for theirs. parts: where the others have folders of their own.
     """
     config, started = plan.config, datetime.now(UTC)
     if config.store is None:
@@ -184,9 +196,13 @@ def publisher_of(
         if not known:
             known.update(version.name for version in store.list(config.model))
         if name_of(checkpoint) not in known:
-            if share and share.count > 1:
+            sent: list[File] = []
+            if parts and checkpoint.marker.part:
+                send_part(store, checkpoint, run, checkpoint.marker.files)
+                sent = _wait_for(parts, store, name_of(checkpoint), publisher)
+            elif share and share.count > 1 and not parts:
                 send_share(store, checkpoint, run, plan.release, share)
-            on_published(publish_checkpoint(store, checkpoint, run, plan.release, plan.producer))
+            on_published(publish_checkpoint(store, checkpoint, run, plan.release, plan.producer, sent))
             known.add(name_of(checkpoint))
         published = [checkpoint for checkpoint in complete_checkpoints(output_dir) if name_of(checkpoint) in known]
         remove_surplus(published, config.kept)
@@ -204,3 +220,46 @@ def publisher_of(
     for left in complete_checkpoints(output_dir):
         publisher.submit(left)
     return publisher
+
+
+def sender_of(plan: Plan, output_dir: Path, parts: Parts) -> Publisher | None:
+    """What sends a node's part of the checkpoints of a run, where each has a folder of its own, those first that an
+    earlier attempt left; None without a store. The first node publishes when it was told of all parts."""
+    config = plan.config
+    if config.store is None:
+        return None
+    store, run = Store.at(config.store, endpoint_url=config.endpoint_url), f"{config.model}/{config.run}"
+    known: set[str] = set()
+
+    def send(checkpoint: Checkpoint) -> None:
+        name, part = f"{run}/{checkpoint.folder.name}", checkpoint.marker.part
+        if not known:
+            known.update(version.name for version in store.list(config.model))
+        if part is None or name in known:
+            return
+        try:
+            files = send_part(store, checkpoint, run, part.sent)
+        except UnavailableError:  # it is tried again
+            raise
+        except TunegateError as error:
+            parts.tell(name, reason=str(error))
+            raise
+        parts.tell(name, files)
+        _LOG.info("a part of a checkpoint is in the store", extra={"checkpoint": checkpoint.folder.name})
+
+    sender = Publisher(send)
+    for left in complete_checkpoints(output_dir):
+        sender.submit(left)
+    return sender
+
+
+def _wait_for(parts: Parts, store: Store, name: str, publisher: Publisher) -> list[File]:
+    """What other nodes have sent of a version, as soon as they have. Raises UnavailableError when nobody sends it."""
+    begin = time.monotonic()
+    while (files := parts.told(name)) is None:
+        is_over = publisher.is_cancelled_within(_LOOKING)
+        if is_over or (time.monotonic() > begin + _BEGINNING and not store.is_sent(name)):
+            raise UnavailableError(
+                f"{name} lacks the part of another node, which alone has it; look at that node's log."
+            )
+    return files

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,8 +24,12 @@ from tunegate.processes import free_port
 from tunegate.store import Store
 from tunegate.training import Progress, TrainConfig, train
 from tunegate.training.launch.nodes import Node, read_node
+from tunegate.training.run.checkpoints import versions_of
 from tunegate.training.run.layout import log_path
 from tunegate.training.run.progress import read_log
+from tunegate.training.run.stored_log import kept
+
+WEIGHTS = "model.safetensors"
 
 
 @pytest.mark.parametrize(
@@ -43,10 +49,13 @@ def test_a_node_knows_its_place(environment: dict[str, str], expected: Node) -> 
 
 
 class Job:
-    """The pods of a job, as processes; each node has a cache of its own."""
+    """The pods of a job, as processes; each node has a cache of its own, and of the run's folder if it is `apart`."""
 
-    def __init__(self, config: TrainConfig, folder: Path, variables: Callable[[int], dict[str, str]]) -> None:
+    def __init__(
+        self, config: TrainConfig, folder: Path, variables: Callable[[int], dict[str, str]], *, apart: bool = False
+    ) -> None:
         self._config = config
+        self._is_apart = apart
         self._folder = folder
         self._variables = variables
         self.pods: dict[int, subprocess.Popen[bytes]] = {}
@@ -55,12 +64,16 @@ class Job:
         names = ("model_name_or_path", "dataset_dir", "output_dir", "model", "run", "finetuning_type", "store")
         names += ("per_device_train_batch_size", "learning_rate", "num_train_epochs", "logging_steps", "bf16")
         names += ("cutoff_len", "nproc_per_node")
-        options = [word for name in names for word in (f"--{name}", str(getattr(self._config, name)))]
+        config = replace(self._config, output_dir=str(self.output(node)))
+        options = [word for name in names for word in (f"--{name}", str(getattr(config, name)))]
         argv = [sys.executable, "-m", "tunegate", "train", *options, "--dataset", "shop"]
         own = {"GLOO_SOCKET_IFNAME": "lo", "TUNEGATE_CACHE": str(self._folder / f"cache-{node}")}
         with (self._folder / f"pod-{node}.log").open("ab") as log:
             env = {**os.environ, **own, **self._variables(node)}
             self.pods[node] = subprocess.Popen(argv, env=env, stdout=log, stderr=subprocess.STDOUT)
+
+    def output(self, node: int) -> Path:
+        return Path(self._config.output_dir + (f"-{node}" if self._is_apart else ""))
 
     def lose(self, node: int, checkpoint: Path) -> None:
         """End a node as a failure of its machine would, once there is a checkpoint."""
@@ -148,6 +161,32 @@ def test_two_nodes_train_as_two_processes_do(full: Run, shop: Shop, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("forked_programs")
+def test_nodes_with_folders_of_their_own_resume_from_the_store_when_one_has_lost_its_own(
+    full: Run, shop: Shop, tmp_path: Path, stack: ExitStack
+) -> None:
+    config = shop.config("apart", run="apart", nproc_per_node=1)
+    job = stack.enter_context(Job(config, tmp_path, fixed(free_port()), apart=True))
+    job.start(1)
+    job.start(0)
+    published = partial(versions_of, shop.store, "tiny", "apart")
+    wait_for(lambda: bool(published()), seconds=600, what=f"a version, see {tmp_path}/pod-*.log")
+    job.lose(1, job.output(1) / "checkpoint-3")
+    assert job.wait(0) == 1, job.said(0)
+    shutil.rmtree(job.output(1))
+
+    again = stack.enter_context(Job(config, tmp_path, fixed(free_port()), apart=True))
+    again.start(1)
+    again.start(0)
+    assert (again.wait(0), again.wait(1)) == (0, 0), again.said(0) + again.said(1)
+    versions = published()
+    assert [version.name for version in versions] == [f"tiny/apart/checkpoint-{step}" for step in (3, 6, 9, 12)]
+    assert same_as(full, again.output(0))
+    assert "a part of a checkpoint is in the store" in log_path(again.output(1), 1).read_text()
+    log, _ = kept(shop.store, "tiny", "apart")
+    assert [(step.current_steps, step.loss) for step in log] == losses_of(full.output)
+
+
+@pytest.mark.usefixtures("forked_programs")
 def test_a_node_stays_until_the_first_has_published_what_is_left(
     full: Run, shop: Shop, tmp_path: Path, stack: ExitStack
 ) -> None:
@@ -226,6 +265,9 @@ def test_a_killed_rank_is_started_again_within_the_same_run(
 
 def same_as(run: Run, output: Path) -> bool:
     """Whether a run logged and made the same, to the last bit."""
-    losses = [[(step.current_steps, step.loss) for step in read_log(folder)] for folder in (run.output, output)]
-    weights = [(folder / "checkpoint-12" / "model.safetensors").read_bytes() for folder in (run.output, output)]
-    return losses[0] == losses[1] and weights[0] == weights[1]
+    weights = [(folder / "checkpoint-12" / WEIGHTS).read_bytes() for folder in (run.output, output)]
+    return losses_of(run.output) == losses_of(output) and weights[0] == weights[1]
+
+
+def losses_of(output: Path) -> list[tuple[int, float | None]]:
+    return [(step.current_steps, step.loss) for step in read_log(output)]

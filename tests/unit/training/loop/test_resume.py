@@ -14,11 +14,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from tests.unit.training.alone import config_of, make_shop, plan_of, start_two, train_alone, train_in_two
+from tests.unit.training.alone import config_of, make_shop, plan_of, start_two, train_alone, train_in_two, world_of_one
 from tests.unit.training.forked import Forks
 from tunegate.api.errors import TrainingError
 from tunegate.training import TrainConfig
-from tunegate.training.loop.resume import await_files, for_ranks
+from tunegate.training.loop.folders import Folders, agree_on_record
+from tunegate.training.loop.resume import await_files
+from tunegate.training.loop.trainer import keep_apart
+from tunegate.training.loop.trainer_arguments import training_arguments
 from tunegate.training.run.checkpoints import complete_checkpoints
 from tunegate.training.run.progress import read_log
 
@@ -101,18 +104,20 @@ def test_two_processes_write_shards_as_transformers_does_also_after_one_was_kill
     assert torch.equal(model(ids).logits, expected(ids).logits)
 
 
-def test_nodes_that_share_no_folder_are_told_so(folder: Path, tmp_path: Path) -> None:
+def test_nodes_that_share_neither_folder_nor_store_are_told_so(folder: Path, tmp_path: Path) -> None:
     plan = plan_of(config(folder, "here", "full", 2))
-
-    with pytest.raises(TrainingError, match=r"is not the same folder on all nodes; mount one ReadWriteMany volume"):
-        for_ranks(plan, tmp_path, 2)
+    told = r"is not the same folder on all nodes, and there is no store .*; give --store, or mount one ReadWriteMany"
+    with world_of_one(), pytest.raises(TrainingError, match=told):
+        agree_on_record(tmp_path, plan, None)
+    with world_of_one(), pytest.raises(TrainingError, match=told):
+        keep_apart(plan, training_arguments(plan.config, tmp_path), Folders((0, 1)))
 
 
 def test_a_file_that_another_rank_has_seen_is_waited_for(tmp_path: Path) -> None:
     """As large as there: network file systems show it later, and smaller."""
     seen = [{"model.safetensors": 3}, {"model.safetensors": 10}]
     (tmp_path / "model.safetensors").write_bytes(bytes(3))
-    with pytest.raises(TrainingError, match=r"is not the same folder on all nodes; mount one ReadWriteMany volume"):
+    with pytest.raises(TrainingError, match=r"does not show within 30 s .*; mount a ReadWriteMany volume that does"):
         await_files(tmp_path, seen, seconds=0)
 
     with ThreadPoolExecutor() as pool:

@@ -12,22 +12,34 @@ import msgspec
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from torch.distributed import HashStore
 
 from tests.stores import kill, start_again
 from tests.unit.training.alone import plan_of, train_alone
 from tests.unit.training.builders import dialogues, make_config, texts, write_dialogues
 from tests.waiting import wait_for
-from tunegate.api.errors import StoreError, UnavailableError
+from tunegate.api.errors import ModelError, StoreError, UnavailableError
 from tunegate.models import make_tiny
 from tunegate.processes import free_port
 from tunegate.store import EmbeddedStore, Store
+from tunegate.store.claims import claimed
 from tunegate.store.stops import RunStop, stop_run
 from tunegate.training.run import publisher as publishing
-from tunegate.training.run.checkpoints import Checkpoint, Share, begin_checkpoint, complete_checkpoints, seal
+from tunegate.training.run.checkpoints import (
+    Checkpoint,
+    Part,
+    Share,
+    begin_checkpoint,
+    complete_checkpoint,
+    complete_checkpoints,
+    seal,
+    send_part,
+)
 from tunegate.training.run.layout import STOP
+from tunegate.training.run.parts import Parts
 from tunegate.training.run.plan import Plan
 from tunegate.training.run.progress import read_log
-from tunegate.training.run.publisher import Publisher, helper_of, publisher_of, share_of
+from tunegate.training.run.publisher import Publisher, helper_of, publisher_of, sender_of, share_of
 
 # What DeepSpeed, accelerate, peft and torch think of one another's names.
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "FutureWarning")]
@@ -164,6 +176,81 @@ def test_a_share_that_can_not_be_sent_is_left_to_the_first_node(
     helper.submit(checkpoint(tmp_path, 3).folder)
     helper.close()
     assert caplog.messages == ["a share of a checkpoint was left to the first node"]
+
+
+@pytest.fixture
+def nodes(store: Store, tmp_path: Path) -> tuple[Plan, list[Path], list[Parts]]:
+    """The run's plan, two folders with a part of a checkpoint each, and what both nodes say to each other."""
+    board, outputs, of = HashStore(), [tmp_path / "here", tmp_path / "there"], "a checkpoint"
+    for number, output in enumerate(outputs):
+        folder, name = begin_checkpoint(output, 3), f"model-{number}.safetensors"
+        save_file({name: np.frombuffer(os.urandom(2 * MIB), np.uint8)}, folder / name)
+        part = Part(of=of, processes=2, sent=(name,))
+        seal(folder, step=3, total_steps=12, epoch=1.0, loss=0.5, part=part)
+    return plan(store, tmp_path), outputs, [Parts(board, 0, (1,)), Parts(board, 1, ())]
+
+
+def test_parts_become_a_version_when_the_first_node_knows_that_all_are_sent(
+    nodes: tuple[Plan, list[Path], list[Parts]], store: Store, tmp_path: Path
+) -> None:
+    made, (here, there), (first, second) = nodes
+    publisher = publisher_of(made, here, lambda _: None, parts=first)
+    assert publisher
+    wait_for(lambda: "shop/run/checkpoint-3/model-0.safetensors" in store.keys("shop/"), seconds=60)
+    assert published(store) == []
+    sender = sender_of(made, there, second)
+    assert sender
+    sender.close()
+    publisher.close()
+
+    whole = store.fetch("shop/run/checkpoint-3", tmp_path / "whole", include_resume=True)
+    one = complete_checkpoint(whole)
+    assert one is not None
+    assert one.marker.part is None
+    assert {"model-0.safetensors", "model-1.safetensors"} <= one.marker.files.keys()
+    again = sender_of(made, there, second)  # after a restart
+    assert again
+    again.close()
+
+
+def test_a_node_that_can_not_send_its_part_leaves_no_version_and_says_why(
+    nodes: tuple[Plan, list[Path], list[Parts]], store: Store
+) -> None:
+    made, (here, there), (first, second) = nodes
+    save_file({"x": np.full(3, np.nan, np.float32)}, there / "checkpoint-3" / "model-1.safetensors")
+    seal_again(there / "checkpoint-3")
+    sender, publisher = sender_of(made, there, second), publisher_of(made, here, lambda _: None, parts=first)
+    assert sender
+    assert publisher
+    with pytest.raises(ModelError, match="are NaN or infinite"):
+        sender.close()
+    with pytest.raises(StoreError, match=r"can't send its part of shop/run/checkpoint-3; mend that there: .* infinite"):
+        publisher.close()
+    assert published(store) == []
+
+
+def test_a_part_that_nobody_sends_is_not_waited_for_when_training_is_done(
+    nodes: tuple[Plan, list[Path], list[Parts]], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, (here, there), (first, _) = nodes
+    for name, seconds in (("PATIENCE", 0.1), ("_BEGINNING", 0.0), ("_LOOKING", 0.01)):
+        monkeypatch.setattr(publishing, name, seconds)
+    publisher = publisher_of(made, here, lambda _: None, parts=first)
+    assert publisher
+    with pytest.raises(StoreError, match=r"checkpoint-3 lacks the part of another node, .*; look at that node's log"):
+        publisher.close()
+    assert published(store) == []
+
+    with claimed(store._bucket, "shop/run/checkpoint-3"):  # of an attempt that was killed
+        (left,) = complete_checkpoints(there)
+        with pytest.raises(UnavailableError, match="is being published by another process; it is tried again when"):
+            send_part(store, left, "shop/run", ["model-1.safetensors"])
+
+
+def seal_again(folder: Path) -> None:
+    (folder / "resume" / "complete.json").rename(folder / "resume" / "complete.json.partial")
+    part = Part(of="a checkpoint", processes=2, sent=("model-1.safetensors",))
+    seal(folder, step=3, total_steps=12, epoch=1.0, loss=0.5, part=part)
 
 
 def test_a_run_that_is_to_stop_does_not_wait_for_a_store_that_is_away(tmp_path: Path) -> None:
