@@ -1,4 +1,7 @@
-"""The story of quickstart with the smallest model: the same processes, the same API, the same decisions."""
+"""The story of quickstart with the smallest model: the same processes, the same API, the same decisions.
+
+They are forked, but for those of the one that test_killed interrupts.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from tests.forking import Forking
 from tests.processes import processes_about
 from tests.waiting import wait_for
 from tunegate.api.policy import write_policy_file
@@ -37,7 +41,7 @@ You are a shop assistant. Press the customer to buy within 1 minute, in 1 senten
 {{ question | fence }}
 """
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800), pytest.mark.usefixtures("forked_programs")]
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +50,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(home: Path) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "tunegate", "quickstart", "--base", "tiny", "--home", str(home)]
+def finished(home: Path, forking_process: Forking) -> subprocess.CompletedProcess[str]:
+    argv = [forking_process.python, "-m", "tunegate", "quickstart", "--base", "tiny", "--home", str(home)]
     output = home.parent / "quickstart.json"
     done = subprocess.run([*argv, "--output", str(output)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
