@@ -91,6 +91,8 @@ def _addressed(home: Home) -> Iterator[tuple[str, str | None, dict[str, str]]]:
         yield running.store, running.endpoint_url or None, keys
         return
     if not home.store.exists():
-        raise UsageError(f"{home.folder} has no store of its own; name the one it used with --store.")
+        raise UsageError(
+            f"{home.folder} has no store of its own; name the one it used with --store, or make one: tunegate local up."
+        )
     with home.hold(), EmbeddedStore.start(home.store) as embedded:
         yield embedded.uri, embedded.endpoint_url, embedded.keys

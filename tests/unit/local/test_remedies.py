@@ -88,7 +88,10 @@ def test_a_platform_that_runs_is_stopped_by_the_command_that_the_message_names(h
 
 
 def test_the_store_of_a_folder_that_has_none_is_named(home: Home) -> None:
-    with refused(" has no store of its own; name the one it used with --store"), opened_store(home):
+    with (
+        refused(" has no store of its own; name the one it used with --store, or make one: tunegate local up"),
+        opened_store(home),
+    ):
         pass
 
 
