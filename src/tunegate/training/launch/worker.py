@@ -9,6 +9,7 @@ from pathlib import Path
 from tunegate import logs
 from tunegate.api.codec import from_json, to_json
 from tunegate.api.errors import Preempted
+from tunegate.files import replace_file
 from tunegate.garbage import lasting_imports
 from tunegate.training.launch.failure import Failure, explain
 from tunegate.training.run.layout import STOP, failure_path, failures
@@ -37,7 +38,7 @@ def main(path: Path) -> int:
             run(plan, path.parent, stop, board=board)
         except Exception as error:
             failure = explain(error, path.parent)
-            own.write_bytes(to_json(failure))
+            replace_file(own, to_json(failure))  # who started this process reads it as soon as it is there
             if isinstance(error, Preempted):
                 return error.exit_code
             raise
