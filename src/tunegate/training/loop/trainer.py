@@ -175,7 +175,7 @@ def _train(
     reasons = [preemption.reason if preemption.agreed else ""]
     torch.distributed.broadcast_object_list(reasons, group=everybody)
     (reason,) = reasons
-    if preemption.agreed and trainer.leads:
+    if preemption.agreed and trainer.leads and not trainer.is_world_process_zero():
         preemption.keep(reason)
     if publisher:
         if waiting := publisher.waiting():
