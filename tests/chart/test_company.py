@@ -190,6 +190,13 @@ def test_a_proxy_stands_before_what_is_outside_alone() -> None:
     assert [each for each in container["env"] if each["name"] == "HTTPS_PROXY"] == own["operator"]["extraEnv"]
 
 
+def test_no_proxy_for_anything_stays_a_word_of_its_own() -> None:
+    """In a list, urllib takes it for the name of a host."""
+    proxy = {"httpProxy": "http://p:3128", "noProxy": "s3.internal.example,*"}
+    (container,) = every_pod({"proxy": proxy})["operator"]["spec"]["containers"]
+    assert variables(container)["NO_PROXY"] == "*"
+
+
 def test_jobs_that_people_make_find_proxy_and_ca() -> None:
     values = {"proxy": {"httpsProxy": "http://p"}, "caBundle": {"configMap": "tunegate-ca"}, "namespaces": ["shop"]}
     (job,) = (each for each in yaml.safe_load_all((REPOSITORY / "pipelines/30-evaluate-by-hand.yaml").read_text()))

@@ -32,12 +32,13 @@ for a container without the CA. A YAML list. */}}
 {{- concat $kept $own | toYaml -}}
 {{- end -}}
 
-{{/* What no proxy stands before: the pod itself, the API server, the cluster's names, its Prometheus, and what is named. */}}
+{{/* What no proxy stands before: the pod itself, the API server, the cluster's names, its Prometheus, and what is named.
+In a list with other names "*" is no word of urllib. */}}
 {{- define "tunegate.noProxy" -}}
 {{- $names := list "localhost" "127.0.0.1" "::1" "$(KUBERNETES_SERVICE_HOST)" ".svc" ".cluster.local" -}}
 {{- with .Values.operator.prometheusUrl -}}{{- $names = append $names (urlParse . | dig "hostname" "") -}}{{- end -}}
 {{- with .Values.proxy.noProxy -}}{{- $names = append $names . -}}{{- end -}}
-{{- $names | uniq | join "," -}}
+{{- ternary "*" ($names | uniq | join ",") (has "*" (splitList "," (.Values.proxy.noProxy | default ""))) -}}
 {{- end -}}
 
 {{/* The volume with the company's CA, as a YAML object; empty where there is none. */}}
