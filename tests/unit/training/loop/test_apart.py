@@ -60,17 +60,17 @@ def test_each_node_sends_its_part_and_one_that_lost_its_folder_resumes_from_the_
     common: TrainConfig, shop: Shop, forks: Forks, tmp_path: Path
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
-    plans, now = plans_of(common, "apart", (here, there)), tmp_path / "now"
+    plans, now = plans_of(common, "two-folders", (here, there)), tmp_path / "now"
     ranks = forks.start(plans, 2, **SHARDS, DIE_AT="checkpoint-6/model-00004-of-", DIE_WITH=str(now))
-    wait_for(lambda: published(shop, "apart") == [3], seconds=300, what=f"a version, see {here}/ranks.log")
+    wait_for(lambda: published(shop, "two-folders") == [3], seconds=300, what=f"a version, see {here}/ranks.log")
     now.touch()
     assert ranks.wait() == [1, -signal.SIGKILL], (here / "ranks.log").read_text()
-    assert published(shop, "apart") == [3]
+    assert published(shop, "two-folders") == [3]
     assert not list(there.glob("checkpoint-3/model-00001*"))
     assert list(there.glob("checkpoint-3/model-00002*"))
 
     shutil.rmtree(there)
-    assert forks.start(plans_of(common, "apart", (here, there)), 2, **SHARDS).wait() == [0, 0]
+    assert forks.start(plans_of(common, "two-folders", (here, there)), 2, **SHARDS).wait() == [0, 0]
     assert losses(here) == losses(Path(common.output_dir))
     one = shop.store.resolve("tiny/apart/checkpoint-6")
     fetched = shop.store.fetch(one.uri, tmp_path / "fetched", digest=one.digest, include_resume=True)
@@ -91,14 +91,14 @@ def test_a_node_that_is_left_alone_goes_on_from_the_store(
 ) -> None:
     """It has a part of what two have written, which nobody can resume from."""
     here, there = tmp_path / "here", tmp_path / "there"
-    assert forks.start(plans_of(common, "alone", (here, there)), 2, **SHARDS).wait() == [0, 0]
+    assert forks.start(plans_of(common, "left-alone", (here, there)), 2, **SHARDS).wait() == [0, 0]
     assert [one.step for one in complete_checkpoints(there) if one.marker.part] == [3, 6]
     longer = msgspec.structs.replace(common, num_train_epochs=2)
-    (there / "plan.json").write_bytes(to_json(prepared_plan(msgspec.structs.replace(longer, run="alone"), 1)))
+    (there / "plan.json").write_bytes(to_json(prepared_plan(msgspec.structs.replace(longer, run="left-alone"), 1)))
 
     assert forks.start(there / "plan.json", 1, **SHARDS).wait() == [0], (there / "ranks.log").read_text()
 
     assert "is converted" in (there / "ranks.log").read_text()
     assert losses(there)[:6] == losses(here)
-    assert published(shop, "alone") == [3, 6, 9, 12]
+    assert published(shop, "left-alone") == [3, 6, 9, 12]
     assert not any(one.marker.part for one in complete_checkpoints(there))
