@@ -109,5 +109,5 @@ def test_the_wheel_has_the_page(tmp_path: Path) -> None:
 
     wheel = zipfile.ZipFile(next(tmp_path.glob("*.whl")))
     packed = {name for name in wheel.namelist() if name.startswith("tunegate/serving/playground/")}
-    files = (path for path in FOLDER.rglob("*") if path.is_file())
+    files = (path for path in FOLDER.rglob("*") if path.is_file() and path.suffix != ".pyc")
     assert packed == {f"tunegate/serving/playground/{path.relative_to(FOLDER).as_posix()}" for path in files}

@@ -72,7 +72,7 @@ def test_each_node_sends_its_part_and_one_that_lost_its_folder_resumes_from_the_
     shutil.rmtree(there)
     assert forks.start(plans_of(common, "two-folders", (here, there)), 2, **SHARDS).wait() == [0, 0]
     assert losses(here) == losses(Path(common.output_dir))
-    one = shop.store.resolve("tiny/apart/checkpoint-6")
+    one = shop.store.resolve("tiny/two-folders/checkpoint-6")
     fetched = shop.store.fetch(one.uri, tmp_path / "fetched", digest=one.digest, include_resume=True)
     shared = shop.store.fetch("tiny/common/checkpoint-6", tmp_path / "shared", include_resume=True)
     names = [{path.relative_to(each).as_posix() for path in each.rglob("*")} for each in (fetched, shared)]
