@@ -124,7 +124,7 @@ def on_base(adapter: Path, place: Path, base: Callable[[], Path], *, share_base:
         shutil.rmtree(folder, ignore_errors=True)
         with new_folder(folder) as partial:
             if kind == "PREFIX_TUNING":
-                _put_beside(base(), adapter, partial)
+                _put_prefix_beside(base(), adapter, partial)
             elif is_lora_beside:
                 _put_lora_beside(base(), adapter, partial)
             else:
@@ -157,7 +157,7 @@ def resolve_base(store: Store, version: ModelVersion) -> ModelVersion:
     return found
 
 
-def _put_beside(base: Path, adapter: Path, into: Path) -> None:
+def _put_prefix_beside(base: Path, adapter: Path, into: Path) -> None:
     """The base's files as links, what is said about text from the adapter, and the prefix in a folder of its own."""
     (into / PREFIX).mkdir(parents=True)
     theirs = [path for path in adapter.iterdir() if path.is_file() and path.name not in (MANIFEST, ADAPTER_WEIGHTS)]

@@ -20,6 +20,7 @@ from tunegate.training.config import TrainConfig, check_config
 from tunegate.training.launch.failure import explain
 from tunegate.training.launch.lifecycle import PlannedRun, begin, finish, join
 from tunegate.training.run.layout import hold
+from tunegate.training.run.parts import KeyValueStore
 from tunegate.training.run.plan import Plan
 from tunegate.training.run.preemption import StopRequest, stoppable
 from tunegate.training.run.progress import Report
@@ -27,7 +28,7 @@ from tunegate.training.run.progress import Report
 # As in ranks of our own, and before torch is imported: deepspeed 0.19 would import torch's compiler, for Muon.
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 with lasting_imports():
-    from tunegate.training.loop.rendezvous import KeyValueStore, join_rendezvous
+    from tunegate.training.loop.rendezvous import join_rendezvous
     from tunegate.training.loop.trainer import run
 
 _PLANNING = timedelta(days=7)
@@ -59,7 +60,7 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
         plan = _receive_plan(store, platform.node())
         stop.is_training = True
         try:
-            run(plan, output_dir, stop, board=store)
+            run(plan, output_dir, stop, kv_store=store)
         except Preempted as error:
             raise SystemExit(error.exit_code) from None
         return []

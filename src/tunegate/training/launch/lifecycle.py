@@ -27,7 +27,7 @@ from tunegate.training.run.checkpoints import (
     unpublished,
     versions_of,
 )
-from tunegate.training.run.layout import APART, FINISHED, STOP, check_output_dir
+from tunegate.training.run.layout import FINISHED, NODE_LOCAL, STOP, check_output_dir
 from tunegate.training.run.plan import (
     Plan,
     check_same_run,
@@ -99,7 +99,7 @@ def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report 
 def join(config: TrainConfig, output_dir: Path, processes: int) -> PlannedRun:
     """The same for a node that is not the first: it only finds what training needs here."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    if (output_dir / APART).exists():  # elsewhere the first node does so
+    if (output_dir / NODE_LOCAL).exists():  # elsewhere the first node does so
         (output_dir / STOP).unlink(missing_ok=True)
     store = open_store(config)
     plan = make_plan(config, store, output_dir, processes)
@@ -115,7 +115,7 @@ def wait_until_finished(config: TrainConfig, output_dir: Path) -> None:
     Kubeflow's controller takes an elastic job for succeeded when any of its pods has, and ends those that still run.
     """
     _LOG.info("waiting until the first node has finished")
-    if config.store and (output_dir / APART).exists():  # what the first leaves in its own folder is not seen here
+    if config.store and (output_dir / NODE_LOCAL).exists():  # what the first leaves in its own folder is not seen here
         store = Store.at(config.store, endpoint_url=config.endpoint_url)
         while not _is_published(store, config):
             time.sleep(_ENDING_SECONDS)
@@ -142,7 +142,7 @@ def finish(plan: Plan, output_dir: Path) -> list[ModelVersion]:
     if store:
         for checkpoint in unpublished(store, model, run, output_dir):
             publish_checkpoint(store, checkpoint, f"{model}/{run}", plan.release, plan.producer)
-        if not (output_dir / APART).exists():  # else the first rank is elsewhere, with the run's log
+        if not (output_dir / NODE_LOCAL).exists():  # else the first rank is elsewhere, with the run's log
             keep(store, model, run, output_dir)
     remove_surplus(complete_checkpoints(output_dir), plan.config.kept)
     if store is None:

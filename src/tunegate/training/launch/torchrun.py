@@ -19,7 +19,7 @@ from tunegate.training.data.prepare import Preparing
 from tunegate.training.launch.failure import read_failure
 from tunegate.training.launch.lifecycle import begin, finish, join, wait_until_finished
 from tunegate.training.launch.nodes import Node, read_node
-from tunegate.training.run.layout import APART, LOG, STOP, UPLOADS, VERSIONS, failures, hold, log_path, plan_path
+from tunegate.training.run.layout import LOG, NODE_LOCAL, STOP, UPLOADS, VERSIONS, failures, hold, log_path, plan_path
 from tunegate.training.run.plan import Plan, threads_per_process
 from tunegate.training.run.preemption import StopRequest, stoppable
 from tunegate.training.run.progress import Follower, Progress, Report, Uploading
@@ -55,7 +55,7 @@ def train(config: TrainConfig, report: Report | None = None) -> list[ModelVersio
 
 
 def _run(plan: Plan, node: Node, output_dir: Path, report: Report, stop: StopRequest) -> None:
-    for stale in failures(output_dir).values() if node.is_first or (output_dir / APART).exists() else ():
+    for stale in failures(output_dir).values() if node.is_first or (output_dir / NODE_LOCAL).exists() else ():
         stale.unlink(missing_ok=True)
     failed = _failed(output_dir)
     path = plan_path(output_dir, node.index)

@@ -34,8 +34,8 @@ def main(path: Path) -> int:
     with stoppable() as stop:
         stop.is_training = True
         try:
-            board = join_rendezvous()  # the store lives as long as this name
-            run(plan, path.parent, stop, board=board)
+            kv_store = join_rendezvous()  # the store lives as long as this name
+            run(plan, path.parent, stop, kv_store=kv_store)
         except Exception as error:
             failure = explain(error, path.parent)
             replace_file(own, to_json(failure))  # who started this process reads it as soon as it is there

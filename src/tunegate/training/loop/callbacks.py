@@ -20,12 +20,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tunegate.api.errors import TrainingError
 from tunegate.api.versions import Cost
-from tunegate.training.loop.apart import agree_on_part
 from tunegate.training.loop.batches import Order
 from tunegate.training.loop.folders import Folders
 from tunegate.training.loop.methods import count_parameters, make_servable
 from tunegate.training.loop.metrics import Metrics
 from tunegate.training.loop.mfu import flops_per_token, peak_flops, reading_of, work_of
+from tunegate.training.loop.node_local import agree_on_part
 from tunegate.training.loop.preferences import REWARDS
 from tunegate.training.loop.resume import agree_on_files
 from tunegate.training.run.checkpoints import complete_checkpoints, remove_surplus, seal

@@ -13,8 +13,8 @@ import torch
 
 from tunegate.api.errors import TrainingError
 from tunegate.training.run.checkpoints import complete_checkpoints
-from tunegate.training.run.layout import APART, RECORD, shared_path
-from tunegate.training.run.parts import Board
+from tunegate.training.run.layout import NODE_LOCAL, RECORD, shared_path
+from tunegate.training.run.parts import KeyValueStore
 from tunegate.training.run.plan import Plan, RunRecord, read_record, record_of
 
 SHARED_SECONDS = 30.0  # network file systems remember for some seconds that a file is not there
@@ -53,8 +53,8 @@ def find_folders(output_dir: Path) -> Folders:
     own.touch()
     torch.distributed.barrier()
     # Before the ranks began the first node's command has written the record: a folder without it is another one.
-    is_apart = (output_dir / APART).exists() or not (output_dir / RECORD).exists()
-    owner = 0 if appears(first, 0 if is_apart else SHARED_SECONDS) else _smallest(output_dir, token[0])
+    is_node_local = (output_dir / NODE_LOCAL).exists() or not (output_dir / RECORD).exists()
+    owner = 0 if appears(first, 0 if is_node_local else SHARED_SECONDS) else _smallest(output_dir, token[0])
     found = [(0, False)] * size
     has_parts = any(one.marker.part for one in complete_checkpoints(output_dir))
     torch.distributed.all_gather_object(found, (owner, has_parts))
@@ -62,19 +62,19 @@ def find_folders(output_dir: Path) -> Folders:
     return Folders(tuple(owner for owner, _ in found), rank, any(has_parts for _, has_parts in found))
 
 
-def agree_on_record(output_dir: Path, plan: Plan, board: Board | None) -> RunRecord:
+def agree_on_record(output_dir: Path, plan: Plan, kv_store: KeyValueStore | None) -> RunRecord:
     """What the run began with, as the first rank says whose folder has it. Called in every rank at once, before they
-    have a process group; `board` is their key-value store, None where there is one rank.
+    have a process group; `kv_store` is their key-value store, None where there is one rank.
 
     A node with a folder of its own has no record before its ranks have met others, or one of an earlier run. Raises
     TrainingError when nobody has one.
     """
     own, place = read_record(output_dir), f"tunegate/record/{os.environ['RANK']}"
     records = [own]
-    if board:
-        board.set(place, msgspec.json.encode(own))
+    if kv_store:
+        kv_store.set(place, msgspec.json.encode(own))
         places = [f"tunegate/record/{rank}" for rank in range(int(os.environ["WORLD_SIZE"]))]
-        records = [msgspec.json.decode(board.get(each), type=RunRecord | None) for each in places]
+        records = [msgspec.json.decode(kv_store.get(each), type=RunRecord | None) for each in places]
     found = [record for record in records if record]
     if not found:
         raise not_shared(output_dir)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from datetime import timedelta
-from typing import Any
 
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
-KeyValueStore = Any  # torch.distributed.Store, which its hints don't show
+from tunegate.training.run.parts import KeyValueStore
+
 _SHARED = "TORCHELASTIC_USE_AGENT_STORE"
 _PORT = "tunegate/port"
 _ANSWER = timedelta(seconds=2)
@@ -22,9 +22,9 @@ def join_rendezvous() -> KeyValueStore:
     torchrun keeps one store for all its attempts (torch 2.13, pytorch#135712), where ranks that it restarts find
     the addresses of those before. The first rank therefore opens another one in its own process.
     """
+    shared: KeyValueStore = next(rendezvous("env://"))[0]
     if os.environ.get(_SHARED) != "True":
-        return next(rendezvous("env://"))[0]
-    shared = next(rendezvous("env://"))[0]
+        return shared
     host = os.environ["MASTER_ADDR"]
     if os.environ["RANK"] == "0":
         own = TCPStore(host, 0, is_master=True, wait_for_workers=False, multi_tenant=True)

@@ -15,7 +15,7 @@ from tunegate.api.errors import TrainingError
 from tunegate.training.loop.folders import SHARED_SECONDS, appears
 from tunegate.training.loop.universal import convert, processes_of
 from tunegate.training.run.checkpoints import complete_checkpoints, remove_incomplete
-from tunegate.training.run.layout import APART, universal_path
+from tunegate.training.run.layout import NODE_LOCAL, universal_path
 from tunegate.training.run.plan import Plan, RunRecord, for_processes, with_global_batch_of
 from tunegate.training.run.progress import cut_log
 
@@ -46,7 +46,7 @@ def agree_on_start(output_dir: Path, *, is_first: bool) -> Start:
     """
     if is_first:
         clear(output_dir)
-        (output_dir / APART).unlink(missing_ok=True)
+        (output_dir / NODE_LOCAL).unlink(missing_ok=True)
     newest = [next(reversed(complete_checkpoints(output_dir)), None)]
     torch.distributed.broadcast_object_list(newest)
     start = start_from(newest[0].resume if newest[0] else None, output_dir, converts=is_first)
@@ -98,17 +98,13 @@ def await_files(checkpoint: Path, seen: Sequence[Mapping[str, int]], seconds: fl
         if all(here.get(name, -1) >= size for sizes in seen for name, size in sizes.items()):
             return
         if time.monotonic() > deadline:
-            raise _late(checkpoint.parent)
+            raise TrainingError(
+                f"{checkpoint.parent} does not show within {SHARED_SECONDS:.0f} s what other nodes write there; mount "
+                "a ReadWriteMany volume that does, or give each node a folder of its own."
+            )
         time.sleep(0.5)
 
 
 def _sizes(checkpoint: Path) -> dict[str, int]:
     files = (path for path in checkpoint.rglob("*") if path.is_file())
     return {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
-
-
-def _late(output_dir: Path) -> TrainingError:
-    return TrainingError(
-        f"{output_dir} does not show within {SHARED_SECONDS:.0f} s what other nodes write there; mount a ReadWriteMany "
-        "volume that does, or give each node a folder of its own."
-    )

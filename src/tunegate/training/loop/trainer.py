@@ -23,7 +23,6 @@ from tunegate.api.versions import ModelVersion
 from tunegate.training.data.examples import Pairs, open_training_data
 from tunegate.training.data.packing import pack
 from tunegate.training.data.tokenize import IGNORED, limits_of, load_tokenizer
-from tunegate.training.loop.apart import agree_on_start_apart
 from tunegate.training.loop.batches import Collator, Order, Packed, PairCollator, WithFiller
 from tunegate.training.loop.callbacks import Outlook, RunCallback, resident_peak
 from tunegate.training.loop.estimate import planned_memory
@@ -31,6 +30,7 @@ from tunegate.training.loop.folders import Folders, agree_on_record, find_folder
 from tunegate.training.loop.loss import AnswerLoss, Objective
 from tunegate.training.loop.methods import load_model
 from tunegate.training.loop.metrics import Metrics, host_for
+from tunegate.training.loop.node_local import agree_on_start_node_local
 from tunegate.training.loop.preemption import PreemptionCallback
 from tunegate.training.loop.preferences import PreferenceLoss, frozen_reference
 from tunegate.training.loop.resume import Start, agree_on_start, for_ranks
@@ -39,7 +39,7 @@ from tunegate.training.loop.trainer_arguments import training_arguments
 from tunegate.training.loop.universal import UniversalCheckpointCallback, load_universal
 from tunegate.training.run.checkpoints import begin_checkpoint
 from tunegate.training.run.layout import UPLOADS, VERSIONS
-from tunegate.training.run.parts import Board, Parts
+from tunegate.training.run.parts import KeyValueStore, Parts
 from tunegate.training.run.plan import Plan
 from tunegate.training.run.preemption import StopRequest
 from tunegate.training.run.progress import Report, Uploading, append
@@ -56,17 +56,17 @@ def run(
     output_dir: Path,
     stop: StopRequest | None = None,
     report: Report | None = None,
-    board: Board | None = None,
+    kv_store: KeyValueStore | None = None,
 ) -> None:
     """Train, save and publish. Called in every rank at once.
 
-    `report` gets every logging step and every published version, in rank 0. `board` is the ranks' key-value store, None
-    where there is one rank, or all surely have the same folder. Raises DataError, ModelError,
+    `report` gets every logging step and every published version, in rank 0. `kv_store` is the ranks' key-value
+    store, None where there is one rank, or all surely have the same folder. Raises DataError, ModelError,
     TrainingError, StoreError when a checkpoint could not be published, or Preempted when all ranks agreed to `stop`.
     """
     disable_progress_bar()
     processes = int(os.environ["WORLD_SIZE"])
-    record = agree_on_record(output_dir, plan, board)
+    record = agree_on_record(output_dir, plan, kv_store)
     plan = for_ranks(plan, record, processes)
     is_first = os.environ["RANK"] == "0"
     outlook = Outlook(planned_memory(plan, processes) if is_first else None, resident_peak())
@@ -80,8 +80,8 @@ def run(
     if folders.is_shared and not folders.have_parts:
         start = agree_on_start(output_dir, is_first=folders.leads)
     else:
-        keep_apart(plan, arguments, folders)
-        start = agree_on_start_apart(plan, record, output_dir, folders)
+        use_node_local_storage(plan, arguments, folders)
+        start = agree_on_start_node_local(plan, record, output_dir, folders)
     if start.is_universal:
         load_universal(arguments)
     trainer = _make_trainer(plan, arguments)
@@ -98,7 +98,7 @@ def run(
         report(uploading)
 
     share = share_of(os.environ) if folders.is_shared else None
-    parts = Parts(board, folders.rank, folders.others) if board and not folders.is_shared else None
+    parts = Parts(kv_store, folders.rank, folders.others) if kv_store and not folders.is_shared else None
     publisher = publisher_of(plan, output_dir, on_published, share, parts) if trainer.is_world_process_zero() else None
     if parts and folders.leads and publisher is None:
         publisher = sender_of(plan, output_dir, parts)
@@ -111,7 +111,7 @@ def run(
     _train(trainer, start, publisher, helper, preemption, on_waiting)
 
 
-def keep_apart(plan: Plan, arguments: TrainingArguments, folders: Folders) -> None:
+def use_node_local_storage(plan: Plan, arguments: TrainingArguments, folders: Folders) -> None:
     """Let each node write what its own ranks need to resume. Raises TrainingError where nobody would keep the rest."""
     is_mixed = not folders.is_shared and folders.leads != (arguments.local_process_index == 0)  # some nodes share one
     if plan.config.store is None or is_mixed:

@@ -24,7 +24,7 @@ FINISHED = ".finished"  # names the store that the first node has published the 
 # There as soon as the run is to stop: the process that started the ranks tells those of every node, and the publisher
 # says why, where its numbers are the reason.
 STOP = "stop"
-APART = ".apart"  # there where a node's folder is its own, not that of the first rank: the ranks find out
+NODE_LOCAL = ".node-local"  # there where a node's folder is its own, not that of the first rank: the ranks find out
 CHECKPOINTS = "checkpoint-*"
 RESUME = "resume"
 MARKER = "complete.json"

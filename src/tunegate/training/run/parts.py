@@ -7,7 +7,8 @@ an earlier one said is taken for this one's. Who publishes learns names, sizes a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import timedelta
+from typing import Any, Protocol
 
 import msgspec
 
@@ -16,14 +17,18 @@ from tunegate.api.errors import StoreError
 from tunegate.api.versions import File
 
 
-class Board(Protocol):
+class KeyValueStore(Protocol):
     """What is used of torch.distributed's stores."""
 
-    def set(self, key: str, value: bytes) -> None: ...
+    def set(self, key: str, value: Any) -> None: ...  # bytes, too, whatever its hints say
 
     def get(self, key: str) -> bytes: ...
 
     def check(self, keys: list[str]) -> bool: ...
+
+    def add(self, key: str, amount: int) -> int: ...
+
+    def set_timeout(self, timeout: timedelta) -> None: ...
 
 
 class _Told(Resource, frozen=True, kw_only=True):
@@ -37,18 +42,18 @@ class _Told(Resource, frozen=True, kw_only=True):
 class Parts:
     """The parts of this attempt's checkpoints. rank: this one; others: the first rank in each folder but the first."""
 
-    board: Board
+    kv_store: KeyValueStore
     rank: int
     others: tuple[int, ...]
 
     def tell(self, checkpoint: str, files: tuple[File, ...] = (), reason: str = "") -> None:
         """Say what this node has sent of `checkpoint`, or the `reason` why it can't."""
-        self.board.set(_key(checkpoint, self.rank), msgspec.json.encode(_Told(files=files, reason=reason)))
+        self.kv_store.set(_key(checkpoint, self.rank), msgspec.json.encode(_Told(files=files, reason=reason)))
 
     def told(self, checkpoint: str) -> list[File] | None:
         """What all others have sent; None until they have. Raises StoreError when one of them can't."""
         keys = [_key(checkpoint, rank) for rank in self.others]
-        told = [from_json(self.board.get(key), _Told, key) for key in keys if self.board.check([key])]
+        told = [from_json(self.kv_store.get(key), _Told, key) for key in keys if self.kv_store.check([key])]
         if reason := next((one.reason for one in told if one.reason), ""):
             raise StoreError(f"another node can't send its part of {checkpoint}; mend that there: {reason}")
         return [file for one in told for file in one.files] if len(told) == len(keys) else None

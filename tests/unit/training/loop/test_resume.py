@@ -20,7 +20,7 @@ from tunegate.api.errors import TrainingError
 from tunegate.training import TrainConfig
 from tunegate.training.loop.folders import Folders, agree_on_record
 from tunegate.training.loop.resume import await_files
-from tunegate.training.loop.trainer import keep_apart
+from tunegate.training.loop.trainer import use_node_local_storage
 from tunegate.training.loop.trainer_arguments import training_arguments
 from tunegate.training.run.checkpoints import complete_checkpoints
 from tunegate.training.run.progress import read_log
@@ -110,7 +110,7 @@ def test_nodes_that_share_neither_folder_nor_store_are_told_so(folder: Path, tmp
     with world_of_one(), pytest.raises(TrainingError, match=told):
         agree_on_record(tmp_path, plan, None)
     with world_of_one(), pytest.raises(TrainingError, match=told):
-        keep_apart(plan, training_arguments(plan.config, tmp_path), Folders((0, 1)))
+        use_node_local_storage(plan, training_arguments(plan.config, tmp_path), Folders((0, 1)))
 
 
 def test_a_file_that_another_rank_has_seen_is_waited_for(tmp_path: Path) -> None:

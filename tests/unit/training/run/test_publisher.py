@@ -181,13 +181,13 @@ def test_a_share_that_can_not_be_sent_is_left_to_the_first_node(
 @pytest.fixture
 def nodes(store: Store, tmp_path: Path) -> tuple[Plan, list[Path], list[Parts]]:
     """The run's plan, two folders with a part of a checkpoint each, and what both nodes say to each other."""
-    board, outputs, of = HashStore(), [tmp_path / "here", tmp_path / "there"], "a checkpoint"
+    kv_store, outputs, of = HashStore(), [tmp_path / "here", tmp_path / "there"], "a checkpoint"
     for number, output in enumerate(outputs):
         folder, name = begin_checkpoint(output, 3), f"model-{number}.safetensors"
         save_file({name: np.frombuffer(os.urandom(2 * MIB), np.uint8)}, folder / name)
         part = Part(of=of, processes=2, sent=(name,))
         seal(folder, step=3, total_steps=12, epoch=1.0, loss=0.5, part=part)
-    return plan(store, tmp_path), outputs, [Parts(board, 0, (1,)), Parts(board, 1, ())]
+    return plan(store, tmp_path), outputs, [Parts(kv_store, 0, (1,)), Parts(kv_store, 1, ())]
 
 
 def test_parts_become_a_version_when_the_first_node_knows_that_all_are_sent(

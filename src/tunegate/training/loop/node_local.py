@@ -34,7 +34,7 @@ from tunegate.training.run.checkpoints import (
     step_of,
     versions_of,
 )
-from tunegate.training.run.layout import APART, LOG, RECORD, RESUME, check_checkpoints
+from tunegate.training.run.layout import LOG, NODE_LOCAL, RECORD, RESUME, check_checkpoints
 from tunegate.training.run.plan import Plan, RunRecord
 from tunegate.training.run.progress import Progress, cut_log, read_log
 from tunegate.training.run.stored_log import bring_log
@@ -61,7 +61,7 @@ class _Written:
     name: str
 
 
-def agree_on_start_apart(plan: Plan, record: RunRecord, output_dir: Path, folders: Folders) -> Start:
+def agree_on_start_node_local(plan: Plan, record: RunRecord, output_dir: Path, folders: Folders) -> Start:
     """As `agree_on_start`. Raises StoreError, or UsageError where a node's folder is another run's."""
     # Fetching may take longer than a collective of the ranks' own group waits.
     patient = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_FETCH)
@@ -121,9 +121,9 @@ def _take(output_dir: Path, record: RunRecord, *, is_first: bool) -> None:
     check_owner(output_dir, record.identity)
     clear(output_dir)
     if is_first:
-        (output_dir / APART).unlink(missing_ok=True)
+        (output_dir / NODE_LOCAL).unlink(missing_ok=True)
     else:
-        (output_dir / APART).touch()
+        (output_dir / NODE_LOCAL).touch()
     replace_file(output_dir / RECORD, to_json(record))
 
 
