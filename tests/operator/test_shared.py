@@ -12,7 +12,6 @@ import pytest
 from tests.operator.running import POLICY_NAME, Shop
 from tests.operator.test_engines import kubeconfig
 from tests.waiting import wait_for
-from tunegate.api.engine_names import shared_name
 from tunegate.api.feedback import Struck
 from tunegate.api.labels import RESTORE
 from tunegate.api.pinned import base_of
@@ -51,7 +50,6 @@ def test_versions_of_a_base_share_an_engine_and_one_that_was_struck_is_failed(sh
     for version in (shop.base, first):
         assert url_of(shop, version) == {
             "TUNEGATE_ENGINE_URL": f"{host}:8080",
-            "TUNEGATE_ENGINE_MODEL": shared_name(version),
             "TUNEGATE_ENGINE_CONTROL": f"{host}:8081",
         }
     now = datetime.now(UTC)

@@ -15,7 +15,6 @@ from tests.unit.operator.test_queue import keep, waits
 from tests.unit.operator.test_servers import ask, change_policy
 from tests.unit.operator.world import BASE, CONFIG, World, server_of
 from tunegate.api.digest import short
-from tunegate.api.engine_names import shared_name
 from tunegate.api.feedback import Tally
 from tunegate.api.pinned import Pinned, base_of, parse_storage_uri
 from tunegate.api.policy import ServingPods
@@ -23,6 +22,7 @@ from tunegate.api.versions import BaseModel, ModelVersion
 from tunegate.kube.kinds import Object
 from tunegate.models.cards import read_card
 from tunegate.models.memory import Footprint
+from tunegate.serving.config import EngineConfig
 from tunegate_operator.config import Config, ReleasePods
 from tunegate_operator.read import condition
 from tunegate_operator.shared import shared_engine, too_large
@@ -97,11 +97,9 @@ def test_versions_of_one_base_ask_one_engine_each_under_a_name_of_its_own() -> N
     assert engines(world) == {ENGINE}
     for version in (BASE, FIRST):
         predictor = world.objects["InferenceService", server_of(version)]["spec"]["predictor"]
-        assert variables(predictor) == {
-            "TUNEGATE_ENGINE_URL": f"http://{ENGINE}.shop.svc:8080",
-            "TUNEGATE_ENGINE_MODEL": shared_name(version),
-            "TUNEGATE_ENGINE_CONTROL": f"http://{ENGINE}.shop.svc:8081",
-        }
+        url, control = f"http://{ENGINE}.shop.svc:8080", f"http://{ENGINE}.shop.svc:8081"
+        assert variables(predictor) == {"TUNEGATE_ENGINE_URL": url, "TUNEGATE_ENGINE_CONTROL": control}
+        assert EngineConfig(url=url, control=control), "the server takes them together"
         assert predictor["model"]["runtime"] == CONFIG.serving_runtime
         assert not parse_storage_uri(predictor["model"]["storageUri"]).weights
     for job in (obj for (kind, _), obj in world.objects.items() if kind == "Job"):

@@ -43,8 +43,9 @@ _CERTIFICATE = pods.Volume("engine-certificate", "/etc/tunegate-engine")
 
 @dataclass(frozen=True)
 class EngineAddress:
-    """Where the engine of a version answers, and what it calls the version. secret: the one with the certificate that
-    it has; empty: plain HTTP. control: where one that versions share loads them; empty for others."""
+    """Where the engine of a version answers. secret: the one with the certificate that it has; empty: plain HTTP.
+    model: what it calls the version; empty: its digest, which is how one that versions share names each. control: where
+    such a one loads them; empty for others."""
 
     url: str
     secret: str = ""

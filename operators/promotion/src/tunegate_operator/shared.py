@@ -12,7 +12,6 @@ from contextlib import suppress
 
 from tunegate.api import environment
 from tunegate.api.digest import Digest, short
-from tunegate.api.engine_names import shared_name
 from tunegate.api.errors import UsageError
 from tunegate.api.labels import BASE, MANAGED_BY, MODEL, POLICY
 from tunegate.api.pinned import SCHEME, base_of, parse_storage_uri
@@ -185,8 +184,7 @@ def shared_addresses(
         name = server_name(policy, version.digest)
         if (engine := engines.get(name)) and is_engine_answering(engine):
             host = f"http://{engine['metadata']['name']}.{engine['metadata']['namespace']}.svc"
-            control = f"{host}:{CONTROL_PORT}"
-            yield name, EngineAddress(f"{host}:{PORT}", model=shared_name(version), control=control)
+            yield name, EngineAddress(f"{host}:{PORT}", model="", control=f"{host}:{CONTROL_PORT}")
 
 
 def asked_by(servers: Iterable[Object]) -> set[str]:
