@@ -106,25 +106,22 @@ class Hands:
                 self._once()
 
     def _once(self) -> None:
-        for isvc in self._list(kinds.INFERENCE_SERVICE) if self.serve else ():
+        for isvc in self.listed(kinds.INFERENCE_SERVICE) if self.serve else ():
             self.deploy(isvc)
-        for engine in self._list(kinds.LLM_INFERENCE_SERVICE) if self.serve else ():
+        for engine in self.listed(kinds.LLM_INFERENCE_SERVICE) if self.serve else ():
             self.run_engine(engine)
-        for deployment in self._list(kinds.DEPLOYMENT) if self.serve else ():
+        for deployment in self.listed(kinds.DEPLOYMENT) if self.serve else ():
             if "tunegate.io/base" in deployment["metadata"]["labels"] and not deployment.get("status", {}):
-                ready = {"type": "Available", "status": "True", "lastTransitionTime": _now()}
-                self.status(
-                    deployment, {"replicas": 1, "availableReplicas": 1, "readyReplicas": 1, "conditions": [ready]}
-                )
-        for route in self._list(kinds.HTTP_ROUTE) if self.route else ():
+                self.make_available(deployment)
+        for route in self.listed(kinds.HTTP_ROUTE) if self.route else ():
             parents, generation = route.get("status", {}).get("parents", ()), route["metadata"]["generation"]
             if not parents or parents[-1]["conditions"][0]["observedGeneration"] != generation:
                 self.accept(route)
-        for job in self._list(kinds.JOB) if self.evaluate else ():
+        for job in self.listed(kinds.JOB) if self.evaluate else ():
             if not job.get("status", {}).get("conditions"):
                 self._end(job)
 
-    def _list(self, kind: Kind) -> list[Object]:
+    def listed(self, kind: Kind) -> list[Object]:
         found = self.cluster.list(kind, self.namespace)
         return [{**obj, "apiVersion": kind.api_version, "kind": kind.kind} for obj in found]
 
@@ -141,6 +138,11 @@ class Hands:
             self.status(isvc, status)
         elif deployment.up < deployment.replicas:
             deployment.up += 1
+
+    def make_available(self, deployment: Object) -> None:
+        """What the Deployment's controller says when its one pod is ready."""
+        ready = {"type": "Available", "status": "True", "lastTransitionTime": _now()}
+        self.status(deployment, {"replicas": 1, "availableReplicas": 1, "readyReplicas": 1, "conditions": [ready]})
 
     def run_engine(self, engine: Object) -> None:
         """What KServe and kubelets do for an LLMInferenceService: one more pod is up each time, until it has all.
@@ -196,18 +198,22 @@ class Hands:
         version = self.versions.get(job["metadata"]["labels"]["tunegate.io/version"])
         if version is None:
             return
-        started = {"startTime": _now()}
         if version.name in self.scores:
             save(self.store, make_evaluation(version, score=self.scores[version.name]))
-            ends = [_condition("SuccessCriteriaMet"), _condition("Complete")]
-            pods = job["spec"].get("completions", 1)
-            is_indexed = job["spec"].get("completionMode") == "Indexed"
-            indexes = {"completedIndexes": f"0-{pods - 1}"} if is_indexed else {}
-            ended = {"completionTime": _now(), "succeeded": pods, "conditions": ends}
-            self.status(job, {**started, **ended, **indexes})
+            self.complete(job)
         else:
             why = _condition("Failed", reason="BackoffLimitExceeded", message="Job has reached its backoff limit")
-            self.status(job, {**started, "failed": 2, "conditions": [_condition("FailureTarget"), why]})
+            conditions = [_condition("FailureTarget"), why]
+            self.status(job, {"startTime": _now(), "failed": 2, "conditions": conditions})
+
+    def complete(self, job: Object) -> None:
+        """What the Job's controller says when all of its pods have done their work."""
+        ends = [_condition("SuccessCriteriaMet"), _condition("Complete")]
+        pods = job["spec"].get("completions", 1)
+        is_indexed = job["spec"].get("completionMode") == "Indexed"
+        indexes = {"completedIndexes": f"0-{pods - 1}"} if is_indexed else {}
+        ended = {"completionTime": _now(), "succeeded": pods, "conditions": ends}
+        self.status(job, {"startTime": _now(), **ended, **indexes})
 
 
 class Shop:
