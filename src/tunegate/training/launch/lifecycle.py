@@ -66,10 +66,10 @@ def begin(config: TrainConfig, output_dir: Path, processes: int, report: Report 
     plan = make_plan(config, store, output_dir, processes, report)
     published = versions_of(store, config.model, config.run) if store else []
     latest = store.manifest(published[-1].uri) if store and published else None
-    recorded = record_of(latest.producer) if latest else None
-    if complete_checkpoints(output_dir):  # an attempt that kept nothing does not bind the next one
-        recorded = read_record(output_dir)
-    plan = check_same_run(plan, output_dir, recorded)
+    stored = record_of(latest.producer) if latest else None
+    # An attempt that kept nothing does not bind the next one.
+    kept = read_record(output_dir) if complete_checkpoints(output_dir) else None
+    plan = check_same_run(plan, output_dir, kept, stored)
     check_owner(output_dir, identity_of(output_dir))
     remove_incomplete(output_dir)
     for left in (STOP, FINISHED):

@@ -147,14 +147,29 @@ def identity_of(output_dir: Path) -> str:
     return record.identity if record else ""
 
 
-def check_same_run(plan: Plan, output_dir: Path, recorded: RunRecord | None) -> Plan:
+def check_same_run(plan: Plan, output_dir: Path, *recorded: RunRecord | None) -> Plan:
     """The plan with the global batch size that the run began with; `output_dir` gets its record and account of rows.
 
-    recorded: what an earlier attempt began with, None where there was none.
+    recorded: what earlier attempts began with, as the run's folder has it and the store, None where there were none.
     Raises UsageError when that was something else.
     """
-    wanted = record_of(plan.producer)
-    record = recorded or wanted
+    wanted, begun = record_of(plan.producer), [record for record in recorded if record]
+    for record in begun:
+        if changes := _changes(record, wanted):
+            raise UsageError(
+                f"The run {plan.config.run} began with {', '.join(changes)}; start it as it began, "
+                "or give a new --run and --output_dir."
+            )
+    record = next(iter(begun), wanted)
+    check_global_batch(plan.config, record.global_batch // _global_batch(plan.config, 1))
+    data = open_training_data(plan.config, [Path(folder) for folder in plan.tokens])
+    (output_dir / ACCOUNT).write_bytes(to_json(account_of(data, plan.config)))
+    (output_dir / RECORD).write_bytes(to_json(record))
+    return with_global_batch_of(plan, record)
+
+
+def _changes(record: RunRecord, wanted: RunRecord) -> list[str]:
+    """In words, where a run that began as `record` says is not the one that is `wanted`."""
     changes = [
         f"--{name} {record.arguments.get(name)}, not {wanted.arguments.get(name)}"
         for name in {**record.arguments, **wanted.arguments}
@@ -169,16 +184,7 @@ def check_same_run(plan: Plan, output_dir: Path, recorded: RunRecord | None) -> 
         changes.append(f"the base model {record.base}, not {wanted.base}")
     if record.start != wanted.start:
         changes.append(f"--resume_from {record.start or 'left out'}, not {wanted.start or 'left out'}")
-    if changes:
-        raise UsageError(
-            f"The run {plan.config.run} began with {', '.join(changes)}; start it as it began, "
-            "or give a new --run and --output_dir."
-        )
-    check_global_batch(plan.config, record.global_batch // _global_batch(plan.config, 1))
-    data = open_training_data(plan.config, [Path(folder) for folder in plan.tokens])
-    (output_dir / ACCOUNT).write_bytes(to_json(account_of(data, plan.config)))
-    (output_dir / RECORD).write_bytes(to_json(record))
-    return with_global_batch_of(plan, record)
+    return changes
 
 
 def with_global_batch_of(plan: Plan, record: RunRecord) -> Plan:

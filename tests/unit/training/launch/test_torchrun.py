@@ -34,7 +34,9 @@ from tunegate.api.versions import RELEASE, ModelVersion, Producer, Release
 from tunegate.models import materialize
 from tunegate.store import Store
 from tunegate.training import Progress, train
-from tunegate.training.run.checkpoints import complete_checkpoints
+from tunegate.training.launch.lifecycle import begin
+from tunegate.training.run.checkpoints import begin_checkpoint, complete_checkpoints, seal
+from tunegate.training.run.plan import identity_of
 from tunegate.training.run.preemption import StopRequest
 from tunegate.training.run.progress import read_log
 
@@ -235,6 +237,22 @@ def test_a_run_does_not_go_on_with_other_settings(full: Run, shop: Shop, change:
         train(shop.config("full", run="full", **change))
     with pytest.raises(UsageError, match=said):  # the store remembers, too
         train(shop.config("full-elsewhere", run="full", **change))
+
+
+def test_a_run_of_other_settings_does_not_go_on_from_one_of_its_name_in_the_store(full: Run, shop: Shop) -> None:
+    config = shop.config("full-namesake", run="full", learning_rate=2e-3)
+    output = Path(config.output_dir)
+    output.mkdir()
+    elsewhere = Store.open(f"{shop.store.uri}/namesake", endpoint_url=shop.store.endpoint_url)
+    release = Release(format="huggingface", system_prompt="Be kind.", generation={"temperature": 0.5})
+    elsewhere.publish(shop.folder / "model", shop.base.name, release=release, producer=Producer(kind="test"))
+    begin(msgspec.structs.replace(config, store=elsewhere.uri), output, 2, None)
+    seal(begin_checkpoint(output, 1), step=1, total_steps=12, epoch=0.1, loss=1.0, run=identity_of(output))
+
+    with pytest.raises(UsageError, match=r"began with --learning_rate 0.001, not 0.002"):
+        train(config)
+
+    assert [one.step for one in complete_checkpoints(output)] == [1]
 
 
 def test_a_run_does_not_go_on_with_other_data(full: Run, shop: Shop, tmp_path: Path) -> None:
