@@ -236,7 +236,7 @@ def test_a_job_bears_the_failures_that_it_says(file: str, failures: int) -> None
 
 def test_a_submitted_job_bears_three_failures() -> None:
     line = """pai -name pytorch112z -DentryFile='t.py' -DuserDefinedParameters="--output_dir o" -DworkerCount=4"""
-    settings = JobSettings("pai", "shop", "tunegate/trainer:0.1.0", "s3://models", None, "tunegate-store", "runs")
+    settings = JobSettings("pai", "shop", "tunegate/trainer:0.1.0", "s3://models", None, "tunegate-store")
     assert _bears(training_job(read_line(line, {}), settings), 3)
 
 

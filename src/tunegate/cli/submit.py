@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 @click.option("-n", "--namespace", default="default", show_default=True, help="Where the job runs.")
 @click.option("--image", default=f"tunegate/trainer:{__version__}", show_default=True, help="What its pods run.")
 @click.option("--store-secret", default="tunegate-store", show_default=True, help="The Secret with the store's keys.")
-@click.option("--claim", default="runs", show_default=True, help="The ReadWriteMany volume that several pods share.")
+@click.option(
+    "--claim", help="A ReadWriteMany volume for several pods to share; without it each has a folder of its own."
+)
 @click.option(
     "--store",
     "store_uri",

@@ -163,7 +163,7 @@ def pai(text: str, **given: str) -> Do:
 
 def job(**changes: Any) -> Do:
     found = PaiJob((), "run-1", None, None, 1, 1, 0, None, None, None)
-    where: dict[str, Any] = dict.fromkeys(("name", "namespace", "image", "store_secret", "claim"), "shop")
+    where: dict[str, Any] = dict.fromkeys(("name", "namespace", "image", "store_secret"), "shop")
     return lambda folder: training_job(found, JobSettings(**{**where, "store": None, "endpoint_url": None, **changes}))
 
 

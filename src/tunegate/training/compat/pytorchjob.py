@@ -19,7 +19,10 @@ _FAILURES = 3
 
 @dataclass(frozen=True)
 class JobSettings:
-    """Where in a cluster a job runs, and what it finds there: an image, the store and its keys, a shared volume."""
+    """Where in a cluster a job runs, and what it finds there: an image, the store and its keys.
+
+    claim: the volume that several pods share; None: each has a folder of its own, and the store what they share.
+    """
 
     name: str
     namespace: str
@@ -27,7 +30,7 @@ class JobSettings:
     store: str | None
     endpoint_url: str | None
     store_secret: str
-    claim: str
+    claim: str | None = None
     queue: str | None = None
 
 
@@ -74,13 +77,12 @@ def training_job(job: PaiJob, settings: JobSettings) -> dict[str, Any]:
 
 
 def _replica(count: int, job: PaiJob, settings: JobSettings, store: str, container: dict[str, Any]) -> dict[str, Any]:
-    """As many equal pods, as safe as pods can be, with a scratch folder that all pods of a job share."""
-    shared = {"persistentVolumeClaim": {"claimName": settings.claim}}
-    volumes = [
-        *pods.scratch("tmp", "cache"),
-        pods.CA,
-        pods.Volume("scratch", "/scratch", shared) if job.workers > 1 else pods.Volume("scratch", "/scratch"),
-    ]
+    """As many equal pods, as safe as pods can be."""
+    volumes = [*pods.scratch("tmp", "cache"), pods.CA]
+    if job.workers > 1 and settings.claim:
+        volumes.append(pods.Volume("scratch", "/scratch", {"persistentVolumeClaim": {"claimName": settings.claim}}))
+    else:
+        volumes += pods.scratch("scratch")
     if job.package:
         volumes.append(pods.Volume("work", "/job"))
     if job.gpus > 1:  # through it GPUs of one machine exchange data, and a container has 64 MiB of it

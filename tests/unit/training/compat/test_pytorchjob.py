@@ -17,7 +17,6 @@ SETTINGS = JobSettings(
     store="s3://models",
     endpoint_url=None,
     store_secret="tunegate-store",
-    claim="runs",
 )
 
 
@@ -59,13 +58,15 @@ def test_a_drained_pod_has_the_time_to_keep_and_publish_a_checkpoint() -> None:
     assert pod(read_line(COMMAND, VARIABLES))["terminationGracePeriodSeconds"] >= 120
 
 
-def test_several_pods_share_a_volume_and_one_has_its_own() -> None:
+@pytest.mark.parametrize("claim", ["runs", None])
+def test_only_several_pods_share_a_volume_and_only_where_one_is_named(claim: str | None) -> None:
+    settings = replace(SETTINGS, claim=claim)
     several, one = (
-        {volume.pop("name"): volume for volume in pod(read_line(line() + f"-DworkerCount={count}", {}))["volumes"]}
-        for count in (2, 1)
+        {volume.pop("name"): volume for volume in pod(read_line(line() + workers, {}), settings)["volumes"]}
+        for workers in ("-DworkerCount=2", "-DworkerCount=1")
     )
 
-    assert several["scratch"] == {"persistentVolumeClaim": {"claimName": "runs"}}
+    assert several["scratch"] == ({"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {}})
     assert one["scratch"] == {"emptyDir": {}}
 
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -75,15 +74,25 @@ class Job:
     def output(self, node: int) -> Path:
         return Path(self._config.output_dir + (f"-{node}" if self._is_apart else ""))
 
-    def lose(self, node: int, checkpoint: Path) -> None:
-        """End a node as a failure of its machine would, once there is a checkpoint."""
-        complete = checkpoint / "resume" / "complete.json"
-        wait_for(complete.exists, seconds=300, what=f"{complete}, see {self._folder}/pod-*.log")
+    def lose(self, node: int, store: Store) -> None:
+        """End a node as a failure of its machine would, once there is something to resume from.
+
+        That is a checkpoint; where the node has a folder of its own, which is lost with it, a version in the store.
+        """
+        complete = self.output(node) / "checkpoint-3/resume/complete.json"
+        model, run = str(self._config.model), str(self._config.run)
+
+        def is_kept() -> bool:
+            return bool(versions_of(store, model, run)) if self._is_apart else complete.exists()
+
+        wait_for(is_kept, seconds=600, what=f"{complete}, see {self._folder}/pod-*.log")
         mark = f"TUNEGATE_CACHE={self._folder}/cache-{node}\0".encode()
         for pid in _processes_with(mark):
             with suppress(ProcessLookupError):  # it ended with its guard
                 os.kill(pid, signal.SIGKILL)
         self.pods[node].wait()
+        if self._is_apart:
+            shutil.rmtree(self.output(node))
 
     def wait(self, node: int) -> int:
         return self.pods[node].wait(300)
@@ -168,18 +177,14 @@ def test_nodes_with_folders_of_their_own_resume_from_the_store_when_one_has_lost
     job = stack.enter_context(Job(config, tmp_path, fixed(free_port()), apart=True))
     job.start(1)
     job.start(0)
-    published = partial(versions_of, shop.store, "tiny", "apart")
-    wait_for(lambda: bool(published()), seconds=600, what=f"a version, see {tmp_path}/pod-*.log")
-    job.lose(1, job.output(1) / "checkpoint-3")
+    job.lose(1, shop.store)
     assert job.wait(0) == 1, job.said(0)
-    shutil.rmtree(job.output(1))
 
     again = stack.enter_context(Job(config, tmp_path, fixed(free_port()), apart=True))
     again.start(1)
     again.start(0)
     assert (again.wait(0), again.wait(1)) == (0, 0), again.said(0) + again.said(1)
-    versions = published()
-    assert [version.name for version in versions] == [f"tiny/apart/checkpoint-{step}" for step in (3, 6, 9, 12)]
+    assert published(shop, "apart") == [f"tiny/apart/checkpoint-{step}" for step in (3, 6, 9, 12)]
     assert same_as(full, again.output(0))
     assert "a part of a checkpoint is in the store" in log_path(again.output(1), 1).read_text()
     log, _ = kept(shop.store, "tiny", "apart")
@@ -204,41 +209,39 @@ def test_a_node_stays_until_the_first_has_published_what_is_left(
     assert job.pods[0].poll() == 0, "a pod that ended before another is kept, with its log"
 
 
+@pytest.mark.usefixtures("forked_programs")
+@pytest.mark.parametrize("run", ["elastic", "elastic-apart"])
 def test_a_lost_node_is_replaced_and_the_run_ends_as_if_nothing_had_been(
-    full: Run, shop: Shop, tmp_path: Path, stack: ExitStack
+    full: Run, shop: Shop, tmp_path: Path, stack: ExitStack, run: str
 ) -> None:
-    config = shop.config("elastic", run="elastic", nproc_per_node=1)
-    output = Path(config.output_dir)
-    job = stack.enter_context(Job(config, tmp_path, elastic(free_port())))
+    config = shop.config(run, run=run, nproc_per_node=1)
+    job = stack.enter_context(Job(config, tmp_path, elastic(free_port()), apart="apart" in run))
     job.start(0)
     job.start(1)
-    job.lose(1, output / "checkpoint-3")
+    job.lose(1, shop.store)
     job.start(1)
 
     assert (job.wait(0), job.wait(1)) == (0, 0), job.said(0) + job.said(1)
-    assert same_as(full, output)
-    assert [one.name for one in shop.store.list("tiny") if one.run == "elastic"] == [
-        f"tiny/elastic/checkpoint-{step}" for step in (3, 6, 9, 12)
-    ]
+    assert any(same_as(full, job.output(node)) for node in job.pods)
+    assert published(shop, run) == [f"tiny/{run}/checkpoint-{step}" for step in (3, 6, 9, 12)]
 
 
+@pytest.mark.usefixtures("forked_programs")
+@pytest.mark.parametrize("run", ["fewer", "fewer-apart"])
 def test_a_lost_node_is_not_waited_for_where_fewer_will_do(
-    full: Run, shop: Shop, tmp_path: Path, stack: ExitStack
+    full: Run, shop: Shop, tmp_path: Path, stack: ExitStack, run: str
 ) -> None:
-    config = shop.config("fewer", run="fewer", nproc_per_node=1)
-    output = Path(config.output_dir)
-    job = stack.enter_context(Job(config, tmp_path, elastic(free_port(), "1:2")))
+    config = shop.config(run, run=run, nproc_per_node=1)
+    job = stack.enter_context(Job(config, tmp_path, elastic(free_port(), "1:2"), apart="apart" in run))
     job.start(1)
     job.start(0)
-    job.lose(1, output / "checkpoint-3")
+    job.lose(1, shop.store)
 
     assert job.wait(0) == 0, job.said(0)
-    losses = [[step.loss for step in read_log(folder)] for folder in (output, full.output)]
+    losses = [[step.loss for step in read_log(folder)] for folder in (job.output(0), full.output)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
-    assert "is converted" in (output / "train.log").read_text()
-    assert sorted(one.name for one in shop.store.list("tiny") if one.run == "fewer") == sorted(
-        f"tiny/fewer/checkpoint-{step}" for step in (3, 6, 9, 12)
-    )
+    assert "is converted" in (job.output(0) / "train.log").read_text()
+    assert published(shop, run) == [f"tiny/{run}/checkpoint-{step}" for step in (3, 6, 9, 12)]
 
 
 @pytest.mark.usefixtures("forked_programs")
@@ -261,6 +264,10 @@ def test_a_killed_rank_is_started_again_within_the_same_run(
     assert killed
     assert [version.name for version in versions] == [f"tiny/restarted/checkpoint-{step}" for step in (3, 6, 9, 12)]
     assert same_as(full, output)
+
+
+def published(shop: Shop, run: str) -> list[str]:
+    return [version.name for version in versions_of(shop.store, "tiny", run)]
 
 
 def same_as(run: Run, output: Path) -> bool:
