@@ -46,7 +46,7 @@ from tunegate.store import EmbeddedStore, Store
 from tunegate.store.evaluations import find, find_progress
 from tunegate.store.stops import RunStop, stop_run, stopped_runs
 
-TICK_SECONDS = 0.3
+TICK_SECONDS = 1.0  # each lists the store: three a second took a tenth of a core where nothing happened
 UNREADY_SECONDS = 15.0  # a server that is busy may miss a question or two
 # As long as the chart gives a predictor: a server that is stopped finishes its answers.
 _GRACE_SECONDS = "60"
