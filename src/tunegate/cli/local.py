@@ -14,11 +14,12 @@ import click
 
 from tunegate.api import environment
 from tunegate.api.codec import to_json
-from tunegate.api.errors import TunegateError, UsageError
+from tunegate.api.errors import NotFoundError, TunegateError, UsageError
 from tunegate.api.policy import ClusterPolicy, read_policy_file
 from tunegate.cli.options import home_option, json_option, print_table
 
 if TYPE_CHECKING:
+    from tunegate.local.platform import Platform
     from tunegate.local.state import Home
 
 
@@ -59,13 +60,25 @@ def up(home: Home, policy: Path | None, port: int, limit: int | None, **where: A
         signal.signal(name, lambda *_: stop.set())
     config = PlatformConfig(home=home, port=port, evaluation_limit=limit, **where)
     with Platform.open(config) as platform:
-        platform.store.resolve(asked.initial_version)
+        _check_initial_version(platform, asked.initial_version)
         if text is not None:  # not before the folder is ours: it may be the policy of a platform that runs
             write(home.policy_file, text)
         click.echo(f"Listens on {platform.url}; records in {home.folder}. Ctrl-C stops it.")
         click.echo(f"To talk to the model in a browser, open {platform.url}/")
         platform.run(stop, lambda event: click.echo(f"{event.promotion}  {event.reason}: {event.message}".strip()))
     click.echo("Stopped; start it again to resume.")
+
+
+def _check_initial_version(platform: Platform, uri: str) -> None:
+    """Raises NotFoundError where the store has no such version."""
+    try:
+        platform.store.resolve(uri)
+    except NotFoundError as error:
+        if platform.config.store_uri:
+            raise
+        name = uri.removeprefix(f"{platform.store.uri}/").rstrip("/")
+        publish = f"tunegate local exec {platform.config.home.option} -- tunegate models publish FOLDER {name}"
+        raise NotFoundError(f"{error} To put one into the store of this folder: {publish}") from error
 
 
 def _check_engine(policy: ClusterPolicy) -> None:

@@ -43,15 +43,8 @@ BESIDE = "-beside"
 _NOT_OF_THE_BASE = (MANIFEST, RELEASE)
 # peft's settings of a LoRA that leaves the base's weights as they are, and that its layers alone are enough for.
 _PLAIN = {
-    *(
-        "peft_type",
-        "peft_version",
-        "task_type",
-        "auto_mapping",
-        "inference_mode",
-        "base_model_name_or_path",
-        "revision",
-    ),
+    *("peft_type", "peft_version", "task_type", "auto_mapping", "inference_mode"),
+    *("base_model_name_or_path", "revision"),
     *("r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout", "fan_in_fan_out"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
     *("megatron_core", "qalora_group_size"),  # have a value even where nobody asked for what they are about

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from click.testing import CliRunner
 
 from tests.builders import make_policy
 from tests.refusals import call, refused
+from tunegate.api import environment
 from tunegate.api.errors import NotFoundError, TunegateError, UsageError
 from tunegate.api.policy import write_policy_file
 from tunegate.cli.local import command
+from tunegate.local.records import opened_store
 from tunegate.local.state import Home, write
 from tunegate.processes import free_port
 from tunegate.store import Store
@@ -54,9 +57,24 @@ def test_a_policy_whose_initial_version_is_nowhere_is_refused_and_the_good_one_s
     before = home.policy_file.read_bytes()
     other = tmp_path / "other.yaml"
     other.write_bytes(write_policy_file(make_policy(initial_version=f"{store.uri}/shop/base/checkpoint-7/")))
-    with pytest.raises(NotFoundError, match="checkpoint-7"):
+    with pytest.raises(NotFoundError, match=r"checkpoint-7 in [^ ]+; there are none\.$"):
         up(home, other)
     assert home.policy_file.read_bytes() == before
+
+
+def test_a_new_home_without_the_initial_version_says_how_it_gets_there(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(environment.STORE, raising=False)
+    new, policy = Home(tmp_path / "new"), tmp_path / "policy.yaml"
+    policy.write_bytes(write_policy_file(make_policy(initial_version="s3://tunegate/shop/base/checkpoint-0/")))
+    with pytest.raises(NotFoundError) as caught:
+        up(new, policy)
+    said = str(caught.value).partition("To put one into the store of this folder: tunegate local ")[2]
+    said = said.replace(" tunegate ", f" {sys.executable} -m tunegate ").replace("FOLDER", str(base))
+    assert CliRunner().invoke(command, shlex.split(said)).exit_code == 0
+    with opened_store(new) as store:
+        assert store.resolve("shop/base/checkpoint-0")
 
 
 def test_the_status_says_why_the_policy_file_is_not_in_use(home: Home) -> None:
