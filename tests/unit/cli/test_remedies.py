@@ -333,6 +333,7 @@ ELSEWHERE = {
     "Nothing holds … conversations of … tokens on ": "unit/cli/test_plan.py",
     "; set parts in it, or name another": "unit/corpus/test_parts.py",
     "; name a command, as in a shell": "unit/cli/test_local.py",
+    " To put one into the store of this folder: tunegate local exec ": "unit/cli/test_local.py",
     "can't be asked which version it serves (": "unit/cli/test_cluster.py",
     "There is nothing to collect from; give --file": "unit/corpus/test_build.py",
     "The log is in the store; name it with --store or ": "unit/corpus/test_build.py",

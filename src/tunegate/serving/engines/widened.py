@@ -15,6 +15,7 @@ from tunegate.models.network import has_bfloat16
 
 # From so many on widening the weights of a layer costs less than emulation: between 12 and 20 on cores with AVX2.
 ROWS = 16
+_HALF = (torch.bfloat16, torch.float16)
 
 
 def widen(model: nn.Module) -> None:
@@ -22,8 +23,8 @@ def widen(model: nn.Module) -> None:
     if has_bfloat16():
         return
     for layer in model.modules():
-        is_half = type(layer) is nn.Linear and layer.weight.dtype in (torch.bfloat16, torch.float16)
-        if is_half and layer.weight.device.type == "cpu":
+        weight = getattr(layer, "weight", None)  # a quantized one has its numbers under other names
+        if type(layer) is nn.Linear and weight is not None and weight.dtype in _HALF and weight.device.type == "cpu":
             layer.__class__ = _Widened
 
 

@@ -56,3 +56,11 @@ def test_what_needs_no_emulation_stays_as_it_is(
     changed = network(dtype)
     widen(changed)
     assert {type(layer) for layer in changed} == {nn.Linear, nn.SiLU}
+
+
+def test_a_quantized_layer_which_has_no_weight_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(widened, "has_bfloat16", lambda: False)
+    changed = network(torch.bfloat16)
+    del changed[0].weight
+    widen(changed)
+    assert [type(layer) is nn.Linear for layer in changed] == [True, False, False]
