@@ -4,7 +4,7 @@
 
   emulated   as torch computes it
   float32    from a copy of the weights in float32, which takes twice the memory
-  widened    as it is: layers with many rows are computed in float32
+  upcast     as it is: layers with many rows are computed in float32
 
 Engines run one at a time, in turns. So many clients at once ask what the shop's shoppers ask; answers/s are those of
 all of them, of the best round.
@@ -33,7 +33,7 @@ from tunegate.quickstart.simulated_users import MAX_TOKENS
 from tunegate.serving.engines.remote import ENVIRONMENT
 from tunegate.shop.shoppers import load_questions
 
-RUN = "from tunegate.serving.engines import program, widened\n{}\nprogram.main(*{!r})"
+RUN = "from tunegate.serving.engines import program, upcast\n{}\nprogram.main(*{!r})"
 CLIENTS = (1, 6, 12)
 
 
@@ -48,7 +48,7 @@ def main(base: Path, seconds: float, rounds: int) -> None:
         wide = Path(folder) / "float32"
         AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).save_pretrained(wide)
         AutoTokenizer.from_pretrained(base).save_pretrained(wide)
-        arms = {"emulated": (base, "widened.ROWS = 10**9"), "float32": (wide, ""), "widened": (base, "")}
+        arms = {"emulated": (base, "upcast.ROWS = 10**9"), "float32": (wide, ""), "upcast": (base, "")}
         best: dict[tuple[str, int], float] = {}
         for _, (arm, (model, change)) in itertools.product(range(rounds), arms.items()):
             with engine(model, change, Path(folder) / f"{arm}.log") as url:

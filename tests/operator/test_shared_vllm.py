@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from tunegate.api.engine_names import shared_name
 from tunegate.api.pinned import base_of
 from tunegate.api.traffic import STEP_HEADER
 from tunegate.api.versions import ModelVersion, Producer, Release
+from tunegate.processes import open_url
 from tunegate.store import EmbeddedStore
 from tunegate_operator import kinds
 
@@ -74,8 +75,8 @@ def publish_lora(shop: Shop, base: Path, run: str, scale: float) -> ModelVersion
 
 
 def post(url: str, body: dict[str, Any], **headers: str) -> bytes:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json", **headers})
-    with urllib.request.urlopen(request) as reply:
+    request = Request(url, json.dumps(body).encode(), {"Content-Type": "application/json", **headers})
+    with open_url(request, seconds=300) as reply:
         return bytes(reply.read())
 
 

@@ -25,7 +25,7 @@ with lasting_imports():
 
     from tunegate.models.network import load_network
     from tunegate.serving.engines.drawing import DrawingManager
-    from tunegate.serving.engines.widened import widen
+    from tunegate.serving.engines.upcast import upcast
 
 
 def main(folder: str, port: str) -> None:
@@ -46,7 +46,7 @@ def main(folder: str, port: str) -> None:
                 from tunegate.models.adapters import under_lora
 
                 model = under_lora(model, Path(folder))
-            widen(model)
+            upcast(model)
             model.register_forward_hook(heartbeat.step)
             return model
 

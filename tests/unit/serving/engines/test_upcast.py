@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from tunegate.serving.engines import widened
-from tunegate.serving.engines.widened import ROWS, widen
+from tunegate.serving.engines import upcast as module
+from tunegate.serving.engines.upcast import ROWS, upcast
 
 
 def network(dtype: torch.dtype) -> nn.Sequential:
@@ -20,11 +20,11 @@ def network(dtype: torch.dtype) -> nn.Sequential:
 def test_layers_compute_the_same_whatever_the_rows(
     dtype: torch.dtype, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(widened, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(module, "has_bfloat16", lambda: False)
     plain, changed = network(dtype), network(dtype)
     before = [weight.data_ptr() for weight in changed.parameters()]
     inputs = torch.randn(2, rows, 64).to(dtype)[:1]
-    widen(changed)
+    upcast(changed)
     told = changed(inputs)
     assert told.dtype == dtype
     assert torch.allclose(told.float(), plain(inputs).float(), atol=2 * torch.finfo(dtype).eps)
@@ -32,16 +32,16 @@ def test_layers_compute_the_same_whatever_the_rows(
 
 
 def test_only_layers_with_many_rows_are_computed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(widened, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(module, "has_bfloat16", lambda: False)
     computed: list[torch.dtype] = []
 
     def linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         computed.append(weight.dtype)
         return nn.functional.linear(input, weight, bias)
 
-    monkeypatch.setattr(widened, "linear", linear)
+    monkeypatch.setattr(module, "linear", linear)
     changed = network(torch.bfloat16)
-    widen(changed)
+    upcast(changed)
     changed(torch.randn(ROWS - 1, 64).to(torch.bfloat16))
     assert computed == []
     changed(torch.randn(ROWS, 64).to(torch.bfloat16))
@@ -52,15 +52,15 @@ def test_only_layers_with_many_rows_are_computed_in_float32(monkeypatch: pytest.
 def test_what_needs_no_emulation_stays_as_it_is(
     able: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(widened, "has_bfloat16", lambda: able)
+    monkeypatch.setattr(module, "has_bfloat16", lambda: able)
     changed = network(dtype)
-    widen(changed)
+    upcast(changed)
     assert {type(layer) for layer in changed} == {nn.Linear, nn.SiLU}
 
 
 def test_a_quantized_layer_which_has_no_weight_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(widened, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(module, "has_bfloat16", lambda: False)
     changed = network(torch.bfloat16)
     del changed[0].weight
-    widen(changed)
+    upcast(changed)
     assert [type(layer) is nn.Linear for layer in changed] == [True, False, False]
