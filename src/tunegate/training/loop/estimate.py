@@ -56,7 +56,7 @@ class Estimate:
     @classmethod
     def of(cls, setting: Setting, traced: Traced, card: Card, cards: int, config: TrainConfig, mfu: float) -> Self:
         memory = memory_of(traced, setting.zero, cards, config, recomputes=setting.recomputes)
-        each = (traced.recomputed if setting.recomputes else traced.kept) / config.per_device_train_batch_size
+        each = traced.kept[setting.recomputes] / config.per_device_train_batch_size
         fits, left = memory.card <= usable(card), usable(card) - (memory.card - memory.step)
         speed = None
         if card.flops:
@@ -102,7 +102,7 @@ def planned_memory(plan: Plan, processes: int) -> int | None:
     recomputes = recomputes_layers(config, on_cpu=on_cpu)
     try:
         with torch.random.fork_rng(devices=[]):
-            traced = trace(config, read_config(Path(plan.base_folder)))
+            traced = trace(config, read_config(Path(plan.base_folder)), recomputes=(recomputes,))
     except Exception as error:  # whatever a base's own code can't do on shapes: a figure for a page ends no run
         _LOG.warning("the run's memory is not known in advance", extra={"reason": first_line(error)})
         return None
@@ -126,8 +126,9 @@ def check_host(config: TrainConfig, shape: PretrainedConfig, processes: int, pod
     Half precision is counted unless `config` says otherwise, and no library: what is refused is sure not to fit.
     Raises TrainingError then, ModelError as `trace` does.
     """
-    traced, zero = trace(config, shape), Zero.of(load_deepspeed(config))
-    memory = memory_of(traced, zero, processes * pods, config, recomputes=recomputes_layers(config, on_cpu=True))
+    recomputes, zero = recomputes_layers(config, on_cpu=True), Zero.of(load_deepspeed(config))
+    traced = trace(config, shape, recomputes=(recomputes,))
+    memory = memory_of(traced, zero, processes * pods, config, recomputes=recomputes)
     needed = processes * (memory.card + memory.host)
     if needed > limit:
         counted = f"{processes} process{'es' if processes > 1 else ''}"

@@ -8,7 +8,7 @@ what is alive at its peak is counted. No weight is read, and no number computed.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,15 +35,14 @@ class Traced:
     """A model as a method trains it, and one step of a batch.
 
     parameters, trained: how many. work: what a token is multiplied by.
-    kept: bytes alive at the peak of a step besides weights and their gradients.
-    recomputed: the same with layers computed again backwards.
+    kept: bytes alive at the peak of a step besides weights and their gradients, by whether layers are computed again
+    backwards; only of the ways that were asked for.
     """
 
     parameters: int
     trained: int
     work: Work
-    kept: int
-    recomputed: int
+    kept: Mapping[bool, int]
 
 
 @dataclass(frozen=True)
@@ -88,10 +87,13 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.buckets + self.step
 
 
-def trace(config: TrainConfig, shape: PretrainedConfig, *, on_cpu: bool = False) -> Traced:
+def trace(
+    config: TrainConfig, shape: PretrainedConfig, *, on_cpu: bool = False, recomputes: Sequence[bool] = (False, True)
+) -> Traced:
     """The model of `shape` trained as `config` says, as if every row were --cutoff_len long and each token trained.
 
-    In half precision unless `config` says otherwise, or `on_cpu`. Raises ModelError when the method lacks something.
+    In half precision unless `config` says otherwise, or `on_cpu`. recomputes: the ways to trace it; each takes a step
+    of the base's own Python, seconds of a deep one. Raises ModelError when the method lacks something.
     """
     dtype = torch.float32 if on_cpu or (config.bf16 == "false" and not config.fp16) else torch.bfloat16
     with torch.device("meta"):
@@ -99,11 +101,12 @@ def trace(config: TrainConfig, shape: PretrainedConfig, *, on_cpu: bool = False)
         model = add_method(model, config).to(dtype).train()  # as DeepSpeed casts what a method adds
     work, (trained, parameters) = work_of(model), count_parameters(model)
     rows = config.per_device_train_batch_size * (2 if config.stage == "dpo" else 1)
-    kept = _peak(model, rows, config.cutoff_len)
-    if config.finetuning_type == "p_tuning_v2":  # its prompts are a cache, which no layer is computed with again
-        return Traced(parameters, trained, work, kept, kept)
-    model.activation_checkpointing_enable()
-    return Traced(parameters, trained, work, kept, _peak(model, rows, config.cutoff_len))
+    kept: dict[bool, int] = {}
+    for again in sorted(recomputes):
+        if again and config.finetuning_type != "p_tuning_v2":  # its prompts are a cache: no layer is computed again
+            model.activation_checkpointing_enable()
+        kept[again] = _peak(model, rows, config.cutoff_len)
+    return Traced(parameters, trained, work, kept)
 
 
 def memory_of(traced: Traced, zero: Zero, cards: int, config: TrainConfig, *, recomputes: bool) -> Memory:
@@ -119,7 +122,7 @@ def memory_of(traced: Traced, zero: Zero, cards: int, config: TrainConfig, *, re
     buckets = size * min(zero.reduce_bucket, traced.trained) if zero.stage else 0
     if zero.stage == 3:
         buckets += size * min(zero.live, traced.parameters)
-    step = max(traced.recomputed if recomputes else traced.kept, 4 * own)  # its gradients in float32, when it steps
+    step = max(traced.kept[recomputes], 4 * own)  # its gradients in float32, when it steps
     host = (optimizer if zero.offloads_optimizer else 0) + (weights if zero.offloads_weights else 0)
     return Memory(
         0 if zero.offloads_weights else weights,

@@ -23,7 +23,7 @@ SHAPE = Qwen2Config(
     vocab_size=300,
 )
 # 7.5 G parameters, all trained: the model of the paper's figure 1. A step takes nothing there.
-PAPER = Traced(7_500_000_000, 7_500_000_000, Work(1, 1, 1, 1, 1, 1), kept=0, recomputed=0)
+PAPER = Traced(7_500_000_000, 7_500_000_000, Work(1, 1, 1, 1, 1, 1), kept={False: 0, True: 0})
 
 
 @pytest.fixture
@@ -62,16 +62,26 @@ def test_a_step_takes_what_one_with_numbers_takes(config: TrainConfig, kind: Any
 
     traced = trace(config, SHAPE, on_cpu=True)
 
-    predicted = traced.recomputed if recomputes else traced.kept
+    predicted = traced.kept[recomputes]
     assert alive.peak - gradients <= predicted * 1.02
     assert predicted <= alive.peak * 1.05
+
+
+@pytest.mark.parametrize("kind", ["lora", "p_tuning_v2"])
+def test_one_way_alone_is_traced_as_beside_the_other(config: TrainConfig, kind: Any) -> None:
+    config = _with(config, finetuning_type=kind)
+
+    both, alone = trace(config, SHAPE), trace(config, SHAPE, recomputes=(True,))
+
+    assert alone.kept == {True: both.kept[True]}
+    assert (both.kept[True] < both.kept[False]) == (kind == "lora")
 
 
 def test_half_precision_takes_half_of_what_is_kept_in_it(config: TrainConfig) -> None:
     whole, half = trace(config, SHAPE), trace(_with(config, bf16="true"), SHAPE)
 
     assert whole.parameters == half.parameters == whole.trained
-    assert 0.5 < half.kept / whole.kept < 0.75  # norms and the loss are in single precision
+    assert 0.5 < half.kept[False] / whole.kept[False] < 0.75  # norms and the loss are in single precision
 
 
 def test_what_a_deepspeed_file_says_of_memory_is_read() -> None:
