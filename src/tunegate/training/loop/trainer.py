@@ -278,6 +278,18 @@ class FineTuningTrainer(Trainer):  # type: ignore[misc]
         if self.is_world_process_zero():
             super()._save(output_dir, state_dict)
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """An adapter without its base: DeepSpeed leaves that out by the names of parameters, of which shared weights,
+        such as a head's, have but one."""
+        if not isinstance(self.model, PeftModel):
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        hook = self.model.register_state_dict_post_hook(_leave_out_frozen)
+        try:
+            super()._save_optimizer_and_scheduler(output_dir)
+        finally:
+            hook.remove()
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self.leads:
             begin_checkpoint(Path(self.args.output_dir), self.state.global_step)
@@ -288,3 +300,9 @@ class FineTuningTrainer(Trainer):  # type: ignore[misc]
         global_batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         self.order = Order(self.train_dataset.lengths, global_batch, self.args.seed, shuffled=self._is_shuffle)
         return self.order
+
+
+def _leave_out_frozen(model: torch.nn.Module, state: dict[str, Any], *_: Any) -> None:
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        if not weight.requires_grad:
+            state.pop(name, None)

@@ -95,6 +95,16 @@ def test_tied_weights_are_saved_once(folder: Path, tmp_path: Path) -> None:
     assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
 
 
+def test_what_an_adapter_resumes_from_has_no_weight_of_its_base(folder: Path, tmp_path: Path) -> None:
+    """Nor the head, which shares its weights with the embeddings, and is not named where parameters are."""
+    train_alone(settings(folder, tmp_path, max_steps=1))
+
+    (states,) = (tmp_path / "checkpoint-1").rglob("mp_rank_00_model_states.pt")
+    names = list(torch.load(states, weights_only=False)["module"])
+    assert names
+    assert [name for name in names if "lora_" not in name] == []
+
+
 def test_an_optimizer_in_main_memory_needs_no_compiler(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
