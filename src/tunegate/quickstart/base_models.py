@@ -11,6 +11,7 @@ import msgspec
 from tunegate.api.errors import ModelError, TunegateError, UsageError
 from tunegate.api.versions import ModelVersion, Producer, Release
 from tunegate.files import new_folder
+from tunegate.garbage import lasting_imports
 from tunegate.processes import Child
 from tunegate.shop import DATA
 from tunegate.store import Store
@@ -43,7 +44,8 @@ def make_base(name: str, folder: Path) -> None:
     """
     if name not in BASES:
         raise UsageError(f"There is no base model {name}; choose one of {', '.join(BASES)}.")
-    from tunegate.models import convert_smollm2, make_tiny  # torch, in the process that makes one and in no other
+    with lasting_imports():  # torch, in the process that makes one and in no other
+        from tunegate.models import convert_smollm2, make_tiny
 
     if name == "smollm2-135m":
         convert_smollm2(folder)
