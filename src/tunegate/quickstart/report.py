@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -16,8 +17,10 @@ from tunegate.api.feedback import Tally
 from tunegate.api.promotion import Ending, GateResult, Promotion
 from tunegate.api.versions import ModelVersion
 from tunegate.quickstart.knowledge import Grounding
-from tunegate.quickstart.learning import Lesson
 from tunegate.statistics.paired import paired
+
+if TYPE_CHECKING:
+    from tunegate.quickstart.learning import Lesson
 
 
 class Score(Resource, frozen=True, kw_only=True):

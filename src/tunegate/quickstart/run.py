@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC
+from typing import TYPE_CHECKING
 
 import msgspec
 from openai import DefaultHttpxClient, OpenAI
@@ -26,7 +27,6 @@ from tunegate.local.state import Home, write
 from tunegate.promotion.counting import SHOWN, stable_version
 from tunegate.quickstart.base_models import publish_base
 from tunegate.quickstart.knowledge import Grounding, build_index, compare, ground
-from tunegate.quickstart.learning import Lesson, dataset, prepare
 from tunegate.quickstart.report import (
     Answer,
     Chapter,
@@ -44,6 +44,9 @@ from tunegate.shop.products import NOT_SOLD
 from tunegate.shop.shoppers import Question, load_product_questions, load_questions
 from tunegate.store.evaluations import find
 from tunegate.training import Preparing, Progress, TrainConfig, Uploading, train
+
+if TYPE_CHECKING:
+    from tunegate.quickstart.learning import Lesson
 
 TRIED = SHOWN - {"Progressing"}  # the candidate has a share of the traffic
 END_SECONDS = 900.0  # a promotion that takes longer than this in a quickstart hangs
@@ -107,6 +110,8 @@ class Quickstart:
 
     def _learn(self, platform: Platform, base: ModelVersion) -> tuple[Lesson, tuple[Run, ModelVersion] | None]:
         """Go on from the stable version with what users corrected; nothing where nobody did."""
+        from tunegate.quickstart.learning import dataset, prepare  # scikit-learn: nobody waits for it to see a line
+
         folder, stable = self.home.folder / "learned", stable_version(platform.gather())
         since = min(promotion.created for promotion in self.home.promotions()).astimezone(UTC).date()  # days of the log
         with self._chapter("experience review"):
