@@ -40,7 +40,7 @@ from tunegate.training.loop.universal import UniversalCheckpointCallback, load_u
 from tunegate.training.run.checkpoints import begin_checkpoint
 from tunegate.training.run.layout import UPLOADS, VERSIONS
 from tunegate.training.run.parts import KeyValueStore, Parts
-from tunegate.training.run.plan import Plan
+from tunegate.training.run.plan import Plan, RunRecord
 from tunegate.training.run.preemption import StopRequest
 from tunegate.training.run.progress import Report, Uploading, append
 from tunegate.training.run.publisher import Helper, Publisher, helper_of, publisher_of, sender_of, share_of
@@ -77,13 +77,7 @@ def run(
     if plan.config.metrics_port is not None and arguments.process_index == 0:
         metrics.serve(plan.config.metrics_port, host_for(os.environ))
     folders = find_folders(output_dir)
-    if folders.is_shared and not folders.have_parts:
-        start = agree_on_start(output_dir, is_first=folders.leads)
-    else:
-        use_node_local_storage(plan, arguments, folders)
-        start = agree_on_start_node_local(plan, record, output_dir, folders)
-    if start.is_universal:
-        load_universal(arguments)
+    start = _agree_on_start(plan, record, arguments, folders)
     trainer = _make_trainer(plan, arguments)
     trainer.leads = folders.leads
     report = report or (lambda _: None)
@@ -97,18 +91,42 @@ def run(
         append(output_dir / UPLOADS, uploading)
         report(uploading)
 
-    share = share_of(os.environ) if folders.is_shared else None
-    parts = Parts(kv_store, folders.rank, folders.others) if kv_store and not folders.is_shared else None
-    publisher = publisher_of(plan, output_dir, on_published, share, parts) if trainer.is_world_process_zero() else None
-    if parts and folders.leads and publisher is None:
-        publisher = sender_of(plan, output_dir, parts)
-    helper = helper_of(plan, share) if share and share.index else None
+    publisher, helper = _senders(plan, output_dir, folders, kv_store, on_published if is_first else None)
     preemption = PreemptionCallback(stop or StopRequest(), output_dir, looks=folders.leads)
     trainer.add_callback(preemption)
     trainer.add_callback(RunCallback(plan, output_dir, trainer, publisher, metrics, report, outlook, folders, helper))
     if start.folder and start.is_universal:
         trainer.add_callback(UniversalCheckpointCallback(start.folder, clears=folders.leads))
     _train(trainer, start, publisher, helper, preemption, on_waiting)
+
+
+def _agree_on_start(plan: Plan, record: RunRecord, arguments: TrainingArguments, folders: Folders) -> Start:
+    """Where all ranks begin, with `arguments` set for it. Raises TrainingError as `use_node_local_storage`."""
+    output_dir = Path(arguments.output_dir)
+    if folders.is_shared and not folders.have_parts:
+        start = agree_on_start(output_dir, is_first=folders.leads)
+    else:
+        use_node_local_storage(plan, arguments, folders)
+        start = agree_on_start_node_local(plan, record, output_dir, folders)
+    if start.is_universal:
+        load_universal(arguments)
+    return start
+
+
+def _senders(
+    plan: Plan,
+    output_dir: Path,
+    folders: Folders,
+    kv_store: KeyValueStore | None,
+    on_published: Callable[[ModelVersion], None] | None,
+) -> tuple[Publisher | None, Helper | None]:
+    """What sends checkpoints to the store from this rank. on_published: None in all ranks but the first."""
+    share = share_of(os.environ) if folders.is_shared else None
+    parts = Parts(kv_store, folders.rank, folders.others) if kv_store and not folders.is_shared else None
+    publisher = publisher_of(plan, output_dir, on_published, share, parts) if on_published else None
+    if parts and folders.leads and publisher is None:
+        publisher = sender_of(plan, output_dir, parts)
+    return publisher, helper_of(plan, share) if share and share.index else None
 
 
 def use_node_local_storage(plan: Plan, arguments: TrainingArguments, folders: Folders) -> None:

@@ -17,7 +17,7 @@ from tunegate.api.codec import Resource, from_json, from_yaml, to_json
 from tunegate.api.digest import Digest
 from tunegate.api.errors import UsageError
 from tunegate.api.pinned import base_of
-from tunegate.api.versions import RELEASE, Dataset, Format, Producer, Release, Training
+from tunegate.api.versions import RELEASE, Dataset, Format, ModelVersion, Producer, Release, Training
 from tunegate.store import Store
 from tunegate.training.config import TrainConfig, arguments_of, check_global_batch, local_file
 from tunegate.training.data.examples import account_of, open_training_data
@@ -89,24 +89,13 @@ def make_plan(
     if start and not start.is_adapter:
         folder, version, digest = start.folder, start.version, start.digest
     prepared = prepare(config, folder, report, rejects=output_dir / REJECTED)
-    inherited = Release(format="huggingface")
-    if (folder / RELEASE).is_file():
-        inherited = from_yaml((folder / RELEASE).read_bytes(), Release, str(folder / RELEASE))
-    release = Release(
-        format=_ADAPTERS.get(config.finetuning_type, "huggingface"),
-        base=base_of(version) if version else None,
-        system_prompt=inherited.system_prompt,
-        generation=inherited.generation,
-    )
     producer = Producer(
         kind="tunegate train",
         run=config.run,
         arguments=arguments_of(config),
         seed=config.seed,
         code_version=code_version(),
-        datasets=tuple(
-            Dataset(name=dataset.name, digest=dataset.digest, rows=dataset.examples) for dataset in prepared.datasets
-        ),
+        datasets=tuple(Dataset(name=it.name, digest=it.digest, rows=it.examples) for it in prepared.datasets),
         training=Training(
             method=config.finetuning_type,
             base=digest,
@@ -119,8 +108,21 @@ def make_plan(
         base_folder=str(folder),
         adapter_folder=str(start.folder) if start and start.is_adapter else "",
         tokens=tuple(map(str, prepared.folders)),
-        release=release,
+        release=_release(config, folder, version),
         producer=producer,
+    )
+
+
+def _release(config: TrainConfig, folder: Path, version: ModelVersion | None) -> Release:
+    """What is said of the run's versions: as their base's release says it, where its folder has one."""
+    inherited = Release(format="huggingface")
+    if (folder / RELEASE).is_file():
+        inherited = from_yaml((folder / RELEASE).read_bytes(), Release, str(folder / RELEASE))
+    return Release(
+        format=_ADAPTERS.get(config.finetuning_type, "huggingface"),
+        base=base_of(version) if version else None,
+        system_prompt=inherited.system_prompt,
+        generation=inherited.generation,
     )
 
 
