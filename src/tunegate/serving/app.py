@@ -92,13 +92,13 @@ async def serve(
     config: ServeConfig, engine: Engine, parts: Parts | None, listener: socket.socket, on_ready: Callable[[], None]
 ) -> None:
     """Answer on `listener` until a signal comes, or the engine ends: then it raises ServingError."""
-    version = config.served.version
+    version, digest = config.served.version, config.served.version.digest
     admission = Admission(Keys(config.keys) if config.keys else None, config.capacity)
-    served, metrics = Served(config.model), Metrics(version.digest, config.model)
+    served, metrics = Served(config.model), Metrics(digest, config.model)
     key, *others = config.feedback_keys
     ids = ResponseIds(key, config.model, *others)
     writer = VoteWriter(config.store, content=config.log_content)
-    feedback = FeedbackRoute(ids, writer, metrics, _now, version.digest)
+    feedback = FeedbackRoute(ids, writer, metrics, _now, digest)
     recorder = _recorder(config, ids, parts)
     try:
         client = remote.session(config.engine.key, url=engine.url, certificate=config.engine.certificate)
@@ -109,17 +109,7 @@ async def serve(
 
             rules, hops = _rules(config, engine, parts), Hops(config.trusted_proxies)
             chat = Chat(
-                version.digest,
-                rules,
-                engine.url,
-                session,
-                ids,
-                metrics,
-                ready,
-                _now,
-                parts=parts,
-                recorder=recorder,
-                hops=hops,
+                digest, rules, engine.url, session, ids, metrics, ready, _now, parts=parts, recorder=recorder, hops=hops
             )
             models = Models(config.model, version, ready, parts.named if parts else {})
             routes = front(chat, models, feedback, kserve_app(served))
