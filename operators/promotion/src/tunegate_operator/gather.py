@@ -6,7 +6,7 @@ see a candidate: nothing that is away can keep a rollback waiting.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -270,41 +270,26 @@ class Gatherer:
         every = (start, initial, *(listing or ()), *(promotion.candidate for promotion in promotions))
         versions = tuple({version.digest: version for version in every}.values())
         around = self._objects(obj, policy, versions, objects)
-        servers, engines = around.inference_services, around.engines
+        servers = around.inference_services
         behind, addresses = self._engines(obj, policy, versions, around)
         records = self._records(obj, servers, behind, now)
         digests = digest_by_server(name, servers, versions)
         is_shared = policy.traffic.is_shared
         route = (route_state if is_shared else switch_state)(around.route, digests)
         edit = self._edit(obj, policy, versions, around, last.restored)
-        seen = _seen_by_users(route, promotions)
-        states = self._server_states(obj, policy, versions, servers, behind, records, seen, now)
-        served = desired_servers(Snapshot(policy, start, promotions=promotions, weights=route.weights))
-        engine_waits, engine_failures = evaluation_engines(
-            policy, name, versions, servers, engines, addresses, states, {version.digest for version in served}
-        )
-        summaries = find_summaries(
-            policy,
-            versions,
-            around.model_versions,
-            around.jobs,
-            self.source,
-            partial(self.pod_message, namespace),
-            _awaited(promotions),
-            engine_failures,
-        )
+        used = _seen_by_users(route, promotions)
+        states = self._server_states(obj, policy, versions, servers, behind, records, used, now)
+        seen = Snapshot(policy, start, promotions=promotions, servers=states, weights=route.weights)
+        summaries, engine_waits = self._summaries(obj, policy, versions, around, addresses, seen)
         jobs_queued = {job: self._evaluation_queue(obj, policy) for job, obj in around.jobs.items()}
-        snapshot = Snapshot(
+        snapshot = replace(
+            seen,
             policy=policy if is_shared else msgspec.structs.replace(policy, steps=(CanaryStep(weight=100),)),
-            initial=start,
             versions=listing,
             finished_runs=finished_runs(around.training_jobs, policy.model) | self._made_at_once(listing or ()),
             stopped_runs=frozenset(stopped_jobs(around.training_jobs, policy.model)),
             training_runs=frozenset(training_runs(around.training_jobs, policy.model)),
-            promotions=promotions,
             evaluations=evaluation_states(policy, versions, summaries, self.source.progress, jobs_queued, engine_waits),
-            servers=states,
-            weights=route.weights,
             modified=edit.sentence,
             namespace=namespace,
         )
@@ -336,6 +321,32 @@ class Gatherer:
             record_keys={**_record_keys(obj), **dict([signed] if (signed := self.source.public_key()) else [])},
             is_recording=self.config.signing_key is not None,
         )
+
+    def _summaries(
+        self,
+        obj: Object,
+        policy: ClusterPolicy,
+        versions: Iterable[ModelVersion],
+        around: PolicyObjects,
+        ready: Collection[str],
+        seen: Snapshot,
+    ) -> tuple[Mapping[tuple[str, str], EvaluationSummary], Mapping[str, str]]:
+        """The results that the cluster has, by (digest, suite), and what is said of engines that others wait for."""
+        namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
+        servers, engines = around.inference_services, around.engines
+        served = {version.digest for version in desired_servers(seen)}
+        waits, failures = evaluation_engines(policy, name, versions, servers, engines, ready, seen.servers, served)
+        summaries = find_summaries(
+            policy,
+            versions,
+            around.model_versions,
+            around.jobs,
+            self.source,
+            partial(self.pod_message, namespace),
+            _awaited(seen.promotions),
+            failures,
+        )
+        return summaries, waits
 
     def _server_states(
         self,
