@@ -110,7 +110,7 @@ class Quickstart:
 
     def _learn(self, platform: Platform, base: ModelVersion) -> tuple[Lesson, tuple[Run, ModelVersion] | None]:
         """Go on from the stable version with what users corrected; nothing where nobody did."""
-        from tunegate.quickstart.learning import dataset, prepare  # scikit-learn: nobody waits for it to see a line
+        from tunegate.quickstart.learning import dataset, prepare  # with scikit-learn, which takes seconds
 
         folder, stable = self.home.folder / "learned", stable_version(platform.gather())
         since = min(promotion.created for promotion in self.home.promotions()).astimezone(UTC).date()  # days of the log

@@ -77,7 +77,7 @@ def run(
     if plan.config.metrics_port is not None and arguments.process_index == 0:
         metrics.serve(plan.config.metrics_port, host_for(os.environ))
     folders = find_folders(output_dir)
-    start = _agree_on_start(plan, record, arguments, folders)
+    start = _find_start(plan, record, arguments, folders)
     trainer = _make_trainer(plan, arguments)
     trainer.leads = folders.leads
     report = report or (lambda _: None)
@@ -100,7 +100,7 @@ def run(
     _train(trainer, start, publisher, helper, preemption, on_waiting)
 
 
-def _agree_on_start(plan: Plan, record: RunRecord, arguments: TrainingArguments, folders: Folders) -> Start:
+def _find_start(plan: Plan, record: RunRecord, arguments: TrainingArguments, folders: Folders) -> Start:
     """Where all ranks begin, with `arguments` set for it. Raises TrainingError as `use_node_local_storage`."""
     output_dir = Path(arguments.output_dir)
     if folders.is_shared and not folders.have_parts:
@@ -299,10 +299,16 @@ class FineTuningTrainer(Trainer):  # type: ignore[misc]
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """An adapter without its base: DeepSpeed leaves that out by the names of parameters, of which shared weights,
         such as a head's, have but one."""
+
+        def leave_out_frozen(model: torch.nn.Module, state: dict[str, Any], *_: Any) -> None:
+            for name, weight in model.named_parameters(remove_duplicate=False):
+                if not weight.requires_grad:
+                    state.pop(name, None)
+
         if not isinstance(self.model, PeftModel):
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        hook = self.model.register_state_dict_post_hook(_leave_out_frozen)
+        hook = self.model.register_state_dict_post_hook(leave_out_frozen)
         try:
             super()._save_optimizer_and_scheduler(output_dir)
         finally:
@@ -318,9 +324,3 @@ class FineTuningTrainer(Trainer):  # type: ignore[misc]
         global_batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         self.order = Order(self.train_dataset.lengths, global_batch, self.args.seed, shuffled=self._is_shuffle)
         return self.order
-
-
-def _leave_out_frozen(model: torch.nn.Module, state: dict[str, Any], *_: Any) -> None:
-    for name, weight in model.named_parameters(remove_duplicate=False):
-        if not weight.requires_grad:
-            state.pop(name, None)
