@@ -20,11 +20,11 @@ from tunegate.api.pinned import base_of
 from tunegate.api.versions import RELEASE, Dataset, Format, ModelVersion, Producer, Release, Training
 from tunegate.store import Store
 from tunegate.training.config import TrainConfig, arguments_of, check_global_batch, local_file
-from tunegate.training.data.examples import account_of, open_training_data
+from tunegate.training.data.examples import TrainingData, account_of, open_training_data
 from tunegate.training.data.prepare import Report, prepare
 from tunegate.training.run.base_model import base_digest, base_folder, check_base
 from tunegate.training.run.layout import ACCOUNT, RECORD, REJECTED
-from tunegate.training.run.parent import find_parent
+from tunegate.training.run.parent import Parent, find_parent
 
 _ADAPTERS: dict[str, Format] = {"lora": "lora-adapter", "p_tuning": "prompt-adapter", "p_tuning_v2": "prompt-adapter"}
 
@@ -89,27 +89,13 @@ def make_plan(
     if start and not start.is_adapter:
         folder, version, digest = start.folder, start.version, start.digest
     prepared = prepare(config, folder, report, rejects=output_dir / REJECTED)
-    producer = Producer(
-        kind="tunegate train",
-        run=config.run,
-        arguments=arguments_of(config),
-        seed=config.seed,
-        code_version=code_version(),
-        datasets=tuple(Dataset(name=it.name, digest=it.digest, rows=it.examples) for it in prepared.datasets),
-        training=Training(
-            method=config.finetuning_type,
-            base=digest,
-            global_batch=_global_batch(config, processes),
-            resumed_from=start.pinned if start else None,
-        ),
-    )
     return Plan(
         config=config,
         base_folder=str(folder),
         adapter_folder=str(start.folder) if start and start.is_adapter else "",
         tokens=tuple(map(str, prepared.folders)),
         release=_release(config, folder, version),
-        producer=producer,
+        producer=_producer(config, prepared, digest, start, processes),
     )
 
 
@@ -123,6 +109,24 @@ def _release(config: TrainConfig, folder: Path, version: ModelVersion | None) ->
         base=base_of(version) if version else None,
         system_prompt=inherited.system_prompt,
         generation=inherited.generation,
+    )
+
+
+def _producer(config: TrainConfig, prepared: TrainingData, base: str, start: Parent | None, processes: int) -> Producer:
+    """What the run's versions come of; `record_of` takes from it what makes two starts the same run."""
+    return Producer(
+        kind="tunegate train",
+        run=config.run,
+        arguments=arguments_of(config),
+        seed=config.seed,
+        code_version=code_version(),
+        datasets=tuple(Dataset(name=it.name, digest=it.digest, rows=it.examples) for it in prepared.datasets),
+        training=Training(
+            method=config.finetuning_type,
+            base=base,
+            global_batch=_global_batch(config, processes),
+            resumed_from=start.pinned if start else None,
+        ),
     )
 
 
