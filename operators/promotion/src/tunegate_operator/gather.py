@@ -279,21 +279,17 @@ class Gatherer:
         edit = self._edit(obj, policy, versions, around, last.restored)
         used = _seen_by_users(route, promotions)
         states = self._server_states(obj, policy, versions, servers, behind, records, used, now)
-        seen = Snapshot(policy, start, promotions=promotions, servers=states, weights=route.weights)
-        summaries, engine_waits = self._summaries(obj, policy, versions, around, addresses, seen)
-        jobs_queued = {job: self._evaluation_queue(obj, policy) for job, obj in around.jobs.items()}
-        snapshot = replace(
-            seen,
+        seen = Snapshot(
             policy=policy if is_shared else msgspec.structs.replace(policy, steps=(CanaryStep(weight=100),)),
+            initial=start,
             versions=listing,
-            finished_runs=finished_runs(around.training_jobs, policy.model) | self._made_at_once(listing or ()),
-            stopped_runs=frozenset(stopped_jobs(around.training_jobs, policy.model)),
-            training_runs=frozenset(training_runs(around.training_jobs, policy.model)),
-            evaluations=evaluation_states(policy, versions, summaries, self.source.progress, jobs_queued, engine_waits),
+            promotions=promotions,
+            servers=states,
+            weights=route.weights,
             modified=edit.sentence,
             namespace=namespace,
         )
-        snapshot = replace(snapshot, differences=self._differences(snapshot), misfits=self._misfits(snapshot, policy))
+        snapshot, summaries, engine_waits = self._with_jobs(obj, policy, versions, around, addresses, seen)
         counts = self._counts(namespace, snapshot, now)
         return Gathered(
             obj=obj,
@@ -322,18 +318,19 @@ class Gatherer:
             is_recording=self.config.signing_key is not None,
         )
 
-    def _summaries(
+    def _with_jobs(
         self,
         obj: Object,
         policy: ClusterPolicy,
-        versions: Iterable[ModelVersion],
+        versions: tuple[ModelVersion, ...],
         around: PolicyObjects,
         ready: Collection[str],
         seen: Snapshot,
-    ) -> tuple[Mapping[tuple[str, str], EvaluationSummary], Mapping[str, str]]:
-        """The results that the cluster has, by (digest, suite), and what is said of engines that others wait for."""
+    ) -> tuple[Snapshot, Mapping[tuple[str, str], EvaluationSummary], Mapping[str, str]]:
+        """`seen` with what evaluations and training came to; the summaries of those; and what is said of the engines
+        that evaluations wait for, by digest. ready: the names of servers whose engine answers."""
         namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
-        servers, engines = around.inference_services, around.engines
+        servers, engines, training = around.inference_services, around.engines, around.training_jobs
         served = {version.digest for version in desired_servers(seen)}
         waits, failures = evaluation_engines(policy, name, versions, servers, engines, ready, seen.servers, served)
         summaries = find_summaries(
@@ -346,7 +343,16 @@ class Gatherer:
             _awaited(seen.promotions),
             failures,
         )
-        return summaries, waits
+        jobs_queued = {job: self._evaluation_queue(live, policy) for job, live in around.jobs.items()}
+        seen = replace(
+            seen,
+            finished_runs=finished_runs(training, policy.model) | self._made_at_once(seen.versions or ()),
+            stopped_runs=frozenset(stopped_jobs(training, policy.model)),
+            training_runs=frozenset(training_runs(training, policy.model)),
+            evaluations=evaluation_states(policy, versions, summaries, self.source.progress, jobs_queued, waits),
+        )
+        with_rest = replace(seen, differences=self._differences(seen), misfits=self._misfits(seen, policy))
+        return with_rest, summaries, waits
 
     def _server_states(
         self,
